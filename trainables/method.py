@@ -1,0 +1,135 @@
+"""The contract of a distillation method, and the registry that defining a class fills.
+
+A method is one file in `trainables/methods/`: its loss as a pure function, and a `Method` subclass that
+wires student, teacher and loss together. The loop runs it:
+
+    method = load_method("retro")(config, student, teacher, context)
+    losses = method(batch)          # under DDP and autocast
+    losses.total.backward(); optimizer.step()
+    method.after_step(progress)     # mean student, queue
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from trainables.errors import UserError
+from trainables.trial import Spec
+
+if TYPE_CHECKING:
+    from trainables.backbones import Backbone
+    from trainables.teachers import Teacher
+
+
+class MethodConfig(Spec):
+    """Base of every method's hyperparameters. Each field has a default (the paper's) and a description."""
+
+
+class Batch(NamedTuple):
+    """This worker's share of one micro-batch, on the trial's device."""
+
+    views: list[Tensor]  # each (B, 3, H, W), normalised
+    labels: Tensor  # (B,) int64; -1 where there is none
+    ids: Tensor  # (B,) int64, positions in the data set
+
+
+class Losses(NamedTuple):
+    """What a step minimises, and the parts to log."""
+
+    total: Tensor  # scalar, mean over this worker's samples
+    terms: dict[str, Tensor]  # unweighted parts by name, scalars
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may know about the run it is part of."""
+
+    train_size: int  # images it trains on
+    batch_size: int  # global batch of one optimizer step
+    classes: int  # 0 where the data set has no labels
+    image_size: int  # side of a view, pixels
+    seed: int
+
+
+class Method(nn.Module):
+    """Base class. Subclasses set `name`, `summary`, `needs`, `views`, nest a `Config`, and define `forward`.
+
+    Everything that changes while training must be a parameter or buffer of the module, so that it is in
+    the checkpoint. The teacher is kept out of the module tree (`self.teacher`): it has no gradient, never
+    changes, and is not saved.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]  # one line for `raykd list methods`
+    needs: ClassVar[frozenset[str]] = frozenset()  # of: teacher, teacher_head, labels
+    views: ClassVar[int] = 2  # augmented views of an image in one step
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # name -> parts of a trial: config, optim, views, epochs
+    points: ClassVar[tuple[str, ...]] = ("backbone",)  # probe points it offers
+
+    class Config(MethodConfig):
+        pass
+
+    student: Backbone
+    teacher: Teacher | None
+
+    def __init__(self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context) -> None:
+        super().__init__()
+        self.config = config
+        self.context = context
+        self.student = student
+        # In a tuple, because a module set as an attribute would join the module tree.
+        self._outside = (teacher,)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "teacher":
+            return self.__dict__["_outside"][0]
+        return super().__getattr__(name)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in cls.__dict__:
+            known = _registry.get(cls.name)
+            if known is not None and known.__module__ != cls.__module__:
+                raise TypeError(f"method {cls.name!r} is defined in {known.__module__} and in {cls.__module__}")
+            _registry[cls.name] = cls
+
+    @classmethod
+    def check(cls, config: MethodConfig, context: Context) -> None:
+        """Raise `UserError` for a setting that cannot work with this run. Called before anything starts."""
+
+    def forward(self, batch: Batch) -> Losses:
+        raise NotImplementedError
+
+    def after_step(self, progress: float) -> None:
+        """After each optimizer step: move the mean student, fill the queue. `progress` runs from 0 to 1."""
+
+    def features(self, images: Tensor, point: str) -> Tensor:
+        """(B, 3, H, W) -> (B, D) at a probe point of `points`. Called in eval mode without gradient."""
+        features: Tensor = self.student(images)
+        return features
+
+
+_registry: dict[str, type[Method]] = {}
+
+
+def methods() -> dict[str, type[Method]]:
+    """Every method by name."""
+    import trainables.methods as package
+
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return dict(sorted(_registry.items()))
+
+
+def load_method(name: str, field: str = "method") -> type[Method]:
+    """The method called `name`; `UserError` with the nearest name otherwise."""
+    known = methods()
+    if name not in known:
+        raise UserError(field, "no such method", value=name, choices=known)
+    return known[name]

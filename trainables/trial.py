@@ -1,0 +1,151 @@
+"""What one training run is: a frozen, complete description, and the hash that names it.
+
+Two trials with the same `signature()` give the same result; it names their folder, their TensorBoard run
+and their row in every table. This module needs pydantic only, so that reading a sweep stays fast.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+# Fields that say where things lie or how they are fetched: no part of a trial's identity, so no axis either.
+NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
+
+
+class Spec(BaseModel):
+    """Base of everything a user writes: frozen, unknown keys refused, numbers finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataSpec(Spec):
+    """Which images."""
+
+    name: str = Field("digits", description="a source from `raykd list data`, or `folder` / `parquet`")
+    path: Path | None = Field(None, description="where the data set lies; default: the data folder of the user")
+    image_size: Annotated[int, Field(ge=8, le=1024)] = Field(16, description="side of a view, pixels")
+    margin: Annotated[int, Field(ge=0, le=512)] = Field(
+        0, description="images are stored with sides of image_size + margin pixels, room for crops"
+    )
+    download: bool = Field(False, description="may the source be downloaded")
+    validation: Annotated[float, Field(gt=0, lt=1)] = Field(
+        1 / 3, description="share of the labelled training images that the search is scored on"
+    )
+    split_seed: int = Field(0, description="seed of the draw that carves the validation part")
+    max_undecodable: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.01, description="share of images that may fail to decode"
+    )
+
+
+class ViewSpec(Spec):
+    """How images are augmented."""
+
+    recipe: str = Field("digits", description="moco_v2 | ssl_small | light | digits | none")
+    strength: Annotated[float, Field(ge=0, le=2)] = Field(1.0, description="scales every range of the recipe")
+
+
+class ModelSpec(Spec):
+    """An architecture: any timm model, or `torchvision/NAME`."""
+
+    arch: str = Field(description="a timm model name, or torchvision/NAME")
+    options: dict[str, Any] = Field({}, description="keyword arguments of the model's constructor")
+
+
+class OptimSpec(Spec):
+    """Optimizer, schedule and batch."""
+
+    optimizer: str = Field("adamw", description="any name timm.optim knows")
+    lr: Annotated[float, Field(gt=0)] = Field(2e-3, description="peak learning rate, used as it is")
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    sgd_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of SGD-like optimizers")
+    schedule: Literal["cosine", "step", "multistep", "constant"] = "cosine"
+    decay_epochs: tuple[int, ...] = Field((), description="epochs at which `multistep` (or every N, `step`) decays")
+    decay_rate: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="factor of each decay")
+    warmup_epochs: Annotated[int, Field(ge=0)] = Field(0, description="epochs of linear warm-up")
+    min_lr: Annotated[float, Field(ge=0)] = Field(0.0, description="where cosine ends")
+    batch_size: Annotated[int, Field(ge=2)] = Field(128, description="images of one optimizer step, all workers")
+    accumulate: Annotated[int, Field(ge=1)] = Field(1, description="micro-batches that make one step")
+    clip_grad: Annotated[float, Field(gt=0)] | None = Field(None, description="largest gradient norm")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="autocast type; auto: bfloat16 on GPUs, float32 on CPUs"
+    )
+    batch_norm: Literal["sync", "local"] = Field(
+        "sync", description="sync: statistics over all workers, so that their number changes no result"
+    )
+
+
+class ProbeSpec(Spec):
+    """How features are judged while training."""
+
+    score: str = Field("ridge_5shot", description="what the search maximises: ridge | ridge_Kshot | knn | rankme")
+    record: tuple[str, ...] = Field(("ridge_1shot", "ridge", "knn"), description="further probes to record")
+    point: Literal["backbone", "adapter", "head"] = Field("backbone", description="where features are taken")
+    every: Annotated[int, Field(ge=1)] = Field(1, description="epochs between probes; the last is always probed")
+    draws: Annotated[int, Field(ge=2)] = Field(30, description="fixed draws of a k-shot probe")
+    max_images: Annotated[int, Field(ge=100)] = Field(50_000, description="training images a full probe uses")
+
+
+class TeacherTraining(Spec):
+    """How to train a teacher where there is no checkpoint."""
+
+    method: str = "moco"
+    preset: str | None = None
+    epochs: Annotated[int, Field(ge=1)]
+    config: dict[str, Any] = {}
+    optim: dict[str, Any] = {}
+    views: dict[str, Any] = {}
+    seed: int = 0
+
+
+class TeacherSpec(Spec):
+    """Who teaches: an architecture with a checkpoint, or with the training that makes one."""
+
+    arch: str = Field(description="a timm model name, or torchvision/NAME")
+    options: dict[str, Any] = Field({}, description="keyword arguments of the model's constructor")
+    checkpoint: Path | None = Field(None, description="file with the teacher's weights")
+    train: TeacherTraining | None = Field(None, description="train it on the same data instead")
+    batch_norm: Literal["eval", "batch"] = Field(
+        "eval", description="eval: running statistics; batch: those of the batch, as DisCo's and RETRO's code does"
+    )
+
+
+class TrialSpec(Spec):
+    """One training run, complete: nothing is filled in later."""
+
+    method: str
+    config: dict[str, Any] = Field(description="the method's Config, every field present")
+    student: ModelSpec
+    teacher: TeacherSpec | None = None
+    data: DataSpec = DataSpec()
+    views: ViewSpec = ViewSpec()
+    optim: OptimSpec = OptimSpec()
+    probe: ProbeSpec = ProbeSpec()
+    epochs: Annotated[int, Field(ge=1)]
+    seed: int = 0
+
+    def signature(self) -> str:
+        """8 hex digits of the hash of what defines the result; where files lie does not count."""
+        return digest(self._identity())
+
+    def arm(self) -> str:
+        """The signature with the seed left out: what replicates of one setting share."""
+        return digest({**self._identity(), "seed": None})
+
+    def _identity(self) -> dict[str, Any]:
+        identity = self.model_dump(mode="json")
+        for field in NOT_IDENTITY["data"]:
+            identity["data"].pop(field)
+        return identity
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """8 hex digits of the SHA-256 of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
