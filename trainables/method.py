@@ -23,7 +23,7 @@ from trainables.errors import UserError
 from trainables.trial import Spec
 
 if TYPE_CHECKING:
-    from trainables.backbones import Backbone
+    from trainables.backbones import Backbone, BackboneFacts
     from trainables.teachers import Teacher
 
 
@@ -55,6 +55,7 @@ class Context:
     classes: int  # 0 where the data set has no labels
     image_size: int  # side of a view, pixels
     seed: int
+    student: BackboneFacts | None = None  # shapes of the student at image_size; None: not looked at
 
 
 class Method(nn.Module):
@@ -69,7 +70,9 @@ class Method(nn.Module):
     summary: ClassVar[str]  # one line for `raykd list methods`
     needs: ClassVar[frozenset[str]] = frozenset()  # of: teacher, teacher_head, labels
     views: ClassVar[int] = 2  # augmented views of an image in one step
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # name -> parts of a trial: config, optim, views, epochs
+    presets: ClassVar[
+        Mapping[str, Mapping[str, Any]]
+    ] = {}  # name -> parts of a trial: config, optim, views, epochs
     points: ClassVar[tuple[str, ...]] = ("backbone",)  # probe points it offers
 
     class Config(MethodConfig):
@@ -78,7 +81,9 @@ class Method(nn.Module):
     student: Backbone
     teacher: Teacher | None
 
-    def __init__(self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context) -> None:
+    def __init__(
+        self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
+    ) -> None:
         super().__init__()
         self.config = config
         self.context = context
@@ -96,18 +101,32 @@ class Method(nn.Module):
         if "name" in cls.__dict__:
             known = _registry.get(cls.name)
             if known is not None and known.__module__ != cls.__module__:
-                raise TypeError(f"method {cls.name!r} is defined in {known.__module__} and in {cls.__module__}")
+                raise TypeError(
+                    f"method {cls.name!r} is defined in {known.__module__} and in {cls.__module__}"
+                )
             _registry[cls.name] = cls
 
     @classmethod
     def check(cls, config: MethodConfig, context: Context) -> None:
         """Raise `UserError` for a setting that cannot work with this run. Called before anything starts."""
 
+    @classmethod
+    def same(cls, context: Context) -> Mapping[str, tuple[tuple[str, ...], ...]]:
+        """Config field -> groups of its choices that are one function in this run: an axis needs one each."""
+        return {}
+
     def forward(self, batch: Batch) -> Losses:
         raise NotImplementedError
 
     def after_step(self, progress: float) -> None:
         """After each optimizer step: move the mean student, fill the queue. `progress` runs from 0 to 1."""
+
+    def own_head(self) -> nn.Module | None:
+        """The projection head trained over the student's features, where this method trains one.
+
+        A student saved with it can teach methods that reuse a teacher's head.
+        """
+        return None
 
     def features(self, images: Tensor, point: str) -> Tensor:
         """(B, 3, H, W) -> (B, D) at a probe point of `points`. Called in eval mode without gradient."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-
 
 # Fields that say where things lie or how they are fetched: no part of a trial's identity, so no axis either.
 NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
@@ -29,7 +29,9 @@ class DataSpec(Spec):
     """Which images."""
 
     name: str = Field("digits", description="a source from `raykd list data`, or `folder` / `parquet`")
-    path: Path | None = Field(None, description="where the data set lies; default: the data folder of the user")
+    path: Path | None = Field(
+        None, description="where the data set lies; default: the data folder of the user"
+    )
     image_size: Annotated[int, Field(ge=8, le=1024)] = Field(16, description="side of a view, pixels")
     margin: Annotated[int, Field(ge=0, le=512)] = Field(
         0, description="images are stored with sides of image_size + margin pixels, room for crops"
@@ -66,11 +68,15 @@ class OptimSpec(Spec):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     sgd_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of SGD-like optimizers")
     schedule: Literal["cosine", "step", "multistep", "constant"] = "cosine"
-    decay_epochs: tuple[int, ...] = Field((), description="epochs at which `multistep` (or every N, `step`) decays")
+    decay_epochs: tuple[int, ...] = Field(
+        (), description="epochs at which `multistep` (or every N, `step`) decays"
+    )
     decay_rate: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="factor of each decay")
     warmup_epochs: Annotated[int, Field(ge=0)] = Field(0, description="epochs of linear warm-up")
     min_lr: Annotated[float, Field(ge=0)] = Field(0.0, description="where cosine ends")
-    batch_size: Annotated[int, Field(ge=2)] = Field(128, description="images of one optimizer step, all workers")
+    batch_size: Annotated[int, Field(ge=2)] = Field(
+        128, description="images of one optimizer step, all workers"
+    )
     accumulate: Annotated[int, Field(ge=1)] = Field(1, description="micro-batches that make one step")
     clip_grad: Annotated[float, Field(gt=0)] | None = Field(None, description="largest gradient norm")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -84,10 +90,14 @@ class OptimSpec(Spec):
 class ProbeSpec(Spec):
     """How features are judged while training."""
 
-    score: str = Field("ridge_5shot", description="what the search maximises: ridge | ridge_Kshot | knn | rankme")
+    score: str = Field(
+        "ridge_5shot", description="what the search maximises: ridge | ridge_Kshot | knn | rankme"
+    )
     record: tuple[str, ...] = Field(("ridge_1shot", "ridge", "knn"), description="further probes to record")
     point: Literal["backbone", "adapter", "head"] = Field("backbone", description="where features are taken")
-    every: Annotated[int, Field(ge=1)] = Field(1, description="epochs between probes; the last is always probed")
+    every: Annotated[int, Field(ge=1)] = Field(
+        1, description="epochs between probes; the last is always probed"
+    )
     draws: Annotated[int, Field(ge=2)] = Field(30, description="fixed draws of a k-shot probe")
     max_images: Annotated[int, Field(ge=100)] = Field(50_000, description="training images a full probe uses")
 
@@ -112,7 +122,8 @@ class TeacherSpec(Spec):
     checkpoint: Path | None = Field(None, description="file with the teacher's weights")
     train: TeacherTraining | None = Field(None, description="train it on the same data instead")
     batch_norm: Literal["eval", "batch"] = Field(
-        "eval", description="eval: running statistics; batch: those of the batch, as DisCo's and RETRO's code does"
+        "eval",
+        description="eval: running statistics; batch: those of the batch, as DisCo's and RETRO's code does",
     )
 
 
@@ -142,7 +153,27 @@ class TrialSpec(Spec):
         identity = self.model_dump(mode="json")
         for field in NOT_IDENTITY["data"]:
             identity["data"].pop(field)
+        if self.teacher is not None and self.teacher.checkpoint is not None:
+            identity["teacher"]["checkpoint"] = file_digest(self.teacher.checkpoint)
         return identity
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, so that moving it changes nothing; of its path if it is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return hashlib.sha256(str(path).encode()).hexdigest()
+    return _file_digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache
+def _file_digest(path: Path, size: int, changed_ns: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def digest(value: Mapping[str, Any]) -> str:

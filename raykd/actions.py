@@ -1,0 +1,14 @@
+"""What lanes can do."""
+
+from __future__ import annotations
+
+# Actions by name: where the function is that runs it, as module:function. Each takes the task's trials and
+# the keywords report and workspace, as trainables.loop.train does.
+ACTIONS = {
+    "train": "trainables.loop:train",
+    "prepare": "trainables.references:prepare",
+    "raw_pixels": "trainables.references:raw_pixels",
+    "untrained": "trainables.references:untrained",
+    "teacher": "trainables.references:teacher",
+    "equal_compute": "trainables.references:equal_compute",
+}

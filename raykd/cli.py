@@ -1,0 +1,225 @@
+"""`raykd …`: thin verbs. Each one parses, calls, prints; exit code 0 ok, 1 failed, 2 wrong use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from raykd.console import Console, complain
+from trainables.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Search and ablate self-supervised knowledge distillation over a Ray cluster.",
+    epilog="Start with:  raykd run quickstart",
+)
+
+Storage = Annotated[Path, typer.Option(help="Folder that holds the sweeps.", envvar="RAYKD_STORAGE")]
+Name = Annotated[str, typer.Argument(help="Name of a sweep.")]
+Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Ray cluster to join; default: RAY_ADDRESS, one that `ray start` began here, or a new one."
+    ),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Override a field of the spec, e.g. --set samples=4."),
+]
+HERE = Path("sweeps")
+VERBS = ("run", "resume", "status", "best", "export", "list", "doctor")
+
+
+@app.command(epilog="Example:  raykd run quickstart --set samples=4 --set axes.gamma.log=[0.01,1]")
+def run(
+    spec: Annotated[str, typer.Argument(help="A YAML file, or the name of a space in `raykd list spaces`.")],
+    storage: Storage = HERE,
+    set_: Sets = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would run, and start nothing.")
+    ] = False,
+    address: Address = None,
+    json: Json = False,
+) -> None:
+    """Run a search space."""
+    from raykd.spec import find_space, load_sweep
+    from raykd.validate import validate
+
+    console = Console()
+    sweep = load_sweep(spec, set_ or [])
+    folder = storage / sweep.name
+    if dry_run:
+        from raykd.plan import plan
+
+        remarks = validate(sweep)
+        planned = plan(sweep, folder)
+        if json:
+            console.json(planned)
+        else:
+            console.plan(planned, remarks)
+        return
+    from raykd.ledger import LEDGER
+
+    if (folder / LEDGER).exists():
+        raise UserError(
+            "name",
+            f"there is a sweep of this name in {storage}",
+            value=sweep.name,
+            expected=f"`raykd resume {sweep.name}` to go on with it, or `--set name=OTHER`",
+        )
+    for remark in validate(sweep):
+        console.warn(remark)
+    from raykd import sweep as engine
+
+    source = engine.Source(find_space(spec), set_ or [])
+    _close(console, engine.run(sweep, engine.Place(folder, address), console, source), folder)
+
+
+@app.command(epilog="Example:  raykd resume quickstart --extend 12")
+def resume(
+    name: Name,
+    storage: Storage = HERE,
+    extend: Annotated[int, typer.Option(min=0, help="Try so many more configurations.")] = 0,
+    as_started: Annotated[
+        bool, typer.Option("--as-started", help="Even if the spec's file has changed since.")
+    ] = False,
+    address: Address = None,
+) -> None:
+    """Go on with a sweep that was interrupted, or extend one."""
+    from raykd import sweep as engine
+
+    console = Console()
+    folder = _folder(storage, name)
+    place = engine.Place(folder, address)
+    _close(console, engine.resume(place, console, extend=extend, as_started=as_started), folder)
+
+
+@app.command(epilog="Example:  raykd status quickstart --json")
+def status(name: Name, storage: Storage = HERE, json: Json = False) -> None:
+    """How a sweep stands: running, interrupted or done."""
+    from raykd import views
+
+    console = Console()
+    folder = _folder(storage, name)
+    history = views.read(folder)
+    data = views.status(history, folder)
+    if json:
+        console.json(data)
+        return
+    driver = data["driver"]
+    console.text(
+        f"{name}: "
+        + (f"running, driven by process {driver['pid']} on {driver['host']}" if driver else data["state"])
+    )
+    console.standing(history)
+    console.trials(history)
+    if data["state"] == "interrupted":
+        console.text(f"go on with it:  raykd resume {name}")
+
+
+@app.command(epilog="Example:  raykd best quickstart --json")
+def best(name: Name, storage: Storage = HERE, json: Json = False) -> None:
+    """The best trial, and what it has to be compared with."""
+    from raykd import views
+
+    console = Console()
+    folder = _folder(storage, name)
+    history = views.read(folder)
+    data = views.best(history)
+    if json:
+        console.json(data)
+        return
+    console.summary(history, folder)
+
+
+@app.command(epilog="Example:  raykd export quickstart --out student")
+def export(
+    name: Name,
+    out: Annotated[Path, typer.Option(help="New folder for the student.")],
+    trial: Annotated[str | None, typer.Option(help="Which trial; default: the best.")] = None,
+    storage: Storage = HERE,
+) -> None:
+    """Write a trial's config, command, student and model card."""
+    from raykd.export import export as write
+
+    console = Console()
+    written = write(_folder(storage, name), trial, out)
+    console.text(f"written to {out}: " + ", ".join(sorted(p.name for p in written.iterdir())))
+
+
+@app.command("list", epilog="Example:  raykd list methods")
+def list_(
+    what: Annotated[str, typer.Argument(help="methods | spaces | data | teachers")],
+    storage: Storage = HERE,
+    json: Json = False,
+) -> None:
+    """What there is to choose from."""
+    from raykd import catalogue
+
+    console = Console()
+    columns, rows = catalogue.catalogue(what, storage)
+    if json:
+        console.json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        console.rows(columns, rows)
+
+
+@app.command(epilog="Example:  raykd doctor retro")
+def doctor(
+    spec: Annotated[str | None, typer.Argument(help="Also check what this spec needs.")] = None,
+    storage: Storage = HERE,
+    set_: Sets = None,
+    json: Json = False,
+) -> None:
+    """Check this machine before anything is spent."""
+    from raykd import doctor as checks
+    from raykd.spec import load_sweep
+
+    console = Console()
+    found = checks.examine(storage, load_sweep(spec, set_ or []) if spec else None)
+    if json:
+        console.json([check._asdict() for check in found])
+    else:
+        console.checks(found)
+    if any(check.ok is False for check in found):
+        raise typer.Exit(1)
+
+
+def _folder(storage: Path, name: str) -> Path:
+    from raykd.views import find
+
+    return find(storage, name)
+
+
+def _close(console: Console, history: Any, folder: Path) -> None:
+    """Show what a sweep found; exit code 1 where it is not complete or nothing succeeded."""
+    console.summary(history, folder)
+    counts = history.counts()
+    unfinished = history.total - sum(counts[s] for s in ("finished", "stopped", "failed"))
+    if unfinished > 0 and not history.exhausted:
+        console.warn(f"{unfinished} trials are not done; go on with:  raykd resume {folder.name}")
+        raise typer.Exit(1)
+    if not counts["finished"] and not counts["stopped"]:
+        raise typer.Exit(1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line. A user's mistake is one message and exit code 2, never a traceback."""
+    try:
+        app(arguments)
+    except UserError as error:
+        complain(str(error))
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        complain("interrupted")
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""The connection to Ray: the cluster that is there, or one on this machine, quietly."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Tune's own files, tables and telemetry are switched off: the ledger and its views replace them.
+_QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # A lane is several processes at once; Ray's default, one start a core, makes them wait and warns.
+    "RAY_worker_maximum_startup_concurrency": "8",
+}
+
+
+def quiet() -> None:
+    """Set what makes Ray keep to itself. Before Ray is imported, so that its modules see it."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def connected(address: str | None, log_file: Path | None = None) -> Iterator[dict[str, Any]]:
+    """Ray for as long as the block runs. Yields its context.
+
+    With an `address` (or RAY_ADDRESS, or a cluster that `ray start` began on this machine) it joins that
+    cluster and leaves it running; else it starts Ray here, dashboard on loopback, and stops it again. The
+    dashboard is needed: Ray Train frees a dead lane's resources through the State API that it serves.
+    """
+    quiet()
+    import ray
+
+    if log_file is not None:
+        send_logs(log_file)
+    common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+    target = address or os.environ.get("RAY_ADDRESS") or running_here() or "local"
+    if target == "local":
+        context: Any = ray.init("local", include_dashboard=True, dashboard_host="127.0.0.1", **common)
+    else:
+        context = ray.init(target, **common)
+    try:
+        yield dict(context.address_info)
+    finally:
+        ray.shutdown()
+
+
+def running_here() -> str | None:
+    """The address of the cluster that `ray start` began on this machine, if it still runs.
+
+    Ray's own "auto" would also join the private cluster of another `raykd run`, and end with it.
+    """
+    from ray._private import services, utils
+
+    address = utils.read_ray_address()
+    return address if address and address in services.find_gcs_addresses() else None
+
+
+def live_nodes() -> list[dict[str, Any]]:
+    """The nodes of the cluster that are alive, as `ray.nodes()` describes them."""
+    import ray
+
+    nodes: list[dict[str, Any]] = ray.nodes()
+    return [node for node in nodes if node["Alive"]]
+
+
+def send_logs(log_file: Path) -> None:
+    """Everything that Ray and raykd log goes to a file and not to the screen."""
+    handler = logging.FileHandler(log_file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        if isinstance(old, logging.FileHandler):
+            root.removeHandler(old)
+            old.close()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".")[0] == "ray":
+            logger = logging.getLogger(name)
+            logger.handlers.clear()
+            logger.propagate = True

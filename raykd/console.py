@@ -1,0 +1,266 @@
+"""The only module that prints. A line an event, a table now and then; data as tables or as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console as Rich
+from rich.markup import escape
+from rich.table import Table
+
+from raykd.history import ENDED, History, TrialRecord
+from raykd.ledger import Record
+
+_TABLE_EVERY_S = 60.0
+
+
+class Console:
+    """Shows a sweep as it goes: a listener of the recorder, which the sweep also tells what is no record."""
+
+    def __init__(self, rich: Rich | None = None) -> None:
+        self.out = rich or Rich(highlight=False, soft_wrap=True)
+        if not self.out.is_terminal:
+            self.out.width = 160  # a file or a pipe has room; 80 columns would cut the tables
+        self._began = time.monotonic()
+        self._table_at = time.monotonic()
+        self._best: float = -math.inf
+        self._progress_at: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self.epochs = 0
+
+    # Events -----------------------------------------------------------------------------------------
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line, with the minutes and seconds since the start."""
+        elapsed = int(time.monotonic() - self._began)
+        with self._lock:
+            stamp = f"[dim]{elapsed // 60:3d}:{elapsed % 60:02d}[/dim]  "
+            self.out.print(stamp + (f"[{style}]{escape(text)}[/{style}]" if style else escape(text)))
+
+    def warn(self, text: str) -> None:
+        self.say(text, "yellow")
+
+    def progress(self, what: str, done: int, total: int, said: str = "") -> None:
+        """A line about a long piece of work, at most one in ten seconds, and the last."""
+        now = time.monotonic()
+        if done >= total or now - self._progress_at.setdefault(what, now) >= 10:
+            self._progress_at[what] = now
+            self.say(f"{what}: {done} of {total}{said}")
+
+    def __call__(self, record: Record, history: History) -> None:
+        """A record was written."""
+        kind = record["kind"]
+        if kind == "start":
+            trial = history.trials[record["trial"]]
+            again = f", attempt {record['attempt']}" if record["attempt"] > 1 else ""
+            from_epoch = f" from epoch {trial.epoch + 1}" if trial.epoch else ""
+            self.say(f"{trial.trial} started{from_epoch} on {record['lane']}{again}: {settings(trial)}")
+        elif kind == "end":
+            self._ended(history.trials[record["trial"]], history)
+        elif kind == "reference":
+            self.say(f"{record['label']}: {score_of(record['metrics'])}")
+        elif kind == "repeat":
+            self.say(f"{record['trial']} was proposed again: its result is known", "dim")
+
+    def _ended(self, trial: TrialRecord, history: History) -> None:
+        if trial.status == "failed":
+            self.say(f"{trial.trial} failed at epoch {trial.epoch}: {trial.reason}", "red")
+        else:
+            score, epoch = trial.best or (math.nan, 0)
+            new = score > self._best
+            self._best = max(self._best, score)
+            text = f"{trial.trial} {trial.status} at epoch {trial.epoch}: {score:.2f}"
+            text += f" (epoch {epoch})" if epoch != trial.epoch else ""
+            self.say(text + ("  best so far" if new else ""), "green" if new else "")
+        if time.monotonic() - self._table_at > _TABLE_EVERY_S:
+            self._table_at = time.monotonic()
+            self.standing(history)
+
+    def standing(self, history: History) -> None:
+        """How far the sweep is: counts, best, time left."""
+        counts = history.counts()
+        total = history.total
+        ended = sum(counts[s] for s in ENDED)
+        said = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
+        left = time_left(history)
+        best = history.best()
+        text = f"{ended} of {total} trials ended ({said})"
+        if best is not None and best.best is not None:
+            text += f"; best {best.best[0]:.2f} by {best.trial}"
+        if left is not None:
+            text += f"; about {duration(left)} left"
+        self.say(text, "bold")
+
+    # Results ----------------------------------------------------------------------------------------
+
+    def trials(self, history: History, most: int = 20) -> None:
+        """The trials, best first, with the axes that were searched."""
+        trials = sorted(history.trials.values(), key=lambda t: -(t.best[0] if t.best else -math.inf))
+        axes = list(dict.fromkeys(name for t in trials for name in t.params))
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("trial", "status", "epoch", "score", "± se"):
+            table.add_column(
+                column, justify="left" if column in ("trial", "status") else "right", no_wrap=True
+            )
+        for axis in axes:
+            table.add_column(axis, justify="right")
+        for trial in trials[:most]:
+            score, epoch = trial.best or (math.nan, 0)
+            se = trial.reports.get(epoch, {}).get("score_se", math.nan)
+            row = [trial.trial, trial.status, str(trial.epoch), number(score), number(se)]
+            table.add_row(*row, *(number(trial.params.get(axis, "")) for axis in axes))
+        self.out.print(table)
+        if len(trials) > most:
+            self.out.print(f"[dim]and {len(trials) - most} more in trials.parquet[/dim]")
+
+    def summary(self, history: History, folder: Path) -> None:
+        """What the sweep found, beside what it has to be compared with."""
+        rows = comparison(history)
+        names = list(
+            dict.fromkeys(k for _, m in rows for k in m if k.startswith("probe/") and not k.endswith("_se"))
+        )
+        table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+        table.add_column("", no_wrap=True)
+        for column in ("score", "± se", *(n.removeprefix("probe/") for n in names)):
+            table.add_column(column, justify="right")
+        for label, metrics in rows:
+            cells = [number(metrics.get(k, "")) for k in ("score", "score_se", *names)]
+            table.add_row(escape(label), *cells)
+        self.out.print()
+        self.trials(history, most=12)
+        self.out.print()
+        self.out.print(table)
+        self.out.print()
+        best = history.best()
+        if best is not None:
+            self.out.print(f"best trial {best.trial}: {settings(best)}")
+            self.out.print(f"[dim]export it:  raykd export {folder.name}{_where(folder)} --out student[/dim]")
+        self.out.print(f"[dim]curves:     tensorboard --logdir {folder / 'tensorboard'}[/dim]")
+        self.out.print(f"[dim]tables:     {folder / 'trials.parquet'}, {folder / 'curves.parquet'}[/dim]")
+
+    def plan(self, planned: Mapping[str, Any], remarks: Iterable[str]) -> None:
+        """What a sweep would do."""
+        text = self.out.print
+        trials, epochs = planned["trials"], planned["most_epochs"]
+        text(f"[bold]{planned['name']}[/bold]: {', '.join(planned['methods'])}")
+        text(f"{trials} trials, at most {epochs} epochs in all; scheduler {planned['scheduler']['name']}")
+        text()
+        self.rows(("axis", "values", "what it is"), planned["axes"])
+        text()
+        text("the first configurations:")
+        self.rows(
+            ("trial", "seed", "settings"),
+            [(s["trial"], s["seed"], _settings(s["params"])) for s in planned["samples"]],
+        )
+        text()
+        for remark in remarks:
+            text(f"[yellow]{escape(remark)}[/yellow]")
+        text(f"files would go to {planned['folder']}; nothing was started")
+
+    def checks(self, found: Iterable[Any]) -> None:
+        """The doctor's findings, each failed one with how to mend it."""
+        marks = {True: "[green]ok[/green]  ", False: "[red]bad[/red] ", None: "[dim]--[/dim]  "}
+        for check in found:
+            self.out.print(f"{marks[check.ok]}  [bold]{escape(check.name)}[/bold]: {escape(check.said)}")
+            if check.ok is not True and check.mend:
+                self.out.print(f"      [dim]{escape(check.mend)}[/dim]")
+
+    # Data -------------------------------------------------------------------------------------------
+
+    def json(self, data: Any) -> None:
+        """Machine-readable output: one JSON document. Numbers that JSON lacks become null."""
+        self.out.print(json.dumps(_finite(data), indent=2, default=str), markup=False, highlight=False)
+
+    def rows(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(escape(number(cell)) for cell in row))
+        self.out.print(table)
+
+    def text(self, text: str) -> None:
+        self.out.print(escape(text))
+
+
+def comparison(history: History) -> list[tuple[str, Mapping[str, float]]]:
+    """(label, metrics) of the best and the worst trial and of every reference, best score first."""
+    scored = [t for t in history.trials.values() if t.best is not None]
+    rows: list[tuple[str, Mapping[str, float]]] = []
+    ranked = sorted(scored, key=lambda t: -(t.best or (0.0, 0))[0])
+    for label, trial in (("best trial", ranked[:1]), ("worst trial", ranked[1:][-1:])):
+        for t in trial:
+            rows.append((f"{label} {t.trial}", t.reports[(t.best or (0.0, 0))[1]]))
+    rows += [(record["label"], record["metrics"]) for record in history.references.values()]
+    return sorted(rows, key=lambda row: -row[1].get("score", -math.inf))
+
+
+def settings(trial: TrialRecord) -> str:
+    """The searched settings of a trial in one line."""
+    return _settings(trial.params)
+
+
+def _settings(params: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {number(value)}" for name, value in params.items()) or "no axes"
+
+
+def score_of(metrics: Mapping[str, float]) -> str:
+    score, se = metrics.get("score", math.nan), metrics.get("score_se")
+    return f"{score:.2f}" + (f" ± {se:.2f}" if se is not None and math.isfinite(se) else "")
+
+
+def number(value: Any) -> str:
+    """A cell: floats to a few digits, everything else as it is."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return ""
+        return f"{value:.2f}" if 1 <= abs(value) < 1e5 or value == 0 else f"{value:.3g}"
+    return str(value)
+
+
+def duration(seconds: float) -> str:
+    """1 h 05 min, 4 min, 30 s."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def time_left(history: History) -> float | None:
+    """Seconds until the sweep ends if trials go on as the ended ones did; None before one has ended."""
+    ended = [
+        t
+        for t in history.trials.values()
+        if t.status in ENDED and t.started is not None and t.ended is not None
+    ]
+    if not ended:
+        return None
+    began = min(t.started for t in ended if t.started is not None)
+    done = max(t.ended for t in ended if t.ended is not None) - began
+    left = history.total - len(ended)
+    return max(0.0, done / len(ended) * left)
+
+
+def _where(folder: Path) -> str:
+    return "" if folder.parent == Path("sweeps") else f" --storage {folder.parent}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def complain(problem: str) -> None:
+    """A user's mistake, on standard error."""
+    Rich(stderr=True, highlight=False, soft_wrap=True).print(f"[red]raykd:[/red] {escape(problem)}")

@@ -1,0 +1,92 @@
+"""YAML as people expect it: `1e-3` is a number, `no` is a word, a name may stand only once.
+
+PyYAML reads YAML 1.1, where `1e-3` is text, `no` is false, `010` is 8 and the second of two equal names wins
+in silence. This loader follows YAML 1.2's core schema; every mistake becomes a `UserError` with its line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainables.errors import UserError
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's scalars and without duplicate names."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (PyYAML's own way to configure a loader)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a name must be text", key_node.start_mark
+                )
+            if key in seen:
+                problem = f"{key!r} stands here and in line {seen[key]}: a name may stand only once"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            seen[key] = key_node.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+    ("merge", r"<<", ["<"]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """The value that `text` holds; `source` names it in errors (a file, or `--set gamma`)."""
+    try:
+        value = yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{source}, line {mark.line + 1}" if mark else source
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(where, f"not valid YAML: {problem}") from None
+    except RecursionError:
+        raise UserError(source, "not valid YAML: nested too deeply") from None
+    _refuse_cycles(value, source, ())
+    return value
+
+
+def read_yaml(path: Path) -> Any:
+    """The value in the YAML file at `path`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(str(path), "is not a text file in UTF-8") from None
+    except OSError as error:
+        raise UserError(str(path), f"cannot be read: {error.strerror}") from None
+    return parse_yaml(text, str(path))
+
+
+def _refuse_cycles(value: Any, source: str, above: tuple[int, ...]) -> None:
+    if isinstance(value, dict | list):
+        if id(value) in above:
+            raise UserError(source, "not valid YAML here: a value contains itself")
+        for inner in value.values() if isinstance(value, dict) else value:
+            _refuse_cycles(inner, source, (*above, id(value)))

@@ -1,0 +1,255 @@
+"""The pool of lanes: warm Ray Train worker groups that trials pass through.
+
+Starting a Ray Train run costs 15 to 30 s; a lane pays that once. Each lane is one `TorchTrainer.fit()` in
+a thread of the driver; its workers take task after task from the mailbox (`worker.py`). Ray Train keeps
+the process group, the devices, and restarts the group when a worker dies. The pool adds a lane when the
+live nodes can hold another worker group, and retires one when they cannot.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raykd.actions import ACTIONS
+from raykd.cluster import live_nodes
+from raykd.mailbox import Mailbox, Message, Task
+from raykd.spec import WorkersSpec
+from raykd.worker import work
+from trainables.errors import UserError
+
+log = logging.getLogger("raykd.lanes")
+
+NAMESPACE = "raykd"
+_POLL_S = 0.5
+_CLOSE_S = 10.0  # how long a lane may take to end by itself
+
+
+@dataclass
+class _Lane:
+    name: str
+    thread: threading.Thread
+    since: float
+    closing_since: float | None = None
+
+
+class LanePool:
+    """Keeps as many lanes warm as the cluster holds, up to `limit`.
+
+    `storage` is a folder that every node can write (Ray Train's own files), `cache` a folder on each node,
+    `teachers` a shared folder. `on_event(text)` is told when lanes come and go.
+    """
+
+    def __init__(
+        self,
+        workers: WorkersSpec,
+        limit: int,
+        *,
+        storage: Path,
+        cache: Path,
+        teachers: Path,
+        actions: Mapping[str, str] = ACTIONS,
+        on_event: Callable[[str], None] = log.info,
+    ) -> None:
+        self.workers = workers
+        self.limit = limit
+        self.mailbox_name = f"mailbox-{uuid.uuid4().hex[:8]}"
+        # On the driver's node, so that it lives and dies with the sweep and not with a worker node.
+        here = ray.get_runtime_context().get_node_id()
+        self.mailbox: Any = (
+            ray.remote(Mailbox)
+            .options(
+                name=self.mailbox_name,
+                namespace=NAMESPACE,
+                num_cpus=0,
+                max_concurrency=10_000,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
+            )
+            .remote()
+        )
+        self._storage = storage
+        self._config = {
+            "mailbox": self.mailbox_name,
+            "namespace": NAMESPACE,
+            "cpus": workers.cpus,
+            "cache": str(cache),
+            "teachers": str(teachers),
+            "actions": dict(actions),
+        }
+        self._on_event = on_event
+        self._lanes: dict[str, _Lane] = {}
+        self._count = 0
+        self._state: dict[str, dict[str, Any]] = {}
+        self._stopping = threading.Event()
+        self._supervisor = threading.Thread(target=self._supervise, name="lanes", daemon=True)
+
+    # What the sweep uses --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to warm lanes. Returns at once."""
+        ray.get(self.mailbox.lanes.remote())  # the mailbox is up before the first lane looks for it
+        self._adjust()
+        self._supervisor.start()
+
+    @property
+    def warm(self) -> int:
+        """Lanes that can take a trial now or after the one they have."""
+        return sum(lane["warm"] and not lane["closing"] for lane in self._state.values())
+
+    @property
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Each lane by name: warm, idle, closing, task, nodes. At most a second old."""
+        return self._state
+
+    def run(self, task: Task, on_report: Callable[[Message], None]) -> None:
+        """Run a task that needs no verdicts and wait for its end. Raises `UserError` when it failed."""
+        ray.get(self.mailbox.post.remote(task))
+        while True:
+            message: Message = ray.get(self.mailbox.listen.remote(task.id))
+            if message.attempt:
+                ray.get(self.mailbox.heard.remote(task.id, message.attempt))
+            elif message.ended:
+                self.mailbox.forget.remote(task.id)
+                if message.failed:
+                    raise UserError(task.action, message.failed)
+                return
+            else:
+                on_report(message)
+                ray.get(self.mailbox.judge.remote(task.id, message.epoch, True))
+
+    def stop(self) -> None:
+        """End all lanes and wait until their resources are free."""
+        self._stopping.set()
+        for lane in list(self._lanes.values()):
+            self._close(lane)
+        deadline = time.monotonic() + _CLOSE_S
+        for lane in list(self._lanes.values()):
+            lane.thread.join(max(0.0, deadline - time.monotonic()))
+            if lane.thread.is_alive():
+                self._abort(lane)
+        for lane in list(self._lanes.values()):
+            lane.thread.join(_CLOSE_S)
+        if self._supervisor.is_alive():
+            self._supervisor.join(_CLOSE_S)
+        ray.kill(self.mailbox)
+
+    # Growing and shrinking ------------------------------------------------------------------------
+
+    def _supervise(self) -> None:
+        while not self._stopping.wait(_POLL_S):
+            try:
+                self._adjust()
+            except Exception:
+                # A node that is just leaving can make any of these calls fail; the next round sees it gone.
+                log.exception("the lanes could not be looked after")
+
+    def _adjust(self) -> None:
+        self._state = ray.get(self.mailbox.lanes.remote())
+        for lane in list(self._lanes.values()):
+            if not lane.thread.is_alive():
+                del self._lanes[lane.name]
+                ray.get(self.mailbox.lost.remote(lane.name))
+                if lane.closing_since is None:
+                    self._on_event(f"{lane.name} was lost; its trial goes to another lane")
+            elif lane.closing_since is not None and time.monotonic() - lane.closing_since > _CLOSE_S:
+                self._abort(lane)
+        alive = {node["NodeID"] for node in live_nodes()}
+        open_lanes = [lane for lane in self._lanes.values() if lane.closing_since is None]
+        surplus = len(open_lanes) - self.target()
+        # First those whose nodes are gone, then those that are not warm, then idle ones.
+        for lane in sorted(open_lanes, key=lambda lane: self._worth(lane, alive))[: max(0, surplus)]:
+            broken = self._worth(lane, alive) == 0
+            if broken or self._worth(lane, alive) == 2:
+                self._on_event(
+                    f"{lane.name} retires: " + ("its node is gone" if broken else "no room for it")
+                )
+                self._close(lane)
+                if broken:
+                    self._abort(lane)
+        if surplus < 0 and not self._stopping.is_set():
+            self._open()
+
+    def target(self) -> int:
+        """How many lanes the live nodes can hold, at most `limit`."""
+        return min(self.limit, capacity(self.workers, live_nodes()))
+
+    def _worth(self, lane: _Lane, alive: set[str]) -> int:
+        """0: a node of it is gone; 1: starting; 2: idle; 3: busy."""
+        state = self._state.get(lane.name)
+        if state is not None and not set(state["nodes"]) <= alive:
+            return 0
+        if state is None or not state["warm"]:
+            return 1
+        return 2 if state["idle"] else 3
+
+    def _open(self) -> None:
+        name = f"lane-{self._count}"
+        self._count += 1
+        thread = threading.Thread(target=self._fit, args=(name,), name=name, daemon=True)
+        self._lanes[name] = _Lane(name, thread, time.monotonic())
+        thread.start()
+
+    def _close(self, lane: _Lane) -> None:
+        lane.closing_since = lane.closing_since or time.monotonic()
+        self.mailbox.close.remote(lane.name)
+
+    def _abort(self, lane: _Lane) -> None:
+        """End a lane that does not end by itself: without its controller its resources come free."""
+        controller = ray.get(self.mailbox.take_controller.remote(lane.name))
+        if controller is not None:
+            ray.kill(controller)
+
+    def _fit(self, name: str) -> None:
+        workers = self.workers
+        resources: dict[str, float] = {"CPU": workers.cpus}
+        if workers.gpus:
+            resources["GPU"] = workers.gpus
+        shared_gpu = 0 < workers.gpus < 1 and workers.count > 1  # NCCL refuses two ranks on one GPU
+        trainer = TorchTrainer(
+            work,
+            train_loop_config={**self._config, "lane": name},
+            torch_config=TorchConfig(backend="nccl" if workers.gpus and not shared_gpu else "gloo"),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
+            ),
+            run_config=ray.train.RunConfig(
+                name=f"{self.mailbox_name}-{name}",
+                storage_path=str(self._storage),
+                failure_config=ray.train.FailureConfig(max_failures=-1),
+                callbacks=[_TellController(self.mailbox_name, name)],  # type: ignore[list-item]  # internal, but accepted
+            ),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:
+            if not self._stopping.is_set():
+                log.warning("%s ended: %s", name, error)
+
+
+class _TellController(ControllerCallback):
+    """Hands the lane's controller to the mailbox: Ray Train names it nowhere, and a stuck lane must end."""
+
+    def __init__(self, mailbox: str, lane: str) -> None:
+        self._mailbox = mailbox
+        self._lane = lane
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        mailbox = ray.get_actor(self._mailbox, namespace=NAMESPACE)
+        mailbox.controller.remote(self._lane, ray.get_runtime_context().current_actor)
+
+
+def capacity(workers: WorkersSpec, nodes: list[dict[str, Any]]) -> int:
+    """Worker groups that these live nodes could hold if nothing else ran there."""
+    return sum(workers.slots(node["Resources"]) for node in nodes) // workers.count

@@ -1,0 +1,282 @@
+"""Where lanes, proxies and the driver meet: one asynchronous actor a sweep.
+
+A *task* is a piece of work for a lane: an action (`train`, `prepare`, …) on a trial. Proxies and the driver
+post tasks and read reports; lanes take tasks, report, and wait for the verdict on each report. All state
+about who does what is here, so any other process may die: a worker group that restarts asks again and
+gets the task it had, a proxy that restarts is given the report that nobody judged yet, and the task of a
+lane that is lost goes to the next idle lane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Task:
+    """Work for a lane."""
+
+    id: str  # a trial's signature, or the name of a piece of preparation
+    action: str  # which of the lane's actions runs it
+    trials: list[dict[str, Any]]  # what it is about: TrialSpecs as plain JSON types
+    folder: str  # where its files go
+    attempts: int = 3  # tries in a row without a new epoch, before it fails
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a task says: that a lane has begun it (`attempt`, `lane`), a report (`epoch`, `metrics`), or its
+    end (`ended`, with the reason if it failed)."""
+
+    attempt: int = 0
+    lane: str = ""
+    epoch: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    ended: bool = False
+    failed: str | None = None
+
+
+@dataclass
+class _Box:
+    """Everything about one task in progress."""
+
+    task: Task
+    lane: str | None = None
+    attempt: int = 0
+    heard: int = 0  # the last attempt that the driver knows of
+    fruitless: int = 0  # attempts since the last new epoch
+    pending: Message | None = None  # said, not judged
+    verdicts: dict[int, bool] = field(default_factory=dict)
+    end: Message | None = None
+
+
+@dataclass
+class _Lane:
+    """One worker group: the ranks of its present generation, and what they do."""
+
+    world: int
+    generation: str = ""
+    ranks: dict[int, str] = field(default_factory=dict)  # rank -> node id
+    turn: int = 0  # counts the tasks handed out
+    work: Task | None = None
+    waiting: set[int] = field(default_factory=set)  # ranks that ask for the next task
+    closing: bool = False
+
+    @property
+    def task(self) -> str | None:
+        return self.work.id if self.work is not None else None
+
+    @property
+    def warm(self) -> bool:
+        return len(self.ranks) == self.world
+
+    @property
+    def idle(self) -> bool:
+        return self.warm and self.work is None and len(self.waiting) == self.world and not self.closing
+
+
+class Mailbox:
+    """The actor. Every method returns at once, except those that say they wait."""
+
+    def __init__(self) -> None:
+        self._boxes: dict[str, _Box] = {}
+        self._queue: deque[str] = deque()
+        self._lanes: dict[str, _Lane] = {}
+        self._controllers: dict[str, Any] = {}
+        self._changed = asyncio.Condition()
+
+    # What workers say -----------------------------------------------------------------------------
+
+    async def register(self, lane: str, generation: str, rank: int, world: int, node: str) -> None:
+        """A worker is ready. A new generation replaces what the lane was: its task starts again."""
+        async with self._changed:
+            state = self._lanes.setdefault(lane, _Lane(world))
+            if state.generation != generation:
+                state.generation, state.ranks, state.waiting = generation, {}, set()
+                if state.task is not None and not self._again(state.task):
+                    state.work = None
+            state.ranks[rank] = node
+            self._assign()
+
+    async def next_task(self, lane: str, generation: str, rank: int, turn: int) -> tuple[int, Task] | None:
+        """Wait for the lane's task after `turn`; None when the lane closes or is another generation's."""
+        async with self._changed:
+            state = self._lanes[lane]
+
+            def over() -> bool:
+                return state.generation != generation or (state.closing and state.work is None)
+
+            def ready() -> bool:
+                return over() or (state.turn > turn and state.work is not None)
+
+            if state.generation == generation:
+                state.waiting.add(rank)
+                self._assign()
+            await self._changed.wait_for(ready)
+            if over():
+                return None
+            state.waiting.discard(rank)
+            assert state.work is not None
+            return state.turn, state.work
+
+    async def report(self, lane: str, generation: str, rank: int, task: str, message: Message) -> bool:
+        """Hand in an epoch and wait for its verdict: True to go on. Rank 0 speaks for all ranks."""
+        async with self._changed:
+            state, box = self._lanes[lane], self._boxes.get(task)
+            if rank == 0 and box is not None and message.epoch not in box.verdicts and box.end is None:
+                box.pending = message
+                self._changed.notify_all()
+
+            def decided() -> bool:
+                present = self._boxes.get(task)
+                return present is None or message.epoch in present.verdicts or state.generation != generation
+
+            await self._changed.wait_for(decided)
+            box = self._boxes.get(task)
+            return box is not None and box.verdicts.get(message.epoch, False)
+
+    async def finish(self, lane: str, generation: str, rank: int, task: str, failed: str | None) -> None:
+        """A rank has left the task. When rank 0 has, the task is over."""
+        async with self._changed:
+            state, box = self._lanes[lane], self._boxes.get(task)
+            if state.generation != generation or state.task != task:
+                return
+            if rank == 0 or failed is not None:
+                if box is not None and box.end is None:
+                    box.end = Message(ended=True, failed=failed)
+                state.work = None
+                self._assign()
+                self._changed.notify_all()
+
+    async def controller(self, lane: str, handle: Any) -> None:
+        """Ray Train's controller of this lane has started."""
+        async with self._changed:
+            self._controllers[lane] = handle
+
+    # What proxies and the driver say --------------------------------------------------------------
+
+    async def post(self, task: Task) -> None:
+        """Queue a task. One that is known already goes on where it is."""
+        async with self._changed:
+            if task.id not in self._boxes:
+                self._boxes[task.id] = _Box(task)
+                self._queue.append(task.id)
+                self._assign()
+
+    async def listen(self, task: str) -> Message:
+        """Wait for what the driver has not answered yet: an attempt begun, a report, or the end."""
+        async with self._changed:
+
+            def spoken() -> bool:
+                box = self._boxes.get(task)
+                return box is None or bool(box.heard < box.attempt or box.pending or box.end)
+
+            await self._changed.wait_for(spoken)
+            box = self._boxes.get(task)
+            if box is None:
+                return Message(ended=True, failed="it was withdrawn")
+            if box.heard < box.attempt:
+                return Message(attempt=box.attempt, lane=box.lane or "")
+            message = box.pending or box.end
+            assert message is not None
+            return message
+
+    async def heard(self, task: str, attempt: int) -> None:
+        """The driver knows that this attempt has begun."""
+        async with self._changed:
+            if task in self._boxes:
+                self._boxes[task].heard = attempt
+                self._changed.notify_all()
+
+    async def judge(self, task: str, epoch: int, go: bool) -> None:
+        """The verdict on an epoch. After a stop the lane is free once its workers have left the task."""
+        async with self._changed:
+            box = self._boxes.get(task)
+            if box is None:
+                return
+            box.verdicts[epoch] = go
+            box.fruitless = 0
+            if box.pending is not None and box.pending.epoch == epoch:
+                box.pending = None
+            self._changed.notify_all()
+
+    async def forget(self, task: str) -> None:
+        """The task is settled: drop its box, and take it off the queue if no lane has it."""
+        async with self._changed:
+            if self._boxes.pop(task, None) is not None and task in self._queue:
+                self._queue.remove(task)
+            self._changed.notify_all()
+
+    async def close(self, lane: str) -> None:
+        """Let the lane end when its present task has."""
+        async with self._changed:
+            if lane in self._lanes:
+                self._lanes[lane].closing = True
+            self._changed.notify_all()
+
+    async def lost(self, lane: str) -> None:
+        """The lane is gone: its task waits, first in the queue, for another one."""
+        async with self._changed:
+            state = self._lanes.pop(lane, None)
+            self._controllers.pop(lane, None)
+            if state is not None:
+                state.generation = ""
+                if state.task is not None and state.task in self._boxes:
+                    task = state.task
+                    if self._again(task):
+                        self._boxes[task].lane = None
+                        self._boxes[task].attempt -= 1  # counted when a lane takes it
+                        self._queue.appendleft(task)
+                self._assign()
+            self._changed.notify_all()
+
+    async def take_controller(self, lane: str) -> Any:
+        return self._controllers.get(lane)
+
+    async def lanes(self) -> dict[str, dict[str, Any]]:
+        """What each lane is: warm, idle, its task and attempt, its nodes."""
+        return {
+            name: {
+                "warm": lane.warm,
+                "idle": lane.idle,
+                "closing": lane.closing,
+                "task": lane.task,
+                "nodes": sorted(set(lane.ranks.values())),
+            }
+            for name, lane in self._lanes.items()
+        }
+
+    async def waiting(self) -> int:
+        """Tasks that no lane has taken yet."""
+        return len(self._queue)
+
+    # Inside ---------------------------------------------------------------------------------------
+
+    def _assign(self) -> None:
+        """Give waiting tasks to idle lanes. Called with the lock held."""
+        idle = [(name, lane) for name, lane in self._lanes.items() if lane.idle]
+        for name, lane in idle:
+            if not self._queue:
+                break
+            box = self._boxes[self._queue.popleft()]
+            box.lane = name
+            box.attempt += 1
+            lane.work = box.task
+            lane.turn += 1
+        self._changed.notify_all()
+
+    def _again(self, task: str) -> bool:
+        """The task's workers died under it: count that. False if it was too often, or the task is over."""
+        box = self._boxes.get(task)
+        if box is None or box.end is not None:
+            return False
+        box.pending = None
+        box.fruitless += 1
+        if box.fruitless >= box.task.attempts:
+            box.end = Message(ended=True, failed=f"its worker died {box.fruitless} times in a row")
+            return False
+        box.attempt += 1
+        return True

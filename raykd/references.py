@@ -1,0 +1,123 @@
+"""What a sweep's results are compared with: raw pixels, the untrained student, the teacher, no teacher.
+
+They run on the same lanes and the same data as the trials. Preparation (decoding the data, training a
+teacher where there is no checkpoint) goes first; references that need no teacher run beside it, and
+whatever is not done by then runs beside the trials.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from raykd.console import Console
+from raykd.lanes import LanePool
+from raykd.mailbox import Message, Task
+from raykd.recorder import Recorder
+from raykd.spec import SweepSpec
+from trainables.errors import UserError
+from trainables.trial import TrialSpec
+
+log = logging.getLogger("raykd.references")
+
+
+class References:
+    """Preparation and reference rows of one sweep. Those in the ledger already are not run again."""
+
+    def __init__(
+        self, spec: SweepSpec, record: Recorder, pool: LanePool, console: Console, folder: Path
+    ) -> None:
+        self._spec = spec
+        self._record = record
+        self._pool = pool
+        self._console = console
+        self._folder = folder
+        self._base = spec.trial(spec.space.around({}), spec.seeds[0])
+
+    def around(self, sweep: Callable[[], bool]) -> None:
+        """Prepare, then run `sweep`, with the references beside both; wait for them if it returns True.
+
+        Raises what preparation raises.
+        """
+        early = self._beside(self._measure_early)
+        self._prepare()
+        late = self._beside(self._measure_teacher)
+        if sweep():
+            early.join()
+            late.join()
+
+    def _beside(self, work: Callable[[], None]) -> threading.Thread:
+        """Do this in a thread of its own. If it fails, that is said, and the sweep goes on."""
+
+        def careful() -> None:
+            try:
+                work()
+            except UserError as error:
+                self._console.warn(f"a reference could not be measured: {error}")
+            except Exception:
+                # The sweep is ending and its mailbox is gone; `resume` measures what is missing.
+                log.exception("a reference was not measured")
+
+        thread = threading.Thread(target=careful, name="references", daemon=True)
+        thread.start()
+        return thread
+
+    def _prepare(self) -> None:
+        teacher = self._base.teacher
+        total = teacher.train.epochs if teacher is not None and teacher.train is not None else 0
+
+        def show(message: Message) -> None:
+            score = message.metrics.get("score", math.nan)
+            said = f", {self._base.probe.score} {score:.2f}" if math.isfinite(score) else ""
+            self._console.progress("the teacher trains, epoch", message.epoch, total, said)
+
+        self._console.say("preparing data and teacher")
+        self._pool.run(self._task("prepare", "prepare", self._base), show)
+
+    def _measure_early(self) -> None:
+        wanted = self._spec.references
+        if "raw_pixels" in wanted:
+            self._measure("raw_pixels", "raw pixels", "raw_pixels", self._base)
+        if "untrained" in wanted:
+            self._measure("untrained", "the student, untrained", "untrained", self._base)
+        if "baseline" in wanted and self._spec.baseline is not None:
+            trial = self._equal_compute(self._spec.baseline_trial())
+            label = f"no teacher: {trial.method}, {trial.epochs} epochs"
+            if self._spec.baseline.epochs is None:
+                label += f" (the compute of {self._base.epochs} of {self._base.method})"
+            self._measure("baseline", label, "train", trial)
+
+    def _equal_compute(self, baseline: TrialSpec) -> TrialSpec:
+        """The baseline for as many epochs as cost what a trial costs, unless it says how many."""
+        if self._spec.baseline is None or self._spec.baseline.epochs is not None:
+            return baseline
+        found: list[int] = []
+        task = self._task("equal_compute", "equal_compute", self._base, baseline)
+        self._pool.run(task, lambda message: found.append(int(message.metrics["epochs"])))
+        return baseline.model_copy(update={"epochs": found[0]})
+
+    def _measure_teacher(self) -> None:
+        if "teacher" in self._spec.references and self._base.teacher is not None:
+            self._measure("teacher", f"the teacher, {self._base.teacher.arch}", "teacher", self._base)
+
+    def _measure(self, name: str, label: str, action: str, trial: TrialSpec) -> None:
+        """Run one reference and record its best epoch."""
+        if name in self._record.history.references:
+            return
+        best: dict[str, float] = {}
+
+        def keep(message: Message) -> None:
+            if message.metrics.get("score", -math.inf) > best.get("score", -math.inf):
+                best.update(message.metrics)
+
+        self._pool.run(self._task(name, action, trial), keep)
+        self._record("reference", name=name, label=label, metrics=best, trial=trial.signature())
+
+    def _task(self, name: str, action: str, *trials: TrialSpec) -> Task:
+        folder = (self._folder / "references" / name).resolve()
+        return Task(
+            name, action, [t.model_dump(mode="json") for t in trials], str(folder), self._spec.attempts
+        )

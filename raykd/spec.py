@@ -1,0 +1,370 @@
+"""What the user writes about a sweep, and the trial that each of its configurations is.
+
+    spec = load_sweep("search_spaces/quickstart.yaml", ["samples=4", "axes.lr=[1e-3, 1e-2]"])
+    trial = spec.trial({"lr": 1e-3}, seed=0)
+
+Of one field written more than once the narrower wins: preset < section (`optim: {lr: …}`) < `fixed` < axes.
+Reading a spec needs neither torch nor Ray; `validate.py` says whether it can work.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from raykd.axis import AnyAxis
+from raykd.document import read_yaml
+from raykd.overrides import lay_over
+from raykd.samplers import TPE, AnySampler, Grid
+from trainables.errors import UserError
+from trainables.parse import as_mapping, build, join
+from trainables.resolve import SECTIONS, FlatField, find_field, put, resolve
+from trainables.trial import Spec, TrialSpec, digest
+
+if TYPE_CHECKING:
+    from raykd.space import Space
+
+SPACES = Path(__file__).resolve().parent.parent / "search_spaces"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_DURATION = re.compile(r"\s*".join(rf"(?:(?P<{unit}>\d+(?:\.\d+)?)\s*{unit})?" for unit in _UNITS))
+
+
+def _section(raw: Any) -> Any:
+    """An empty section is one that says nothing."""
+    return as_mapping(raw, "")
+
+
+def parse_duration(raw: Any) -> Any:
+    """Seconds of `2h30m`, `90s`, `1d`, or of a plain number of seconds."""
+    if not isinstance(raw, str):
+        return raw
+    found = _DURATION.fullmatch(raw.strip())
+    parts = {unit: number for unit, number in found.groupdict().items() if number} if found else {}
+    if not parts:
+        raise UserError("", "is no duration", value=raw, expected="such as 90s, 45m, 2h30m, 1d, or seconds")
+    return sum(float(number) * _UNITS[unit] for unit, number in parts.items())
+
+
+Reference = Literal["raw_pixels", "untrained", "teacher", "baseline"]
+Section = Annotated[dict[str, Any], BeforeValidator(_section)]
+
+
+class SchedulerSpec(Spec):
+    """What stops weak trials early, by their scores. Budgets are epochs."""
+
+    name: Literal["asha", "hyperband", "median", "none"] = Field(
+        "asha", description="asha: one bracket of successive halving; none: every trial to its last epoch"
+    )
+    grace: Annotated[int, Field(ge=1)] = Field(1, description="epochs before a trial may be stopped")
+    factor: Annotated[float, Field(gt=1)] = Field(
+        2.0, description="of asha, hyperband: one in so many goes on"
+    )
+    brackets: Annotated[int, Field(ge=1)] = Field(3, description="of hyperband: each starts `factor` later")
+    min_samples: Annotated[int, Field(ge=1)] = Field(3, description="of median: trials that make a median")
+
+
+class WorkersSpec(Spec):
+    """The processes that train one trial together."""
+
+    count: Annotated[int, Field(ge=1)] = Field(1, description="workers of a lane")
+    cpus: Annotated[float, Field(gt=0)] = Field(1.0, description="of each worker")
+    gpus: Annotated[float, Field(ge=0)] = Field(0.0, description="of each worker; a fraction shares a GPU")
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_or_part(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise UserError(
+                "", "is neither a part of one GPU nor whole GPUs", value=gpus, expected="0.5, 1, 2, …"
+            )
+        return gpus
+
+    def slots(self, has: Mapping[str, float]) -> int:
+        """How many workers a node with these resources holds. A part of a GPU has to fit on one device."""
+        slots = int(has.get("CPU", 0) / self.cpus + 1e-6)
+        if not self.gpus:
+            return slots
+        gpus = int(has.get("GPU", 0) + 1e-6)
+        held = gpus * int(1 / self.gpus + 1e-6) if self.gpus < 1 else int(gpus / self.gpus)
+        return min(slots, held)
+
+
+class BaselineSpec(Spec):
+    """The no-teacher method that the search is compared with, at an amount of training that is fair."""
+
+    method: str = Field("moco", description="a method without a teacher")
+    preset: str | None = None
+    epochs: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="None: as many as cost what a trial of the sweep costs"
+    )
+    config: Section = Field({}, description="settings of the method")
+    views: Section = Field({}, description="over those of the sweep")
+    optim: Section = Field({}, description="over those of the sweep")
+
+
+class SweepSpec(Spec):
+    """A search: what is trained, what varies, how much, and with which means."""
+
+    name: str = Field(description="the sweep's folder")
+    method: str | tuple[str, ...] = Field(description="a method, or several to search across")
+    preset: str | dict[str, str] | None = Field(None, description="of the method, or `{method: preset}`")
+    student: Section = Field({}, description="the network to train")
+    teacher: dict[str, Any] | None = Field(None, description="who teaches")
+    data: Section = Field({}, description="which images")
+    views: Section = Field({}, description="how they are augmented")
+    optim: Section = Field({}, description="optimizer, schedule, batch")
+    probe: Section = Field({}, description="how features are judged")
+    epochs: Annotated[int, Field(ge=1)] = Field(description="budget of a trial that is not stopped")
+    fixed: Section = Field({}, description="flat name -> value, for what does not vary")
+    axes: dict[str, AnyAxis] = Field({}, description="flat name -> what varies")
+    points: tuple[dict[str, Any], ...] = Field((), description="configurations to try first")
+    samples: Annotated[int, Field(ge=1)] = Field(
+        description="configurations to try; a grid has its own number"
+    )
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (0,), description="each configuration, once per seed"
+    )
+    sampler: AnySampler = Field(TPE(), description="what proposes configurations")
+    scheduler: SchedulerSpec = SchedulerSpec()
+    workers: WorkersSpec = WorkersSpec()
+    lanes: Annotated[int, Field(ge=1)] | None = Field(None, description="at most so many trials at once")
+    time_limit: Annotated[float, Field(gt=0), BeforeValidator(parse_duration)] | None = Field(
+        None, description="seconds, or such as 2h30m"
+    )
+    references: tuple[Reference, ...] = Field(
+        get_args(Reference), description="what the results stand beside"
+    )
+    baseline: BaselineSpec | None = Field(None, description="the no-teacher row of the comparison")
+    attempts: Annotated[int, Field(ge=1)] = Field(
+        3, description="how often a trial is tried before it has failed"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _file_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            expected = "letters, digits, `.`, `_`, `-`, at most 100, the first no dot or dash"
+            raise UserError("", "cannot be the name of a folder", value=name, expected=expected)
+        return name
+
+    @field_validator("axes", mode="before")
+    @classmethod
+    def _without_empty(cls, raw: Any) -> dict[str, Any]:
+        # `--set axes.gamma=` takes an axis out.
+        return {name: axis for name, axis in as_mapping(raw, "").items() if axis is not None}
+
+    @field_validator("method")
+    @classmethod
+    def _methods(cls, method: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not isinstance(method, str):
+            if not method:
+                raise UserError("", "no method to search", expected="at least one")
+            _refuse_repeats(method)
+            return method[0] if len(method) == 1 else method
+        return method
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds:
+            raise UserError("", "no seed", expected="at least one")
+        _refuse_repeats(seeds)
+        return seeds
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SweepSpec:
+        for name in self.fixed:
+            if name in self.axes:
+                raise UserError(f"fixed.{name}", "is an axis too", expected=f"either this or `axes.{name}`")
+        if self.scheduler.name != "none" and self.scheduler.grace > self.epochs:
+            problem = f"no trial has that many epochs: they end at {self.epochs}"
+            raise UserError(
+                "scheduler.grace", problem, value=self.scheduler.grace, expected=f"at most {self.epochs}"
+            )
+        for at, point in enumerate(self.points):
+            _check_point(point, at, self)
+        return self
+
+    # --- its trials ---------------------------------------------------------------------------------------
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return (self.method,) if isinstance(self.method, str) else self.method
+
+    @property
+    def trials(self) -> int:
+        """How many trials the sweep has: every configuration once per seed."""
+        return self.samples * len(self.seeds)
+
+    @cached_property
+    def space(self) -> Space:
+        """The axes in order, with their conditions."""
+        from raykd.space import build_space
+
+        return build_space(self.methods, self.axes)
+
+    @cached_property
+    def fixed_fields(self) -> dict[str, FlatField]:
+        """The fields under `fixed`; those of one method after those of all, so that they win."""
+        fields = {name: find_field(name, self.methods, f"fixed.{name}") for name in self.fixed}
+        return dict(sorted(fields.items(), key=lambda item: item[0] != item[1].flat))
+
+    def raw_trial(self, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        """The mapping that `resolve` makes the trial of configuration `params` from."""
+        method = params.get("method", self.methods[0])
+        raw = {section: value for section in SECTIONS if (value := getattr(self, section))}
+        raw |= {"method": method, "epochs": self.epochs}
+        preset = self.preset.get(method) if isinstance(self.preset, dict) else self.preset
+        if preset is not None:
+            raw["preset"] = preset
+        for name, field in self.fixed_fields.items():
+            if method in field.methods:
+                raw = put(raw, field.path, self.fixed[name])
+        for name, value in params.items():
+            if name != "method":
+                raw = put(raw, self.space.fields[name].path, value)
+        return {**raw, "seed": seed}
+
+    def trial(self, params: Mapping[str, Any], seed: int) -> TrialSpec:
+        """The trial of configuration `params` (values of the axes that take part) with this seed.
+
+        Axes that are left out stay at what the file says without them. Raises `UserError`.
+        """
+        try:
+            return resolve(self.raw_trial(params, seed))
+        except UserError as error:
+            raise self.placed(error, params) from None
+
+    def baseline_trial(self) -> TrialSpec:
+        """The no-teacher training of the comparison: the sweep's data, student, probe, views and optimizer.
+
+        What its own section says comes before these. Without epochs of its own it has those of the sweep.
+        """
+        if self.baseline is None:
+            raise UserError("baseline", "is missing", expected="`{method: moco}`")
+        shared = ("student", "data", "probe", "views", "optim")
+        raw: dict[str, Any] = {section: value for section in shared if (value := getattr(self, section))}
+        for name, field in self.fixed_fields.items():
+            if field.name == field.flat and field.path[0] in shared:
+                raw = put(raw, field.path, self.fixed[name])
+        own = self.baseline.model_dump(exclude_none=True)
+        for section in ("views", "optim"):
+            own[section] = {**raw.get(section, {}), **own[section]}
+        try:
+            return resolve({**raw, "epochs": self.epochs, **own, "seed": self.seeds[0]}, "baseline")
+        except UserError as error:
+            section = error.field.removeprefix("baseline.")
+            shown = section if section.split(".")[0] in ("student", "data") else error.field
+            raise UserError(shown, str(error).removeprefix(f"{error.field}: ")) from None
+
+    def placed(self, error: UserError, params: Mapping[str, Any]) -> UserError:
+        """`error` about a trial, its path where the user wrote the field: an axis, `fixed`, or a section."""
+        flat = re.sub(r"^(config|optim)\.", "", error.field)
+        for where, names in (("axes", params), ("fixed", self.fixed)):
+            for name in names:
+                field = self.space.fields.get(name) if where == "axes" else self.fixed_fields[name]
+                if field is not None and (flat == field.flat or flat.startswith(field.flat + ".")):
+                    return UserError(f"{where}.{name}", str(error).removeprefix(f"{error.field}: "))
+        return error
+
+    def hash(self) -> str:
+        """8 hex digits of everything written in the spec."""
+        return digest(self.model_dump(mode="json"))
+
+
+def difference(old: SweepSpec, new: SweepSpec) -> list[str]:
+    """What changed, a line a field: `axes.gamma.log: [0.003, 3] -> [0.003, 1]`."""
+    before, after = (dict(_leaves("", spec.model_dump(mode="json"))) for spec in (old, new))
+    lines = []
+    for path in sorted(before.keys() | after.keys()):
+        was, now = (repr(side[path]) if path in side else "nothing" for side in (before, after))
+        if was != now:
+            lines.append(f"{path}: {was} -> {now}")
+    return lines
+
+
+def load_sweep(source: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> SweepSpec:
+    """The sweep in a file, or the search space of that name, with overrides `path=value` laid over it."""
+    path = find_space(source)
+    raw = as_mapping(read_yaml(path), str(path))
+    for override in overrides:
+        raw = lay_over(raw, override)
+    return build_sweep({"name": path.stem, **raw})
+
+
+def build_sweep(raw: Mapping[str, Any]) -> SweepSpec:
+    """The sweep that `raw` describes. A grid that names no `samples` has as many as its points."""
+    for key in raw:
+        if key not in SweepSpec.model_fields:
+            homes = [f"`{s}.{key}`" for s, model in SECTIONS.items() if key in model.model_fields]
+            expected = " or ".join([*homes, "`fixed` or `axes` for a setting of the method"])
+            raise UserError(
+                str(key), "no such field", value=key, expected=expected, choices=SweepSpec.model_fields
+            )
+    sampler = (
+        as_mapping(raw["sampler"], "sampler")
+        if isinstance(raw.get("sampler"), Mapping)
+        else raw.get("sampler")
+    )
+    grid = sampler == "grid" or (isinstance(sampler, dict) and sampler.get("name") == "grid")
+    if not grid or raw.get("samples") is not None:
+        return build(SweepSpec, raw)
+    spec = build(SweepSpec, {**raw, "samples": 1})
+    levels = spec.sampler.levels if isinstance(spec.sampler, Grid) else 1
+    return build(SweepSpec, {**raw, "samples": sum(1 for _ in spec.space.grid(levels))})
+
+
+def find_space(source: str | Path) -> Path:
+    """The file that `source` names: a path, or the name of a search space that comes with raykd."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    known = spaces()
+    if str(source) in known:
+        return known[str(source)]
+    problem = "is a folder" if path.is_dir() else "no such file or search space"
+    raise UserError("SPEC", problem, value=str(source), choices=known)
+
+
+def spaces() -> dict[str, Path]:
+    """Every search space that comes with raykd, by name (`quickstart`, `ablations/anchors`)."""
+    files = sorted(SPACES.rglob("*.yaml"))
+    return {file.relative_to(SPACES).with_suffix("").as_posix(): file for file in files}
+
+
+def about_space(path: Path) -> str:
+    """The first line of the comment that a search space opens with."""
+    with path.open(encoding="utf-8") as lines:
+        return next(lines, "").lstrip("# ").strip()
+
+
+def _check_point(point: Mapping[str, Any], at: int, spec: SweepSpec) -> None:
+    for name, value in point.items():
+        where = join("points", str(at), name)
+        if name == "method" and len(spec.methods) > 1:
+            if value not in spec.methods:
+                raise UserError(where, "method is not in this sweep", value=value, choices=spec.methods)
+        elif name not in spec.axes:
+            raise UserError(where, "no such axis", value=name, choices=spec.axes)
+        elif not spec.axes[name].contains(value):
+            raise UserError(where, "lies outside the axis", value=value, expected=spec.axes[name].describe())
+
+
+def _refuse_repeats(values: tuple[Any, ...]) -> None:
+    for at, value in enumerate(values):
+        if value in values[:at]:
+            raise UserError(str(at), "stands there twice", value=value)
+
+
+def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(join(prefix, key), inner)
+    else:
+        yield prefix, value

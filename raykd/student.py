@@ -1,0 +1,182 @@
+"""The student of a trial, taken out of it: as timm or torchvision opens it, and scored on the test split.
+
+Imported only where a student is really touched, because it needs torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from timm.models import save_for_hf
+
+from trainables.backbones import Backbone, build_backbone
+from trainables.data import open_data
+from trainables.errors import UserError
+from trainables.evaluate import Examiner
+from trainables.trial import TrialSpec
+from trainables.view_ops import MEAN, STD
+from trainables.workers import device
+
+_TORCHVISION = "torchvision/"
+_WEIGHTS = "model.safetensors"  # as timm and the Hugging Face hub call it
+_LOGISTIC_LIMIT = 10**9  # images x features x classes that scikit-learn fits in minutes
+
+
+class Estimate(NamedTuple):
+    """A score with its 95 % interval, all in percent."""
+
+    score: float
+    low: float
+    high: float
+
+
+class TestScores(NamedTuple):
+    """What the test split says."""
+
+    probes: dict[str, Estimate]
+    fitted: int  # labelled images that the probes were fitted on: training and validation part
+    tested: int  # test images
+
+
+class Size(NamedTuple):
+    """How large a student is."""
+
+    parameters: int
+    features: int  # an image
+
+
+def size_of(student: Backbone) -> Size:
+    return Size(sum(p.numel() for p in student.parameters()), student.feature_dim)
+
+
+def open_student(trial: TrialSpec, path: Path) -> tuple[Backbone, dict[str, str]]:
+    """The student in a trial's `best.safetensors`, in eval mode on the CPU, and what the file says of it."""
+    backbone = build_backbone(trial.student, 0)
+    backbone.model.load_state_dict(load_file(path))
+    with safetensors.safe_open(path, framework="pt") as file:
+        return backbone.eval(), dict(file.metadata() or {})
+
+
+def score_on_test(trial: TrialSpec, student: Backbone, cache: Path) -> TestScores | None:
+    """The probes fitted on training and validation part, scored on the test split; None where there is none.
+
+    Features are the backbone's, in float32: what the exported student computes.
+    """
+    data = open_data(trial.data, cache)
+    if data.test is None or not len(data.test) or not data.classes or (data.test.labels < 0).any():
+        return None
+    fit_labels = data.train.labels[data.train.labels >= 0]
+    most = int(np.bincount(fit_labels).max())
+    wanted = [trial.probe.score, *trial.probe.record, "ridge"]
+    if most >= 5:
+        wanted.append("ridge_5shot")
+    if min(len(fit_labels), trial.probe.max_images) * student.feature_dim * data.classes <= _LOGISTIC_LIMIT:
+        wanted.append("logistic")
+    names = [name for name in dict.fromkeys(wanted) if name != "rankme"]
+    probe = trial.probe.model_copy(update={"score": names[0], "record": tuple(names[1:])})
+    examiner = Examiner(probe, data, trial.data.image_size, device(), final=True)
+    student.to(device())
+    found = examiner.judge(student)
+    student.cpu()
+    tested = len(data.test)
+    estimates = {
+        name: interval(found[f"probe/{name}"], found.get(f"probe/{name}_se"), tested) for name in names
+    }
+    return TestScores(estimates, len(examiner.fit_ids), tested)
+
+
+def interval(score: float, se: float | None, tested: int) -> Estimate:
+    """The 95 % interval of an accuracy in percent over `tested` images.
+
+    Without `se`, Wilson's: the uncertainty of having so many test images and no more. With `se`, a k-shot
+    probe's standard error over its draws, both join; the test images' part is bounded by p(1-p)/n.
+    """
+    z, p = 1.96, score / 100
+    if se is None:
+        centre = (p + z * z / (2 * tested)) / (1 + z * z / tested)
+        half = z / (1 + z * z / tested) * math.sqrt(p * (1 - p) / tested + z * z / (4 * tested * tested))
+    else:
+        centre, half = p, z * math.sqrt((se / 100) ** 2 + p * (1 - p) / tested)
+    return Estimate(score, 100 * max(0.0, centre - half), 100 * min(1.0, centre + half))
+
+
+def write_student(trial: TrialSpec, student: Backbone, folder: Path) -> str:
+    """Write the student for others to open; returns the lines of Python that do so.
+
+    Checks that they give the same features, to the last bit.
+    """
+    folder.mkdir(parents=True)
+    if trial.student.arch.startswith(_TORCHVISION):
+        tensors = {name: tensor.contiguous() for name, tensor in student.model.state_dict().items()}
+        save_file(tensors, folder / _WEIGHTS, {"format": "pt", "arch": trial.student.arch})
+        lines = _torchvision_lines(trial.student.arch, trial.student.options, student.model)
+    else:
+        _describe(student.model, trial)
+        save_for_hf(student.model, str(folder), model_args=student.options, safe_serialization=True)
+        lines = 'import timm\n\nmodel = timm.create_model("local-dir:student", pretrained=True).eval()'
+    _check_same(trial, student, folder)
+    return lines
+
+
+def open_exported(trial: TrialSpec, folder: Path) -> torch.nn.Module:
+    """The student as a user opens it."""
+    if not trial.student.arch.startswith(_TORCHVISION):
+        model: torch.nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
+        return model.eval()
+    backbone = build_backbone(trial.student, 0)
+    backbone.model.load_state_dict(load_file(folder / _WEIGHTS))
+    return backbone.model.eval()
+
+
+def _describe(model: torch.nn.Module, trial: TrialSpec) -> None:
+    """Say in timm's words how images get ready for this student; leave out what is true of other weights.
+
+    Those are timm's own for this architecture: where they lie, their paper and their licence.
+    """
+    side, stored = trial.data.image_size, trial.data.image_size + trial.data.margin
+    given: Any = model.pretrained_cfg
+    kept = {key: given[key] for key in ("architecture", "first_conv", "classifier") if key in given}
+    model.pretrained_cfg = {  # type: ignore[assignment]
+        **kept,
+        "fixed_input_size": given.get("fixed_input_size", False),
+        "num_classes": 0,
+        "input_size": (3, side, side),
+        "crop_pct": side / stored,
+        "crop_mode": "center",
+        "interpolation": "bilinear",
+        "mean": MEAN,
+        "std": STD,
+        "tag": None,
+        "license": None,  # the user's to choose
+    }
+
+
+def _torchvision_lines(arch: str, options: Mapping[str, Any], model: torch.nn.Module) -> str:
+    name = arch.removeprefix(_TORCHVISION)
+    arguments = "".join(f", {key}={value!r}" for key, value in options.items())
+    classifier = "fc" if hasattr(model, "fc") else "classifier"
+    return (
+        "import torch, torchvision\nfrom safetensors.torch import load_file\n\n"
+        f'model = torchvision.models.get_model("{name}", weights=None{arguments})\n'
+        f"model.{classifier} = torch.nn.Flatten(1)  # features instead of classes\n"
+        f'model.load_state_dict(load_file("student/{_WEIGHTS}"))\nmodel.eval()'
+    )
+
+
+def _check_same(trial: TrialSpec, student: Backbone, folder: Path) -> None:
+    side = trial.data.image_size
+    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        if not torch.equal(student.cpu().eval()(images), open_exported(trial, folder)(images)):
+            raise UserError(
+                "student", "opened again it computes other features", value=trial.student.arch,
+                expected="an architecture whose options can be written down",
+            )  # fmt: skip

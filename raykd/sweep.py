@@ -1,0 +1,257 @@
+"""A sweep from its spec to its results: run, resume, extend.
+
+The ledger is the only truth. A new driver replays it, brings sampler, scheduler and views back to where
+they were, and lets Tune run what is left. Tune keeps no state that is read again.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from os import getpid
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from raykd.actions import ACTIONS
+from raykd.cluster import connected, live_nodes, quiet
+from raykd.console import Console
+from raykd.history import ENDED, History
+from raykd.ledger import Ledger
+from raykd.mailbox import Task
+from raykd.recorder import Recorder
+from raykd.spec import SweepSpec, difference, load_sweep
+from trainables.errors import UserError
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and by whom a sweep is run. `actions` is what its lanes can do: the engine runs any trainable."""
+
+    folder: Path  # the sweep's own
+    address: str | None = None  # of a Ray cluster
+    actions: Mapping[str, str] = field(default_factory=lambda: ACTIONS)
+
+
+class Source(NamedTuple):
+    """What a spec was read from, kept so that `resume` sees when it has changed."""
+
+    path: Path
+    overrides: list[str]
+
+
+def run(spec: SweepSpec, place: Place, console: Console, source: Source | None = None) -> History:
+    """Run a new sweep. Raises `UserError` if there is one in its folder."""
+    from raykd.proposer import sampler_arguments
+
+    with Ledger.create(place.folder) as ledger:
+        recorder = Recorder(ledger, History())
+        recorder(
+            "sweep",
+            spec=spec.model_dump(mode="json"),
+            spec_hash=spec.hash(),
+            source=source and {"path": str(source.path.resolve()), "overrides": source.overrides},
+            sampler={"name": spec.sampler.name, "arguments": sampler_arguments(spec)},
+            scheduler=spec.scheduler.model_dump(mode="json"),
+            versions=versions(),
+        )
+        return _drive(spec, recorder, place, console)
+
+
+def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool = False) -> History:
+    """Go on with a sweep that was interrupted, or add `extend` configurations to it.
+
+    Raises `UserError` with the difference if the file that the spec came from now says something else, unless
+    `as_started` asks for what was written down at the start.
+    """
+    with Ledger.open(place.folder) as ledger:
+        history = History.of(ledger.records)
+        spec = SweepSpec.model_validate(history.spec)
+        if not as_started:
+            _refuse_drift(spec, history)
+        recorder = Recorder(ledger, history)
+        if ledger.cut:
+            console.warn(ledger.cut)
+        if extend:
+            recorder("extend", samples=extend)
+        return _drive(spec, recorder, place, console)
+
+
+def _refuse_drift(spec: SweepSpec, history: History) -> None:
+    source = (history.sweep or {}).get("source")
+    if source is None or not Path(source["path"]).is_file():
+        return
+    now = load_sweep(source["path"], source["overrides"])
+    if now.hash() != spec.hash():
+        raise UserError(
+            "spec",
+            f"{source['path']} is not what this sweep was started with: {'; '.join(difference(spec, now))}",
+            expected="the file as it was, `--as-started` to go on with what was written down, or a new name",
+        )
+
+
+def _drive(spec: SweepSpec, recorder: Recorder, place: Place, console: Console) -> History:
+    quiet()
+    from raykd.dashboard import DashboardStudy
+    from raykd.tables import write_tables
+    from raykd.tensorboard import TensorBoardWriter
+
+    history, folder = recorder.history, place.folder
+    recorder("driver", event="start", host=socket.gethostname(), pid=getpid())
+    tensorboard = TensorBoardWriter(folder, spec)
+    dashboard = DashboardStudy(folder, spec)
+    tensorboard.rebuild(history)
+    dashboard.rebuild(history)
+    tables = _Every(5.0, lambda: write_tables(history, folder))
+    recorder.listeners += [console, tensorboard, dashboard, tables]
+    try:
+        if history.done:
+            console.say("every trial of this sweep has ended", "green")
+            return history
+        with connected(place.address, folder / "log.txt") as cluster:
+            _Driver(spec, recorder, place, console).go(cluster)
+    finally:
+        recorder("driver", event="end", host=socket.gethostname(), pid=getpid())
+        write_tables(history, folder)
+    return history
+
+
+class _Driver:
+    """One process's part in a sweep: lanes, preparation, references, and Tune."""
+
+    def __init__(self, spec: SweepSpec, recorder: Recorder, place: Place, console: Console) -> None:
+        self.spec = spec
+        self.record = recorder
+        self.history = recorder.history
+        self.folder = place.folder
+        self.actions = place.actions
+        self.console = console
+
+    def go(self, cluster: dict[str, Any]) -> None:
+        from raykd.lanes import LanePool, capacity
+        from raykd.references import References
+        from raykd.validate import check_resources
+        from trainables.data import cache_folder
+
+        spec, console = self.spec, self.console
+        nodes = live_nodes()
+        check_resources(spec.workers, nodes)
+        proposer, judge = self._replayed()
+        left = self.history.total - sum(self.history.counts()[s] for s in ENDED)
+        held = capacity(spec.workers, nodes)
+        console.say(f"{spec.name}: {left} trials to go; files in {self.folder}")
+        console.say(
+            f"{len(nodes)} node{'s' * (len(nodes) > 1)}, room for {held} lane{'s' * (held > 1)} of "
+            f"{spec.workers.count} worker{'s' * (spec.workers.count > 1)}"
+        )
+        if cluster.get("webui_url"):
+            console.say(f"Ray's dashboard: http://{cluster['webui_url']}", "dim")
+        pool = LanePool(
+            spec.workers,
+            min(spec.lanes or left, left),
+            storage=(self.folder / "ray").resolve(),
+            cache=cache_folder(),
+            teachers=(self.folder.parent / ".teachers").resolve(),
+            actions=self.actions,
+            on_event=console.warn,
+        )
+        pool.start()
+        began = time.monotonic()
+        try:
+            references = References(spec, self.record, pool, console, self.folder)
+            references.around(lambda: self._tune(pool, proposer, judge, began))
+        finally:
+            pool.stop()
+            shutil.rmtree(self.folder / "ray", ignore_errors=True)
+
+    def _replayed(self) -> tuple[Any, Any]:
+        """The sampler and the scheduler as the ledger says they were."""
+        from raykd.judge import Judge
+        from raykd.proposer import Proposer
+
+        proposer = Proposer(self.spec, samples=self.history.samples)
+        proposer.replay(self.history)
+        return proposer, Judge(self.spec.scheduler, self.spec.epochs)
+
+    def _tune(self, pool: Any, proposer: Any, judge: Any, began: float) -> bool:
+        """Let Tune run what is left. False if it was interrupted or the time was over."""
+        from ray import tune
+
+        from raykd.judge import TuneJudge
+        from raykd.lanes import NAMESPACE
+        from raykd.proxy import TrialProxy
+        from raykd.search import LedgerSearch
+        from raykd.watch import Watch
+
+        tune_judge = TuneJudge(judge, self.record, proposer, pool.mailbox, self.spec.epochs)
+        for trial, epoch, go in judge.replay(self.history):
+            tune_judge.settle(trial, epoch, go)
+        search = LedgerSearch(
+            proposer, self.record, lambda: pool.warm, self.task, pool.mailbox_name, NAMESPACE
+        )
+        staging = self.folder / "ray" / "tune"
+        tuner = tune.Tuner(
+            TrialProxy,
+            tune_config=tune.TuneConfig(
+                search_alg=search,
+                scheduler=tune_judge,
+                num_samples=-1,
+                reuse_actors=True,
+                time_budget_s=self._time(began),
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(staging.parent.resolve()),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                callbacks=[Watch(self.console, self.history, pool)],
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+        if search.complete:
+            return True
+        over = self.spec.time_limit is not None and time.monotonic() - began >= self.spec.time_limit
+        self.console.warn("the time limit is reached" if over else "interrupted")
+        return False
+
+    def _time(self, began: float) -> float | None:
+        """What is left of the sweep's time limit, which counts from when this driver started, in seconds."""
+        if self.spec.time_limit is None:
+            return None
+        return max(1.0, self.spec.time_limit - (time.monotonic() - began))
+
+    def task(self, name: str) -> Task:
+        """The work of a trial, for a lane."""
+        record = self.history.trials[name]
+        trial = self.spec.trial(record.params, record.replicate)
+        folder = trial_folder(self.folder, name).resolve()
+        return Task(name, "train", [trial.model_dump(mode="json")], str(folder), self.spec.attempts)
+
+
+def trial_folder(sweep: Path, trial: str) -> Path:
+    """Where a trial's files are."""
+    return sweep / "trials" / trial
+
+
+def versions() -> dict[str, str]:
+    """What this sweep ran with."""
+    packages = ("raykd", "ray", "torch", "torchvision", "timm", "optuna")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+
+
+class _Every:
+    """A listener that does its work at most once in so many seconds."""
+
+    def __init__(self, seconds: float, work: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._work = work
+        self._at = -seconds
+
+    def __call__(self, *_: Any) -> None:
+        if time.monotonic() - self._at >= self._seconds:
+            self._work()
+            self._at = time.monotonic()

@@ -1,0 +1,62 @@
+"""What a sweep's folder says, for `status` and `best`: read from the ledger, by any process, at any time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from raykd.driver import driver_of
+from raykd.history import History
+from raykd.ledger import LEDGER, Ledger
+from trainables.errors import UserError
+
+
+def find(storage: Path, name: str) -> Path:
+    """The folder of the sweep called `name`; `UserError` with the nearest name otherwise."""
+    known = [path.parent.name for path in storage.glob(f"*/{LEDGER}")]
+    if name not in known:
+        problem = f"no such sweep in {storage}" if known else f"{storage} holds no sweeps"
+        raise UserError(
+            "name", problem, value=name, expected="a sweep's name, or `--storage DIR`", choices=known
+        )
+    return storage / name
+
+
+def read(folder: Path) -> History:
+    return History.of(Ledger.read(folder))
+
+
+def status(history: History, folder: Path) -> dict[str, Any]:
+    """Counts of trials by status, the best one, and who drives the sweep."""
+    driver = driver_of(folder)
+    best = history.best()
+    return {
+        "name": folder.name,
+        "state": "running" if driver else "done" if history.done else "interrupted",
+        "driver": {"host": driver.host, "pid": driver.pid} if driver else None,
+        "samples": history.samples,
+        "trials": history.counts(),
+        "best": _score(best) if best is not None else None,
+    }
+
+
+def best(history: History) -> dict[str, Any]:
+    """The best trial with its config, and the references. `UserError` while no trial has a score."""
+    found = history.best()
+    if found is None:
+        raise UserError("name", "no trial of this sweep has a score yet")
+    return {
+        **_score(found),
+        "arm": found.arm,
+        "replicate": found.replicate,
+        "status": found.status,
+        "params": found.params,
+        "config": found.config,
+        "metrics": found.reports[found.best[1]] if found.best else {},
+        "references": {name: record["metrics"].get("score") for name, record in history.references.items()},
+    }
+
+
+def _score(trial: Any) -> dict[str, Any]:
+    score, epoch = trial.best
+    return {"trial": trial.trial, "score": score, "epoch": epoch}

@@ -1,0 +1,78 @@
+"""What a lane's Ray Train workers do: take a task, run it, answer, ask again."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+import traceback
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.collective
+
+from raykd.mailbox import Message, Task
+from trainables.errors import TrialFailed, UserError
+
+
+def work(config: Mapping[str, Any]) -> None:
+    """The training function of every lane: runs until the mailbox closes the lane."""
+    import torch
+
+    from trainables.loop import EpochReport, Workspace
+    from trainables.trial import TrialSpec
+
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    mailbox = ray.get_actor(config["mailbox"], namespace=config["namespace"])
+    lane = config["lane"]
+    torch.set_num_threads(max(1, int(config["cpus"])))
+    actions = {name: _load(where) for name, where in config["actions"].items()}
+    # One word that all ranks of this start of the group share, so that a restart can be told from it.
+    generation = ray.train.collective.broadcast_from_rank_zero(uuid.uuid4().hex)
+    node = ray.get_runtime_context().get_node_id()
+    ray.get(mailbox.register.remote(lane, generation, rank, world, node))
+
+    turn = 0
+    while True:
+        given = ray.get(mailbox.next_task.remote(lane, generation, rank, turn))
+        if given is None:
+            return
+        turn, task = given
+
+        def report(said: EpochReport, task: Task = task) -> bool:
+            message = Message(epoch=said.epoch, metrics=dict(said.metrics))
+            go: bool = ray.get(mailbox.report.remote(lane, generation, rank, task.id, message))
+            return go
+
+        workspace = Workspace(Path(task.folder), Path(config["cache"]), Path(config["teachers"]))
+        failed, broken = None, None
+        try:
+            trials = [TrialSpec.model_validate(trial) for trial in task.trials]
+            actions[task.action](*trials, report=report, workspace=workspace)
+        except (TrialFailed, UserError) as error:
+            failed = str(error)  # decided alike on all ranks, so the group is still in step
+        except Exception as error:
+            failed = f"{type(error).__name__}: {error}".splitlines()[0]
+            _keep(workspace.folder, rank)
+            # The other ranks may be waiting for this one in a collective: only a restart of the group helps.
+            broken = error if world > 1 else None
+        ray.get(mailbox.finish.remote(lane, generation, rank, task.id, failed))
+        if broken is not None:
+            raise broken
+
+
+def _load(where: str) -> Callable[..., None]:
+    module, _, function = where.partition(":")
+    found: Callable[..., None] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _keep(folder: Path, rank: int) -> None:
+    """Leave the traceback beside the trial's files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = f"host {socket.gethostname()}, rank {rank}\n{traceback.format_exc()}"
+    (folder / f"error-rank{rank}.txt").write_text(text)

@@ -1,0 +1,26 @@
+"""Every test session has its own caches and its own Ray, so that nothing of the user's is read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Set before Ray is imported. Short, because Ray's sockets lie below it and their paths may have 107 letters.
+_SESSION = Path(tempfile.mkdtemp(prefix="rk", dir="/tmp"))
+os.environ["RAY_TMPDIR"] = str(_SESSION / "ray")
+os.environ["RAYKD_CACHE"] = str(_SESSION / "cache")
+os.environ["RAYKD_DATA"] = str(_SESSION / "raw")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+for _name in ("RAY_ADDRESS", "RAYKD_STORAGE"):
+    os.environ.pop(_name, None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _remove_session_files() -> Iterator[None]:
+    yield
+    shutil.rmtree(_SESSION, ignore_errors=True)

@@ -1,0 +1,193 @@
+"""The verbs, end to end, on one real sweep."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import timm
+import torch
+import yaml
+from command import SMALL, raykd
+from safetensors.torch import load_file
+
+from raykd.history import History
+from raykd.ledger import Ledger
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    storage = tmp_path_factory.mktemp("sweeps")
+    spec = storage / "small.yaml"
+    spec.write_text(SMALL)
+    return storage, raykd("run", spec, "--storage", storage)
+
+
+@pytest.fixture(scope="module")
+def storage(ran: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
+    assert ran[1].returncode == 0, ran[1].stdout + ran[1].stderr
+    return ran[0]
+
+
+def test_a_sweep_shows_its_best_beside_everything_it_has_to_be_compared_with(
+    ran: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    out = ran[1].stdout
+    assert ran[1].returncode == 0, out + ran[1].stderr
+    for row in (
+        "best trial",
+        "worst trial",
+        "raw pixels",
+        "the student, untrained",
+        "the teacher",
+        "no teacher: moco",
+    ):
+        assert row in out, out
+    assert "raykd export small" in out
+    for chatter in ("Ray is", "experimental", "ray.init", "WARNING", "raylet"):
+        assert chatter not in out + ran[1].stderr, out + ran[1].stderr
+
+
+def test_status_counts_and_names_the_best(storage: Path) -> None:
+    found = json.loads(raykd("status", "small", "--storage", storage, "--json").stdout)
+    assert found["samples"] == 4 and found["state"] == "done"
+    assert (
+        sum(found["trials"].values()) == 4 and found["trials"]["running"] == found["trials"]["waiting"] == 0
+    )
+    assert set(found["best"]) == {"trial", "score", "epoch"}
+    best = json.loads(raykd("best", "small", "--storage", storage, "--json").stdout)
+    assert {k: best[k] for k in ("trial", "score", "epoch")} == found["best"]
+    assert best["config"]["method"] == "retro" and best["config"]["queue_size"] == 256
+    assert best["config"]["adapter"] in ("linear", "mlp")
+
+
+def test_tables_say_what_the_ledger_says(storage: Path) -> None:
+    folder = storage / "small"
+    history = History.of(Ledger.read(folder))
+    trials = {row["trial"]: row for row in pq.read_table(folder / "trials.parquet").to_pylist()}
+    curves = pq.read_table(folder / "curves.parquet").to_pylist()
+    assert set(trials) == set(history.trials)
+    for name, record in history.trials.items():
+        row = trials[name]
+        assert (row["status"], row["epoch"], row["score"]) == (record.status, record.epoch, record.best[0])  # type: ignore[index]
+        assert row["config/gamma"] == record.params["gamma"]
+        assert [c["epoch"] for c in curves if c["trial"] == name] == list(range(1, record.epoch + 1))
+    assert {"trial", "method", "arm", "replicate", "status", "epoch", "score", "last", "wall_s"} <= set(
+        next(iter(trials.values()))
+    )
+
+
+def test_a_name_in_use_is_refused_with_the_ways_out(storage: Path) -> None:
+    again = raykd("run", storage / "small.yaml", "--storage", storage)
+    assert again.returncode == 2
+    assert "raykd resume small" in again.stderr and "Traceback" not in again.stderr
+
+
+def test_resume_extends_and_leaves_ended_trials_alone(storage: Path) -> None:
+    before = History.of(Ledger.read(storage / "small"))
+    done = raykd("resume", "small", "--storage", storage, "--extend", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = History.of(Ledger.read(storage / "small"))
+    assert len(after.trials) == 6 and after.done
+    for name, record in before.trials.items():
+        assert after.trials[name].reports == record.reports
+        assert after.trials[name].attempts == record.attempts == 1
+    assert len(after.references) == len(before.references) == 4, "references are not measured again"
+
+
+def test_resume_refuses_a_changed_spec_and_shows_the_difference(storage: Path) -> None:
+    spec = storage / "small.yaml"
+    spec.write_text(SMALL.replace("gamma: {log: [0.003, 3]}", "gamma: {log: [0.003, 1]}"))
+    try:
+        refused = raykd("resume", "small", "--storage", storage)
+        assert refused.returncode == 2
+        assert "axes.gamma.log: [0.003, 3.0] -> [0.003, 1.0]" in refused.stderr, refused.stderr
+        assert raykd("resume", "small", "--storage", storage, "--as-started").returncode == 0
+    finally:
+        spec.write_text(SMALL)
+
+
+def test_export_repeats_to_the_last_bit_and_opens_in_timm(storage: Path, tmp_path: Path) -> None:
+    best = json.loads(raykd("best", "small", "--storage", storage, "--json").stdout)
+    out = tmp_path / "student"
+    done = raykd("export", "small", "--storage", storage, "--out", out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"config.yaml", "command.txt", "student", "README.md"} <= {p.name for p in out.iterdir()}
+    assert not [p for p in out.rglob("*") if p.suffix in (".pt", ".pth", ".bin", ".pkl")], "safetensors only"
+
+    opened = timm.create_model(f"local-dir:{out / 'student'}", pretrained=True).eval()
+    kept = load_file(storage / "small" / "trials" / best["trial"] / "best.safetensors")
+    assert all(torch.equal(value, kept[name]) for name, value in opened.state_dict().items() if name in kept)
+    assert set(opened.state_dict()) == set(kept)
+
+    command = (out / "command.txt").read_text().split()
+    assert command[:2] == ["raykd", "run"], command
+    repeated = raykd("run", out / "config.yaml", "--storage", tmp_path / "again")
+    assert repeated.returncode == 0, repeated.stdout + repeated.stderr
+    name = yaml.safe_load((out / "config.yaml").read_text())["name"]
+    again = json.loads(raykd("best", name, "--storage", tmp_path / "again", "--json").stdout)
+    assert (again["trial"], again["score"]) == (best["trial"], best["score"])
+
+
+def test_a_dry_run_says_everything_and_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    storage = tmp_path / "sweeps"
+    plain = raykd("run", tmp_path / "small.yaml", "--storage", storage, "--dry-run")
+    assert plain.returncode == 0, plain.stdout + plain.stderr
+    data = json.loads(
+        raykd("run", tmp_path / "small.yaml", "--storage", storage, "--dry-run", "--json").stdout
+    )
+    assert data["trials"] == 4 and data["most_epochs"] == 16 and len(data["samples"]) == 3
+    assert [axis[0] for axis in data["axes"]] == ["gamma", "adapter"]
+    assert not storage.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["status", "nothing"], "nothing"),
+        (["run", "quickstrat"], "quickstart"),
+        (["run", "quickstart", "--set", "axes.gama.log=[1,2]"], "gamma"),
+        (["run", "quickstart", "--set", "epochs=many"], "epochs"),
+        (["list", "method"], "methods"),
+        (["export", "nothing", "--out", "x"], "nothing"),
+        (["run"], "Missing argument"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "raykd.cli", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["methods", "spaces", "data", "teachers"])
+def test_lists(what: str, tmp_path: Path) -> None:
+    done = raykd("list", what, "--json", "--storage", tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert isinstance(rows, list)
+    if what == "methods":
+        assert {"retro", "moco"} <= {row["method"] for row in rows}
+
+
+def test_reading_verbs_start_without_torch_and_ray(tmp_path: Path) -> None:
+    for arguments in (["--help"], ["status", "--help"]):
+        code = (
+            "import sys; from raykd import cli\n"
+            f"try: cli.main({arguments!r})\nexcept SystemExit: pass\n"
+            "import raykd.views\n"
+            "assert not {'torch', 'ray', 'optuna'} & set(sys.modules), sorted(sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr

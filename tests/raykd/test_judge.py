@@ -1,0 +1,129 @@
+"""The judge: Tune's verdicts, the same after a replay as without one."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raykd.history import History
+from raykd.judge import Judge
+from raykd.spec import SchedulerSpec
+
+EPOCHS = 16
+
+
+def curve(trial: int, epoch: int) -> float:
+    """A score that rises with the epoch, higher for some trials, with noise of its own."""
+    noise = random.Random(trial * 1000 + epoch).gauss(0, 2)
+    return 40 + 2 * (trial * 7 % 11) + epoch + noise
+
+
+def suggest(number: int) -> dict[str, Any]:
+    return {
+        "kind": "suggest",
+        "time": 0.0,
+        "trial": f"{number:08x}",
+        "number": number,
+        "arm": f"{number:08x}",
+        "replicate": 0,
+        "params": {},
+        "config": {"method": "retro"},
+        "origin": "sampler",
+        "attrs": {},
+    }
+
+
+def run(
+    spec: SchedulerSpec, trials: int, lanes: int, history: History | None = None, limit: int = 10**9
+) -> History:
+    """Train `trials` in `lanes` at once, epoch by epoch in turn, at most `limit` reports, recording all."""
+    history = history or History()
+    judge = Judge(spec, EPOCHS)
+    assert judge.replay(history) == []
+    reports = len(history.arrivals)
+    while True:
+        live = [t for t in history.trials.values() if t.status not in ("finished", "stopped")]
+        while len(live) < lanes and len(history.trials) < trials:
+            history.add(suggest(len(history.trials)))
+            live = [t for t in history.trials.values() if t.status not in ("finished", "stopped")]
+        if not live or reports >= limit:
+            return history
+        trial = live[reports % len(live)]
+        epoch = trial.epoch + 1
+        metrics = {"score": curve(trial.number, epoch)}
+        history.add({"kind": "report", "time": 0.0, "trial": trial.trial, "epoch": epoch, "metrics": metrics})
+        go = judge.judge(trial.trial, trial.number, epoch, metrics["score"])
+        verdict = "go" if go else "stop"
+        history.add(
+            {"kind": "verdict", "time": 0.0, "trial": trial.trial, "epoch": epoch, "verdict": verdict}
+        )
+        if not go:
+            status = "finished" if epoch == EPOCHS else "stopped"
+            history.add({"kind": "end", "time": 0.0, "trial": trial.trial, "status": status, "reason": None})
+        reports += 1
+
+
+def verdicts(history: History) -> dict[str, dict[int, str]]:
+    return {name: dict(trial.verdicts) for name, trial in history.trials.items()}
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    name=st.sampled_from(["asha", "hyperband", "median", "none"]),
+    lanes=st.integers(1, 4),
+    cut=st.integers(0, 120),
+)
+def test_a_judge_that_was_replayed_goes_on_as_if_nothing_had_happened(
+    name: str, lanes: int, cut: int
+) -> None:
+    spec = SchedulerSpec(name=name, grace=2)
+    whole = run(spec, trials=10, lanes=lanes)
+    resumed = run(spec, trials=10, lanes=lanes, history=run(spec, trials=10, lanes=lanes, limit=cut))
+    assert verdicts(resumed) == verdicts(whole)
+
+
+def test_asha_stops_at_rungs_by_the_share_that_factor_says() -> None:
+    judge = Judge(SchedulerSpec(name="asha", grace=4, factor=2), EPOCHS)
+    scores = [10.0, 20.0, 14.0, 30.0]
+    for number, score in enumerate(scores):
+        assert judge.judge(str(number), number, 3, -score), "no verdict before the first rung"
+    went_on = [judge.judge(str(number), number, 4, score) for number, score in enumerate(scores)]
+    # The first is alone on its rung; each later one must reach the median of those before it: 10, 15, 14.
+    assert went_on == [True, True, False, True]
+    assert not judge.judge("last", 9, 4, 1.0)
+    assert not judge.judge("last but one", 8, EPOCHS, 99.0), "every trial ends at the last epoch"
+
+
+def test_a_report_without_a_score_is_not_judged() -> None:
+    judge = Judge(SchedulerSpec(name="asha", grace=1, factor=2), EPOCHS)
+    assert judge.judge("a", 0, 1, 50.0)
+    assert judge.judge("b", 1, 1, None)
+    assert not judge.judge("b", 1, EPOCHS, None)
+
+
+def test_a_verdict_lost_in_a_crash_is_found_again_on_replay() -> None:
+    spec = SchedulerSpec(name="asha", grace=2, factor=2)
+    history = History()
+    for number, score in ((0, 90.0), (1, 1.0)):
+        history.add(suggest(number))
+        for epoch in (1, 2):
+            metrics = {"score": score}
+            name = f"{number:08x}"
+            history.add({"kind": "report", "time": 0.0, "trial": name, "epoch": epoch, "metrics": metrics})
+            if (number, epoch) != (1, 2):
+                history.add({"kind": "verdict", "time": 0.0, "trial": name, "epoch": epoch, "verdict": "go"})
+    assert Judge(spec, EPOCHS).replay(history) == [("00000001", 2, False)]
+
+
+@pytest.mark.parametrize("name", ["asha", "hyperband"])
+def test_early_stopping_spends_less_than_training_everything(name: str) -> None:
+    spent = {
+        kind: sum(t.epoch for t in run(SchedulerSpec(name=kind, grace=2), trials=20, lanes=2).trials.values())
+        for kind in (name, "none")
+    }
+    assert spent["none"] == 20 * EPOCHS
+    assert spent[name] < 0.8 * spent["none"]

@@ -1,0 +1,200 @@
+"""The mailbox by itself: who gets which task, what is told again after a death, when a task is given up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+import pytest
+
+from raykd.mailbox import Mailbox, Message, Task
+
+T = TypeVar("T")
+
+
+def task(name: str, attempts: int = 3) -> Task:
+    return Task(name, "train", [], "/nowhere", attempts)
+
+
+async def soon(waiting: Awaitable[T]) -> T:
+    """The answer to a call that must not block."""
+    return await asyncio.wait_for(waiting, 2)
+
+
+async def blocked(call: asyncio.Task[Any]) -> bool:
+    await asyncio.sleep(0.02)
+    return not call.done()
+
+
+async def ask(box: Mailbox, lane: str, generation: str = "g0", rank: int = 0, turn: int = 0) -> Any:
+    call = asyncio.ensure_future(box.next_task(lane, generation, rank, turn))
+    await asyncio.sleep(0)
+    return call
+
+
+async def warm(box: Mailbox, lane: str, generation: str = "g0") -> Any:
+    """A lane of one worker that asks for its first task."""
+    await box.register(lane, generation, 0, 1, "node")
+    return await ask(box, lane, generation)
+
+
+def test_a_trial_from_post_to_end() -> None:
+    async def scenario() -> None:
+        box = Mailbox()
+        waiting = await warm(box, "a")
+        assert await blocked(waiting)
+        await box.post(task("t1"))
+        turn, given = await soon(waiting)
+        assert given.id == "t1"
+        assert await soon(box.listen("t1")) == Message(attempt=1, lane="a")
+        await box.heard("t1", 1)
+        reporting = asyncio.ensure_future(
+            box.report("a", "g0", 0, "t1", Message(epoch=1, metrics={"score": 5.0}))
+        )
+        said = await soon(box.listen("t1"))
+        assert (said.epoch, said.metrics) == (1, {"score": 5.0})
+        assert await blocked(reporting), "a worker must wait for the verdict"
+        await box.judge("t1", 1, False)
+        assert await soon(reporting) is False
+        await box.finish("a", "g0", 0, "t1", None)
+        assert (await soon(box.listen("t1"))).ended
+        await box.forget("t1")
+        again = await ask(box, "a", turn=turn)
+        await box.post(task("t2"))
+        assert (await soon(again))[1].id == "t2"
+
+    asyncio.run(scenario())
+
+
+def test_a_report_nobody_judged_is_told_again() -> None:
+    async def scenario() -> None:
+        box = Mailbox()
+        waiting = await warm(box, "a")
+        await box.post(task("t1"))
+        await soon(waiting)
+        await box.heard("t1", 1)
+        reporting = asyncio.ensure_future(box.report("a", "g0", 0, "t1", Message(epoch=3)))
+        first = await soon(box.listen("t1"))  # this proxy dies before the driver hears
+        await box.post(task("t1"))  # its successor posts the same task
+        assert await soon(box.listen("t1")) == first
+        await box.judge("t1", 3, True)
+        assert await soon(reporting) is True
+        # A worker that repeats a judged epoch (it went on from a checkpoint) gets the same answer at once.
+        assert await soon(box.report("a", "g0", 0, "t1", Message(epoch=3))) is True
+
+    asyncio.run(scenario())
+
+
+def test_a_restarted_group_gets_its_task_again_and_only_so_often() -> None:
+    async def scenario() -> None:
+        box = Mailbox()
+        await warm(box, "a", "g0")
+        await box.post(task("t1", attempts=3))
+        for attempt, generation in ((2, "g1"), (3, "g2")):
+            given = await soon(await warm(box, "a", generation))
+            assert given[1].id == "t1"
+            assert (await soon(box.listen("t1"))).attempt == attempt
+            await box.heard("t1", attempt)
+        idle = await warm(box, "a", "g3")
+        assert await blocked(idle), "after three deaths the trial is given up, and the lane is free"
+        said = await soon(box.listen("t1"))
+        assert said.ended and said.failed is not None and "3 times" in said.failed
+
+    asyncio.run(scenario())
+
+
+def test_progress_forgives_earlier_deaths() -> None:
+    async def scenario() -> None:
+        box = Mailbox()
+        await warm(box, "a", "g0")
+        await box.post(task("t1", attempts=2))
+        for epoch in range(1, 6):
+            await warm(box, "a", f"g{epoch}")
+            said = asyncio.ensure_future(box.report("a", f"g{epoch}", 0, "t1", Message(epoch=epoch)))
+            await blocked(said)
+            await box.judge("t1", epoch, True)
+        state = (await box.lanes())["a"]
+        assert state["task"] == "t1"
+
+    asyncio.run(scenario())
+
+
+def test_a_lost_lane_passes_its_task_to_the_next_idle_one() -> None:
+    async def scenario() -> None:
+        box = Mailbox()
+        await warm(box, "a")
+        await box.post(task("t1"))
+        await box.post(task("t2"))
+        await box.lost("a")
+        given = await soon(await warm(box, "b"))
+        assert given[1].id == "t1", "the interrupted task goes before the waiting one"
+        assert (await soon(box.listen("t1"))).attempt == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_stale_worker_is_sent_home() -> None:
+    async def scenario() -> None:
+        box = Mailbox()
+        old = await warm(box, "a", "old")
+        await warm(box, "a", "new")
+        assert await soon(old) is None
+        assert await soon(box.report("a", "old", 0, "t1", Message(epoch=1))) is False
+        await box.finish("a", "old", 0, "t1", "boom")  # says nothing about the new generation's task
+
+    asyncio.run(scenario())
+
+
+def test_all_ranks_take_the_same_tasks() -> None:
+    async def scenario() -> None:
+        box = Mailbox()
+        for rank in (0, 1):
+            await box.register("a", "g0", rank, 2, f"node{rank}")
+        await box.post(task("t1"))
+        first = await ask(box, "a", rank=0)
+        assert await blocked(first), "half a group is no lane"
+        second = await ask(box, "a", rank=1)
+        turn, given = await soon(first)
+        assert (await soon(second)) == (turn, given)
+        reports = [asyncio.ensure_future(box.report("a", "g0", r, "t1", Message(epoch=1))) for r in (1, 0)]
+        await box.heard("t1", 1)
+        await soon(box.listen("t1"))
+        await box.judge("t1", 1, False)
+        assert [await soon(r) for r in reports] == [False, False]
+
+    asyncio.run(scenario())
+
+
+def test_a_closing_lane_finishes_what_it_has() -> None:
+    async def scenario() -> None:
+        box = Mailbox()
+        waiting = await warm(box, "a")
+        await box.post(task("t1"))
+        turn, _ = await soon(waiting)
+        await box.close("a")
+        await box.post(task("t2"))
+        await box.finish("a", "g0", 0, "t1", None)
+        assert await soon(await ask(box, "a", turn=turn)) is None
+        assert await box.waiting() == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("settled", ["before", "after"])
+def test_a_forgotten_task_sets_everyone_free(settled: str) -> None:
+    async def scenario() -> None:
+        box = Mailbox()
+        waiting = await warm(box, "a")
+        await box.post(task("t1"))
+        await soon(waiting)
+        if settled == "before":
+            await box.forget("t1")
+        reporting = asyncio.ensure_future(box.report("a", "g0", 0, "t1", Message(epoch=1)))
+        await asyncio.sleep(0)
+        if settled == "after":
+            await box.forget("t1")
+        assert await soon(reporting) is False
+        assert (await soon(box.listen("t1"))).ended
+
+    asyncio.run(scenario())

@@ -1,0 +1,69 @@
+"""Every search space that comes with raykd: it opens as it should, works, and its samples can be trained."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import trainables.check
+from raykd.proposer import Proposal, Proposer
+from raykd.spec import about_space, build_sweep, load_sweep, spaces
+from raykd.validate import validate
+from trainables.data import DataFacts
+from trainables.resolve import resolve, unflatten
+from trainables.sources import find_source
+from trainables.splits import held_out
+from trainables.trial import DataSpec
+
+torch.set_num_threads(1)
+SPACES = sorted(spaces())
+
+
+def published(spec: DataSpec) -> DataFacts:
+    """A data set's size as it is published, where it is not on this machine."""
+    source = find_source(spec.name)
+    counts = getattr(source, "held", None) or source.counts(spec)
+    held = held_out(counts.labelled, spec.validation)
+    return DataFacts(counts.labelled - held + counts.unlabelled, counts.classes, counts.labelled - held, held)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_it_opens_with_paper_cost_and_command(name: str) -> None:
+    text = spaces()[name].read_text(encoding="utf-8")
+    head = text[: text.index("\n\n")]
+    assert all(line.startswith("#") for line in head.splitlines())
+    assert len(about_space(spaces()[name])) > 20
+    for word in ("# Paper ", "# Cost ", f"# Command  raykd run search_spaces/{name}.yaml"):
+        assert word in head
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_it_works(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = load_sweep(name)
+    assert spec.name == name.rpartition("/")[2]
+    monkeypatch.setattr(trainables.check, "check_data", published)
+    if spec.teacher is not None and "checkpoint" in spec.teacher:
+        # The file is the user's; everything else about the teacher can be looked at.
+        training = {"method": "moco", "epochs": 1}
+        raw = {**spec.model_dump(mode="json"), "teacher": {"arch": spec.teacher["arch"], "train": training}}
+        spec = build_sweep(raw)
+    assert validate(spec) == []
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_what_it_samples_resolves(name: str) -> None:
+    spec = load_sweep(name, ["sampler=random", "samples=20"])
+    proposer = Proposer(spec)
+    seen = []
+    while (proposal := proposer.propose()) is not None:
+        assert isinstance(proposal, Proposal)
+        assert resolve(unflatten(proposal.config)).signature() == proposal.trial
+        seen.append(proposal.trial)
+    assert len(set(seen)) == 20 * len(spec.seeds)
+
+
+def test_the_quickstart_searches_what_the_issue_names() -> None:
+    spec = load_sweep("quickstart")
+    assert {"adapter", "gamma", "temperature", "queue_size"} <= set(spec.axes)
+    assert (spec.samples, spec.epochs, spec.scheduler.grace) == (12, 16, 4)
+    assert spec.baseline is not None and spec.data.get("name") == "digits"

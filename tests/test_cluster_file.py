@@ -1,0 +1,34 @@
+"""`ray submit cluster.yaml sweep.py`: both files, as far as one machine can show."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_cluster_yaml_is_what_ray_expects() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    validate_config(prepare_config(config))
+    assert config["provider"]["type"] == "local" and "available_node_types" not in config
+
+
+def test_sweep_py_takes_what_raykd_run_takes_from_any_folder(tmp_path: Path) -> None:
+    copy = tmp_path / "sweep.py"  # `ray submit` copies this one file, and nothing beside it
+    copy.write_text((ROOT / "sweep.py").read_text())
+    arguments = ["quickstart", "--set", "samples=3", "--dry-run", "--json"]
+    done = subprocess.run(
+        [sys.executable, str(copy), *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["trials"] == 3
+    verb = [sys.executable, str(copy), "status", "nothing"]
+    other = subprocess.run(verb, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert other.returncode == 2 and "nothing" in other.stderr

@@ -1,0 +1,136 @@
+"""Backbones: features and maps of every family, seeds, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from trainables.backbones import Backbone, backbone_facts, build_backbone, check_arch, seeded
+from trainables.errors import UserError
+from trainables.trial import ModelSpec
+
+torch.set_num_threads(1)
+
+# arch, options, image size -> (feature_dim, map_channels, map_size, features are the map's mean)
+FAMILIES: list[tuple[str, dict[str, Any], int, tuple[int, int, int, bool]]] = [
+    ("test_resnet", {}, 64, (96, 96, 2, True)),
+    ("test_efficientnet", {"channel_multiplier": 0.5}, 48, (128, 128, 2, True)),
+    ("test_vit", {}, 48, (64, 64, 3, False)),  # class token first
+    ("test_vit3", {"img_size": 32}, 32, (96, 96, 2, False)),  # attention pooling
+    ("test_mambaout", {}, 64, (256, 64, 2, False)),  # channels last
+    ("test_convnext", {}, 64, (64, 64, 2, False)),  # norm after pooling
+    ("mobilenetv3_small_050", {}, 64, (1024, 288, 2, False)),  # convolution after pooling
+    ("torchvision/resnet18", {}, 64, (512, 512, 2, True)),
+    ("torchvision/mobilenet_v2", {"width_mult": 0.25}, 64, (1280, 1280, 2, True)),
+    ("torchvision/mobilenet_v3_small", {}, 64, (576, 576, 2, True)),
+    ("torchvision/densenet121", {}, 64, (1024, 1024, 2, True)),
+]
+
+
+@pytest.mark.parametrize(("arch", "options", "side", "expected"), FAMILIES, ids=[f[0] for f in FAMILIES])
+def test_features_and_map(
+    arch: str, options: dict[str, Any], side: int, expected: tuple[int, int, int, bool]
+) -> None:
+    backbone = build_backbone(ModelSpec(arch=arch, options=options), seed=0)
+    backbone.eval()
+    images = torch.randn(2, 3, side, side)
+    features, found = backbone(images), backbone.map(images)
+    facts = backbone.facts(side)
+    assert (facts.feature_dim, facts.map_channels, facts.map_size, facts.mean_pool) == expected
+    assert (backbone.feature_dim, backbone.map_channels, backbone.map_size(side)) == expected[:3]
+    assert features.shape == (2, expected[0])
+    assert found.shape == (2, expected[1], expected[2], expected[2])
+    if expected[3]:
+        torch.testing.assert_close(found.mean((2, 3)), features, rtol=1e-4, atol=1e-5)
+    # Every weight takes part: under DDP one that does not would be waited for.
+    features.square().sum().backward()
+    assert [name for name, p in backbone.named_parameters() if p.grad is None] == []
+
+
+def test_map_keeps_the_place_of_tokens_and_channels_last() -> None:
+    """An image that changes in one corner changes the map there most."""
+    for arch, side in (("test_vit", 64), ("test_mambaout", 128), ("test_resnet", 128)):
+        backbone = build_backbone(ModelSpec(arch=arch), seed=0).eval()
+        image = torch.randn(1, 3, side, side)
+        changed = image.clone()
+        changed[..., : side // 4, -side // 4 :] += 3  # top right
+        change = (backbone.map(changed) - backbone.map(image)).square().sum(1)[0]
+        size = len(change)
+        row, column = divmod(int(change.argmax()), size)
+        assert row < size / 2 <= column, arch
+
+
+def test_what_the_map_leaves_out_is_known() -> None:
+    assert backbone_facts(ModelSpec(arch="test_resnet"), 64).after_map == ()
+    norm = backbone_facts(ModelSpec(arch="test_convnext"), 64)
+    assert norm.after_map == ("head.norm.weight", "head.norm.bias") and norm.weights_after_map == ()
+    late = backbone_facts(ModelSpec(arch="mobilenetv3_small_050"), 64)
+    assert late.weights_after_map == ("conv_head.weight",)
+
+
+def test_the_seed_gives_the_bits_and_no_generator_moves() -> None:
+    spec = ModelSpec(arch="test_resnet")
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    one, two, other = (build_backbone(spec, seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True)
+    )
+    assert not torch.equal(one.model.conv1[0].weight, other.model.conv1[0].weight)  # type: ignore[index,union-attr,operator]
+    without = build_backbone(spec)  # from the global generator
+    assert not torch.equal(torch.get_rng_state(), before)
+    assert isinstance(without, Backbone)
+
+
+def test_seeded_is_left_as_entered_after_an_error() -> None:
+    before = torch.get_rng_state()
+    with pytest.raises(ZeroDivisionError), seeded(3):
+        torch.rand(2)
+        raise ZeroDivisionError
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_looking_at_a_backbone_changes_nothing() -> None:
+    backbone = build_backbone(ModelSpec(arch="test_efficientnet"), 0).train()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    rng = torch.get_rng_state()
+    backbone.facts(32)
+    assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())
+    assert all(module.training for module in backbone.modules())
+    assert all(p.grad is None for p in backbone.parameters()) and torch.equal(torch.get_rng_state(), rng)
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "message"),
+    [
+        ("test_resent", {}, r"student\.arch: no such architecture.*test_resnet"),
+        ("torchvision/resnet19", {}, r"student\.arch: no such.*torchvision/resnet18"),
+        ("no/such/thing", {}, r"a timm model name, or torchvision/NAME"),
+        ("test_resnet", {"chanels": [8]}, r"student\.options: test_resnet cannot be built.*chanels"),
+        ("test_resnet", {"num_classes": 5}, r"student\.options\.num_classes: is raykd's own"),
+        ("torchvision/shufflenet_v2_x0_5", {"dropuot": 1}, r"student\.options: .*dropuot"),
+    ],
+)
+def test_wrong_architectures_are_refused(arch: str, options: dict[str, Any], message: str) -> None:
+    for _ in range(2):  # remembered answers are the same
+        with pytest.raises(UserError, match=message):
+            check_arch(arch, "student", options)
+    with pytest.raises(UserError, match=message):
+        build_backbone(ModelSpec(arch=arch, options=options), 0)
+
+
+def test_architectures_that_do_not_fit_are_refused() -> None:
+    check_arch("resnet50.a1_in1k", "teacher")  # a timm name may carry a tag of weights
+    with pytest.raises(UserError, match=r"neither the `features` nor the resnet layout"):
+        build_backbone(ModelSpec(arch="torchvision/shufflenet_v2_x0_5"), 0)
+    with pytest.raises(UserError, match=r"teacher\.arch: cannot take images of 16 px"):
+        backbone_facts(ModelSpec(arch="test_convnext"), 16, "teacher")
+    crossed = build_backbone(ModelSpec(arch="crossvit_9_240"), 0).eval()
+    assert (
+        crossed(torch.zeros(1, 3, 240, 240)).shape == (1, crossed.feature_dim) and crossed.map_channels == 0
+    )
+    with pytest.raises(UserError, match=r"has no single feature map"):
+        crossed.map(torch.zeros(1, 3, 240, 240))

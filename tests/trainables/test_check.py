@@ -1,0 +1,95 @@
+"""What is known to be wrong with a trial before it starts. test_validate.py has the cases of whole sweeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import trainables.check
+import trainables.method
+from trainables.check import TrialChecker
+from trainables.data import check_data
+from trainables.errors import UserError
+from trainables.method import Method, methods
+from trainables.resolve import resolve
+
+torch.set_num_threads(1)
+
+
+def raw(**change: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "method": "moco",
+        "student": {"arch": "test_efficientnet"},
+        "config": {"queue_size": 256},
+        "epochs": 2,
+    }
+    return {**base, **change}
+
+
+def refused(trial: dict[str, Any], workers: int = 1) -> UserError:
+    with pytest.raises(UserError) as caught:
+        TrialChecker(workers).check(resolve(trial))
+    return caught.value
+
+
+@pytest.fixture
+def unlabelled(tmp_path: Path) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    for at in range(40):
+        Image.fromarray(rng.integers(0, 255, (20, 20, 3), np.uint8)).save(tmp_path / f"{at}.png")
+    return {"name": "folder", "path": str(tmp_path)}
+
+
+def test_a_trial_that_can_work() -> None:
+    TrialChecker().check(resolve(raw()))
+    TrialChecker(workers=4).check(resolve(raw()))
+
+
+def test_workers_have_to_divide_the_batch() -> None:
+    assert refused(raw(), workers=3).field == "optim.batch_size"
+
+
+def test_unlabelled_images_need_a_score_without_labels(unlabelled: dict[str, Any]) -> None:
+    small = raw(data=unlabelled, config={"queue_size": 16}, optim={"batch_size": 8})
+    assert refused(small).field == "probe.score"
+    TrialChecker().check(resolve({**small, "probe": {"score": "rankme", "record": []}}))
+
+
+def test_a_method_that_needs_labels(unlabelled: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainables.method, "_registry", dict(methods()))
+
+    class Taught(Method):
+        name = "taught"
+        summary = "learns from labels"
+        needs = frozenset({"labels"})
+
+    error = refused(raw(method="taught", config={}, data=unlabelled))
+    assert error.field == "data.name" and "'taught' needs labels" in str(error)
+    TrialChecker().check(resolve(raw(method="taught", config={})))
+
+
+def test_a_teachers_training_is_checked_too() -> None:
+    training = {"method": "moco", "epochs": 1, "config": {"queue_size": 200}}
+    trial = raw(method="retro", teacher={"arch": "test_resnet", "train": training})
+    assert refused(trial).field == "teacher.train.config.queue_size"
+
+
+def test_a_teacher_has_to_take_the_images() -> None:
+    trial = raw(method="retro", teacher={"arch": "test_convnext", "train": {"method": "moco", "epochs": 1}})
+    assert refused(trial).field == "teacher.arch"
+
+
+def test_what_is_slow_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(trainables.check, "check_data", lambda spec: asked.append(spec) or check_data(spec))
+    checker = TrialChecker()
+    for lr in (0.1, 0.2, 0.3):
+        checker.check(resolve(raw(optim={"lr": lr})))
+    assert len(asked) == 1
+    checker.check(resolve(raw(data={"image_size": 32})))
+    assert len(asked) == 2

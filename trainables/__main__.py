@@ -1,0 +1,73 @@
+"""One trial, bare, without any engine: `python -m trainables TRIAL.yaml --folder DIR`.
+
+TRIAL is what `resolve` reads (a complete trial, too, as JSON or YAML). Prints one JSON object an epoch. Run
+again on the same folder, it goes on from the checkpoint there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0 trained, 1 the trial failed, 2 it cannot work."""
+    parser = argparse.ArgumentParser(prog="python -m trainables", description="Train one trial.")
+    parser.add_argument("trial", type=Path, help="JSON or YAML file: method, student, teacher, data, ...")
+    parser.add_argument("--folder", type=Path, required=True, help="where checkpoints and the student go")
+    parser.add_argument("--cache", type=Path, help="decoded images (default: $RAYKD_CACHE or ~/.cache/raykd)")
+    parser.add_argument("--teachers", type=Path, help="trained teachers (default: FOLDER/teachers)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    options = parser.parse_args(arguments)
+
+    import torch  # after the arguments: --help should not wait for it
+
+    from trainables.data import cache_folder
+    from trainables.errors import TrialFailed, UserError
+    from trainables.loop import EpochReport, Workspace, prepare, train
+    from trainables.resolve import resolve
+
+    def say(what: str, report: EpochReport) -> bool:
+        print(json.dumps({"what": what, "epoch": report.epoch, **report.metrics}), flush=True)
+        return True
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    workspace = Workspace(
+        options.folder, options.cache or cache_folder(), options.teachers or options.folder / "teachers"
+    )
+    try:
+        trial = resolve(_read(options.trial))
+        prepare(trial, workspace, lambda report: say("teacher", report))
+        train(trial, lambda report: say("trial", report), workspace)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except TrialFailed as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _read(path: Path) -> dict[str, object]:
+    from trainables.errors import UserError
+
+    try:
+        text = path.read_text()
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError("trial", f"{path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(
+            "trial", f"{path} holds no mapping", expected="method: ..., student: ..., epochs: ..."
+        )
+    return content
+
+
+if __name__ == "__main__":
+    sys.exit(main())

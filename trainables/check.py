@@ -1,0 +1,96 @@
+"""Everything about a trial that can be known to be wrong before it starts.
+
+    TrialChecker(workers=2).check(trial)       # raises UserError
+
+Nothing is decoded, trained or downloaded. What is slow to find out (how large a data set is, which shapes a
+network gives, what a checkpoint holds) is found out once for all trials that agree in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from trainables.backbones import backbone_facts, check_arch
+from trainables.data import DataFacts, check_data
+from trainables.errors import UserError
+from trainables.method import Context, load_method
+from trainables.optim import check_optim
+from trainables.parse import within
+from trainables.probes import check_probe
+from trainables.teachers import check_teacher, teacher_trial
+from trainables.trial import DataSpec, ModelSpec, Spec, TeacherSpec, TrialSpec
+from trainables.views import check_views
+
+T = TypeVar("T")
+
+
+class TrialChecker:
+    """Checks trials that are to run on `workers` workers each."""
+
+    def __init__(self, workers: int = 1) -> None:
+        self._workers = workers
+        self._known: dict[tuple[Any, ...], Any] = {}
+
+    def check(self, trial: TrialSpec) -> None:
+        """Raise `UserError`, with the field's path in a trial, for one that cannot work."""
+        method = load_method(trial.method)
+        facts = self._facts(trial.data)
+        if "labels" in method.needs and not facts.classes:
+            raise UserError("data.name", f"method {method.name!r} needs labels, and these images have none")
+        check_probe(trial.probe, facts)
+        check_views(trial.views)
+        student = trial.student
+        self._once(("arch", _text(student)), lambda: check_arch(student.arch, "student", student.options))
+        if trial.teacher is not None:
+            self._teacher(trial.teacher, method.needs, trial.data.image_size)
+        images = facts.train_images
+        self._once(
+            ("optim", _text(trial.optim), trial.epochs, images),
+            lambda: check_optim(trial.optim, trial.epochs, images, self._workers),
+        )
+        method.check(method.Config(**trial.config), self.context(trial))
+        training = teacher_trial(trial)
+        if training is not None:
+            self._once(("training", _text(training)), lambda: self._training(training))
+
+    def context(self, trial: TrialSpec) -> Context:
+        """What the trial's method may know about it, the student's shapes included."""
+        facts = self._facts(trial.data)
+        size = trial.data.image_size
+        return Context(
+            train_size=facts.train_images,
+            batch_size=trial.optim.batch_size,
+            classes=facts.classes,
+            image_size=size,
+            seed=trial.seed,
+            student=backbone_facts(trial.student, size),
+        )
+
+    def same_choices(self, trial: TrialSpec) -> Mapping[str, tuple[tuple[str, ...], ...]]:
+        """Config field -> groups of its choices that are one function in this trial."""
+        return load_method(trial.method).same(self.context(trial))
+
+    def _facts(self, data: DataSpec) -> DataFacts:
+        return self._once(("data", _text(data)), lambda: check_data(data))
+
+    def _teacher(self, spec: TeacherSpec, needs: frozenset[str], image_size: int) -> None:
+        self._once(("teacher", _text(spec), needs), lambda: check_teacher(spec, needs))
+        backbone_facts(ModelSpec(arch=spec.arch, options=spec.options), image_size, "teacher")
+
+    def _training(self, training: TrialSpec) -> None:
+        try:
+            self.check(training)
+        except UserError as error:
+            raise within("teacher.train", error) from None
+
+    def _once(self, key: tuple[Any, ...], find: Callable[[], T]) -> T:
+        """What `find` returns, found out once. Specs hold mappings, so keys hold their text."""
+        if key not in self._known:
+            self._known[key] = find()
+        found: T = self._known[key]
+        return found
+
+
+def _text(spec: Spec) -> str:
+    return spec.model_dump_json()

@@ -1,0 +1,90 @@
+"""How much arithmetic a trial costs, so that a baseline can be given as much: at equal epochs it gets less.
+
+equal_epochs(retro_trial, moco_trial, workspace)     # epochs of moco that cost what the retro trial does
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+
+from trainables.data import open_data
+from trainables.isolation import isolated
+from trainables.method import Batch
+from trainables.run import build_method
+from trainables.teachers import Teacher, teacher_file, teacher_trial
+from trainables.trial import TrialSpec
+
+if TYPE_CHECKING:
+    from trainables.data import DataSet
+    from trainables.loop import Workspace
+
+_CPU = torch.device("cpu")
+_IMAGES = 8  # that are passed through; all but terms between the images of a batch grows in proportion
+
+
+def step_flops(trial: TrialSpec, workspace: Workspace) -> float:
+    """Floating-point operations of one optimizer step of the global batch.
+
+    Counted, not estimated, on a few images in every view: forward and backward of what is trained, forward of
+    teacher and mean student; matrix products and convolutions. A teacher that is still to be trained counts
+    as it will be: no cost depends on its weights.
+    """
+    return _step_flops(trial, open_data(trial.data, workspace.cache), workspace)
+
+
+def equal_epochs(trial: TrialSpec, baseline: TrialSpec, workspace: Workspace) -> int:
+    """For how many epochs `baseline` can be trained for what `trial` costs; at least 1."""
+
+    def epoch_flops(of: TrialSpec) -> float:
+        data = open_data(of.data, workspace.cache)
+        return _step_flops(of, data, workspace) * (len(data.train_ids) // of.optim.batch_size)
+
+    return max(1, round(trial.epochs * epoch_flops(trial) / epoch_flops(baseline)))
+
+
+def _stand_in(trial: TrialSpec, data: DataSet, workspace: Workspace) -> Teacher | None:
+    """An untrained teacher where the trained one is not there yet; None where it is, or there is none."""
+    training = teacher_trial(trial)
+    if training is None or teacher_file(training, workspace.teachers).exists():
+        return None
+    method = build_method(training, data, workspace, _CPU)
+    return Teacher(method.student, method.own_head())
+
+
+def _step_flops(trial: TrialSpec, data: DataSet, workspace: Workspace) -> float:
+    ids = data.train_ids[:_IMAGES]
+    side = trial.data.image_size
+    with isolated(trial.seed):
+        method = build_method(trial, data, workspace, _CPU, _stand_in(trial, data, workspace)).train()
+        views = [torch.randn(len(ids), 3, side, side) for _ in range(method.views)]
+        batch = Batch(views, torch.tensor(data.train.labels[ids]), torch.from_numpy(ids))
+        with FlopCounterMode(display=False, custom_mapping=_MENDED) as counter:
+            method(batch).total.backward()
+    return float(counter.get_total_flops()) * trial.optim.batch_size / len(ids)
+
+
+def _convolution_backward(
+    grad_out: list[int],
+    x: list[int],
+    weight: list[int],
+    _bias: Any,
+    _stride: Any,
+    _padding: Any,
+    _dilation: Any,
+    transposed: bool,
+    _output_padding: Any,
+    _groups: int,
+    output_mask: list[bool],
+    **_: Any,
+) -> int:
+    """What the forward costs, for each of the two gradients that is asked for.
+
+    torch's own formula takes the gradient of a depthwise weight for a dense one's, `groups` times too much.
+    """
+    return (output_mask[0] + output_mask[1]) * conv_flop_count(x, weight, grad_out, transposed)
+
+
+_MENDED = {torch.ops.aten.convolution_backward: _convolution_backward}

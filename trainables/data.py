@@ -1,0 +1,133 @@
+"""A data set, ready to train on: decoded images in a memory map, and who may see which of them.
+
+    data = open_data(spec, cache_folder())
+    images = data.train.take(data.train_ids[:128])      # (128, 3, S, S) uint8
+
+The first call for a data set and size decodes it into the cache; later ones, by any process, map the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trainables.errors import UserError
+from trainables.sources import data_folder, find_source, sources
+from trainables.splits import Ids, held_out, stratified
+from trainables.store import FORMAT, Images, Progress, load_store, make_store
+from trainables.trial import DataSpec
+
+__all__ = [
+    "DataFacts",
+    "DataSet",
+    "Images",
+    "cache_folder",
+    "check_data",
+    "data_folder",
+    "open_data",
+    "sources",
+]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What is known of a data set before it is read. Pictures that will not decode still count."""
+
+    train_images: int  # images trained on: labelled ones that are not held out, and unlabelled ones
+    classes: int  # 0: no labels
+    probe_images: int = 0  # those of train_images that have a label
+    validation_images: int = 0
+    test_images: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Images and their roles. Ids are positions in `train`, sorted; `test` is never read by a search."""
+
+    train: Images
+    test: Images | None
+    train_ids: Ids  # what is trained on: labelled images that are not held out, and unlabelled ones
+    probe_ids: Ids  # the labelled part of train_ids
+    val_ids: Ids  # held out, what the search is scored on; empty without labels
+    classes: int
+    fingerprint: str  # of all pixels and labels, train and test
+
+
+def cache_folder() -> Path:
+    """Where decoded images lie by default: $RAYKD_CACHE, or ~/.cache/raykd."""
+    return Path(os.environ.get("RAYKD_CACHE") or "~/.cache/raykd").expanduser()
+
+
+def check_data(spec: DataSpec) -> DataFacts:
+    """What `spec` would give, without decoding anything; `UserError` if it cannot work.
+
+    Sizes of torchvision's data sets are the published ones; folders and Parquet files are counted.
+    """
+    counts = find_source(spec.name).counts(spec)
+    held = held_out(counts.labelled, spec.validation)
+    return DataFacts(
+        train_images=counts.labelled - held + counts.unlabelled,
+        classes=counts.classes,
+        probe_images=counts.labelled - held,
+        validation_images=held,
+        test_images=counts.test,
+    )
+
+
+def open_data(spec: DataSpec, cache: Path, progress: Progress | None = None) -> DataSet:
+    """Open the data set of `spec`, decoding it into `cache` first if that was not done yet.
+
+    `progress(done, total)` counts images while decoding. `UserError` if the data set is missing or if more
+    than `spec.max_undecodable` of its images cannot be decoded.
+    """
+    folder = store_folder(spec, cache)
+    store = load_store(folder)
+    if store is None:
+        source = find_source(spec.name)
+        about = {"source": spec.name, "path": str(source.where(spec) or "")}
+        side = spec.image_size + spec.margin
+        store = make_store(folder, side, lambda: source.open(spec), spec.max_undecodable, about, progress)
+        if store.undecodable.count:
+            _log.warning("left out: %s", store.undecodable.describe(store.undecodable.of))
+    # Asked again here, because the store may have been made under a wider limit.
+    store.undecodable.refuse_above(spec.max_undecodable, store.undecodable.of)
+
+    train = store.train
+    labelled = np.flatnonzero(train.labels >= 0)
+    val = labelled[stratified(train.labels[labelled], spec.validation, spec.split_seed)]
+    if store.classes and not len(val):
+        raise UserError(
+            "data", "there are too few labelled images to hold a validation part out", value=len(labelled)
+        )
+    return DataSet(
+        train=train,
+        test=store.test,
+        train_ids=np.setdiff1d(np.arange(len(train)), val, assume_unique=True),
+        probe_ids=np.setdiff1d(labelled, val, assume_unique=True),
+        val_ids=val,
+        classes=store.classes,
+        fingerprint=store.fingerprint,
+    )
+
+
+def store_folder(spec: DataSpec, cache: Path) -> Path:
+    """Where the decoded images of `spec` lie: a name that changes with the source, its files and the size."""
+    source = find_source(spec.name)
+    where = source.where(spec)
+    key = {
+        "format": FORMAT,
+        "source": spec.name,
+        "path": str(where.resolve()) if where is not None else "",
+        "side": spec.image_size + spec.margin,
+        "listing": source.listing(spec),
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+    return cache.expanduser() / "images" / f"{spec.name}-{spec.image_size + spec.margin}px-{digest}"

@@ -1,0 +1,138 @@
+"""The one training loop: `train(trial, report, workspace)`. Every method, every engine, one worker or many.
+
+An epoch ends with probe -> checkpoint -> report, in this order: what was reported is on the disk, and what is
+on the disk is reported again when the trial goes on. The report's answer says whether to go on.
+
+    train(trial, lambda report: print(report) or True, Workspace(folder, cache, teachers))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainables.checkpoint import replacing
+from trainables.data import open_data
+from trainables.errors import TrialFailed
+from trainables.isolation import isolated
+from trainables.run import Run
+from trainables.teachers import save_teacher, teacher_file, teacher_trial
+from trainables.trial import TrialSpec
+from trainables.workers import from_first, rank
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a trial's files lie."""
+
+    folder: Path  # this trial's own
+    cache: Path  # decoded data, of this node
+    teachers: Path  # trained teachers, shared by trials and nodes
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What an epoch gave."""
+
+    epoch: int  # finished epochs, from 1
+    # score, probe/NAME, probe/NAME_se (absent where an epoch is not probed); loss/total, loss/TERM; lr;
+    # images_per_s in this epoch; train_s, seconds of training so far without probes
+    metrics: dict[str, float]
+
+
+_POLL_S = 0.2  # between looks at another process that is making a teacher
+
+Report = Callable[[EpochReport], bool]  # True: go on; False: stop. Called on every worker
+
+
+def train(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
+    """Train `trial` to its last epoch or until `report` answers False, from its checkpoint if there is one.
+
+    A teacher that has to be trained has to be there: `prepare` first. With a process group every worker calls
+    this with the same arguments, and the first worker's answer counts. Leaves `best.safetensors` (the student
+    with the best score so far) and `checkpoints/` in the folder. Raises `UserError` for a trial that cannot
+    work and `TrialFailed` when its numbers go bad, on every worker alike.
+    """
+    with isolated(trial.seed):
+        _go(Run(trial, workspace), report)
+
+
+def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None) -> None:
+    """Decode the data and train the teacher, where either is missing; `report` hears the teacher's epochs.
+
+    Safe in several processes at once: one works, the others wait for it; if it dies, the next goes on from
+    its checkpoint. With a process group every worker calls this, and all of them train the teacher. A
+    `report` that answers False leaves the teacher unfinished.
+    """
+    open_data(trial.data, workspace.cache)
+    training = teacher_trial(trial)
+    if training is None:
+        return
+    file = teacher_file(training, workspace.teachers)
+    place = Workspace(workspace.teachers / training.signature(), workspace.cache, workspace.teachers)
+    with _turn(file) as missing:
+        if missing:
+            try:
+                with isolated(training.seed):
+                    _make_teacher(Run(training, place), report or (lambda _: True), file)
+            except TrialFailed as error:
+                raise TrialFailed(f"training the teacher {training.student.arch}: {error}") from None
+
+
+def _make_teacher(run: Run, report: Report, file: Path) -> None:
+    _go(run, report)
+    if run.epoch == run.trial.epochs:
+        from_first(lambda: _save_teacher(run, file))
+
+
+def _go(run: Run, report: Report) -> None:
+    while not run.epoch or _goes_on(run, report):
+        run.train_epoch()
+
+
+def _goes_on(run: Run, report: Report) -> bool:
+    """Report the last finished epoch, after a restart the checkpoint's: it may never have arrived."""
+    answer = report(EpochReport(run.epoch, dict(run.metrics)))
+    return from_first(lambda: answer) and run.epoch < run.trial.epochs
+
+
+def _save_teacher(run: Run, file: Path) -> None:
+    with replacing(file) as temporary:
+        save_teacher(run.method, temporary)
+
+
+@contextlib.contextmanager
+def _turn(file: Path) -> Iterator[bool]:
+    """Wait until `file` is there (False) or it is this process's turn to make it (True).
+
+    The workers of one group ask together, in short steps: none may sit in a collective while the first one
+    waits for a process that has nothing to do with them.
+    """
+
+    def opened() -> int:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+
+    handle = from_first(opened)
+
+    def look() -> bool | None:
+        if file.exists():
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        return not file.exists()  # it may have come between the two lines above
+
+    try:
+        while (mine := from_first(look)) is None:
+            time.sleep(_POLL_S)
+        yield mine
+    finally:
+        if rank() == 0:
+            os.close(handle)  # which frees the lock; so does the death of the process

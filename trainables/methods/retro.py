@@ -1,0 +1,251 @@
+"""RETRO: the student reuses the teacher's frozen projection head through a learned adapter.
+
+"Reusing teacher projection head for efficient embedding distillation on lightweight models via
+self-supervised learning" (arXiv 2405.15311); `beandkay/Reused-Teacher-Projector`.
+
+    q = u(g_T(a(f(x))))     t = u(g_T(f_T(x)))     k from the mean student (x and x': the two views)
+    L_dis = |q - t|^2 + |q' - t'|^2                 L = L_dis + gamma * 1/2 [CE0(q, k') + CE0(q', k)]
+
+Trained: student f and adapter a. The published code (`fidelity: code`) differs from the paper: no gamma, no
+second contrastive term, one adapter shared by student and mean student, and by a slip its second consistency
+term compares the student's view 1 with the teacher's view 2. It sums L_dis over the batch of one GPU; that is
+not followed, so that no result depends on the number of workers: its weight 1 is a weight of B here.
+
+Expect on digits (preset `digits`, test_efficientnet, two seeds): 5-shot ridge 90 to 91.5 from a test_resnet
+taught by 64 epochs of MoCo at view strength 1, 89 to 90 from one at strength 0.5; untrained 77.5 (DIGITS.md).
+
+    raykd run search_spaces/quickstart.yaml
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, cast
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from trainables.backbones import Backbone, BackboneFacts, seeded
+from trainables.errors import UserError
+from trainables.method import Batch, Context, Losses, Method, MethodConfig
+from trainables.methods.moco import info_nce
+from trainables.parts.adapters import NEIGHBOURHOOD, SPATIAL, Adapter, build_adapter
+from trainables.parts.heads import build_head, describe_head
+from trainables.parts.mean_student import MeanStudent, keys_of
+from trainables.parts.numerics import in_float32, unit
+from trainables.parts.queue import Queue, check_queue
+from trainables.teachers import Teacher
+
+
+@in_float32
+def consistency(q_BD: Tensor, t_BD: Tensor) -> Tensor:
+    """`|q - t|^2`: sum over dimensions, mean over the batch. Scalar; `2 - 2 cos` for rows of unit length.
+
+    No gradient reaches `t`. Zero at a perfect match, at most 4. RETRO's and DisCo's distillation term.
+    """
+    return (q_BD - t_BD.detach()).square().sum(1).mean()
+
+
+class Retro(Method):
+    name = "retro"
+    summary = "RETRO: the teacher's projection head reused through an adapter, plus contrast with a queue"
+    needs = frozenset({"teacher", "teacher_head"})
+
+    class Config(MethodConfig):
+        adapter: Literal["linear", "mlp", "conv1x1", "conv1x1_bn_act", "bottleneck", "mbconv"] = Field(
+            "linear", description="what makes the student's features fit the teacher's head"
+        )
+        gamma: Annotated[float, Field(ge=0)] = Field(
+            0.1,
+            description="weight of the contrastive term; the paper gives none; unused by `fidelity: code`",
+        )
+        temperature: Annotated[float, Field(gt=0)] = Field(0.2, description="of the contrastive softmax")
+        queue_size: Annotated[int, Field(ge=2)] = Field(
+            65536,
+            description="past keys to contrast with; a multiple of the batch, smaller than the data set",
+        )
+        momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+            0.999, description="how slowly the mean student follows"
+        )
+        symmetric: bool = Field(
+            True, description="contrast both views with the other's key; unused by `fidelity: code`"
+        )
+        mean_student: bool = Field(True, description="keys from a mean student, or from the student itself")
+        head: Literal["frozen", "tuned", "fresh"] = Field(
+            "frozen", description="the teacher's head as it is, a copy that is trained on, or a new one"
+        )
+        fidelity: Literal["paper", "code"] = Field(
+            "paper", description="where paper and published code differ, which to follow"
+        )
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {  # as the published code is run; both share MoCo-v2's schedule
+            "config": {"queue_size": 65536, "momentum": 0.999, "temperature": 0.2},
+            "optim": {
+                "optimizer": "sgd",
+                "lr": 0.03,
+                "sgd_momentum": 0.9,
+                "weight_decay": 1e-4,
+                "batch_size": 256,
+                "schedule": "cosine",
+            },
+            "views": {"recipe": "moco_v2"},
+            "epochs": 200,
+        },
+        "digits": {  # measured: DIGITS.md
+            "config": {"queue_size": 512, "momentum": 0.99, "temperature": 0.2, "gamma": 0.1},
+            "optim": {"optimizer": "adamw", "lr": 2e-3, "batch_size": 128, "schedule": "cosine"},
+            "views": {"recipe": "digits", "strength": 0.5},
+            "epochs": 16,
+        },
+    }
+    points = ("backbone", "adapter", "head")
+    config: Config
+
+    def __init__(
+        self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
+    ) -> None:
+        super().__init__(config, student, teacher, context)
+        if teacher is None or teacher.head is None:
+            raise UserError(
+                "teacher", "RETRO reuses the teacher's projection head, and this teacher has none"
+            )
+        if self.config.adapter in SPATIAL:
+            context = dataclasses.replace(context, student=student.facts(context.image_size))
+        self.check(config, context)
+        with seeded(context.seed):
+            self.adapter = build_adapter(self.config.adapter, student, teacher.feature_dim)
+            if self.config.head == "tuned":
+                self.head = copy.deepcopy(teacher.head).requires_grad_(True)
+            elif self.config.head == "fresh":
+                self.head = build_head(describe_head(teacher.head))
+            self.queue = Queue(self.config.queue_size, teacher.head_dim)
+        if self.adapter.spatial and context.student is not None:
+            # Scales and shifts of a norm after pooling: the adapter passes them by, so they stay as they are.
+            for name in context.student.after_map:
+                student.model.get_parameter(name).requires_grad_(False)
+        if self.config.mean_student:
+            self.mean = MeanStudent(**self._followed())
+
+    @classmethod
+    def check(cls, config: MethodConfig, context: Context) -> None:
+        assert isinstance(config, cls.Config)
+        check_queue(config.queue_size, context)
+        if context.student is not None:
+            _check_adapter(config.adapter, context.student, context.image_size)
+
+    @classmethod
+    def same(cls, context: Context) -> Mapping[str, tuple[tuple[str, ...], ...]]:
+        """An average of linear maps is the linear map of the average, whatever the size of the map."""
+        pooled_alike = context.student is not None and context.student.mean_pool
+        return {"adapter": (("linear", "conv1x1"),)} if pooled_alike else {}
+
+    def forward(self, batch: Batch) -> Losses:
+        if self.config.fidelity == "code":
+            distillation, contrastive = self._code(*batch.views)
+            total = distillation + contrastive
+        else:
+            distillation, contrastive = self._paper(*batch.views)
+            total = distillation + self.config.gamma * contrastive
+        return Losses(total, {"distillation": distillation, "contrastive": contrastive})
+
+    def _paper(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, Tensor]:
+        q1, q2 = self._query(view1), self._query(view2)
+        distillation = consistency(q1, self._target(view1)) + consistency(q2, self._target(view2))
+        temperature, rows = self.config.temperature, self.queue.rows
+        k2 = self._keys(view2) if self.config.mean_student else q2.detach()
+        contrastive = info_nce(q1, k2, rows, temperature)
+        if self.config.symmetric:
+            k1 = self._keys(view1) if self.config.mean_student else q1.detach()
+            contrastive = (contrastive + info_nce(q2, k1, rows, temperature)) / 2
+        self.queue.hold(k2)
+        return distillation, contrastive
+
+    def _code(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, Tensor]:
+        q1 = self._query(view1)
+        distillation = consistency(q1, self._target(view1)) + consistency(q1, self._target(view2))
+        k2 = self._keys(view2)
+        contrastive = info_nce(q1, k2, self.queue.rows, self.config.temperature)
+        self.queue.hold(k2)
+        return distillation, contrastive
+
+    def after_step(self, progress: float) -> None:
+        if self.config.mean_student:
+            self.mean.follow(self.config.momentum, **self._followed())
+        self.queue.advance()
+
+    def features(self, images: Tensor, point: str) -> Tensor:
+        if point == "backbone":
+            features: Tensor = self.student(images)
+            return features
+        adapted: Tensor = self.adapter(self.student, images)
+        return adapted if point == "adapter" else self._project(adapted)
+
+    def _query(self, images: Tensor) -> Tensor:
+        return unit(self._project(self.adapter(self.student, images)))
+
+    def _keys(self, images: Tensor) -> Tensor:
+        """Keys of the mean student, or of the student itself where there is none. Without gradient."""
+        return keys_of(self._key_embedding, self, images, self.queue, self.context.seed)
+
+    def _target(self, images: Tensor) -> Tensor:
+        assert self.teacher is not None
+        return unit(self.teacher.embed(images))
+
+    def _project(self, adapted: Tensor) -> Tensor:
+        """Through the head of the query's side."""
+        assert self.teacher is not None
+        head = self.teacher.head if self.config.head == "frozen" else self.head
+        embedding: Tensor = cast(nn.Module, head)(adapted)
+        return embedding
+
+    def _key_embedding(self, images: Tensor) -> Tensor:
+        if not self.config.mean_student:
+            return self._project(self.adapter(self.student, images))
+        parts = self.mean.parts
+        adapter = cast(Adapter, parts["adapter"]) if "adapter" in parts else self.adapter
+        adapted = adapter(cast(Backbone, parts["student"]), images)
+        embedding: Tensor = parts["head"](adapted) if "head" in parts else self._project(adapted)
+        return embedding
+
+    def _followed(self) -> dict[str, nn.Module]:
+        """What the mean student is the mean of."""
+        modules: dict[str, nn.Module] = {"student": self.student}
+        if self.config.fidelity == "paper":
+            modules["adapter"] = self.adapter
+        if self.config.head != "frozen":
+            modules["head"] = self.head
+        return modules
+
+
+def _check_adapter(kind: str, student: BackboneFacts, image_size: int) -> None:
+    """Refuse an adapter on a feature map that is not there, too small, or not all of the student."""
+    flat = "'linear' or 'mlp'"
+    if kind not in SPATIAL:
+        return
+    if student.map_size == 0:
+        raise UserError(
+            "config.adapter",
+            "sits on the feature map, and this student has none",
+            value=kind,
+            expected=flat,
+        )
+    if kind in NEIGHBOURHOOD and student.map_size == 1:
+        raise UserError(
+            "config.adapter",
+            f"has a 3x3 convolution, and at {image_size} px the student's feature map is 1x1: it would see "
+            "only padding",
+            value=kind,
+            expected=f"{flat} or 'conv1x1_bn_act', or a larger map (data.image_size, or a student's "
+            "option such as output_stride)",
+        )
+    if student.weights_after_map:
+        raise UserError(
+            "config.adapter",
+            "sits on the feature map, and this student has weights after it that would stay untrained "
+            f"({student.weights_after_map[0]})",
+            value=kind,
+            expected=flat,
+        )

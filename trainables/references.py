@@ -1,0 +1,60 @@
+"""Rows that a comparison needs, measured by the same probes on the same split as every trial.
+
+Each takes what `loop.train` takes and reports once, as epoch 1, so that an engine runs them like trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from trainables import evaluate, loop
+from trainables.backbones import build_backbone
+from trainables.compute import equal_epochs
+from trainables.data import DataSet, open_data
+from trainables.evaluate import Encode, Examiner
+from trainables.loop import EpochReport, Report, Workspace
+from trainables.teachers import load_teacher
+from trainables.trial import TrialSpec
+from trainables.workers import device, from_first
+
+
+def raw_pixels(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
+    """The probes on the pixels themselves."""
+    _judge(trial, report, workspace, lambda: evaluate.raw_pixels)
+
+
+def untrained(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
+    """The trial's student as it is initialised."""
+    _judge(trial, report, workspace, lambda: _still(build_backbone(trial.student, trial.seed)))
+
+
+def teacher(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
+    """The trial's teacher, its backbone's features."""
+    assert trial.teacher is not None
+    spec = trial.teacher.model_copy(update={"batch_norm": "eval"})
+    _judge(trial, report, workspace, lambda: _still(load_teacher(spec, workspace.teachers, trial).backbone))
+
+
+def equal_compute(trial: TrialSpec, baseline: TrialSpec, report: Report, workspace: Workspace) -> None:
+    """Reports `epochs`: for how many `baseline` can be trained for what `trial` costs."""
+    epochs = from_first(lambda: equal_epochs(trial, baseline, workspace))
+    report(EpochReport(1, {"epochs": float(epochs)}))
+
+
+def prepare(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
+    """`loop.prepare` in the order of arguments that all actions share."""
+    loop.prepare(trial, workspace, report)
+
+
+def _judge(trial: TrialSpec, report: Report, workspace: Workspace, encoder: Callable[[], Encode]) -> None:
+    def measure() -> dict[str, float]:
+        data: DataSet = open_data(trial.data, workspace.cache)
+        return Examiner(trial.probe, data, trial.data.image_size, device()).judge(encoder())
+
+    report(EpochReport(1, from_first(measure)))
+
+
+def _still(model: nn.Module) -> nn.Module:
+    return model.to(device()).eval()

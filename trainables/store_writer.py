@@ -1,0 +1,140 @@
+"""Writing one part of a data set: decode in a thread pool, in order, with flat memory."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from trainables.decode import decode
+from trainables.errors import UserError
+from trainables.sources import Part, Sample
+
+CHUNK_BYTES = 32 << 20  # pixels of one Arrow record batch
+GROUP = 32  # pictures decoded by one call of the pool, so that small ones are not all overhead
+NAMED = 10
+T = TypeVar("T")
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass
+class Undecodable:
+    """The pictures that could not be decoded."""
+
+    count: int
+    of: int
+    first: list[str]  # the first ten, with the reason
+
+    def add(self, reason: str) -> None:
+        self.count += 1
+        if len(self.first) < NAMED:
+            self.first.append(reason)
+
+    def describe(self, done: int) -> str:
+        """One sentence, `done` images having been tried."""
+        those = f"{self.of}" if done == self.of else f"the first {done}"
+        more = f", and {self.count - len(self.first)} more" if self.count > len(self.first) else ""
+        return f"{self.count} of {those} images cannot be decoded: {'; '.join(self.first)}{more}"
+
+    def refuse_above(self, share: float, done: int) -> None:
+        """`UserError` if they are more than `share` of all; before the end only if ten can be named."""
+        if self.count > share * self.of and (done == self.of or self.count >= NAMED):
+            expected = "whole files, or a larger share allowed"
+            raise UserError("data.max_undecodable", self.describe(done), value=share, expected=expected)
+
+
+def write_part(
+    path: Path, part: Part, side: int, bad: Undecodable, advance: Callable[[int], None]
+) -> tuple[int, str]:
+    """Decode `part` into the Arrow file `path`; how many images it holds, and their fingerprint.
+
+    `bad` collects what cannot be decoded, `advance(n)` is called after every n samples, in this thread. Holds
+    one chunk and a few groups of decoded images in memory, however many there are.
+    """
+    schema = pa.schema([pa.field("image", pa.binary(3 * side * side)), pa.field("label", pa.int64())])
+    chunk = np.empty((max(1, min(CHUNK_BYTES // (3 * side * side), part.count)), 3, side, side), np.uint8)
+    digest, labels, start = hashlib.sha256(), array("q"), 0
+
+    with path.open("wb") as file:
+        with pa.ipc.new_file(file, schema) as writer:
+
+            def flush() -> None:
+                nonlocal start
+                filled = chunk[: len(labels) - start]
+                if not len(filled):
+                    return
+                digest.update(filled.data)
+                image = pa.FixedSizeBinaryArray.from_buffers(
+                    schema.field("image").type, len(filled), [None, pa.py_buffer(filled)]
+                )
+                label = pa.array(np.array(labels[start:], np.int64))
+                writer.write_batch(pa.record_batch([image, label], schema=schema))
+                start = len(labels)
+
+            for group in _decoded(part.samples(), side):
+                for sample, result in group:
+                    if isinstance(result, str):
+                        bad.add(f"{sample} ({result})")
+                        continue
+                    pixels, label = result
+                    chunk[len(labels) - start] = pixels
+                    labels.append(label)
+                    if len(labels) - start == len(chunk):
+                        flush()
+                advance(len(group))
+            flush()
+        file.flush()
+        os.fsync(file.fileno())
+    digest.update(labels.tobytes())
+    return len(labels), digest.hexdigest()
+
+
+Decoded = tuple[str, tuple[Pixels, int] | str]  # name, and (pixels, label) or why there are none
+
+
+def _decoded(samples: Iterator[Sample], side: int) -> Iterator[list[Decoded]]:
+    """Groups of decoded samples, in order. Never holds more than a few groups a thread."""
+    threads = min(
+        16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    pending: deque[Future[list[Decoded]]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        try:
+            for group in _groups(samples):
+                pending.append(pool.submit(_decode_group, group, side))
+                if len(pending) > 2 * threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _decode_group(group: list[Sample], side: int) -> list[Decoded]:
+    return [(sample.name, _decode_one(sample, side)) for sample in group]
+
+
+def _decode_one(sample: Sample, side: int) -> tuple[Pixels, int] | str:
+    try:
+        return decode(sample.picture, side), sample.label
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's plugins raise nearly anything for a broken file
+        return f"{type(error).__name__}: {error}"
+
+
+def _groups(items: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while group := list(itertools.islice(iterator, GROUP)):
+        yield group

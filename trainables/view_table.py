@@ -1,0 +1,202 @@
+"""Drawing the parameters of views: recipes, and one table of numbers for a whole data set.
+
+Every random and every transcendental number of a view is worked out here, for all samples at once, so that
+what is left to do with pixels is exact arithmetic (`view_ops`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Table = dict[str, Array]  # parameter -> one row a sample
+
+JITTER_ORDERS = tuple(itertools.permutations(range(4)))  # of brightness, contrast, saturation, hue
+NO_JITTER = 255
+BLUR_SIGMA = (0.1, 2.0)
+# Streams of random numbers, one an operation: what one draws cannot shift what another gets. Append only.
+STREAMS = ("crop", "flip", "jitter", "grayscale", "blur", "affine", "gain", "noise", "erase")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a recipe does at strength 1. A range of 0 leaves the operation out.
+
+    Strength s scales ranges: an area share lost, an angle, a deviation from 1, a standard deviation. What has
+    no range keeps its probability, but for grayscale, whose probability is scaled.
+    """
+
+    summary: str
+    crop: float = 0.0  # share of the area a random resized crop may lose; sides 3/4 .. 4/3
+    flip: float = 0.0  # probability
+    jitter: tuple[float, float, float, float] = (0, 0, 0, 0)  # brightness, contrast, saturation; hue in turns
+    jitter_probability: float = 0.8
+    grayscale: float = 0.0  # probability
+    blur: float = 0.0  # probability; standard deviation 0.1 .. 2 pixels
+    rotate: float = 0.0  # degrees
+    scale: float = 0.0  # deviation of the size from 1
+    shear: float = 0.0  # degrees, along each axis
+    shift: float = 0.0  # share of the side, along each axis
+    gain: float = 0.0  # deviation of the brightness from 1
+    noise: float = 0.0  # largest standard deviation, images being 0..1
+    erase: float = 0.0  # largest side of a black rectangle, as a share of the side; probability 1/2
+
+    @property
+    def warps(self) -> bool:
+        return any((self.rotate, self.scale, self.shear, self.shift))
+
+
+RECIPES = {
+    "moco_v2": Recipe(
+        "MoCo-v2: resized crop (0.2, 1), jitter (.4, .4, .4, .1) p .8, grayscale p .2, blur p .5, flip",
+        crop=0.8,
+        flip=0.5,
+        jitter=(0.4, 0.4, 0.4, 0.1),
+        grayscale=0.2,
+        blur=0.5,
+    ),
+    "ssl_small": Recipe(
+        "SSL-Small: moco_v2 with jitter (.8, .8, .8, .4) and grayscale p .5",
+        crop=0.8,
+        flip=0.5,
+        jitter=(0.8, 0.8, 0.8, 0.4),
+        grayscale=0.5,
+        blur=0.5,
+    ),
+    "light": Recipe("resized crop (0.2, 1) and flip, as CompRess", crop=0.8, flip=0.5),
+    "digits": Recipe(
+        "rotation within 20 degrees, scale, shear, shift, gain, noise, erasing; no flip, no colour",
+        rotate=20.0,
+        scale=0.2,
+        shear=10.0,
+        shift=0.1,
+        gain=0.3,
+        noise=0.1,
+        erase=0.3,
+    ),
+    "none": Recipe("the centre of the image"),
+}
+
+
+def draw(recipe: Recipe, strength: float, side: int, out: int, count: int, rng: np.random.Generator) -> Table:
+    """The parameters of one view of `count` images of `side` pixels; views have `out` pixels.
+
+    Bytes a sample: crop 8, flip 1, jitter 17, grayscale 1, blur 4; affine 24, gain 4, noise 8, erase 8.
+    """
+    stream = dict(zip(STREAMS, rng.spawn(len(STREAMS)), strict=True))
+    table: Table = {}
+    if recipe.crop:
+        lost = min(recipe.crop * strength, 0.95)
+        table["crop"] = crops(count, side, lost, math.log(4 / 3) * strength, stream["crop"])
+        table["flip"] = stream["flip"].random(count, np.float32) < recipe.flip
+    if any(recipe.jitter):
+        factors, order = _jitter(recipe, strength, count, stream["jitter"])
+        table["factors"], table["order"] = factors, order
+    if recipe.grayscale:
+        table["grayscale"] = stream["grayscale"].random(count, np.float32) < recipe.grayscale * strength
+    if recipe.blur:
+        low, high = BLUR_SIGMA
+        on = stream["blur"].random(count, np.float32) < recipe.blur
+        sigma = low + (high - low) * strength * stream["blur"].random(count, np.float32)
+        table["sigma"] = np.where(on, sigma, 0).astype(np.float32)  # 0: not blurred
+    if recipe.warps:
+        table["matrix"] = _matrices(recipe, strength, out, count, stream["affine"])
+    if recipe.gain:
+        table["gain"] = np.maximum(0, 1 + recipe.gain * strength * _signed(stream["gain"], count))
+    if recipe.noise:
+        table["noise_key"] = stream["noise"].integers(2**32, size=count, dtype=np.uint32)
+        table["noise_sigma"] = recipe.noise * strength * stream["noise"].random(count, np.float32)
+    if recipe.erase:
+        table["erase"] = _rectangles(recipe.erase * strength, out, count, stream["erase"])
+    return table
+
+
+def crops(count: int, side: int, lost: float, log_ratio: float, rng: np.random.Generator) -> Array:
+    """(count, 4) int16 boxes (top, left, height, width) of torchvision's RandomResizedCrop on square images.
+
+    Area uniform in (1 - lost, 1) of the image, log(width / height) uniform within +-log_ratio; what does not
+    fit is drawn again, ten times at most, then it is the whole image.
+    """
+    box = np.empty((count, 4), np.int16)
+    box[:] = (0, 0, side, side)
+    todo = np.arange(count)
+    for _ in range(10):
+        n = len(todo)
+        area = side**2 * (1 - lost * rng.random(n))
+        ratio = np.exp(log_ratio * _signed(rng, n))
+        width, height = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
+        top, left = (np.floor(rng.random(n) * (side + 1 - edge)) for edge in (height, width))
+        fits = (width <= side) & (height <= side) & (width >= 1) & (height >= 1)
+        box[todo[fits]] = np.stack([top, left, height, width], axis=1)[fits]
+        todo = todo[~fits]
+    return box
+
+
+def blur_weights(sigma: Array, size: int) -> Array:
+    """(B,) standard deviations in pixels -> (B, R + 1) float32: the pixel, and its neighbours at 1 .. R.
+
+    A Gaussian cut at the kernel size SimCLR takes, a tenth of the side. By one call of `math.exp` a number:
+    numpy's vectorised exponential may depend on a number's place in its array.
+    """
+    reach = max(1, size // 20)
+    weights = np.zeros((len(sigma), reach + 1), np.float32)
+    for row, s in enumerate(sigma.tolist()):
+        taps = [math.exp(-0.5 * (k / s) ** 2) for k in range(reach + 1)]
+        total = taps[0] + 2 * math.fsum(taps[1:])
+        # Below 1e-8 a tap cannot be seen in a float32 pixel, and would cost a pass (denormals a slow one).
+        weights[row] = [tap / total if tap > 1e-8 * total else 0.0 for tap in taps]
+    return weights[:, : max(2, int(np.flatnonzero(weights.any(axis=0))[-1]) + 1)]
+
+
+def _jitter(recipe: Recipe, strength: float, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """(count, 4) factors, and (count,) which of the 24 orders, or NO_JITTER."""
+    on = rng.random(count, np.float32) < recipe.jitter_probability
+    order = np.where(on, rng.integers(len(JITTER_ORDERS), size=count, dtype=np.uint8), NO_JITTER)
+    spread = np.asarray(recipe.jitter, np.float32) * np.float32(strength)
+    factors = np.empty((count, 4), np.float32)
+    for i, low in enumerate((1 - spread[:3]).clip(0).tolist()):
+        factors[:, i] = low + (1 + spread[i] - low) * rng.random(count, np.float32)
+    factors[:, 3] = min(spread[3], 0.5) * _signed(rng, count)
+    return factors, order.astype(np.uint8)
+
+
+def _matrices(recipe: Recipe, strength: float, out: int, count: int, rng: np.random.Generator) -> Array:
+    """(count, 2, 3) float32: from output to input pixels."""
+    limits = (recipe.rotate, recipe.shear, recipe.shear)
+    angle, *shear = (np.radians(limit * strength) * _signed(rng, count) for limit in limits)
+    scale = np.maximum(0.1, 1 + recipe.scale * strength * _signed(rng, count))
+    shift = [recipe.shift * strength * out * _signed(rng, count) for _ in range(2)]
+    return inverse_affine(angle, shift, scale, shear)
+
+
+def inverse_affine(angle: Array, shift: list[Array], scale: Array, shear: list[Array]) -> Array:
+    """(n, 2, 3) float32, the inverse of: shear along x, along y, scale, rotate, shift; about the centre.
+
+    (n,) angles and shears (x, y) in radians, shifts (x, y) in pixels. The order of torchvision's `affine`.
+    """
+    (tx, ty), (sx, sy) = shift, shear
+    cos, sin, tan = np.cos(angle - sy) / np.cos(sy), np.sin(angle - sy) / np.cos(sy), np.tan(sx)
+    a, b, c, d = cos, -cos * tan - np.sin(angle), sin, -sin * tan + np.cos(angle)
+    rows = [[d, -b, b * ty - d * tx], [-c, a, c * tx - a * ty]]
+    matrix = np.stack([np.stack(row, -1) for row in rows], -2) / scale[:, None, None]
+    return matrix.astype(np.float32)
+
+
+def _rectangles(largest: float, out: int, count: int, rng: np.random.Generator) -> Array:
+    """(count, 4) int16 boxes (top, left, height, width) within (out, out); half of them empty."""
+    on = rng.random(count, np.float32) < 0.5
+    largest = min(largest, 1.0)
+    height, width = (np.rint(out * largest * (0.3 + 0.7 * rng.random(count, np.float32))) for _ in range(2))
+    top, left = (np.floor(rng.random(count) * (out + 1 - edge)) for edge in (height, width))
+    return np.where(on[:, None], np.stack([top, left, height, width], axis=1), 0).astype(np.int16)
+
+
+def _signed(rng: np.random.Generator, count: int) -> Array:
+    """(count,) float32, uniform in -1 .. 1."""
+    return 2 * rng.random(count, np.float32) - 1

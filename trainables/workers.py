@@ -1,0 +1,86 @@
+"""The few things the loop says between workers. Each is a plain call where there is one process.
+
+A worker that fails alone would leave the others waiting in a collective for ever, so whatever one worker
+does for all goes through `from_first`, which carries an error to everyone too.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+def world_size() -> int:
+    """Number of workers; 1 without a process group, or in what `from_first` calls."""
+    grouped = dist.is_available() and dist.is_initialized() and not _alone.get()
+    return dist.get_world_size() if grouped else 1
+
+
+def rank() -> int:
+    """This worker's number, from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def device() -> torch.device:
+    """The GPU this process was given (`torch.cuda.set_device`), else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What `make` returns on the first worker, on every worker; what it raises there, likewise.
+
+    Inside `make` there is one worker: the others are not there to gather from.
+    """
+    if world_size() == 1:
+        return make()
+    said: list[Any] = [None, None]
+    own: Exception | None = None
+    if rank() == 0:
+        token = _alone.set(True)
+        try:
+            said[0] = make()
+        except Exception as error:
+            own, said[1] = error, _sendable(error)
+        finally:
+            _alone.reset(token)
+    dist.broadcast_object_list(said, src=0)
+    if said[1] is not None:
+        raise own or said[1]
+    result: T = said[0]
+    return result
+
+
+def _sendable(error: Exception) -> Exception:
+    """`error`, or its words where it would not arrive: the others must not wait for what cannot be sent."""
+    try:
+        pickle.loads(pickle.dumps(error))
+        return error
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def from_each(value: T) -> list[T]:
+    """Every worker's `value`, by rank."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def mean_over_workers(values: torch.Tensor) -> torch.Tensor:
+    """The mean of each worker's `values`, without gradient."""
+    if world_size() > 1:
+        dist.all_reduce(values)
+        values = values / world_size()
+    return values
