@@ -1,64 +1,30 @@
-"""Lanes on a real Ray: warm groups, deaths of every part, growth with the cluster, nothing left behind."""
+"""Lanes on a real Ray: warm groups, deaths of every part, nothing left behind from trial to trial."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-import threading
+import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pools import pool_of, quick_importable, run, task, until
 
-from raykd.cluster import connected, quiet
+from raykd.cluster import connected
 from raykd.mailbox import Message, Task
 from raykd.spec import WorkersSpec
 from trainables.errors import UserError
-from trainables.trial import ModelSpec, TrialSpec
-
-ACTIONS = {name: f"quick:{name}" for name in ("count", "nothing", "die", "stumble", "train_and_weigh")}
-TRIAL = TrialSpec(method="none", config={"gamma": 1.0}, student=ModelSpec(arch="none"), epochs=5)
-
-
-def until(condition: Callable[[], Any], seconds: float = 60, said: str = "") -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain {said}"
-        time.sleep(0.05)
-    return found
-
-
-@contextmanager
-def pool_of(tmp_path: Path, workers: WorkersSpec, limit: int) -> Iterator[Any]:
-    from raykd.lanes import LanePool
-
-    pool = LanePool(
-        workers,
-        limit,
-        storage=tmp_path / "ray",
-        cache=Path(os.environ["RAYKD_CACHE"]),
-        teachers=tmp_path / "teachers",
-        actions=ACTIONS,
-        on_event=lambda text: None,
-    )
-    pool.start()
-    try:
-        yield pool
-    finally:
-        pool.stop()
+from trainables.resolve import resolve
 
 
 @pytest.fixture(scope="module")
-def ray_here(request: pytest.FixtureRequest) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parent))
-        here = str(Path(__file__).parent)
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")])))
-        with connected("local"):
-            yield
+def ray_here() -> Iterator[None]:
+    with quick_importable(), connected("local"):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +32,6 @@ def pool(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
     with pool_of(tmp_path_factory.mktemp("pool"), WorkersSpec(cpus=1), limit=1) as pool:
         until(lambda: pool.warm == 1)
         yield pool
-
-
-def task(folder: Path, name: str, action: str = "count", **config: Any) -> Task:
-    trial = TRIAL.model_copy(update={"config": {**TRIAL.config, **config}})
-    return Task(name, action, [trial.model_dump(mode="json")], str(folder / name))
-
-
-def run(pool: Any, task: Task) -> list[Message]:
-    said: list[Message] = []
-    pool.run(task, said.append)
-    return said
 
 
 def test_trials_pass_through_one_warm_group(pool: Any, tmp_path: Path) -> None:
@@ -151,42 +106,38 @@ def test_a_killed_controller_costs_no_epoch(pool: Any, tmp_path: Path) -> None:
     assert list(pool.state) != before, "a new lane took the trial"
 
 
+def test_a_trial_leaves_nothing_behind(pool: Any, tmp_path: Path) -> None:
+    """The same real trial gives the same bits first and after fifty others, and memory stays flat."""
+
+    def real(name: str, seed: int) -> list[Message]:
+        trial = resolve(
+            {
+                "method": "moco",
+                "preset": "digits",
+                "student": {"arch": "test_efficientnet", "options": {"channel_multiplier": 0.5}},
+                "data": {"name": "digits", "image_size": 16},
+                "probe": {"record": [], "every": 2},
+                "epochs": 2,
+                "seed": seed,
+            }
+        )
+        said = run(pool, Task(name, "train_and_weigh", [trial.model_dump(mode="json")], str(tmp_path / name)))
+        shutil.rmtree(tmp_path / name / "checkpoints")
+        return said
+
+    def bits(said: list[Message]) -> list[dict[str, float]]:
+        timing = ("rss_mib", "images_per_s", "train_s")
+        return [{k: v for k, v in m.metrics.items() if k not in timing} for m in said]
+
+    first = bits(real("first", seed=0))
+    memory = [real(f"other{n}", seed=n + 1)[-1].metrics["rss_mib"] for n in range(50)]
+    assert bits(real("again", seed=0)) == first
+    early, late = statistics.median(memory[5:15]), statistics.median(memory[-10:])
+    assert late - early < 20, f"{late - early:.0f} MiB more after 40 trials: {memory}"
+
+
 def test_a_group_of_two_workers_is_one_lane(ray_here: None, tmp_path: Path) -> None:
     with pool_of(tmp_path, WorkersSpec(count=2, cpus=0.5), limit=1) as pool:
         until(lambda: pool.warm == 1)
         for name in ("a", "b"):
             assert [m.epoch for m in run(pool, task(tmp_path, name))] == [1, 2, 3, 4, 5]
-
-
-def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:
-    quiet()
-    import ray
-    from ray.cluster_utils import Cluster
-
-    if ray.is_initialized():
-        ray.shutdown()
-    here = str(Path(__file__).parent)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")])))
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True})
-        try:
-            with connected(cluster.address), pool_of(tmp_path, WorkersSpec(cpus=1), limit=4) as pool:
-                until(lambda: pool.warm == 1)
-                assert pool.target() == 1
-                node = cluster.add_node(num_cpus=1)
-                until(lambda: pool.warm == 2, 90, "for the lane on the new node")
-                said: list[Message] = []
-                trials = [task(tmp_path, name, pause=0.5) for name in ("one", "two")]
-                threads = [threading.Thread(target=pool.run, args=(t, said.append)) for t in trials]
-                for thread in threads:
-                    thread.start()
-                until(lambda: len(said) >= 2)
-                cluster.remove_node(node, allow_graceful=False)
-                until(lambda: len(pool.state) == 1, 90, "for the lost lane to retire")
-                for thread in threads:
-                    thread.join(90)
-                assert sorted(m.epoch for m in said) == sorted(2 * [1, 2, 3, 4, 5]), (
-                    "both trials end, each epoch once"
-                )
-        finally:
-            cluster.shutdown()

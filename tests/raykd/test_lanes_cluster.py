@@ -1,0 +1,41 @@
+"""Lanes follow a cluster. In a file of its own: Ray's test cluster needs a process without another Ray."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from pools import pool_of, quick_importable, task, until
+
+from raykd.cluster import connected, quiet
+from raykd.mailbox import Message
+from raykd.spec import WorkersSpec
+
+
+def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:
+    quiet()
+    from ray.cluster_utils import Cluster
+
+    with quick_importable():
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True})
+        try:
+            with connected(cluster.address), pool_of(tmp_path, WorkersSpec(cpus=1), limit=4) as pool:
+                until(lambda: pool.warm == 1)
+                assert pool.target() == 1
+                node = cluster.add_node(num_cpus=1)
+                until(lambda: pool.warm == 2, 90, "for the lane on the new node")
+                said: list[Message] = []
+                trials = [task(tmp_path, name, pause=0.5) for name in ("one", "two")]
+                threads = [threading.Thread(target=pool.run, args=(t, said.append)) for t in trials]
+                for thread in threads:
+                    thread.start()
+                until(lambda: len(said) >= 2)
+                cluster.remove_node(node, allow_graceful=False)
+                until(lambda: len(pool.state) == 1, 90, "for the lost lane to retire")
+                for thread in threads:
+                    thread.join(90)
+                assert sorted(m.epoch for m in said) == sorted(2 * [1, 2, 3, 4, 5]), (
+                    "both trials end, each epoch once"
+                )
+        finally:
+            cluster.shutdown()
