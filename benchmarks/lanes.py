@@ -35,7 +35,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), os.environ.g
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(HERE))
 
-from raykd.cluster import connected, quiet  # noqa: E402
+from raykd.cluster import LOCAL, connected, quiet  # noqa: E402
 
 quiet()
 
@@ -242,7 +242,7 @@ def measure(kind: str, epochs: int, many: int, few: int, root: Path) -> None:
         folder.mkdir(parents=True)
         alone = bare(kind, spec, folder / "bare")
         if ray:
-            with connected("local"):
+            with connected(LOCAL):
                 wall, gaps = run(spec, folder)
         else:
             wall, gaps = run(spec, folder)

@@ -64,15 +64,6 @@ def run(
         else:
             console.plan(planned, remarks)
         return
-    from raykd.ledger import LEDGER
-
-    if (folder / LEDGER).exists():
-        raise UserError(
-            "name",
-            f"there is a sweep of this name in {storage}",
-            value=sweep.name,
-            expected=f"`raykd resume {sweep.name}` to go on with it, or `--set name=OTHER`",
-        )
     for remark in validate(sweep):
         console.warn(remark)
     from raykd import sweep as engine
@@ -109,6 +100,8 @@ def status(name: Name, storage: Storage = HERE, json: Json = False) -> None:
     folder = _folder(storage, name)
     history = views.read(folder)
     data = views.status(history, folder)
+    if not data["driver"]:
+        views.refresh(history, folder)
     if json:
         console.json(data)
         return

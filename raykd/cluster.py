@@ -32,13 +32,30 @@ def quiet() -> None:
         os.environ.setdefault(name, value)
 
 
-@contextmanager
-def connected(address: str | None, log_file: Path | None = None) -> Iterator[dict[str, Any]]:
-    """Ray for as long as the block runs. Yields its context.
+LOCAL = "local"
 
-    With an `address` (or RAY_ADDRESS, or a cluster that `ray start` began on this machine) it joins that
-    cluster and leaves it running; else it starts Ray here, dashboard on loopback, and stops it again. The
-    dashboard is needed: Ray Train frees a dead lane's resources through the State API that it serves.
+
+def ray_address(asked: str | None) -> str:
+    """The cluster to join: the one asked for, RAY_ADDRESS, one that `ray start` began here, or a new one."""
+    quiet()
+    return asked or os.environ.get("RAY_ADDRESS") or running_here() or LOCAL
+
+
+def this_machine() -> dict[str, Any]:
+    """What a new local Ray would offer, in the form of `ray.nodes()`."""
+    import torch
+    from ray._private.utils import get_num_cpus
+
+    return {"Alive": True, "Resources": {"CPU": get_num_cpus(), "GPU": torch.cuda.device_count()}}
+
+
+@contextmanager
+def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, Any]]:
+    """Ray for as long as the block runs. Yields what it says of itself.
+
+    It joins the cluster at `address` and leaves it running; with `LOCAL` it starts Ray here, dashboard on
+    loopback, and stops it again. The dashboard is needed: Ray Train frees a dead lane's resources through the
+    State API that it serves.
     """
     quiet()
     import ray
@@ -46,11 +63,10 @@ def connected(address: str | None, log_file: Path | None = None) -> Iterator[dic
     if log_file is not None:
         send_logs(log_file)
     common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
-    target = address or os.environ.get("RAY_ADDRESS") or running_here() or "local"
-    if target == "local":
-        context: Any = ray.init("local", include_dashboard=True, dashboard_host="127.0.0.1", **common)
+    if address == LOCAL:
+        context: Any = ray.init(LOCAL, include_dashboard=True, dashboard_host="127.0.0.1", **common)
     else:
-        context = ray.init(target, **common)
+        context = ray.init(address, **common)
     try:
         yield dict(context.address_info)
     finally:
@@ -78,6 +94,7 @@ def live_nodes() -> list[dict[str, Any]]:
 
 def send_logs(log_file: Path) -> None:
     """Everything that Ray and raykd log goes to a file and not to the screen."""
+    log_file.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(log_file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()

@@ -11,10 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raykd.ledger import Record
 from trainables.errors import UserError
+
+if TYPE_CHECKING:
+    from raykd.spec import SweepSpec
 
 STATUSES = ("finished", "stopped", "failed", "running", "waiting")
 ENDED = ("finished", "stopped", "failed")
@@ -205,3 +208,8 @@ def _end(trial: TrialRecord, record: Record) -> None:
 
 
 _STEPS = {"start": _start, "report": _report, "verdict": _verdict, "end": _end}
+
+
+def missing(spec: SweepSpec, history: History) -> list[str]:
+    """Names of the references that a sweep wants and has not measured yet."""
+    return [name for name in spec.wanted_references() if name not in history.references]

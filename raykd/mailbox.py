@@ -35,6 +35,7 @@ class Message:
     lane: str = ""
     epoch: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+    note: str = ""
     ended: bool = False
     failed: str | None = None
 

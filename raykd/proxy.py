@@ -60,5 +60,5 @@ def pack(message: Message) -> dict[str, Any]:
 def unpack(result: dict[str, Any]) -> Message:
     """The message in a Tune result."""
     metrics = {key[len(METRICS) :]: value for key, value in result.items() if key.startswith(METRICS)}
-    fields = {name: result[name] for name in ("attempt", "lane", "epoch", "ended", "failed")}
+    fields = {name: result[name] for name in ("attempt", "lane", "epoch", "note", "ended", "failed")}
     return Message(**fields, metrics=metrics)

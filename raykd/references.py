@@ -70,6 +70,13 @@ class References:
         total = teacher.train.epochs if teacher is not None and teacher.train is not None else 0
 
         def show(message: Message) -> None:
+            if message.note:
+                self._console.warn(message.note)
+                return
+            if "images" in message.metrics:
+                done, images = int(message.metrics["decoded"]), int(message.metrics["images"])
+                self._console.progress("decoding, image", done, images)
+                return
             score = message.metrics.get("score", math.nan)
             said = f", {self._base.probe.score} {score:.2f}" if math.isfinite(score) else ""
             self._console.progress("the teacher trains, epoch", message.epoch, total, said)
@@ -78,15 +85,15 @@ class References:
         self._pool.run(self._task("prepare", "prepare", self._base), show)
 
     def _measure_early(self) -> None:
-        wanted = self._spec.references
+        wanted = self._spec.wanted_references()
         if "raw_pixels" in wanted:
             self._measure("raw_pixels", "raw pixels", "raw_pixels", self._base)
         if "untrained" in wanted:
             self._measure("untrained", "the student, untrained", "untrained", self._base)
-        if "baseline" in wanted and self._spec.baseline is not None:
+        if "baseline" in wanted and "baseline" not in self._record.history.references:
             trial = self._equal_compute(self._spec.baseline_trial())
             label = f"no teacher: {trial.method}, {trial.epochs} epochs"
-            if self._spec.baseline.epochs is None:
+            if self._spec.baseline is not None and self._spec.baseline.epochs is None:
                 label += f" (the compute of {self._base.epochs} of {self._base.method})"
             self._measure("baseline", label, "train", trial)
 
@@ -100,7 +107,7 @@ class References:
         return baseline.model_copy(update={"epochs": found[0]})
 
     def _measure_teacher(self) -> None:
-        if "teacher" in self._spec.references and self._base.teacher is not None:
+        if "teacher" in self._spec.wanted_references() and self._base.teacher is not None:
             self._measure("teacher", f"the teacher, {self._base.teacher.arch}", "teacher", self._base)
 
     def _measure(self, name: str, label: str, action: str, trial: TrialSpec) -> None:

@@ -263,6 +263,11 @@ class SweepSpec(Spec):
             shown = section if section.split(".")[0] in ("student", "data") else error.field
             raise UserError(shown, str(error).removeprefix(f"{error.field}: ")) from None
 
+    def wanted_references(self) -> list[str]:
+        """The rows of the comparison that this sweep can have."""
+        lacking = {"teacher": self.teacher, "baseline": self.baseline}
+        return [name for name in self.references if lacking.get(name, True) is not None]
+
     def placed(self, error: UserError, params: Mapping[str, Any]) -> UserError:
         """`error` about a trial, its path where the user wrote the field: an axis, `fixed`, or a section."""
         flat = re.sub(r"^(config|optim)\.", "", error.field)

@@ -10,7 +10,8 @@ import platform
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from os import getpid
@@ -18,10 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from raykd.actions import ACTIONS
-from raykd.cluster import connected, live_nodes, quiet
+from raykd.cluster import LOCAL, connected, live_nodes, ray_address, this_machine
 from raykd.console import Console
-from raykd.history import ENDED, History
-from raykd.ledger import Ledger
+from raykd.history import ENDED, History, missing
+from raykd.ledger import LEDGER, Ledger
 from raykd.mailbox import Task
 from raykd.recorder import Recorder
 from raykd.spec import SweepSpec, difference, load_sweep
@@ -45,10 +46,21 @@ class Source(NamedTuple):
 
 
 def run(spec: SweepSpec, place: Place, console: Console, source: Source | None = None) -> History:
-    """Run a new sweep. Raises `UserError` if there is one in its folder."""
+    """Run a new sweep.
+
+    Raises `UserError` if there is one in its folder, or if the cluster can never hold what it asks for.
+    """
     from raykd.proposer import sampler_arguments
 
-    with Ledger.create(place.folder) as ledger:
+    if (place.folder / LEDGER).exists():
+        raise UserError(
+            "name",
+            f"there is a sweep of this name in {place.folder.parent}",
+            value=spec.name,
+            expected=f"`raykd resume {spec.name}` to go on with it, or `--set name=OTHER`",
+        )
+    # The cluster first: one that cannot hold a worker leaves no sweep behind.
+    with _cluster(spec, place) as cluster, Ledger.create(place.folder) as ledger:
         recorder = Recorder(ledger, History())
         recorder(
             "sweep",
@@ -59,7 +71,7 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
             scheduler=spec.scheduler.model_dump(mode="json"),
             versions=versions(),
         )
-        return _drive(spec, recorder, place, console)
+        return _drive(spec, recorder, place, console, cluster)
 
 
 def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool = False) -> History:
@@ -78,7 +90,30 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             console.warn(ledger.cut)
         if extend:
             recorder("extend", samples=extend)
-        return _drive(spec, recorder, place, console)
+        if history.done and not missing(spec, history):
+            console.say("every trial of this sweep has ended", "green")
+            return history
+        with _cluster(spec, place) as cluster:
+            return _drive(spec, recorder, place, console, cluster)
+
+
+@contextmanager
+def _cluster(spec: SweepSpec, place: Place) -> Iterator[dict[str, Any]]:
+    """Ray for the sweep, once it is sure that it can hold a worker group."""
+    from raykd.validate import check_resources
+
+    target = ray_address(place.address)
+    if target == LOCAL:
+        check_resources(spec.workers, [this_machine()])
+    log_file = place.folder / "log.txt"
+    with connected(target, log_file) as cluster:
+        try:
+            check_resources(spec.workers, live_nodes())
+        except UserError:
+            if list(place.folder.iterdir()) == [log_file]:
+                shutil.rmtree(place.folder)
+            raise
+        yield cluster
 
 
 def _refuse_drift(spec: SweepSpec, history: History) -> None:
@@ -94,8 +129,9 @@ def _refuse_drift(spec: SweepSpec, history: History) -> None:
         )
 
 
-def _drive(spec: SweepSpec, recorder: Recorder, place: Place, console: Console) -> History:
-    quiet()
+def _drive(
+    spec: SweepSpec, recorder: Recorder, place: Place, console: Console, cluster: dict[str, Any]
+) -> History:
     from raykd.dashboard import DashboardStudy
     from raykd.tables import write_tables
     from raykd.tensorboard import TensorBoardWriter
@@ -109,11 +145,7 @@ def _drive(spec: SweepSpec, recorder: Recorder, place: Place, console: Console) 
     tables = _Every(5.0, lambda: write_tables(history, folder))
     recorder.listeners += [console, tensorboard, dashboard, tables]
     try:
-        if history.done:
-            console.say("every trial of this sweep has ended", "green")
-            return history
-        with connected(place.address, folder / "log.txt") as cluster:
-            _Driver(spec, recorder, place, console).go(cluster)
+        _Driver(spec, recorder, place, console).go(cluster)
     finally:
         recorder("driver", event="end", host=socket.gethostname(), pid=getpid())
         write_tables(history, folder)
@@ -134,12 +166,10 @@ class _Driver:
     def go(self, cluster: dict[str, Any]) -> None:
         from raykd.lanes import LanePool, capacity
         from raykd.references import References
-        from raykd.validate import check_resources
         from trainables.data import cache_folder
 
         spec, console = self.spec, self.console
         nodes = live_nodes()
-        check_resources(spec.workers, nodes)
         proposer, judge = self._replayed()
         left = self.history.total - sum(self.history.counts()[s] for s in ENDED)
         held = capacity(spec.workers, nodes)
@@ -152,7 +182,7 @@ class _Driver:
             console.say(f"Ray's dashboard: http://{cluster['webui_url']}", "dim")
         pool = LanePool(
             spec.workers,
-            min(spec.lanes or left, left),
+            max(1, min(spec.lanes or left, left)),
             storage=(self.folder / "ray").resolve(),
             cache=cache_folder(),
             teachers=(self.folder.parent / ".teachers").resolve(),
@@ -179,6 +209,8 @@ class _Driver:
 
     def _tune(self, pool: Any, proposer: Any, judge: Any, began: float) -> bool:
         """Let Tune run what is left. False if it was interrupted or the time was over."""
+        if self.history.done:
+            return True
         from ray import tune
 
         from raykd.judge import TuneJudge

@@ -50,8 +50,8 @@ def validate(spec: SweepSpec) -> list[str]:
 
 
 def check_resources(workers: WorkersSpec, nodes: Sequence[Mapping[str, Any]]) -> None:
-    """Raise `UserError` if these live nodes (as `ray.nodes()` lists them) can never hold one lane."""
-    alive = [node["Resources"] for node in nodes]
+    """Raise `UserError` if these nodes (as `ray.nodes()` lists them) can never hold one lane."""
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
     slots = [workers.slots(has) for has in alive]
     if sum(slots) >= workers.count:
         return

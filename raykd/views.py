@@ -29,15 +29,27 @@ def read(folder: Path) -> History:
 def status(history: History, folder: Path) -> dict[str, Any]:
     """Counts of trials by status, the best one, and who drives the sweep."""
     driver = driver_of(folder)
+    counts = history.counts()
+    counts["waiting"] += max(0, history.total - len(history.trials))  # those not proposed yet
+    if not driver:
+        counts["waiting"] += counts["running"]
+        counts["running"] = 0
     best = history.best()
     return {
         "name": folder.name,
         "state": "running" if driver else "done" if history.done else "interrupted",
         "driver": {"host": driver.host, "pid": driver.pid} if driver else None,
         "samples": history.samples,
-        "trials": history.counts(),
+        "trials": counts,
         "best": _score(best) if best is not None else None,
     }
+
+
+def refresh(history: History, folder: Path) -> None:
+    """Write the tables of a sweep whose driver is gone: it may have died before it wrote the last ones."""
+    from raykd.tables import write_tables
+
+    write_tables(history, folder)
 
 
 def best(history: History) -> dict[str, Any]:

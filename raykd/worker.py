@@ -44,7 +44,7 @@ def work(config: Mapping[str, Any]) -> None:
         turn, task = given
 
         def report(said: EpochReport, task: Task = task) -> bool:
-            message = Message(epoch=said.epoch, metrics=dict(said.metrics))
+            message = Message(epoch=said.epoch, metrics=dict(said.metrics), note=said.note)
             go: bool = ray.get(mailbox.report.remote(lane, generation, rank, task.id, message))
             return go
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +32,6 @@ __all__ = [
     "open_data",
     "sources",
 ]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,7 @@ class DataSet:
     val_ids: Ids  # held out, what the search is scored on; empty without labels
     classes: int
     fingerprint: str  # of all pixels and labels, train and test
+    left_out: str = ""  # says which images could not be decoded
 
 
 def cache_folder() -> Path:
@@ -95,10 +93,9 @@ def open_data(spec: DataSpec, cache: Path, progress: Progress | None = None) -> 
         about = {"source": spec.name, "path": str(source.where(spec) or "")}
         side = spec.image_size + spec.margin
         store = make_store(folder, side, lambda: source.open(spec), spec.max_undecodable, about, progress)
-        if store.undecodable.count:
-            _log.warning("left out: %s", store.undecodable.describe(store.undecodable.of))
     # Asked again here, because the store may have been made under a wider limit.
-    store.undecodable.refuse_above(spec.max_undecodable, store.undecodable.of)
+    bad = store.undecodable
+    bad.refuse_above(spec.max_undecodable, bad.of)
 
     train = store.train
     labelled = np.flatnonzero(train.labels >= 0)
@@ -115,6 +112,7 @@ def open_data(spec: DataSpec, cache: Path, progress: Progress | None = None) -> 
         val_ids=val,
         classes=store.classes,
         fingerprint=store.fingerprint,
+        left_out=bad.describe(bad.of) if bad.count else "",
     )
 
 

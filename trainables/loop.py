@@ -43,6 +43,7 @@ class EpochReport:
     # score, probe/NAME, probe/NAME_se (absent where an epoch is not probed); loss/total, loss/TERM; lr;
     # images_per_s in this epoch; train_s, seconds of training so far without probes
     metrics: dict[str, float]
+    note: str = ""  # something a person should read
 
 
 _POLL_S = 0.2  # between looks at another process that is making a teacher

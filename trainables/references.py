@@ -5,6 +5,8 @@ Each takes what `loop.train` takes and reports once, as epoch 1, so that an engi
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 
 from torch import nn
@@ -17,7 +19,9 @@ from trainables.evaluate import Encode, Examiner
 from trainables.loop import EpochReport, Report, Workspace
 from trainables.teachers import load_teacher
 from trainables.trial import TrialSpec
-from trainables.workers import device, from_first
+from trainables.workers import device, from_first, rank
+
+_SAY_EVERY_S = 5.0
 
 
 def raw_pixels(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
@@ -44,7 +48,22 @@ def equal_compute(trial: TrialSpec, baseline: TrialSpec, report: Report, workspa
 
 
 def prepare(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
-    """`loop.prepare` in the order of arguments that all actions share."""
+    """`loop.prepare` as an action, with a word about the data.
+
+    Images decoded are reported as epochs below 0, `decoded` of `images`; what could not be, as a note.
+    """
+    said = -math.inf
+
+    def decoded(done: int, total: int) -> None:
+        nonlocal said
+        if done == total or time.monotonic() - said > _SAY_EVERY_S:
+            said = time.monotonic()
+            report(EpochReport(-done, {"decoded": float(done), "images": float(total)}))
+
+    # Such a report is for the first worker to make; another one would wait for an answer that never comes.
+    data = open_data(trial.data, workspace.cache, decoded if rank() == 0 else None)
+    if data.left_out and rank() == 0:
+        report(EpochReport(0, {}, note=f"left out: {data.left_out}"))
     loop.prepare(trial, workspace, report)
 
 

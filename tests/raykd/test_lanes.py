@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pools import pool_of, quick_importable, run, task, until
 
-from raykd.cluster import connected
+from raykd.cluster import LOCAL, connected
 from raykd.mailbox import Message, Task
 from raykd.spec import WorkersSpec
 from trainables.errors import UserError
@@ -23,7 +23,7 @@ from trainables.resolve import resolve
 
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:
-    with quick_importable(), connected("local"):
+    with quick_importable(), connected(LOCAL):
         yield
 
 
