@@ -1,6 +1,6 @@
 """What `ray submit cluster.yaml sweep.py -- SPEC [options]` runs on the head: `raykd run`, from any folder.
 
-    ray submit cluster.yaml sweep.py -- quickstart --set samples=50
+    ray submit cluster.yaml sweep.py -- quickstart --set samples=50 --storage /shared/sweeps
     python sweep.py quickstart --dry-run
 
 `ray submit` copies only this file; raykd itself gets to the nodes by the cluster file's `file_mounts` and

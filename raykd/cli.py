@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from raykd.console import Console, complain
-from trainables.errors import UserError
+from raykd.console import Console, complain, resume_hint
+from trainables.errors import SweepFailed, UserError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,7 +36,7 @@ HERE = Path("sweeps")
 VERBS = ("run", "resume", "status", "best", "export", "list", "doctor")
 
 
-@app.command(epilog="Example:  raykd run quickstart --set samples=4 --set axes.gamma.log=[0.01,1]")
+@app.command(epilog="Example:  raykd run quickstart --set samples=4 --set 'axes.gamma.log=[0.01,1]'")
 def run(
     spec: Annotated[str, typer.Argument(help="A YAML file, or the name of a space in `raykd list spaces`.")],
     storage: Storage = HERE,
@@ -52,8 +52,10 @@ def run(
     from raykd.validate import validate
 
     console = Console()
+    if json and not dry_run:
+        raise UserError("--json", "goes with `--dry-run`", expected="`raykd best NAME --json` for results")
     sweep = load_sweep(spec, set_ or [])
-    folder = storage / sweep.name
+    folder = _writable(storage) / sweep.name
     if dry_run:
         from raykd.plan import plan
 
@@ -113,7 +115,7 @@ def status(name: Name, storage: Storage = HERE, json: Json = False) -> None:
     console.standing(history)
     console.trials(history)
     if data["state"] == "interrupted":
-        console.text(f"go on with it:  raykd resume {name}")
+        console.text(f"go on with it:  {resume_hint(folder)}")
 
 
 @app.command(epilog="Example:  raykd best quickstart --json")
@@ -184,6 +186,14 @@ def doctor(
         raise typer.Exit(1)
 
 
+def _writable(storage: Path) -> Path:
+    """The storage, if a folder is or could be there."""
+    above = next(path for path in (storage, *storage.absolute().parents) if path.exists())
+    if not above.is_dir():
+        raise UserError("--storage", f"{above} is a file", value=str(storage), expected="a folder")
+    return storage
+
+
 def _folder(storage: Path, name: str) -> Path:
     from raykd.views import find
 
@@ -195,8 +205,8 @@ def _close(console: Console, history: Any, folder: Path) -> None:
     console.summary(history, folder)
     counts = history.counts()
     unfinished = history.total - sum(counts[s] for s in ("finished", "stopped", "failed"))
-    if unfinished > 0 and not history.exhausted:
-        console.warn(f"{unfinished} trials are not done; go on with:  raykd resume {folder.name}")
+    if unfinished > 0:
+        console.warn(f"{unfinished} trials are not done; go on with:  {resume_hint(folder)}")
         raise typer.Exit(1)
     if not counts["finished"] and not counts["stopped"]:
         raise typer.Exit(1)
@@ -209,6 +219,9 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         complain(str(error))
         raise SystemExit(2) from None
+    except SweepFailed as error:
+        complain(str(error))
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         complain("interrupted")
         raise SystemExit(1) from None

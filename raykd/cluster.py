@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from trainables.errors import UserError
 
 # Tune's own files, tables and telemetry are switched off: the ledger and its views replace them.
 _QUIET = {
@@ -60,6 +63,8 @@ def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, 
     quiet()
     import ray
 
+    if address != LOCAL:
+        _refuse_silent(address)
     if log_file is not None:
         send_logs(log_file)
     common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
@@ -71,6 +76,18 @@ def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, 
         yield dict(context.address_info)
     finally:
         ray.shutdown()
+
+
+def _refuse_silent(address: str) -> None:
+    """`UserError` for an address at which nobody answers: Ray would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        expected = "HOST:PORT of a running Ray cluster, or no address for a new one here"
+        raise UserError(
+            "--address", f"no cluster answers ({error})", value=address, expected=expected
+        ) from None
 
 
 def running_here() -> str | None:

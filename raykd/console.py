@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,10 +30,8 @@ class Console:
             self.out.width = 160  # a file or a pipe has room; 80 columns would cut the tables
         self._began = time.monotonic()
         self._table_at = time.monotonic()
-        self._best: float = -math.inf
         self._progress_at: dict[str, float] = {}
         self._lock = threading.Lock()
-        self.epochs = 0
 
     # Events -----------------------------------------------------------------------------------------
 
@@ -66,15 +65,20 @@ class Console:
         elif kind == "reference":
             self.say(f"{record['label']}: {score_of(record['metrics'])}")
         elif kind == "repeat":
-            self.say(f"{record['trial']} was proposed again: its result is known", "dim")
+            if record["trial"] is None:
+                self.warn(f"a proposal cannot be trained: {record['reason']}")
+            else:
+                self.say(f"{record['trial']} was proposed again, which costs nothing", "dim")
+        elif kind == "exhausted":
+            self.say(f"the space holds no further configuration than these {len(history.trials)} trials")
 
     def _ended(self, trial: TrialRecord, history: History) -> None:
         if trial.status == "failed":
             self.say(f"{trial.trial} failed at epoch {trial.epoch}: {trial.reason}", "red")
         else:
             score, epoch = trial.best or (math.nan, 0)
-            new = score > self._best
-            self._best = max(self._best, score)
+            leader = history.best()
+            new = leader is not None and leader.trial == trial.trial
             text = f"{trial.trial} {trial.status} at epoch {trial.epoch}: {score:.2f}"
             text += f" (epoch {epoch})" if epoch != trial.epoch else ""
             self.say(text + ("  best so far" if new else ""), "green" if new else "")
@@ -194,9 +198,10 @@ def comparison(history: History) -> list[tuple[str, Mapping[str, float]]]:
     scored = [t for t in history.trials.values() if t.best is not None]
     rows: list[tuple[str, Mapping[str, float]]] = []
     ranked = sorted(scored, key=lambda t: -(t.best or (0.0, 0))[0])
-    for label, trial in (("best trial", ranked[:1]), ("worst trial", ranked[1:][-1:])):
-        for t in trial:
-            rows.append((f"{label} {t.trial}", t.reports[(t.best or (0.0, 0))[1]]))
+    for label, chosen in (("best trial", ranked[:1]), ("worst trial", ranked[1:][-1:])):
+        for trial in chosen:
+            epoch = trial.best[1] if trial.best is not None else 0
+            rows.append((f"{label} {trial.trial}, epoch {epoch}", trial.reports[epoch]))
     rows += [(record["label"], record["metrics"]) for record in history.references.values()]
     return sorted(rows, key=lambda row: -row[1].get("score", -math.inf))
 
@@ -234,21 +239,21 @@ def duration(seconds: float) -> str:
 
 def time_left(history: History) -> float | None:
     """Seconds until the sweep ends if trials go on as the ended ones did; None before one has ended."""
-    ended = [
-        t
-        for t in history.trials.values()
-        if t.status in ENDED and t.started is not None and t.ended is not None
-    ]
+    ended = [t for t in history.trials.values() if t.status in ENDED]
     if not ended:
         return None
-    began = min(t.started for t in ended if t.started is not None)
-    done = max(t.ended for t in ended if t.ended is not None) - began
+    at_once = max(1, history.counts()["running"])
     left = history.total - len(ended)
-    return max(0.0, done / len(ended) * left)
+    return sum(t.wall_s for t in ended) / len(ended) * left / at_once
+
+
+def resume_hint(folder: Path) -> str:
+    """The command that goes on with a sweep."""
+    return f"raykd resume {folder.name}{_where(folder)}"
 
 
 def _where(folder: Path) -> str:
-    return "" if folder.parent == Path("sweeps") else f" --storage {folder.parent}"
+    return "" if folder.parent == Path("sweeps") else f" --storage {shlex.quote(str(folder.parent))}"
 
 
 def _finite(value: Any) -> Any:

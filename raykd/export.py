@@ -20,7 +20,7 @@ import yaml
 from raykd.history import History, TrialRecord
 from raykd.ledger import Ledger
 from raykd.spec import SweepSpec, load_sweep
-from trainables.errors import UserError
+from trainables.errors import SweepFailed, UserError
 from trainables.trial import TrialSpec
 
 CONFIG = "config.yaml"
@@ -40,6 +40,7 @@ def export(sweep: Path, trial: str | None, out: Path) -> Path:
     from raykd.model_card import model_card
     from trainables.data import cache_folder
 
+    out = out.absolute()
     history = History.of(Ledger.read(sweep))
     spec = SweepSpec.model_validate(history.spec)
     record = _choose(history, trial)
@@ -103,7 +104,7 @@ def _choose(history: History, name: str | None) -> TrialRecord:
         return history.find(name)
     best = history.best()
     if best is None:
-        raise UserError("trial", "no trial of this sweep has a score yet")
+        raise SweepFailed("no trial of this sweep has a score yet")
     return best
 
 

@@ -128,8 +128,19 @@ class History:
         return counts
 
     def best(self) -> TrialRecord | None:
-        """The trial with the best finite score at any epoch; the earlier one of equals."""
+        """The trial with the best finite score at any epoch; the earlier one of equals.
+
+        With several seeds, of the setting whose replicates are best on average: one lucky seed is no result.
+        """
         scored = [t for t in self.trials.values() if t.best]
+        if self.sweep is not None and len(self.spec["seeds"]) > 1 and scored:
+            arms: dict[str, list[float]] = {}
+            for trial in scored:
+                arms.setdefault(trial.arm, []).append(trial.best[0] if trial.best else 0.0)
+            most = max(map(len, arms.values()))
+            whole = {arm: sum(scores) / most for arm, scores in arms.items() if len(scores) == most}
+            leader = max(whole, key=lambda arm: whole[arm])
+            scored = [t for t in scored if t.arm == leader]
         return max(scored, key=lambda t: (t.best or (0.0, 0))[0], default=None)
 
     def find(self, name: str) -> TrialRecord:

@@ -138,11 +138,24 @@ class TuneJudge(NotKept, TrialScheduler):
         self.settle(name, epoch, go)
         return go
 
+    def catch_up(self) -> None:
+        """Settle what a driver that was killed left open: reports without a verdict, stops without an end."""
+        history = self._record.history
+        for name, epoch, go in self._judge.replay(history):
+            self.settle(name, epoch, go)
+        for trial in list(history.trials.values()):
+            stops = [epoch for epoch, verdict in trial.verdicts.items() if verdict == "stop"]
+            if stops and trial.status not in ENDED:
+                self._end_after(trial.trial, stops[0])
+
     def settle(self, name: str, epoch: int, go: bool) -> None:
         """Record a verdict, and the end that follows from a stop."""
         self._record("verdict", trial=name, epoch=epoch, verdict="go" if go else "stop")
         if not go:
-            self.end(name, "finished" if epoch >= self._epochs else "stopped", None)
+            self._end_after(name, epoch)
+
+    def _end_after(self, name: str, epoch: int) -> None:
+        self.end(name, "finished" if epoch >= self._epochs else "stopped", None)
 
     def end(self, name: str, status: str, reason: str | None) -> None:
         self._record("end", trial=name, status=status, reason=reason)

@@ -8,6 +8,7 @@ live nodes can hold another worker group, and retires one when they cannot.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import ray.exceptions
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.execution.callback import ControllerCallback
@@ -28,20 +30,24 @@ from raykd.cluster import live_nodes
 from raykd.mailbox import Mailbox, Message, Task
 from raykd.spec import WorkersSpec
 from raykd.worker import work
-from trainables.errors import UserError
+from trainables.errors import SweepFailed
 
 log = logging.getLogger("raykd.lanes")
 
 NAMESPACE = "raykd"
 _POLL_S = 0.5
 _CLOSE_S = 10.0  # how long a lane may take to end by itself
+_QUIET_S = 20.0  # this long without a busy lane is worth a word
+_COLLECTIVE_S = 6 * 3600  # workers wait this long for one that decodes a large data set on its node
+_COLD_DEATHS = 3  # lanes that may end in a row without having become warm
 
 
 @dataclass
 class _Lane:
     name: str
     thread: threading.Thread
-    since: float
+    was_warm: bool = False
+    error: str = ""
     closing_since: float | None = None
 
 
@@ -80,7 +86,14 @@ class LanePool:
             .remote()
         )
         self._storage = storage
+        self.broken: str | None = None  # why no trial can run any more
+        self._cold_deaths = 0
+        self._active = time.monotonic()
+        storage.mkdir(parents=True, exist_ok=True)
+        beacon = storage / self.mailbox_name  # what every node must see, or the storage is not shared
+        beacon.touch()
         self._config = {
+            "beacon": str(beacon),
             "mailbox": self.mailbox_name,
             "namespace": NAMESPACE,
             "cpus": workers.cpus,
@@ -114,24 +127,35 @@ class LanePool:
         return self._state
 
     def run(self, task: Task, on_report: Callable[[Message], None]) -> None:
-        """Run a task that needs no verdicts and wait for its end. Raises `UserError` when it failed."""
+        """Run a task that needs no verdicts and wait for its end. Raises `SweepFailed` when it failed."""
         ray.get(self.mailbox.post.remote(task))
         while True:
-            message: Message = ray.get(self.mailbox.listen.remote(task.id))
+            message = self._listen(task.id)
             if message.attempt:
                 ray.get(self.mailbox.heard.remote(task.id, message.attempt))
             elif message.ended:
                 self.mailbox.forget.remote(task.id)
                 if message.failed:
-                    raise UserError(task.action, message.failed)
+                    raise SweepFailed(f"{task.action}: {message.failed}")
                 return
             else:
                 on_report(message)
                 ray.get(self.mailbox.judge.remote(task.id, message.epoch, True))
 
+    def _listen(self, task: str) -> Message:
+        waiting = self.mailbox.listen.remote(task)
+        while True:
+            if self.broken:
+                raise SweepFailed(self.broken)
+            with contextlib.suppress(ray.exceptions.GetTimeoutError):
+                message: Message = ray.get(waiting, timeout=2.0)
+                return message
+
     def stop(self) -> None:
         """End all lanes and wait until their resources are free."""
         self._stopping.set()
+        self._supervisor.join(_CLOSE_S)
+        self.mailbox.clear.remote()
         for lane in list(self._lanes.values()):
             self._close(lane)
         deadline = time.monotonic() + _CLOSE_S
@@ -141,8 +165,6 @@ class LanePool:
                 self._abort(lane)
         for lane in list(self._lanes.values()):
             lane.thread.join(_CLOSE_S)
-        if self._supervisor.is_alive():
-            self._supervisor.join(_CLOSE_S)
         ray.kill(self.mailbox)
 
     # Growing and shrinking ------------------------------------------------------------------------
@@ -151,18 +173,26 @@ class LanePool:
         while not self._stopping.wait(_POLL_S):
             try:
                 self._adjust()
+                self._say_why_quiet()
+            except ray.exceptions.ActorDiedError:
+                self.broken = "the sweep's mailbox has died, and with it who does what"
+                return
             except Exception:
                 # A node that is just leaving can make any of these calls fail; the next round sees it gone.
                 log.exception("the lanes could not be looked after")
 
     def _adjust(self) -> None:
         self._state = ray.get(self.mailbox.lanes.remote())
+        refusals = ray.get(self.mailbox.refusals.remote())
+        if refusals:
+            self.broken = refusals[0]
+            return
         for lane in list(self._lanes.values()):
+            lane.was_warm |= bool(self._state.get(lane.name, {}).get("warm"))
+            if lane.was_warm:
+                self._cold_deaths = 0
             if not lane.thread.is_alive():
-                del self._lanes[lane.name]
-                ray.get(self.mailbox.lost.remote(lane.name))
-                if lane.closing_since is None:
-                    self._on_event(f"{lane.name} was lost; its trial goes to another lane")
+                self._bury(lane)
             elif lane.closing_since is not None and time.monotonic() - lane.closing_since > _CLOSE_S:
                 self._abort(lane)
         alive = {node["NodeID"] for node in live_nodes()}
@@ -170,16 +200,50 @@ class LanePool:
         surplus = len(open_lanes) - self.target()
         # First those whose nodes are gone, then those that are not warm, then idle ones.
         for lane in sorted(open_lanes, key=lambda lane: self._worth(lane, alive))[: max(0, surplus)]:
-            broken = self._worth(lane, alive) == 0
-            if broken or self._worth(lane, alive) == 2:
+            worth = self._worth(lane, alive)
+            broken = worth == 0
+            if worth < 3:
                 self._on_event(
                     f"{lane.name} retires: " + ("its node is gone" if broken else "no room for it")
                 )
                 self._close(lane)
-                if broken:
+                if worth < 2:
                     self._abort(lane)
         if surplus < 0 and not self._stopping.is_set():
             self._open()
+
+    def _bury(self, lane: _Lane) -> None:
+        """A lane's run has ended: its trial goes to another. Too many that never got warm end the sweep."""
+        del self._lanes[lane.name]
+        ray.get(self.mailbox.lost.remote(lane.name))
+        if lane.closing_since is not None:
+            return
+        if lane.was_warm:
+            self._on_event(f"{lane.name} was lost; its trial goes to another lane")
+            return
+        self._cold_deaths += 1
+        self._on_event(f"{lane.name} did not start: {lane.error or 'its log says why'}")
+        if self._cold_deaths >= _COLD_DEATHS:
+            self.broken = f"{self._cold_deaths} lanes in a row did not start: {lane.error}"
+
+    def _say_why_quiet(self) -> None:
+        """Where no lane has had anything to do for a while, the reason."""
+        now = time.monotonic()
+        if any(lane["task"] for lane in self._state.values()):
+            self._active = now
+        elif now - self._active > _QUIET_S:
+            self._active = now
+            workers = self.workers
+            if self.target() == 0:
+                reason = (
+                    f"the live nodes have no room for {workers.count} worker(s) of {workers.cpus:g} CPUs and "
+                    f"{workers.gpus:g} GPUs"
+                )
+            elif self.warm == 0:
+                reason = f"{self.target()} lane(s) are starting, which takes 20 s, more on busy nodes"
+            else:
+                reason = "the warm lanes wait for trials"
+            self._on_event(f"nothing is running: {reason}")
 
     def target(self) -> int:
         """How many lanes the live nodes can hold, at most `limit`."""
@@ -198,7 +262,7 @@ class LanePool:
         name = f"lane-{self._count}"
         self._count += 1
         thread = threading.Thread(target=self._fit, args=(name,), name=name, daemon=True)
-        self._lanes[name] = _Lane(name, thread, time.monotonic())
+        self._lanes[name] = _Lane(name, thread)
         thread.start()
 
     def _close(self, lane: _Lane) -> None:
@@ -207,9 +271,10 @@ class LanePool:
 
     def _abort(self, lane: _Lane) -> None:
         """End a lane that does not end by itself: without its controller its resources come free."""
-        controller = ray.get(self.mailbox.take_controller.remote(lane.name))
-        if controller is not None:
-            ray.kill(controller)
+        with contextlib.suppress(ray.exceptions.ActorDiedError):
+            controller = ray.get(self.mailbox.take_controller.remote(lane.name))
+            if controller is not None:
+                ray.kill(controller)
 
     def _fit(self, name: str) -> None:
         workers = self.workers
@@ -220,7 +285,9 @@ class LanePool:
         trainer = TorchTrainer(
             work,
             train_loop_config={**self._config, "lane": name},
-            torch_config=TorchConfig(backend="nccl" if workers.gpus and not shared_gpu else "gloo"),
+            torch_config=TorchConfig(
+                backend="nccl" if workers.gpus and not shared_gpu else "gloo", timeout_s=_COLLECTIVE_S
+            ),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
             ),
@@ -236,6 +303,8 @@ class LanePool:
         except Exception as error:
             if not self._stopping.is_set():
                 log.warning("%s ended: %s", name, error)
+                if name in self._lanes:
+                    self._lanes[name].error = f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 class _TellController(ControllerCallback):

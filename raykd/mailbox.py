@@ -24,6 +24,7 @@ class Task:
     trials: list[dict[str, Any]]  # what it is about: TrialSpecs as plain JSON types
     folder: str  # where its files go
     attempts: int = 3  # tries in a row without a new epoch, before it fails
+    tried: int = 0  # attempts under earlier drivers
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class _Box:
     attempt: int = 0
     heard: int = 0  # the last attempt that the driver knows of
     fruitless: int = 0  # attempts since the last new epoch
+    trouble: str = ""  # what the last attempt said as it broke
     pending: Message | None = None  # said, not judged
     verdicts: dict[int, bool] = field(default_factory=dict)
     end: Message | None = None
@@ -87,6 +89,7 @@ class Mailbox:
         self._queue: deque[str] = deque()
         self._lanes: dict[str, _Lane] = {}
         self._controllers: dict[str, Any] = {}
+        self._refusals: dict[str, str] = {}
         self._changed = asyncio.Condition()
 
     # What workers say -----------------------------------------------------------------------------
@@ -152,6 +155,20 @@ class Mailbox:
                 self._assign()
                 self._changed.notify_all()
 
+    async def broke(self, lane: str, generation: str, task: str, reason: str) -> None:
+        """A rank is about to leave the task in a way that only a restart of its group mends."""
+        async with self._changed:
+            if self._lanes[lane].generation == generation and task in self._boxes:
+                self._boxes[task].trouble = reason
+
+    async def refuse(self, lane: str, reason: str) -> None:
+        """A worker cannot be part of this sweep at all."""
+        self._refusals[lane] = reason
+
+    async def refusals(self) -> list[str]:
+        """Why workers could not be part of this sweep."""
+        return list(self._refusals.values())
+
     async def controller(self, lane: str, handle: Any) -> None:
         """Ray Train's controller of this lane has started."""
         async with self._changed:
@@ -163,7 +180,7 @@ class Mailbox:
         """Queue a task. One that is known already goes on where it is."""
         async with self._changed:
             if task.id not in self._boxes:
-                self._boxes[task.id] = _Box(task)
+                self._boxes[task.id] = _Box(task, attempt=task.tried, heard=task.tried)
                 self._queue.append(task.id)
                 self._assign()
 
@@ -199,7 +216,8 @@ class Mailbox:
             if box is None:
                 return
             box.verdicts[epoch] = go
-            box.fruitless = 0
+            if epoch > 0:  # below are words about preparation, not progress
+                box.fruitless = 0
             if box.pending is not None and box.pending.epoch == epoch:
                 box.pending = None
             self._changed.notify_all()
@@ -209,6 +227,13 @@ class Mailbox:
         async with self._changed:
             if self._boxes.pop(task, None) is not None and task in self._queue:
                 self._queue.remove(task)
+            self._changed.notify_all()
+
+    async def clear(self) -> None:
+        """Drop every task: workers hear a stop at their next report, or now if they wait for a verdict."""
+        async with self._changed:
+            self._boxes.clear()
+            self._queue.clear()
             self._changed.notify_all()
 
     async def close(self, lane: str) -> None:
@@ -250,10 +275,6 @@ class Mailbox:
             for name, lane in self._lanes.items()
         }
 
-    async def waiting(self) -> int:
-        """Tasks that no lane has taken yet."""
-        return len(self._queue)
-
     # Inside ---------------------------------------------------------------------------------------
 
     def _assign(self) -> None:
@@ -277,7 +298,8 @@ class Mailbox:
         box.pending = None
         box.fruitless += 1
         if box.fruitless >= box.task.attempts:
-            box.end = Message(ended=True, failed=f"its worker died {box.fruitless} times in a row")
+            why = f": {box.trouble}" if box.trouble else ""
+            box.end = Message(ended=True, failed=f"its worker died {box.fruitless} times in a row{why}")
             return False
         box.attempt += 1
         return True

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
+from raykd.history import ENDED
 from raykd.optuna_state import StudyState, make_sampler
 from raykd.samplers import Grid
 from raykd.spec import SweepSpec
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from raykd.history import History, TrialRecord
 
 REPEATS_IN_A_ROW = 100  # after so many the space counts as exhausted
-ENDED = ("finished", "stopped", "failed")
 
 
 @dataclass(frozen=True)
@@ -101,16 +101,6 @@ class Proposer:
     def exhausted(self) -> bool:
         """Has the space nothing more to offer (as opposed to: all samples were proposed)?"""
         return self._in_a_row >= REPEATS_IN_A_ROW or (self._grid() and self._next_on_grid() is None)
-
-    @property
-    def in_flight(self) -> list[int]:
-        """Numbers of the proposals that Optuna still counts as running."""
-        return self._state.running()
-
-    @property
-    def running(self) -> list[int]:
-        """Numbers of the observations that Optuna waits for."""
-        return self._state.running()
 
     def extend(self, samples: int) -> None:
         """Allow so many configurations more."""

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from raykd.console import Console
+from raykd.history import missing
 from raykd.lanes import LanePool
 from raykd.mailbox import Message, Task
 from raykd.recorder import Recorder
 from raykd.spec import SweepSpec
-from trainables.errors import UserError
+from trainables.errors import SweepFailed
 from trainables.trial import TrialSpec
 
 log = logging.getLogger("raykd.references")
@@ -42,12 +43,12 @@ class References:
 
         Raises what preparation raises.
         """
-        early = self._beside(self._measure_early)
+        beside = [self._beside(measure) for measure in (self._measure_networks, self._measure_baseline)]
         self._prepare()
-        late = self._beside(self._measure_teacher)
+        beside.append(self._beside(self._measure_teacher))
         if sweep():
-            early.join()
-            late.join()
+            for thread in beside:
+                thread.join()
 
     def _beside(self, work: Callable[[], None]) -> threading.Thread:
         """Do this in a thread of its own. If it fails, that is said, and the sweep goes on."""
@@ -55,7 +56,7 @@ class References:
         def careful() -> None:
             try:
                 work()
-            except UserError as error:
+            except SweepFailed as error:
                 self._console.warn(f"a reference could not be measured: {error}")
             except Exception:
                 # The sweep is ending and its mailbox is gone; `resume` measures what is missing.
@@ -84,13 +85,15 @@ class References:
         self._console.say("preparing data and teacher")
         self._pool.run(self._task("prepare", "prepare", self._base), show)
 
-    def _measure_early(self) -> None:
+    def _measure_networks(self) -> None:
         wanted = self._spec.wanted_references()
         if "raw_pixels" in wanted:
             self._measure("raw_pixels", "raw pixels", "raw_pixels", self._base)
         if "untrained" in wanted:
             self._measure("untrained", "the student, untrained", "untrained", self._base)
-        if "baseline" in wanted and "baseline" not in self._record.history.references:
+
+    def _measure_baseline(self) -> None:
+        if "baseline" in missing(self._spec, self._record.history):
             trial = self._equal_compute(self._spec.baseline_trial())
             label = f"no teacher: {trial.method}, {trial.epochs} epochs"
             if self._spec.baseline is not None and self._spec.baseline.epochs is None:

@@ -300,7 +300,16 @@ def load_sweep(source: str | Path, overrides: list[str] | tuple[str, ...] = ()) 
     raw = as_mapping(read_yaml(path), str(path))
     for override in overrides:
         raw = lay_over(raw, override)
-    return build_sweep({"name": path.stem, **raw})
+    return build_sweep({"name": path.stem, **_absolute(raw)})
+
+
+def _absolute(raw: dict[str, Any]) -> dict[str, Any]:
+    """`raw` with its paths made absolute: workers and later drivers have other working folders."""
+    for section, name in (("teacher", "checkpoint"), ("data", "path")):
+        part = raw.get(section)
+        if isinstance(part, Mapping) and isinstance(part.get(name), str):
+            raw = put(raw, (section, name), str(Path(part[name]).expanduser().absolute()))
+    return raw
 
 
 def build_sweep(raw: Mapping[str, Any]) -> SweepSpec:

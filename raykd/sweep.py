@@ -6,6 +6,7 @@ they were, and lets Tune run what is left. Tune keeps no state that is read agai
 
 from __future__ import annotations
 
+import logging
 import platform
 import shutil
 import socket
@@ -26,7 +27,9 @@ from raykd.ledger import LEDGER, Ledger
 from raykd.mailbox import Task
 from raykd.recorder import Recorder
 from raykd.spec import SweepSpec, difference, load_sweep
-from trainables.errors import UserError
+from trainables.errors import SweepFailed, UserError
+
+log = logging.getLogger("raykd.sweep")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
     """
     from raykd.proposer import sampler_arguments
 
-    if (place.folder / LEDGER).exists():
+    if (place.folder / LEDGER).exists() and Ledger.read(place.folder):
         raise UserError(
             "name",
             f"there is a sweep of this name in {place.folder.parent}",
@@ -88,12 +91,13 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
         recorder = Recorder(ledger, history)
         if ledger.cut:
             console.warn(ledger.cut)
-        if extend:
-            recorder("extend", samples=extend)
-        if history.done and not missing(spec, history):
+        if history.done and not extend and not missing(spec, history):
             console.say("every trial of this sweep has ended", "green")
             return history
+        _refuse_other_inputs(spec, history)
         with _cluster(spec, place) as cluster:
+            if extend:
+                recorder("extend", samples=extend)
             return _drive(spec, recorder, place, console, cluster)
 
 
@@ -127,6 +131,18 @@ def _refuse_drift(spec: SweepSpec, history: History) -> None:
             f"{source['path']} is not what this sweep was started with: {'; '.join(difference(spec, now))}",
             expected="the file as it was, `--as-started` to go on with what was written down, or a new name",
         )
+
+
+def _refuse_other_inputs(spec: SweepSpec, history: History) -> None:
+    """A trial's name is a hash of all that defines it, the teacher file's content included."""
+    for trial in list(history.trials.values())[:1]:
+        now = spec.trial(trial.params, trial.replicate).signature()
+        if now != trial.trial:
+            raise UserError(
+                "name",
+                f"trial {trial.trial} would be {now} today: the teacher's file or raykd has changed since",
+                expected="both as they were, or a new sweep",
+            )
 
 
 def _drive(
@@ -220,8 +236,7 @@ class _Driver:
         from raykd.watch import Watch
 
         tune_judge = TuneJudge(judge, self.record, proposer, pool.mailbox, self.spec.epochs)
-        for trial, epoch, go in judge.replay(self.history):
-            tune_judge.settle(trial, epoch, go)
+        tune_judge.catch_up()
         search = LedgerSearch(
             proposer, self.record, lambda: pool.warm, self.task, pool.mailbox_name, NAMESPACE
         )
@@ -239,11 +254,15 @@ class _Driver:
                 name="tune",
                 storage_path=str(staging.parent.resolve()),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[Watch(self.console, self.history, pool)],
+                callbacks=[Watch(pool)],
                 verbose=0,
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except Exception as error:
+            log.exception("Tune gave up")
+            raise SweepFailed(pool.broken or f"{type(error).__name__}: {error}".splitlines()[0]) from error
         if search.complete:
             return True
         over = self.spec.time_limit is not None and time.monotonic() - began >= self.spec.time_limit
@@ -261,7 +280,8 @@ class _Driver:
         record = self.history.trials[name]
         trial = self.spec.trial(record.params, record.replicate)
         folder = trial_folder(self.folder, name).resolve()
-        return Task(name, "train", [trial.model_dump(mode="json")], str(folder), self.spec.attempts)
+        trials = [trial.model_dump(mode="json")]
+        return Task(name, "train", trials, str(folder), self.spec.attempts, record.attempts)
 
 
 def trial_folder(sweep: Path, trial: str) -> Path:

@@ -65,7 +65,7 @@ def curves_table(history: History) -> pa.Table:
 def write_tables(history: History, folder: Path) -> None:
     """Write both into the sweep's folder; a reader sees the old file or the new one, nothing between."""
     for name, table in ((TRIALS, trials_table(history)), (CURVES, curves_table(history))):
-        temporary = folder / f".{name}.tmp"
+        temporary = folder / f".{name}.{os.getpid()}.tmp"
         with temporary.open("wb") as file:
             pq.write_table(table, file)
             file.flush()

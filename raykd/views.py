@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from raykd.driver import driver_of
 from raykd.history import History
 from raykd.ledger import LEDGER, Ledger
-from trainables.errors import UserError
+from trainables.errors import SweepFailed, UserError
 
 
 def find(storage: Path, name: str) -> Path:
@@ -49,14 +50,15 @@ def refresh(history: History, folder: Path) -> None:
     """Write the tables of a sweep whose driver is gone: it may have died before it wrote the last ones."""
     from raykd.tables import write_tables
 
-    write_tables(history, folder)
+    with contextlib.suppress(OSError):  # somebody else's sweep may not be ours to write in
+        write_tables(history, folder)
 
 
 def best(history: History) -> dict[str, Any]:
     """The best trial with its config, and the references. `UserError` while no trial has a score."""
     found = history.best()
     if found is None:
-        raise UserError("name", "no trial of this sweep has a score yet")
+        raise SweepFailed("no trial of this sweep has a score yet")
     return {
         **_score(found),
         "arm": found.arm,

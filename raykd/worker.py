@@ -29,6 +29,12 @@ def work(config: Mapping[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     mailbox = ray.get_actor(config["mailbox"], namespace=config["namespace"])
     lane = config["lane"]
+    if not Path(config["beacon"]).exists():
+        host, folder = socket.gethostname(), Path(config["beacon"]).parent.parent.parent
+        ray.get(
+            mailbox.refuse.remote(lane, f"{host} does not see {folder}: every node must share the storage")
+        )
+        return
     torch.set_num_threads(max(1, int(config["cpus"])))
     actions = {name: _load(where) for name, where in config["actions"].items()}
     # One word that all ranks of this start of the group share, so that a restart can be told from it.
@@ -49,7 +55,7 @@ def work(config: Mapping[str, Any]) -> None:
             return go
 
         workspace = Workspace(Path(task.folder), Path(config["cache"]), Path(config["teachers"]))
-        failed, broken = None, None
+        failed: str | None = None
         try:
             trials = [TrialSpec.model_validate(trial) for trial in task.trials]
             actions[task.action](*trials, report=report, workspace=workspace)
@@ -58,11 +64,22 @@ def work(config: Mapping[str, Any]) -> None:
         except Exception as error:
             failed = f"{type(error).__name__}: {error}".splitlines()[0]
             _keep(workspace.folder, rank)
-            # The other ranks may be waiting for this one in a collective: only a restart of the group helps.
-            broken = error if world > 1 else None
+            if world > 1:
+                # This rank may be the one that broke, or one whose peer died, and others may wait for it in a
+                # collective: the group is started again, and the task goes on from its checkpoint.
+                ray.get(mailbox.broke.remote(lane, generation, task.id, failed))
+                raise
+            if _poisoned(error):
+                ray.get(mailbox.finish.remote(lane, generation, rank, task.id, failed))
+                raise
         ray.get(mailbox.finish.remote(lane, generation, rank, task.id, failed))
-        if broken is not None:
-            raise broken
+
+
+def _poisoned(error: Exception) -> bool:
+    """Whether this process's CUDA context may be broken. Out of memory leaves it whole."""
+    import torch
+
+    return torch.cuda.is_initialized() and not isinstance(error, torch.cuda.OutOfMemoryError)
 
 
 def _load(where: str) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""The two errors that are not bugs: a user's mistake, and a trial whose numbers went bad."""
+"""Errors that are not bugs: a user's mistake, a trial whose numbers went bad, a sweep that cannot go on."""
 
 from __future__ import annotations
 
@@ -53,6 +53,10 @@ def _rebuild(cls: type[UserError], field: str, message: str) -> UserError:
 
 class TrialFailed(RuntimeError):
     """This trial cannot go on (a loss that is not finite, say); the sweep can."""
+
+
+class SweepFailed(RuntimeError):
+    """The sweep cannot go on, and not because of what the user wrote. One message; `resume` may help."""
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:

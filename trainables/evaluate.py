@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainables.data import DataFacts
 from trainables.errors import UserError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from trainables.data import DataSet, Images
 
 Encode = Callable[[Tensor], Tensor]  # (B, 3, H, W) normalised -> (B, D)
+_RAW_SIDE = 32
 _BATCH = 256  # images encoded at once
 _DRAW_SEED = 0  # the k-shot draws are the same for every trial on one split
 
@@ -54,6 +55,7 @@ class Examiner:
                 raise UserError("data", "has no test split")
             fit_ids = np.sort(np.concatenate([fit_ids, data.val_ids]))
             self.held_out, self.val_ids = data.test, np.arange(len(data.test))
+        self.val_ids = spread(self.val_ids, self.held_out.labels[self.val_ids], spec.max_images)
         self.fit_ids = spread(fit_ids, data.train.labels[fit_ids], spec.max_images)
         self.fit_labels = torch.from_numpy(data.train.labels[self.fit_ids]).to(device)
         self.val_labels = torch.from_numpy(self.held_out.labels[self.val_ids]).to(device)
@@ -89,7 +91,12 @@ class Examiner:
 
 
 def raw_pixels(images: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, 3HW): the encoder that does nothing."""
+    """(B, 3, H, W) -> (B, 3HW): the encoder that does nothing, but for a mean down to 32 pixels a side.
+
+    Probes on all 150,528 values of a 224-pixel image would not fit into memory.
+    """
+    if max(images.shape[2:]) > _RAW_SIDE:
+        images = nn.functional.adaptive_avg_pool2d(images, _RAW_SIDE)
     return images.flatten(1)
 
 

@@ -23,7 +23,7 @@ from trainables.isolation import isolated
 from trainables.run import Run
 from trainables.teachers import save_teacher, teacher_file, teacher_trial
 from trainables.trial import TrialSpec
-from trainables.workers import from_first, rank
+from trainables.workers import from_first, on_each, rank
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None
     its checkpoint. With a process group every worker calls this, and all of them train the teacher. A
     `report` that answers False leaves the teacher unfinished.
     """
-    open_data(trial.data, workspace.cache)
+    on_each(lambda: open_data(trial.data, workspace.cache))
     training = teacher_trial(trial)
     if training is None:
         return

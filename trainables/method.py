@@ -128,6 +128,11 @@ class Method(nn.Module):
         """
         return None
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that timm's optimizers leave undecayed: those that the student's architecture names."""
+        named: set[str] = getattr(self.student.model, "no_weight_decay", set)()
+        return {f"student.model.{name}" for name in named}
+
     def features(self, images: Tensor, point: str) -> Tensor:
         """(B, 3, H, W) -> (B, D) at a probe point of `points`. Called in eval mode without gradient."""
         features: Tensor = self.student(images)

@@ -53,9 +53,17 @@ def check_optim(spec: OptimSpec, epochs: int, train_images: int, workers: int) -
 
 
 def make_optimizer(module: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
-    """Over the parameters of `module` that have gradients; biases and norms are not decayed."""
+    """Over the parameters of `module` that have gradients; biases and norms decay only with `decay_norms`.
+
+    timm's `sgd` is Nesterov's; the papers' plain momentum is called `momentum`.
+    """
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
-        module, spec.optimizer, lr=spec.lr, weight_decay=spec.weight_decay, momentum=spec.sgd_momentum
+        module,
+        spec.optimizer,
+        lr=spec.lr,
+        weight_decay=spec.weight_decay,
+        momentum=spec.sgd_momentum,
+        filter_bias_and_bn=not spec.decay_norms,
     )
     return optimizer
 

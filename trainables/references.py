@@ -19,7 +19,7 @@ from trainables.evaluate import Encode, Examiner
 from trainables.loop import EpochReport, Report, Workspace
 from trainables.teachers import load_teacher
 from trainables.trial import TrialSpec
-from trainables.workers import device, from_first, rank
+from trainables.workers import device, from_first, on_each, rank
 
 _SAY_EVERY_S = 5.0
 
@@ -61,7 +61,7 @@ def prepare(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
             report(EpochReport(-done, {"decoded": float(done), "images": float(total)}))
 
     # Such a report is for the first worker to make; another one would wait for an answer that never comes.
-    data = open_data(trial.data, workspace.cache, decoded if rank() == 0 else None)
+    data = on_each(lambda: open_data(trial.data, workspace.cache, decoded if rank() == 0 else None))
     if data.left_out and rank() == 0:
         report(EpochReport(0, {}, note=f"left out: {data.left_out}"))
     loop.prepare(trial, workspace, report)

@@ -30,7 +30,7 @@ from trainables.teachers import load_teacher
 from trainables.trial import TrialSpec
 from trainables.views import Views
 from trainables.watch import LossWatch
-from trainables.workers import device, from_each, from_first, rank, world_size
+from trainables.workers import device, from_each, from_first, on_each, rank, world_size
 
 if TYPE_CHECKING:
     from trainables.data import DataSet
@@ -70,9 +70,9 @@ class Run:
     def __init__(self, trial: TrialSpec, workspace: Workspace) -> None:
         self.trial, self.workspace = trial, workspace
         self.device, self.workers = device(), world_size()
-        self.data = open_data(trial.data, workspace.cache)
+        self.data = on_each(lambda: open_data(trial.data, workspace.cache))
         check_optim(trial.optim, trial.epochs, len(self.data.train_ids), self.workers)
-        self.method = build_method(trial, self.data, workspace, self.device)
+        self.method = on_each(lambda: build_method(trial, self.data, workspace, self.device))
         synced = trial.optim.batch_norm == "sync" and self.workers > 1
         if synced:
             convert_sync_batch_norm(self.method)
@@ -194,8 +194,8 @@ class Run:
         self.method.eval()
 
         def encode(images: Tensor) -> Tensor:
-            with self._autocast():
-                return self.method.features(channels_last(images), self.trial.probe.point)
+            # In float32 on every device, as teacher and untrained student are probed: rows have to compare.
+            return self.method.features(channels_last(images), self.trial.probe.point)
 
         return self.examiner.judge(encode)
 

@@ -66,6 +66,7 @@ class OptimSpec(Spec):
     optimizer: str = Field("adamw", description="any name timm.optim knows")
     lr: Annotated[float, Field(gt=0)] = Field(2e-3, description="peak learning rate, used as it is")
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    decay_norms: bool = Field(False, description="decay biases and norms too, as MoCo's code does")
     sgd_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of SGD-like optimizers")
     schedule: Literal["cosine", "step", "multistep", "constant"] = "cosine"
     decay_epochs: tuple[int, ...] = Field(
@@ -99,7 +100,9 @@ class ProbeSpec(Spec):
         1, description="epochs between probes; the last is always probed"
     )
     draws: Annotated[int, Field(ge=2)] = Field(30, description="fixed draws of a k-shot probe")
-    max_images: Annotated[int, Field(ge=100)] = Field(50_000, description="training images a full probe uses")
+    max_images: Annotated[int, Field(ge=100)] = Field(
+        50_000, description="images at most that a probe is fitted on, and scored on"
+    )
 
 
 class TeacherTraining(Spec):
@@ -160,6 +163,7 @@ class TrialSpec(Spec):
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's content, so that moving it changes nothing; of its path if it is not there."""
+    path = path.expanduser()
     try:
         stat = path.stat()
     except OSError:

@@ -60,6 +60,22 @@ def from_first(make: Callable[[], T]) -> T:
     return result
 
 
+def on_each(make: Callable[[], T]) -> T:
+    """What `make` returns on this worker, once it has worked on all; an error of one is an error of all.
+
+    For work on what each node has of its own, such as decoded data.
+    """
+    error: Exception | None = None
+    try:
+        made = make()
+    except Exception as own:
+        error = own
+    errors = [found for found in from_each(error and _sendable(error)) if found is not None]
+    if errors:
+        raise error or errors[0]
+    return made
+
+
 def _sendable(error: Exception) -> Exception:
     """`error`, or its words where it would not arrive: the others must not wait for what cannot be sent."""
     try:

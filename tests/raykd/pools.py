@@ -15,7 +15,10 @@ from raykd.mailbox import Message, Task
 from raykd.spec import WorkersSpec
 from trainables.trial import ModelSpec, TrialSpec
 
-ACTIONS = {name: f"quick:{name}" for name in ("count", "nothing", "die", "stumble", "train_and_weigh")}
+ACTIONS = {
+    name: f"quick:{name}"
+    for name in ("count", "count_together", "nothing", "die", "stumble", "train_and_weigh")
+}
 TRIAL = TrialSpec(method="none", config={"gamma": 1.0}, student=ModelSpec(arch="none"), epochs=5)
 
 

@@ -34,6 +34,17 @@ def count(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
             return
 
 
+def count_together(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
+    """As `count`, with a collective in every epoch, as DDP has them in every step."""
+
+    def together(said: EpochReport) -> bool:
+        dist.barrier()
+        return report(said)
+
+    dist.barrier()
+    count(trial, together, workspace)
+
+
 def nothing(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     """No work at all."""
 

@@ -141,3 +141,14 @@ def test_a_group_of_two_workers_is_one_lane(ray_here: None, tmp_path: Path) -> N
         until(lambda: pool.warm == 1)
         for name in ("a", "b"):
             assert [m.epoch for m in run(pool, task(tmp_path, name))] == [1, 2, 3, 4, 5]
+
+        def kill_one_rank(message: Message) -> None:
+            if message.epoch == 2:
+                os.kill(int((tmp_path / "c" / "pid").read_text()), signal.SIGKILL)
+
+        said: list[Message] = []
+        slow = task(tmp_path, "c", "count_together", pause=0.3)
+        pool.run(slow, lambda m: (said.append(m), kill_one_rank(m)))  # type: ignore[func-returns-value]
+        assert [m.epoch for m in said] == [1, 2, 3, 4, 5], (
+            "one dead rank restarts the group, the trial goes on"
+        )

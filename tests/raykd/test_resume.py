@@ -114,7 +114,7 @@ def test_sampler_and_rungs_are_what_an_uninterrupted_sweep_would_have(killed: Pa
     spec = SweepSpec.model_validate(history.spec)
     proposer = Proposer(spec, samples=history.samples)
     proposer.replay(history)
-    assert proposer.in_flight == []
+    assert not proposer.running
     judge = Judge(spec.scheduler, spec.epochs)
     for trial, epoch in history.arrivals:
         record = history.trials[trial]
@@ -122,6 +122,37 @@ def test_sampler_and_rungs_are_what_an_uninterrupted_sweep_would_have(killed: Pa
         assert record.verdicts[epoch] == ("go" if go else "stop"), (
             "a verdict that an unbroken judge would not give"
         )
+
+
+def test_a_kill_after_any_record_loses_no_end(killed: Path, tmp_path: Path) -> None:
+    """Whatever record was the last, the next driver settles what the scheduler had decided, and only that."""
+    from raykd.judge import Judge, TuneJudge
+    from raykd.proposer import Proposer
+    from raykd.recorder import Recorder
+
+    class Deaf:
+        """In place of the mailbox, which a driver that only settles has nothing to ask."""
+
+        def __getattr__(self, name: str) -> Deaf:
+            return self
+
+        def remote(self, *_: object) -> None: ...
+
+    records = Ledger.read(killed)
+    final = History.of(records)
+    spec = SweepSpec.model_validate(final.spec)
+    for cut in range(2, len(records), 3):
+        history = History.of(records[:cut])
+        stopped = [t.trial for t in history.trials.values() if "stop" in t.verdicts.values()]
+        proposer = Proposer(spec, samples=history.samples)
+        proposer.replay(history)
+        with Ledger.create(tmp_path / str(cut)) as ledger:
+            judge = Judge(spec.scheduler, spec.epochs)
+            TuneJudge(judge, Recorder(ledger, history), proposer, Deaf(), spec.epochs).catch_up()
+        for name in stopped:
+            assert history.trials[name].status == final.trials[name].status, f"after record {cut}"
+        for trial in history.trials.values():
+            assert set(trial.verdicts) == set(trial.reports)
 
 
 def test_a_second_driver_is_refused_while_one_is_at_work(tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ class Moco(Method):
         "paper": {
             "config": {"queue_size": 65536, "momentum": 0.999, "temperature": 0.2, "head_ratio": 1.0},
             "optim": {
-                "optimizer": "sgd",
+                "optimizer": "momentum",
+                "decay_norms": True,
                 "lr": 0.03,
                 "sgd_momentum": 0.9,
                 "weight_decay": 1e-4,
@@ -78,7 +79,8 @@ class Moco(Method):
         "ssl_small": {
             "config": {"queue_size": 65536, "momentum": 0.999, "temperature": 0.1, "head_ratio": 2.0},
             "optim": {
-                "optimizer": "sgd",
+                "optimizer": "momentum",
+                "decay_norms": True,
                 "lr": 0.06,
                 "sgd_momentum": 0.9,
                 "weight_decay": 1e-4,

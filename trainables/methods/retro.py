@@ -84,7 +84,8 @@ class Retro(Method):
         "paper": {  # as the published code is run; both share MoCo-v2's schedule
             "config": {"queue_size": 65536, "momentum": 0.999, "temperature": 0.2},
             "optim": {
-                "optimizer": "sgd",
+                "optimizer": "momentum",
+                "decay_norms": True,
                 "lr": 0.03,
                 "sgd_momentum": 0.9,
                 "weight_decay": 1e-4,

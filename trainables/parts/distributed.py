@@ -139,7 +139,7 @@ def _global_statistics(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor, Tens
     """
     mean = x.mean(dims)
     square = (x - _along(mean, x)).square().sum(dims)
-    own = torch.cat([mean, square, mean.new_tensor([x.numel() / x.shape[1]])])
+    own = torch.cat([mean, square, mean.new_full((1,), x.numel() / x.shape[1])])
     everyone = gather(own[None])  # (workers, 2 C + 1)
     means, squares, counts = everyone[:, : len(mean)], everyone[:, len(mean) : -1], everyone[:, -1:]
     count = counts.sum()

@@ -42,8 +42,9 @@ def keys_of(
 ) -> Tensor:
     """`sg u(encode(images))`: (B, 3, H, W) -> (B, D), by shuffle-BN where it makes a difference.
 
-    `modules` are what `encode` runs through. With one worker, or with statistics over all of them, every
-    image meets the same statistics whoever encodes it, and nothing needs to be dealt anew.
+    `modules` are what `encode` runs through. With one worker, or with statistics over all of them, dealing
+    the images anew would change nothing; a positive then shares batch statistics with its query, as in any
+    MoCo on one GPU.
     """
     if world_size() > 1 and has_local_batch_norm(modules):
         # A new order each step, the same on every worker and after a resume.
