@@ -15,6 +15,8 @@ from trainables.errors import UserError
 # Tune's own files, tables and telemetry are switched off: the ledger and its views replace them.
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
+    # What the nodes' daemons say of dead workers and the like: the pool says it, in the sweep's own words.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -102,6 +102,11 @@ class Proposer:
         """Has the space nothing more to offer (as opposed to: all samples were proposed)?"""
         return self._in_a_row >= REPEATS_IN_A_ROW or (self._grid() and self._next_on_grid() is None)
 
+    @property
+    def running(self) -> list[int]:
+        """Numbers of the observations that Optuna waits for."""
+        return self._state.running()
+
     def extend(self, samples: int) -> None:
         """Allow so many configurations more."""
         self.samples += samples

@@ -25,10 +25,11 @@ def count(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     done = int(state.read_text()) if state.exists() else 0
     with (workspace.folder / "starts").open("a") as starts:
         starts.write(f"{done}\n")
-    for epoch in range(done + 1, trial.epochs + 1):
-        time.sleep(float(trial.config.get("pause", 0.0)))
-        if not dist.is_initialized() or dist.get_rank() == 0:
-            _write(state, str(epoch))
+    for epoch in range(max(done, 1), trial.epochs + 1):
+        if epoch > done:  # the last one written down may not have been heard: it is said again
+            time.sleep(float(trial.config.get("pause", 0.0)))
+            if not dist.is_initialized() or dist.get_rank() == 0:
+                _write(state, str(epoch))
         said = EpochReport(epoch, {"score": trial.config["gamma"] + epoch, "at": time.time()})
         if not report(said):
             return

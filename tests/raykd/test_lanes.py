@@ -17,7 +17,7 @@ from pools import pool_of, quick_importable, run, task, until
 from raykd.cluster import LOCAL, connected
 from raykd.mailbox import Message, Task
 from raykd.spec import WorkersSpec
-from trainables.errors import UserError
+from trainables.errors import SweepFailed
 from trainables.resolve import resolve
 
 
@@ -78,13 +78,13 @@ def test_a_killed_worker_goes_on_where_it_was(pool: Any, tmp_path: Path) -> None
 def test_a_trial_that_kills_its_worker_is_given_up_and_the_lane_lives(pool: Any, tmp_path: Path) -> None:
     doomed = task(tmp_path, "doomed", "die")
     doomed = Task(doomed.id, doomed.action, doomed.trials, doomed.folder, attempts=2)
-    with pytest.raises(UserError, match="died 2 times"):
+    with pytest.raises(SweepFailed, match="died 2 times"):
         run(pool, doomed)
     assert run(pool, task(tmp_path, "after"))[-1].epoch == 5
 
 
 def test_a_bug_in_a_trainable_fails_the_trial_with_its_reason(pool: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="ZeroDivisionError: a bug in a trainable"):
+    with pytest.raises(SweepFailed, match="ZeroDivisionError: a bug in a trainable"):
         run(pool, task(tmp_path, "buggy", "stumble"))
     assert "quick.py" in (tmp_path / "buggy" / "error-rank0.txt").read_text()
     assert run(pool, task(tmp_path, "after"))[-1].epoch == 5
@@ -149,6 +149,4 @@ def test_a_group_of_two_workers_is_one_lane(ray_here: None, tmp_path: Path) -> N
         said: list[Message] = []
         slow = task(tmp_path, "c", "count_together", pause=0.3)
         pool.run(slow, lambda m: (said.append(m), kill_one_rank(m)))  # type: ignore[func-returns-value]
-        assert [m.epoch for m in said] == [1, 2, 3, 4, 5], (
-            "one dead rank restarts the group, the trial goes on"
-        )
+        assert [m.epoch for m in said] == [1, 2, 3, 4, 5], "one dead rank restarts the group"
