@@ -65,5 +65,5 @@ def test_what_it_samples_resolves(name: str) -> None:
 def test_the_quickstart_searches_what_the_issue_names() -> None:
     spec = load_sweep("quickstart")
     assert {"adapter", "gamma", "temperature", "queue_size"} <= set(spec.axes)
-    assert (spec.samples, spec.epochs, spec.scheduler.grace) == (12, 16, 4)
+    assert (spec.samples, spec.epochs, spec.scheduler.grace) == (20, 16, 4)
     assert spec.baseline is not None and spec.data.get("name") == "digits"
