@@ -97,8 +97,11 @@ def _method(written: Mapping[str, Any], where: str) -> type[Method]:
 
 
 def check_names(method: type[Method]) -> None:
-    """Raise `TypeError` where a Config field or the method's name hides another field of a trial: a bug."""
-    if method.name in KEYS or "." in method.name:
+    """Raise `TypeError` where a Config field or the method's name hides another field of a trial: a bug.
+
+    A method may be called as a field without parts is (SEED, and a trial's `seed`): no flat name starts so.
+    """
+    if method.name in set(KEYS) - set(_BARE) or "." in method.name:
         raise TypeError(f"{method.__name__} may not be called {method.name!r}: flat names start like this")
     taken = {*OptimSpec.model_fields, *KEYS} & set(method.Config.model_fields)
     if taken:

@@ -14,7 +14,8 @@ from small_methods import context, make_batch, make_method, train_steps
 from torch import nn
 
 from trainables.errors import UserError
-from trainables.methods.moco import Moco, info_nce
+from trainables.methods.moco import Moco
+from trainables.parts.losses import info_nce
 
 
 def test_info_nce_by_hand() -> None:

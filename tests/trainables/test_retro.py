@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from trainables.backbones import backbone_facts, build_backbone
 from trainables.errors import UserError
-from trainables.methods.moco import info_nce
-from trainables.methods.retro import Retro, consistency
+from trainables.methods.retro import Retro
+from trainables.parts.losses import consistency, info_nce
 from trainables.parts.mean_student import MeanStudent
 from trainables.parts.numerics import unit
 from trainables.teachers import Teacher

@@ -19,10 +19,11 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainables.method import Batch
+from trainables.method import Batch, load_method
 from trainables.parts.distributed import convert_sync_batch_norm, gather, rank, shuffled, world_size
 from trainables.parts.mean_student import keys_of
 from trainables.parts.queue import Queue
+from trainables.resolve import needs_teacher
 
 # name -> method, config, teacher's batch norm, micro-batches a step
 CASES: dict[str, tuple[str, dict[str, Any], str, int]] = {
@@ -31,6 +32,11 @@ CASES: dict[str, tuple[str, dict[str, Any], str, int]] = {
     "retro": ("retro", {}, "eval", 1),
     "retro code": ("retro", {"fidelity": "code"}, "batch", 1),
     "retro mbconv, head tuned": ("retro", {"adapter": "mbconv", "head": "tuned"}, "eval", 2),
+    "disco": ("disco", {}, "eval", 2),
+    "seed": ("seed", {}, "eval", 2),
+    # Warmer than the paper's .04, which makes a rounding of a similarity 25 times as large in the loss.
+    "compress": ("compress", {"temperature": 0.2}, "eval", 2),
+    "compress 1q": ("compress", {"temperature": 0.2, "variant": "1q"}, "batch", 1),
 }
 BATCH = 8
 
@@ -38,7 +44,7 @@ BATCH = 8
 def train(case: str) -> dict[str, Any]:
     """Two optimizer steps as the loop makes them; this worker's view of the result."""
     name, config, batch_norm, accumulate = CASES[case]
-    teacher = make_teacher(batch_norm) if name == "retro" else None
+    teacher = make_teacher(batch_norm) if needs_teacher(load_method(name)) else None
     method = make_method(name, teacher=teacher, **config)
     model: nn.Module = method
     if world_size() > 1:

@@ -16,31 +16,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from trainables.backbones import Backbone, seeded
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.heads import projection_head
+from trainables.parts.losses import info_nce
 from trainables.parts.mean_student import MeanStudent, keys_of
-from trainables.parts.numerics import in_float32, unit
+from trainables.parts.numerics import unit
 from trainables.parts.queue import Queue, check_queue
 from trainables.teachers import Teacher
-
-
-@in_float32
-def info_nce(q_BD: Tensor, k_BD: Tensor, queue_KD: Tensor, temperature: float) -> Tensor:
-    """`CE0(q, k; Q, T)`: cross-entropy of softmax([q.k, q.Q] / T) with the positive at index 0.
-
-    All rows unit length; no gradient reaches `k` or the queue. Scalar, mean over the batch, nats; log(K + 1)
-    where everything is equally similar. He et al. 2020, equation (1).
-    """
-    k_BD, queue_KD = k_BD.detach(), queue_KD.detach()
-    positive_B1 = (q_BD * k_BD).sum(1, keepdim=True)
-    logits = torch.cat([positive_B1, q_BD @ queue_KD.T], 1) / temperature
-    return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64))
 
 
 class Moco(Method):

@@ -30,22 +30,13 @@ from torch import Tensor, nn
 from trainables.backbones import Backbone, BackboneFacts, seeded
 from trainables.errors import UserError
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
-from trainables.methods.moco import info_nce
 from trainables.parts.adapters import NEIGHBOURHOOD, SPATIAL, Adapter, build_adapter
 from trainables.parts.heads import build_head, describe_head
+from trainables.parts.losses import consistency, info_nce
 from trainables.parts.mean_student import MeanStudent, keys_of
-from trainables.parts.numerics import in_float32, unit
+from trainables.parts.numerics import unit
 from trainables.parts.queue import Queue, check_queue
 from trainables.teachers import Teacher
-
-
-@in_float32
-def consistency(q_BD: Tensor, t_BD: Tensor) -> Tensor:
-    """`|q - t|^2`: sum over dimensions, mean over the batch. Scalar; `2 - 2 cos` for rows of unit length.
-
-    No gradient reaches `t`. Zero at a perfect match, at most 4. RETRO's and DisCo's distillation term.
-    """
-    return (q_BD - t_BD.detach()).square().sum(1).mean()
 
 
 class Retro(Method):
