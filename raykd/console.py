@@ -97,7 +97,7 @@ class Console:
         text = f"{ended} of {total} trials ended ({said})"
         if best is not None and best.best is not None:
             text += f"; best {best.best[0]:.2f} by {best.trial}"
-        if left is not None:
+        if left:
             text += f"; about {duration(left)} left"
         self.say(text, "bold")
 

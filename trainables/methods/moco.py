@@ -8,7 +8,7 @@ Chen et al. 2020, "Improved baselines with momentum contrastive learning" (arXiv
 Expect on digits (preset `digits`, test_efficientnet, two seeds): 5-shot ridge 85 to 87, at view strength 1
 74 to 80; untrained 77.5 (DIGITS.md). In the first epochs it dips below the untrained student.
 
-    raykd run search_spaces/quickstart.yaml --set method=moco --set preset=digits
+    raykd run search_spaces/moco.yaml
 """
 
 from __future__ import annotations
