@@ -43,7 +43,10 @@ LOCAL = "local"
 def ray_address(asked: str | None) -> str:
     """The cluster to join: the one asked for, RAY_ADDRESS, one that `ray start` began here, or a new one."""
     quiet()
-    return asked or os.environ.get("RAY_ADDRESS") or running_here() or LOCAL
+    wanted = asked or os.environ.get("RAY_ADDRESS")
+    if wanted == "auto":  # Ray's word for the cluster of this machine
+        return running_here() or wanted
+    return wanted or running_here() or LOCAL
 
 
 def this_machine() -> dict[str, Any]:
