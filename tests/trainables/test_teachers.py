@@ -356,8 +356,8 @@ def test_files_without_weights_are_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(UserError, match="holds a list"):
         inspect_checkpoint(tmp_path / "list.pth")
-    for missing in (tmp_path / "absent.pth", tmp_path):
-        with pytest.raises(UserError, match="no such file"):
+    for missing, said in ((tmp_path / "absent.pth", "no such file"), (tmp_path, "is a folder")):
+        with pytest.raises(UserError, match=said):
             inspect_checkpoint(missing)
 
 
