@@ -36,20 +36,27 @@ class TrialChecker:
         """Raise `UserError`, with the field's path in a trial, for one that cannot work."""
         method = load_method(trial.method)
         facts = self._facts(trial.data)
-        if "labels" in method.needs and not facts.classes:
-            raise UserError("data.name", f"method {method.name!r} needs labels, and these images have none")
+        config = method.Config(**trial.config)
+        needs = method.requires(config)
+        if "labels" in needs and not facts.classes:
+            asked = f" with {needs['labels']}" if needs["labels"] else ""
+            raise UserError(
+                "data.name",
+                f"method {method.name!r}{asked} needs labels, and these images have none",
+                value=trial.data.name,
+            )
         check_probe(trial.probe, facts)
         check_views(trial.views)
         student = trial.student
         self._once(("arch", _text(student)), lambda: check_arch(student.arch, "student", student.options))
         if trial.teacher is not None:
-            self._teacher(trial.teacher, method.needs, trial.data.image_size)
+            self._teacher(trial.teacher, frozenset(needs), trial.data.image_size)
         images = facts.train_images
         self._once(
             ("optim", _text(trial.optim), trial.epochs, images),
             lambda: check_optim(trial.optim, trial.epochs, images, self._workers),
         )
-        method.check(method.Config(**trial.config), self.context(trial))
+        method.check(config, self.context(trial))
         training = teacher_trial(trial)
         if training is not None:
             self._once(("training", _text(training)), lambda: self._training(training))
