@@ -74,6 +74,11 @@ class Teacher(nn.Module):
         return features
 
     @torch.no_grad()
+    def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, 3, H, W) -> (B, feature_dim) and each stage's map (B, C, h, w), the deepest last."""
+        return self.backbone.with_maps(images)
+
+    @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, head_dim): the head's output, not normalised."""
         if self.head is None:
