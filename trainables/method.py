@@ -68,6 +68,7 @@ class Context:
     image_size: int  # side of a view, pixels
     seed: int
     student: BackboneFacts | None = None  # shapes of the student at image_size; None: not looked at
+    teacher: BackboneFacts | None = None  # likewise, of the teacher
 
 
 class Method(nn.Module):
