@@ -3,30 +3,34 @@
 backbone = build_backbone(ModelSpec(arch="resnet18"), seed=0)
 backbone(images)       # (B, feature_dim), what the model's own head would classify
 backbone.map(images)   # (B, map_channels, h, w), the features before pooling
+backbone.with_maps(images)  # features as above, and the map that each stage of the network gives
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import timm
 import torch
-import torchvision
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from trainables.errors import UserError
 from trainables.trial import ModelSpec
-
-zoo: Any = torchvision.models  # its names are gathered by star imports, which mypy does not follow
-_TORCHVISION = "torchvision/"
-_OURS = ("num_classes", "pretrained", "in_chans", "weights", "checkpoint_path", "features_only")
+from trainables.zoo import (
+    TORCHVISION,
+    Stage,
+    as_map,
+    check_name,
+    create,
+    find_stages,
+    first_line,
+    raw_features,
+    watched,
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class BackboneFacts:
     mean_pool: bool  # features are the plain mean of the map over its positions
     after_map: tuple[str, ...]  # parameters that features use and the map does not
     weights_after_map: tuple[str, ...]  # those of them that are more than scales and shifts
+    stages: tuple[tuple[int, int], ...] = ()  # channels and side of each map of `with_maps`, in its order
 
 
 class Backbone(nn.Module):
@@ -49,8 +54,8 @@ class Backbone(nn.Module):
         self.arch = spec.arch
         self.options = dict(spec.options)
         self.field = field
-        self.model = _create(spec.arch, self.options, field)
-        self.feature_dim, self.map_channels = _dims(self.model, spec.arch, _key(self.options))
+        self.model = create(spec.arch, self.options, field)
+        self.feature_dim, self.map_channels, self.stages = _shape(self.model, spec.arch, _key(self.options))
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, feature_dim), pooled by the model's own head."""
@@ -62,10 +67,28 @@ class Backbone(nn.Module):
 
         Tokens of a transformer are laid out as the patches of the image they came from, without class tokens.
         """
-        found = _as_map(self.model, _raw_features(self.model, images))
+        found = as_map(self.model, raw_features(self.model, images))
         if found is None:
             raise UserError(f"{self.field}.arch", "has no single feature map", value=self.arch)
         return found
+
+    def with_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, 3, H, W) -> features (B, feature_dim), and the maps (B, C, h, w) of up to four stages.
+
+        One pass, with gradient; the features are those of `forward`, the maps go from shallow to deep and
+        `facts(image_size).stages` says their sizes. A map is what the stage's module gives: for a residual
+        network behind its last activation, for a transformer before the final norm, tokens laid out as in
+        `map`. The last one may differ from `map`, where a network widens it once more before pooling.
+        Raises `UserError` where the architecture has no such maps.
+        """
+        if not self.stages:
+            raise UserError(f"{self.field}.arch", "has no feature maps", value=self.arch)
+        with watched(self.model, [stage.module for stage in self.stages]) as seen:
+            features: Tensor = self.model(images)
+        maps = [as_map(self.model, seen[stage.module], stage.channels) for stage in self.stages]
+        if any(one is None for one in maps):
+            raise UserError(f"{self.field}.arch", "has no feature maps at this image size", value=self.arch)
+        return features, [one for one in maps if one is not None]
 
     def map_size(self, image_size: int) -> int:
         """Side of the feature map for images with sides of `image_size` pixels."""
@@ -77,17 +100,20 @@ class Backbone(nn.Module):
         images = images.to(next(self.parameters()).device)
         with _evaluating(self.model), torch.enable_grad():
             try:
-                features = self.model(images)
+                with watched(self.model, [stage.module for stage in self.stages]) as seen:
+                    features = self.model(images)
             except Exception as error:
                 raise UserError(
                     f"{self.field}.arch",
-                    f"cannot take images of {image_size} px ({_first_line(error)})",
+                    f"cannot take images of {image_size} px ({first_line(error)})",
                     value=self.arch,
                     expected="another architecture or data.image_size, or options such as `img_size`",
                 ) from None
-            found = _as_map(self.model, _raw_features(self.model, images))
+            maps = [as_map(self.model, seen[stage.module], stage.channels) for stage in self.stages]
+            stages = tuple((one.shape[1], one.shape[2]) for one in maps if one is not None)
+            found = as_map(self.model, raw_features(self.model, images))
             if found is None:
-                return BackboneFacts(features.shape[1], 0, 0, False, (), ())
+                return BackboneFacts(features.shape[1], 0, 0, False, (), (), stages)
             mean = found.mean((2, 3))
             same = mean.shape == features.shape and torch.allclose(mean, features, rtol=1e-3, atol=1e-5)
             trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -100,6 +126,7 @@ class Backbone(nn.Module):
             mean_pool=same,
             after_map=after,
             weights_after_map=tuple(name for name in after if trained[name].ndim > 1),
+            stages=stages,
         )
 
 
@@ -138,7 +165,7 @@ def check_arch(arch: str, field: str, options: Mapping[str, Any] | None = None) 
 
     `field` is the section it is written in (`student`).
     """
-    _check_name(arch, field)
+    check_name(arch, field)
     if options:
         _remembered_check(arch, _key(options), field)
 
@@ -146,133 +173,33 @@ def check_arch(arch: str, field: str, options: Mapping[str, Any] | None = None) 
 @functools.lru_cache(maxsize=64)
 def _remembered_check(arch: str, options: str, field: str) -> None:
     with seeded(0):
-        _create(arch, json.loads(options), field)
+        create(arch, json.loads(options), field)
 
 
 def classifier_prefixes(backbone: Backbone) -> tuple[str, ...]:
     """How the names of the classifier's weights begin, which a backbone leaves out."""
-    if backbone.arch.startswith(_TORCHVISION):
+    if backbone.arch.startswith(TORCHVISION):
         return ("fc.", "classifier.")
     names = (getattr(backbone.model, "pretrained_cfg", None) or {}).get("classifier") or ()
     return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
 
 
-# --- how the libraries' models are made and read ----------------------------------------------------------
+_known_shapes: dict[tuple[str, str], tuple[int, int, tuple[Stage, ...]]] = {}
 
 
-def _create(arch: str, options: Mapping[str, Any], field: str) -> nn.Module:
-    _check_name(arch, field)
-    for name in options:
-        if name in _OURS:
-            raise UserError(f"{field}.options.{name}", "is raykd's own to set", value=options[name])
-    try:
-        if arch.startswith(_TORCHVISION):
-            return _without_classifier(
-                zoo.get_model(arch.removeprefix(_TORCHVISION), weights=None, **options), arch, field
-            )
-        return timm.create_model(arch, pretrained=False, num_classes=0, **options)
-    except UserError:
-        raise
-    except Exception as error:
-        where = f"{field}.options" if options else f"{field}.arch"
-        raise UserError(
-            where, f"{arch} cannot be built: {_first_line(error)}", value=dict(options) or arch
-        ) from None
-
-
-def _check_name(arch: str, field: str) -> None:
-    if arch.startswith(_TORCHVISION):
-        known, name, prefix = zoo.list_models(module=zoo), arch.removeprefix(_TORCHVISION), _TORCHVISION
-        if name in known:
-            return
-    else:
-        known, name, prefix = timm.list_models(), arch, ""
-        if timm.is_model(arch):
-            return
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    raise UserError(
-        f"{field}.arch",
-        "no such architecture",
-        value=arch,
-        expected="a timm model name, or torchvision/NAME"
-        + (f"; the nearest: {', '.join(prefix + n for n in near)}" if near else ""),
-    )
-
-
-def _without_classifier(model: nn.Module, arch: str, field: str) -> nn.Module:
-    """torchvision's model with its classifier replaced by nothing, so that calling it gives features."""
-    if _is_resnet(model):
-        model.fc = nn.Flatten(1)
-    elif _is_features(model):
-        model.classifier = nn.Flatten(1)  # which some families do in their classifier
-    else:
-        raise UserError(
-            f"{field}.arch",
-            "this torchvision model has neither the `features` nor the resnet layout",
-            value=arch,
-            expected="another one, or the timm model of that family",
-        )
-    return model
-
-
-def _is_resnet(model: nn.Module) -> bool:
-    return all(hasattr(model, name) for name in ("conv1", "layer4", "avgpool", "fc"))
-
-
-def _is_features(model: nn.Module) -> bool:
-    pools_itself = isinstance(model, zoo.MobileNetV2 | zoo.DenseNet)  # without a module for it
-    return all(hasattr(model, name) for name in ("features", "classifier")) and (
-        hasattr(model, "avgpool") or pools_itself
-    )
-
-
-def _raw_features(model: nn.Module, images: Tensor) -> Any:
-    """What the model computes before it pools, in its own layout."""
-    timms = getattr(model, "forward_features", None)
-    if timms is not None:
-        return timms(images)
-    if _is_resnet(model):
-        for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
-            images = model.get_submodule(name)(images)
-        return images
-    features = model.get_submodule("features")(images)
-    return F.relu(features) if isinstance(model, zoo.DenseNet) else features
-
-
-def _as_map(model: nn.Module, raw: Any) -> Tensor | None:
-    """Features in the model's own layout -> (B, C, h, w); None where they are no single map."""
-    if not isinstance(raw, Tensor):
-        return None
-    if raw.ndim == 4:
-        channels = getattr(model, "num_features", raw.shape[1])
-        last = getattr(model, "output_fmt", "") == "NHWC" or raw.shape[1] != channels == raw.shape[3]
-        return raw.permute(0, 3, 1, 2) if last else raw
-    if raw.ndim != 3:
-        return None
-    tokens = raw.shape[1]
-    side = int(tokens**0.5)
-    prefix = getattr(model, "num_prefix_tokens", tokens - side * side)  # class tokens come first
-    side = int((tokens - prefix) ** 0.5)
-    if side == 0 or side * side != tokens - prefix:
-        return None
-    return raw[:, prefix:].transpose(1, 2).reshape(len(raw), raw.shape[2], side, side)
-
-
-_known_dims: dict[tuple[str, str], tuple[int, int]] = {}
-
-
-def _dims(model: nn.Module, arch: str, options: str) -> tuple[int, int]:
-    """(feature_dim, map_channels), from one run at the size the architecture is made for."""
-    if (arch, options) not in _known_dims:
+def _shape(model: nn.Module, arch: str, options: str) -> tuple[int, int, tuple[Stage, ...]]:
+    """(feature_dim, map_channels, stages), from runs at the size the architecture is made for."""
+    if (arch, options) not in _known_shapes:
         side = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[-1]
         given = json.loads(options).get("img_size", side)
         side = given if isinstance(given, int) else given[-1]
         images = torch.zeros(1, 3, side, side)
         with _evaluating(model), torch.no_grad():
-            found = _as_map(model, _raw_features(model, images))
+            found = as_map(model, raw_features(model, images))
             features = model(images)
-        _known_dims[arch, options] = features.shape[1], 0 if found is None else found.shape[1]
-    return _known_dims[arch, options]
+            stages = find_stages(model, images)
+        _known_shapes[arch, options] = features.shape[1], 0 if found is None else found.shape[1], stages
+    return _known_shapes[arch, options]
 
 
 @contextlib.contextmanager
@@ -289,8 +216,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 def _key(options: Mapping[str, Any]) -> str:
     return json.dumps(options, sort_keys=True, default=str)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -22,13 +22,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trainables.backbones import Backbone, build_backbone, check_arch
 from trainables.checkpoint_file import CheckpointFacts, read_checkpoint
 from trainables.errors import UserError
-from trainables.method import Method, load_method, methods
+from trainables.method import TAUGHT, Method, load_method, methods
 from trainables.parts.heads import describe_head
 from trainables.teacher_file import fill_backbone, load_classifier, load_head
 from trainables.trial import ModelSpec, TeacherSpec, TrialSpec
-
-# What methods can need of a teacher.
-NEEDS = frozenset({"teacher", "teacher_head", "teacher_classifier"})
 
 
 class Teacher(nn.Module):
@@ -45,7 +42,7 @@ class Teacher(nn.Module):
         head: nn.Module | None,
         batch_norm: str = "eval",
         sha256: str = "",
-        classifier: nn.Module | None = None,
+        classifier: nn.Linear | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -78,6 +75,11 @@ class Teacher(nn.Module):
         return features
 
     @torch.no_grad()
+    def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, 3, H, W) -> (B, feature_dim) and each stage's map (B, C, h, w), the deepest last."""
+        return self.backbone.with_maps(images)
+
+    @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, head_dim): the head's output, not normalised."""
         if self.head is None:
@@ -87,7 +89,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, classes): what the teacher takes the images for, before any softmax."""
+        """(B, 3, H, W) -> (B, classes) by the classifier that it was trained with."""
         if self.classifier is None:
             raise UserError("teacher", "has no classifier")
         logits: Tensor = self.classifier(self.backbone(images))
@@ -167,7 +169,7 @@ def inspect_checkpoint(path: Path) -> CheckpointFacts:
 
 def check_teacher(spec: TeacherSpec | None, needs: frozenset[str], field: str = "teacher") -> None:
     """Raise `UserError` for a teacher that cannot be had, or lacks what a method `needs` of it."""
-    if not needs & NEEDS:
+    if not needs & TAUGHT:
         return
     if spec is None:
         raise UserError(field, "is missing", expected="`{arch: NAME, checkpoint: FILE}` or `{arch, train}`")
@@ -196,7 +198,7 @@ def check_teacher(spec: TeacherSpec | None, needs: frozenset[str], field: str = 
                     f"{field}.train.method",
                     f"trains no {what}",
                     value=method.name,
-                    choices=[n for n, m in methods().items() if _overrides(m, hook) and not m.needs & NEEDS],
+                    choices=[n for n, m in methods().items() if _overrides(m, hook) and not m.needs & TAUGHT],
                 )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -134,3 +137,99 @@ def test_architectures_that_do_not_fit_are_refused() -> None:
     )
     with pytest.raises(UserError, match=r"has no single feature map"):
         crossed.map(torch.zeros(1, 3, 240, 240))
+
+
+# arch, options, image size -> (channels, side) of each stage
+STAGES: list[tuple[str, dict[str, Any], int, tuple[tuple[int, int], ...]]] = [
+    ("test_resnet", {}, 64, ((32, 16), (48, 8), (192, 4), (96, 2))),
+    ("test_efficientnet", {}, 64, ((24, 16), (32, 8), (48, 4), (64, 2))),
+    ("test_vit", {}, 48, ((64, 3),) * 4),
+    ("test_mambaout", {}, 64, ((16, 16), (32, 8), (48, 4), (64, 2))),  # channels last
+    ("mobilenetv3_small_050", {}, 64, ((8, 16), (16, 8), (24, 4), (288, 2))),
+    ("torchvision/resnet18", {}, 64, ((64, 16), (128, 8), (256, 4), (512, 2))),
+    ("torchvision/mobilenet_v2", {"width_mult": 0.25}, 64, ((8, 16), (8, 8), (24, 4), (1280, 2))),
+    ("torchvision/densenet121", {}, 64, ((256, 16), (512, 8), (1024, 4), (1024, 2))),
+    ("crossvit_9_240", {}, 240, ()),
+]
+
+
+@pytest.mark.parametrize(("arch", "options", "side", "expected"), STAGES, ids=[s[0] for s in STAGES])
+def test_stages(arch: str, options: dict[str, Any], side: int, expected: tuple[tuple[int, int], ...]) -> None:
+    backbone = build_backbone(ModelSpec(arch=arch, options=options), seed=0)
+    assert backbone.facts(side).stages == expected
+    images = torch.randn(2, 3, side, side)
+    backbone.eval()
+    if not expected:
+        with pytest.raises(UserError, match=r"student\.arch: has no feature maps"):
+            backbone.with_maps(images)
+        return
+    features, maps = backbone.with_maps(images)
+    assert [tuple(one.shape) for one in maps] == [(2, c, s, s) for c, s in expected]
+    assert torch.equal(features, backbone(images))
+    first = next(p for p in backbone.parameters() if p.ndim > 1)
+    for one in maps:
+        assert torch.autograd.grad(one.square().sum(), first, retain_graph=True)[0].abs().sum() > 0
+
+
+def test_stage_maps_are_what_the_layers_give() -> None:
+    images = torch.randn(2, 3, 64, 64)
+    plain: Any = build_backbone(ModelSpec(arch="torchvision/resnet18"), seed=0).eval()
+    model = plain.model
+    one = model.layer1(model.maxpool(model.relu(model.bn1(model.conv1(images)))))
+    two = model.layer2(one)
+    _, maps = plain.with_maps(images)
+    assert torch.equal(maps[0], one) and torch.equal(maps[1], two)
+    assert torch.equal(maps[3], plain.map(images))
+    vit: Any = build_backbone(ModelSpec(arch="test_vit"), seed=0).eval()
+    seen: list[torch.Tensor] = []
+    handle = vit.model.blocks[-1].register_forward_hook(lambda *given: seen.append(given[2]))
+    _, maps = vit.with_maps(images)
+    handle.remove()
+    tokens = seen[0][:, vit.model.num_prefix_tokens :]  # row by row
+    assert torch.equal(maps[-1][0, :, 1, 2], tokens[0, 1 * 4 + 2])
+
+
+def test_twelve_blocks_give_every_third() -> None:
+    backbone = build_backbone(ModelSpec(arch="vit_tiny_patch16_224", options={"img_size": 32}), seed=0)
+    assert [stage.module for stage in backbone.stages] == ["blocks.2", "blocks.5", "blocks.8", "blocks.11"]
+
+
+def _hooks(backbone: Backbone) -> int:
+    return sum(len(module._forward_hooks) for module in backbone.modules())
+
+
+def test_maps_in_every_way_of_running() -> None:
+    backbone = build_backbone(ModelSpec(arch="test_resnet"), seed=0)
+    images = torch.randn(4, 3, 64, 64)
+    twin = copy.deepcopy(backbone)
+    backbone.train(), twin.train()
+    assert torch.equal(backbone.with_maps(images)[0], twin(images))  # batch statistics too
+    for name, value in twin.state_dict().items():
+        assert torch.equal(backbone.state_dict()[name], value)
+    # A copy gives its own maps.
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    assert twin.with_maps(images)[1][0].abs().sum() == 0 < backbone.with_maps(images)[1][0].abs().sum()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        features, maps = backbone.eval().with_maps(images)
+        assert torch.equal(features, backbone(images)) and all(one.shape[0] == 4 for one in maps)
+    backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    last = images.to(memory_format=torch.channels_last)
+    twin.load_state_dict(backbone.state_dict())
+    torch.testing.assert_close(backbone.with_maps(last)[1], twin.eval().with_maps(images)[1])
+    assert _hooks(backbone) == _hooks(twin) == 0
+
+
+def test_no_map_outlives_its_use() -> None:
+    backbone = build_backbone(ModelSpec(arch="test_resnet"), seed=0).eval()
+    with pytest.raises(RuntimeError):
+        backbone.with_maps(torch.randn(1, 5, 64, 64))
+    assert _hooks(backbone) == 0
+    gc.disable()  # so that only counting of references frees
+    try:
+        with torch.no_grad():
+            gone = weakref.ref(backbone.with_maps(torch.randn(1, 3, 64, 64))[1][1])
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -1,0 +1,192 @@
+"""How the libraries' networks are made and read: timm's and torchvision's, without their classifiers."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import timm
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainables.errors import UserError
+
+zoo: Any = torchvision.models  # its names are gathered by star imports, which mypy does not follow
+TORCHVISION = "torchvision/"
+_OURS = ("num_classes", "pretrained", "in_chans", "weights", "checkpoint_path", "features_only")
+_STAGES = 4
+
+
+def create(arch: str, options: Mapping[str, Any], field: str) -> nn.Module:
+    check_name(arch, field)
+    for name in options:
+        if name in _OURS:
+            raise UserError(f"{field}.options.{name}", "is raykd's own to set", value=options[name])
+    try:
+        if arch.startswith(TORCHVISION):
+            return _without_classifier(
+                zoo.get_model(arch.removeprefix(TORCHVISION), weights=None, **options), arch, field
+            )
+        return timm.create_model(arch, pretrained=False, num_classes=0, **options)
+    except UserError:
+        raise
+    except Exception as error:
+        where = f"{field}.options" if options else f"{field}.arch"
+        raise UserError(
+            where, f"{arch} cannot be built: {first_line(error)}", value=dict(options) or arch
+        ) from None
+
+
+def check_name(arch: str, field: str) -> None:
+    if arch.startswith(TORCHVISION):
+        known, name, prefix = zoo.list_models(module=zoo), arch.removeprefix(TORCHVISION), TORCHVISION
+        if name in known:
+            return
+    else:
+        known, name, prefix = timm.list_models(), arch, ""
+        if timm.is_model(arch):
+            return
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    raise UserError(
+        f"{field}.arch",
+        "no such architecture",
+        value=arch,
+        expected="a timm model name, or torchvision/NAME"
+        + (f"; the nearest: {', '.join(prefix + n for n in near)}" if near else ""),
+    )
+
+
+def _without_classifier(model: nn.Module, arch: str, field: str) -> nn.Module:
+    """torchvision's model with its classifier replaced by nothing, so that calling it gives features."""
+    if _is_resnet(model):
+        model.fc = nn.Flatten(1)
+    elif _is_features(model):
+        model.classifier = nn.Flatten(1)  # which some families do in their classifier
+    else:
+        raise UserError(
+            f"{field}.arch",
+            "this torchvision model has neither the `features` nor the resnet layout",
+            value=arch,
+            expected="another one, or the timm model of that family",
+        )
+    return model
+
+
+def _is_resnet(model: nn.Module) -> bool:
+    return all(hasattr(model, name) for name in ("conv1", "layer4", "avgpool", "fc"))
+
+
+def _is_features(model: nn.Module) -> bool:
+    pools_itself = isinstance(model, zoo.MobileNetV2 | zoo.DenseNet)  # without a module for it
+    return all(hasattr(model, name) for name in ("features", "classifier")) and (
+        hasattr(model, "avgpool") or pools_itself
+    )
+
+
+def raw_features(model: nn.Module, images: Tensor) -> Any:
+    """What the model computes before it pools, in its own layout."""
+    timms = getattr(model, "forward_features", None)
+    if timms is not None:
+        return timms(images)
+    if _is_resnet(model):
+        for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
+            images = model.get_submodule(name)(images)
+        return images
+    features = model.get_submodule("features")(images)
+    return F.relu(features) if isinstance(model, zoo.DenseNet) else features
+
+
+def as_map(model: nn.Module, raw: Any, channels: int | None = None) -> Tensor | None:
+    """Features in the model's own layout -> (B, C, h, w); None where they are no single map.
+
+    `channels` says how many a map inside the network has; without it, it is the one before pooling.
+    """
+    if not isinstance(raw, Tensor):
+        return None
+    if raw.ndim == 4:
+        channels = channels or getattr(model, "num_features", raw.shape[1])
+        last = getattr(model, "output_fmt", "") == "NHWC" or raw.shape[1] != channels == raw.shape[3]
+        return raw.permute(0, 3, 1, 2) if last else raw
+    if raw.ndim != 3:
+        return None
+    tokens = raw.shape[1]
+    side = int(tokens**0.5)
+    prefix = getattr(model, "num_prefix_tokens", tokens - side * side)  # class tokens come first
+    side = int((tokens - prefix) ** 0.5)
+    if side == 0 or side * side != tokens - prefix:
+        return None
+    return raw[:, prefix:].transpose(1, 2).reshape(len(raw), raw.shape[2], side, side)
+
+
+class Stage(NamedTuple):
+    """A part of a network whose output is a feature map."""
+
+    module: str  # its name in the network
+    channels: int
+
+
+def find_stages(model: nn.Module, images: Tensor) -> tuple[Stage, ...]:
+    """The at most four stages that tell a network's depth, shallow to deep; none where it has no maps.
+
+    Networks that shrink their maps: the last module at each of the last four resolutions (a ResNet's `layer1`
+    to `layer4`; timm says which they are, torchvision's are found by passing `images` through). Others, such
+    as plain vision transformers: four blocks at equal distances, the last one among them.
+    """
+    named = _named_stages(model)
+    with watched(model, named) as seen:
+        model(images)
+    stages, sides = [], []
+    for name, channels in named.items():
+        found = as_map(model, seen.get(name), channels or None)
+        if found is None or (channels and found.shape[1] != channels):
+            if channels:
+                return ()  # timm's list does not fit its model
+            continue
+        stages.append(Stage(name, found.shape[1]))
+        sides.append(found.shape[2])
+    if len(set(sides)) <= 1 < len(sides):
+        kept = min(_STAGES, len(stages))
+        return tuple(stages[len(stages) * (i + 1) // kept - 1] for i in range(kept))
+    last = [stage for stage, side, after in zip(stages, sides, [*sides[1:], 0], strict=True) if side != after]
+    return tuple(last[-_STAGES:])
+
+
+def _named_stages(model: nn.Module) -> dict[str, int]:
+    """Modules whose outputs may be stages, and their channels; 0 where nobody says."""
+    if _is_resnet(model) and not hasattr(model, "forward_features"):
+        return dict.fromkeys(("layer1", "layer2", "layer3", "layer4"), 0)
+    if hasattr(model, "forward_features"):
+        told = getattr(model, "feature_info", None) or ()
+        modules = {name for name, _ in model.named_modules()}
+        named = {one["module"]: one["num_chs"] for one in told}
+        return named if modules.issuperset(named) else {}
+    return {f"features.{name}": 0 for name, _ in model.get_submodule("features").named_children()}
+
+
+@contextlib.contextmanager
+def watched(model: nn.Module, modules: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Inside, a forward pass of `model` leaves what the named modules gave in the dict, until it is left."""
+    seen: dict[str, Any] = {}
+    hooks = []
+    try:
+        for name in modules:
+            hooks.append(
+                model.get_submodule(name).register_forward_hook(functools.partial(_keep, seen, name))
+            )
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _keep(seen: dict[str, Any], name: str, _module: nn.Module, _given: Any, output: Any) -> None:
+    seen[name] = output
+
+
+def first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
