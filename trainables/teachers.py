@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.backbones import Backbone, build_backbone, check_arch
-from trainables.checkpoint_file import CheckpointFacts, read_checkpoint
+from trainables.checkpoint_file import CheckpointFacts, ReadCheckpoint, read_checkpoint
 from trainables.errors import UserError
 from trainables.method import TAUGHT, Method, load_method, methods
 from trainables.parts.heads import describe_head
@@ -178,7 +178,7 @@ def check_teacher(spec: TeacherSpec | None, needs: frozenset[str], field: str = 
         has = "has neither" if spec.train is None else "has both"
         raise UserError(field, f"{has} `checkpoint` and `train`", expected="one of them")
     if spec.checkpoint is not None:
-        facts = verified_facts(spec, f"{field}.checkpoint", field)
+        facts = _verified(spec, f"{field}.checkpoint", field)
         if lacking := lacks(facts, needs):
             raise UserError(
                 f"{field}.checkpoint",
@@ -224,10 +224,10 @@ def lacks(facts: CheckpointFacts, needs: frozenset[str]) -> Lack | None:
     return None
 
 
-def verified_facts(spec: TeacherSpec, where: str, field: str = "teacher") -> CheckpointFacts:
-    """The facts of a checkpoint that fits its architecture; read once, however many trials are checked.
+def _verified(spec: TeacherSpec, where: str, field: str) -> CheckpointFacts:
+    """`verify` for the checkpoint of `spec`, read once however many trials are checked.
 
-    Raises `UserError` at `where` or `field` for one that cannot be read or does not fit.
+    Raises `UserError` at `where` where it cannot be read, too.
     """
     assert spec.checkpoint is not None
     path = spec.checkpoint.expanduser()
@@ -235,16 +235,24 @@ def verified_facts(spec: TeacherSpec, where: str, field: str = "teacher") -> Che
     stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
     key = (path.resolve(), stamp, spec.arch, options)
     if key not in _seen:
-        read = read_checkpoint(path, where)
-        backbone = build_backbone(ModelSpec(arch=spec.arch, options=spec.options), 0, field)
-        fill_backbone(backbone, read)
-        load_head(backbone, read)
-        usable = load_classifier(backbone, read) is not None
-        _seen[key] = read.facts if usable else dataclasses.replace(read.facts, classes=0)
+        model = ModelSpec(arch=spec.arch, options=spec.options)
+        _seen[key] = verify(read_checkpoint(path, where), model, field)
     return _seen[key]
 
 
 _seen: dict[tuple[object, ...], CheckpointFacts] = {}
+
+
+def verify(read: ReadCheckpoint, model: ModelSpec, field: str = "teacher") -> CheckpointFacts:
+    """The facts of a checkpoint that fits `model`, its classifier counted only where it can be used.
+
+    Raises `UserError` at `field` for one that does not fit.
+    """
+    backbone = build_backbone(model, 0, field)
+    fill_backbone(backbone, read)
+    load_head(backbone, read)
+    usable = load_classifier(backbone, read) is not None
+    return read.facts if usable else dataclasses.replace(read.facts, classes=0)
 
 
 def _overrides(method: type[Method], hook: str) -> bool:
