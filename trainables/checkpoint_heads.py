@@ -7,7 +7,7 @@ code says (`checkpoint_layouts`). A head that its origin's code never makes is r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -54,16 +54,30 @@ def read_head(
         add(("l2_normalise", {}), {})
         named = _plain(last)
         add(_kind(named, len(layers), layout, field), named)
-    kinds = " ".join(kind for kind, _ in layers)
-    if (layout.heads and kinds not in layout.heads) or kinds.startswith(layout.activation):
-        known = " or ".join(f"'{head}'" for head in layout.heads) or "a linear layer first"
+    _check_whole(layers, layout, field)
+    return tuple(layers), weights
+
+
+def _check_whole(layers: Sequence[Layer], layout: Layout, field: str) -> None:
+    """Refuse a head that this origin's code does not make: some of its weights are missing.
+
+    Where an origin has many heads, none of its code leaves a bias out but before a batch normalisation, and
+    none begins with an activation.
+    """
+    kinds = [kind if arguments.get("bias", True) else "matrix" for kind, arguments in layers]
+    text = " ".join(kinds)
+    if layout.heads:
+        whole = text in layout.heads
+    else:
+        pairs = zip(kinds, [*kinds[1:], ""], strict=True)
+        whole = kinds[0] in ("linear", "matrix") and all(b == "batch_norm" for a, b in pairs if a == "matrix")
+    if not whole:
         raise UserError(
             field,
-            f"its head has the layers '{kinds}' by their weights, which {layout.origin} does not make: "
-            "weights are missing, or it is another head",
-            expected=known,
+            f"its head has, by its weights, the layers '{text}', which {layout.origin} does not make: "
+            "weights are missing, or it is another head (`matrix`: a linear layer without bias)",
+            expected=" or ".join(f"'{head}'" for head in layout.heads) or None,
         )
-    return tuple(layers), weights
 
 
 def _kind(named: Mapping[str, Tensor], position: int, layout: Layout, field: str) -> Layer:

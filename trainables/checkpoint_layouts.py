@@ -36,7 +36,7 @@ class Layout:
     containers: tuple[str | None, ...] = ()  # that the weights lie under; empty: under any
     beside: tuple[str, ...] = ()  # what else the file holds beside the weights
     metadata: Mapping[str, str] = field(default_factory=dict)  # that the file itself must carry
-    heads: tuple[str, ...] = ()  # the kinds of a head's layers that this origin has; empty: any
+    heads: tuple[str, ...] = ()  # a head's layers in this origin, `matrix` for a linear one without bias
     activation: str = "relu"  # of the head
     renames: tuple[tuple[str, str], ...] = ()  # other names of a backbone's parts -> timm's
     attention_heads: Mapping[int, int] = field(default_factory=dict)  # width -> heads, where not timm's
@@ -64,9 +64,9 @@ _SOLO = {
     "queue": r"queue",
 }
 _DINO_HEADS = (
-    "linear gelu linear gelu linear l2_normalise linear",
-    "linear batch_norm gelu linear batch_norm gelu linear l2_normalise linear",
-    "linear l2_normalise linear",
+    "linear gelu linear gelu linear l2_normalise matrix",
+    "linear batch_norm gelu linear batch_norm gelu linear l2_normalise matrix",
+    "linear l2_normalise matrix",
 )
 _VIT = (r"cls_token$", r"blocks\.0\.")
 # `nn.Sequential(*list(resnet.children())[:-1])`: 2 is the ReLU, 3 the pooling.
@@ -143,8 +143,8 @@ LAYOUTS: tuple[Layout, ...] = (
             "predictor": r"predictor\.",
         },
         heads=(
-            "linear batch_norm relu linear batch_norm",
-            "linear batch_norm relu linear batch_norm relu linear batch_norm",
+            "matrix batch_norm relu matrix batch_norm",
+            "matrix batch_norm relu matrix batch_norm relu matrix batch_norm",
         ),
         attention_heads={384: 12},  # its ViT-S; timm's has 6, in the same shapes
     ),
@@ -168,7 +168,7 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         origin="swav",
-        signature=(r"projection_head\.", r"(conv1|layer1\.0)\."),
+        signature=(r"(projection_head|prototypes)\.", r"layer1\.0\."),
         roles={HEAD: r"projection_head\.", "prototypes": r"prototypes", BACKBONE: ""},
         heads=("linear batch_norm relu linear", "linear"),
         remark="this is one of SwAV's own wider networks (w2, w4); it is not wide_resnet50_2, and neither "
@@ -210,7 +210,7 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         origin="lightly dino",
-        signature=(r"teacher_backbone\.", r"teacher_head\.layers\."),
+        signature=(r"teacher_backbone\.",),
         roles={
             BACKBONE: r"teacher_backbone\.",
             HEAD: r"teacher_head\.",

@@ -6,7 +6,8 @@ compute the same: shapes do not tell how many attention heads there are, or how 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,9 @@ from trainables.checkpoint_file import ReadCheckpoint
 from trainables.checkpoint_layouts import CLASSIFIER
 from trainables.errors import UserError
 from trainables.parts.heads import build_head
+
+# Rests of a projection head, which no classifier's name may hide.
+_PROJECTION = re.compile(r"(fc|head)\.\d+\.")
 
 
 @dataclass(frozen=True)
@@ -94,15 +98,23 @@ def _fit(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor]) 
     # Counters of batches, which old files lack and no result depends on.
     needed = [name for name in own if not name.endswith("num_batches_tracked")]
     drops = CLASSIFIER in read.facts.roles or read.facts.origin == "timm"
-    prefixes = classifier_prefixes(backbone) if drops else ()
+    prefixes = _classifiers(backbone, own) if drops else ()
     surplus = [name for name in given if name not in own]
+    dropped = [n for n in surplus if n.startswith(prefixes or ("\0",)) and not _PROJECTION.match(n)]
     return _Fit(
         needed=needed,
         missing=[name for name in needed if name not in given],
         other=[name for name in needed if name in given and given[name].shape != own[name].shape],
-        strange=[name for name in surplus if not name.startswith(prefixes or ("\0",))],
-        dropped=[name for name in surplus if name.startswith(prefixes or ("\0",))],
+        strange=[name for name in surplus if name not in dropped],
+        dropped=dropped,
     )
+
+
+def _classifiers(backbone: Backbone, own: Collection[str]) -> tuple[str, ...]:
+    """How names of the classifier begin, with what else lies beside it where the backbone has nothing."""
+    prefixes = classifier_prefixes(backbone)
+    parents = {prefix.partition(".")[0] + "." for prefix in prefixes}
+    return (*prefixes, *(p for p in parents if not any(name.startswith(p) for name in own)))
 
 
 def _misfit(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor], fit: _Fit) -> UserError:

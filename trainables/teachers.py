@@ -213,7 +213,7 @@ def lacks(facts: CheckpointFacts, needs: frozenset[str]) -> Lack | None:
     """What the file lacks of what a method `needs`; None where it has all."""
     if "teacher_head" in needs and not facts.head:
         return Lack(
-            "reuses the teacher's projection head, and the file holds none",
+            "needs the teacher's projection head, and the file holds none",
             "a self-supervised checkpoint with its head (MoCo, SwAV, DINO, raykd's own ...)",
         )
     if "teacher_classifier" in needs and not facts.classes:

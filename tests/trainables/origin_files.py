@@ -34,7 +34,9 @@ class Original(NamedTuple):
     roles: set[str]
     features: Tensor
     embedding: Tensor | None
+    backbone_at: str  # how the file's keys of it begin
     head: str = ""  # its structure, for people
+    head_at: str = "no head"
 
 
 def network(spec: ModelSpec = TEACHER, seed: int = 1) -> Any:
@@ -98,9 +100,8 @@ def moco_v2_without_prefix(path: Path) -> Original:
     model, head = network(), mlp(24, 24, 12)
     torch.save({"state_dict": {**prefixed("", model), **prefixed("fc.", head)}}, path)
     text = "Linear(24, 24)-ReLU-Linear(24, 12)"
-    return Original(
-        "moco_v2 without its prefix", TEACHER, "state_dict", {"backbone", "head"}, *both(model, head), text
-    )
+    origin, roles = "moco_v2 without its prefix", {"backbone", "head"}
+    return Original(origin, TEACHER, "state_dict", roles, *both(model, head), "", text, "fc.")
 
 
 def disco(path: Path, at: str = "fc") -> Original:
@@ -119,7 +120,8 @@ def disco(path: Path, at: str = "fc") -> Original:
         "backbone", "head", "teacher", "teacher's momentum encoder", "momentum encoder", "queue",
     }  # fmt: skip
     text = "Linear(24, 40)-ReLU-Linear(40, 12)"
-    return Original("disco", TEACHER, "state_dict", roles, *both(model, head), text)
+    start = "module.encoder_q."
+    return Original("disco", TEACHER, "state_dict", roles, *both(model, head), start, text, f"{start}{at}.")
 
 
 def disco_classifier(path: Path) -> Original:
@@ -145,7 +147,7 @@ def retro(path: Path) -> Original:
     }
     torch.save({"epoch": 200, "arch": "efficientnet_b0", "state_dict": wrapped(state), "optimizer": {}}, path)
     roles = {"backbone", "adapter", "teacher's head, reused", "teacher", "momentum encoder", "queue"}
-    return Original("retro", TEACHER, "state_dict", roles, *both(model, None))
+    return Original("retro", TEACHER, "state_dict", roles, *both(model, None), "module.encoder_q.")
 
 
 def seed(path: Path) -> Original:
@@ -160,14 +162,15 @@ def seed(path: Path) -> Original:
     torch.save({"epoch": 200, "state_dict": wrapped(state), "optimizer": {}}, path)
     text = "Linear(24, 24)-ReLU-Linear(24, 12)"
     roles = {"backbone", "head", "teacher", "queue"}
-    return Original("seed", TEACHER, "state_dict", roles, *both(model, head), text)
+    start = "module.student."
+    return Original("seed", TEACHER, "state_dict", roles, *both(model, head), start, text, f"{start}fc.")
 
 
 def compress(path: Path) -> Original:
     model = network()
     options = argparse.Namespace(student_arch="resnet18", data="/data", learning_rate=0.01)
     torch.save({"opt": options, "model": wrapped(prefixed("", model)), "optimizer": {}, "epoch": 130}, path)
-    return Original("compress", TEACHER, "model", {"backbone"}, *both(model, None))
+    return Original("compress", TEACHER, "model", {"backbone"}, *both(model, None), "module.")
 
 
 # --- MoCo v3, SwAV, DINO ------------------------------------------------------------------------------------
@@ -201,7 +204,8 @@ def moco_v3(path: Path, spec: ModelSpec = TEACHER, at: str = "fc", layers: int =
         "-BatchNorm(not affine)",
     }[layers]
     roles = {"backbone", "head", "momentum encoder", "predictor"}
-    return Original("moco_v3", spec, "state_dict", roles, *both(model, head), text)
+    start = "module.base_encoder."
+    return Original("moco_v3", spec, "state_dict", roles, *both(model, head), start, text, f"{start}{at}.")
 
 
 def moco_v3_vit(path: Path) -> Original:
@@ -223,7 +227,8 @@ def swav(path: Path, training: bool = False) -> Original:
     torch.save({"epoch": 9, "state_dict": state, "optimizer": {}} if training else state, path)
     text = "Linear(24, 40)-BatchNorm-ReLU-Linear(40, 12)"
     container = "state_dict" if training else None
-    return Original("swav", TEACHER, container, {"backbone", "head", "prototypes"}, *both(model, head), text)
+    roles, at = {"backbone", "head", "prototypes"}, "module.projection_head."
+    return Original("swav", TEACHER, container, roles, *both(model, head), "module.", text, at)
 
 
 def swav_training(path: Path) -> Original:
@@ -269,7 +274,9 @@ def dino(path: Path, spec: ModelSpec = VIT, norm: bool = False) -> Original:
     }
     torch.save(content, path)
     text = (_DINO_NORM if norm else _DINO_TEXT).format(model.num_features)
-    return Original("dino", spec, "teacher", {"backbone", "head", "student"}, *both(model, head), text)
+    roles, start = {"backbone", "head", "student"}, "module." if norm else ""
+    found = both(model, head)
+    return Original("dino", spec, "teacher", roles, *found, f"{start}backbone.", text, f"{start}head.")
 
 
 def dino_resnet(path: Path) -> Original:
@@ -279,7 +286,7 @@ def dino_resnet(path: Path) -> Original:
 def dino_backbone(path: Path) -> Original:
     model = network(VIT)
     torch.save(model.state_dict(), path)
-    return Original("dino or timm, a backbone alone", VIT, None, {"backbone"}, *both(model, None))
+    return Original("dino or timm, a backbone alone", VIT, None, {"backbone"}, *both(model, None), "")
 
 
 # --- Lightning's --------------------------------------------------------------------------------------------
@@ -317,7 +324,8 @@ def solo_learn(path: Path, backbone: str = "backbone") -> Original:
     lightning(state, path, method="barlow_twins", backbone={"name": "resnet18"}, lr=0.3)
     text = "Linear(24, 40)-BatchNorm-ReLU-Linear(40, 40)-BatchNorm-ReLU-Linear(40, 12)"
     roles = {"backbone", "head", "classifier", "momentum encoder", "momentum head"}
-    return Original("solo-learn", TEACHER, "state_dict", roles, *both(model, head), text)
+    found = both(model, head)
+    return Original("solo-learn", TEACHER, "state_dict", roles, *found, f"{backbone}.", text, "projector.")
 
 
 def solo_learn_old(path: Path) -> Original:
@@ -337,7 +345,8 @@ def solo_learn_dino(path: Path) -> Original:
     lightning(state, path)
     roles = {"backbone", "head", "classifier", "momentum encoder", "momentum head"}
     text = _DINO_TEXT.format(model.num_features)
-    return Original("solo-learn dino", VIT, "state_dict", roles, *both(model, head), text)
+    found = both(model, head)
+    return Original("solo-learn dino", VIT, "state_dict", roles, *found, "backbone.", text, "head.")
 
 
 def in_a_row(model: Any) -> nn.Sequential:
@@ -357,7 +366,8 @@ def lightly(path: Path, row: bool = True) -> Original:
     }
     lightning(state, path)
     text = "Linear(24, 40)-BatchNorm-ReLU-Linear(40, 12)-BatchNorm"
-    return Original("lightly", TEACHER, "state_dict", {"backbone", "head"}, *both(model, head), text)
+    roles, found = {"backbone", "head"}, both(model, head)
+    return Original("lightly", TEACHER, "state_dict", roles, *found, "backbone.", text, "projection_head.")
 
 
 def lightly_named(path: Path) -> Original:
@@ -375,7 +385,8 @@ def lightly_moco(path: Path) -> Original:
     lightning(state, path)
     roles = {"backbone", "head", "momentum encoder", "momentum head"}
     text = "Linear(24, 40)-ReLU-Linear(40, 12)"
-    return Original("lightly", TEACHER, "state_dict", roles, *both(model, head), text)
+    found = both(model, head)
+    return Original("lightly", TEACHER, "state_dict", roles, *found, "backbone.", text, "projection_head.")
 
 
 def lightly_dino(path: Path) -> Original:
@@ -390,7 +401,8 @@ def lightly_dino(path: Path) -> Original:
     lightning(state, path)
     text = _DINO_TEXT.format(24)
     roles = {"backbone", "head", "student"}
-    return Original("lightly dino", TEACHER, "state_dict", roles, *both(model, head), text)
+    found, start = both(model, head), "teacher_backbone."
+    return Original("lightly dino", TEACHER, "state_dict", roles, *found, start, text, "teacher_head.")
 
 
 Writer = Callable[[Path], Original]
