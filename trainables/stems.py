@@ -97,11 +97,8 @@ def put_small_stem(model: nn.Module, stem: str, arch: str, field: str) -> None:
         model.set_submodule(name, part)
 
 
-def stem_lines(model: nn.Module, stem: str) -> list[str]:
-    """Lines of Python that give such a stem to the architecture's `model`, made without the option.
-
-    `model` has it already.
-    """
+def stem_lines(model: nn.Module) -> list[str]:
+    """Lines of Python that give the stem of `model`, which has one from here, to a `model` without it."""
     pool = next(pool for family, pool in _POOLS.items() if isinstance(model, family))
     name = next(name for name, m in model.named_modules() if isinstance(m, nn.Conv2d))
     lines = [f'model.set_submodule("{name}", torch.nn.{model.get_submodule(name)})']
