@@ -1,4 +1,4 @@
-"""Networks that turn images into features: any timm model, and torchvision's of the usual layouts.
+"""Networks that turn images into features: timm's, torchvision's of the usual layouts, and our own.
 
 backbone = build_backbone(ModelSpec(arch="resnet18"), seed=0)
 backbone(images)       # (B, feature_dim), what the model's own head would classify
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.errors import UserError
+from trainables.stems import STEM
 from trainables.trial import ModelSpec
 from trainables.zoo import (
     TORCHVISION,
@@ -96,6 +97,14 @@ class Backbone(nn.Module):
 
     def facts(self, image_size: int) -> BackboneFacts:
         """What the architecture is at this size. `UserError` where it cannot take images of this size."""
+        made_for = getattr(self.model, "side", image_size)
+        if made_for != image_size:
+            raise UserError(
+                f"{self.field}.options.side",
+                f"{self.arch} is made for images of {made_for} px, and they have {image_size}",
+                value=made_for,
+                expected=f"{image_size}, as data.image_size",
+            )
         images = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
         images = images.to(next(self.parameters()).device)
         with _evaluating(self.model), torch.enable_grad():
@@ -193,11 +202,12 @@ def _shape(model: nn.Module, arch: str, options: str) -> tuple[int, int, tuple[S
         side = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[-1]
         given = json.loads(options).get("img_size", side)
         side = given if isinstance(given, int) else given[-1]
+        if STEM in json.loads(options):
+            side = -(-side // 4)  # which such a stem makes as large as the whole image was
         images = torch.zeros(1, 3, side, side)
         with _evaluating(model), torch.no_grad():
             found = as_map(model, raw_features(model, images))
-            features = model(images)
-            stages = find_stages(model, images)
+            features, stages = find_stages(model, images)
         _known_shapes[arch, options] = features.shape[1], 0 if found is None else found.shape[1], stages
     return _known_shapes[arch, options]
 

@@ -238,10 +238,21 @@ def test_a_ledger_of_another_version_is_noticed(sweep, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arch, options", [("resnet18", {}), ("mobilenet_v3_small", {}), ("mobilenet_v2", {"width_mult": 0.5})]
+    "arch, options",
+    [
+        ("torchvision/resnet18", {}),
+        ("torchvision/mobilenet_v3_small", {}),
+        ("torchvision/mobilenet_v2", {"width_mult": 0.5, "stem": "small"}),
+        ("torchvision/resnet18", {"stem": "small_padding2"}),
+        ("test_resnet", {"stem": "small"}),
+        ("tf_mobilenetv3_small_minimal_100", {"stem": "small", "drop_rate": 0.1}),
+        ("raykd/mlp", {"side": 16, "hidden": [16, 8]}),
+        ("raykd/ae_32", {"side": 16}),
+        ("raykd/resnet9", {}),
+    ],
 )
-def test_torchvision_students_open_by_the_lines_given(arch, options, tmp_path):
-    spec = {"arch": f"torchvision/{arch}", "options": options}
+def test_students_that_timm_cannot_open_alone_open_by_the_lines_given(arch, options, tmp_path):
+    spec = {"arch": arch, "options": options}
     trial = build_sweep({**RAW, "method": "moco", "student": spec, "teacher": None, "axes": {}}).trial({}, 0)
     student = build_backbone(ModelSpec(**spec), 3).eval()
     lines = write_student(trial, student, tmp_path / "student")
@@ -252,7 +263,7 @@ def test_torchvision_students_open_by_the_lines_given(arch, options, tmp_path):
         exec(lines, scope)
     finally:
         os.chdir(here)
-    images = torch.rand(2, 3, 32, 32)
+    images = torch.rand(2, 3, 16, 16)
     with torch.no_grad():
         assert torch.equal(scope["model"](images), student(images))
     assert [p.name for p in (tmp_path / "student").iterdir()] == ["model.safetensors"]

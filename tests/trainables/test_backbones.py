@@ -111,7 +111,7 @@ def test_looking_at_a_backbone_changes_nothing() -> None:
     [
         ("test_resent", {}, r"student\.arch: no such architecture.*test_resnet"),
         ("torchvision/resnet19", {}, r"student\.arch: no such.*torchvision/resnet18"),
-        ("no/such/thing", {}, r"a timm model name, or torchvision/NAME"),
+        ("no/such/thing", {}, r"a timm model name, torchvision/NAME or raykd/NAME"),
         ("test_resnet", {"chanels": [8]}, r"student\.options: test_resnet cannot be built.*chanels"),
         ("test_resnet", {"num_classes": 5}, r"student\.options\.num_classes: is raykd's own"),
         ("torchvision/shufflenet_v2_x0_5", {"dropuot": 1}, r"student\.options: .*dropuot"),
