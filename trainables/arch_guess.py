@@ -16,6 +16,7 @@ import torchvision
 from torch import Tensor
 
 from trainables.checkpoint_file import ReadCheckpoint
+from trainables.stems import STEM
 from trainables.trial import ModelSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -81,6 +82,7 @@ _USUAL: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("features.0.weight", ("torchvision/vgg16", "torchvision/alexnet", "torchvision/vgg19")),
     ("features.conv0.weight", ("torchvision/densenet121", "torchvision/densenet169")),
 )
+_POSITIONS = "pos_embed"
 _CLASSIFIERS = ("fc.", "classifier.")  # torchvision's
 
 
@@ -103,15 +105,20 @@ def guess_arch(read: ReadCheckpoint) -> ModelSpec | None:
 
 def _fits(arch: str, given: Mapping[str, Tensor], read: ReadCheckpoint) -> dict[str, Any] | None:
     """The options under which `arch` has exactly these weights; None where it has not."""
-    own = _shapes(arch, "{}")
+    own = dict(_shapes(arch, "{}"))
     found = {name: tuple(tensor.shape) for name, tensor in given.items()}
-    if not _same(own, found, but="pos_embed"):
-        return None
     options: dict[str, Any] = {}
+    stem = own.get("conv1.weight")
+    if stem is not None and found.get("conv1.weight") == (*stem[:2], 3, 3) != stem:
+        padded = read.layout.small_stem_padding == 2
+        options[STEM] = "small_padding2" if padded else "small"
+        own["conv1.weight"] = found["conv1.weight"]
+    if not _same(own, found, but=_POSITIONS):
+        return None
     heads = read.layout.attention_heads.get(found.get("cls_token", (0,))[-1])
     if heads is not None:
         options["num_heads"] = heads
-    if own.get("pos_embed") != found.get("pos_embed"):
+    if own.get(_POSITIONS) != found.get(_POSITIONS):
         side = _image_side(found, own)
         if side is None or not _same(_shapes(arch, json.dumps({"img_size": side})), found):
             return None
@@ -131,7 +138,7 @@ def _same(own: Shapes, found: Shapes, but: str = "") -> bool:
 def _image_side(found: Shapes, own: Shapes) -> int | None:
     """Pixels a side of the images that a transformer's positions are made for."""
     before = {"cls_token", "dist_token"} & set(own)
-    grid = (found["pos_embed"][1] - len(before)) ** 0.5
+    grid = (found[_POSITIONS][1] - len(before)) ** 0.5
     return int(grid) * found["patch_embed.proj.weight"][-1] if grid == int(grid) and grid > 0 else None
 
 

@@ -19,6 +19,7 @@ from trainables.checkpoint_file import ReadCheckpoint
 from trainables.checkpoint_layouts import CLASSIFIER
 from trainables.errors import UserError
 from trainables.parts.heads import build_head
+from trainables.stems import STEM
 
 # Rests of a projection head, which no classifier's name may hide.
 _PROJECTION = re.compile(r"(fc|head)\.\d+\.")
@@ -45,7 +46,7 @@ def fill_backbone(backbone: Backbone, read: ReadCheckpoint) -> None:
     if fit.wrong:
         raise _misfit(backbone, read, given, fit)
     _check_attention(backbone, read, given)
-    _pad_stem(backbone, read)
+    _check_stem(backbone, read)
     with torch.no_grad():
         for name, value in backbone.model.state_dict().items():
             if name in given:
@@ -166,12 +167,20 @@ def _check_attention(backbone: Backbone, read: ReadCheckpoint, given: Mapping[st
         )
 
 
-def _pad_stem(backbone: Backbone, read: ReadCheckpoint) -> None:
-    """Pad images as this origin's code does before a 3x3 stem, which no shape tells either."""
+def _check_stem(backbone: Backbone, read: ReadCheckpoint) -> None:
+    """Refuse a 3x3 stem that pads images otherwise than this origin's code does, which no shape tells either."""
     stem = getattr(backbone.model, "conv1", None)
     padding = read.layout.small_stem_padding
-    if padding is not None and isinstance(stem, nn.Conv2d) and stem.kernel_size == (3, 3):
-        stem.padding = (padding, padding)
+    if padding is None or not isinstance(stem, nn.Conv2d) or stem.kernel_size != (3, 3):
+        return
+    if stem.padding != (padding, padding):
+        raise UserError(
+            f"{backbone.field}.options.{STEM}",
+            f"{read.facts.origin}'s 3x3 stem pads images by {padding}, which no shape tells, and this one by "
+            f"{stem.padding[0]}",
+            value=backbone.options.get(STEM),
+            expected=f"`options: {{{STEM}: small_padding{padding}}}`",
+        )
 
 
 def _with_counters(head: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -34,7 +34,6 @@ from trainables.checkpoint_file import read_checkpoint
 from trainables.errors import UserError
 from trainables.method import TAUGHT, methods
 from trainables.parts.heads import head_text
-from trainables.teacher_file import fill_backbone
 from trainables.teachers import Teacher, check_teacher, inspect_checkpoint, load_teacher
 from trainables.trial import ModelSpec, TeacherSpec, TrialSpec
 
@@ -154,24 +153,23 @@ def test_moco_v3s_small_transformer_has_twelve_heads(tmp_path: Path) -> None:
 
 
 def test_solo_learns_small_stem_pads_by_two(tmp_path: Path) -> None:
-    def stemmed(padding: int) -> Any:
-        model = network(ModelSpec(arch="resnet18", options={"channels": [8, 8, 8, 8]}))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(3)
-            model.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=padding, bias=False)
-        model.maxpool = nn.Identity()
-        return model
-
-    saved = stemmed(2)
+    path = tmp_path / "cifar.ckpt"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        saved: Any = torchvision.models.resnet18(weights=None)
+        # As solo-learn does for CIFAR.
+        saved.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=2, bias=False)
+    saved.maxpool, saved.fc = nn.Identity(), nn.Identity()
+    images = IMAGES[..., :8, :8]
+    expected = saved.eval()(images).detach()
     state = {f"backbone.{name}": value for name, value in saved.state_dict().items()}
-    state |= {"classifier.weight": torch.zeros(10, 8), "classifier.bias": torch.zeros(10)}
-    torch.save({"state_dict": state}, tmp_path / "cifar.ckpt")
-    backbone = build_backbone(ModelSpec(arch="resnet18", options={"channels": [8, 8, 8, 8]}))
-    backbone.model = stemmed(1)
-    images = IMAGES[..., :16, :16]
-    assert not torch.allclose(backbone(images), saved(images))
-    fill_backbone(backbone, read_checkpoint(tmp_path / "cifar.ckpt", "teacher.checkpoint"))
-    assert torch.equal(backbone(images), saved(images))
+    state |= {"classifier.weight": torch.zeros(10, 512), "classifier.bias": torch.zeros(10)}
+    torch.save({"state_dict": state}, path)
+    right = ModelSpec(arch="resnet18", options={"stem": "small_padding2"})
+    torch.testing.assert_close(load(path, right).features(images), expected)
+    assert guess_arch(read_checkpoint(path, "FILE")) == right
+    with pytest.raises(UserError, match=r"teacher\.options\.stem: .*pads images by 2.*stem: small_padding2"):
+        load(path, ModelSpec(arch="resnet18", options={"stem": "small"}))
 
 
 def test_retros_reused_head_is_not_offered(tmp_path: Path) -> None:
