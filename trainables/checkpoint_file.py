@@ -41,6 +41,11 @@ _RECORDS: list[Any] = [
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
+def tensors(count: int) -> str:
+    """`1 tensor`, `2 tensors`."""
+    return f"{count} tensor{'s' if count != 1 else ''}"
+
+
 @dataclass(frozen=True)
 class CheckpointFacts:
     """What a checkpoint holds."""
@@ -60,7 +65,7 @@ class CheckpointFacts:
     def roles_text(self) -> str:
         """`backbone (318 tensors), head (4 tensors: Linear(2048, 2048)-ReLU-Linear(2048, 128))`."""
         return ", ".join(
-            f"{role} ({count} tensors{': ' + head_text(self.head) if role == HEAD else ''})"
+            f"{role} ({tensors(count)}{': ' + head_text(self.head) if role == HEAD else ''})"
             for role, count in self.roles.items()
         )
 
@@ -99,9 +104,9 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
             value=str(path),
             expected=f"a state dict, or one under {', '.join((*CONTAINERS, *PAIR))}",
         )
-    tensors = unwrapped(found)
-    layout = find_layout(list(tensors), metadata, container, beside)
-    roles = split_roles(layout, tensors)
+    weights = unwrapped(found)
+    layout = find_layout(list(weights), metadata, container, beside)
+    roles = split_roles(layout, weights)
     head, head_weights = _head(layout, roles.get(HEAD, {}), metadata, field)
     backbone = roles.get(BACKBONE, {})
     classifier = single_linear(roles)
@@ -122,12 +127,12 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
 
 
 def _head(
-    layout: Layout, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], field: str
+    layout: Layout, weights: Mapping[str, Tensor], metadata: Mapping[str, str], field: str
 ) -> tuple[tuple[Layer, ...], Mapping[str, Tensor]]:
     """Layers and weights of the head: as the metadata describes it, or as its weights tell."""
     if "head" in metadata:
-        return tuple((kind, arguments) for kind, arguments in json.loads(metadata["head"])), tensors
-    return read_head(layout, tensors, field) if tensors else ((), {})
+        return tuple((kind, arguments) for kind, arguments in json.loads(metadata["head"])), weights
+    return read_head(layout, weights, field) if weights else ((), {})
 
 
 def _remarkable(layout: Layout, backbone: Mapping[str, Tensor]) -> bool:
@@ -170,8 +175,8 @@ _ASKS = (
 def _weights(content: Mapping[str, Any]) -> tuple[str | None, dict[str, Tensor]]:
     """(container, tensors) of a loaded file. A teacher and its student are one set, each under its name."""
     for name in CONTAINERS:
-        if isinstance(content.get(name), dict) and (tensors := _tensors(content[name])):
-            return name, tensors
+        if isinstance(content.get(name), dict) and (found := _tensors(content[name])):
+            return name, found
     pair = {name: _tensors(content[name]) for name in PAIR if isinstance(content.get(name), dict)}
     if any(pair.values()):
         # Only one of them may be wrapped: DINO wraps its teacher where that has batch normalisation.

@@ -204,6 +204,17 @@ def test_torchvisions_vision_transformer_is_timms(tmp_path: Path) -> None:
     torch.testing.assert_close(teacher.logits(IMAGES), vit(IMAGES).detach(), rtol=1e-4, atol=1e-5)
 
 
+def test_a_transformer_takes_images_of_another_size_by_timms_option(tmp_path: Path) -> None:
+    original = dino(tmp_path / "dino.pth")
+    smaller = ModelSpec(arch=VIT.arch, options={"img_size": SIDE - 16})
+    with pytest.raises(UserError, match=r"first of another shape: pos_embed.*dynamic_img_size: true"):
+        load(tmp_path / "dino.pth", smaller)
+    any_size = ModelSpec(arch=VIT.arch, options={**VIT.options, "dynamic_img_size": True})
+    teacher = load(tmp_path / "dino.pth", any_size)
+    torch.testing.assert_close(teacher.features(IMAGES), original.features)
+    assert teacher.embed(IMAGES[..., :-16, :-16]).shape == (len(IMAGES), 30)
+
+
 @pytest.mark.parametrize("container", ["model", None])
 def test_deit_and_timm_share_names_and_not_containers(tmp_path: Path, container: str | None) -> None:
     state = {**network(VIT).state_dict(), "head.weight": torch.zeros(9, 64), "head.bias": torch.zeros(9)}

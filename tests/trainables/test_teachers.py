@@ -249,6 +249,8 @@ def test_classifiers_of_more_than_one_layer_are_none(
     else:
         model = timm.create_model(arch, num_classes=7, **options)
     torch.save(model.state_dict(), tmp_path / "model.pth")
+    if "distilled" in arch:
+        assert inspect_checkpoint(tmp_path / "model.pth").origin == "deit, distilled"
     teacher = load(tmp_path / "model.pth", arch=arch, options=options)
     assert teacher.classifier is None
     with pytest.raises(UserError, match="has no classifier"):
