@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -37,11 +38,11 @@ def network_size(arch: str, image_size: int, field: str = "student") -> NetworkS
     try:
         return _measured(arch, {}, image_size, field)
     except _Unfit as error:
-        try:
-            return _measured(arch, {"img_size": image_size}, image_size, field)
-        except (_Unfit, UserError):
-            problem = f"cannot take images of {image_size} px ({error})"
-            raise UserError(f"{field}.arch", problem, value=arch) from None
+        for option in ("img_size", "image_size"):  # timm's word, torchvision's
+            with contextlib.suppress(_Unfit, UserError):
+                return _measured(arch, {option: image_size}, image_size, field)
+        problem = f"cannot take images of {image_size} px ({error})"
+        raise UserError(f"{field}.arch", problem, value=arch) from None
 
 
 class _Unfit(Exception):

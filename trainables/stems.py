@@ -37,8 +37,14 @@ _POOLS: dict[type[nn.Module], str] = {
     _torchvision.EfficientNet: "",
     _torchvision.MobileNetV2: "",
     _torchvision.MobileNetV3: "",
+    _torchvision.MNASNet: "",
+    _torchvision.RegNet: "",
+    _torchvision.ShuffleNetV2: "maxpool",
 }
-FAMILIES = "ResNet (ResNeXt, wide, SE), DenseNet, EfficientNet, MobileNet v1 to v4, MNASNet, GhostNet, RegNet"
+FAMILIES = (
+    "ResNet (ResNeXt, wide, SE), DenseNet, EfficientNet, MobileNet v1 to v4, MNASNet, GhostNet, RegNet, "
+    "torchvision's ShuffleNet"
+)
 
 
 def check_stem(stem: object, arch: str, field: str) -> None:
