@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from trainables.backbones import backbone_facts, check_arch
+from trainables.backbones import BackboneFacts, backbone_facts, check_arch
 from trainables.data import DataFacts, check_data
 from trainables.errors import UserError
 from trainables.method import Context, load_method
@@ -36,20 +36,30 @@ class TrialChecker:
         """Raise `UserError`, with the field's path in a trial, for one that cannot work."""
         method = load_method(trial.method)
         facts = self._facts(trial.data)
-        if "labels" in method.needs and not facts.classes:
-            raise UserError("data.name", f"method {method.name!r} needs labels, and these images have none")
+        config = method.Config(**trial.config)
+        needs = method.requires(config)
+        if "labels" in needs and not facts.classes:
+            asked = f" with {needs['labels']}" if needs["labels"] else ""
+            raise UserError(
+                "data.name",
+                f"method {method.name!r}{asked} needs labels, and these images have none",
+                value=trial.data.name,
+            )
         check_probe(trial.probe, facts)
         check_views(trial.views)
         student = trial.student
         self._once(("arch", _text(student)), lambda: check_arch(student.arch, "student", student.options))
         if trial.teacher is not None:
-            self._teacher(trial.teacher, method.needs, trial.data.image_size)
+            self._teacher(trial.teacher, frozenset(needs), trial.data.image_size)
         images = facts.train_images
         self._once(
             ("optim", _text(trial.optim), trial.epochs, images),
             lambda: check_optim(trial.optim, trial.epochs, images, self._workers),
         )
-        method.check(method.Config(**trial.config), self.context(trial))
+        context = self.context(trial)
+        if "feature_maps" in needs:
+            _check_maps(trial, context)
+        method.check(config, context)
         training = teacher_trial(trial)
         if training is not None:
             self._once(("training", _text(training)), lambda: self._training(training))
@@ -65,6 +75,7 @@ class TrialChecker:
             image_size=size,
             seed=trial.seed,
             student=backbone_facts(trial.student, size),
+            teacher=self._teacher_facts(trial.teacher, size) if trial.teacher is not None else None,
         )
 
     def same_choices(self, trial: TrialSpec) -> Mapping[str, tuple[tuple[str, ...], ...]]:
@@ -76,7 +87,10 @@ class TrialChecker:
 
     def _teacher(self, spec: TeacherSpec, needs: frozenset[str], image_size: int) -> None:
         self._once(("teacher", _text(spec), needs), lambda: check_teacher(spec, needs))
-        backbone_facts(ModelSpec(arch=spec.arch, options=spec.options), image_size, "teacher")
+        self._teacher_facts(spec, image_size)
+
+    def _teacher_facts(self, spec: TeacherSpec, image_size: int) -> BackboneFacts:
+        return backbone_facts(ModelSpec(arch=spec.arch, options=spec.options), image_size, "teacher")
 
     def _training(self, training: TrialSpec) -> None:
         try:
@@ -90,6 +104,21 @@ class TrialChecker:
             self._known[key] = find()
         found: T = self._known[key]
         return found
+
+
+def _check_maps(trial: TrialSpec, context: Context) -> None:
+    """Refuse a network without stage maps where the method compares inside the networks."""
+    for side, facts, spec in (
+        ("student", context.student, trial.student),
+        ("teacher", context.teacher, trial.teacher),
+    ):
+        if facts is not None and spec is not None and not facts.stages:
+            raise UserError(
+                f"{side}.arch",
+                f"method {trial.method!r} compares feature maps, and this network has none",
+                value=spec.arch,
+                expected="a network of stages: a convolutional one, or a vision transformer",
+            )
 
 
 def _text(spec: Spec) -> str:

@@ -8,8 +8,6 @@ Students, teachers, untrained networks and raw pixels pass through here alike, s
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,18 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from trainables.data import DataFacts
+from trainables.encode import Encode, encode_images
 from trainables.errors import UserError
-from trainables.loader import fetch
 from trainables.probes import check_probe, names, probe
 from trainables.trial import ProbeSpec
-from trainables.views import plain
 
 if TYPE_CHECKING:
     from trainables.data import DataSet, Images
 
-Encode = Callable[[Tensor], Tensor]  # (B, 3, H, W) normalised -> (B, D)
 _RAW_SIDE = 32
-_BATCH = 256  # images encoded at once
 _DRAW_SEED = 0  # the k-shot draws are the same for every trial on one split
 
 
@@ -82,12 +77,7 @@ class Examiner:
 
     def encoded(self, encode: Encode, images: Images, ids: np.ndarray) -> Tensor:
         """Features (N, D) in float32 of the plain views of `ids`."""
-        batches = np.split(ids, range(_BATCH, len(ids), _BATCH)) if len(ids) else []
-        features = []
-        with torch.no_grad(), contextlib.closing(fetch(images, batches, self.device)) as fetched:
-            for batch, _ in fetched:
-                features.append(encode(plain(batch, self.image_size)).float())
-        return torch.cat(features) if features else torch.zeros(0, 0, device=self.device)
+        return encode_images(encode, images, ids, self.image_size, self.device)
 
 
 def raw_pixels(images: Tensor) -> Tensor:

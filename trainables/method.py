@@ -4,6 +4,7 @@ A method is one file in `trainables/methods/`: its loss as a pure function, and 
 wires student, teacher and loss together. The loop runs it:
 
     method = load_method("retro")(config, student, teacher, context)
+    method.begin(images)            # anchors, a fitted classifier: what a method takes from the data
     losses = method(batch)          # under DDP and autocast
     losses.total.backward(); optimizer.step()
     method.after_step(progress)     # mean student, queue
@@ -24,7 +25,18 @@ from trainables.trial import Spec
 
 if TYPE_CHECKING:
     from trainables.backbones import Backbone, BackboneFacts
+    from trainables.encode import TrainingImages
     from trainables.teachers import Teacher
+
+# What a method may need, and how people call it.
+NEEDS = {
+    "teacher": "a teacher",
+    "teacher_head": "a teacher with a projection head",
+    "teacher_classifier": "a teacher with a classifier",
+    "feature_maps": "feature maps of student and teacher",
+    "labels": "labels",
+}
+TAUGHT = frozenset({"teacher", "teacher_head", "teacher_classifier"})
 
 
 class MethodConfig(Spec):
@@ -56,6 +68,7 @@ class Context:
     image_size: int  # side of a view, pixels
     seed: int
     student: BackboneFacts | None = None  # shapes of the student at image_size; None: not looked at
+    teacher: BackboneFacts | None = None  # likewise, of the teacher
 
 
 class Method(nn.Module):
@@ -68,7 +81,8 @@ class Method(nn.Module):
 
     name: ClassVar[str]
     summary: ClassVar[str]  # one line for `raykd list methods`
-    needs: ClassVar[frozenset[str]] = frozenset()  # of: teacher, teacher_head, labels
+    needs: ClassVar[frozenset[str]] = frozenset()  # of NEEDS, whatever the settings
+    may_need: ClassVar[frozenset[str]] = frozenset()  # of NEEDS, what `requires` adds by settings
     views: ClassVar[int] = 2  # augmented views of an image in one step
     presets: ClassVar[
         Mapping[str, Mapping[str, Any]]
@@ -107,6 +121,14 @@ class Method(nn.Module):
             _registry[cls.name] = cls
 
     @classmethod
+    def requires(cls, config: MethodConfig) -> Mapping[str, str]:
+        """What these settings need: each of `needs` with "", each of `may_need` with the setting that asks.
+
+        `{"teacher": "", "labels": "ce_weight: 1.0"}`. What is missing is refused before anything starts.
+        """
+        return dict.fromkeys(cls.needs, "")
+
+    @classmethod
     def check(cls, config: MethodConfig, context: Context) -> None:
         """Raise `UserError` for a setting that cannot work with this run. Called before anything starts."""
 
@@ -114,6 +136,13 @@ class Method(nn.Module):
     def same(cls, context: Context) -> Mapping[str, tuple[tuple[str, ...], ...]]:
         """Config field -> groups of its choices that are one function in this run: an axis needs one each."""
         return {}
+
+    def begin(self, images: TrainingImages) -> None:
+        """Look at the training images, once, on the trial's device, before a checkpoint is loaded.
+
+        What is kept of them must be a buffer, of the same shape every time. Each worker calls this alone, and
+        has to come to the same result.
+        """
 
     def forward(self, batch: Batch) -> Losses:
         raise NotImplementedError
@@ -125,6 +154,13 @@ class Method(nn.Module):
         """The projection head trained over the student's features, where this method trains one.
 
         A student saved with it can teach methods that reuse a teacher's head.
+        """
+        return None
+
+    def own_classifier(self) -> nn.Linear | None:
+        """The classifier trained over the student's features, where this method trains one.
+
+        A student saved with it can teach methods that learn from a teacher's classes.
         """
         return None
 

@@ -15,7 +15,8 @@ from trainables import evaluate, loop
 from trainables.backbones import build_backbone
 from trainables.compute import equal_epochs
 from trainables.data import DataSet, open_data
-from trainables.evaluate import Encode, Examiner
+from trainables.encode import Encode
+from trainables.evaluate import Examiner
 from trainables.loop import EpochReport, Report, Workspace
 from trainables.teachers import load_teacher
 from trainables.trial import TrialSpec

@@ -167,7 +167,9 @@ def _teacher(method: type[Method], raw: Any, data: Mapping[str, Any], where: str
 
 def needs_teacher(method: type[Method]) -> bool:
     """Does this method learn from a teacher?"""
-    return bool(method.needs & {"teacher", "teacher_head"})
+    from trainables.method import TAUGHT
+
+    return bool(method.needs & TAUGHT)
 
 
 def _training(

@@ -19,11 +19,12 @@ from torch.nn.parallel import DistributedDataParallel
 from trainables.backbones import build_backbone
 from trainables.checkpoint import Checkpoints, replacing
 from trainables.data import open_data
+from trainables.encode import TrainingImages
 from trainables.errors import UserError
 from trainables.evaluate import Examiner
 from trainables.isolation import rng_state, set_rng_state
 from trainables.loader import fetch, order
-from trainables.method import Batch, Context, Losses, Method, load_method
+from trainables.method import TAUGHT, Batch, Context, Losses, Method, load_method
 from trainables.optim import Schedule, check_optim, make_optimizer
 from trainables.parts.distributed import convert_sync_batch_norm
 from trainables.teachers import load_teacher
@@ -54,13 +55,14 @@ def build_method(
     config = kind.Config(**trial.config)
     kind.check(config, context)
     student = build_backbone(trial.student, trial.seed)
-    if teacher is None and trial.teacher is not None and kind.needs & {"teacher", "teacher_head"}:
+    if teacher is None and trial.teacher is not None and kind.needs & TAUGHT:
         teacher = load_teacher(trial.teacher, workspace.teachers, trial)
     method = kind(config, student, teacher, context)
     # Channels last on CPUs too: small and depthwise convolutions take half the time there.
     for module in (method, teacher):
         if module is not None:
             module.to(where).to(memory_format=torch.channels_last)
+    method.begin(TrainingImages(data, trial.data.image_size, where))
     return method
 
 

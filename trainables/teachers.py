@@ -36,11 +36,17 @@ class Teacher(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module | None, batch_norm: str = "eval", sha256: str = ""
+        self,
+        backbone: Backbone,
+        head: nn.Module | None,
+        batch_norm: str = "eval",
+        sha256: str = "",
+        classifier: nn.Linear | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.classifier = classifier
         self.sha256 = sha256  # of the file it came from
         self.feature_dim = backbone.feature_dim
         self.head_dim = 0  # 0 without a head
@@ -68,12 +74,25 @@ class Teacher(nn.Module):
         return features
 
     @torch.no_grad()
+    def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, 3, H, W) -> (B, feature_dim) and each stage's map (B, C, h, w), the deepest last."""
+        return self.backbone.with_maps(images)
+
+    @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, head_dim): the head's output, not normalised."""
         if self.head is None:
             raise UserError("teacher", "has no projection head")
         embedding: Tensor = self.head(self.backbone(images))
         return embedding
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, classes) by the classifier that it was trained with."""
+        if self.classifier is None:
+            raise UserError("teacher", "has no classifier")
+        logits: Tensor = self.classifier(self.backbone(images))
+        return logits
 
 
 def load_teacher(spec: TeacherSpec, folder: Path, trial: TrialSpec) -> Teacher:

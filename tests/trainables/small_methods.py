@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from trainables.backbones import build_backbone
-from trainables.method import Batch, Context, Method, load_method
+from trainables.data import DataSet
+from trainables.encode import TrainingImages
+from trainables.method import TAUGHT, Batch, Context, Method, load_method
 from trainables.parts.heads import projection_head
 from trainables.teachers import Teacher
 from trainables.trial import ModelSpec
@@ -19,6 +23,9 @@ SIDE = 48  # pixels: enough for the test networks to end in a 2x2 map
 STUDENT = ModelSpec(arch="test_efficientnet", options={"channel_multiplier": 0.25})
 # As narrow as timm's ResNet goes; batch norm, so that workers and modes can matter.
 TEACHER = ModelSpec(arch="test_resnet", options={"channels": [8, 12, 16, 24]})
+# Fields that make a method small enough for tests, by their names, and of one method.
+SMALL: dict[str, Any] = {"queue_size": 16, "momentum": 0.5, "head_dim": 12}
+SMALL_OF: dict[str, dict[str, Any]] = {}
 
 
 def context(**changed: Any) -> Context:
@@ -41,15 +48,27 @@ def make_teacher(batch_norm: str = "eval", seed: int = 5, head_dim: int = 12) ->
 def make_method(
     name: str, around: Context | None = None, teacher: Teacher | None = None, **config: Any
 ) -> Method:
-    """The method with a small queue and a fast mean student, where it has them."""
+    """The method with a small queue and a fast mean student, where it has them; begun, in train mode."""
     kind = load_method(name)
-    small = {"queue_size": 16, "momentum": 0.5, "head_dim": 12}
+    small = {**SMALL, **SMALL_OF.get(name, {})}
     fields = {key: value for key, value in small.items() if key in kind.Config.model_fields}
     around = around or context()
-    if teacher is None and kind.needs & {"teacher", "teacher_head"}:
+    if teacher is None and kind.needs & TAUGHT:
         teacher = make_teacher()
     method = kind(kind.Config(**{**fields, **config}), build_backbone(STUDENT, around.seed), teacher, around)
+    method.begin(training_images(around))
     return method.train()
+
+
+def training_images(around: Context) -> TrainingImages:
+    """Noise to begin on: as many images as `around` says, classes in turn, no label for every ninth."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (around.train_size, 3, SIDE, SIDE), dtype=np.uint8)
+    labels = np.arange(around.train_size) % max(around.classes, 1)
+    labels[::9] = -1
+    train = SimpleNamespace(take=lambda ids: torch.from_numpy(pixels[ids]), labels=labels)
+    data = SimpleNamespace(train=train, train_ids=np.arange(around.train_size), classes=around.classes)
+    return TrainingImages(cast(DataSet, data), SIDE, torch.device("cpu"))
 
 
 def make_batch(method: Method | type[Method], size: int = 8, seed: int = 0, classes: int = 4) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from PIL import Image
 
 import trainables.check
 import trainables.method
+from trainables.backbones import BackboneFacts, backbone_facts
 from trainables.check import TrialChecker
 from trainables.data import check_data
 from trainables.errors import UserError
 from trainables.method import Method, methods
+from trainables.parts.classifier import Labelled, LabelledConfig
 from trainables.resolve import resolve
+from trainables.trial import ModelSpec
 
 torch.set_num_threads(1)
 
@@ -71,6 +75,41 @@ def test_a_method_that_needs_labels(unlabelled: dict[str, Any], monkeypatch: pyt
     error = refused(raw(method="taught", config={}, data=unlabelled))
     assert error.field == "data.name" and "'taught' needs labels" in str(error)
     TrialChecker().check(resolve(raw(method="taught", config={})))
+
+    class Sometimes(Labelled):
+        name = "sometimes"
+        summary = "learns from labels, if asked to"
+
+        class Config(LabelledConfig):
+            pass
+
+    plain = {"probe": {"score": "rankme", "record": []}, "optim": {"batch_size": 8}, "data": unlabelled}
+    TrialChecker().check(resolve(raw(method="sometimes", config={}, **plain)))
+    error = refused(raw(method="sometimes", config={"ce_weight": 0.5}, **plain))
+    assert error.field == "data.name" and "'sometimes' with ce_weight: 0.5 needs labels" in str(error)
+
+
+def test_a_method_that_needs_feature_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainables.method, "_registry", dict(methods()))
+
+    class Inside(Method):
+        name = "inside"
+        summary = "compares feature maps"
+        needs = frozenset({"teacher", "feature_maps"})
+
+    teacher = {"arch": "test_resnet", "train": {"method": "moco", "epochs": 1, "config": {"queue_size": 256}}}
+    TrialChecker().check(resolve(raw(method="inside", config={}, teacher=teacher)))
+    real = backbone_facts
+
+    def flat(spec: ModelSpec, *rest: Any) -> BackboneFacts:
+        facts = real(spec, *rest)
+        return dataclasses.replace(facts, stages=()) if spec.arch == "test_resnet" else facts
+
+    monkeypatch.setattr(trainables.check, "backbone_facts", flat)
+    error = refused(raw(method="inside", config={}, teacher=teacher))
+    assert error.field == "teacher.arch" and "compares feature maps" in str(error)
+    student = {"arch": "test_resnet"}
+    assert refused(raw(method="inside", config={}, teacher=teacher, student=student)).field == "student.arch"
 
 
 def test_a_teachers_training_is_checked_too() -> None:

@@ -15,13 +15,12 @@ from small_methods import SIDE, TEACHER, context, make_batch, make_method, make_
 from torch import Tensor, nn
 
 from trainables.errors import UserError
-from trainables.method import Method, load_method, methods
+from trainables.method import NEEDS, TAUGHT, Method, load_method, methods
 from trainables.parts.mean_student import MeanStudent
 from trainables.parts.queue import Queue
 from trainables.resolve import check_names, resolve
 
 METHODS = list(methods())
-TAUGHT = {"teacher", "teacher_head"}
 each_method = pytest.mark.parametrize("name", METHODS)
 
 
@@ -66,7 +65,9 @@ def raw(name: str, **config: Any) -> dict[str, Any]:
 def test_describes_itself(name: str) -> None:
     kind = load_method(name)
     assert kind.name == name and kind.summary and "\n" not in kind.summary
-    assert kind.needs <= {"teacher", "teacher_head", "labels"} and "backbone" in kind.points
+    assert kind.needs | kind.may_need <= set(NEEDS) and "backbone" in kind.points
+    # Settings change what is needed of data and teacher, not whether there is a teacher.
+    assert bool(kind.needs & TAUGHT) or not kind.may_need & TAUGHT
     assert typing.cast(Any, __import__(kind.__module__, fromlist=["_"])).__doc__.count("\n") > 3
     check_names(kind)
     for field, info in kind.Config.model_fields.items():
@@ -174,6 +175,15 @@ def test_probing_changes_nothing(name: str) -> None:
     assert fingerprint(method) == before
 
 
+@each_method
+def test_says_what_its_settings_need(name: str) -> None:
+    kind = load_method(name)
+    for settings in [{}, *({field: choice} for method, field, choice in choices() if method == name)]:
+        required = kind.requires(kind.Config(**settings))
+        assert kind.needs <= set(required) <= kind.needs | kind.may_need
+        assert all(reason if need not in kind.needs else not reason for need, reason in required.items())
+
+
 @pytest.mark.parametrize(("name", "field", "choice"), choices())
 def test_every_choice_takes_two_steps(name: str, field: str, choice: Any) -> None:
     method = make_method(name, **{field: choice})
@@ -219,7 +229,11 @@ def test_memory_stays_flat(name: str) -> None:
     assert held() == before
 
 
-@each_method
+# Losses that relate the samples of a batch by a formula in which a repeated sample counts, and why.
+RELATIONS: dict[str, str] = {}
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in RELATIONS])
 def test_the_loss_is_a_mean_over_the_batch(name: str) -> None:
     """Twice the same samples give the same loss: no sum over the batch hides in it."""
     method = make_method(name).eval()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -240,6 +242,18 @@ def test_shuffle_deals_anew_and_gives_back_in_order() -> None:
         first, again, later = two["orders"]
         assert torch.equal(first, again) and not torch.equal(first, later)
         assert torch.equal(*two["not dealt"])  # without local statistics there is nothing to hide
+
+
+def test_losses_over_relations_and_labels_do_not_hang_on_the_workers() -> None:
+    expected = alone()["relate"]
+    # Logits (2, 4) of class 0, (0.5, 3) and (3, 2) of class 1; the second sample has no label.
+    by_hand = (
+        math.log(1 + math.exp(4 - 2)) + math.log(1 + math.exp(0.5 - 3)) + math.log(1 + math.exp(3 - 2))
+    ) / 3
+    assert expected["cross-entropy"].item() == pytest.approx(by_hand, rel=1e-6)
+    for two in together():
+        for name, value in expected.items():
+            torch.testing.assert_close(two["relate"][name], value)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -19,21 +19,28 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainables.method import Batch, load_method
-from trainables.parts.distributed import convert_sync_batch_norm, gather, rank, shuffled, world_size
+from trainables.method import Batch, load_method, methods
+from trainables.parts.classifier import cross_entropy
+from trainables.parts.distributed import (
+    convert_sync_batch_norm,
+    gather,
+    gather_with_gradient,
+    rank,
+    shuffled,
+    world_size,
+)
 from trainables.parts.mean_student import keys_of
 from trainables.parts.queue import Queue
 from trainables.resolve import needs_teacher
 
 # name -> method, config, teacher's batch norm, micro-batches a step
 CASES: dict[str, tuple[str, dict[str, Any], str, int]] = {
-    "moco": ("moco", {}, "eval", 1),
+    **{name: (name, {}, "eval", 1) for name in methods()},
     "moco accumulated": ("moco", {}, "eval", 2),
-    "retro": ("retro", {}, "eval", 1),
     "retro code": ("retro", {"fidelity": "code"}, "batch", 1),
     "retro mbconv, head tuned": ("retro", {"adapter": "mbconv", "head": "tuned"}, "eval", 2),
-    "disco": ("disco", {}, "eval", 2),
-    "seed": ("seed", {}, "eval", 2),
+    "disco accumulated": ("disco", {}, "eval", 2),
+    "seed accumulated": ("seed", {}, "eval", 2),
     # Warmer than the paper's .04, which makes a rounding of a similarity 25 times as large in the loss.
     "compress": ("compress", {"temperature": 0.2}, "eval", 2),
     "compress 1q": ("compress", {"temperature": 0.2, "variant": "1q"}, "batch", 1),
@@ -137,11 +144,35 @@ def shuffle() -> dict[str, Any]:
     }
 
 
+def relate() -> dict[str, Any]:
+    """A loss over the relations of 4 samples, and cross-entropy where the first worker lacks a label."""
+    weight = nn.Parameter(torch.tensor([[1.0, -2.0], [0.5, 3.0]]))
+    x = torch.tensor([[1.0, 2.0], [3.0, -1.0], [0.0, 1.0], [2.0, 2.0]])
+    labels = torch.tensor([0, -1, 1, 1])
+    mine = slice(rank() * 4 // world_size(), (rank() + 1) * 4 // world_size())
+    z = gather_with_gradient(x[mine] @ weight)
+    gram = (z @ z.T).square().mean()
+    (relations,) = torch.autograd.grad(gram, weight)
+    loss = cross_entropy(x[mine] @ weight, labels[mine])
+    (classes,) = torch.autograd.grad(loss, weight)
+    # What DDP and the loop's log make of each: the mean over workers.
+    return {
+        name: gather(value[None]).mean(0)
+        for name, value in {
+            "gram": gram.detach(),
+            "d gram": relations,
+            "cross-entropy": loss.detach(),
+            "d cross-entropy": classes,
+        }.items()
+    }
+
+
 def everything() -> dict[str, Any]:
     return {
         "train": {case: train(case) for case in CASES},
         "normalise": {kind: normalise(kind) for kind in ("1d", "2d", "plain", "act", "untracked")},
         "shuffle": shuffle(),
+        "relate": relate(),
         "gather": gather(torch.full((2, 1), float(rank()))),
     }
 

@@ -30,6 +30,28 @@ def gather(x: Tensor) -> Tensor:
     return torch.cat(gathered)
 
 
+def gather_with_gradient(x: Tensor) -> Tensor:
+    """As `gather`, differentiable: for losses over the relations within the global batch.
+
+    Every worker computes the same loss of all samples; what reaches its own `x` is the sum of all workers'
+    gradients, so that the average which DDP takes over parameters is the gradient of that one loss.
+    """
+    return x if world_size() == 1 else _Gather.apply(x)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.share = len(x)
+        return gather(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].contiguous()
+        dist.all_reduce(grad)
+        return grad[rank() * ctx.share :][: ctx.share]
+
+
 @torch.no_grad()
 def shuffled(encoder: Callable[[Tensor], Tensor], images: Tensor, seed: int) -> Tensor:
     """`encoder(images)` with the images dealt anew to the workers, so that no statistics give them away.

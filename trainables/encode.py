@@ -1,0 +1,54 @@
+"""Plain, un-augmented images through a network: what probes, references and methods look at a data set by."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.loader import fetch
+from trainables.views import plain
+
+if TYPE_CHECKING:
+    from trainables.data import DataSet, Images
+
+Encode = Callable[[Tensor], Tensor]  # (B, 3, H, W) normalised -> (B, D)
+_BATCH = 256  # images encoded at once
+
+
+@torch.no_grad()
+def encode_images(
+    encode: Encode, images: Images, ids: np.ndarray, image_size: int, device: torch.device
+) -> Tensor:
+    """Features (N, D) in float32 of the plain views of `ids`; (0, 0) for none."""
+    batches = np.split(ids, range(_BATCH, len(ids), _BATCH)) if len(ids) else []
+    features = []
+    with contextlib.closing(fetch(images, batches, device)) as fetched:
+        for batch, _ in fetched:
+            features.append(encode(plain(batch, image_size)).float())
+    return torch.cat(features) if features else torch.zeros(0, 0, device=device)
+
+
+class TrainingImages:
+    """The images that are trained on, for `Method.begin`. Held-out ones are not among them.
+
+    Ids are those of `Batch.ids`, so a label or an image is found again whatever the order of a ranking.
+    """
+
+    def __init__(self, data: DataSet, image_size: int, device: torch.device) -> None:
+        self._images, self._size, self._device = data.train, image_size, device
+        self.ids = torch.from_numpy(data.train_ids)  # (N,) int64, rising
+        self.labels = torch.from_numpy(data.train.labels[data.train_ids])  # (N,) int64; -1: none
+        self.classes = data.classes  # 0 without labels
+
+    def plain(self, ids: Tensor) -> Tensor:
+        """(A,) ids -> (A, 3, S, S) normalised, un-augmented views, on the trial's device."""
+        return plain(self._images.take(ids.cpu().numpy()).to(self._device), self._size)
+
+    def encode(self, encode: Encode, ids: Tensor) -> Tensor:
+        """(A,) ids -> features (A, D) in float32, without gradient."""
+        return encode_images(encode, self._images, ids.cpu().numpy(), self._size, self._device)

@@ -1,0 +1,102 @@
+"""What a teacher says of classes: by the classifier it was trained with, or by one fitted on its features.
+
+A self-supervised teacher has no classifier; a linear probe of its frozen features makes one. So any teacher
+can serve methods that learn from a teacher's classes, as long as the images have labels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainables.encode import TrainingImages
+from trainables.errors import UserError
+from trainables.teachers import Teacher
+
+Kind = Literal["auto", "own", "fitted"]
+_MOST = 50_000  # images that a classifier is fitted on
+_STEPS = 1000
+
+
+class TeacherClassifier(nn.Module):
+    """Teacher features (B, D) -> logits (B, C), without gradient.
+
+    `own` is the teacher's, `fitted` a logistic regression on the training labels, `auto` the teacher's own
+    where it has one for as many classes as the data, else fitted. Nothing before `begin`.
+    """
+
+    weight: Tensor  # (C, D)
+    bias: Tensor  # (C,)
+
+    def __init__(self, teacher: Teacher, classes: int, kind: Kind) -> None:
+        super().__init__()
+        own = teacher.classifier
+        fits = own is not None and own.out_features == classes
+        if kind == "own" and not fits:
+            has = f"one for {own.out_features} classes" if own is not None else "none"
+            raise UserError(
+                "config.teacher_classifier",
+                f"the data has {classes} classes, and of its own the teacher has {has}",
+                value=kind,
+                expected="'fitted', or 'auto'",
+            )
+        self.own = fits and kind != "fitted"
+        self.register_buffer("weight", torch.zeros(classes, teacher.feature_dim))
+        self.register_buffer("bias", torch.zeros(classes))
+
+    def begin(self, teacher: Teacher, images: TrainingImages) -> None:
+        """Take or fit the weights. For `Method.begin`; they are buffers, so a resumed trial keeps them."""
+        own = teacher.classifier
+        if self.own and own is not None:
+            self.weight.copy_(own.weight.detach())
+            if own.bias is not None:
+                self.bias.copy_(own.bias.detach())
+            return
+        ids, labels = _some(images)
+        weight, bias = fit_logistic(images.encode(teacher.features, ids), labels, images.classes)
+        self.weight.copy_(weight)
+        self.bias.copy_(bias)
+
+    @torch.no_grad()
+    def forward(self, features_BD: Tensor) -> Tensor:
+        return F.linear(features_BD, self.weight.to(features_BD.dtype), self.bias.to(features_BD.dtype))
+
+
+def fit_logistic(features_ND: Tensor, labels_N: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Weights (C, D) and bias (C,) of logistic regression (L2, C = 1) on standardised features.
+
+    A class without a sample gets a bias so low that it is never predicted.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    x = features_ND.double().cpu().numpy()
+    mean, deviation = x.mean(0), x.std(0)
+    deviation[deviation <= 1e-6 * np.abs(mean)] = 1.0  # constant, but for float32's rounding
+    model: Any = LogisticRegression  # scikit-learn has no types
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # cut off after many steps: good enough to teach
+        fitted = model(max_iter=_STEPS).fit((x - mean) / deviation, labels_N.cpu().numpy())
+    coefficients, intercepts = fitted.coef_ / deviation, fitted.intercept_ - fitted.coef_ @ (mean / deviation)
+    if len(fitted.classes_) == 2:  # one logit, for the second class
+        coefficients = np.stack([-coefficients[0] / 2, coefficients[0] / 2])
+        intercepts = np.array([-intercepts[0] / 2, intercepts[0] / 2])
+    weight = np.zeros((classes, x.shape[1]))
+    bias = np.full(classes, intercepts.min() - 100.0)
+    weight[fitted.classes_], bias[fitted.classes_] = coefficients, intercepts
+    return torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
+
+
+def _some(images: TrainingImages) -> tuple[Tensor, Tensor]:
+    """Labelled ids and their labels; at most `_MOST`, evenly spread over the data set."""
+    known = images.labels >= 0
+    ids, labels = images.ids[known], images.labels[known]
+    if len(ids) > _MOST:
+        chosen = torch.linspace(0, len(ids) - 1, _MOST).long()
+        ids, labels = ids[chosen], labels[chosen]
+    return ids, labels
