@@ -30,6 +30,11 @@ SMALL_OF: dict[str, dict[str, Any]] = {
     "autoencoder": {"dropout": 0.0},
     "projector": {"groups": 4},
     "rrkd": {"anchor_count": 9, "anchors_per_class": 2},
+    # Published weights are for their own learning rates: here a plain step of .05 would leap.
+    "at": {"weight": 1.0},
+    "fitnets": {"weight": 1.0},
+    "nst": {"weight": 1.0},
+    "spkd": {"weight": 10.0},
 }
 # Teachers of methods with a choice that only some can serve: as wide as the student.
 TEACHER_OF = {"projector": ModelSpec(arch="test_resnet", options={"channels": [8, 12, 16, 64]})}
