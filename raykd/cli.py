@@ -153,19 +153,28 @@ def export(
 
 @app.command("list", epilog="Example:  raykd list methods")
 def list_(
-    what: Annotated[str, typer.Argument(help="methods | spaces | data | teachers")],
+    what: Annotated[str, typer.Argument(help="methods | spaces | data | teachers | students")],
+    pattern: Annotated[
+        str | None, typer.Argument(help="Of students: a name, or several, as 'mobilenet*'.")
+    ] = None,
     storage: Storage = HERE,
+    image_size: Annotated[
+        int | None, typer.Option(help="Of students: side of the images, pixels; default: 32.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """What there is to choose from."""
     from raykd import catalogue
 
     console = Console()
-    columns, rows = catalogue.catalogue(what, storage)
+    columns, rows = catalogue.catalogue(what, storage, pattern, image_size)
     if json:
         console.json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
-        console.rows(columns, rows)
+        said = {None: "", True: "yes", False: "no"}
+        console.rows(
+            columns, [[said[c] if c is None or isinstance(c, bool) else c for c in row] for row in rows]
+        )
 
 
 @app.command(epilog="Example:  raykd doctor retro")

@@ -38,6 +38,9 @@ FAMILIES: list[tuple[str, dict[str, Any], tuple[int, ...], tuple[int, ...]]] = [
     ("torchvision/resnet18", {}, (8, 4, 2, 1), (32, 16, 8, 4)),
     ("torchvision/densenet121", {}, (8, 4, 2, 1), (32, 16, 8, 4)),
     ("torchvision/mobilenet_v2", {"width_mult": 0.25}, (8, 4, 2, 1), (16, 8, 4, 2)),
+    ("torchvision/shufflenet_v2_x0_5", {}, (8, 4, 2, 1), (32, 16, 8, 4)),
+    ("torchvision/mnasnet0_5", {}, (8, 4, 2, 1), (16, 8, 4, 2)),
+    ("torchvision/regnet_x_400mf", {}, (8, 4, 2, 1), (16, 8, 4, 2)),
     ("torchvision/mobilenet_v3_small", {}, (8, 4, 2, 1), (16, 8, 4, 2)),
     ("torchvision/efficientnet_b0", {}, (8, 4, 2, 1), (16, 8, 4, 2)),
 ]
