@@ -117,7 +117,7 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
         roles={role: len(named) for role, named in roles.items()},
         head=head,
         arch=metadata.get("arch"),
-        options=json.loads(metadata.get("options", "{}")),
+        options=_described(metadata, "options", {}, field) if layout.metadata else {},
         classes=len(classifier["weight"]) if classifier else 0,
         parameters=sum(t.numel() for name, t in backbone.items() if not name.endswith(_STATISTICS)),
         sha256=file_digest(path),
@@ -130,9 +130,21 @@ def _head(
     layout: Layout, weights: Mapping[str, Tensor], metadata: Mapping[str, str], field: str
 ) -> tuple[tuple[Layer, ...], Mapping[str, Tensor]]:
     """Layers and weights of the head: as the metadata describes it, or as its weights tell."""
-    if "head" in metadata:
-        return tuple((kind, arguments) for kind, arguments in json.loads(metadata["head"])), weights
+    if layout.metadata:  # raykd's own
+        described = _described(metadata, "head", [], field)
+        return tuple((kind, arguments) for kind, arguments in described), weights
     return read_head(layout, weights, field) if weights else ((), {})
+
+
+def _described(metadata: Mapping[str, str], name: str, default: Any, field: str) -> Any:
+    """What raykd wrote under `name`, of the type of `default`."""
+    try:
+        found = json.loads(metadata[name]) if name in metadata else default
+    except ValueError:
+        found = None
+    if not isinstance(found, type(default)):
+        raise UserError(field, f"its metadata is damaged: {name!r} cannot be read", value=metadata[name])
+    return found
 
 
 def _remarkable(layout: Layout, backbone: Mapping[str, Tensor]) -> bool:

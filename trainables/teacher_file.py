@@ -61,7 +61,7 @@ def load_head(backbone: Backbone, read: ReadCheckpoint) -> nn.Module | None:
         head = build_head(read.facts.head)
         head.load_state_dict(_with_counters(head, read.head))
         head.eval()(torch.zeros(2, backbone.feature_dim))
-    except RuntimeError as error:
+    except (RuntimeError, KeyError, TypeError) as error:  # the latter for kinds of a newer raykd
         raise UserError(
             f"{backbone.field}.checkpoint",
             f"its head does not fit {backbone.arch}, with features of {backbone.feature_dim}: "
