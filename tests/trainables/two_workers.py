@@ -52,6 +52,11 @@ CASES: dict[str, tuple[str, dict[str, Any], str, int]] = {
         "batch",
         1,
     ),
+    "rrkd labels": ("rrkd", {"ce_weight": 1.0, "matching": "soft_ce", "temperature": 0.2}, "eval", 2),
+    "rrkd centre": ("rrkd", {"centre": True}, "batch", 1),
+    "rrkd random": ("rrkd", {"anchors": "random"}, "eval", 2),  # 9 anchors: 5 for one worker, 4 for the other
+    "rrkd best": ("rrkd", {"anchors": "best_per_class"}, "batch", 1),
+    "rrkd queue": ("rrkd", {"anchors": "queue"}, "eval", 2),
 }
 BATCH = 8
 
