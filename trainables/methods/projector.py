@@ -22,9 +22,10 @@ to be expected.
 
 Expect on digits (preset `digits`, half-width test_efficientnet, two to four seeds): 5-shot ridge 88 from a
 test_resnet taught by 64 epochs of MoCo at view strength 1 (90), and 90 at lr 5e-3; untrained 69. The
-logarithm and alpha matter, a point or two each: `logsum` 88 to 89 at alpha 2 with `bn` or `l2`, with `bn` 85.5
-at the paper's 4 and at 1; `corr_logsum` 88 to 88.5 at every alpha; `mse` 86 to 87 and `l1` 84 to 85 whatever
-the normalisation. An `mlp` in the projector's place gains nothing with a logarithm, a point with `mse` on `l2`.
+logarithm and alpha matter, a point or two each: `logsum` 88 to 89 at alpha 2 with `bn` or `l2`, with `bn`
+85.5 at the paper's 4 and at 1; `corr_logsum` 88 to 88.5 at every alpha; `mse` 86 to 87 and `l1` 84 to 85
+whatever the normalisation. An `mlp` in the projector's place gains nothing with a logarithm, a point with
+`mse` on `l2`.
 
     raykd run search_spaces/projector.yaml
 """
