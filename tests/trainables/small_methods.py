@@ -25,7 +25,13 @@ STUDENT = ModelSpec(arch="test_efficientnet", options={"channel_multiplier": 0.2
 TEACHER = ModelSpec(arch="test_resnet", options={"channels": [8, 12, 16, 24]})
 # Fields that make a method small enough for tests, by their names, and of one method.
 SMALL: dict[str, Any] = {"queue_size": 16, "momentum": 0.5, "head_dim": 12}
-SMALL_OF: dict[str, dict[str, Any]] = {}
+SMALL_OF: dict[str, dict[str, Any]] = {
+    "oss_style": {"teacher_arch": TEACHER.arch, "teacher_options": TEACHER.options},
+    "rekd_style": {"clusters": 4},
+    # The published weights make a rounding of the loss as much larger as the loss.
+    "pkt": {"weight": 1.0},
+    "rkd": {"distance_weight": 1.0, "angle_weight": 2.0},
+}
 
 
 def context(**changed: Any) -> Context:
