@@ -55,7 +55,8 @@ def model_card(
 
 
 def _front_matter(trial: TrialSpec) -> str:
-    library = "torchvision" if trial.student.arch.startswith("torchvision/") else "timm"
+    library, prefixed, _ = trial.student.arch.partition("/")
+    library = library if prefixed else "timm"
     tags = ["feature-extraction", "knowledge-distillation", "self-supervised", "raykd"]
     return "\n".join(
         [

@@ -54,10 +54,12 @@ class ViewSpec(Spec):
 
 
 class ModelSpec(Spec):
-    """An architecture: any timm model, or `torchvision/NAME`."""
+    """An architecture: any timm model, `torchvision/NAME` or `raykd/NAME`."""
 
-    arch: str = Field(description="a timm model name, or torchvision/NAME")
-    options: dict[str, Any] = Field({}, description="keyword arguments of the model's constructor")
+    arch: str = Field(description="a timm model name, torchvision/NAME or raykd/NAME")
+    options: dict[str, Any] = Field(
+        {}, description="keyword arguments of the model's constructor, and `stem: small` for small images"
+    )
 
 
 class OptimSpec(Spec):
