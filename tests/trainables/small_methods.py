@@ -29,6 +29,7 @@ SMALL_OF: dict[str, dict[str, Any]] = {
     # Published weights are for their own learning rates: here a plain step of .05 would leap.
     "at": {"weight": 1.0},
     "fitnets": {"weight": 1.0},
+    "lpkd": {"locality_weight": 0.1},
     "nst": {"weight": 1.0},
     "spkd": {"weight": 10.0},
 }

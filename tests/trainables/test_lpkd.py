@@ -90,7 +90,7 @@ def test_gradient_reaches_the_student_alone() -> None:
 
 
 def test_a_step_is_the_formula() -> None:
-    method = make_method("lpkd", scale=7.0, neighbours=3, temperature=2.0)
+    method = make_method("lpkd", scale=7.0, neighbours=3, temperature=2.0, locality_weight=1.5)
     batch = make_batch(method)
     batch = batch._replace(labels=torch.tensor([0, 1, 2, 3, -1, 1, 2, 3]))  # one has no label
     again = copy.deepcopy(method)
