@@ -36,6 +36,7 @@ SMALL_OF: dict[str, dict[str, Any]] = {
     # of the loss be as much larger as the loss.
     "at": {"weight": 1.0},
     "fitnets": {"weight": 1.0},
+    "lpkd": {"locality_weight": 0.1},
     "nst": {"weight": 1.0},
     "pkt": {"weight": 1.0},
     "rkd": {"distance_weight": 1.0, "angle_weight": 2.0},
