@@ -60,10 +60,7 @@ _SOLO = {
     "prototypes": r"prototypes\.",
     "queue": r"queue",
 }
-_TWELVE = {
-    192: 12,
-    384: 12,
-}  # of solo-learn's MoCo v3 and MAE; timm's transformers of these widths have 3 and 6
+_TWELVE = {192: 12, 384: 12}  # of solo-learn's MoCo v3 and MAE; timm's of these widths have 3 and 6
 _DINO_HEADS = (
     "linear gelu linear gelu linear l2_normalise matrix",
     "linear batch_norm gelu linear batch_norm gelu linear l2_normalise matrix",
