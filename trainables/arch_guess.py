@@ -16,6 +16,7 @@ import torchvision
 from torch import Tensor
 
 from trainables.checkpoint_file import ReadCheckpoint
+from trainables.checkpoint_roles import attention_heads
 from trainables.stems import STEM
 from trainables.trial import ModelSpec
 
@@ -115,7 +116,7 @@ def _fits(arch: str, given: Mapping[str, Tensor], read: ReadCheckpoint) -> dict[
         own["conv1.weight"] = found["conv1.weight"]
     if not _same(own, found, but=_POSITIONS):
         return None
-    heads = read.layout.attention_heads.get(found.get("cls_token", (0,))[-1])
+    heads = attention_heads(read.layout, given)
     if heads is not None:
         options["num_heads"] = heads
     if own.get(_POSITIONS) != found.get(_POSITIONS):

@@ -23,11 +23,8 @@ from trainables.checkpoint_layouts import (
     HEAD,
     PAIR,
     Layout,
-    find_layout,
-    namings,
-    split_roles,
-    unwrapped,
 )
+from trainables.checkpoint_roles import find_layout, namings, split_roles, unwrapped
 from trainables.errors import UserError
 from trainables.parts.heads import Layer, head_text
 from trainables.trial import file_digest

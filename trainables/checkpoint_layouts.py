@@ -6,11 +6,8 @@ torch.compile) are taken off. It says what each key is part of: roles. A new ori
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from torch import Tensor
 
 BACKBONE, HEAD, CLASSIFIER = "backbone", "head", "classifier"
 
@@ -18,7 +15,6 @@ BACKBONE, HEAD, CLASSIFIER = "backbone", "head", "classifier"
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 # DINO's two, which are read together.
 PAIR = ("teacher", "student")
-_WRAPPERS = ("module.", "_orig_mod.")
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,7 @@ class Layout:
     activation: str = "relu"  # of the head
     renames: tuple[tuple[str, str], ...] = ()  # other names of a backbone's parts -> timm's
     attention_heads: Mapping[int, int] = field(default_factory=dict)  # width -> heads, where not timm's
+    heads_if_fixed: bool = False  # those only where positions are fixed, not learned
     small_stem_padding: int | None = None  # of a 3x3 `conv1`
     remark: str = ""  # what a user should know of such a file
     remark_above: int = 0  # only of a file whose `conv1` has more filters
@@ -63,6 +60,10 @@ _SOLO = {
     "prototypes": r"prototypes\.",
     "queue": r"queue",
 }
+_TWELVE = {
+    192: 12,
+    384: 12,
+}  # of solo-learn's MoCo v3 and MAE; timm's transformers of these widths have 3 and 6
 _DINO_HEADS = (
     "linear gelu linear gelu linear l2_normalise matrix",
     "linear batch_norm gelu linear batch_norm gelu linear l2_normalise matrix",
@@ -146,7 +147,7 @@ LAYOUTS: tuple[Layout, ...] = (
             "matrix batch_norm relu matrix batch_norm",
             "matrix batch_norm relu matrix batch_norm relu matrix batch_norm",
         ),
-        attention_heads={384: 12},  # its ViT-S; timm's has 6, in the same shapes
+        attention_heads={384: 12},  # its ViT-S; timm's has 6
     ),
     Layout(
         origin="dino",
@@ -179,6 +180,8 @@ LAYOUTS: tuple[Layout, ...] = (
         origin="solo-learn",
         signature=(r"(backbone|encoder)\.", r"projector\."),
         roles={BACKBONE: r"(backbone|encoder)\.", HEAD: r"projector\.", **_SOLO},
+        attention_heads=_TWELVE,
+        heads_if_fixed=True,
         small_stem_padding=2,
     ),
     Layout(
@@ -187,17 +190,22 @@ LAYOUTS: tuple[Layout, ...] = (
         roles={BACKBONE: r"(backbone|encoder)\.", HEAD: r"head\.", **_SOLO},
         heads=_DINO_HEADS,
         activation="gelu",
+        attention_heads=_TWELVE,
+        heads_if_fixed=True,
         small_stem_padding=2,
     ),
     Layout(
         origin="solo-learn, no head",
         signature=(r"(backbone|encoder)\.", r"(classifier\.weight|momentum_)"),
         roles={BACKBONE: r"(backbone|encoder)\.", **_SOLO},
+        attention_heads=_TWELVE,
+        heads_if_fixed=True,
         small_stem_padding=2,
     ),
     Layout(
         origin="lightly",
         signature=(r"backbone\.", r"projection_head\.layers\."),
+        absent=(r"anchor_",),  # MSN, whose head has other activations
         roles={
             BACKBONE: r"backbone\.",
             HEAD: r"projection_head\.layers\.",
@@ -278,63 +286,3 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(origin="timm", signature=(r"",), roles={CLASSIFIER: _CLASSIFIER, BACKBONE: ""}),
 )
-
-
-def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`tensors` without the wrappers that every key begins with."""
-    named = dict(tensors)
-    for _ in range(len(_WRAPPERS) * 2):
-        for wrapper in _WRAPPERS:
-            if named and all(key.startswith(wrapper) for key in named):
-                named = {key.removeprefix(wrapper): value for key, value in named.items()}
-    return named
-
-
-def find_layout(
-    keys: Sequence[str],
-    metadata: Mapping[str, str],
-    container: str | None = None,
-    beside: Collection[str] = (),
-) -> Layout:
-    """The first row that fits; the last one fits everything."""
-
-    def begins(pattern: str) -> bool:
-        return any(re.match(pattern, key) for key in keys)
-
-    for layout in LAYOUTS:
-        if (
-            all(metadata.get(name) == value for name, value in layout.metadata.items())
-            and (not layout.containers or container in layout.containers)
-            and set(layout.beside) <= set(beside)
-            and all(begins(pattern) for pattern in layout.signature)
-            and not any(begins(pattern) for pattern in layout.absent)
-        ):
-            return layout
-    raise LookupError("the last layout fits everything")
-
-
-def split_roles(layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Role -> its tensors by their names within it. Keys of no role are under `other: FIRST PART`."""
-    roles: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        for role, pattern in layout.roles.items():
-            if match := re.match(pattern, key):
-                roles.setdefault(role, {})[key[match.end() :]] = tensor
-                break
-        else:
-            roles.setdefault(f"other: {key.split('.')[0]}", {})[key] = tensor
-    return roles
-
-
-def namings(layout: Layout, tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    """A backbone's tensors under the names in the file and, where a row knows others, under timm's."""
-    found = [dict(tensors)]
-    if layout.renames:
-        renamed: dict[str, Tensor] = {}
-        for key, tensor in tensors.items():
-            name = key
-            for pattern, replacement in layout.renames:
-                name = re.sub(pattern, replacement, name)
-            renamed[name] = tensor
-        found.append(renamed)
-    return found

@@ -17,6 +17,7 @@ from trainables.arch_guess import guess_arch
 from trainables.backbones import Backbone, classifier_prefixes
 from trainables.checkpoint_file import ReadCheckpoint
 from trainables.checkpoint_layouts import BACKBONE, CLASSIFIER, LAYOUTS
+from trainables.checkpoint_roles import attention_heads
 from trainables.errors import UserError
 from trainables.parts.heads import build_head
 from trainables.stems import STEM
@@ -154,8 +155,7 @@ def _misfit(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor
 
 def _check_attention(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor]) -> None:
     """Refuse a transformer with another number of attention heads than this origin's code gives it."""
-    width = given["cls_token"].shape[-1] if "cls_token" in given else 0
-    heads = read.layout.attention_heads.get(width)
+    heads = attention_heads(read.layout, given)
     blocks = getattr(backbone.model, "blocks", None)
     if heads is None or blocks is None:
         return
@@ -163,7 +163,7 @@ def _check_attention(backbone: Backbone, read: ReadCheckpoint, given: Mapping[st
     if own != heads:
         raise UserError(
             f"{backbone.field}.options.num_heads",
-            f"{read.facts.origin}'s transformer of width {width} has {heads} attention heads, which no shape "
+            f"{read.facts.origin}'s transformer of this width has {heads} attention heads, which no shape "
             f"tells, and {backbone.arch} has {own}",
             value=own,
             expected=f"`options: {{num_heads: {heads}}}`",

@@ -20,6 +20,7 @@ from origin_files import (
     Writer,
     dino,
     dino_resnet,
+    lightly,
     moco_v3,
     network,
     retro,
@@ -151,6 +152,32 @@ def test_moco_v3s_small_transformer_has_twelve_heads(tmp_path: Path) -> None:
     six = ModelSpec(arch="vit_small_patch16_224", options={"img_size": SIDE, "depth": 2})
     with pytest.raises(UserError, match=r"teacher\.options\.num_heads: .*12 attention heads.*num_heads: 12"):
         load(tmp_path / "vit-s.pth.tar", six)
+
+
+def test_solo_learns_transformers_with_fixed_positions_have_twelve_heads(tmp_path: Path) -> None:
+    three = ModelSpec(arch="vit_tiny_patch16_224", options={"img_size": SIDE, "depth": 1})
+    twelve = ModelSpec(arch=three.arch, options={**three.options, "num_heads": 12})
+    for fixed, right, wrong in ((True, twelve, three), (False, three, None)):
+        model = network(right)
+        if fixed:
+            nn.init.zeros_(model.pos_embed[:, 0])  # MoCo v3's and MAE's
+        state = {f"backbone.{name}": value for name, value in model.state_dict().items()}
+        torch.save({"state_dict": {**state, "classifier.weight": torch.zeros(9, 192)}}, tmp_path / "x.ckpt")
+        with torch.no_grad():
+            torch.testing.assert_close(load(tmp_path / "x.ckpt", right).features(IMAGES), model(IMAGES))
+        if wrong is not None:
+            with pytest.raises(UserError, match=r"12 attention heads.*vit_tiny_patch16_224 has 3"):
+                load(tmp_path / "x.ckpt", wrong)
+
+
+def test_heads_with_other_activations_are_not_taken_for_relu(tmp_path: Path) -> None:
+    """lightly's MSN names its head as every other, and its activation is GELU."""
+    original = lightly(tmp_path / "msn.ckpt")
+    change(
+        tmp_path / "msn.ckpt", lambda state: {**state, "anchor_projection_head.layers.0.weight": torch.eye(2)}
+    )
+    teacher = load(tmp_path / "msn.ckpt", original.model)
+    assert teacher.head is None and torch.equal(teacher.features(IMAGES), original.features)
 
 
 def test_solo_learns_small_stem_pads_by_two(tmp_path: Path) -> None:
