@@ -186,7 +186,8 @@ class Console:
             told = {"backbone": f"{found['parameters']:,} parameters", "head": found["head"]["text"]}
             if role == "classifier":
                 told[role] = f"{found['classes']} classes" if found["classes"] else "not one linear layer"
-            rows.append((role, f"{count} tensors" + (f": {told[role]}" if role in told else "")))
+            held = f"{count} tensor{'s' if count != 1 else ''}"
+            rows.append((role, held + (f": {told[role]}" if role in told else "")))
         rows.append(("SHA-256", found["sha256"]))
         for name, text in rows:
             grid.add_row(escape(name), escape(text))

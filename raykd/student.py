@@ -116,7 +116,7 @@ def write_student(trial: TrialSpec, student: Backbone, folder: Path) -> str:
     Checks that they give the same features, to the last bit.
     """
     folder.mkdir(parents=True)
-    if _timm_opens(trial.student):
+    if timm_opens(trial.student):
         _describe(student.model, trial)
         save_for_hf(student.model, str(folder), model_args=student.options, safe_serialization=True)
         lines = 'import timm\n\nmodel = timm.create_model("local-dir:student", pretrained=True).eval()'
@@ -131,7 +131,7 @@ def write_student(trial: TrialSpec, student: Backbone, folder: Path) -> str:
 
 def open_exported(trial: TrialSpec, folder: Path) -> torch.nn.Module:
     """The student as a user opens it."""
-    if _timm_opens(trial.student):
+    if timm_opens(trial.student):
         model: torch.nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
         return model.eval()
     backbone = build_backbone(trial.student, 0)
@@ -162,7 +162,7 @@ def _describe(model: torch.nn.Module, trial: TrialSpec) -> None:
     }
 
 
-def _timm_opens(spec: ModelSpec) -> bool:
+def timm_opens(spec: ModelSpec) -> bool:
     """Whether timm makes the whole student from a folder: another stem is no option of its models."""
     return not spec.arch.startswith((TORCHVISION, RAYKD)) and STEM not in spec.options
 

@@ -41,6 +41,11 @@ _RECORDS: list[Any] = [
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
+def tensors(count: int) -> str:
+    """`1 tensor`, `2 tensors`."""
+    return f"{count} tensor{'s' if count != 1 else ''}"
+
+
 @dataclass(frozen=True)
 class CheckpointFacts:
     """What a checkpoint holds."""
@@ -60,7 +65,7 @@ class CheckpointFacts:
     def roles_text(self) -> str:
         """`backbone (318 tensors), head (4 tensors: Linear(2048, 2048)-ReLU-Linear(2048, 128))`."""
         return ", ".join(
-            f"{role} ({count} tensors{': ' + head_text(self.head) if role == HEAD else ''})"
+            f"{role} ({tensors(count)}{': ' + head_text(self.head) if role == HEAD else ''})"
             for role, count in self.roles.items()
         )
 
@@ -99,9 +104,9 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
             value=str(path),
             expected=f"a state dict, or one under {', '.join((*CONTAINERS, *PAIR))}",
         )
-    tensors = unwrapped(found)
-    layout = find_layout(list(tensors), metadata, container, beside)
-    roles = split_roles(layout, tensors)
+    weights = unwrapped(found)
+    layout = find_layout(list(weights), metadata, container, beside)
+    roles = split_roles(layout, weights)
     head, head_weights = _head(layout, roles.get(HEAD, {}), metadata, field)
     backbone = roles.get(BACKBONE, {})
     classifier = single_linear(roles)
@@ -112,7 +117,7 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
         roles={role: len(named) for role, named in roles.items()},
         head=head,
         arch=metadata.get("arch"),
-        options=json.loads(metadata.get("options", "{}")),
+        options=_described(metadata, "options", {}, field) if layout.metadata else {},
         classes=len(classifier["weight"]) if classifier else 0,
         parameters=sum(t.numel() for name, t in backbone.items() if not name.endswith(_STATISTICS)),
         sha256=file_digest(path),
@@ -122,12 +127,24 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
 
 
 def _head(
-    layout: Layout, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], field: str
+    layout: Layout, weights: Mapping[str, Tensor], metadata: Mapping[str, str], field: str
 ) -> tuple[tuple[Layer, ...], Mapping[str, Tensor]]:
     """Layers and weights of the head: as the metadata describes it, or as its weights tell."""
-    if "head" in metadata:
-        return tuple((kind, arguments) for kind, arguments in json.loads(metadata["head"])), tensors
-    return read_head(layout, tensors, field) if tensors else ((), {})
+    if layout.metadata:  # raykd's own
+        described = _described(metadata, "head", [], field)
+        return tuple((kind, arguments) for kind, arguments in described), weights
+    return read_head(layout, weights, field) if weights else ((), {})
+
+
+def _described(metadata: Mapping[str, str], name: str, default: Any, field: str) -> Any:
+    """What raykd wrote under `name`, of the type of `default`."""
+    try:
+        found = json.loads(metadata[name]) if name in metadata else default
+    except ValueError:
+        found = None
+    if not isinstance(found, type(default)):
+        raise UserError(field, f"its metadata is damaged: {name!r} cannot be read", value=metadata[name])
+    return found
 
 
 def _remarkable(layout: Layout, backbone: Mapping[str, Tensor]) -> bool:
@@ -170,8 +187,8 @@ _ASKS = (
 def _weights(content: Mapping[str, Any]) -> tuple[str | None, dict[str, Tensor]]:
     """(container, tensors) of a loaded file. A teacher and its student are one set, each under its name."""
     for name in CONTAINERS:
-        if isinstance(content.get(name), dict) and (tensors := _tensors(content[name])):
-            return name, tensors
+        if isinstance(content.get(name), dict) and (found := _tensors(content[name])):
+            return name, found
     pair = {name: _tensors(content[name]) for name in PAIR if isinstance(content.get(name), dict)}
     if any(pair.values()):
         # Only one of them may be wrapped: DINO wraps its teacher where that has batch normalisation.

@@ -8,6 +8,7 @@ code says (`checkpoint_layouts`). A head that its origin's code never makes is r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -44,7 +45,10 @@ def read_head(
         weights.update({f"{len(layers)}.{name}": tensor for name, tensor in named.items()})
         layers.append(layer)
 
-    for position in range(max(body, default=-1) + 1):
+    known = sorted(body)
+    if any(after - before > 2 for before, after in pairwise([-1, *known])):
+        raise _another(f"layers at the positions {', '.join(map(str, known))}", layout, field)
+    for position in range(known[-1] + 1 if known else 0):
         if position in body:
             named = _plain(body[position])
             add(_kind(named, position, layout, field), named)
@@ -72,12 +76,16 @@ def _check_whole(layers: Sequence[Layer], layout: Layout, field: str) -> None:
         pairs = zip(kinds, [*kinds[1:], ""], strict=True)
         whole = kinds[0] in ("linear", "matrix") and all(b == "batch_norm" for a, b in pairs if a == "matrix")
     if not whole:
-        raise UserError(
-            field,
-            f"its head has, by its weights, the layers '{text}', which {layout.origin} does not make: "
-            "weights are missing, or it is another head (`matrix`: a linear layer without bias)",
-            expected=" or ".join(f"'{head}'" for head in layout.heads) or None,
-        )
+        raise _another(f"the layers '{text}'", layout, field)
+
+
+def _another(has: str, layout: Layout, field: str) -> UserError:
+    return UserError(
+        field,
+        f"its head has, by its weights, {has}, which {layout.origin} does not make: weights are missing, or "
+        "it is another head (`matrix`: a linear layer without bias)",
+        expected=" or ".join(f"'{head}'" for head in layout.heads) or None,
+    )
 
 
 def _kind(named: Mapping[str, Tensor], position: int, layout: Layout, field: str) -> Layer:

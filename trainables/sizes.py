@@ -52,19 +52,19 @@ class _Unfit(Exception):
 def _measured(arch: str, options: Mapping[str, Any], image_size: int, field: str) -> NetworkSize:
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         model = create(arch, options, field).eval()
-        images = torch.zeros(1, 3, image_size, image_size)
-        try:
-            with torch.no_grad():
-                with FlopCounterMode(display=False) as counter:
-                    features = model(images)
-                found = as_map(model, raw_features(model, images))
-        except Exception as error:
-            raise _Unfit(first_line(error)) from None
-        return NetworkSize(
-            parameters=sum(p.numel() for p in model.parameters()),
-            multiply_adds=counter.get_total_flops() // 2,
-            features=features.shape[1],
-            map_size=0 if found is None else found.shape[2],
-            small_stem=small_stem(model, "small") is not None,
-            options=dict(options),
-        )
+    images = torch.zeros(1, 3, image_size, image_size, device="meta")
+    try:
+        with torch.no_grad():
+            with FlopCounterMode(display=False) as counter:
+                features = model(images)
+            found = as_map(model, raw_features(model, images))
+    except Exception as error:
+        raise _Unfit(first_line(error)) from None
+    return NetworkSize(
+        parameters=sum(p.numel() for p in model.parameters()),
+        multiply_adds=counter.get_total_flops() // 2,
+        features=features.shape[1],
+        map_size=0 if found is None else found.shape[2],
+        small_stem=small_stem(model, "small") is not None,
+        options=dict(options),
+    )

@@ -96,7 +96,7 @@ def put_small_stem(model: nn.Module, stem: str, arch: str, field: str) -> None:
         tokens = "; a transformer's options `img_size` and `patch_size` let it take small images"
         raise UserError(
             f"{field}.options.{STEM}",
-            f"{arch} has no stem of one convolution to make smaller",
+            f"{arch} has no stem that can be made smaller: a convolution, and a pooling without weights",
             value=stem,
             expected=f"one of these families: {FAMILIES}" + (tokens if hasattr(model, "patch_embed") else ""),
         )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trainables.arch_guess import guess_arch
 from trainables.backbones import Backbone, classifier_prefixes
 from trainables.checkpoint_file import ReadCheckpoint
-from trainables.checkpoint_layouts import CLASSIFIER
+from trainables.checkpoint_layouts import BACKBONE, CLASSIFIER, LAYOUTS
 from trainables.errors import UserError
 from trainables.parts.heads import build_head
 from trainables.stems import STEM
@@ -61,7 +61,7 @@ def load_head(backbone: Backbone, read: ReadCheckpoint) -> nn.Module | None:
         head = build_head(read.facts.head)
         head.load_state_dict(_with_counters(head, read.head))
         head.eval()(torch.zeros(2, backbone.feature_dim))
-    except RuntimeError as error:
+    except (RuntimeError, KeyError, TypeError) as error:  # the latter for kinds of a newer raykd
         raise UserError(
             f"{backbone.field}.checkpoint",
             f"its head does not fit {backbone.arch}, with features of {backbone.feature_dim}: "
@@ -98,7 +98,8 @@ def _fit(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor]) 
     own = backbone.model.state_dict()
     # Counters of batches, which old files lack and no result depends on.
     needed = [name for name in own if not name.endswith("num_batches_tracked")]
-    drops = CLASSIFIER in read.facts.roles or read.facts.origin == "timm"
+    # Only where the classifier lies among the backbone's own names.
+    drops = not read.layout.roles[BACKBONE] and (CLASSIFIER in read.facts.roles or read.layout is LAYOUTS[-1])
     prefixes = _classifiers(backbone, own) if drops else ()
     surplus = [name for name in given if name not in own]
     dropped = [n for n in surplus if n.startswith(prefixes or ("\0",)) and not _PROJECTION.match(n)]
@@ -140,6 +141,8 @@ def _misfit(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor
     if guess is not None:
         expected += f": by names and shapes it is {guess.arch}"
         expected += f" with options {guess.options}" if guess.options else ""
+    if list(fit.other) == ["pos_embed"] and not fit.missing:
+        expected += "; for images of another size, `options: {dynamic_img_size: true}`"
     return UserError(
         f"{backbone.field}.arch",
         "; ".join(parts)
@@ -168,7 +171,7 @@ def _check_attention(backbone: Backbone, read: ReadCheckpoint, given: Mapping[st
 
 
 def _check_stem(backbone: Backbone, read: ReadCheckpoint) -> None:
-    """Refuse a 3x3 stem that pads images otherwise than this origin's code does, which no shape tells either."""
+    """Refuse a 3x3 stem that pads images otherwise than this origin's code does: no shape tells that."""
     stem = getattr(backbone.model, "conv1", None)
     padding = read.layout.small_stem_padding
     if padding is None or not isinstance(stem, nn.Conv2d) or stem.kernel_size != (3, 3):

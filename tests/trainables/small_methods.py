@@ -28,12 +28,18 @@ SMALL: dict[str, Any] = {"queue_size": 16, "momentum": 0.5, "head_dim": 12}
 SMALL_OF: dict[str, dict[str, Any]] = {
     # Dropout draws from the process's generator, which a method's own state does not hold.
     "autoencoder": {"dropout": 0.0},
+    "oss_style": {"teacher_arch": TEACHER.arch, "teacher_options": TEACHER.options},
     "projector": {"groups": 4},
+    "rekd_style": {"clusters": 4},
     "rrkd": {"anchor_count": 9, "anchors_per_class": 2},
-    # Published weights are for their own learning rates: here a plain step of .05 would leap.
+    # Published weights are for their own learning rates: here a plain step of .05 would leap, and a rounding
+    # of the loss be as much larger as the loss.
     "at": {"weight": 1.0},
     "fitnets": {"weight": 1.0},
+    "lpkd": {"locality_weight": 0.1},
     "nst": {"weight": 1.0},
+    "pkt": {"weight": 1.0},
+    "rkd": {"distance_weight": 1.0, "angle_weight": 2.0},
     "spkd": {"weight": 10.0},
 }
 # Teachers of methods with a choice that only some can serve: as wide as the student.

@@ -128,6 +128,8 @@ def test_heads_that_cannot_be_whole_are_refused() -> None:
             read_head(FREE, given, "teacher.checkpoint")
     with pytest.raises(UserError, match="its head"):  # its first layer is gone altogether
         read_head(FREE, {k: v for k, v in whole.items() if k[0] == "2"}, "teacher.checkpoint")
+    with pytest.raises(UserError, match="positions 0, 2, 999999999"):
+        read_head(FREE, {**whole, "999999999.weight": whole["2.weight"]}, "teacher.checkpoint")
     normed = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)).state_dict()
     with pytest.raises(UserError, match="unknown kind at position 1, with bias, weight"):
         read_head(FREE, normed, "teacher.checkpoint")

@@ -10,13 +10,17 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from small_methods import STUDENT, context, make_batch, make_method, make_teacher, train_steps
+from tiny_trials import tiny
 from torch import Tensor
 
 from trainables.backbones import build_backbone
+from trainables.check import TrialChecker
 from trainables.errors import UserError
 from trainables.method import load_method
 from trainables.methods.kd import Kd
 from trainables.parts.classifier import class_kl
+
+TAUGHT_BY_MOCO = {"arch": "test_resnet", "train": {"method": "moco", "preset": "digits", "epochs": 1}}
 
 
 @given(st.floats(0.5, 20), st.integers(2, 6), st.integers(0, 1000))
@@ -87,6 +91,11 @@ def test_needs() -> None:
     assert Kd.requires(Kd.Config()) == {"teacher": "", "labels": ""}
     own = Kd.requires(Kd.Config(teacher_classifier="own", ce_weight=0))
     assert own == {"teacher": "", "labels": "", "teacher_classifier": "teacher_classifier: own"}
+    taught = tiny("kd", teacher=TAUGHT_BY_MOCO)
+    TrialChecker().check(taught)
+    unsaid = taught.model_copy(update={"config": {**taught.config, "teacher_classifier": "own"}})
+    with pytest.raises(UserError, match=r"teacher\.train\.method: trains no classifier.*supervised"):
+        TrialChecker().check(unsaid)
     with pytest.raises(UserError, match="teacher: KD learns from a teacher's classes"):
         Kd(Kd.Config(), build_backbone(STUDENT, 0), None, context())
 

@@ -19,9 +19,12 @@ from origin_files import (
     Original,
     Writer,
     dino,
+    dino_resnet,
     moco_v3,
     network,
     retro,
+    solo_learn,
+    swav,
     wrapped,
 )
 from safetensors.torch import save_file
@@ -106,9 +109,7 @@ def test_retro_learns_through_every_head(tmp_path: Path, writer: Writer) -> None
 
 @pytest.mark.parametrize("batch_norm", ["eval", "batch"])
 @pytest.mark.parametrize("head", ["tuned", "fresh"])
-@pytest.mark.parametrize(
-    "writer", [w for w in HEADED if named(w) in ("moco_v3", "swav", "dino_resnet")], ids=named
-)
+@pytest.mark.parametrize("writer", [moco_v3, swav, dino_resnet], ids=named)
 def test_retro_trains_heads_with_norms_of_its_own(
     tmp_path: Path, writer: Writer, head: str, batch_norm: str
 ) -> None:
@@ -172,6 +173,13 @@ def test_solo_learns_small_stem_pads_by_two(tmp_path: Path) -> None:
         load(path, ModelSpec(arch="resnet18", options={"stem": "small"}))
 
 
+def test_solo_learns_online_classifier_is_its_teachers(tmp_path: Path) -> None:
+    original = solo_learn(tmp_path / "barlow.ckpt")
+    state = torch.load(tmp_path / "barlow.ckpt", weights_only=True)["state_dict"]
+    expected = original.features @ state["classifier.weight"].T + state["classifier.bias"]
+    torch.testing.assert_close(load(tmp_path / "barlow.ckpt", original.model).logits(IMAGES), expected)
+
+
 def test_retros_reused_head_is_not_offered(tmp_path: Path) -> None:
     path = tmp_path / "retro.pth.tar"
     original = retro(path)
@@ -202,6 +210,17 @@ def test_torchvisions_vision_transformer_is_timms(tmp_path: Path) -> None:
     )
     assert inspect_checkpoint(tmp_path / "vit.pth").origin == "torchvision vit"
     torch.testing.assert_close(teacher.logits(IMAGES), vit(IMAGES).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_transformer_takes_images_of_another_size_by_timms_option(tmp_path: Path) -> None:
+    original = dino(tmp_path / "dino.pth")
+    smaller = ModelSpec(arch=VIT.arch, options={"img_size": SIDE - 16})
+    with pytest.raises(UserError, match=r"first of another shape: pos_embed.*dynamic_img_size: true"):
+        load(tmp_path / "dino.pth", smaller)
+    any_size = ModelSpec(arch=VIT.arch, options={**VIT.options, "dynamic_img_size": True})
+    teacher = load(tmp_path / "dino.pth", any_size)
+    torch.testing.assert_close(teacher.features(IMAGES), original.features)
+    assert teacher.embed(IMAGES[..., :-16, :-16]).shape == (len(IMAGES), 30)
 
 
 @pytest.mark.parametrize("container", ["model", None])

@@ -39,9 +39,8 @@ def test_is_the_mean_square_of_the_normalised_gram_difference(seed: int) -> None
     s, t = features(seed), features(seed + 1, width=3)
     total = 0.0
     for i in range(7):
-        row_s, row_t = [s[i] @ s[j] for j in range(7)], [t[i] @ t[j] for j in range(7)]
-        norm_s, norm_t = sum(x**2 for x in row_s) ** 0.5, sum(x**2 for x in row_t) ** 0.5
-        total += sum(((x / norm_s - y / norm_t) ** 2).item() for x, y in zip(row_s, row_t, strict=True))
+        row_s, row_t = s @ s[i], t @ t[i]
+        total += (row_s / row_s.square().sum().sqrt() - row_t / row_t.norm()).square().sum().item()
     assert similarity_loss(s, t).item() == pytest.approx(total / 49, rel=1e-4)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from small_methods import make_batch, make_method, train_steps
@@ -106,10 +105,11 @@ def test_a_share_that_is_none_is_refused(smoothing: float) -> None:
         )
 
 
-def test_it_trains_a_teacher(tmp_path: Path) -> None:
-    """Through `prepare`, the file on the disk and `load_teacher`: what was trained comes back."""
+def test_it_trains_a_teacher_with_a_classifier(tmp_path: Path) -> None:
+    """Through `prepare`, the file on the disk and `load_teacher` into a method that listens to it."""
     train = {"method": "supervised", "preset": "digits", "epochs": 4}
-    trial = tiny("kd", teacher={"arch": "test_resnet", "train": train}, epochs=1)
+    config = {"teacher_classifier": "own"}
+    trial = tiny("kd", teacher={"arch": "test_resnet", "train": train}, config=config, epochs=1)
     TrialChecker().check(trial)
     place = workspace(tmp_path)
     assert run(trial, place).epochs == [1]
@@ -119,14 +119,14 @@ def test_it_trains_a_teacher(tmp_path: Path) -> None:
     taught = load_teacher(trial.teacher, place.teachers, trial)
     for name, value in taught.backbone.model.state_dict().items():
         assert torch.equal(value, left[f"/method/student.model.{name}"]), name
+    assert taught.classifier is not None and taught.head is None
+    for name, value in taught.classifier.state_dict().items():
+        assert torch.equal(value, left[f"/method/classifier.{name}"]), name
+        assert torch.equal(value, final(place)[f"/method/teacher_classifier.{name}"]), name
     data = open_data(trial.data, place.cache)
     images = TrainingImages(data, trial.data.image_size, torch.device("cpu"))
-    logits = F.linear(
-        images.encode(taught.features, images.ids),
-        left["/method/classifier.weight"],
-        left["/method/classifier.bias"],
-    )
-    assert (logits.argmax(1) == images.labels).float().mean() > 0.7
+    said = images.encode(taught.logits, images.ids).argmax(1)
+    assert (said == images.labels).float().mean() > 0.7
 
 
 def test_a_teacher_cannot_learn_from_labels_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from safetensors import safe_open
 from safetensors.torch import save_file
 from small_methods import SIDE, TEACHER, make_batch, make_method, make_teacher, train_steps
 from torch import Tensor, nn
@@ -249,6 +250,8 @@ def test_classifiers_of_more_than_one_layer_are_none(
     else:
         model = timm.create_model(arch, num_classes=7, **options)
     torch.save(model.state_dict(), tmp_path / "model.pth")
+    if "distilled" in arch:
+        assert inspect_checkpoint(tmp_path / "model.pth").origin == "deit, distilled"
     teacher = load(tmp_path / "model.pth", arch=arch, options=options)
     assert teacher.classifier is None
     with pytest.raises(UserError, match="has no classifier"):
@@ -308,6 +311,24 @@ def test_a_trained_moco_becomes_a_teacher(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the file says it is test_efficientnet"):
         load(path)
     assert torch.isfinite(torch.tensor(train_steps(make_method("retro", teacher=teacher), 1))).all()
+
+
+def test_raykds_own_file_with_metadata_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    method = make_method("moco")
+    save_teacher(method, tmp_path / "own.safetensors")
+    with safe_open(tmp_path / "own.safetensors", "pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    arch = {"arch": method.student.arch, "options": method.student.options}
+    for change, message in (
+        ({"head": "[[["}, r"metadata is damaged: 'head'"),
+        ({"head": '{"a": 1}'}, r"metadata is damaged: 'head'"),
+        ({"options": "7"}, r"metadata is damaged: 'options'"),
+        ({"head": '[["sphere", {}]]'}, r"its head does not fit.*sphere"),
+        ({"head": '[["linear", {"radius": 1}]]'}, r"its head does not fit.*radius"),
+    ):
+        save_file(tensors, tmp_path / "changed.safetensors", {**metadata, **change})
+        with pytest.raises(UserError, match=message):
+            load(tmp_path / "changed.safetensors", **arch)
 
 
 def test_a_method_without_a_head_of_its_own_saves_a_backbone(tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ CASES: dict[str, tuple[str, dict[str, Any], str, int]] = {
     # Warmer than the paper's .04, which makes a rounding of a similarity 25 times as large in the loss.
     "compress": ("compress", {"temperature": 0.2}, "eval", 2),
     "compress 1q": ("compress", {"temperature": 0.2, "variant": "1q"}, "batch", 1),
-    "projector corr_logsum": ("projector", {"loss": "corr_logsum"}, "eval", 2),
+    # The paper's alpha of 4 makes four times as much of a rounding.
+    "projector corr_logsum": ("projector", {"loss": "corr_logsum", "alpha": 1.0}, "eval", 2),
     "projector with labels": (
         "projector",
         {"normalisation": "l2", "alpha": 2.0, "ce_weight": 1.0, "kl_weight": 1.0},

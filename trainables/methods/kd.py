@@ -13,8 +13,11 @@ needed, for they say what the classes are; images without one are still distille
 Preset `paper` has RepDistiller's settings on CIFAR-100 (lr .01 for MobileNets and ShuffleNets), but for its
 crops: it pads by 4 pixels.
 
-Expect on digits (preset `digits`, half-width test_efficientnet, two seeds): 5-shot ridge 95 to 98 from a
-test_resnet taught by 64 epochs of MoCo at view strength 1; untrained 69, supervised 97 to 98.
+Expect on digits (preset `digits`, half-width test_efficientnet, four seeds): 5-shot ridge 97 to 98.5 from a
+test_resnet taught by 64 epochs of MoCo at view strength 1; untrained 69, `supervised` 97 to 98.5. At the
+paper's temperature of 4 it is 95 to 98, at 2 96 to 98: all images are labelled, and the classifier fitted to
+this teacher is right on 97 % of their views, so the more weight its other classes get, the more the student
+learns its mistakes. Two seeds at temperature 4 from a teacher of 16 supervised epochs: 96 and 98.
 
     raykd run search_spaces/kd.yaml
 """
@@ -72,7 +75,7 @@ class Kd(Method):
             "epochs": 240,
         },
         "digits": {
-            "config": {"temperature": 4.0, "weight": 0.9, "ce_weight": 0.1},
+            "config": {"temperature": 1.0, "weight": 0.9, "ce_weight": 0.1},
             "optim": {"optimizer": "adamw", "lr": 2e-3, "batch_size": 128, "schedule": "cosine"},
             "views": {"recipe": "digits", "strength": 0.5},
             "epochs": 16,
