@@ -25,7 +25,9 @@ STUDENT = ModelSpec(arch="test_efficientnet", options={"channel_multiplier": 0.2
 TEACHER = ModelSpec(arch="test_resnet", options={"channels": [8, 12, 16, 24]})
 # Fields that make a method small enough for tests, by their names, and of one method.
 SMALL: dict[str, Any] = {"queue_size": 16, "momentum": 0.5, "head_dim": 12}
-SMALL_OF: dict[str, dict[str, Any]] = {}
+SMALL_OF: dict[str, dict[str, Any]] = {
+    **{name: {"hidden": 24} for name in ("byol", "barlow", "xd", "sacl")},
+}
 
 
 def context(**changed: Any) -> Context:
