@@ -26,7 +26,8 @@ TEACHER = ModelSpec(arch="test_resnet", options={"channels": [8, 12, 16, 24]})
 # Fields that make a method small enough for tests, by their names, and of one method.
 SMALL: dict[str, Any] = {"queue_size": 16, "momentum": 0.5, "head_dim": 12}
 SMALL_OF: dict[str, dict[str, Any]] = {
-    **{name: {"hidden": 24} for name in ("byol", "barlow", "xd", "sacl")},
+    "byol": {"hidden": 64},  # a narrower predictor has gradients so steep that a rounding shows in them
+    **{name: {"hidden": 24} for name in ("barlow", "xd", "sacl")},
 }
 
 
