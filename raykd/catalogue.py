@@ -85,7 +85,10 @@ def _methods(storage: Path) -> Table:
 
     rows = []
     for name, method in methods().items():
-        needs = ", ".join(sorted(method.needs)).replace("_", " ") or "nothing"
+        always, sometimes = (
+            ", ".join(sorted(needs)).replace("_", " ") for needs in (method.needs, method.may_need)
+        )
+        needs = (always or "nothing") + (f"; by setting {sometimes}" if sometimes else "")
         rows.append([name, method.summary, needs, ", ".join(method.presets)])
     return ["method", "what it does", "needs", "presets"], rows
 

@@ -46,6 +46,7 @@ class BackboneFacts:
     after_map: tuple[str, ...]  # parameters that features use and the map does not
     weights_after_map: tuple[str, ...]  # those of them that are more than scales and shifts
     stages: tuple[tuple[int, int], ...] = ()  # channels and side of each map of `with_maps`, in its order
+    spec: ModelSpec | None = None  # what the facts are of
 
 
 class Backbone(nn.Module):
@@ -108,6 +109,7 @@ class Backbone(nn.Module):
             )
         images = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
         images = images.to(next(self.parameters()).device)
+        spec = ModelSpec(arch=self.arch, options=self.options)
         with _evaluating(self.model), torch.enable_grad():
             try:
                 with watched(self.model, [stage.module for stage in self.stages]) as seen:
@@ -123,7 +125,7 @@ class Backbone(nn.Module):
             stages = tuple((one.shape[1], one.shape[2]) for one in maps if one is not None)
             found = as_map(self.model, raw_features(self.model, images))
             if found is None:
-                return BackboneFacts(features.shape[1], 0, 0, False, (), (), stages)
+                return BackboneFacts(features.shape[1], 0, 0, False, (), (), stages, spec)
             mean = found.mean((2, 3))
             same = mean.shape == features.shape and torch.allclose(mean, features, rtol=1e-3, atol=1e-5)
             trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -137,6 +139,7 @@ class Backbone(nn.Module):
             after_map=after,
             weights_after_map=tuple(name for name in after if trained[name].ndim > 1),
             stages=stages,
+            spec=spec,
         )
 
 

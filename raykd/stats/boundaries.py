@@ -134,7 +134,7 @@ def _precise(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
     widths = np.geomspace(ordinary.min() / 6, ordinary.max(), 24)
     first = missed(alpha, widths)
     level = alpha
-    if first.max() > alpha:
+    if len(looks) > 1 and first.max() > alpha:
         # The worst width grows a little with the intervals. Bonferroni over the looks is always enough.
         near = widths[max(int(first.argmax()) - 1, 0) :][:6]
         ends = (alpha / len(looks), alpha)

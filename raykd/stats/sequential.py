@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special
 
 from raykd.stats.boundaries import Plan, spending
 from raykd.stats.paired import Interval, PairedT, paired_t
@@ -162,10 +162,13 @@ def chance_of_answer(mean: float, sd: float, pairs: int, plan: Plan, margin: flo
     spread = sd * math.sqrt((last - pairs) / (last * pairs))
     if not spread > 0:
         return math.nan
-    below = stats.t(pairs - 1, loc=mean, scale=spread).cdf
+
+    def below(x: float) -> float:
+        return float(special.stdtr(pairs - 1, (x - mean) / spread))
+
     sign = below(-half) + 1 - below(half)
-    inside = margin - half
-    return float(sign + (below(inside) - below(-inside) if inside > 0 else 0.0))
+    inside = max(margin - half, 0.0)
+    return sign + below(inside) - below(-inside)
 
 
 def _before_the_first() -> Verdict:

@@ -29,6 +29,8 @@ SMALL_OF: dict[str, dict[str, Any]] = {
     # Dropout draws from the process's generator, which a method's own state does not hold.
     "autoencoder": {"dropout": 0.0},
     "oss_style": {"teacher_arch": TEACHER.arch, "teacher_options": TEACHER.options},
+    **{name: {"hidden": 24} for name in ("barlow", "xd", "sacl")},
+    "byol": {"hidden": 64},  # a narrower predictor has gradients so steep that a rounding shows in them
     "projector": {"groups": 4},
     "rekd_style": {"clusters": 4},
     "rrkd": {"anchor_count": 9, "anchors_per_class": 2},

@@ -17,9 +17,9 @@ stage and the rest is left as initialised.
 
 Expect on digits (preset `digits`, half-width test_efficientnet, two seeds): 5-shot ridge 88.5 to 89 from a
 test_resnet taught by 64 epochs of MoCo at view strength 1 (itself 90); untrained 69. The earlier the stage,
-the more of the student stays random: 82 at stage 2, 71.5 at stage 3. At 16 px the maps of both networks have
-4, 2, 1 and 1 positions a side, so that stage 1 compares features in all but name. `relu: false` makes no
-difference with this teacher; `ce_weight: 1` gives 91.5 and labels alone 98.5: a weight of 100 holds the
+the more of the student stays random: 82 at stage 2, 71.5 at stage 3, 56 at stage 4. At 16 px the maps of both
+networks have sides of 4, 2, 1 and 1, so that stage 1 compares features in all but name. `relu: false` makes
+no difference with this teacher; `ce_weight: 1` gives 91.5, and labels alone 98.5: a weight of 100 holds the
 student to a teacher of 90. The hint falls from .65 in the first epoch to .12.
 
     raykd run search_spaces/fitnets.yaml

@@ -23,10 +23,10 @@ to be expected.
 Expect on digits (preset `digits`, half-width test_efficientnet, four seeds): 5-shot ridge 88 to 90 from a
 test_resnet taught by 64 epochs of MoCo at view strength 1 (90); untrained 69. Of two seeds, where the
 preset's two give 88: with lr 5e-3 90; `logsum` at alpha 2 88 with `l2` and `group`, too, at the paper's alpha
-of 4 85.5 with `bn` and 87 with the others, at alpha 1 85.5; `corr_logsum` 88 at every alpha; `mse` 86 to 87
-and `l1` 84 to 85 whatever the normalisation. An `mlp` in the projector's place gains nothing with a
-logarithm, a point with `mse` on `l2`. With the weights of `supervised` 95 to 96, less than labels alone
-(`supervised`, 98): the features of a teacher that had no labels stand against them.
+of 4 87 with these or none and 85.5 with `bn`, at alpha 1 85.5 with `bn`; `corr_logsum` 88 at alpha 1, 2 and
+4; `mse` 86 to 87 whatever the normalisation; `l1` 84 to 85 with `bn` or `l2`. An `mlp` in the projector's
+place gains nothing with a logarithm, a point with `mse` on `l2`. With the weights of preset `supervised` 95
+to 96; by labels alone 98 (`supervised`), more than this teacher has.
 
     raykd run search_spaces/projector.yaml
 """
