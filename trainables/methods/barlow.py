@@ -1,0 +1,66 @@
+"""Barlow Twins: embeddings of two views whose dimensions agree, each with itself and with no other.
+
+Zbontar et al. 2021, "Barlow Twins: Self-supervised learning via redundancy reduction" (arXiv 2103.03230);
+`vturrisi/solo-learn`.
+
+    z = g(f(x))    z' = g(f(x'))    C = BN(z)^T BN(z') / B (of the global batch)
+    L = s [sum_i (C_ii - 1)^2 + lambda sum_{i != j} C_ij^2]
+
+No teacher, no negatives, no mean student. L is a sum over `head_dim` dimensions and their pairs, so the best
+lambda falls with `head_dim` and the size of L says little across settings.
+
+    raykd run search_spaces/barlow.yaml
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from trainables.backbones import Backbone, seeded
+from trainables.method import Batch, Context, Losses, Method, MethodConfig
+from trainables.parts.barlow import BarlowConfig, barlow_losses
+from trainables.teachers import Teacher
+
+
+class Barlow(Method):
+    name = "barlow"
+    summary = "Barlow Twins: two views' embeddings agree in each dimension, no two dimensions say the same"
+
+    class Config(BarlowConfig):
+        pass
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {  # solo-learn's ImageNet recipe; its views differ by one solarisation and a wider crop
+            "config": {"loss_scale": 0.048, "redundancy": 0.0051, "hidden": 4096, "head_dim": 4096},
+            "optim": {
+                "optimizer": "lars",
+                "lr": 0.8,
+                "sgd_momentum": 0.9,
+                "weight_decay": 1.5e-6,
+                "batch_size": 256,
+                "schedule": "cosine",
+                "warmup_epochs": 10,
+            },
+            "views": {"recipe": "moco_v2"},
+            "epochs": 100,
+        },
+        "digits": {
+            "config": {"loss_scale": 0.1, "redundancy": 0.02, "hidden": 256, "head_dim": 256},
+            "optim": {"optimizer": "adamw", "lr": 5e-3, "batch_size": 64, "schedule": "cosine"},
+            "views": {"recipe": "digits", "strength": 0.5},
+            "epochs": 16,
+        },
+    }
+    config: Config
+
+    def __init__(
+        self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
+    ) -> None:
+        super().__init__(config, student, teacher, context)
+        with seeded(context.seed):
+            self.head = self.config.head(student.feature_dim)
+
+    def forward(self, batch: Batch) -> Losses:
+        z1, z2 = (self.head(self.student(view)) for view in batch.views)
+        return barlow_losses(z1, z2, self.config)

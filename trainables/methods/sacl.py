@@ -1,0 +1,141 @@
+"""SACL: slimmed asymmetric contrastive learning, one view through a wide host, one through the slim student.
+
+Meng et al. 2023, "Slimmed asymmetrical contrastive learning and cross distillation for lightweight model
+training" (NeurIPS 2023); `mengjian0502/solo-learn-sparse`.
+
+    z_A = g(f_host(x_A))     z_B = g(f_slim(x_B))     f_slim: the SAME weights, the first 1/K of each layer's
+    L_SACL = Barlow(z_A, z_B)                         input and output channels
+    z^_A = sg g(f_slim(x_A))     z^_B = sg g(f_host(x_B))                 (cross-distillation: exchanged)
+    L_CD = 1/2 [Barlow(z_A, z^_A) + Barlow(z_B, z^_B)]
+    xd_form: off      L = L_SACL
+    xd_form: alpha    L = alpha L_SACL + (1 - alpha) L_CD      (the paper's; alpha .95)
+    xd_form: lambda   L = L_SACL + lambda_CD L_CD              (the author's repository; lambda_CD 1e-4)
+
+The slim network is the trial's `student`, at its own width: what is probed, saved and exported. The host is
+`host_width` (K) times as wide and built around it; at the end it is dropped. It is not symmetrised: view A
+always goes through the host. Batch statistics are each network's own, as in the author's switchable batch
+norms; the head is one for both, its first layer sliced like the others. `slice: l1_mask` follows the
+repository, whose slim network keeps the filters of largest initial L1 norm, with two differences. There each
+convolution's filters are ranked for themselves; here layers that share their channels (by a residual sum,
+say) are ranked together. There all inputs of a kept filter stay; here inputs go with outputs, as in the
+paper. So the kept channels can be put first, and the student be cut out.
+
+host_width 1 is Barlow Twins, with cross-distillation the method `xd`.
+
+    raykd run search_spaces/sacl.yaml
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from trainables.backbones import Backbone, seeded
+from trainables.method import Batch, Context, Losses, Method, MethodConfig
+from trainables.parts.barlow import XdConfig, barlow_losses, cross_distilled
+from trainables.parts.slim import Host, build_host, check_host_of
+from trainables.teachers import Teacher
+
+
+class Sacl(Method):
+    name = "sacl"
+    summary = "SACL: Barlow Twins between a wide host and the slim student inside it; no teacher"
+
+    class Config(XdConfig):
+        host_width: Annotated[float, Field(ge=1, le=16)] = Field(
+            2.0, description="K, the host's channels as a multiple of the student's; 1: no host"
+        )
+        slice: Literal["index", "l1_mask"] = Field(
+            "index", description="which of the host's channels the student is: the first, or the largest"
+        )
+        xd_form: Literal["off", "alpha", "lambda"] = Field(
+            "alpha",
+            description="cross-distillation: none; alpha L + (1 - alpha) L_CD; or L + lambda_CD L_CD",
+        )
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {  # the author's ImageNet-100 recipe; there LARS clips at .02, and one view is solarised
+            "config": {
+                "xd_form": "alpha",
+                "alpha": 0.95,
+                "host_width": 2.0,
+                "slice": "index",
+                "loss_scale": 0.1,
+                "hidden": 2048,
+                "head_dim": 2048,
+            },
+            "optim": {
+                "optimizer": "larc",
+                "lr": 0.45,  # 0.3 at a batch of 256
+                "sgd_momentum": 0.9,
+                "weight_decay": 5e-5,
+                "batch_size": 384,
+                "schedule": "cosine",
+                "warmup_epochs": 10,
+            },
+            "views": {"recipe": "moco_v2"},
+            "epochs": 400,
+        },
+        "digits": {
+            "config": {
+                "host_width": 2.0,
+                "loss_scale": 0.1,
+                "redundancy": 0.02,
+                "hidden": 256,
+                "head_dim": 256,
+            },
+            "optim": {"optimizer": "adamw", "lr": 5e-3, "batch_size": 64, "schedule": "cosine"},
+            "views": {"recipe": "digits", "strength": 0.5},
+            "epochs": 16,
+        },
+    }
+    config: Config
+    host: Host | None
+
+    def __init__(
+        self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
+    ) -> None:
+        super().__init__(config, student, teacher, context)
+        width = self.config.host_width
+        with seeded(context.seed):
+            self.host = None
+            if width > 1:
+                self.host = build_host(student, width, context.image_size, self.config.slice)
+            self.head = self.config.head(self.host.feature_dim if self.host else student.feature_dim)
+
+    @classmethod
+    def check(cls, config: MethodConfig, context: Context) -> None:
+        assert isinstance(config, cls.Config)
+        if context.student is not None and context.student.spec is not None and config.host_width > 1:
+            check_host_of(context.student.spec, config.host_width, context.image_size, config.slice)
+
+    def forward(self, batch: Batch) -> Losses:
+        view_a, view_b = batch.views
+        z_a, z_b = self._wide(view_a), self._slim(view_b)
+        plain = barlow_losses(z_a, z_b, self.config)
+        if self.config.xd_form == "off":
+            return plain
+        swapped = z_a, z_b  # where both encoders are one, exchanging them changes nothing
+        if self.host is not None:
+            with torch.no_grad():
+                swapped = self._slim(view_a), self._wide(view_b)
+        return cross_distilled(plain, (z_a, z_b), swapped, self.config, self.config.xd_form)
+
+    def _slim(self, images: Tensor) -> Tensor:
+        """Embedding by the student: further features are nil, as if the head's first layer were sliced."""
+        features = self.student(images)
+        if self.host is not None:
+            features = F.pad(features, (0, self.host.feature_dim - self.student.feature_dim))
+        embedding: Tensor = self.head(features)
+        return embedding
+
+    def _wide(self, images: Tensor) -> Tensor:
+        """Embedding by the host."""
+        features = self.student(images) if self.host is None else self.host(self.student, images)
+        embedding: Tensor = self.head(features)
+        return embedding
