@@ -51,7 +51,7 @@ def locality_loss(s_BD: Tensor, t_BE: Tensor, neighbours: int, scale: float | No
 
     Nearest by the teacher, within the batch, without i itself; all others where the batch has no more than
     k. c is `scale`, or where that is None the median distance of those neighbours. Scalar; 0 where all of a
-    sample's neighbours have its features. No gradient reaches `t`. Chen et al. 2018, equations (5) and (6).
+    sample's neighbours have its features. No gradient reaches `t`.
     """
     weights_BK, nearest_BK = locality(t_BE.detach(), neighbours, scale)
     squares_BK = (s_BD[:, None] - s_BD[nearest_BK]).square().sum(2)

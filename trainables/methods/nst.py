@@ -48,7 +48,7 @@ def selectivity_loss(s_BCHW: Tensor, t_BEHW: Tensor) -> Tensor:
 
     Scalar, from 0 (also where one side's channels are the other's in another order, each several times, of
     another scale or sign) to 2; no gradient reaches `t`. At the smaller side of the two maps. Huang and Wang
-    2017, equations (4) and (6), polynomial kernel with d = 2 and c = 0.
+    2017, the polynomial kernel with d = 2 and c = 0.
     """
     student, teacher = (
         F.normalize(x.flatten(2), dim=2) for x in at_one_size(s_BCHW, t_BEHW.detach())
