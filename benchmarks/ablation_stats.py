@@ -128,7 +128,8 @@ def fewer(rng: np.random.Generator, count: int) -> None:
             "anytime-valid": (anytime(looks, alpha=0.05 / ARMS), 0.0),
         }
         print(
-            f"\nOne of {ARMS} arms, {most} replicates at most: % of studies that find its sign; % that decide as"
+            f"\nOne of {ARMS} arms, {most} replicates at most: % of studies that find its sign; % that decide"
+            " as"
         )
         print(f"the fixed design of {most} does; mean replicates, and how many % fewer")
         print(f"{'true difference / sd':>20}{'fixed':>8}", *(f"{name:>30}" for name in plans))
