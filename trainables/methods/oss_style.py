@@ -14,9 +14,9 @@ teacher; the first ones are a random network's. Only the student is probed and s
 teacher's training as well.
 
 Expect on digits (preset `digits`, test_efficientnet at half width, two seeds): 5-shot ridge 85 to 88 in 32
-epochs, with the cold target of 1e-4 83 to 87; untrained 68.9. In 16 epochs 74 to 82: by then the teacher, a
-test_resnet, is itself at 81 to 85 only, and its last steps come too late for the student to follow. Targets
-from the teacher's average instead (72.5 and 76.5 in 16 epochs) lag further behind.
+epochs, with the cold target of 1e-4 83 to 87; untrained 68.9, MoCo in 32 epochs 80 to 81.5. In 16 epochs,
+cold, 74 to 82: by then the teacher, a test_resnet, is itself at 81 to 85 only. Targets from the teacher's
+average instead gave 72.5 and 76.5 there.
 
     raykd run search_spaces/oss_style.yaml
 """
