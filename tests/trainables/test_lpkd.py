@@ -120,6 +120,13 @@ def test_either_term_over_classes_will_do(config: dict[str, float]) -> None:
     assert ("teacher_classifier.weight" in method.state_dict()) == (absent == "labels")
 
 
+def test_a_teachers_own_classifier_is_needed_where_it_is_asked() -> None:
+    own = {"teacher_classifier": "own"}
+    assert "teacher_classifier" not in Lpkd.requires(Lpkd.Config())
+    assert Lpkd.requires(Lpkd.Config(**own))["teacher_classifier"] == "teacher_classifier: own"
+    assert "teacher_classifier" not in Lpkd.requires(Lpkd.Config(**own, soft_ce_weight=0))
+
+
 def test_what_would_collapse_is_refused() -> None:
     config = Lpkd.Config(ce_weight=0, soft_ce_weight=0)
     with pytest.raises(UserError, match=r"config\.ce_weight: .*all the same.*soft_ce_weight above 0"):

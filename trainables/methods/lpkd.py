@@ -41,7 +41,7 @@ from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.classifier import cross_entropy, linear_classifier, soft_cross_entropy
 from trainables.parts.distributed import gather, gather_with_gradient
 from trainables.parts.numerics import at_least_float32, in_float32
-from trainables.parts.teacher_classifier import TeacherClassifier
+from trainables.parts.teacher_classifier import Kind, TeacherClassifier
 from trainables.teachers import Teacher
 
 
@@ -75,6 +75,7 @@ class Lpkd(Method):
     name = "lpkd"
     summary = "LPKD: the teacher's neighbours pulled together, beside labels and the teacher's classes"
     needs = frozenset({"teacher", "labels"})
+    may_need = frozenset({"teacher_classifier"})
     views = 1
 
     class Config(MethodConfig):
@@ -94,8 +95,9 @@ class Lpkd(Method):
         temperature: Annotated[float, Field(gt=0)] = Field(
             1.0, description="of both softmaxes over the teacher's classes"
         )
-        teacher_classifier: Literal["auto", "fitted"] = Field(
-            "auto", description="the teacher's own where it has one for these classes, or one fitted to it"
+        teacher_classifier: Kind = Field(
+            "auto",
+            description="own: what the teacher was trained with; fitted: to its features; auto: own if any",
         )
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -134,6 +136,13 @@ class Lpkd(Method):
             self.teacher_classifier = TeacherClassifier(
                 teacher, context.classes, self.config.teacher_classifier
             )
+
+    @classmethod
+    def requires(cls, config: MethodConfig) -> Mapping[str, str]:
+        assert isinstance(config, cls.Config)
+        own = config.teacher_classifier == "own" and config.soft_ce_weight > 0
+        asked = {"teacher_classifier": "teacher_classifier: own"} if own else {}
+        return {**asked, **super().requires(config)}
 
     @classmethod
     def check(cls, config: MethodConfig, context: Context) -> None:
