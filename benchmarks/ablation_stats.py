@@ -128,10 +128,11 @@ def fewer(rng: np.random.Generator, count: int) -> None:
             "anytime-valid": (anytime(looks, alpha=0.05 / ARMS), 0.0),
         }
         print(
-            f"\nOne of {ARMS} arms, {most} replicates at most: % of studies that find its sign; % that\n"
-            f"decide as the fixed design of {most} does; mean replicates, and how many % fewer"
+            f"\nOne of {ARMS} arms, {most} replicates at most. % of studies that find its sign (`fixed` after"
         )
+        print(f"all {most}); % that decide as fixed does; mean replicates; % fewer replicates than fixed")
         print(f"{'true difference / sd':>20}{'fixed':>8}", *(f"{name:>30}" for name in plans))
+        print(" " * 28, *(f"{'sign   same  repl.  fewer':>30}" for _ in plans))
         for effect in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0):
             d = (rng.standard_normal((count, most)) + effect) * DIFFERENCE_SD
             fixed = paired_t(d).p <= 0.05 / ARMS

@@ -85,13 +85,12 @@ def factorial_effects(
     beta = inverse @ x.T @ values
     residual = float(((values - x @ beta) ** 2).sum())
     freedom = values.size - x.shape[1]
-    sd = max(math.sqrt(residual / freedom), step / math.sqrt(12)) if freedom else math.nan
+    sd = _residual_sd(residual, freedom, values, step)
     offset = int(which.sum())
     contrasts, labels = _contrasts(design, names, offset, x.shape[1])
     estimate = contrasts @ beta
     error = sd * np.sqrt(np.einsum("ij,jk,ik->i", contrasts, inverse, contrasts))
-    t = np.divide(np.abs(estimate), error, out=np.full_like(error, np.nan), where=error > 0)
-    p = 2 * stats.t.sf(t, freedom)
+    p = 2 * stats.t.sf(np.abs(estimate) / error, freedom)
     half, wide = (stats.t.isf(a / 2, freedom) * error for a in (alpha, alpha / len(labels)))
     found = zip(labels, estimate, error, half, wide, p, holm(p), strict=True)
     return FactorialResult(
@@ -114,6 +113,16 @@ def factorial_effects(
         left_out=y.size - values.size,
         lack_of_fit=_lack_of_fit(blocks[there.ravel()], there, values, residual, freedom),
     )
+
+
+def _residual_sd(residual: float, freedom: int, values: FloatArray, step: float) -> float:
+    """NaN where there is no scatter to judge by: no degrees of freedom, or a fit exact but for rounding."""
+    if not freedom:
+        return math.nan
+    sd = math.sqrt(residual / freedom)
+    if sd <= 1e-9 * np.abs(values).max():
+        sd = 0.0
+    return max(sd, step / math.sqrt(12)) or math.nan
 
 
 def _coding(levels: int) -> FloatArray:

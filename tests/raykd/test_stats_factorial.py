@@ -118,6 +118,19 @@ def test_effects_are_read_off_whatever_failed_and_whatever_the_seeds_add(seed: i
     wanted = (cells[1, 2] - cells[0, 2]) - (cells[1, 0] - cells[0, 0])
     assert estimates[(0, 1), (1, 2)] == pytest.approx(wanted, abs=1e-9)
     assert found.left_out == 3
+    assert math.isnan(found.effects[0].p) and math.isnan(found.effects[0].interval.low)  # no scatter
+    grained = factorial_effects(full_factorial([2, 3]), scores, step=0.5)
+    assert grained.sd == pytest.approx(0.5 / math.sqrt(12)) and grained.effects[0].interval.half_width > 0
+
+
+def test_what_lies_beyond_two_way_interactions_is_seen() -> None:
+    """The F test's p is uniform where there is nothing, and small where all three factors act together."""
+    design, rng = full_factorial([2, 2, 2]), np.random.default_rng(7)
+    noise = rng.normal(0, 1, (300, 3, 8))
+    nothing = [factorial_effects(design, y).lack_of_fit for y in noise]
+    assert scipy_stats.kstest(nothing, "uniform").pvalue > 0.01
+    together = [factorial_effects(design, y + 6 * design.prod(axis=1)).lack_of_fit for y in noise[:50]]
+    assert np.median(together) < 0.01
 
 
 def test_effects_are_those_of_statsmodels() -> None:
