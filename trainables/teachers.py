@@ -167,8 +167,13 @@ def inspect_checkpoint(path: Path) -> CheckpointFacts:
     return read_checkpoint(path, "teacher.checkpoint").facts
 
 
-def check_teacher(spec: TeacherSpec | None, needs: frozenset[str], field: str = "teacher") -> None:
-    """Raise `UserError` for a teacher that cannot be had, or lacks what a method `needs` of it."""
+def check_teacher(
+    spec: TeacherSpec | None, needs: frozenset[str], field: str = "teacher", classes: int = 0
+) -> None:
+    """Raise `UserError` for a teacher that cannot be had, or lacks what a method `needs` of it.
+
+    `classes` of the data, 0 where they do not matter.
+    """
     if not needs & TAUGHT:
         return
     if spec is None:
@@ -179,7 +184,7 @@ def check_teacher(spec: TeacherSpec | None, needs: frozenset[str], field: str = 
         raise UserError(field, f"{has} `checkpoint` and `train`", expected="one of them")
     if spec.checkpoint is not None:
         facts = _verified(spec, f"{field}.checkpoint", field)
-        if lacking := lacks(facts, needs):
+        if lacking := lacks(facts, needs, classes):
             raise UserError(
                 f"{field}.checkpoint",
                 f"this method {lacking.what}; roles found: {facts.roles_text()}"
@@ -209,8 +214,11 @@ class Lack(NamedTuple):
     expected: str
 
 
-def lacks(facts: CheckpointFacts, needs: frozenset[str]) -> Lack | None:
-    """What the file lacks of what a method `needs`; None where it has all."""
+def lacks(facts: CheckpointFacts, needs: frozenset[str], classes: int = 0) -> Lack | None:
+    """What the file lacks of what a method `needs`; None where it has all.
+
+    `classes` of the data, 0 where they do not matter.
+    """
     if "teacher_head" in needs and not facts.head:
         return Lack(
             "needs the teacher's projection head, and the file holds none",
@@ -220,6 +228,11 @@ def lacks(facts: CheckpointFacts, needs: frozenset[str]) -> Lack | None:
         return Lack(
             "needs the teacher's classifier, and the file has none that is one linear layer on its features",
             "a supervised checkpoint with its classifier (timm, torchvision, DeiT, raykd's own)",
+        )
+    if "teacher_classifier" in needs and classes and facts.classes != classes:
+        return Lack(
+            f"needs a classifier for the data's {classes} classes, and the file's is for {facts.classes}",
+            "`teacher_classifier: fitted`, or 'auto'",
         )
     return None
 

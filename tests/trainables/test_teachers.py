@@ -231,7 +231,12 @@ def test_a_teacher_classifies_as_the_network_did(tmp_path: Path, arch: str, opti
     teacher = load(tmp_path / "model.pth", arch=arch, options=options)
     torch.testing.assert_close(teacher.logits(IMAGES), model(IMAGES).detach(), rtol=1e-4, atol=1e-5)
     assert not teacher.logits(IMAGES).requires_grad
-    check_teacher(spec(tmp_path / "model.pth", arch=arch, options=options), CLASSIFIER)
+    written = spec(tmp_path / "model.pth", arch=arch, options=options)
+    check_teacher(written, CLASSIFIER)
+    check_teacher(written, CLASSIFIER, classes=7)
+    check_teacher(written, HEAD - {"teacher_head"}, classes=10)  # nobody asks for its classes
+    with pytest.raises(UserError, match=r"the data's 10 classes, and the file's is for 7.*fitted"):
+        check_teacher(written, CLASSIFIER, classes=10)
 
 
 @pytest.mark.parametrize(
