@@ -63,7 +63,9 @@ def _serves(facts: CheckpointFacts, model: ModelSpec | None) -> dict[str, dict[s
             found[name] = {"can": False, "why": "it compares feature maps, and this architecture has none"}
         else:
             asked = ", ".join(NEEDS[need] for need in sorted(method.may_need))
-            found[name] = {"can": True, "why": f"some settings need {asked}" if asked else ""}
+            beside = ["needs labels"] * ("labels" in method.needs)
+            beside += [f"some settings need {asked}"] * bool(asked)
+            found[name] = {"can": True, "why": "; ".join(beside)}
     return found
 
 

@@ -10,6 +10,7 @@ from raykd.proposer import Proposal, Proposer
 from raykd.spec import about_space, build_sweep, load_sweep, spaces
 from raykd.validate import validate
 from trainables.data import DataFacts
+from trainables.method import methods
 from trainables.resolve import resolve, unflatten
 from trainables.sources import find_source
 from trainables.splits import held_out
@@ -35,6 +36,10 @@ def test_it_opens_with_paper_cost_and_command(name: str) -> None:
     assert len(about_space(spaces()[name])) > 20
     for word in ("# Paper ", "# Cost ", f"# Command  raykd run search_spaces/{name}.yaml"):
         assert word in head
+
+
+def test_every_method_has_one() -> None:
+    assert set(methods()) <= set(SPACES)
 
 
 @pytest.mark.parametrize("name", SPACES)

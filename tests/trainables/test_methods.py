@@ -77,6 +77,7 @@ def test_describes_itself(name: str) -> None:
 
 @each_method
 def test_presets_are_trials(name: str) -> None:
+    assert {"paper", "digits"} <= set(load_method(name).presets)
     for preset in load_method(name).presets:
         trial = resolve({**{k: v for k, v in raw(name).items() if k != "epochs"}, "preset": preset})
         assert set(trial.config) == set(load_method(name).Config.model_fields)
