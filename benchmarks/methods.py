@@ -3,8 +3,8 @@
     python benchmarks/methods.py                       # all methods; about 40 minutes on two cores
     python benchmarks/methods.py retro seed --seeds 3  # some of them
 
-1. Search. Each method's default space is searched with the same budget: 12 configurations of at most 16
-   epochs, judged on the validation split.
+1. Search. 12 configurations drawn from each method's default space, 16 epochs each, judged on the validation
+   split. One sweep over all methods, drawn at random and none stopped early: every method gets the same.
 2. Replicate. The best configuration of each is trained again from seeds that the search never saw, and each
    student is read on the test split: 5-shot and full ridge probe, logistic regression.
 3. Beside them, by the same probes: raw pixels, the untrained student, the teacher, and the best no-teacher
@@ -22,6 +22,7 @@ import math
 import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,10 +36,13 @@ import torch  # noqa: E402
 from scipy import stats  # noqa: E402
 
 from raykd import sweep as engine  # noqa: E402
+from raykd.axis import Axis  # noqa: E402
 from raykd.console import Console  # noqa: E402
 from raykd.export import BEST  # noqa: E402
 from raykd.history import History, TrialRecord  # noqa: E402
 from raykd.ledger import LEDGER, Ledger  # noqa: E402
+from raykd.proposer import Proposal, Proposer  # noqa: E402
+from raykd.space import METHOD  # noqa: E402
 from raykd.spec import SweepSpec, build_sweep, load_sweep, spaces  # noqa: E402
 from raykd.student import open_student  # noqa: E402
 from trainables.backbones import build_backbone  # noqa: E402
@@ -56,7 +60,6 @@ EPOCHS = 16
 SPACE_OF = {"retro": "quickstart"}  # whose own space is for full scale
 PROBES = {"ridge_5shot": "5-shot ridge", "ridge": "ridge", "logistic": "logistic"}
 NO_TEACHER, COSTLY = "moco", "retro"  # the baseline, and whose compute it is given
-SECTIONS = ("student", "teacher", "data", "views", "optim", "probe")
 
 
 class Row(NamedTuple):
@@ -77,16 +80,56 @@ class Bench:
         self.cache = cache_folder()
         self.place = Workspace(out / "unused", self.cache, out / ".teachers")
 
-    def search(self, method: str) -> tuple[SweepSpec, TrialRecord]:
-        """The method's default space, searched: the spec and its best trial."""
-        spec = load_sweep(
-            SPACE_OF.get(method, method),
-            [f"name={method}", f"samples={self.samples}", f"epochs={EPOCHS}", "seeds=[0]", "references=[]"],
+    def search(self, chosen: Sequence[str]) -> dict[str, TrialSpec]:
+        """Draws from the default space of each method, trained in one sweep: the best trial of each."""
+        axes: dict[str, Axis] = {}
+        fixed: dict[str, Any] = {}
+        points: list[list[dict[str, Any]]] = []
+        for method in chosen:
+            space = load_sweep(
+                SPACE_OF.get(method, method),
+                ["preset=digits", "sampler={name: random, seed: 0}", f"samples={self.samples}", "seeds=[0]"],
+            )
+            written = {**space.optim, **{f"views.{name}": value for name, value in space.views.items()}}
+            fixed |= {f"{method}.{name}": value for name, value in {**written, **space.fixed}.items()}
+            for name, axis in space.axes.items():
+                fixed.pop(f"{method}.{name}", None)
+                when = {f"{method}.{other}": values for other, values in axis.when.items()}
+                axes[f"{method}.{name}"] = axis.model_copy(update={"when": when})
+            drawn = (p for p in iter(Proposer(space).propose, None) if isinstance(p, Proposal))
+            points.append(
+                [
+                    {METHOD: method, **{f"{method}.{name}": value for name, value in p.params.items()}}
+                    for p in drawn
+                ]
+            )
+        # In turn, so that a sweep that is cut short has tried as much of each.
+        mixed = [point for turn in zip_longest(*points) for point in turn if point is not None]
+        base = load_sweep(SPACE_OF.get(COSTLY, COSTLY)).model_dump(mode="json")
+        spec = build_sweep(
+            {
+                "name": "search",
+                "method": list(chosen),
+                "preset": "digits",
+                **{section: base[section] for section in ("student", "teacher", "data", "probe")},
+                "epochs": EPOCHS,
+                "fixed": fixed,
+                "axes": axes,
+                "points": mixed,
+                "samples": len(mixed),
+                "scheduler": {"name": "none"},
+                "references": [],
+            }
         )
-        best = self._run(spec).best()
-        if best is None:
-            raise SystemExit(f"no trial of {method} has a score; see {self.out / method}")
-        return spec, best
+        history = self._run(spec)
+        best = {}
+        for method in chosen:
+            scored = [t for t in history.trials.values() if t.method == method and t.best is not None]
+            if not scored:
+                raise SystemExit(f"no trial of {method} has a score; see {self.out / spec.name}")
+            leader = max(scored, key=lambda t: t.best or (0.0, 0))
+            best[method] = spec.trial(leader.params, 1)
+        return best
 
     def replicate(self, name: str, trials: Mapping[str, TrialSpec]) -> dict[str, Row]:
         """Each of `trials` (by method) from every seed, in one sweep; read on the test split."""
@@ -208,8 +251,7 @@ def main() -> None:
     chosen = list(dict.fromkeys([*arguments.methods, NO_TEACHER, COSTLY]))
     bench = Bench(arguments.out, arguments.samples, range(1, arguments.seeds + 1))
 
-    found = {method: bench.search(method) for method in chosen}
-    trials = {method: spec.trial(best.params, 1) for method, (spec, best) in found.items()}
+    trials = bench.search(chosen)
     rows = list(bench.replicate("replicates", trials).values())
     epochs = equal_epochs(trials[COSTLY], trials[NO_TEACHER], bench.place)
     longer = trials[NO_TEACHER].model_copy(update={"epochs": epochs})
