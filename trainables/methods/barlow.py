@@ -9,6 +9,10 @@ Zbontar et al. 2021, "Barlow Twins: Self-supervised learning via redundancy redu
 No teacher, no negatives, no mean student. L is a sum over `head_dim` dimensions and their pairs, so the best
 lambda falls with `head_dim` and the size of L says little across settings.
 
+Expect on digits (preset `digits`, half-width test_efficientnet, two seeds): 5-shot ridge 76 to 80, one run of
+64 epochs 85.7; untrained 68.9. It needs steps more than anything: with batches of 128 instead of 64 it stays
+at 73 to 74, with `head_dim: 1024` at 66 to 71, and views of strength 1 are too much for 16 epochs.
+
     raykd run search_spaces/barlow.yaml
 """
 

@@ -22,6 +22,11 @@ paper. So the kept channels can be put first, and the student be cut out.
 
 host_width 1 is Barlow Twins, with cross-distillation the method `xd`.
 
+Expect on digits (preset `digits`, half-width test_efficientnet, host_width 2, one seed): 5-shot ridge 82.4
+after 64 epochs; untrained 68.9, Barlow Twins as long 85.7. It starts slowly, since host and slim network have
+to agree first: 63 in epoch 4, 75 in epoch 13, while their embeddings of the same view still correlate by .7.
+A schedule of 16 epochs ends at 68 (52 with host_width 1.5), with no gain from a larger learning rate.
+
     raykd run search_spaces/sacl.yaml
 """
 
@@ -89,9 +94,9 @@ class Sacl(Method):
                 "hidden": 256,
                 "head_dim": 256,
             },
-            "optim": {"optimizer": "adamw", "lr": 5e-3, "batch_size": 64, "schedule": "cosine"},
+            "optim": {"optimizer": "adamw", "lr": 2e-3, "batch_size": 64, "schedule": "cosine"},
             "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            "epochs": 64,
         },
     }
     config: Config

@@ -11,6 +11,9 @@ With both encoders dense, exchanging them changes nothing: z^ is z, and is not c
 with dropout the author's code would draw it anew). So L_CD's diagonal term is zero up to BatchNorm's eps, and
 what is left of it decorrelates the dimensions within each view. The method `sacl` has slimmed encoders.
 
+Expect on digits (preset `digits`, half-width test_efficientnet, two seeds): 5-shot ridge 79 to 81; Barlow
+Twins alone 76 to 80, untrained 68.9.
+
     raykd run search_spaces/xd.yaml
 """
 
