@@ -18,6 +18,7 @@ from raykd.history import missing
 from raykd.lanes import LanePool
 from raykd.mailbox import Message, Task
 from raykd.recorder import Recorder
+from raykd.space import METHOD
 from raykd.spec import SweepSpec
 from trainables.errors import SweepFailed
 from trainables.trial import TrialSpec
@@ -36,7 +37,7 @@ class References:
         self._pool = pool
         self._console = console
         self._folder = folder
-        self._base = spec.trial(spec.space.around({}), spec.seeds[0])
+        self._base = representative(spec)
 
     def around(self, sweep: Callable[[], bool]) -> None:
         """Prepare, then run `sweep`, with the references beside both; wait for them if it returns True.
@@ -131,3 +132,13 @@ class References:
         return Task(
             name, action, [t.model_dump(mode="json") for t in trials], str(folder), self._spec.attempts
         )
+
+
+def representative(spec: SweepSpec) -> TrialSpec:
+    """The trial that stands for the sweep: of the first method, or the first one with a teacher."""
+    several = len(spec.methods) > 1
+    trials = [
+        spec.trial(spec.space.around({METHOD: method} if several else {}), spec.seeds[0])
+        for method in spec.methods
+    ]
+    return next((trial for trial in trials if trial.teacher is not None), trials[0])

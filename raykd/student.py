@@ -1,12 +1,12 @@
-"""The student of a trial, taken out of it: as timm or torchvision opens it, and scored on the test split.
+"""The student of a trial, taken out of it: as its library opens it, and scored on the test split.
 
 Imported only where a student is really touched, because it needs torch.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,15 +17,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 
+from trainables import torchvision_models
 from trainables.backbones import Backbone, build_backbone
 from trainables.data import open_data
 from trainables.errors import UserError
 from trainables.evaluate import Examiner
-from trainables.trial import TrialSpec
+from trainables.stems import STEM, stem_lines
+from trainables.trial import ModelSpec, TrialSpec
 from trainables.view_ops import MEAN, STD
 from trainables.workers import device
+from trainables.zoo import RAYKD, TORCHVISION
 
-_TORCHVISION = "torchvision/"
 _WEIGHTS = "model.safetensors"  # as timm and the Hugging Face hub call it
 _LOGISTIC_LIMIT = 10**9  # images x features x classes that scikit-learn fits in minutes
 
@@ -114,21 +116,22 @@ def write_student(trial: TrialSpec, student: Backbone, folder: Path) -> str:
     Checks that they give the same features, to the last bit.
     """
     folder.mkdir(parents=True)
-    if trial.student.arch.startswith(_TORCHVISION):
-        tensors = {name: tensor.contiguous() for name, tensor in student.model.state_dict().items()}
-        save_file(tensors, folder / _WEIGHTS, {"format": "pt", "arch": trial.student.arch})
-        lines = _torchvision_lines(trial.student.arch, trial.student.options, student.model)
-    else:
+    if timm_opens(trial.student):
         _describe(student.model, trial)
         save_for_hf(student.model, str(folder), model_args=student.options, safe_serialization=True)
         lines = 'import timm\n\nmodel = timm.create_model("local-dir:student", pretrained=True).eval()'
+    else:
+        tensors = {name: tensor.contiguous() for name, tensor in student.model.state_dict().items()}
+        about = {"arch": trial.student.arch, "options": json.dumps(trial.student.options, sort_keys=True)}
+        save_file(tensors, folder / _WEIGHTS, {"format": "pt", **about})
+        lines = _lines(trial.student, student.model)
     _check_same(trial, student, folder)
     return lines
 
 
 def open_exported(trial: TrialSpec, folder: Path) -> torch.nn.Module:
     """The student as a user opens it."""
-    if not trial.student.arch.startswith(_TORCHVISION):
+    if timm_opens(trial.student):
         model: torch.nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
         return model.eval()
     backbone = build_backbone(trial.student, 0)
@@ -159,16 +162,37 @@ def _describe(model: torch.nn.Module, trial: TrialSpec) -> None:
     }
 
 
-def _torchvision_lines(arch: str, options: Mapping[str, Any], model: torch.nn.Module) -> str:
-    name = arch.removeprefix(_TORCHVISION)
-    arguments = "".join(f", {key}={value!r}" for key, value in options.items())
-    classifier = "fc" if hasattr(model, "fc") else "classifier"
-    return (
-        "import torch, torchvision\nfrom safetensors.torch import load_file\n\n"
-        f'model = torchvision.models.get_model("{name}", weights=None{arguments})\n'
-        f"model.{classifier} = torch.nn.Flatten(1)  # features instead of classes\n"
-        f'model.load_state_dict(load_file("student/{_WEIGHTS}"))\nmodel.eval()'
-    )
+def timm_opens(spec: ModelSpec) -> bool:
+    """Whether timm makes the whole student from a folder: another stem is no option of its models."""
+    return not spec.arch.startswith((TORCHVISION, RAYKD)) and STEM not in spec.options
+
+
+def _lines(spec: ModelSpec, model: torch.nn.Module) -> str:
+    """Python that makes the architecture with its library and loads the weights beside it."""
+    own = {name: value for name, value in spec.options.items() if name != STEM}
+    name = spec.arch.removeprefix(TORCHVISION)
+    told = torchvision_models.arguments(name, own) if spec.arch != name else own
+    arguments = "".join(f", {option}={value!r}" for option, value in told.items())
+    if spec.arch.startswith(RAYKD):
+        imports = "from safetensors.torch import load_file\n\n"
+        imports += "from trainables.zoo import create  # raykd's package: this is a network of its own"
+        made = [f'model = create("{spec.arch}", {own!r}, "student")']
+    elif spec.arch.startswith(TORCHVISION):
+        imports = "import torch, torchvision\nfrom safetensors.torch import load_file"
+        layout = torchvision_models.layout(model)
+        assert layout is not None, "a torchvision model that was made here"
+        nothing = model.get_submodule(layout.classifier)
+        made = [
+            f'model = torchvision.models.get_model("{name}", weights=None{arguments})',
+            f"model.{layout.classifier} = torch.nn.{nothing}  # features instead of classes",
+        ]
+    else:
+        imports = "import timm, torch\nfrom safetensors.torch import load_file"
+        made = [f'model = timm.create_model("{spec.arch}", num_classes=0{arguments})']
+    if STEM in spec.options:
+        made += stem_lines(model)
+    load = f'model.load_state_dict(load_file("student/{_WEIGHTS}"))\nmodel.eval()'
+    return imports + "\n\n" + "\n".join(made) + "\n" + load
 
 
 def _check_same(trial: TrialSpec, student: Backbone, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Networks that turn images into features: any timm model, and torchvision's of the usual layouts.
+"""Networks that turn images into features: timm's, torchvision's, and our own.
 
 backbone = build_backbone(ModelSpec(arch="resnet18"), seed=0)
 backbone(images)       # (B, feature_dim), what the model's own head would classify
@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainables import torchvision_models
 from trainables.errors import UserError
+from trainables.stems import STEM
 from trainables.trial import ModelSpec
 from trainables.zoo import (
     TORCHVISION,
@@ -97,6 +99,14 @@ class Backbone(nn.Module):
 
     def facts(self, image_size: int) -> BackboneFacts:
         """What the architecture is at this size. `UserError` where it cannot take images of this size."""
+        made_for = getattr(self.model, "side", image_size)
+        if made_for != image_size:
+            raise UserError(
+                f"{self.field}.options.side",
+                f"{self.arch} is made for images of {made_for} px, and they have {image_size}",
+                value=made_for,
+                expected=f"{image_size}, as data.image_size",
+            )
         images = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
         images = images.to(next(self.parameters()).device)
         spec = ModelSpec(arch=self.arch, options=self.options)
@@ -182,7 +192,8 @@ def _remembered_check(arch: str, options: str, field: str) -> None:
 def classifier_prefixes(backbone: Backbone) -> tuple[str, ...]:
     """How the names of the classifier's weights begin, which a backbone leaves out."""
     if backbone.arch.startswith(TORCHVISION):
-        return ("fc.", "classifier.")
+        layout = torchvision_models.layout(backbone.model)
+        return (f"{layout.classifier}.",) if layout else ()
     names = (getattr(backbone.model, "pretrained_cfg", None) or {}).get("classifier") or ()
     return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
 
@@ -194,13 +205,15 @@ def _shape(model: nn.Module, arch: str, options: str) -> tuple[int, int, tuple[S
     """(feature_dim, map_channels, stages), from runs at the size the architecture is made for."""
     if (arch, options) not in _known_shapes:
         side = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[-1]
-        given = json.loads(options).get("img_size", side)
+        told = json.loads(options)
+        given = told.get("img_size", told.get("image_size", side))
         side = given if isinstance(given, int) else given[-1]
+        if STEM in told:
+            side = -(-side // 4)  # which such a stem makes as large as the whole image was
         images = torch.zeros(1, 3, side, side)
         with _evaluating(model), torch.no_grad():
             found = as_map(model, raw_features(model, images))
-            features = model(images)
-            stages = find_stages(model, images)
+            features, stages = find_stages(model, images)
         _known_shapes[arch, options] = features.shape[1], 0 if found is None else found.shape[1], stages
     return _known_shapes[arch, options]
 

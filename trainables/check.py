@@ -50,7 +50,7 @@ class TrialChecker:
         student = trial.student
         self._once(("arch", _text(student)), lambda: check_arch(student.arch, "student", student.options))
         if trial.teacher is not None:
-            self._teacher(trial.teacher, frozenset(needs), trial.data.image_size)
+            self._teacher(trial.teacher, frozenset(needs), trial.data.image_size, facts.classes)
         images = facts.train_images
         self._once(
             ("optim", _text(trial.optim), trial.epochs, images),
@@ -85,8 +85,10 @@ class TrialChecker:
     def _facts(self, data: DataSpec) -> DataFacts:
         return self._once(("data", _text(data)), lambda: check_data(data))
 
-    def _teacher(self, spec: TeacherSpec, needs: frozenset[str], image_size: int) -> None:
-        self._once(("teacher", _text(spec), needs), lambda: check_teacher(spec, needs))
+    def _teacher(self, spec: TeacherSpec, needs: frozenset[str], image_size: int, classes: int) -> None:
+        self._once(
+            ("teacher", _text(spec), needs, classes), lambda: check_teacher(spec, needs, classes=classes)
+        )
         self._teacher_facts(spec, image_size)
 
     def _teacher_facts(self, spec: TeacherSpec, image_size: int) -> BackboneFacts:

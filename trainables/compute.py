@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from trainables.data import open_data
 from trainables.isolation import isolated
-from trainables.method import Batch
+from trainables.method import Batch, Method
 from trainables.run import build_method
 from trainables.teachers import Teacher, teacher_file, teacher_trial
 from trainables.trial import TrialSpec
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trainables.loop import Workspace
 
 _CPU = torch.device("cpu")
-_IMAGES = 8  # that are passed through; all but terms between the images of a batch grows in proportion
+_IMAGES = 16  # passed through, and half as many: what an image costs, and a batch of any size on top
 
 
 def step_flops(trial: TrialSpec, workspace: Workspace) -> float:
@@ -51,19 +51,28 @@ def _stand_in(trial: TrialSpec, data: DataSet, workspace: Workspace) -> Teacher 
     if training is None or teacher_file(training, workspace.teachers).exists():
         return None
     method = build_method(training, data, workspace, _CPU)
-    return Teacher(method.student, method.own_head())
+    return Teacher(method.student, method.own_head(), classifier=method.own_classifier())
 
 
 def _step_flops(trial: TrialSpec, data: DataSet, workspace: Workspace) -> float:
-    ids = data.train_ids[:_IMAGES]
-    side = trial.data.image_size
     with isolated(trial.seed):
         method = build_method(trial, data, workspace, _CPU, _stand_in(trial, data, workspace)).train()
-        views = [torch.randn(len(ids), 3, side, side) for _ in range(method.views)]
-        batch = Batch(views, torch.tensor(data.train.labels[ids]), torch.from_numpy(ids))
-        with FlopCounterMode(display=False, custom_mapping=_MENDED) as counter:
-            method(batch).total.backward()
-    return float(counter.get_total_flops()) * trial.optim.batch_size / len(ids)
+        most = min(_IMAGES, len(data.train_ids))
+        fewer, more = (_counted(method, trial, data, images) for images in (most // 2, most))
+    each = (more - fewer) / (most - most // 2)
+    fixed = more - most * each  # what a micro-batch costs whatever its size, such as RRKD's anchors
+    return each * trial.optim.batch_size + fixed * trial.optim.accumulate
+
+
+def _counted(method: Method, trial: TrialSpec, data: DataSet, images: int) -> float:
+    """Forward and backward of a micro-batch of `images`."""
+    ids = data.train_ids[:images]
+    side = trial.data.image_size
+    views = [torch.randn(len(ids), 3, side, side) for _ in range(method.views)]
+    batch = Batch(views, torch.tensor(data.train.labels[ids]), torch.from_numpy(ids))
+    with FlopCounterMode(display=False, custom_mapping=_MENDED) as counter:
+        method(batch).total.backward()
+    return float(counter.get_total_flops())
 
 
 def _convolution_backward(

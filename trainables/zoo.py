@@ -1,4 +1,4 @@
-"""How the libraries' networks are made and read: timm's and torchvision's, without their classifiers."""
+"""How networks are made and read: timm's, torchvision's and our own, all without their classifiers."""
 
 from __future__ import annotations
 
@@ -9,81 +9,74 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import timm
-import torchvision
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from trainables import small_networks, torchvision_models
 from trainables.errors import UserError
+from trainables.stems import STEM, check_stem, put_small_stem
 
-zoo: Any = torchvision.models  # its names are gathered by star imports, which mypy does not follow
 TORCHVISION = "torchvision/"
+RAYKD = "raykd/"
 _OURS = ("num_classes", "pretrained", "in_chans", "weights", "checkpoint_path", "features_only")
 _STAGES = 4
 
 
 def create(arch: str, options: Mapping[str, Any], field: str) -> nn.Module:
+    """The network without its classifier, drawn from the global generator. Raises `UserError` at `field`."""
     check_name(arch, field)
     for name in options:
         if name in _OURS:
             raise UserError(f"{field}.options.{name}", "is raykd's own to set", value=options[name])
+    own = {name: value for name, value in options.items() if name != STEM}
+    stem = options.get(STEM)
+    if STEM in options:
+        check_stem(stem, arch, field)
+    if arch.startswith(RAYKD):
+        return small_networks.create(arch.removeprefix(RAYKD), own, field)
     try:
         if arch.startswith(TORCHVISION):
-            return _without_classifier(
-                zoo.get_model(arch.removeprefix(TORCHVISION), weights=None, **options), arch, field
-            )
-        return timm.create_model(arch, pretrained=False, num_classes=0, **options)
+            model = torchvision_models.create(arch.removeprefix(TORCHVISION), own, field)
+        else:
+            model = timm.create_model(arch, pretrained=False, num_classes=0, **own)
     except UserError:
         raise
     except Exception as error:
-        where = f"{field}.options" if options else f"{field}.arch"
-        raise UserError(
-            where, f"{arch} cannot be built: {first_line(error)}", value=dict(options) or arch
-        ) from None
+        where = f"{field}.options" if own else f"{field}.arch"
+        raise UserError(where, f"{arch} cannot be built: {first_line(error)}", value=own or arch) from None
+    if stem is not None:
+        put_small_stem(model, stem, arch, field)
+    return model
+
+
+def architectures() -> list[str]:
+    """Every name that a student may have: timm's, torchvision's, ours."""
+    return [
+        *timm.list_models(),
+        *(TORCHVISION + name for name in torchvision_models.names()),
+        *(RAYKD + name for name in small_networks.NETWORKS),
+    ]
 
 
 def check_name(arch: str, field: str) -> None:
+    """Raise `UserError` with the nearest names where there is no such architecture."""
     if arch.startswith(TORCHVISION):
-        known, name, prefix = zoo.list_models(module=zoo), arch.removeprefix(TORCHVISION), TORCHVISION
-        if name in known:
-            return
+        known, prefix = torchvision_models.names(), TORCHVISION
+    elif arch.startswith(RAYKD):
+        known, prefix = list(small_networks.NETWORKS), RAYKD
+    elif timm.is_model(arch):
+        return
     else:
-        known, name, prefix = timm.list_models(), arch, ""
-        if timm.is_model(arch):
-            return
+        known, prefix = timm.list_models(), ""
+    name = arch.removeprefix(prefix)
+    if prefix and name in known:
+        return
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     raise UserError(
         f"{field}.arch",
         "no such architecture",
         value=arch,
-        expected="a timm model name, or torchvision/NAME"
+        expected="a timm model name, torchvision/NAME or raykd/NAME (`raykd list students`)"
         + (f"; the nearest: {', '.join(prefix + n for n in near)}" if near else ""),
-    )
-
-
-def _without_classifier(model: nn.Module, arch: str, field: str) -> nn.Module:
-    """torchvision's model with its classifier replaced by nothing, so that calling it gives features."""
-    if _is_resnet(model):
-        model.fc = nn.Flatten(1)
-    elif _is_features(model):
-        model.classifier = nn.Flatten(1)  # which some families do in their classifier
-    else:
-        raise UserError(
-            f"{field}.arch",
-            "this torchvision model has neither the `features` nor the resnet layout",
-            value=arch,
-            expected="another one, or the timm model of that family",
-        )
-    return model
-
-
-def _is_resnet(model: nn.Module) -> bool:
-    return all(hasattr(model, name) for name in ("conv1", "layer4", "avgpool", "fc"))
-
-
-def _is_features(model: nn.Module) -> bool:
-    pools_itself = isinstance(model, zoo.MobileNetV2 | zoo.DenseNet)  # without a module for it
-    return all(hasattr(model, name) for name in ("features", "classifier")) and (
-        hasattr(model, "avgpool") or pools_itself
     )
 
 
@@ -92,12 +85,11 @@ def raw_features(model: nn.Module, images: Tensor) -> Any:
     timms = getattr(model, "forward_features", None)
     if timms is not None:
         return timms(images)
-    if _is_resnet(model):
-        for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
-            images = model.get_submodule(name)(images)
-        return images
-    features = model.get_submodule("features")(images)
-    return F.relu(features) if isinstance(model, zoo.DenseNet) else features
+    layout = torchvision_models.layout(model)
+    assert layout is not None, "create() makes no other"
+    with watched(model, [layout.map]) as seen:
+        model(images)
+    return seen[layout.map]
 
 
 def as_map(model: nn.Module, raw: Any, channels: int | None = None) -> Tensor | None:
@@ -129,8 +121,8 @@ class Stage(NamedTuple):
     channels: int
 
 
-def find_stages(model: nn.Module, images: Tensor) -> tuple[Stage, ...]:
-    """The at most four stages that tell a network's depth, shallow to deep; none where it has no maps.
+def find_stages(model: nn.Module, images: Tensor) -> tuple[Tensor, tuple[Stage, ...]]:
+    """The features, and at most four stages, shallow to deep; none where the network has no maps.
 
     Networks that shrink their maps: the last module at each of the last four resolutions (a ResNet's `layer1`
     to `layer4`; timm says which they are, torchvision's are found by passing `images` through). Others, such
@@ -138,33 +130,32 @@ def find_stages(model: nn.Module, images: Tensor) -> tuple[Stage, ...]:
     """
     named = _named_stages(model)
     with watched(model, named) as seen:
-        model(images)
+        features: Tensor = model(images)
     stages, sides = [], []
     for name, channels in named.items():
         found = as_map(model, seen.get(name), channels or None)
         if found is None or (channels and found.shape[1] != channels):
             if channels:
-                return ()  # timm's list does not fit its model
+                return features, ()  # timm's list does not fit its model
             continue
         stages.append(Stage(name, found.shape[1]))
         sides.append(found.shape[2])
     if len(set(sides)) <= 1 < len(sides):
         kept = min(_STAGES, len(stages))
-        return tuple(stages[len(stages) * (i + 1) // kept - 1] for i in range(kept))
-    last = [stage for stage, side, after in zip(stages, sides, [*sides[1:], 0], strict=True) if side != after]
-    return tuple(last[-_STAGES:])
+        return features, tuple(stages[len(stages) * (i + 1) // kept - 1] for i in range(kept))
+    last = [stage for stage, side, after in zip(stages, sides, [*sides, 0][1:], strict=True) if side != after]
+    return features, tuple(last[-_STAGES:])
 
 
 def _named_stages(model: nn.Module) -> dict[str, int]:
     """Modules whose outputs may be stages, and their channels; 0 where nobody says."""
-    if _is_resnet(model) and not hasattr(model, "forward_features"):
-        return dict.fromkeys(("layer1", "layer2", "layer3", "layer4"), 0)
-    if hasattr(model, "forward_features"):
-        told = getattr(model, "feature_info", None) or ()
-        modules = {name for name, _ in model.named_modules()}
-        named = {one["module"]: one["num_chs"] for one in told}
-        return named if modules.issuperset(named) else {}
-    return {f"features.{name}": 0 for name, _ in model.get_submodule("features").named_children()}
+    layout = torchvision_models.layout(model)
+    if layout is not None:
+        return dict.fromkeys(torchvision_models.stage_candidates(model, layout), 0)
+    told = getattr(model, "feature_info", None) or ()
+    modules = {name for name, _ in model.named_modules()}
+    named = {one["module"]: one["num_chs"] for one in told}
+    return named if modules.issuperset(named) else {}
 
 
 @contextlib.contextmanager

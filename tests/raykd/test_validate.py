@@ -57,7 +57,7 @@ def refused(*overrides: str, space: str = "quickstart") -> UserError:
         (["optim.warmup_epochs=16"], "optim.warmup_epochs", "16 epochs"),
         (["baseline.config.queue_size=999"], "baseline.config.queue_size", "899"),
         (["baseline.method=retro"], "baseline.teacher", "learns from a teacher"),
-        (["method=moco"], "axes.gamma", "belongs to retro"),
+        (["method=moco"], "axes.gamma", "belongs to cc, retro"),
         (["sampler={name: grid, levels: 3}", "samples=12"], "samples", "486 configurations"),
         (["points=[{adapter: linear, hidden: 3}]"], "points.0.hidden", "no such axis"),
     ],

@@ -13,7 +13,7 @@ from PIL import Image
 
 import trainables.check
 import trainables.method
-from trainables.backbones import backbone_facts
+from trainables.backbones import BackboneFacts, backbone_facts
 from trainables.check import TrialChecker
 from trainables.data import check_data
 from trainables.errors import UserError
@@ -99,19 +99,17 @@ def test_a_method_that_needs_feature_maps(monkeypatch: pytest.MonkeyPatch) -> No
 
     teacher = {"arch": "test_resnet", "train": {"method": "moco", "epochs": 1, "config": {"queue_size": 256}}}
     TrialChecker().check(resolve(raw(method="inside", config={}, teacher=teacher)))
-    flat = backbone_facts(ModelSpec(arch="test_efficientnet"), 16)
-    monkeypatch.setattr(
-        trainables.check,
-        "backbone_facts",
-        lambda spec, *rest: dataclasses.replace(
-            flat, stages=() if spec.arch == "test_resnet" else flat.stages
-        ),
-    )
+    real = backbone_facts
+
+    def flat(spec: ModelSpec, *rest: Any) -> BackboneFacts:
+        facts = real(spec, *rest)
+        return dataclasses.replace(facts, stages=()) if spec.arch == "test_resnet" else facts
+
+    monkeypatch.setattr(trainables.check, "backbone_facts", flat)
     error = refused(raw(method="inside", config={}, teacher=teacher))
     assert error.field == "teacher.arch" and "compares feature maps" in str(error)
-    assert refused(
-        raw(method="inside", config={}, teacher=teacher, student={"arch": "test_resnet"})
-    ).field == ("student.arch")
+    student = {"arch": "test_resnet"}
+    assert refused(raw(method="inside", config={}, teacher=teacher, student=student)).field == "student.arch"
 
 
 def test_a_teachers_training_is_checked_too() -> None:

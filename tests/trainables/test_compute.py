@@ -50,6 +50,22 @@ def test_flops_grow_with_the_batch_and_not_with_micro_batches(place: Workspace) 
     assert step_flops(parts, place) == step_flops(large, place)
 
 
+def test_anchors_cost_the_same_whatever_the_batch(place: Workspace) -> None:
+    """RRKD passes its anchors through the student at each step: so many images more, of no teacher."""
+    teacher = {"arch": "test_resnet", "train": {"method": "moco", "preset": "digits", "epochs": 1}}
+
+    def flops(config: dict[str, Any], **optim: Any) -> float:
+        return step_flops(tiny("rrkd", teacher=teacher, config=config, optim=optim), place)
+
+    anchors = {"anchors": "random", "anchor_count": 64}
+    batch, fixed = flops({}, batch_size=64), flops(anchors, batch_size=64)
+    # Forward, and backward for weights and inputs; the stem's input needs none, and V costs little.
+    student = 3 * forward_flops(tiny("moco").student, 64)
+    assert fixed - batch == pytest.approx(student, rel=0.05)
+    assert flops(anchors, batch_size=128) - fixed == pytest.approx(batch, rel=0.05)
+    assert flops(anchors, batch_size=64, accumulate=2) - fixed == pytest.approx(student, rel=0.05)
+
+
 def test_a_trial_equals_itself_and_costs_more_than_its_baseline(place: Workspace) -> None:
     retro, moco = tiny("retro", epochs=16), tiny("moco", epochs=16)
     assert equal_epochs(moco, moco, place) == 16

@@ -1,0 +1,226 @@
+"""Every method on digits under one protocol: the README's table, made by one command.
+
+    python benchmarks/methods.py                       # all methods; about 40 minutes on two cores
+    python benchmarks/methods.py retro seed --seeds 3  # some of them
+
+1. Search. Each method's default space is searched with the same budget: 12 configurations of at most 16
+   epochs, judged on the validation split.
+2. Replicate. The best configuration of each is trained again from seeds that the search never saw, and each
+   student is read on the test split: 5-shot and full ridge probe, logistic regression.
+3. Beside them, by the same probes: raw pixels, the untrained student, the teacher, and the best no-teacher
+   configuration at the compute of a RETRO trial (at equal epochs it is the row `moco`).
+
+Everything lies in the folder `--out`; a second call goes on where the first one ended. Prints a table in
+Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from raykd.cluster import quiet
+
+quiet()
+
+import torch  # noqa: E402
+from scipy import stats  # noqa: E402
+
+from raykd import sweep as engine  # noqa: E402
+from raykd.console import Console  # noqa: E402
+from raykd.export import BEST  # noqa: E402
+from raykd.history import History, TrialRecord  # noqa: E402
+from raykd.ledger import LEDGER, Ledger  # noqa: E402
+from raykd.spec import SweepSpec, build_sweep, load_sweep, spaces  # noqa: E402
+from raykd.student import open_student  # noqa: E402
+from trainables.backbones import build_backbone  # noqa: E402
+from trainables.compute import equal_epochs  # noqa: E402
+from trainables.data import cache_folder, open_data  # noqa: E402
+from trainables.encode import Encode  # noqa: E402
+from trainables.evaluate import Examiner, raw_pixels  # noqa: E402
+from trainables.loop import Workspace  # noqa: E402
+from trainables.method import methods  # noqa: E402
+from trainables.run import build_method  # noqa: E402
+from trainables.teachers import load_teacher  # noqa: E402
+from trainables.trial import TrialSpec  # noqa: E402
+
+EPOCHS = 16
+SPACE_OF = {"retro": "quickstart"}  # whose own space is for full scale
+PROBES = {"ridge_5shot": "5-shot ridge", "ridge": "ridge", "logistic": "logistic"}
+NO_TEACHER, COSTLY = "moco", "retro"  # the baseline, and whose compute it is given
+SECTIONS = ("student", "teacher", "data", "views", "optim", "probe")
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    label: str
+    labels: bool  # does it learn from labels
+    scores: list[dict[str, float]]  # of each replicate: probe -> percent on the test split
+    parameters: int | None = None  # trained
+    seconds: float | None = None  # of training a replicate, mean
+
+
+class Bench:
+    """The sweeps in a folder, run or gone on with."""
+
+    def __init__(self, out: Path, samples: int, seeds: Sequence[int]) -> None:
+        self.out, self.samples, self.seeds = out, samples, list(seeds)
+        self.cache = cache_folder()
+        self.place = Workspace(out / "unused", self.cache, out / ".teachers")
+
+    def search(self, method: str) -> tuple[SweepSpec, TrialRecord]:
+        """The method's default space, searched: the spec and its best trial."""
+        spec = load_sweep(
+            SPACE_OF.get(method, method),
+            [f"name={method}", f"samples={self.samples}", f"epochs={EPOCHS}", "seeds=[0]", "references=[]"],
+        )
+        best = self._run(spec).best()
+        if best is None:
+            raise SystemExit(f"no trial of {method} has a score; see {self.out / method}")
+        return spec, best
+
+    def replicate(self, name: str, trials: Mapping[str, TrialSpec]) -> dict[str, Row]:
+        """Each of `trials` (by method) from every seed, in one sweep; read on the test split."""
+        base = next(iter(trials.values())).model_dump(mode="json")
+        teachers = [t.teacher.model_dump(mode="json") for t in trials.values() if t.teacher is not None]
+        shared = {key: base[key] for key in ("student", "data", "probe")}
+        fixed = {
+            f"{method}.{field}": value
+            for method, trial in trials.items()
+            for field, value in _settings(trial).items()
+        }
+        if len(trials) == 1:
+            fixed = {field.partition(".")[2]: value for field, value in fixed.items()}
+        spec = build_sweep(
+            {
+                "name": name,
+                "method": list(trials),
+                "epochs": next(iter(trials.values())).epochs,
+                **shared,
+                **({"teacher": teachers[0]} if teachers else {}),
+                "fixed": fixed,
+                "samples": len(trials),
+                "seeds": self.seeds,
+                "sampler": "grid" if len(trials) > 1 else "random",
+                "scheduler": {"name": "none"},
+                "references": [],
+            }
+        )
+        history = self._run(spec)
+        rows = {}
+        for method, trial in trials.items():
+            records = [r for r in history.trials.values() if r.method == method]
+            rows[method] = Row(
+                method,
+                "labels" in methods()[method].requires(methods()[method].Config(**trial.config)),
+                [self._read(trial, spec, record) for record in records],
+                self._trained(trial),
+                statistics.mean(r.reports[r.epoch]["train_s"] for r in records),
+            )
+        return rows
+
+    def references(self, trial: TrialSpec) -> Iterable[Row]:
+        """Raw pixels, the teacher, and the student as it is initialised, from every seed."""
+        yield Row("raw pixels", False, [self._judge(trial, raw_pixels)])
+        teacher = load_teacher(trial.teacher, self.place.teachers, trial) if trial.teacher else None
+        if teacher is not None:
+            yield Row(f"the teacher, {teacher.backbone.arch}", False, [self._judge(trial, teacher.backbone)])
+        untrained = [build_backbone(trial.student, seed).eval() for seed in self.seeds]
+        yield Row("the student, untrained", False, [self._judge(trial, student) for student in untrained])
+
+    def _run(self, spec: SweepSpec) -> History:
+        folder = self.out / spec.name
+        place, console = engine.Place(folder), Console()
+        if (folder / LEDGER).exists() and Ledger.read(folder):
+            return engine.resume(place, console, as_started=True)
+        return engine.run(spec, place, console)
+
+    def _read(self, trial: TrialSpec, spec: SweepSpec, record: TrialRecord) -> dict[str, float]:
+        student, _ = open_student(trial, self.out / spec.name / "trials" / record.trial / BEST)
+        return self._judge(trial, student)
+
+    def _judge(self, trial: TrialSpec, encode: Encode) -> dict[str, float]:
+        names = list(PROBES)
+        probe = trial.probe.model_copy(update={"score": names[0], "record": tuple(names[1:])})
+        data = open_data(trial.data, self.cache)
+        examiner = Examiner(probe, data, trial.data.image_size, torch.device("cpu"), final=True)
+        found = examiner.judge(encode)
+        return {name: found[f"probe/{name}"] for name in names}
+
+    def _trained(self, trial: TrialSpec) -> int:
+        """Parameters that an optimizer moves: the student's, and those that training alone needs."""
+        method = build_method(trial, open_data(trial.data, self.cache), self.place, torch.device("cpu"))
+        return sum(p.numel() for p in method.parameters() if p.requires_grad)
+
+
+def _settings(trial: TrialSpec) -> dict[str, Any]:
+    """Flat name -> value of what a method brings to the protocol: its own settings, optimizer, views."""
+    dump = trial.model_dump(mode="json")
+    views = {f"views.{name}": value for name, value in dump["views"].items()}
+    return {**dump["config"], **dump["optim"], **views}
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % t interval over replicates (NaN for one)."""
+    mean = statistics.mean(values)
+    if len(values) == 1:
+        return mean, math.nan
+    se = statistics.stdev(values) / math.sqrt(len(values))
+    return mean, float(stats.t.ppf(0.975, len(values) - 1)) * se
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Markdown, best 5-shot score first."""
+    first = next(iter(PROBES))
+    ordered = sorted(rows, key=lambda row: -statistics.mean(score[first] for score in row.scores))
+    lines = [
+        "| | learns from labels | " + " | ".join(PROBES.values()) + " | trained parameters | seconds |",
+        "|---|---|" + "---|" * (len(PROBES) + 2),
+    ]
+    for row in ordered:
+        cells = []
+        for name in PROBES:
+            mean, half = interval([score[name] for score in row.scores])
+            cells.append(f"{mean:.1f}" if math.isnan(half) else f"{mean:.1f} ± {half:.1f}")
+        cells.append("" if row.parameters is None else f"{row.parameters / 1000:.0f} k")
+        cells.append("" if row.seconds is None else f"{row.seconds:.1f}")
+        lines.append(f"| {row.label} | {'yes' if row.labels else ''} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    known = [name for name in methods() if SPACE_OF.get(name, name) in spaces()]
+    parser.add_argument("methods", nargs="*", default=known, help="default: all that have a space")
+    parser.add_argument("--out", type=Path, default=Path("sweeps/methods"), help="folder of the sweeps")
+    parser.add_argument("--samples", type=int, default=12, help="configurations searched, a method")
+    parser.add_argument("--seeds", type=int, default=5, help="replicates, a method")
+    arguments = parser.parse_args()
+    chosen = list(dict.fromkeys([*arguments.methods, NO_TEACHER, COSTLY]))
+    bench = Bench(arguments.out, arguments.samples, range(1, arguments.seeds + 1))
+
+    found = {method: bench.search(method) for method in chosen}
+    trials = {method: spec.trial(best.params, 1) for method, (spec, best) in found.items()}
+    rows = list(bench.replicate("replicates", trials).values())
+    epochs = equal_epochs(trials[COSTLY], trials[NO_TEACHER], bench.place)
+    longer = trials[NO_TEACHER].model_copy(update={"epochs": epochs})
+    row = bench.replicate("equal_compute", {NO_TEACHER: longer})[NO_TEACHER]
+    rows.append(row._replace(label=f"{NO_TEACHER}, {epochs} epochs (the compute of {COSTLY})"))
+    rows += bench.references(trials[COSTLY])
+
+    (arguments.out / "table.json").write_text(json.dumps([row._asdict() for row in rows], indent=1))
+    (arguments.out / "table.md").write_text(table(rows) + "\n")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
