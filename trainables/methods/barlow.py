@@ -21,6 +21,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from torch import nn
+
 from trainables.backbones import Backbone, seeded
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.barlow import BarlowConfig, barlow_losses
@@ -68,3 +70,6 @@ class Barlow(Method):
     def forward(self, batch: Batch) -> Losses:
         z1, z2 = (self.head(self.student(view)) for view in batch.views)
         return barlow_losses(z1, z2, self.config)
+
+    def own_head(self) -> nn.Module:
+        return self.head

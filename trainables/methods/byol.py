@@ -24,7 +24,7 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainables.backbones import Backbone, seeded
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
@@ -105,6 +105,9 @@ class Byol(Method):
     def after_step(self, progress: float) -> None:
         momentum = rising_momentum(self.config.momentum, progress)
         self.mean.follow(momentum, student=self.student, head=self.head)
+
+    def own_head(self) -> nn.Module:
+        return self.head
 
     @torch.no_grad()
     def _target(self, images: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
+from torch import nn
 
 from trainables.backbones import Backbone, seeded
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
@@ -80,3 +81,6 @@ class Xd(Method):
         z_a, z_b = (self.head(self.student(view)) for view in batch.views)
         plain = barlow_losses(z_a, z_b, self.config)
         return cross_distilled(plain, (z_a, z_b), (z_a, z_b), self.config, self.config.xd_form)
+
+    def own_head(self) -> nn.Module:
+        return self.head
