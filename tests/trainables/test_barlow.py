@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trainables.methods.barlow import Barlow
 from trainables.parts.barlow import barlow_loss, barlow_terms, correlation
+from trainables.parts.heads import build_head, describe_head
 
 CONFIG = Barlow.Config(loss_scale=0.5, redundancy=0.1)
 EPS = 1e-5
@@ -96,6 +97,15 @@ def test_the_head_has_two_hidden_layers_with_batch_norm() -> None:
     block = [nn.Linear, nn.BatchNorm1d, nn.ReLU]
     assert [type(layer) for layer in head] == [*block, *block, nn.Linear]
     assert [m.out_features for m in head if isinstance(m, nn.Linear)] == [40, 40, 12]
+
+
+@pytest.mark.parametrize("name", ["barlow", "byol", "xd"])
+def test_the_head_can_be_lent_by_a_later_teacher(name: str) -> None:
+    head = make_method(name).own_head()
+    again = build_head(describe_head(head))
+    again.load_state_dict(head.state_dict())
+    features = noise(0, 5, head[0].in_features)
+    assert torch.equal(again.eval()(features), head.eval()(features))
 
 
 def test_settings_of_the_paper() -> None:

@@ -20,13 +20,11 @@ from trainables.resolve import resolve
 @given(st.integers(3, 20), st.integers(2, 8), st.floats(0.1, 10), st.integers(0, 1000))
 def test_dense_encoders_leave_no_diagonal_but_for_eps(batch: int, dim: int, scale: float, seed: int) -> None:
     z = scale * torch.randn(batch, dim, generator=torch.Generator().manual_seed(seed)).double()
-    invariance, redundancy = barlow_terms(z, z)
+    invariance, _ = barlow_terms(z, z)
     variance = z.var(0, correction=0)
     # C_ii = v / (v + eps), so each dimension misses 1 by eps / (v + eps)
     expected = (1e-5 / (variance + 1e-5)).square().sum()
     torch.testing.assert_close(invariance, expected, rtol=1e-4, atol=1e-12)
-    if batch > 4 * dim:
-        assert invariance < 1e-4 < redundancy
 
 
 @pytest.mark.parametrize("form", ["alpha", "lambda"])

@@ -9,6 +9,10 @@ Zbontar et al. 2021, "Barlow Twins: Self-supervised learning via redundancy redu
 No teacher, no negatives, no mean student. L is a sum over `head_dim` dimensions and their pairs, so the best
 lambda falls with `head_dim` and the size of L says little across settings.
 
+Expect on digits (preset `digits`, half-width test_efficientnet, two seeds): 5-shot ridge 76 to 80, one run of
+64 epochs 85.7; untrained 68.9. It needs steps more than anything: with batches of 128 instead of 64 it stays
+at 73 to 74, with `head_dim: 1024` at 66 to 71, and views of strength 1 are too much for 16 epochs.
+
     raykd run search_spaces/barlow.yaml
 """
 
@@ -16,6 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
+
+from torch import nn
 
 from trainables.backbones import Backbone, seeded
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
@@ -64,3 +70,6 @@ class Barlow(Method):
     def forward(self, batch: Batch) -> Losses:
         z1, z2 = (self.head(self.student(view)) for view in batch.views)
         return barlow_losses(z1, z2, self.config)
+
+    def own_head(self) -> nn.Module:
+        return self.head

@@ -22,6 +22,12 @@ paper. So the kept channels can be put first, and the student be cut out.
 
 host_width 1 is Barlow Twins, with cross-distillation the method `xd`.
 
+Expect on digits (preset `digits`, half-width test_efficientnet, host_width 2, two seeds): 5-shot ridge 82 to
+86 after 64 epochs; untrained 68.9, one run of Barlow Twins as long 85.7. It starts slowly, since host and
+slim network have to agree first: 64 to 69 in epoch 7, 75 in epoch 10 to 13. One run of 16 epochs ended at 68,
+the embeddings of one view by the two still correlating by .7; with lr 5e-3 at 66, then with host_width 1.5 at
+52.
+
     raykd run search_spaces/sacl.yaml
 """
 
@@ -89,9 +95,9 @@ class Sacl(Method):
                 "hidden": 256,
                 "head_dim": 256,
             },
-            "optim": {"optimizer": "adamw", "lr": 5e-3, "batch_size": 64, "schedule": "cosine"},
+            "optim": {"optimizer": "adamw", "lr": 2e-3, "batch_size": 64, "schedule": "cosine"},
             "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            "epochs": 64,
         },
     }
     config: Config

@@ -11,6 +11,9 @@ With both encoders dense, exchanging them changes nothing: z^ is z, and is not c
 with dropout the author's code would draw it anew). So L_CD's diagonal term is zero up to BatchNorm's eps, and
 what is left of it decorrelates the dimensions within each view. The method `sacl` has slimmed encoders.
 
+Expect on digits (preset `digits`, half-width test_efficientnet, two seeds): 5-shot ridge 79 to 81; Barlow
+Twins alone 76 to 80, untrained 68.9.
+
     raykd run search_spaces/xd.yaml
 """
 
@@ -20,6 +23,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
+from torch import nn
 
 from trainables.backbones import Backbone, seeded
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
@@ -77,3 +81,6 @@ class Xd(Method):
         z_a, z_b = (self.head(self.student(view)) for view in batch.views)
         plain = barlow_losses(z_a, z_b, self.config)
         return cross_distilled(plain, (z_a, z_b), (z_a, z_b), self.config, self.config.xd_form)
+
+    def own_head(self) -> nn.Module:
+        return self.head
