@@ -106,20 +106,21 @@ def test_one_factor_is_the_paired_t_test(seed: int, replicates: int) -> None:
 @given(st.integers(0, 10_000))
 @settings(max_examples=25, deadline=None)
 def test_effects_are_read_off_whatever_failed_and_whatever_the_seeds_add(seed: int) -> None:
-    """Scores without noise, 2 x 3 levels, one interaction, three trials failed: differences of cell means."""
+    """Scores without noise, 3 x 4 levels that interact, three trials failed: differences of cell means."""
     rng = np.random.default_rng(seed)
-    cells = rng.normal(0, 1, (2, 3))
+    cells = rng.normal(0, 1, (3, 4))
     scores = cells.ravel() + rng.normal(0, 5, (4, 1))
-    scores[1:].ravel()[rng.choice(18, 3, replace=False)] = NAN
-    found = factorial_effects(full_factorial([2, 3]), scores)
+    scores[1:].ravel()[rng.choice(36, 3, replace=False)] = NAN
+    found = factorial_effects(full_factorial([3, 4]), scores)
     estimates = {(e.factors, e.levels): e.estimate for e in found.effects}
     assert estimates[(0,), (1,)] == pytest.approx(cells[1].mean() - cells[0].mean(), abs=1e-9)
     assert estimates[(1,), (2,)] == pytest.approx(cells[:, 2].mean() - cells[:, 0].mean(), abs=1e-9)
-    wanted = (cells[1, 2] - cells[0, 2]) - (cells[1, 0] - cells[0, 0])
-    assert estimates[(0, 1), (1, 2)] == pytest.approx(wanted, abs=1e-9)
+    for one, other in itertools.product((1, 2), (1, 2, 3)):
+        wanted = (cells[one, other] - cells[0, other]) - (cells[one, 0] - cells[0, 0])
+        assert estimates[(0, 1), (one, other)] == pytest.approx(wanted, abs=1e-9)
     assert found.left_out == 3
     assert math.isnan(found.effects[0].p) and math.isnan(found.effects[0].interval.low)  # no scatter
-    grained = factorial_effects(full_factorial([2, 3]), scores, step=0.5)
+    grained = factorial_effects(full_factorial([3, 4]), scores, step=0.5)
     assert grained.sd == pytest.approx(0.5 / math.sqrt(12)) and grained.effects[0].interval.half_width > 0
 
 
@@ -191,7 +192,9 @@ def test_friedman_s_statistic_is_scipy_s(seed: int, arms: int, replicates: int) 
 def test_friedman_s_p_is_exact_where_it_can_be_counted_and_chi2_where_there_are_many() -> None:
     always = np.tile([[3.0], [2.0], [1.0]], (1, 3))
     assert rank(always).p == pytest.approx(6 / 6**3, abs=0.004)
-    assert rank(always[:2, [0, 0, 0, 0]]).p == pytest.approx(2 / 2**4, abs=0.008)
+    four = rank(always[:2, [0, 0, 0, 0]])
+    assert four.p == pytest.approx(2 / 2**4, abs=0.008)
+    assert four.critical_difference < 1 and four.groups == ((0, 1),)  # nothing is told apart without the test
     many = np.random.default_rng(2).normal(0, 1, (4, 60)) + np.array([[0.0], [0.0], [0.2], [0.3]])
     assert rank(many).p == pytest.approx(scipy_stats.friedmanchisquare(*many).pvalue, abs=0.01)
     assert rank(np.ones((3, 4))).p == 1
