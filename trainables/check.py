@@ -76,6 +76,7 @@ class TrialChecker:
             seed=trial.seed,
             student=backbone_facts(trial.student, size),
             teacher=self._teacher_facts(trial.teacher, size) if trial.teacher is not None else None,
+            accumulate=trial.optim.accumulate,
         )
 
     def same_choices(self, trial: TrialSpec) -> Mapping[str, tuple[tuple[str, ...], ...]]:

@@ -69,6 +69,7 @@ class Context:
     seed: int
     student: BackboneFacts | None = None  # shapes of the student at image_size; None: not looked at
     teacher: BackboneFacts | None = None  # likewise, of the teacher
+    accumulate: int = 1  # micro-batches of a step: a loss over relations sees the samples of one at a time
 
 
 class Method(nn.Module):

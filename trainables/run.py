@@ -50,7 +50,12 @@ def build_method(
     """The trial's method with an untrained student, on device `where`; the teacher is loaded unless given."""
     kind = load_method(trial.method)
     context = Context(
-        len(data.train_ids), trial.optim.batch_size, data.classes, trial.data.image_size, trial.seed
+        len(data.train_ids),
+        trial.optim.batch_size,
+        data.classes,
+        trial.data.image_size,
+        trial.seed,
+        accumulate=trial.optim.accumulate,
     )
     config = kind.Config(**trial.config)
     kind.check(config, context)

@@ -133,6 +133,9 @@ def test_what_would_collapse_is_refused() -> None:
         Lpkd.check(config, context())
     with pytest.raises(UserError, match=r"config\.neighbours: a batch of 8 has no more than 7"):
         Lpkd.check(Lpkd.Config(neighbours=8), context())
+    Lpkd.check(Lpkd.Config(neighbours=3), context(accumulate=2))
+    with pytest.raises(UserError, match=r"config\.neighbours: a micro-batch of 4 has no more than 3"):
+        Lpkd.check(Lpkd.Config(neighbours=4), context(accumulate=2))
     with pytest.raises(UserError, match="teacher: LPKD"):
         Lpkd(Lpkd.Config(), build_backbone(STUDENT, 0), None, context())
 

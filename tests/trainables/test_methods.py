@@ -206,7 +206,8 @@ def test_works_under_autocast(name: str) -> None:
     losses.total.backward()
     method.after_step(0.1)
     assert losses.total.dtype == torch.float32
-    torch.testing.assert_close(losses.total, plain(batch).total, rtol=0.1, atol=0.1)
+    # Relative alone: some losses are far below any absolute tolerance.
+    torch.testing.assert_close(losses.total, plain(batch).total, rtol=0.2, atol=0)
 
 
 @each_method

@@ -79,6 +79,17 @@ def test_prototypes_follow_the_mean_of_what_is_assigned_to_them() -> None:
     torch.testing.assert_close(clusters.prototypes, expected)
 
 
+def test_half_precision_around_them_changes_no_assignment() -> None:
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(1, 16, generator=generator)
+    clusters = OnlineClusters(32, 16)  # close together, as an untrained teacher's embeddings are
+    clusters.prototypes.copy_(unit(base + 0.1 * torch.randn(32, 16, generator=generator)))
+    t = unit(base + 0.1 * torch.randn(64, 16, generator=generator))
+    plain = clusters.assign(t)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(clusters.assign(t), plain)
+
+
 def test_they_find_groups_that_are_there() -> None:
     generator = torch.Generator().manual_seed(0)
     centres = unit(torch.randn(4, 16, generator=generator))

@@ -155,10 +155,12 @@ class Lpkd(Method):
                 value=config.ce_weight,
                 expected="ce_weight or soft_ce_weight above 0",
             )
-        if config.neighbours >= context.batch_size:
+        batch = context.batch_size // context.accumulate
+        if config.neighbours >= batch:
+            kind = "micro-batch" if context.accumulate > 1 else "batch"
             raise UserError(
                 "config.neighbours",
-                f"a batch of {context.batch_size} has no more than {context.batch_size - 1} others",
+                f"a {kind} of {batch} has no more than {batch - 1} others",
                 value=config.neighbours,
                 expected="fewer neighbours, or a larger optim.batch_size",
             )

@@ -46,8 +46,9 @@ from trainables.method import Batch, Context, Losses, MethodConfig
 from trainables.parts.adapters import FLAT
 from trainables.parts.classifier import Labelled, LabelledConfig, class_kl, linear_classifier
 from trainables.parts.distributed import gather_with_gradient
+from trainables.parts.heads import L2Normalise
 from trainables.parts.losses import consistency
-from trainables.parts.numerics import at_least_float32, in_float32, unit
+from trainables.parts.numerics import at_least_float32, in_float32
 from trainables.parts.teacher_classifier import Kind, TeacherClassifier
 from trainables.teachers import Teacher
 
@@ -234,13 +235,6 @@ class Projector(Labelled):
         return distance(s_BD, t_BD, config.alpha, config.epsilon)
 
 
-class _Unit(nn.Module):
-    """Rows to length 1."""
-
-    def forward(self, x_BD: Tensor) -> Tensor:
-        return unit(x_BD)
-
-
 def _projector(kind: str, in_dim: int, out_dim: int) -> nn.Module:
     return nn.Identity() if kind == "none" else FLAT[kind](in_dim, out_dim)
 
@@ -251,7 +245,7 @@ def _normalisation(config: Projector.Config, dim: int) -> nn.Module:
         return nn.BatchNorm1d(dim, _BN_EPS, affine=False, track_running_stats=False)
     if config.normalisation == "group":
         return nn.GroupNorm(config.groups, dim, _BN_EPS, affine=False)
-    return _Unit() if config.normalisation == "l2" else nn.Identity()
+    return L2Normalise() if config.normalisation == "l2" else nn.Identity()
 
 
 def _check(config: Projector.Config, student_dim: int, teacher_dim: int) -> None:

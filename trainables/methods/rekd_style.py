@@ -74,7 +74,7 @@ class OnlineClusters(nn.Module):
     @torch.no_grad()
     def assign(self, t_BD: Tensor) -> Tensor:
         """The nearest prototype's number by cosine: (B, D) -> (B,)."""
-        return (unit(t_BD) @ self.prototypes.T).argmax(1)
+        return _nearest(unit(t_BD), self.prototypes)
 
     def hold(self, t_BD: Tensor) -> None:
         """Keep this worker's embeddings of one micro-batch until `advance`. Nothing is held in eval mode."""
@@ -96,6 +96,12 @@ class OnlineClusters(nn.Module):
         means = members.T @ t / counts.clamp(min=1)
         moved = F.normalize(rate * self.prototypes + (1 - rate) * means, dim=1)
         self.prototypes.copy_(torch.where(counts > 0, moved, self.prototypes))
+
+
+@in_float32
+def _nearest(u_BD: Tensor, prototypes_CD: Tensor) -> Tensor:
+    """(B): in half precision prototypes that lie close together would be one, and the first of them win."""
+    return (u_BD @ prototypes_CD.T).argmax(1)
 
 
 class RekdStyle(Method):

@@ -58,7 +58,7 @@ class Retro(Method):
             description="past keys to contrast with; a multiple of the batch, smaller than the data set",
         )
         momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
-            0.999, description="how slowly the mean student follows"
+            0.999, description="how slowly the mean student follows; unused by `mean_student: false`"
         )
         symmetric: bool = Field(
             True, description="contrast both views with the other's key; unused by `fidelity: code`"

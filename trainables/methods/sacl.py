@@ -57,7 +57,9 @@ class Sacl(Method):
             2.0, description="K, the host's channels as a multiple of the student's; 1: no host"
         )
         slice: Literal["index", "l1_mask"] = Field(
-            "index", description="which of the host's channels the student is: the first, or the largest"
+            "index",
+            description="which of the host's channels the student is: the first, or the largest; unused by "
+            "`host_width: 1`",
         )
         xd_form: Literal["off", "alpha", "lambda"] = Field(
             "alpha",

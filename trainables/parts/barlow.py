@@ -80,8 +80,7 @@ def barlow_terms(z1_BD: Tensor, z2_BD: Tensor) -> tuple[Tensor, Tensor]:
 
 def barlow_loss(z1_BD: Tensor, z2_BD: Tensor, config: BarlowConfig) -> Tensor:
     """`s [sum_i (C_ii - 1)^2 + lambda sum_{i != j} C_ij^2]`. Scalar, the same on every worker."""
-    invariance, redundancy = barlow_terms(z1_BD, z2_BD)
-    return config.loss_scale * (invariance + config.redundancy * redundancy)
+    return barlow_losses(z1_BD, z2_BD, config).total
 
 
 def barlow_losses(z1_BD: Tensor, z2_BD: Tensor, config: BarlowConfig) -> Losses:
