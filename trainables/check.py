@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from trainables.backbones import BackboneFacts, backbone_facts, check_arch
 from trainables.data import DataFacts, check_data
 from trainables.errors import UserError
-from trainables.method import Context, load_method
+from trainables.method import TAUGHT, Context, load_method
 from trainables.optim import check_optim
 from trainables.parse import within
 from trainables.probes import check_probe
@@ -47,6 +47,13 @@ class TrialChecker:
             )
         check_probe(trial.probe, facts)
         check_views(trial.views)
+        if method.views > 1 and not method.needs & TAUGHT and _no_augmentation(trial):
+            raise UserError(
+                "views.strength" if trial.views.recipe != "none" else "views.recipe",
+                f"method {method.name!r} compares views of an image, which without augmentation are all one",
+                value=trial.views.strength if trial.views.recipe != "none" else "none",
+                expected="a recipe that changes images, at a strength above 0",
+            )
         student = trial.student
         self._once(("arch", _text(student)), lambda: check_arch(student.arch, "student", student.options))
         if trial.teacher is not None:
@@ -107,6 +114,10 @@ class TrialChecker:
             self._known[key] = find()
         found: T = self._known[key]
         return found
+
+
+def _no_augmentation(trial: TrialSpec) -> bool:
+    return trial.views.recipe == "none" or trial.views.strength == 0
 
 
 def _check_maps(trial: TrialSpec, context: Context) -> None:

@@ -56,7 +56,9 @@ def _stand_in(trial: TrialSpec, data: DataSet, workspace: Workspace) -> Teacher 
 
 def _step_flops(trial: TrialSpec, data: DataSet, workspace: Workspace) -> float:
     with isolated(trial.seed):
-        method = build_method(trial, data, workspace, _CPU, _stand_in(trial, data, workspace)).train()
+        method = build_method(
+            trial, data, workspace, _CPU, _stand_in(trial, data, workspace), begin=False
+        ).train()
         most = min(_IMAGES, len(data.train_ids))
         fewer, more = (_counted(method, trial, data, images) for images in (most // 2, most))
     each = (more - fewer) / (most - most // 2)

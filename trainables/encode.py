@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,8 @@ class TrainingImages:
         self.ids = torch.from_numpy(data.train_ids)  # (N,) int64, rising
         self.labels = torch.from_numpy(data.train.labels[data.train_ids])  # (N,) int64; -1: none
         self.classes = data.classes  # 0 without labels
+        part = hashlib.sha256(data.train_ids.tobytes()).hexdigest()[:12]
+        self.fingerprint = f"{data.fingerprint}-{part}-{image_size}"  # of everything that can be seen here
 
     def plain(self, ids: Tensor) -> Tensor:
         """(A,) ids -> (A, 3, S, S) normalised, un-augmented views, on the trial's device."""

@@ -139,10 +139,10 @@ class Method(nn.Module):
         return {}
 
     def begin(self, images: TrainingImages) -> None:
-        """Look at the training images, once, on the trial's device, before a checkpoint is loaded.
+        """Look at the training images, once, on the trial's device; not when a checkpoint is gone on from.
 
-        What is kept of them must be a buffer, of the same shape every time. Each worker calls this alone, and
-        has to come to the same result.
+        What is kept of them must be a buffer, of the same shape every time. Each worker calls this; all go on
+        with what the first one came to.
         """
 
     def forward(self, batch: Batch) -> Losses:

@@ -45,9 +45,17 @@ def channels_last(images: Tensor) -> Tensor:
 
 
 def build_method(
-    trial: TrialSpec, data: DataSet, workspace: Workspace, where: torch.device, teacher: Teacher | None = None
+    trial: TrialSpec,
+    data: DataSet,
+    workspace: Workspace,
+    where: torch.device,
+    teacher: Teacher | None = None,
+    begin: bool = True,
 ) -> Method:
-    """The trial's method with an untrained student, on device `where`; the teacher is loaded unless given."""
+    """The trial's method with an untrained student, on device `where`; the teacher is loaded unless given.
+
+    Without `begin` it has not looked at the training images: a checkpoint will say what it saw.
+    """
     kind = load_method(trial.method)
     context = Context(
         len(data.train_ids),
@@ -67,7 +75,8 @@ def build_method(
     for module in (method, teacher):
         if module is not None:
             module.to(where).to(memory_format=torch.channels_last)
-    method.begin(TrainingImages(data, trial.data.image_size, where))
+    if begin:
+        method.begin(TrainingImages(data, trial.data.image_size, where))
     return method
 
 
@@ -79,7 +88,11 @@ class Run:
         self.device, self.workers = device(), world_size()
         self.data = on_each(lambda: open_data(trial.data, workspace.cache))
         check_optim(trial.optim, trial.epochs, len(self.data.train_ids), self.workers)
-        self.method = on_each(lambda: build_method(trial, self.data, workspace, self.device))
+        self.checkpoints = Checkpoints(workspace.folder / "checkpoints")
+        found = from_first(self.checkpoints.load)
+        self.method = on_each(
+            lambda: build_method(trial, self.data, workspace, self.device, begin=found is None)
+        )
         synced = trial.optim.batch_norm == "sync" and self.workers > 1
         if synced:
             convert_sync_batch_norm(self.method)
@@ -101,15 +114,18 @@ class Run:
         self.labels = torch.tensor(self.data.train.labels)
         self._lasts = [micro == trial.optim.accumulate - 1 for micro in range(trial.optim.accumulate)]
         self.examiner = Examiner(trial.probe, self.data, trial.data.image_size, self.device)
-        self.checkpoints = Checkpoints(workspace.folder / "checkpoints")
 
         self.epoch = 0  # finished epochs
         self.metrics: dict[str, float] = {}  # of the last finished epoch
         self.best: list[float] | None = None  # [score, epoch]
         self.first_loss: float | None = None  # of the first step
         self.train_s = 0.0
-        self._resume()
-        # After the resume: it hands every worker the first one's weights.
+        if found is not None:
+            self._resume(*found)
+        # After the resume: DDP hands every worker the first one's weights. Buffers it leaves alone, and what
+        # a method took from the data may differ by a rounding between unlike machines.
+        for buffer in self.method.buffers() if self.workers > 1 else ():
+            torch.distributed.broadcast(buffer, 0)
         self.parallel: DistributedDataParallel | None = None
         if self.workers > 1:
             with warnings.catch_warnings():
@@ -219,11 +235,8 @@ class Run:
         with replacing(self.workspace.folder / "best.safetensors") as path:
             save_file(student, path, facts)
 
-    def _resume(self) -> None:
-        found = from_first(self.checkpoints.load)
-        if found is None:
-            return
-        self.epoch, state = found
+    def _resume(self, epoch: int, state: dict[str, Any]) -> None:
+        self.epoch = epoch
         for key, mine in (("trial", self.trial.signature()), ("data", self.data.fingerprint)):
             if state[key] != mine:
                 raise UserError(

@@ -49,6 +49,7 @@ class Teacher(nn.Module):
         self.head = head
         self.classifier = classifier  # over the backbone's features
         self.sha256 = sha256  # of the file it came from
+        self.batch_norm = batch_norm
         self.feature_dim = backbone.feature_dim
         self.head_dim = 0  # 0 without a head
         self.requires_grad_(False)

@@ -80,7 +80,10 @@ class OptimSpec(Spec):
     batch_size: Annotated[int, Field(ge=2)] = Field(
         128, description="images of one optimizer step, all workers"
     )
-    accumulate: Annotated[int, Field(ge=1)] = Field(1, description="micro-batches that make one step")
+    accumulate: Annotated[int, Field(ge=1)] = Field(
+        1,
+        description="micro-batches that make one step; losses on relations within a batch see one of them",
+    )
     clip_grad: Annotated[float, Field(gt=0)] | None = Field(None, description="largest gradient norm")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="autocast type; auto: bfloat16 on GPUs, float32 on CPUs"

@@ -91,7 +91,9 @@ def training_images(around: Context) -> TrainingImages:
     labels = np.arange(around.train_size) % max(around.classes, 1)
     labels[::9] = -1
     train = SimpleNamespace(take=lambda ids: torch.from_numpy(pixels[ids]), labels=labels)
-    data = SimpleNamespace(train=train, train_ids=np.arange(around.train_size), classes=around.classes)
+    data = SimpleNamespace(
+        train=train, train_ids=np.arange(around.train_size), classes=around.classes, fingerprint="noise"
+    )
     return TrainingImages(cast(DataSet, data), SIDE, torch.device("cpu"))
 
 

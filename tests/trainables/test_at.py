@@ -76,7 +76,7 @@ def test_a_step_is_the_formula() -> None:
         stages.append(gap.square().mean())
     labels = F.cross_entropy(again.classifier(features), batch.labels)
     losses = method(batch)
-    assert list(losses.terms) == ["stage_1", "stage_2", "stage_3", "stage_4", "labels"]
+    assert list(losses.terms) == ["stage_1", "stage_2", "stage_3", "stage_4", "cross_entropy"]
     for number, stage in enumerate(stages, 1):
         torch.testing.assert_close(losses.terms[f"stage_{number}"], stage)
     torch.testing.assert_close(losses.total, 20 * sum(stages) + 0.5 * labels)
@@ -88,7 +88,7 @@ def test_stages_of_one_position_are_left_out_and_nothing_else_refused() -> None:
     batch = make_batch(method)
     batch = batch._replace(views=[F.interpolate(batch.views[0], 16)])
     losses = method(batch)
-    assert [name for name in losses.terms if name != "labels"] == ["stage_1", "stage_2"]
+    assert [name for name in losses.terms if name != "cross_entropy"] == ["stage_1", "stage_2"]
     losses.total.backward()
     assert all((p.grad is not None) == p.requires_grad for p in method.parameters())
 

@@ -132,3 +132,11 @@ def test_what_is_slow_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(asked) == 1
     checker.check(resolve(raw(data={"image_size": 32})))
     assert len(asked) == 2
+
+
+def test_two_views_without_augmentation_are_one() -> None:
+    for views, field in (({"recipe": "none"}, "views.recipe"), ({"strength": 0}, "views.strength")):
+        assert refused(raw(views=views)).field == field
+    teacher = {"arch": "test_resnet", "train": {"method": "moco", "epochs": 1, "config": {"queue_size": 256}}}
+    # Against a teacher a view has something to learn from all the same.
+    TrialChecker().check(resolve(raw(method="retro", teacher=teacher, views={"recipe": "none"})))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from small_methods import SIDE, context, make_teacher, training_images
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.errors import UserError
+from trainables.parts import teacher_classifier
 from trainables.parts.classifier import class_kl, cross_entropy, soft_cross_entropy
-from trainables.parts.teacher_classifier import TeacherClassifier, fit_logistic
+from trainables.parts.teacher_classifier import Kind, TeacherClassifier, fit_logistic
 from trainables.teachers import Teacher
 
 
@@ -68,26 +70,51 @@ def test_two_classes_have_the_probabilities_of_the_regression() -> None:
 
 
 def test_own_classifier_or_a_fitted_one() -> None:
-    around = context(classes=4)
-    images, plain = training_images(around), make_teacher()
-    own = nn.Linear(plain.feature_dim, 4)
-    teacher = Teacher(plain.backbone, plain.head, classifier=own)
-    x = torch.randn(5, plain.feature_dim)
-    taken = TeacherClassifier(teacher, 4, "auto")
-    taken.begin(teacher, images)
-    torch.testing.assert_close(taken(x), own(x).detach())
-    pixels = torch.randn(2, 3, SIDE, SIDE)
-    torch.testing.assert_close(teacher.logits(pixels), taken(teacher.features(pixels)))
+    images, plain = training_images(context(classes=4)), make_teacher()
+    x, pixels = torch.randn(5, plain.feature_dim), torch.randn(2, 3, SIDE, SIDE)
 
-    fitted = TeacherClassifier(plain, 4, "auto")
-    fitted.begin(plain, images)
+    def begun(teacher: Teacher, kind: Kind) -> TeacherClassifier:
+        classifier = TeacherClassifier(teacher, 4, kind)
+        classifier.begin(teacher, images)
+        return classifier
+
+    fitted = begun(plain, "auto")
     known = images.labels >= 0
     features = images.encode(plain.features, images.ids[known])
     right = (fitted(features).argmax(1) == images.labels[known]).float().mean()
     assert right > 0.6  # noise images, learnt by heart as far as a linear map can
-    assert not torch.allclose(fitted(x), taken(x))
+
+    # One that knows these classes is taken as it is; one for four other classes only if it is asked for.
+    knowing, strange = (nn.Linear(plain.feature_dim, 4) for _ in range(2))
+    with torch.no_grad():
+        knowing.weight.copy_(2 * fitted.weight)
+        knowing.bias.copy_(2 * fitted.bias)
+        strange.weight.copy_(-fitted.weight)
+        strange.bias.copy_(-fitted.bias)
+    teacher = Teacher(plain.backbone, plain.head, classifier=knowing)
+    torch.testing.assert_close(begun(teacher, "auto")(x), knowing(x).detach())
+    torch.testing.assert_close(teacher.logits(pixels), begun(teacher, "own")(teacher.features(pixels)))
+    other = Teacher(plain.backbone, plain.head, classifier=strange)
+    assert torch.equal(begun(other, "auto")(x), fitted(x))
+    torch.testing.assert_close(begun(other, "own")(x), strange(x).detach())
 
     with pytest.raises(UserError, match=r"config\.teacher_classifier: .*4 classes.*has none"):
         TeacherClassifier(plain, 4, "own")
     with pytest.raises(UserError, match="one for 4 classes"):
         TeacherClassifier(teacher, 3, "own")
+
+
+def test_a_fit_is_made_once_for_a_file_and_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = make_teacher()
+    file = Teacher(plain.backbone, plain.head, sha256="f" * 64)
+    fits = []
+
+    def counted(*arguments: Any) -> tuple[Tensor, Tensor]:
+        fits.append(arguments)
+        return fit_logistic(*arguments)
+
+    monkeypatch.setattr(teacher_classifier, "fit_logistic", counted)
+    monkeypatch.setattr(teacher_classifier, "_known", {})
+    for around in (context(), context(), context(train_size=48)):
+        TeacherClassifier(file, 4, "auto").begin(file, training_images(around))
+    assert len(fits) == 2  # other images are another fit

@@ -16,8 +16,11 @@ import torch
 from tiny_trials import Log, assert_same_bits, final, process_group, run, tiny
 
 from trainables.compute import step_flops
+from trainables.encode import TrainingImages
 from trainables.errors import TrialFailed
 from trainables.loop import Workspace, prepare, train
+from trainables.methods.supervised import Supervised
+from trainables.run import Run
 from trainables.trial import TrialSpec
 from trainables.workers import from_first
 
@@ -94,6 +97,22 @@ def scenarios(rank: int, root: Path) -> dict[str, Callable[[], Any]]:
     def alone() -> float:
         return from_first(lambda: step_flops(TRIALS["local"], places(root, "two-flops")))
 
+    def begun() -> float:
+        """What a method took from the data, where each worker came to a number of its own."""
+
+        class Unlike(Supervised):  # only here, so that no other test finds it among the methods
+            name = "unlike"
+
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments)
+                self.register_buffer("taken", torch.zeros(()))
+
+            def begin(self, images: TrainingImages) -> None:
+                self.taken.fill_(rank + 1)
+
+        method = Run(tiny("unlike", **LEAN), places(root, "two-begun")).method
+        return method.taken.item()
+
     def teacher() -> Any:
         log = Log()
         prepare(retro(), Workspace(root / "x", root / "cache", root / "teachers-of-two"), log)
@@ -108,6 +127,7 @@ def scenarios(rank: int, root: Path) -> dict[str, Callable[[], Any]]:
         "disagree": disagree,
         "broken": broken,
         "alone": alone,
+        "begun": begun,
         "teacher": teacher,
     }
 
@@ -206,6 +226,10 @@ def test_what_the_first_worker_does_for_all_waits_for_nobody(
 ) -> None:
     here = step_flops(TRIALS["local"], places(root, "one-flops"))
     assert [result["alone"] for result in results] == [here, here]
+
+
+def test_all_workers_go_on_with_what_the_first_took_from_the_data(results: list[dict[str, Any]]) -> None:
+    assert [result["begun"] for result in results] == [1, 1]
 
 
 def test_two_workers_train_one_teacher(root: Path, results: list[dict[str, Any]]) -> None:

@@ -115,9 +115,9 @@ def test_a_step_is_the_formula() -> None:
 @pytest.mark.parametrize("config", [{"ce_weight": 0.0}, {"soft_ce_weight": 0.0}])
 def test_either_term_over_classes_will_do(config: dict[str, float]) -> None:
     method = make_method("lpkd", **config)
-    absent = "labels" if "ce_weight" in config else "classes"
+    absent = "cross_entropy" if "ce_weight" in config else "classes"
     assert absent not in method(make_batch(method)).terms
-    assert ("teacher_classifier.weight" in method.state_dict()) == (absent == "labels")
+    assert ("teacher_classifier.weight" in method.state_dict()) == (absent == "cross_entropy")
 
 
 def test_a_teachers_own_classifier_is_needed_where_it_is_asked() -> None:

@@ -80,7 +80,7 @@ def test_a_step_is_the_formula() -> None:
     stages = [discrepancy(s, t) for s, t in list(zip(student, teacher, strict=True))[-1:]]
     labels = F.cross_entropy(again.classifier(features), batch.labels)
     losses = method(batch)
-    assert list(losses.terms) == ["stage_1", "stage_2", "stage_3", "stage_4", "labels"]
+    assert list(losses.terms) == ["stage_1", "stage_2", "stage_3", "stage_4", "cross_entropy"]
     torch.testing.assert_close(losses.terms["stage_4"], stages[0], rtol=1e-4, atol=1e-6)
     summed = sum(losses.terms[f"stage_{number}"] for number in (1, 2, 3, 4))
     torch.testing.assert_close(losses.total, 20 * summed + 0.5 * labels)
@@ -90,7 +90,7 @@ def test_stages_of_one_position_are_left_out_and_nothing_else_refused() -> None:
     method = make_method("nst", context(image_size=16))
     batch = make_batch(method)
     losses = method(batch._replace(views=[F.interpolate(batch.views[0], 16)]))
-    assert [name for name in losses.terms if name != "labels"] == ["stage_1", "stage_2"]
+    assert [name for name in losses.terms if name != "cross_entropy"] == ["stage_1", "stage_2"]
     assert selectivity_loss(maps(0, side=1), maps(1, side=1)).item() == pytest.approx(0.0, abs=1e-6)  # why
 
     teacher = backbone_facts(TEACHER, 16)

@@ -153,7 +153,8 @@ def test_a_step_is_the_formula(projector: str, normalisation: str, loss: str) ->
 
 
 def test_a_step_with_labels_is_the_sum_of_its_terms() -> None:
-    method = make_method("projector", weight=2.0, ce_weight=0.5, kl_weight=3.0, temperature=2.0)
+    weights = {"weight": 2.0, "ce_weight": 0.5, "kl_weight": 3.0}
+    method = make_method("projector", temperature=2.0, teacher_classifier="own", **weights)
     batch, teacher = make_batch(method, seed=5), method.teacher
     assert teacher is not None
     again = copy.deepcopy(method)

@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -100,6 +101,5 @@ class At(Staged):
     def forward(self, batch: Batch) -> Losses:
         features, maps = self.compared(batch.views[0])
         terms = self.named([attention_loss(s, t) for s, t in maps])
-        labels = self.label_loss(features, batch.labels)
-        total = self.config.weight * sum(terms.values()) + self.config.ce_weight * labels
-        return Losses(total, {**terms, "labels": labels})
+        total = self.config.weight * torch.stack(list(terms.values())).sum()
+        return self.with_labels(total, terms, features, batch.labels)

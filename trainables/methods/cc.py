@@ -122,10 +122,7 @@ class Cc(Labelled):
         s, t = gather_with_gradient(self.adapter(features)), gather(self.teacher.features(view))
         terms = {"distillation": congruence(s, t, self.config.gamma, self.config.order)}
         total = self.config.weight * terms["distillation"]
-        if self.config.ce_weight > 0:
-            terms["cross_entropy"] = self.label_loss(features, batch.labels)
-            total = total + self.config.ce_weight * terms["cross_entropy"]
-        return Losses(total, terms)
+        return self.with_labels(total, terms, features, batch.labels)
 
     def features(self, images: Tensor, point: str) -> Tensor:
         features: Tensor = self.student(images)

@@ -122,6 +122,4 @@ class FitNets(Staged):
         features, ((student, teacher),) = self.compared(batch.views[0])
         student, teacher = at_one_size(student, teacher)
         hint = hint_loss(self.regressor(student), teacher)
-        labels = self.label_loss(features, batch.labels)
-        total = self.config.weight * hint + self.config.ce_weight * labels
-        return Losses(total, {"hint": hint, "labels": labels})
+        return self.with_labels(self.config.weight * hint, {"hint": hint}, features, batch.labels)

@@ -175,14 +175,14 @@ class Lpkd(Method):
         config, (view,) = self.config, batch.views
         s, t = self.student(view), self.teacher.features(view)
         # Gathered in full precision, so that gradients of other workers are summed in it, too.
-        everyone = gather_with_gradient(at_least_float32(s)), gather(at_least_float32(t))
+        everyone = gather_with_gradient(s), gather(at_least_float32(t))
         scale = None if config.scale == "median" else config.scale
         terms = {"locality": locality_loss(*everyone, config.neighbours, scale)}
         logits = self.classifier(s)
         total = config.locality_weight * terms["locality"]
         if config.ce_weight > 0:
-            terms["labels"] = cross_entropy(logits, batch.labels)
-            total = total + config.ce_weight * terms["labels"]
+            terms["cross_entropy"] = cross_entropy(logits, batch.labels)
+            total = total + config.ce_weight * terms["cross_entropy"]
         if config.soft_ce_weight > 0:
             terms["classes"] = soft_cross_entropy(logits, self.teacher_classifier(t), config.temperature)
             total = total + config.soft_ce_weight * terms["classes"]

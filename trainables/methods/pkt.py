@@ -109,7 +109,4 @@ class Pkt(Labelled):
         s, t = gather_with_gradient(features), gather(self.teacher.features(view))
         terms = {"distillation": neighbour_kl(s, t)}
         total = self.config.weight * terms["distillation"]
-        if self.config.ce_weight > 0:
-            terms["cross_entropy"] = self.label_loss(features, batch.labels)
-            total = total + self.config.ce_weight * terms["cross_entropy"]
-        return Losses(total, terms)
+        return self.with_labels(total, terms, features, batch.labels)

@@ -210,9 +210,7 @@ class Projector(Labelled):
         features, teacher_features = self.student(view), self.teacher.features(view)
         distance = self._distance(self.projector(features), teacher_features)
         total, terms = self.config.weight * distance, {"distillation": distance}
-        if self.config.ce_weight > 0:
-            terms["cross_entropy"] = self.label_loss(features, batch.labels)
-            total = total + self.config.ce_weight * terms["cross_entropy"]
+        total, terms = self.with_labels(total, terms, features, batch.labels)
         if self.classifier is not None and self.teacher_classifier is not None:
             target = self.teacher_classifier(teacher_features)
             terms["class_kl"] = class_kl(self.classifier(features), target, self.config.temperature)

@@ -146,10 +146,10 @@ class Rkd(Labelled):
         (view,) = batch.views
         features: Tensor = self.student(view)
         s, t = gather_with_gradient(features), gather(self.teacher.features(view))
-        config = self.config
-        terms = {"distance": distance_loss(s, t), "angle": angle_loss(s, t)}
-        total = config.distance_weight * terms["distance"] + config.angle_weight * terms["angle"]
-        if config.ce_weight > 0:
-            terms["cross_entropy"] = self.label_loss(features, batch.labels)
-            total = total + config.ce_weight * terms["cross_entropy"]
-        return Losses(total, terms)
+        parts = (
+            ("distance", self.config.distance_weight, distance_loss),
+            ("angle", self.config.angle_weight, angle_loss),  # memory grows with the cube of the batch
+        )
+        terms = {name: loss(s, t) for name, weight, loss in parts if weight > 0}
+        total = torch.stack([weight * terms[name] for name, weight, _ in parts if weight > 0]).sum()
+        return self.with_labels(total, terms, features, batch.labels)

@@ -253,11 +253,7 @@ class Rrkd(Labelled):
             self.config.matching,
             self.config.temperature,
         )
-        if self.classifier is None:
-            return Losses(distillation, {"distillation": distillation})
-        labelled = self.label_loss(s, batch.labels)
-        total = distillation + self.config.ce_weight * labelled
-        return Losses(total, {"distillation": distillation, "cross_entropy": labelled})
+        return self.with_labels(distillation, {"distillation": distillation}, s, batch.labels)
 
     def after_step(self, progress: float) -> None:
         if self.config.anchors == "queue":
@@ -297,6 +293,8 @@ class Rrkd(Labelled):
             self.student_queue.hold(unit(s_BD))
             self.teacher_queue.hold(unit(t_BE))
             return self.student_queue.rows, self.teacher_queue.rows
+        if len(self.anchor_images) < 2 * world_size():  # too few for batch statistics of a share
+            return self.student(self.anchor_images), self.teacher_anchors
         # Each worker encodes its share: all anchors once, whatever the number of workers.
         shares = self.anchor_images.tensor_split(world_size())
         mine: Tensor = self.student(shares[rank()])

@@ -118,7 +118,6 @@ class Spkd(Labelled):
             features = self.student(view)
             s, t = features, self.teacher.features(view)
         # Gathered in full precision, so that gradients of other workers are summed in it, too.
-        similarity = similarity_loss(gather_with_gradient(at_least_float32(s)), gather(at_least_float32(t)))
-        labels = self.label_loss(features, batch.labels)
-        total = self.config.weight * similarity + self.config.ce_weight * labels
-        return Losses(total, {"similarity": similarity, "labels": labels})
+        similarity = similarity_loss(gather_with_gradient(s), gather(at_least_float32(t)))
+        terms = {"similarity": similarity}
+        return self.with_labels(self.config.weight * similarity, terms, features, batch.labels)

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-import torch
 import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.backbones import Backbone, seeded
-from trainables.method import Context, Method, MethodConfig
+from trainables.method import Context, Losses, Method, MethodConfig
 from trainables.parts.numerics import in_float32
 from trainables.teachers import Teacher
 from trainables.workers import world_size
@@ -90,11 +89,14 @@ class Labelled(Method):
         asked = {"labels": f"ce_weight: {config.ce_weight:g}"} if config.ce_weight > 0 else {}
         return {**asked, **super().requires(config)}
 
-    def label_loss(self, features_BD: Tensor, labels_B: Tensor) -> Tensor:
-        """The classifier's unweighted cross-entropy; 0 where there is no classifier."""
-        if self.classifier is None:
-            return torch.zeros((), device=features_BD.device)
-        return cross_entropy(self.classifier(features_BD), labels_B)
+    def with_labels(
+        self, total: Tensor, terms: Mapping[str, Tensor], features_BD: Tensor, labels_B: Tensor
+    ) -> Losses:
+        """The losses so far, and the classifier's cross-entropy where there is a classifier."""
+        if self.classifier is None or self.config.ce_weight == 0:
+            return Losses(total, dict(terms))
+        loss = cross_entropy(self.classifier(features_BD), labels_B)
+        return Losses(total + self.config.ce_weight * loss, {**terms, "cross_entropy": loss})
 
     def own_classifier(self) -> nn.Linear | None:
         return self.classifier

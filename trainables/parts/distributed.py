@@ -34,8 +34,10 @@ def gather_with_gradient(x: Tensor) -> Tensor:
     """As `gather`, differentiable: for losses over the relations within the global batch.
 
     Every worker computes the same loss of all samples; what reaches its own `x` is the sum of all workers'
-    gradients, so that the average which DDP takes over parameters is the gradient of that one loss.
+    gradients, so that the average which DDP takes over parameters is the gradient of that one loss. At least
+    float32, because sums over workers lose what half precision has left.
     """
+    x = at_least_float32(x)
     return x if world_size() == 1 else _Gather.apply(x)
 
 

@@ -20,14 +20,16 @@ from trainables.teachers import Teacher
 
 Kind = Literal["auto", "own", "fitted"]
 _MOST = 50_000  # images that a classifier is fitted on
+_CHECKED = 2_000  # images that a teacher's own classifier is tried on
 _STEPS = 1000
 
 
 class TeacherClassifier(nn.Module):
     """Teacher features (B, D) -> logits (B, C), without gradient.
 
-    `own` is the teacher's, `fitted` a logistic regression on the training labels, `auto` the teacher's own
-    where it has one for as many classes as the data, else fitted. Nothing before `begin`.
+    `own` is the teacher's, `fitted` a logistic regression on the training labels. `auto` is the teacher's own
+    where it has one for as many classes as the data that is right on these images more than twice as often as
+    chance (else its classes are others), and otherwise fitted. Nothing before `begin`.
     """
 
     weight: Tensor  # (C, D)
@@ -45,22 +47,27 @@ class TeacherClassifier(nn.Module):
                 value=kind,
                 expected="'fitted', or 'auto'",
             )
-        self.own = fits and kind != "fitted"
+        self.kind = kind if fits else "fitted"
         self.register_buffer("weight", torch.zeros(classes, teacher.feature_dim))
         self.register_buffer("bias", torch.zeros(classes))
 
     def begin(self, teacher: Teacher, images: TrainingImages) -> None:
         """Take or fit the weights. For `Method.begin`; they are buffers, so a resumed trial keeps them."""
         own = teacher.classifier
-        if self.own and own is not None:
-            self.weight.copy_(own.weight.detach())
-            if own.bias is not None:
-                self.bias.copy_(own.bias.detach())
-            return
-        ids, labels = _some(images)
-        weight, bias = fit_logistic(images.encode(teacher.features, ids), labels, images.classes)
+        if own is not None and self.kind != "fitted":
+            self._take(own.weight.detach(), None if own.bias is None else own.bias.detach())
+            if self.kind == "own" or self._knows(teacher, images):
+                return
+        self._take(*_fitted(teacher, images))
+
+    def _take(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight.copy_(weight)
-        self.bias.copy_(bias)
+        self.bias.copy_(torch.zeros_like(self.bias) if bias is None else bias)
+
+    def _knows(self, teacher: Teacher, images: TrainingImages) -> bool:
+        ids, labels = _some(images, _CHECKED)
+        found = self(images.encode(teacher.features, ids)).argmax(1).cpu()
+        return bool((found == labels).double().mean() > 2 / images.classes)
 
     @torch.no_grad()
     def forward(self, features_BD: Tensor) -> Tensor:
@@ -92,11 +99,26 @@ def fit_logistic(features_ND: Tensor, labels_N: Tensor, classes: int) -> tuple[T
     return torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
 
 
-def _some(images: TrainingImages) -> tuple[Tensor, Tensor]:
-    """Labelled ids and their labels; at most `_MOST`, evenly spread over the data set."""
+_known: dict[tuple[str, str, str], tuple[Tensor, Tensor]] = {}
+
+
+def _fitted(teacher: Teacher, images: TrainingImages) -> tuple[Tensor, Tensor]:
+    """A fit for this teacher and these images, remembered: every trial of a sweep asks for the same."""
+    key = (teacher.sha256, teacher.batch_norm, images.fingerprint)
+    if not teacher.sha256 or key not in _known:
+        ids, labels = _some(images, _MOST)
+        found = fit_logistic(images.encode(teacher.features, ids), labels, images.classes)
+        if not teacher.sha256:
+            return found
+        _known[key] = found
+    return _known[key]
+
+
+def _some(images: TrainingImages, most: int) -> tuple[Tensor, Tensor]:
+    """Labelled ids and their labels; at most `most`, evenly spread over the data set."""
     known = images.labels >= 0
     ids, labels = images.ids[known], images.labels[known]
-    if len(ids) > _MOST:
-        chosen = torch.linspace(0, len(ids) - 1, _MOST).long()
+    if len(ids) > most:
+        chosen = torch.linspace(0, len(ids) - 1, most).long()
         ids, labels = ids[chosen], labels[chosen]
     return ids, labels
