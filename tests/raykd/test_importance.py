@@ -11,6 +11,7 @@ import pytest
 from command import raykd
 from ledger_records import end, record, report, start
 
+from raykd.cli import main
 from raykd.history import History
 from raykd.importance import Importances, Weighed, importances
 from raykd.ledger import Ledger
@@ -253,7 +254,7 @@ def test_what_cannot_be_weighed_at_all():
         importances(a_sweep({}, 1), History())
 
 
-def test_the_verb(tmp_path):
+def test_the_verb(tmp_path, capsys):
     spec = a_sweep({"views.strength": UNIT, "lr": LR, "adapter": ["linear", "mlp"]}, 12)
     with Ledger.create(tmp_path / "known") as ledger:
         for line in records(spec, lambda p: 20 * p.params["views.strength"]):
@@ -264,10 +265,13 @@ def test_the_verb(tmp_path):
     assert "too small to say: 12 configurations for 3 axes" in shown.stdout
     rows = [line.split() for line in shown.stdout.splitlines()]
     assert next(row[0] for row in rows[rows.index(["axis", "share", "from", "to"]) + 1 :]) == "views.strength"
-    printed = raykd("importance", "known", "--storage", tmp_path, "--resamples", "20", "--json").stdout
-    found = json.loads(printed)
+    arguments = ["importance", "known", "--storage", str(tmp_path), "--resamples", "20"]
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--json"])
+    found = json.loads(capsys.readouterr().out)
     (table,) = found["tables"]
-    assert table["shares"][0]["axis"] == "views.strength"
+    assert ended.value.code == 0 and table["shares"][0]["axis"] == "views.strength"
     assert (found["epoch"], found["trials"], table["resamples"]) == (4, 12, 20)
-    wrong = raykd("importance", "known", "--storage", tmp_path, "--evaluator", "shap")
-    assert wrong.returncode == 2 and "no such evaluator" in wrong.stderr
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--evaluator", "shap"])
+    assert ended.value.code == 2 and "no such evaluator" in capsys.readouterr().err
