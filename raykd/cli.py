@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +37,7 @@ Sets = Annotated[
     typer.Option("--set", metavar="PATH=VALUE", help="Override a field of the spec, e.g. --set samples=4."),
 ]
 HERE = Path("sweeps")
-VERBS = ("run", "resume", "status", "best", "export", "list", "doctor", "teacher")
+VERBS = ("run", "resume", "status", "best", "importance", "export", "list", "doctor", "teacher")
 
 
 @app.command(epilog="Example:  raykd run quickstart --set samples=4 --set 'axes.gamma.log=[0.01,1]'")
@@ -134,6 +135,34 @@ def best(name: Name, storage: Storage = HERE, json: Json = False) -> None:
         console.json(data)
         return
     console.summary(history, folder)
+
+
+@app.command(epilog="Example:  raykd importance quickstart --evaluator pedanova")
+def importance(
+    name: Name,
+    storage: Storage = HERE,
+    evaluator: Annotated[str, typer.Option(help="fanova | pedanova | mdi")] = "fanova",
+    resamples: Annotated[int, typer.Option(min=20, help="Of the bootstrap, for the intervals.")] = 200,
+    json: Json = False,
+) -> None:
+    """Which axes of a sweep matter, how sure that is, and whether the sweep is too small to say."""
+    from raykd import importance as weigh
+    from raykd import views
+    from raykd.spec import SweepSpec
+
+    console = Console()
+    history = views.read(_folder(storage, name))
+    spec = SweepSpec.model_validate(history.spec)
+
+    def progress(done: int, total: int) -> None:
+        if not json and done < total:
+            console.progress("resamples", done, total)
+
+    found = weigh.importances(spec, history, evaluator, resamples=resamples, progress=progress)
+    if json:
+        console.json(asdict(found))
+    else:
+        console.importance(found)
 
 
 @app.command(epilog="Example:  raykd export quickstart --out student")

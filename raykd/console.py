@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as Rich
 from rich.markup import escape
@@ -17,6 +17,9 @@ from rich.table import Table
 
 from raykd.history import ENDED, History, TrialRecord
 from raykd.ledger import Record
+
+if TYPE_CHECKING:
+    from raykd.importance import Importances
 
 _TABLE_EVERY_S = 60.0
 
@@ -203,6 +206,27 @@ class Console:
             table.add_row(name, marks[said["can"]], f"[dim]{escape(said['why'])}[/dim]")
         self.out.print(table)
         self.out.print(f"\n[dim]in a search space:[/dim]\n{escape(found['paste'])}")
+
+    def importance(self, found: Importances) -> None:
+        """What share each axis has, table by table, with what it stands on and what speaks against it."""
+        left = ", ".join(f"{n} {why}" for why, n in found.left_out.items() if n)
+        text = f"best score up to epoch {found.epoch} of {found.epochs}: {found.trials} trials"
+        text += f" of {found.configurations} configurations" + (f"; left out: {left}" if left else "")
+        self.out.print(f"importances by {found.evaluator} ({found.meaning}), with 95 % intervals")
+        self.out.print(text)
+        for line in found.warnings:
+            self.out.print(f"[yellow]{escape(line)}[/yellow]")
+        for weighed in found.tables:
+            self.out.print(
+                f"\n[bold]{escape(weighed.label)}[/bold] ({weighed.configurations} configurations)"
+            )
+            if weighed.shares:
+                cells = [
+                    (s.axis, *(f"{100 * x:.0f} %" for x in (s.share, s.low, s.high))) for s in weighed.shares
+                ]
+                self.rows(("axis", "share", "from", "to"), cells)
+            for line in weighed.warnings:
+                self.out.print(f"[yellow]{escape(line)}[/yellow]")
 
     # Data -------------------------------------------------------------------------------------------
 
