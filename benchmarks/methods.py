@@ -1,6 +1,6 @@
 """Every method on digits under one protocol: the README's table, made by one command.
 
-    python benchmarks/methods.py                       # all methods; about 40 minutes on two cores
+    python benchmarks/methods.py                       # all methods; 44 minutes on two busy cores
     python benchmarks/methods.py retro seed --seeds 3  # some of them
 
 1. Search. 12 configurations drawn from each method's default space, 16 epochs each, judged on the validation
