@@ -71,14 +71,21 @@ def shares_of(
     return values / total if np.isfinite(total) and total > 0 else nothing
 
 
-def freeze(space: Space, names: Sequence[str], seen: Observation) -> FrozenTrial:
-    """An observation as a complete trial of Optuna's, logarithmic axes as their logarithms.
+def freeze(space: Space, names: Sequence[str], seen: Observation, evaluator: str) -> FrozenTrial:
+    """An observation as a complete trial of Optuna's, its axes in a form that the evaluator weighs evenly.
 
     Optuna's fANOVA weighs every axis evenly by value: of lr in [1e-4, 1e-1] the last decade would count 90 %.
+    So a logarithmic axis goes in as its logarithm. It gives each level of a pick a column of its own, and
+    takes 2^levels marginals (20 methods: minutes, and gigabytes), most of them of levels that exclude each
+    other; for the forests a pick goes in as the place of its level, each a width of 1.
     """
     params, distributions = space.encode({n: seen.params[n] for n in names if n in seen.params})
     for name, distribution in distributions.items():
-        if isinstance(distribution, FloatDistribution | IntDistribution) and distribution.log:
+        if isinstance(distribution, CategoricalDistribution):
+            if evaluator != "pedanova":
+                params[name] = float(distribution.choices.index(params[name]))
+                distributions[name] = FloatDistribution(-0.5, len(distribution.choices) - 0.5)
+        elif isinstance(distribution, FloatDistribution | IntDistribution) and distribution.log:
             low, high = math.log(distribution.low), math.log(distribution.high)
             distributions[name] = FloatDistribution(low, high)
             params[name] = min(max(math.log(params[name]), low), high)

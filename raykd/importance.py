@@ -251,7 +251,7 @@ def _weigh(
     if problem:
         return Weighed(condition, len(seen), (), math.nan, 0, (problem, *said))
 
-    frozen = [freeze(space, varied, o) for o in seen]
+    frozen = [freeze(space, varied, o, evaluator) for o in seen]
     point = shares_of(make_evaluator(evaluator, TREES, len(seen), seed), frozen, varied)
     rough = make_evaluator(evaluator, TREES_OF_A_RESAMPLE, len(seen), seed)
 

@@ -94,6 +94,19 @@ def test_shares_of_two_steps_are_their_squares():
     assert table.configurations == found.trials == 20 and not any(found.left_out.values())
 
 
+@pytest.mark.timeout(60)
+def test_a_pick_of_many_levels_is_weighed_level_by_level():
+    """Every 10th of 40 levels has 1 point more, variance 9/100; a step of 0.3 has 9/400: shares 4 to 1."""
+    levels = [round(0.001 * n, 3) for n in range(1, 41)]
+    spec = a_sweep({"lr": levels, "queue_size": STEPS["queue_size"]}, 80, sampler="grid")
+
+    def score(p: Proposal) -> float:
+        return (levels.index(p.params["lr"]) % 10 == 0) + 0.3 * (p.params["queue_size"] == 512)
+
+    (table,) = weigh(spec, score, resamples=5).tables
+    assert by_axis(table) == pytest.approx({"lr": 0.8, "queue_size": 0.2}, abs=0.1)
+
+
 @pytest.mark.parametrize("evaluator", ["fanova", "mdi", "pedanova"])
 def test_ten_times_the_effect_comes_first_and_no_effect_about_none(evaluator: str):
     axes = {"views.strength": UNIT, "lr": LR, "weight_decay": {"log": [1e-6, 1e-3]}}
