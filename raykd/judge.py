@@ -13,7 +13,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 
 from raykd.history import ENDED, History
 from raykd.proxy import NotKept, unpack
-from raykd.spec import SchedulerSpec
+from raykd.sections import SchedulerSpec
 
 if TYPE_CHECKING:
     from raykd.proposer import Proposer
