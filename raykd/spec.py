@@ -9,6 +9,7 @@ Reading a spec needs neither torch nor Ray; `validate.py` says whether it can wo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
