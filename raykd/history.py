@@ -175,6 +175,7 @@ class History:
             self.drivers.append(record)
         elif kind == "extend":
             self.extended += int(record["samples"])
+            self.exhausted = False  # until the space, or the study's rules, say so again
         elif kind == "reference":
             self.references[record["name"]] = record
         elif kind == "exhausted":

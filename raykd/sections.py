@@ -1,4 +1,4 @@
-"""The sections of a sweep's file that say by which means it is run: scheduler, workers, baseline, durations."""
+"""How a sweep is run: the sections of its file for scheduler, workers and baseline, and durations."""
 
 from __future__ import annotations
 

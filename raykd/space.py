@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from raykd.arms import ARM
 from raykd.axis import Axis, Integer, Pick
 from trainables.errors import UserError
 from trainables.resolve import FlatField, find_field
@@ -135,6 +136,11 @@ def build_space(methods: Sequence[str], axes: Mapping[str, Axis]) -> Space:
             conditions[name][METHOD] = both
     ordered = {name: all_axes[name] for name in _order(conditions)}
     return Space(ordered, fields, conditions)
+
+
+def arm_space(labels: Sequence[str]) -> Space:
+    """The space of a study: one axis, which no field stands behind."""
+    return Space({ARM: Pick(pick=tuple(labels))}, {}, {ARM: {}})
 
 
 def _searchable(name: str, methods: Sequence[str]) -> FlatField:

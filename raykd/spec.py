@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from raykd.arms import ARM, ArmSpec, StudyRules
 from raykd.axis import AnyAxis
 from raykd.document import read_yaml
 from raykd.overrides import lay_over
@@ -73,6 +74,8 @@ class SweepSpec(Spec):
     attempts: Annotated[int, Field(ge=1)] = Field(
         3, description="how often a trial is tried before it has failed"
     )
+    arms: dict[str, ArmSpec] = Field({}, description="of a study; `raykd ablate` writes them")
+    study: StudyRules | None = Field(None, description="of a study; `raykd ablate` writes it")
 
     @field_validator("name")
     @classmethod
@@ -134,9 +137,9 @@ class SweepSpec(Spec):
     @cached_property
     def space(self) -> Space:
         """The axes in order, with their conditions."""
-        from raykd.space import build_space
+        from raykd.space import arm_space, build_space
 
-        return build_space(self.methods, self.axes)
+        return arm_space(tuple(self.arms)) if self.arms else build_space(self.methods, self.axes)
 
     @cached_property
     def fixed_fields(self) -> dict[str, FlatField]:
@@ -146,17 +149,20 @@ class SweepSpec(Spec):
 
     def raw_trial(self, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """The mapping that `resolve` makes the trial of configuration `params` from."""
-        method = params.get("method", self.methods[0])
+        arm = self.arms[params[ARM]] if self.arms else ArmSpec()
+        method = arm.method or params.get("method", self.methods[0])
         raw = {section: value for section in SECTIONS if (value := getattr(self, section))}
-        raw |= {"method": method, "epochs": self.epochs}
+        raw |= {"method": method, "epochs": arm.epochs or self.epochs}
         preset = self.preset.get(method) if isinstance(self.preset, dict) else self.preset
-        if preset is not None:
-            raw["preset"] = preset
+        if arm.preset or preset:
+            raw["preset"] = arm.preset or preset
         for name, field in self.fixed_fields.items():
             if method in field.methods:
                 raw = put(raw, field.path, self.fixed[name])
+        for name, value in arm.settings.items():
+            raw = put(raw, find_field(name, [method], f"arms.{params.get(ARM)}.{name}").path, value)
         for name, value in params.items():
-            if name != "method":
+            if name in self.space.fields:
                 raw = put(raw, self.space.fields[name].path, value)
         return {**raw, "seed": seed}
 
