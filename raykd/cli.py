@@ -19,6 +19,9 @@ app = typer.Typer(
     epilog="Start with:  raykd run quickstart",
 )
 
+teacher = typer.Typer(no_args_is_help=True, help="Look at a checkpoint before it teaches.")
+app.add_typer(teacher, name="teacher")
+
 Storage = Annotated[Path, typer.Option(help="Folder that holds the sweeps.", envvar="RAYKD_STORAGE")]
 Name = Annotated[str, typer.Argument(help="Name of a sweep.")]
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
@@ -33,7 +36,7 @@ Sets = Annotated[
     typer.Option("--set", metavar="PATH=VALUE", help="Override a field of the spec, e.g. --set samples=4."),
 ]
 HERE = Path("sweeps")
-VERBS = ("run", "resume", "status", "best", "export", "list", "doctor")
+VERBS = ("run", "resume", "status", "best", "export", "list", "doctor", "teacher")
 
 
 @app.command(epilog="Example:  raykd run quickstart --set samples=4 --set 'axes.gamma.log=[0.01,1]'")
@@ -150,19 +153,28 @@ def export(
 
 @app.command("list", epilog="Example:  raykd list methods")
 def list_(
-    what: Annotated[str, typer.Argument(help="methods | spaces | data | teachers")],
+    what: Annotated[str, typer.Argument(help="methods | spaces | data | teachers | students")],
+    pattern: Annotated[
+        str | None, typer.Argument(help="Of students: a name, or several, as 'mobilenet*'.")
+    ] = None,
     storage: Storage = HERE,
+    image_size: Annotated[
+        int | None, typer.Option(help="Of students: side of the images, pixels; default: 32.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """What there is to choose from."""
     from raykd import catalogue
 
     console = Console()
-    columns, rows = catalogue.catalogue(what, storage)
+    columns, rows = catalogue.catalogue(what, storage, pattern, image_size)
     if json:
         console.json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
-        console.rows(columns, rows)
+        said = {None: "", True: "yes", False: "no"}
+        console.rows(
+            columns, [[said[c] if c is None or isinstance(c, bool) else c for c in row] for row in rows]
+        )
 
 
 @app.command(epilog="Example:  raykd doctor retro")
@@ -184,6 +196,25 @@ def doctor(
         console.checks(found)
     if any(check.ok is False for check in found):
         raise typer.Exit(1)
+
+
+@teacher.command(epilog="Example:  raykd teacher inspect moco_v2_800ep_pretrain.pth.tar --arch resnet50")
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A checkpoint: .pth, .pth.tar, .ckpt, .safetensors ...")],
+    arch: Annotated[
+        str | None, typer.Option(help="Check that it is this one; default: compare with the usual ones.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Whose a checkpoint is, what it holds, and which methods it can teach. Nothing in it is run."""
+    from raykd.teacher import inspect as look
+
+    console = Console()
+    found = look(file, arch)
+    if json:
+        console.json(found)
+    else:
+        console.teacher(found)
 
 
 def _writable(storage: Path) -> Path:

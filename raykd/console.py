@@ -175,6 +175,35 @@ class Console:
             if check.ok is not True and check.mend:
                 self.out.print(f"      [dim]{escape(check.mend)}[/dim]")
 
+    def teacher(self, found: Mapping[str, Any]) -> None:
+        """What a checkpoint holds, the methods it can teach, and the lines that make it a teacher."""
+        grid = Table.grid(padding=(0, 3))
+        grid.add_column(style="bold", no_wrap=True)
+        grid.add_column(overflow="fold")
+        under = f", under `{found['container']}`" if found["container"] else ""
+        rows = [("origin", found["origin"] + under), ("architecture", _architecture(found["architecture"]))]
+        for role, count in found["roles"].items():
+            told = {"backbone": f"{found['parameters']:,} parameters", "head": found["head"]["text"]}
+            if role == "classifier":
+                told[role] = f"{found['classes']} classes" if found["classes"] else "not one linear layer"
+            held = f"{count} tensor{'s' if count != 1 else ''}"
+            rows.append((role, held + (f": {told[role]}" if role in told else "")))
+        rows.append(("SHA-256", found["sha256"]))
+        for name, text in rows:
+            grid.add_row(escape(name), escape(text))
+        self.out.print(f"[bold]{escape(found['file'])}[/bold]", grid, sep="\n")
+        if found["remark"]:
+            self.out.print(f"[yellow]{escape(found['remark'])}[/yellow]")
+        self.out.print()
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("method", "can learn from it", ""):
+            table.add_column(column, overflow="fold")
+        marks = {True: "[green]yes[/green]", False: "[red]no[/red]", None: "[dim]perhaps[/dim]"}
+        for name, said in found["serves"].items():
+            table.add_row(name, marks[said["can"]], f"[dim]{escape(said['why'])}[/dim]")
+        self.out.print(table)
+        self.out.print(f"\n[dim]in a search space:[/dim]\n{escape(found['paste'])}")
+
     # Data -------------------------------------------------------------------------------------------
 
     def json(self, data: Any) -> None:
@@ -204,6 +233,17 @@ def comparison(history: History) -> list[tuple[str, Mapping[str, float]]]:
             rows.append((f"{label} {trial.trial}, epoch {epoch}", trial.reports[epoch]))
     rows += [(record["label"], record["metrics"]) for record in history.references.values()]
     return sorted(rows, key=lambda row: -row[1].get("score", -math.inf))
+
+
+def _architecture(found: Mapping[str, Any]) -> str:
+    """`resnet50, by names and shapes; every weight fits (the file says resnet50)`."""
+    guess, asked = found["guess"], found["asked"]
+    name = asked or (guess["arch"] if guess is not None else "none of the usual ones")
+    options = guess["options"] if guess is not None and guess["arch"] == name else {}
+    said = f" (the file says {found['said']})" if found["said"] else ""
+    text = name + (f" with {', '.join(f'{k} {v}' for k, v in options.items())}" if options else "")
+    text += "" if asked or guess is None else ", by names and shapes"
+    return text + ("; every weight fits" if found["verified"] else "") + said
 
 
 def settings(trial: TrialRecord) -> str:

@@ -24,9 +24,11 @@ def model_card(
     size: Size,
 ) -> str:
     """The card as Markdown. `facts`: what the weights' file says (score, epoch); `lines` open the student."""
+    from raykd.student import timm_opens
     from trainables.method import load_method
 
     spec = history.spec
+    in_config = "; `student/config.json` says so where timm reads it" if timm_opens(trial.student) else ""
     parts = [
         _front_matter(trial),
         f"# {trial.student.arch}, distilled by {trial.method} ({record.trial})",
@@ -35,8 +37,8 @@ def model_card(
         "## Use",
         f"```python\n{lines}\n```",
         f"It gives {size.features} features an image and has {size.parameters:,} parameters. Images of "
-        f"{trial.data.image_size} px, normalised by ImageNet's mean and deviation; `student/config.json` "
-        "says so where timm reads it. It has no classifier.",
+        f"{trial.data.image_size} px, normalised by ImageNet's mean and deviation{in_config}. "
+        "It has no classifier.",
         "## Score",
         *_scores(record, trial, facts, scores),
         *_comparison(history, record),

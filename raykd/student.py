@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 
+from trainables import torchvision_models
 from trainables.backbones import Backbone, build_backbone
 from trainables.data import open_data
 from trainables.errors import UserError
@@ -115,7 +116,7 @@ def write_student(trial: TrialSpec, student: Backbone, folder: Path) -> str:
     Checks that they give the same features, to the last bit.
     """
     folder.mkdir(parents=True)
-    if _timm_opens(trial.student):
+    if timm_opens(trial.student):
         _describe(student.model, trial)
         save_for_hf(student.model, str(folder), model_args=student.options, safe_serialization=True)
         lines = 'import timm\n\nmodel = timm.create_model("local-dir:student", pretrained=True).eval()'
@@ -130,7 +131,7 @@ def write_student(trial: TrialSpec, student: Backbone, folder: Path) -> str:
 
 def open_exported(trial: TrialSpec, folder: Path) -> torch.nn.Module:
     """The student as a user opens it."""
-    if _timm_opens(trial.student):
+    if timm_opens(trial.student):
         model: torch.nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
         return model.eval()
     backbone = build_backbone(trial.student, 0)
@@ -161,7 +162,7 @@ def _describe(model: torch.nn.Module, trial: TrialSpec) -> None:
     }
 
 
-def _timm_opens(spec: ModelSpec) -> bool:
+def timm_opens(spec: ModelSpec) -> bool:
     """Whether timm makes the whole student from a folder: another stem is no option of its models."""
     return not spec.arch.startswith((TORCHVISION, RAYKD)) and STEM not in spec.options
 
@@ -169,18 +170,21 @@ def _timm_opens(spec: ModelSpec) -> bool:
 def _lines(spec: ModelSpec, model: torch.nn.Module) -> str:
     """Python that makes the architecture with its library and loads the weights beside it."""
     own = {name: value for name, value in spec.options.items() if name != STEM}
-    arguments = "".join(f", {name}={value!r}" for name, value in own.items())
+    name = spec.arch.removeprefix(TORCHVISION)
+    told = torchvision_models.arguments(name, own) if spec.arch != name else own
+    arguments = "".join(f", {option}={value!r}" for option, value in told.items())
     if spec.arch.startswith(RAYKD):
         imports = "from safetensors.torch import load_file\n\n"
         imports += "from trainables.zoo import create  # raykd's package: this is a network of its own"
         made = [f'model = create("{spec.arch}", {own!r}, "student")']
     elif spec.arch.startswith(TORCHVISION):
         imports = "import torch, torchvision\nfrom safetensors.torch import load_file"
-        classifier = "fc" if hasattr(model, "fc") else "classifier"
+        layout = torchvision_models.layout(model)
+        assert layout is not None, "a torchvision model that was made here"
+        nothing = model.get_submodule(layout.classifier)
         made = [
-            f'model = torchvision.models.get_model("{spec.arch.removeprefix(TORCHVISION)}"'
-            f", weights=None{arguments})",
-            f"model.{classifier} = torch.nn.Flatten(1)  # features instead of classes",
+            f'model = torchvision.models.get_model("{name}", weights=None{arguments})',
+            f"model.{layout.classifier} = torch.nn.{nothing}  # features instead of classes",
         ]
     else:
         imports = "import timm, torch\nfrom safetensors.torch import load_file"

@@ -1,4 +1,4 @@
-"""Networks that turn images into features: timm's, torchvision's of the usual layouts, and our own.
+"""Networks that turn images into features: timm's, torchvision's, and our own.
 
 backbone = build_backbone(ModelSpec(arch="resnet18"), seed=0)
 backbone(images)       # (B, feature_dim), what the model's own head would classify
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainables import torchvision_models
 from trainables.errors import UserError
 from trainables.stems import STEM
 from trainables.trial import ModelSpec
@@ -188,7 +189,8 @@ def _remembered_check(arch: str, options: str, field: str) -> None:
 def classifier_prefixes(backbone: Backbone) -> tuple[str, ...]:
     """How the names of the classifier's weights begin, which a backbone leaves out."""
     if backbone.arch.startswith(TORCHVISION):
-        return ("fc.", "classifier.")
+        layout = torchvision_models.layout(backbone.model)
+        return (f"{layout.classifier}.",) if layout else ()
     names = (getattr(backbone.model, "pretrained_cfg", None) or {}).get("classifier") or ()
     return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
 
@@ -200,9 +202,10 @@ def _shape(model: nn.Module, arch: str, options: str) -> tuple[int, int, tuple[S
     """(feature_dim, map_channels, stages), from runs at the size the architecture is made for."""
     if (arch, options) not in _known_shapes:
         side = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[-1]
-        given = json.loads(options).get("img_size", side)
+        told = json.loads(options)
+        given = told.get("img_size", told.get("image_size", side))
         side = given if isinstance(given, int) else given[-1]
-        if STEM in json.loads(options):
+        if STEM in told:
             side = -(-side // 4)  # which such a stem makes as large as the whole image was
         images = torch.zeros(1, 3, side, side)
         with _evaluating(model), torch.no_grad():

@@ -7,17 +7,17 @@ torch.compile) are taken off. It says what each key is part of: roles. A new ori
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
-
-from trainables.parts.heads import Layer, linear
 
 BACKBONE, HEAD, CLASSIFIER = "backbone", "head", "classifier"
 
 # Where a training script puts the weights, in the order of preference: averaged ones first, as timm does.
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+# DINO's two, which are read together.
+PAIR = ("teacher", "student")
 _WRAPPERS = ("module.", "_orig_mod.")
 
 
@@ -26,44 +26,244 @@ class Layout:
     """One origin.
 
     `roles` maps a role to the pattern its keys begin with; the first that fits has the key, and what the
-    pattern matched is cut off to give the key's name within the role. `head` are the kinds of the head's
-    layers, in order, for those layers that have weights and those between.
+    pattern matched is cut off to give the key's name within the role.
     """
 
     origin: str
     signature: tuple[str, ...]  # each must begin some key
     roles: Mapping[str, str]
-    head: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()  # none may begin a key
+    containers: tuple[str | None, ...] = ()  # that the weights lie under; empty: under any
+    beside: tuple[str, ...] = ()  # what else the file holds beside the weights
     metadata: Mapping[str, str] = field(default_factory=dict)  # that the file itself must carry
+    heads: tuple[str, ...] = ()  # a head's layers in this origin, `matrix` for a linear one without bias
+    activation: str = "relu"  # of the head
+    renames: tuple[tuple[str, str], ...] = ()  # other names of a backbone's parts -> timm's
+    attention_heads: Mapping[int, int] = field(default_factory=dict)  # width -> heads, where not timm's
+    small_stem_padding: int | None = None  # of a 3x3 `conv1`
+    remark: str = ""  # what a user should know of such a file
+    remark_above: int = 0  # only of a file whose `conv1` has more filters
 
 
 # Classifiers of timm's and torchvision's families. `head.norm` (ConvNeXt) is the backbone's, so no `head.*`.
 _CLASSIFIER = r"(?=(fc|last_linear|classifier(\.\d+)?|head(\.fc|\.l|\.linear)?|head_dist)\.(weight|bias)$)"
-_MOCO = {"momentum encoder": r"encoder_k\.", "queue": r"queue"}
+_MOMENTUM = "momentum encoder"
+_MOCO = {_MOMENTUM: r"encoder_k\.", "queue": r"queue"}
+_MOCO_HEADS = ("linear relu linear", "linear")
+_TAUGHT = {
+    "teacher": r"teacher_encoder_q\.",
+    "teacher's momentum encoder": r"teacher_encoder_k\.",
+    **_MOCO,
+}
+_SOLO = {
+    CLASSIFIER: r"classifier\.(?=(weight|bias)$)",
+    _MOMENTUM: r"momentum_(backbone|encoder)\.",
+    "momentum head": r"momentum_(projector|head)\.",
+    "predictor": r"(momentum_)?predictor\.",
+    "prototypes": r"prototypes\.",
+    "queue": r"queue",
+}
+_DINO_HEADS = (
+    "linear gelu linear gelu linear l2_normalise matrix",
+    "linear batch_norm gelu linear batch_norm gelu linear l2_normalise matrix",
+    "linear l2_normalise matrix",
+)
+_VIT = (r"cls_token$", r"blocks\.0\.")
+# `nn.Sequential(*list(resnet.children())[:-1])`: 2 is the ReLU, 3 the pooling.
+_RESNET_IN_A_ROW = (
+    (r"^0\.", "conv1."),
+    (r"^1\.", "bn1."),
+    (r"^4\.", "layer1."),
+    (r"^5\.", "layer2."),
+    (r"^6\.", "layer3."),
+    (r"^7\.", "layer4."),
+)
+_TORCHVISION_VIT = (
+    (r"^class_token$", "cls_token"),
+    (r"^encoder\.pos_embedding$", "pos_embed"),
+    (r"^conv_proj\.", "patch_embed.proj."),
+    (r"^encoder\.ln\.", "norm."),
+    (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1."),
+    (r"\.ln_(\d)\.", r".norm\1."),
+    (r"\.self_attention\.in_proj_(weight|bias)$", r".attn.qkv.\1"),
+    (r"\.self_attention\.out_proj\.", ".attn.proj."),
+    (r"\.mlp\.(0|linear_1)\.", ".mlp.fc1."),
+    (r"\.mlp\.(3|linear_2)\.", ".mlp.fc2."),
+)
 
 LAYOUTS: tuple[Layout, ...] = (
     Layout(
         origin="raykd",
         signature=(r"backbone\.",),
-        roles={BACKBONE: r"backbone\.", HEAD: r"head\."},
+        roles={BACKBONE: r"backbone\.", HEAD: r"head\.", CLASSIFIER: r"classifier\."},
         metadata={"format": "raykd"},  # the head's layers are in the metadata, too
     ),
     Layout(
+        origin="retro",
+        signature=(r"(encoder_q\.)?transfer\.", r"encoder_q\.", r"teacher_encoder_q\."),
+        roles={
+            "adapter": r"(encoder_q\.)?transfer\.",
+            "teacher's head, reused": r"encoder_q\.(fc|classifier)\.",
+            BACKBONE: r"encoder_q\.",
+            **_TAUGHT,
+        },
+        remark="its head is the teacher's, reused through the adapter: it does not fit the student's own "
+        "features, so this file offers the student's backbone alone",
+    ),
+    Layout(
+        origin="disco",
+        signature=(r"encoder_q\.", r"teacher_encoder_q\."),
+        roles={HEAD: r"encoder_q\.(fc|classifier)\.", BACKBONE: r"encoder_q\.", **_TAUGHT},
+        heads=_MOCO_HEADS,
+    ),
+    Layout(
         origin="moco_v2",
-        signature=(r"encoder_q\.(fc|classifier)\.0\.weight", r"encoder_q\.(fc|classifier)\.2\.weight"),
+        signature=(r"encoder_q\.(fc|classifier)\.\d+\.weight",),
         roles={HEAD: r"encoder_q\.(fc|classifier)\.(?=\d)", BACKBONE: r"encoder_q\.", **_MOCO},
-        head=("linear", "relu", "linear"),
+        heads=_MOCO_HEADS[:1],
     ),
     Layout(
         origin="moco_v1",
         signature=(r"encoder_q\.(fc|classifier)\.weight",),
         roles={HEAD: r"encoder_q\.(fc|classifier)\.", BACKBONE: r"encoder_q\.", **_MOCO},
-        head=("linear",),
+        heads=_MOCO_HEADS[1:],
     ),
     Layout(
         origin="moco",  # its head was taken off
         signature=(r"encoder_q\.",),
         roles={BACKBONE: r"encoder_q\.", **_MOCO},
+    ),
+    Layout(
+        origin="moco_v3",
+        signature=(r"base_encoder\.",),
+        roles={
+            HEAD: r"base_encoder\.(fc|head)\.(?=\d)",
+            BACKBONE: r"base_encoder\.",
+            _MOMENTUM: r"momentum_encoder\.",
+            "predictor": r"predictor\.",
+        },
+        heads=(
+            "matrix batch_norm relu matrix batch_norm",
+            "matrix batch_norm relu matrix batch_norm relu matrix batch_norm",
+        ),
+        attention_heads={384: 12},  # its ViT-S; timm's has 6, in the same shapes
+    ),
+    Layout(
+        origin="dino",
+        signature=(r"teacher\.backbone\.",),
+        roles={BACKBONE: r"teacher\.backbone\.", HEAD: r"teacher\.head\.", "student": r"student\."},
+        heads=_DINO_HEADS,
+        activation="gelu",
+    ),
+    Layout(
+        origin="seed",
+        signature=(r"student\.", r"teacher\."),
+        roles={
+            HEAD: r"student\.fc\.",
+            BACKBONE: r"student\.",
+            "teacher": r"teacher\.",
+            "queue": r"queue",
+        },
+        heads=_MOCO_HEADS,
+    ),
+    Layout(
+        origin="swav",
+        signature=(r"(projection_head|prototypes)\.", r"layer1\.0\."),
+        roles={HEAD: r"projection_head\.", "prototypes": r"prototypes", BACKBONE: ""},
+        heads=("linear batch_norm relu linear", "linear"),
+        remark="this is one of SwAV's own wider networks (w2, w4); it is not wide_resnet50_2, and neither "
+        "timm nor torchvision has it",
+        remark_above=64,
+    ),
+    Layout(
+        origin="solo-learn",
+        signature=(r"(backbone|encoder)\.", r"projector\."),
+        roles={BACKBONE: r"(backbone|encoder)\.", HEAD: r"projector\.", **_SOLO},
+        small_stem_padding=2,
+    ),
+    Layout(
+        origin="solo-learn dino",
+        signature=(r"(backbone|encoder)\.", r"head\.mlp\.", r"head\.last_layer\."),
+        roles={BACKBONE: r"(backbone|encoder)\.", HEAD: r"head\.", **_SOLO},
+        heads=_DINO_HEADS,
+        activation="gelu",
+        small_stem_padding=2,
+    ),
+    Layout(
+        origin="solo-learn, no head",
+        signature=(r"(backbone|encoder)\.", r"(classifier\.weight|momentum_)"),
+        roles={BACKBONE: r"(backbone|encoder)\.", **_SOLO},
+        small_stem_padding=2,
+    ),
+    Layout(
+        origin="lightly",
+        signature=(r"backbone\.", r"projection_head\.layers\."),
+        roles={
+            BACKBONE: r"backbone\.",
+            HEAD: r"projection_head\.layers\.",
+            _MOMENTUM: r"(backbone_momentum|momentum_backbone)\.",
+            "momentum head": r"(projection_head_momentum|momentum_projection_head)\.",
+            "predictor": r"prediction_head\.",
+            "prototypes": r"prototypes\.",
+        },
+        renames=_RESNET_IN_A_ROW,
+    ),
+    Layout(
+        origin="lightly dino",
+        signature=(r"teacher_backbone\.",),
+        roles={
+            BACKBONE: r"teacher_backbone\.",
+            HEAD: r"teacher_head\.",
+            "student": r"student_(backbone|head)\.",
+        },
+        heads=_DINO_HEADS,
+        activation="gelu",
+        renames=_RESNET_IN_A_ROW,
+    ),
+    Layout(
+        origin="a backbone alone",
+        signature=(r"backbone\.",),
+        roles={BACKBONE: r"backbone\."},
+        renames=_RESNET_IN_A_ROW,
+    ),
+    Layout(
+        origin="torchvision vit",
+        signature=(r"class_token$", r"encoder\.layers\.encoder_layer_0\."),
+        roles={CLASSIFIER: r"heads\.head\.", BACKBONE: ""},
+        renames=_TORCHVISION_VIT,
+    ),
+    Layout(
+        origin="moco_v2 without its prefix",  # the query encoder, saved by itself
+        signature=(r"(fc|classifier)\.0\.weight$", r"(fc|classifier)\.2\.weight$"),
+        absent=(r"features\.", r"(fc|classifier)\.1\."),
+        roles={HEAD: r"(fc|classifier)\.(?=\d)", BACKBONE: ""},
+        heads=_MOCO_HEADS[:1],
+    ),
+    Layout(
+        origin="compress",
+        signature=("",),
+        containers=("model",),
+        beside=("opt",),
+        roles={HEAD: r"fc\.(?=(weight|bias)$)", BACKBONE: ""},
+        heads=("linear",),
+    ),
+    Layout(
+        origin="deit, distilled",
+        signature=(*_VIT, r"dist_token$"),
+        roles={CLASSIFIER: _CLASSIFIER, BACKBONE: ""},
+    ),
+    Layout(
+        origin="deit",
+        signature=(*_VIT, r"head\.weight$"),
+        containers=("model",),
+        roles={CLASSIFIER: _CLASSIFIER, BACKBONE: ""},
+    ),
+    Layout(
+        origin="dino or timm, a backbone alone",
+        signature=_VIT,
+        absent=(r"head",),
+        containers=(None,),
+        roles={BACKBONE: ""},
     ),
     Layout(
         origin="torchvision",
@@ -73,7 +273,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         # Both libraries name the parts of a standard ResNet alike.
         origin="torchvision or timm",
-        signature=(r"conv1\.weight", r"layer1\.0\.conv1\.", r"fc\.weight"),
+        signature=(r"conv1\.weight", r"layer1\.0\.conv1\."),
         roles={CLASSIFIER: _CLASSIFIER, BACKBONE: ""},
     ),
     Layout(origin="timm", signature=(r"",), roles={CLASSIFIER: _CLASSIFIER, BACKBONE: ""}),
@@ -90,11 +290,25 @@ def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return named
 
 
-def find_layout(keys: Sequence[str], metadata: Mapping[str, str]) -> Layout:
+def find_layout(
+    keys: Sequence[str],
+    metadata: Mapping[str, str],
+    container: str | None = None,
+    beside: Collection[str] = (),
+) -> Layout:
     """The first row that fits; the last one fits everything."""
+
+    def begins(pattern: str) -> bool:
+        return any(re.match(pattern, key) for key in keys)
+
     for layout in LAYOUTS:
-        told = all(metadata.get(name) == value for name, value in layout.metadata.items())
-        if told and all(any(re.match(pattern, key) for key in keys) for pattern in layout.signature):
+        if (
+            all(metadata.get(name) == value for name, value in layout.metadata.items())
+            and (not layout.containers or container in layout.containers)
+            and set(layout.beside) <= set(beside)
+            and all(begins(pattern) for pattern in layout.signature)
+            and not any(begins(pattern) for pattern in layout.absent)
+        ):
             return layout
     raise LookupError("the last layout fits everything")
 
@@ -112,14 +326,15 @@ def split_roles(layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, dict
     return roles
 
 
-def head_layers(layout: Layout, tensors: Mapping[str, Tensor]) -> list[Layer]:
-    """The description of a head with the weights `tensors`, by the kinds its layout gives."""
-    layers: list[Layer] = []
-    for position, kind in enumerate(layout.head):
-        if kind == "linear":
-            prefix = "" if len(layout.head) == 1 else f"{position}."
-            out_dim, in_dim = tensors[f"{prefix}weight"].shape
-            layers.append(linear(in_dim, out_dim, bias=f"{prefix}bias" in tensors))
-        else:
-            layers.append((kind, {}))
-    return layers
+def namings(layout: Layout, tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """A backbone's tensors under the names in the file and, where a row knows others, under timm's."""
+    found = [dict(tensors)]
+    if layout.renames:
+        renamed: dict[str, Tensor] = {}
+        for key, tensor in tensors.items():
+            name = key
+            for pattern, replacement in layout.renames:
+                name = re.sub(pattern, replacement, name)
+            renamed[name] = tensor
+        found.append(renamed)
+    return found

@@ -51,7 +51,7 @@ def _stand_in(trial: TrialSpec, data: DataSet, workspace: Workspace) -> Teacher 
     if training is None or teacher_file(training, workspace.teachers).exists():
         return None
     method = build_method(training, data, workspace, _CPU)
-    return Teacher(method.student, method.own_head())
+    return Teacher(method.student, method.own_head(), classifier=method.own_classifier())
 
 
 def _step_flops(trial: TrialSpec, data: DataSet, workspace: Workspace) -> float:

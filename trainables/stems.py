@@ -37,8 +37,14 @@ _POOLS: dict[type[nn.Module], str] = {
     _torchvision.EfficientNet: "",
     _torchvision.MobileNetV2: "",
     _torchvision.MobileNetV3: "",
+    _torchvision.MNASNet: "",
+    _torchvision.RegNet: "",
+    _torchvision.ShuffleNetV2: "maxpool",
 }
-FAMILIES = "ResNet (ResNeXt, wide, SE), DenseNet, EfficientNet, MobileNet v1 to v4, MNASNet, GhostNet, RegNet"
+FAMILIES = (
+    "ResNet (ResNeXt, wide, SE), DenseNet, EfficientNet, MobileNet v1 to v4, MNASNet, GhostNet, RegNet, "
+    "torchvision's ShuffleNet"
+)
 
 
 def check_stem(stem: object, arch: str, field: str) -> None:
@@ -68,8 +74,9 @@ def small_stem(model: nn.Module, stem: str) -> dict[str, nn.Module] | None:
     if type(old) not in (nn.Conv2d, Conv2dSame) or old.groups != 1 or side not in (3, 5, 7):
         return None
     new = nn.utils.skip_init(
-        nn.Conv2d, old.in_channels, old.out_channels, 3, padding=_PADDING[stem], bias=old.bias is not None
-    )
+        nn.Conv2d, old.in_channels, old.out_channels, 3, padding=_PADDING[stem],
+        bias=old.bias is not None, device=old.weight.device,
+    )  # fmt: skip
     cut = side // 2 - 1
     with torch.no_grad():
         new.weight.copy_(old.weight[..., cut : cut + 3, cut : cut + 3] * (side / 3))
@@ -89,7 +96,7 @@ def put_small_stem(model: nn.Module, stem: str, arch: str, field: str) -> None:
         tokens = "; a transformer's options `img_size` and `patch_size` let it take small images"
         raise UserError(
             f"{field}.options.{STEM}",
-            f"{arch} has no stem of one convolution to make smaller",
+            f"{arch} has no stem that can be made smaller: a convolution, and a pooling without weights",
             value=stem,
             expected=f"one of these families: {FAMILIES}" + (tokens if hasattr(model, "patch_embed") else ""),
         )

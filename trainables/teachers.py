@@ -1,29 +1,30 @@
-"""Teachers: a frozen backbone with, where there is one, the projection head it was trained with.
+"""Teachers: a frozen backbone with, where there are, its projection head and its classifier.
 
 They come from a checkpoint of any origin in `checkpoint_layouts`, or from a training on the same data, whose
-file is raykd's own: safetensors with `backbone.*` and `head.*`, and the architecture in the metadata.
+file is raykd's own: safetensors with `backbone.*`, `head.*` and `classifier.*`, and the architecture in the
+metadata.
 
     load_teacher(TeacherSpec(arch="resnet50", checkpoint=Path("moco_v2_800ep.pth.tar")), folder, trial)
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trainables.backbones import Backbone, build_backbone, check_arch, classifier_prefixes
+from trainables.backbones import Backbone, build_backbone, check_arch
 from trainables.checkpoint_file import CheckpointFacts, ReadCheckpoint, read_checkpoint
-from trainables.checkpoint_layouts import BACKBONE, CLASSIFIER, HEAD
 from trainables.errors import UserError
-from trainables.method import Method, load_method
-from trainables.parts.heads import build_head, describe_head
+from trainables.method import TAUGHT, Method, load_method, methods
+from trainables.parts.heads import describe_head
+from trainables.teacher_file import fill_backbone, load_classifier, load_head
 from trainables.trial import ModelSpec, TeacherSpec, TrialSpec
 
 
@@ -46,7 +47,7 @@ class Teacher(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
-        self.classifier = classifier
+        self.classifier = classifier  # over the backbone's features
         self.sha256 = sha256  # of the file it came from
         self.feature_dim = backbone.feature_dim
         self.head_dim = 0  # 0 without a head
@@ -107,8 +108,9 @@ def load_teacher(spec: TeacherSpec, folder: Path, trial: TrialSpec) -> Teacher:
         path = teacher_file(training, folder)
     read = read_checkpoint(path, "teacher.checkpoint")
     backbone = build_backbone(ModelSpec(arch=spec.arch, options=spec.options), 0, "teacher")
-    _fill_backbone(backbone, read)
-    return Teacher(backbone, _head(backbone, read), spec.batch_norm, read.facts.sha256)
+    fill_backbone(backbone, read)
+    head, classifier = load_head(backbone, read), load_classifier(backbone, read)
+    return Teacher(backbone, head, spec.batch_norm, read.facts.sha256, classifier)
 
 
 def teacher_trial(trial: TrialSpec) -> TrialSpec | None:
@@ -140,7 +142,7 @@ def teacher_file(training: TrialSpec, folder: Path) -> Path:
 
 
 def save_teacher(method: Method, path: Path) -> None:
-    """Write a trained method's student, and its head if it has one of its own, as a teacher."""
+    """Write a trained method's student as a teacher, with its own head and classifier where it has them."""
     tensors = {f"backbone.{name}": value for name, value in method.student.model.state_dict().items()}
     metadata = {
         "format": "raykd",
@@ -152,6 +154,9 @@ def save_teacher(method: Method, path: Path) -> None:
     if head is not None:
         tensors.update({f"head.{name}": value for name, value in head.state_dict().items()})
         metadata["head"] = json.dumps(describe_head(head))
+    classifier = method.own_classifier()
+    if classifier is not None:
+        tensors.update({f"classifier.{name}": value for name, value in classifier.state_dict().items()})
     save_file(
         {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, path, metadata
     )
@@ -164,7 +169,7 @@ def inspect_checkpoint(path: Path) -> CheckpointFacts:
 
 def check_teacher(spec: TeacherSpec | None, needs: frozenset[str], field: str = "teacher") -> None:
     """Raise `UserError` for a teacher that cannot be had, or lacks what a method `needs` of it."""
-    if not needs & {"teacher", "teacher_head"}:
+    if not needs & TAUGHT:
         return
     if spec is None:
         raise UserError(field, "is missing", expected="`{arch: NAME, checkpoint: FILE}` or `{arch, train}`")
@@ -174,98 +179,82 @@ def check_teacher(spec: TeacherSpec | None, needs: frozenset[str], field: str = 
         raise UserError(field, f"{has} `checkpoint` and `train`", expected="one of them")
     if spec.checkpoint is not None:
         facts = _verified(spec, f"{field}.checkpoint", field)
-        if "teacher_head" in needs and not facts.head:
+        if lacking := lacks(facts, needs):
             raise UserError(
                 f"{field}.checkpoint",
-                "this method reuses the teacher's projection head, and the file holds none; "
-                f"roles found: {facts.roles_text()}",
+                f"this method {lacking.what}; roles found: {facts.roles_text()}"
+                + (f"; {facts.remark}" if facts.remark else ""),
                 value=str(spec.checkpoint),
-                expected="a self-supervised checkpoint with its head (MoCo v1 or v2, raykd's own)",
+                expected=lacking.expected,
             )
-    elif spec.train is not None and "teacher_head" in needs:
+    elif spec.train is not None:
         method = load_method(spec.train.method, f"{field}.train.method")
-        if method.own_head is Method.own_head:
-            raise UserError(
-                f"{field}.train.method",
-                "trains no projection head to reuse",
-                value=method.name,
-                expected="moco",
-            )
+        for need, hook, what in (
+            ("teacher_head", "own_head", "projection head to reuse"),
+            ("teacher_classifier", "own_classifier", "classifier"),
+        ):
+            if need in needs and not _overrides(method, hook):
+                raise UserError(
+                    f"{field}.train.method",
+                    f"trains no {what}",
+                    value=method.name,
+                    choices=[n for n, m in methods().items() if _overrides(m, hook) and not m.needs & TAUGHT],
+                )
 
 
-_seen: dict[tuple[object, ...], CheckpointFacts] = {}
+class Lack(NamedTuple):
+    """Something of a teacher that a method needs and a file has not."""
+
+    what: str  # "needs ..., and ..."
+    expected: str
+
+
+def lacks(facts: CheckpointFacts, needs: frozenset[str]) -> Lack | None:
+    """What the file lacks of what a method `needs`; None where it has all."""
+    if "teacher_head" in needs and not facts.head:
+        return Lack(
+            "needs the teacher's projection head, and the file holds none",
+            "a self-supervised checkpoint with its head (MoCo, SwAV, DINO, raykd's own ...)",
+        )
+    if "teacher_classifier" in needs and not facts.classes:
+        return Lack(
+            "needs the teacher's classifier, and the file has none that is one linear layer on its features",
+            "a supervised checkpoint with its classifier (timm, torchvision, DeiT, raykd's own)",
+        )
+    return None
 
 
 def _verified(spec: TeacherSpec, where: str, field: str) -> CheckpointFacts:
-    """The facts of a checkpoint that fits its architecture; read once, however many trials are checked."""
+    """`verify` for the checkpoint of `spec`, read once however many trials are checked.
+
+    Raises `UserError` at `where` where it cannot be read, too.
+    """
     assert spec.checkpoint is not None
     path = spec.checkpoint.expanduser()
     options = json.dumps(spec.options, sort_keys=True, default=str)
     stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
     key = (path.resolve(), stamp, spec.arch, options)
     if key not in _seen:
-        read = read_checkpoint(path, where)
-        backbone = build_backbone(ModelSpec(arch=spec.arch, options=spec.options), 0, field)
-        _fill_backbone(backbone, read)
-        _head(backbone, read)
-        _seen[key] = read.facts
+        model = ModelSpec(arch=spec.arch, options=spec.options)
+        _seen[key] = verify(read_checkpoint(path, where), model, field)
     return _seen[key]
 
 
-def _fill_backbone(backbone: Backbone, read: ReadCheckpoint) -> None:
-    """Load the backbone: every weight of the file and of the architecture, or `UserError` and none."""
-    facts = read.facts
-    given = read.roles.get(BACKBONE, {})
-    own = backbone.model.state_dict()
-    arch = facts.arch
-    said = f"; the file says it is {arch}" if arch and arch != backbone.arch else ""
-    # Counters of batches, which old files lack and no result depends on.
-    needed = [name for name in own if not name.endswith("num_batches_tracked")]
-    missing = [name for name in needed if name not in given]
-    other = [name for name in needed if name in given and given[name].shape != own[name].shape]
-    dropped = classifier_prefixes(backbone) if CLASSIFIER in facts.roles or facts.origin == "timm" else ()
-    strange = [name for name in given if name not in own and not name.startswith(dropped or ("\0",))]
-    if missing or other or strange:
-        fitting = len(needed) - len(missing) - len(other)
-        parts = [f"only {fitting} of {len(needed)} weights of {backbone.arch} are in the file"]
-        if not missing and not other:
-            parts = [f"the file holds more than {backbone.arch}"]
-        if missing:
-            parts.append(f"first missing: {missing[0]}")
-        if other:
-            first = other[0]
-            shapes = f"{tuple(given[first].shape)} in the file, {tuple(own[first].shape)} needed"
-            parts.append(f"first of another shape: {first}, {shapes}")
-        if strange:
-            parts.append(f"{len(strange)} it has no place for, first {strange[0]}")
-        raise UserError(
-            f"{backbone.field}.arch",
-            "; ".join(parts) + f" ({read.path}, origin {facts.origin}, roles {facts.roles_text()}{said})",
-            value=backbone.arch,
-            expected="the architecture and options that the file was made with",
-        )
-    with torch.no_grad():
-        for name, value in own.items():
-            if name in given:
-                value.copy_(given[name])
+_seen: dict[tuple[object, ...], CheckpointFacts] = {}
 
 
-def _head(backbone: Backbone, read: ReadCheckpoint) -> nn.Module | None:
-    """The projection head in the file; None where there is none."""
-    if not read.facts.head:
-        return None
-    head = build_head(read.facts.head)
-    weights: Mapping[str, Tensor] = read.roles[HEAD]
-    if len(read.facts.head) == 1:
-        weights = {f"0.{name.removeprefix('0.')}": value for name, value in weights.items()}
-    try:
-        head.load_state_dict(weights)
-        head(torch.zeros(2, backbone.feature_dim))
-    except RuntimeError as error:
-        raise UserError(
-            f"{backbone.field}.checkpoint",
-            f"its head does not fit {backbone.arch}, with features of {backbone.feature_dim}: "
-            f"{str(error).strip().splitlines()[-1].strip()}",
-            value=str(read.path),
-        ) from None
-    return head
+def verify(read: ReadCheckpoint, model: ModelSpec, field: str = "teacher") -> CheckpointFacts:
+    """The facts of a checkpoint that fits `model`, its classifier counted only where it can be used.
+
+    Raises `UserError` at `field` for one that does not fit.
+    """
+    backbone = build_backbone(model, 0, field)
+    fill_backbone(backbone, read)
+    load_head(backbone, read)
+    usable = load_classifier(backbone, read) is not None
+    return read.facts if usable else dataclasses.replace(read.facts, classes=0)
+
+
+def _overrides(method: type[Method], hook: str) -> bool:
+    """Does this method have its own `own_head` or `own_classifier`?"""
+    return getattr(method, hook) is not getattr(Method, hook)

@@ -122,8 +122,8 @@ class TeacherTraining(Spec):
 class TeacherSpec(Spec):
     """Who teaches: an architecture with a checkpoint, or with the training that makes one."""
 
-    arch: str = Field(description="a timm model name, or torchvision/NAME")
-    options: dict[str, Any] = Field({}, description="keyword arguments of the model's constructor")
+    arch: str = Field(description="a timm model name, torchvision/NAME or raykd/NAME")
+    options: dict[str, Any] = Field({}, description="as the student's")
     checkpoint: Path | None = Field(None, description="file with the teacher's weights")
     train: TeacherTraining | None = Field(None, description="train it on the same data instead")
     batch_norm: Literal["eval", "batch"] = Field(

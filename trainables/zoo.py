@@ -9,15 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import timm
-import torchvision
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from trainables import small_networks
+from trainables import small_networks, torchvision_models
 from trainables.errors import UserError
 from trainables.stems import STEM, check_stem, put_small_stem
 
-zoo: Any = torchvision.models  # its names are gathered by star imports, which mypy does not follow
 TORCHVISION = "torchvision/"
 RAYKD = "raykd/"
 _OURS = ("num_classes", "pretrained", "in_chans", "weights", "checkpoint_path", "features_only")
@@ -38,13 +35,14 @@ def create(arch: str, options: Mapping[str, Any], field: str) -> nn.Module:
         return small_networks.create(arch.removeprefix(RAYKD), own, field)
     try:
         if arch.startswith(TORCHVISION):
-            made = zoo.get_model(arch.removeprefix(TORCHVISION), weights=None, **own)
+            model = torchvision_models.create(arch.removeprefix(TORCHVISION), own, field)
         else:
-            made = timm.create_model(arch, pretrained=False, num_classes=0, **own)
+            model = timm.create_model(arch, pretrained=False, num_classes=0, **own)
+    except UserError:
+        raise
     except Exception as error:
         where = f"{field}.options" if own else f"{field}.arch"
         raise UserError(where, f"{arch} cannot be built: {first_line(error)}", value=own or arch) from None
-    model = _without_classifier(made, arch, field) if arch.startswith(TORCHVISION) else made
     if stem is not None:
         put_small_stem(model, stem, arch, field)
     return model
@@ -54,7 +52,7 @@ def architectures() -> list[str]:
     """Every name that a student may have: timm's, torchvision's, ours."""
     return [
         *timm.list_models(),
-        *(TORCHVISION + name for name in zoo.list_models(module=zoo)),
+        *(TORCHVISION + name for name in torchvision_models.names()),
         *(RAYKD + name for name in small_networks.NETWORKS),
     ]
 
@@ -62,7 +60,7 @@ def architectures() -> list[str]:
 def check_name(arch: str, field: str) -> None:
     """Raise `UserError` with the nearest names where there is no such architecture."""
     if arch.startswith(TORCHVISION):
-        known, prefix = zoo.list_models(module=zoo), TORCHVISION
+        known, prefix = torchvision_models.names(), TORCHVISION
     elif arch.startswith(RAYKD):
         known, prefix = list(small_networks.NETWORKS), RAYKD
     elif timm.is_model(arch):
@@ -82,44 +80,16 @@ def check_name(arch: str, field: str) -> None:
     )
 
 
-def _without_classifier(model: nn.Module, arch: str, field: str) -> nn.Module:
-    """torchvision's model with its classifier replaced by nothing, so that calling it gives features."""
-    if _is_resnet(model):
-        model.fc = nn.Flatten(1)
-    elif _is_features(model):
-        model.classifier = nn.Flatten(1)  # which some families do in their classifier
-    else:
-        raise UserError(
-            f"{field}.arch",
-            "this torchvision model has neither the `features` nor the resnet layout",
-            value=arch,
-            expected="another one, or the timm model of that family",
-        )
-    return model
-
-
-def _is_resnet(model: nn.Module) -> bool:
-    return all(hasattr(model, name) for name in ("conv1", "layer4", "avgpool", "fc"))
-
-
-def _is_features(model: nn.Module) -> bool:
-    pools_itself = isinstance(model, zoo.MobileNetV2 | zoo.DenseNet)  # without a module for it
-    return all(hasattr(model, name) for name in ("features", "classifier")) and (
-        hasattr(model, "avgpool") or pools_itself
-    )
-
-
 def raw_features(model: nn.Module, images: Tensor) -> Any:
     """What the model computes before it pools, in its own layout."""
     timms = getattr(model, "forward_features", None)
     if timms is not None:
         return timms(images)
-    if _is_resnet(model):
-        for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
-            images = model.get_submodule(name)(images)
-        return images
-    features = model.get_submodule("features")(images)
-    return F.relu(features) if isinstance(model, zoo.DenseNet) else features
+    layout = torchvision_models.layout(model)
+    assert layout is not None, "create() makes no other"
+    with watched(model, [layout.map]) as seen:
+        model(images)
+    return seen[layout.map]
 
 
 def as_map(model: nn.Module, raw: Any, channels: int | None = None) -> Tensor | None:
@@ -179,14 +149,13 @@ def find_stages(model: nn.Module, images: Tensor) -> tuple[Tensor, tuple[Stage, 
 
 def _named_stages(model: nn.Module) -> dict[str, int]:
     """Modules whose outputs may be stages, and their channels; 0 where nobody says."""
-    if _is_resnet(model) and not hasattr(model, "forward_features"):
-        return dict.fromkeys(("layer1", "layer2", "layer3", "layer4"), 0)
-    if hasattr(model, "forward_features"):
-        told = getattr(model, "feature_info", None) or ()
-        modules = {name for name, _ in model.named_modules()}
-        named = {one["module"]: one["num_chs"] for one in told}
-        return named if modules.issuperset(named) else {}
-    return {f"features.{name}": 0 for name, _ in model.get_submodule("features").named_children()}
+    layout = torchvision_models.layout(model)
+    if layout is not None:
+        return dict.fromkeys(torchvision_models.stage_candidates(model, layout), 0)
+    told = getattr(model, "feature_info", None) or ()
+    modules = {name for name, _ in model.named_modules()}
+    named = {one["module"]: one["num_chs"] for one in told}
+    return named if modules.issuperset(named) else {}
 
 
 @contextlib.contextmanager

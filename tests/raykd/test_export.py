@@ -244,16 +244,20 @@ def test_a_ledger_of_another_version_is_noticed(sweep, tmp_path):
         ("torchvision/mobilenet_v3_small", {}),
         ("torchvision/mobilenet_v2", {"width_mult": 0.5, "stem": "small"}),
         ("torchvision/resnet18", {"stem": "small_padding2"}),
+        ("torchvision/squeezenet1_1", {}),
+        ("torchvision/googlenet", {}),
+        ("torchvision/swin_t", {"dropout": 0.1}),
         ("test_resnet", {"stem": "small"}),
         ("tf_mobilenetv3_small_minimal_100", {"stem": "small", "drop_rate": 0.1}),
-        ("raykd/mlp", {"side": 16, "hidden": [16, 8]}),
-        ("raykd/ae_32", {"side": 16}),
+        ("raykd/mlp", {"side": 32, "hidden": [16, 8]}),
+        ("raykd/ae_32", {"side": 32}),
         ("raykd/resnet9", {}),
     ],
 )
 def test_students_that_timm_cannot_open_alone_open_by_the_lines_given(arch, options, tmp_path):
     spec = {"arch": arch, "options": options}
-    trial = build_sweep({**RAW, "method": "moco", "student": spec, "teacher": None, "axes": {}}).trial({}, 0)
+    raw = {"method": "moco", "student": spec, "teacher": None, "axes": {}, "data": {"image_size": 32}}
+    trial = build_sweep({**RAW, **raw}).trial({}, 0)
     student = build_backbone(ModelSpec(**spec), 3).eval()
     lines = write_student(trial, student, tmp_path / "student")
     scope: dict = {}
@@ -263,7 +267,7 @@ def test_students_that_timm_cannot_open_alone_open_by_the_lines_given(arch, opti
         exec(lines, scope)
     finally:
         os.chdir(here)
-    images = torch.rand(2, 3, 16, 16)
+    images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(scope["model"](images), student(images))
     assert [p.name for p in (tmp_path / "student").iterdir()] == ["model.safetensors"]

@@ -97,9 +97,9 @@ def test_conditions_and_their_order() -> None:
 
 
 def test_a_preset_for_each_method() -> None:
-    spec = build_sweep({**BOTH, "preset": {"moco": "ssl_small"}, "axes": {}, "fixed": {}})
-    assert spec.trial({"method": "moco"}, 0).config["temperature"] == 0.1
-    assert spec.trial({"method": "retro"}, 0).config["temperature"] == 0.2
+    spec = build_sweep({**BOTH, "preset": {"moco": "digits"}, "axes": {}, "fixed": {}})
+    assert spec.trial({"method": "moco"}, 0).config["momentum"] == 0.99
+    assert spec.trial({"method": "retro"}, 0).config["momentum"] == 0.999
 
 
 def test_the_baseline_shares_the_protocol() -> None:

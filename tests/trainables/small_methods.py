@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainables.backbones import build_backbone
 from trainables.data import DataSet
@@ -25,7 +25,19 @@ STUDENT = ModelSpec(arch="test_efficientnet", options={"channel_multiplier": 0.2
 TEACHER = ModelSpec(arch="test_resnet", options={"channels": [8, 12, 16, 24]})
 # Fields that make a method small enough for tests, by their names, and of one method.
 SMALL: dict[str, Any] = {"queue_size": 16, "momentum": 0.5, "head_dim": 12}
-SMALL_OF: dict[str, dict[str, Any]] = {}
+SMALL_OF: dict[str, dict[str, Any]] = {
+    # Dropout draws from the process's generator, which a method's own state does not hold.
+    "autoencoder": {"dropout": 0.0},
+    "projector": {"groups": 4},
+    "rrkd": {"anchor_count": 9, "anchors_per_class": 2},
+    # Published weights are for their own learning rates: here a plain step of .05 would leap.
+    "at": {"weight": 1.0},
+    "fitnets": {"weight": 1.0},
+    "nst": {"weight": 1.0},
+    "spkd": {"weight": 10.0},
+}
+# Teachers of methods with a choice that only some can serve: as wide as the student.
+TEACHER_OF = {"projector": ModelSpec(arch="test_resnet", options={"channels": [8, 12, 16, 64]})}
 
 
 def context(**changed: Any) -> Context:
@@ -33,8 +45,11 @@ def context(**changed: Any) -> Context:
     return Context(**{**values, **changed})
 
 
-def make_teacher(batch_norm: str = "eval", seed: int = 5, head_dim: int = 12) -> Teacher:
-    backbone = build_backbone(TEACHER, seed)
+def make_teacher(
+    batch_norm: str = "eval", seed: int = 5, head_dim: int = 12, spec: ModelSpec = TEACHER, classes: int = 0
+) -> Teacher:
+    """A teacher with a head and, where there are `classes`, a classifier for so many."""
+    backbone = build_backbone(spec, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = projection_head(backbone.feature_dim, 20, head_dim)
@@ -42,7 +57,8 @@ def make_teacher(batch_norm: str = "eval", seed: int = 5, head_dim: int = 12) ->
         backbone.train()
         for _ in range(3):
             backbone(torch.randn(8, 3, SIDE, SIDE))
-    return Teacher(backbone, head, batch_norm)
+        classifier = nn.Linear(backbone.feature_dim, classes) if classes else None
+    return Teacher(backbone, head, batch_norm, classifier=classifier)
 
 
 def make_method(
@@ -54,7 +70,7 @@ def make_method(
     fields = {key: value for key, value in small.items() if key in kind.Config.model_fields}
     around = around or context()
     if teacher is None and kind.needs & TAUGHT:
-        teacher = make_teacher()
+        teacher = make_teacher(spec=TEACHER_OF.get(name, TEACHER), classes=around.classes)
     method = kind(kind.Config(**{**fields, **config}), build_backbone(STUDENT, around.seed), teacher, around)
     method.begin(training_images(around))
     return method.train()

@@ -29,6 +29,13 @@ FAMILIES: list[tuple[str, dict[str, Any], int, tuple[int, int, int, bool]]] = [
     ("torchvision/mobilenet_v2", {"width_mult": 0.25}, 64, (1280, 1280, 2, True)),
     ("torchvision/mobilenet_v3_small", {}, 64, (576, 576, 2, True)),
     ("torchvision/densenet121", {}, 64, (1024, 1024, 2, True)),
+    ("torchvision/shufflenet_v2_x0_5", {}, 64, (1024, 1024, 2, True)),
+    ("torchvision/mnasnet0_5", {}, 64, (1280, 1280, 2, True)),
+    ("torchvision/regnet_x_400mf", {}, 64, (400, 400, 2, True)),
+    ("torchvision/squeezenet1_1", {}, 64, (512, 512, 3, True)),
+    ("torchvision/googlenet", {}, 64, (1024, 1024, 2, True)),
+    ("torchvision/inception_v3", {}, 128, (2048, 2048, 2, True)),
+    ("torchvision/swin_t", {}, 64, (768, 768, 2, True)),  # channels last
 ]
 
 
@@ -127,8 +134,8 @@ def test_wrong_architectures_are_refused(arch: str, options: dict[str, Any], mes
 
 def test_architectures_that_do_not_fit_are_refused() -> None:
     check_arch("resnet50.a1_in1k", "teacher")  # a timm name may carry a tag of weights
-    with pytest.raises(UserError, match=r"neither the `features` nor the resnet layout"):
-        build_backbone(ModelSpec(arch="torchvision/shufflenet_v2_x0_5"), 0)
+    with pytest.raises(UserError, match=r"student\.arch: where this torchvision model has its features"):
+        build_backbone(ModelSpec(arch="torchvision/maxvit_t"), 0)
     with pytest.raises(UserError, match=r"teacher\.arch: cannot take images of 16 px"):
         backbone_facts(ModelSpec(arch="test_convnext"), 16, "teacher")
     crossed = build_backbone(ModelSpec(arch="crossvit_9_240"), 0).eval()
@@ -149,6 +156,11 @@ STAGES: list[tuple[str, dict[str, Any], int, tuple[tuple[int, int], ...]]] = [
     ("torchvision/resnet18", {}, 64, ((64, 16), (128, 8), (256, 4), (512, 2))),
     ("torchvision/mobilenet_v2", {"width_mult": 0.25}, 64, ((8, 16), (8, 8), (24, 4), (1280, 2))),
     ("torchvision/densenet121", {}, 64, ((256, 16), (512, 8), (1024, 4), (1024, 2))),
+    ("torchvision/shufflenet_v2_x0_5", {}, 64, ((24, 16), (48, 8), (96, 4), (1024, 2))),
+    ("torchvision/mnasnet0_5", {}, 64, ((16, 16), (24, 8), (48, 4), (1280, 2))),
+    ("torchvision/regnet_x_400mf", {}, 64, ((32, 16), (64, 8), (160, 4), (400, 2))),
+    ("torchvision/swin_t", {}, 64, ((96, 16), (192, 8), (384, 4), (768, 2))),
+    ("torchvision/vit_b_32", {"image_size": 64}, 64, ((768, 2),) * 4),
     ("crossvit_9_240", {}, 240, ()),
 ]
 

@@ -230,7 +230,10 @@ def test_memory_stays_flat(name: str) -> None:
 
 
 # Losses that relate the samples of a batch by a formula in which a repeated sample counts, and why.
-RELATIONS: dict[str, str] = {}
+RELATIONS: dict[str, str] = {
+    "spkd": "each row of similarities has a norm of 1, spread over more samples in a larger batch: 1 / B",
+    "lpkd": "a sample's copies are its nearest neighbours, at distance 0",
+}
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in RELATIONS])

@@ -89,14 +89,14 @@ def test_head_widths() -> None:
     assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in head.modules())
 
 
-def test_settings_of_the_papers() -> None:
+def test_settings_of_the_paper() -> None:
     paper = Moco.Config()
     assert (paper.queue_size, paper.momentum, paper.temperature) == (65536, 0.999, 0.2)
     assert (paper.head_ratio, paper.head_dim) == (1.0, 128)
-    small = Moco.presets["ssl_small"]
-    assert (small["config"]["temperature"], small["config"]["head_ratio"]) == (0.1, 2.0)
-    assert (small["optim"]["lr"], small["optim"]["batch_size"], small["epochs"]) == (0.06, 512, 800)
-    assert small["views"] == {"recipe": "ssl_small"}
+    preset = Moco.presets["paper"]
+    assert Moco.Config(**preset["config"]) == paper
+    assert (preset["optim"]["lr"], preset["optim"]["batch_size"], preset["epochs"]) == (0.03, 256, 200)
+    assert preset["views"] == {"recipe": "moco_v2"}
 
 
 def test_a_queue_that_does_not_fit_is_refused_before_anything_is_built() -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torchvision
+from tiny_trials import tiny
 from torch import nn
 
 from trainables.backbones import Backbone, build_backbone, check_arch
 from trainables.errors import UserError
-from trainables.trial import ModelSpec
+from trainables.teachers import check_teacher, load_teacher
+from trainables.trial import ModelSpec, TeacherSpec
 
 torch.set_num_threads(1)
 
@@ -38,6 +41,9 @@ FAMILIES: list[tuple[str, dict[str, Any], tuple[int, ...], tuple[int, ...]]] = [
     ("torchvision/resnet18", {}, (8, 4, 2, 1), (32, 16, 8, 4)),
     ("torchvision/densenet121", {}, (8, 4, 2, 1), (32, 16, 8, 4)),
     ("torchvision/mobilenet_v2", {"width_mult": 0.25}, (8, 4, 2, 1), (16, 8, 4, 2)),
+    ("torchvision/shufflenet_v2_x0_5", {}, (8, 4, 2, 1), (32, 16, 8, 4)),
+    ("torchvision/mnasnet0_5", {}, (8, 4, 2, 1), (16, 8, 4, 2)),
+    ("torchvision/regnet_x_400mf", {}, (8, 4, 2, 1), (16, 8, 4, 2)),
     ("torchvision/mobilenet_v3_small", {}, (8, 4, 2, 1), (16, 8, 4, 2)),
     ("torchvision/efficientnet_b0", {}, (8, 4, 2, 1), (16, 8, 4, 2)),
 ]
@@ -98,11 +104,11 @@ def test_solo_learn_s_networks_for_cifar_fit() -> None:
     ("arch", "options", "message"),
     [
         ("test_vit", {"stem": "small"}, "families: ResNet .*options `img_size` and `patch_size`"),
-        ("test_convnext", {"stem": "small"}, "test_convnext has no stem of one convolution"),
-        ("torchvision/vgg11", {"stem": "small"}, "has no stem of one convolution"),
+        ("test_convnext", {"stem": "small"}, "test_convnext has no stem that can be made smaller"),
+        ("torchvision/vgg11", {"stem": "small"}, "has no stem that can be made smaller"),
         ("resnetblur18", {"stem": "smal"}, "no such stem.*Did you mean 'small'"),
         ("resnet18", {"stem": ["small"]}, "no such stem"),
-        ("resnet18", {"stem": "small", "replace_stem_pool": True}, "no stem of one convolution"),
+        ("resnet18", {"stem": "small", "replace_stem_pool": True}, "no stem that can be made smaller"),
     ],
 )
 def test_where_there_is_none_it_is_said(arch: str, options: dict[str, Any], message: str) -> None:
@@ -115,3 +121,20 @@ def test_the_model_s_own_options_pass_on() -> None:
     assert backbone.feature_dim == 128 and backbone.map_size(32) == 2
     with pytest.raises(UserError, match=re.escape("student.options: test_efficientnet cannot be built")):
         built("test_efficientnet", "small", chanel_multiplier=0.5)
+
+
+def test_a_checkpoint_with_such_a_stem_is_a_teacher(tmp_path: Path) -> None:
+    theirs = torchvision.models.resnet18(weights=None)
+    theirs.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=2, bias=False)
+    theirs.maxpool = nn.Identity()  # type: ignore[assignment]
+    theirs.fc = nn.Identity()  # type: ignore[assignment]
+    path = tmp_path / "cifar.ckpt"
+    torch.save({"state_dict": theirs.state_dict()}, path)
+    stem = {"stem": "small_padding2"}
+    spec = TeacherSpec(arch="torchvision/resnet18", options=stem, checkpoint=path)
+    check_teacher(spec, frozenset({"teacher"}))
+    teacher = load_teacher(spec, tmp_path, tiny("moco"))
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(teacher.features(images), theirs.eval()(images))
+    with pytest.raises(UserError, match=r"teacher\.arch.*conv1\.weight, \(64, 3, 3, 3\) in the file"):
+        check_teacher(spec.model_copy(update={"options": {}}), frozenset({"teacher"}))

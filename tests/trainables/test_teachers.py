@@ -13,12 +13,14 @@ import pytest
 import timm
 import torch
 import torchvision
+from safetensors import safe_open
 from safetensors.torch import save_file
 from small_methods import SIDE, TEACHER, make_batch, make_method, make_teacher, train_steps
 from torch import Tensor, nn
 
 from trainables.checkpoint_layouts import LAYOUTS
 from trainables.errors import UserError
+from trainables.method import load_method
 from trainables.teachers import (
     Teacher,
     check_teacher,
@@ -30,6 +32,7 @@ from trainables.teachers import (
 from trainables.trial import ModelSpec, TeacherSpec, TeacherTraining, TrialSpec
 
 HEAD = frozenset({"teacher", "teacher_head"})
+CLASSIFIER = frozenset({"teacher", "teacher_classifier"})
 OPTIONS = TEACHER.options
 IMAGES = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
 State = dict[str, Tensor]
@@ -200,6 +203,91 @@ def test_old_files_without_batch_counters_load(tmp_path: Path) -> None:
     )
 
 
+# --- classifiers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arch", "options"),
+    [
+        ("test_resnet", OPTIONS),  # `fc`
+        ("test_vit", {"img_size": SIDE}),  # `head`
+        ("test_convnext", {}),  # `head.fc`
+        ("test_efficientnet", {"channel_multiplier": 0.25}),  # `classifier`
+        ("mobilenetv3_small_050", {}),  # `classifier`, after a convolution
+        ("test_mambaout", {}),  # `head.fc`, after further layers
+        ("torchvision/resnet18", {}),  # `fc`
+        ("torchvision/mobilenet_v2", {"width_mult": 0.25}),  # `classifier.1`
+    ],
+)
+def test_a_teacher_classifies_as_the_network_did(tmp_path: Path, arch: str, options: dict[str, Any]) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if arch.startswith("torchvision/"):
+            model: Any = torchvision.models.get_model(arch.split("/")[1], num_classes=7, **options)
+        else:
+            model = timm.create_model(arch, num_classes=7, **options)
+    torch.save({"model": model.eval().state_dict()}, tmp_path / "model.pth")
+    assert inspect_checkpoint(tmp_path / "model.pth").classes == 7
+    teacher = load(tmp_path / "model.pth", arch=arch, options=options)
+    torch.testing.assert_close(teacher.logits(IMAGES), model(IMAGES).detach(), rtol=1e-4, atol=1e-5)
+    assert not teacher.logits(IMAGES).requires_grad
+    check_teacher(spec(tmp_path / "model.pth", arch=arch, options=options), CLASSIFIER)
+
+
+@pytest.mark.parametrize(
+    ("arch", "options"),
+    [
+        ("deit_tiny_distilled_patch16_224", {"img_size": SIDE, "depth": 1}),  # two, on two tokens
+        ("levit_128s", {}),  # a batch normalisation before it
+        ("torchvision/mobilenet_v3_small", {"width_mult": 0.35}),  # two layers
+    ],
+)
+def test_classifiers_of_more_than_one_layer_are_none(
+    tmp_path: Path, arch: str, options: dict[str, Any]
+) -> None:
+    if arch.startswith("torchvision/"):
+        model: Any = torchvision.models.get_model(arch.split("/")[1], num_classes=7, **options)
+    else:
+        model = timm.create_model(arch, num_classes=7, **options)
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    if "distilled" in arch:
+        assert inspect_checkpoint(tmp_path / "model.pth").origin == "deit, distilled"
+    teacher = load(tmp_path / "model.pth", arch=arch, options=options)
+    assert teacher.classifier is None
+    with pytest.raises(UserError, match="has no classifier"):
+        teacher.logits(IMAGES)
+    with pytest.raises(UserError, match=r"teacher\.checkpoint: .*classifier.*roles found"):
+        check_teacher(spec(tmp_path / "model.pth", arch=arch, options=options), CLASSIFIER)
+
+
+def test_a_self_supervised_teacher_has_no_classifier(tmp_path: Path) -> None:
+    moco_file(tmp_path / "moco.pth")
+    with pytest.raises(UserError, match=r"needs the teacher's classifier.*supervised checkpoint"):
+        check_teacher(spec(tmp_path / "moco.pth"), CLASSIFIER)
+    moco = TeacherSpec(arch="test_resnet", train=TeacherTraining(method="moco", epochs=1))
+    with pytest.raises(UserError, match=r"teacher\.train\.method: trains no classifier"):
+        check_teacher(moco, CLASSIFIER)
+
+
+def test_a_trained_classifier_is_saved_and_read_back(tmp_path: Path) -> None:
+    kind = load_method("moco")
+
+    class Classifying(kind):  # type: ignore[valid-type,misc]
+        def own_classifier(self) -> nn.Linear:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(2)
+                return nn.Linear(self.student.feature_dim, 5)
+
+    plain = make_method("moco")
+    method = Classifying(plain.config, plain.student, None, plain.context).eval()
+    save_teacher(method, tmp_path / "own.safetensors")
+    facts = inspect_checkpoint(tmp_path / "own.safetensors")
+    assert set(facts.roles) == {"backbone", "head", "classifier"} and facts.classes == 5
+    teacher = load(tmp_path / "own.safetensors", arch=method.student.arch, options=method.student.options)
+    expected = method.own_classifier()(method.features(IMAGES, "backbone"))
+    assert torch.equal(teacher.logits(IMAGES), expected.detach())
+
+
 # --- raykd's own --------------------------------------------------------------------------------------------
 
 
@@ -223,6 +311,24 @@ def test_a_trained_moco_becomes_a_teacher(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the file says it is test_efficientnet"):
         load(path)
     assert torch.isfinite(torch.tensor(train_steps(make_method("retro", teacher=teacher), 1))).all()
+
+
+def test_raykds_own_file_with_metadata_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    method = make_method("moco")
+    save_teacher(method, tmp_path / "own.safetensors")
+    with safe_open(tmp_path / "own.safetensors", "pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    arch = {"arch": method.student.arch, "options": method.student.options}
+    for change, message in (
+        ({"head": "[[["}, r"metadata is damaged: 'head'"),
+        ({"head": '{"a": 1}'}, r"metadata is damaged: 'head'"),
+        ({"options": "7"}, r"metadata is damaged: 'options'"),
+        ({"head": '[["sphere", {}]]'}, r"its head does not fit.*sphere"),
+        ({"head": '[["linear", {"radius": 1}]]'}, r"its head does not fit.*radius"),
+    ):
+        save_file(tensors, tmp_path / "changed.safetensors", {**metadata, **change})
+        with pytest.raises(UserError, match=message):
+            load(tmp_path / "changed.safetensors", **arch)
 
 
 def test_a_method_without_a_head_of_its_own_saves_a_backbone(tmp_path: Path) -> None:
@@ -356,8 +462,8 @@ def test_files_without_weights_are_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(UserError, match="holds a list"):
         inspect_checkpoint(tmp_path / "list.pth")
-    for missing in (tmp_path / "absent.pth", tmp_path):
-        with pytest.raises(UserError, match="no such file"):
+    for missing, said in ((tmp_path / "absent.pth", "no such file"), (tmp_path, "is a folder")):
+        with pytest.raises(UserError, match=said):
             inspect_checkpoint(missing)
 
 

@@ -44,6 +44,19 @@ CASES: dict[str, tuple[str, dict[str, Any], str, int]] = {
     # Warmer than the paper's .04, which makes a rounding of a similarity 25 times as large in the loss.
     "compress": ("compress", {"temperature": 0.2}, "eval", 2),
     "compress 1q": ("compress", {"temperature": 0.2, "variant": "1q"}, "batch", 1),
+    # The paper's alpha of 4 makes four times as much of a rounding.
+    "projector corr_logsum": ("projector", {"loss": "corr_logsum", "alpha": 1.0}, "eval", 2),
+    "projector with labels": (
+        "projector",
+        {"normalisation": "l2", "alpha": 2.0, "ce_weight": 1.0, "kl_weight": 1.0},
+        "batch",
+        1,
+    ),
+    "rrkd labels": ("rrkd", {"ce_weight": 1.0, "matching": "soft_ce", "temperature": 0.2}, "eval", 2),
+    "rrkd centre": ("rrkd", {"centre": True}, "batch", 1),
+    "rrkd random": ("rrkd", {"anchors": "random"}, "eval", 2),  # 9 anchors: 5 for one worker, 4 for the other
+    "rrkd best": ("rrkd", {"anchors": "best_per_class"}, "batch", 1),
+    "rrkd queue": ("rrkd", {"anchors": "queue"}, "eval", 2),
 }
 BATCH = 8
 

@@ -1,7 +1,7 @@
 """MoCo-v2: contrast against a queue of past keys. The no-teacher baseline, and how teachers are trained.
 
 Chen et al. 2020, "Improved baselines with momentum contrastive learning" (arXiv 2003.04297);
-`facebookresearch/moco`. Preset `ssl_small`: Shi et al. 2021 (`WOWNICE/ssl-small`), tuned for small networks.
+`facebookresearch/moco`. As it suits small networks: method `ssl_small`.
 
     q = u(g(f(x1)))     k = sg u(g_m(f_m(x2)))     L = CE0(q, k; Q, T)
 
@@ -61,20 +61,6 @@ class Moco(Method):
             },
             "views": {"recipe": "moco_v2"},
             "epochs": 200,
-        },
-        "ssl_small": {
-            "config": {"queue_size": 65536, "momentum": 0.999, "temperature": 0.1, "head_ratio": 2.0},
-            "optim": {
-                "optimizer": "momentum",
-                "decay_norms": True,
-                "lr": 0.06,
-                "sgd_momentum": 0.9,
-                "weight_decay": 1e-4,
-                "batch_size": 512,
-                "schedule": "cosine",
-            },
-            "views": {"recipe": "ssl_small"},
-            "epochs": 800,
         },
         "digits": {  # measured: DIGITS.md
             "config": {"queue_size": 512, "momentum": 0.99, "temperature": 0.2},

@@ -25,11 +25,12 @@ UNLABELLED = -1
 
 
 @in_float32
-def cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+def cross_entropy(logits_BC: Tensor, labels_B: Tensor, smoothing: float = 0.0) -> Tensor:
     """Mean negative log-likelihood over the labelled samples of all workers' batches, nats; 0 where none is.
 
-    Samples labelled -1 have no say. On a worker it is its own samples' sum over the mean number of labelled
-    samples a worker, so that the average over workers is the mean over all.
+    Samples labelled -1 have no say; `smoothing` is the share of a target that is spread over all classes
+    (Szegedy et al. 2016, arXiv 1512.00567, section 7). On a worker it is its own samples' sum over the mean
+    number of labelled samples a worker, so that the average over workers is the mean over all.
     """
     known = labels_B != UNLABELLED
     count = known.sum().to(logits_BC.dtype)
@@ -37,7 +38,7 @@ def cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
         dist.all_reduce(count)
         count = count / world_size()
     # clamp(0): a label that indexes nothing would be an error even where it is multiplied by 0.
-    losses_B = F.cross_entropy(logits_BC, labels_B.clamp(min=0), reduction="none")
+    losses_B = F.cross_entropy(logits_BC, labels_B.clamp(min=0), reduction="none", label_smoothing=smoothing)
     return (losses_B * known).sum() / count.clamp(min=1 / world_size())
 
 

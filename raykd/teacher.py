@@ -1,0 +1,75 @@
+"""What `raykd teacher inspect` says of a checkpoint: whose it is, what it holds, and whom it can teach."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from trainables.arch_guess import guess_arch
+from trainables.backbones import build_backbone
+from trainables.checkpoint_file import CheckpointFacts, read_checkpoint
+from trainables.method import NEEDS, TAUGHT, methods
+from trainables.parts.heads import head_text
+from trainables.teachers import lacks, verify
+from trainables.trial import ModelSpec
+
+_NO_ARCH = "give its architecture with --arch NAME to check the rest"
+
+
+def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
+    """Everything about the file, plain JSON. `UserError` where it cannot be read, or is not of `arch`."""
+    read = read_checkpoint(path, "FILE")
+    facts, guess = read.facts, guess_arch(read)
+    model = guess
+    if arch is not None and (guess is None or guess.arch != arch):
+        model = ModelSpec(arch=arch)
+    if model is not None:
+        facts = verify(read, model)
+    return {
+        "file": str(path),
+        "origin": facts.origin,
+        "container": facts.container,
+        "architecture": {
+            "said": facts.arch,
+            "guess": guess.model_dump() if guess is not None else None,
+            "asked": arch,
+            "verified": model is not None,
+        },
+        "parameters": facts.parameters,
+        "roles": dict(facts.roles),
+        "head": {"layers": [list(layer) for layer in facts.head], "text": head_text(facts.head)},
+        "classes": facts.classes,
+        "sha256": facts.sha256,
+        "remark": facts.remark,
+        "serves": _serves(facts, model),
+        "paste": _paste(path, model),
+    }
+
+
+def _serves(facts: CheckpointFacts, model: ModelSpec | None) -> dict[str, dict[str, Any]]:
+    """Method that learns from a teacher -> can this file teach it, and what there is to say."""
+    stages = model is not None and bool(build_backbone(model, 0).stages)
+    found: dict[str, dict[str, Any]] = {}
+    for name, method in methods().items():
+        if not method.needs & TAUGHT:
+            continue
+        lack = lacks(facts, method.needs)
+        if lack is not None:
+            found[name] = {"can": False, "why": f"it {lack.what}"}
+        elif model is None:
+            found[name] = {"can": None, "why": _NO_ARCH}
+        elif "feature_maps" in method.needs and not stages:
+            found[name] = {"can": False, "why": "it compares feature maps, and this architecture has none"}
+        else:
+            asked = ", ".join(NEEDS[need] for need in sorted(method.may_need))
+            found[name] = {"can": True, "why": f"some settings need {asked}" if asked else ""}
+    return found
+
+
+def _paste(path: Path, model: ModelSpec | None) -> str:
+    """The YAML lines that make this file the teacher of a search space."""
+    lines = ["teacher:", f"  arch: {model.arch if model is not None else 'NAME'}"]
+    if model is not None and model.options:
+        lines.append(f"  options: {json.dumps(model.options)}")  # JSON is YAML
+    return "\n".join([*lines, f"  checkpoint: {json.dumps(str(path))}"])

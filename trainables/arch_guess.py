@@ -1,0 +1,155 @@
+"""Which architecture a checkpoint is of, by the names and shapes of its weights.
+
+Compared with the usual teachers only; nothing is allocated for them (torch's meta device).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from torch import Tensor
+
+from trainables.checkpoint_file import ReadCheckpoint
+from trainables.stems import STEM
+from trainables.trial import ModelSpec
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+# A weight that every architecture of a family has, and the family, the most usual first.
+_USUAL: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "layer1.0.conv1.weight",
+        (
+            "resnet50",
+            "resnet18",
+            "resnet34",
+            "resnet101",
+            "resnet152",
+            "wide_resnet50_2",
+            "wide_resnet101_2",
+            "resnext50_32x4d",
+            "resnet26",
+        ),
+    ),
+    (
+        "blocks.0.attn.qkv.weight",
+        (
+            "vit_small_patch16_224",
+            "vit_base_patch16_224",
+            "vit_small_patch8_224",
+            "vit_base_patch8_224",
+            "vit_tiny_patch16_224",
+            "vit_large_patch16_224",
+            "vit_base_patch32_224",
+            "deit_small_distilled_patch16_224",
+            "deit_tiny_distilled_patch16_224",
+            "deit_base_distilled_patch16_224",
+            "vit_small_patch14_dinov2",
+            "vit_base_patch14_dinov2",
+        ),
+    ),
+    (
+        "conv_stem.weight",
+        (
+            "efficientnet_b0",
+            "efficientnet_b1",
+            "mobilenetv3_large_100",
+            "mobilenetv3_small_100",
+            "efficientnet_b2",
+            "efficientnet_b3",
+            "efficientnet_b4",
+            "mobilenetv2_100",
+        ),
+    ),
+    ("stages.0.blocks.0.conv_dw.weight", ("convnext_tiny", "convnext_small", "convnext_base")),
+    ("layers.0.blocks.0.attn.qkv.weight", ("swin_tiny_patch4_window7_224", "swin_base_patch4_window7_224")),
+    (
+        "features.0.0.weight",
+        (
+            "torchvision/mobilenet_v2",
+            "torchvision/mobilenet_v3_large",
+            "torchvision/mobilenet_v3_small",
+            "torchvision/efficientnet_b0",
+            "torchvision/convnext_tiny",
+        ),
+    ),
+    ("features.0.weight", ("torchvision/vgg16", "torchvision/alexnet", "torchvision/vgg19")),
+    ("features.conv0.weight", ("torchvision/densenet121", "torchvision/densenet169")),
+)
+_POSITIONS = "pos_embed"
+_CLASSIFIERS = ("fc.", "classifier.")  # torchvision's
+
+
+def guess_arch(read: ReadCheckpoint) -> ModelSpec | None:
+    """The usual architecture whose weights have the names and shapes of those in the file; None: no such.
+
+    A file of raykd's own says what it is, options included. Files of other origins are compared, since what
+    they say (`vit_small`) means another thing in each library.
+    """
+    if read.facts.origin == "raykd" and read.facts.arch:
+        return ModelSpec(arch=read.facts.arch, options=dict(read.facts.options))
+    for given in read.backbones:
+        for mark, family in _USUAL:
+            for arch in family if mark in given else ():
+                options = _fits(arch, given, read)
+                if options is not None:
+                    return ModelSpec(arch=arch, options=options)
+    return None
+
+
+def _fits(arch: str, given: Mapping[str, Tensor], read: ReadCheckpoint) -> dict[str, Any] | None:
+    """The options under which `arch` has exactly these weights; None where it has not."""
+    own = dict(_shapes(arch, "{}"))
+    found = {name: tuple(tensor.shape) for name, tensor in given.items()}
+    options: dict[str, Any] = {}
+    stem = own.get("conv1.weight")
+    if stem is not None and found.get("conv1.weight") == (*stem[:2], 3, 3) != stem:
+        padded = read.layout.small_stem_padding == 2
+        options[STEM] = "small_padding2" if padded else "small"
+        own["conv1.weight"] = found["conv1.weight"]
+    if not _same(own, found, but=_POSITIONS):
+        return None
+    heads = read.layout.attention_heads.get(found.get("cls_token", (0,))[-1])
+    if heads is not None:
+        options["num_heads"] = heads
+    if own.get(_POSITIONS) != found.get(_POSITIONS):
+        side = _image_side(found, own)
+        if side is None or not _same(_shapes(arch, json.dumps({"img_size": side})), found):
+            return None
+        options["img_size"] = side
+    return options
+
+
+def _same(own: Shapes, found: Shapes, but: str = "") -> bool:
+    """Are all of both the same? Counters of batches may be missing, classifiers may be left over."""
+    needed = {name: shape for name, shape in own.items() if not name.endswith("num_batches_tracked")}
+    surplus = [n for n in found if n not in own and not n.startswith((*_CLASSIFIERS, "head."))]
+    return not surplus and all(
+        name in found and (name == but or found[name] == shape) for name, shape in needed.items()
+    )
+
+
+def _image_side(found: Shapes, own: Shapes) -> int | None:
+    """Pixels a side of the images that a transformer's positions are made for."""
+    before = {"cls_token", "dist_token"} & set(own)
+    grid = (found[_POSITIONS][1] - len(before)) ** 0.5
+    return int(grid) * found["patch_embed.proj.weight"][-1] if grid == int(grid) and grid > 0 else None
+
+
+@functools.lru_cache(maxsize=128)
+def _shapes(arch: str, options: str) -> Shapes:
+    """The backbone's weights by name, without the classifier."""
+    arguments = json.loads(options)
+    with torch.device("meta"):
+        if not arch.startswith("torchvision/"):
+            model = timm.create_model(arch, pretrained=False, num_classes=0, **arguments)
+            return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        zoo: Any = torchvision.models
+        state = zoo.get_model(arch.removeprefix("torchvision/"), weights=None, **arguments).state_dict()
+    return {name: tuple(value.shape) for name, value in state.items() if not name.startswith(_CLASSIFIERS)}
