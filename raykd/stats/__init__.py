@@ -1,0 +1,59 @@
+"""The statistics of a study: pure functions over arrays of scores, taken from scipy where it has them.
+
+Scores are points, higher is better; a failed trial is NaN, left out of what it takes part in, and counted.
+"""
+
+from raykd.stats.bootstrap import Bootstrap, bootstrap
+from raykd.stats.boundaries import Plan, anytime, for_precision, spending
+from raykd.stats.comparison import Comparison, compare_all_pairs, compare_to_base, holm
+from raykd.stats.designs import Fraction, fractional_factorial, full_factorial
+from raykd.stats.effects import EffectEstimate, FactorialResult, factorial_effects
+from raykd.stats.improvement import Improvement, probability_of_improvement
+from raykd.stats.paired import (
+    Interval,
+    PairedT,
+    interquartile_mean,
+    paired_t,
+    standardised_difference,
+    variance_ratio,
+)
+from raykd.stats.power import detectable_difference, paired_power
+from raykd.stats.ranks import Ranking, rank
+from raykd.stats.sequential import Verdict, at_looks, chance_of_answer, decide, decide_all, settle
+
+__all__ = [
+    "Bootstrap",
+    "Comparison",
+    "EffectEstimate",
+    "FactorialResult",
+    "Fraction",
+    "Improvement",
+    "Interval",
+    "PairedT",
+    "Plan",
+    "Ranking",
+    "Verdict",
+    "anytime",
+    "at_looks",
+    "bootstrap",
+    "chance_of_answer",
+    "compare_all_pairs",
+    "compare_to_base",
+    "decide",
+    "decide_all",
+    "detectable_difference",
+    "factorial_effects",
+    "for_precision",
+    "fractional_factorial",
+    "full_factorial",
+    "holm",
+    "interquartile_mean",
+    "paired_power",
+    "paired_t",
+    "probability_of_improvement",
+    "rank",
+    "settle",
+    "spending",
+    "standardised_difference",
+    "variance_ratio",
+]

@@ -1,0 +1,191 @@
+"""When to stop adding replicates, and what may then be said, with an error rate that holds under peeking.
+
+`decide` goes on until the sign of a difference is known, `settle` until its interval is short enough. Both
+are pure functions of the differences so far: asked again on resume they say the same, and what came in after
+the stop (trials that were in flight) changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from raykd.stats.boundaries import Plan, spending
+from raykd.stats.paired import Interval, PairedT, paired_t
+
+Outcome = Literal["better", "worse", "similar", "open"]
+Reason = Literal["running", "sign", "margin", "precision", "futile", "exhausted"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the data support at a look, and why no more replicates are asked for.
+
+    `better` and `worse`: the interval leaves out zero. `similar`: it lies within the margin. `open`: neither.
+    `reason`: what ended it, `running` while it goes on, `exhausted` at the plan's last look. `interval` is at
+    the plan's 1 - alpha and valid at this stop. `mean` tends to lie too far from zero where a study stopped
+    on a sign; the interval does not suffer from that.
+    """
+
+    outcome: Outcome
+    reason: Reason
+    pairs: int  # at this look; 0 before the first
+    mean: float
+    interval: Interval
+
+    @property
+    def stopped(self) -> bool:
+        return self.reason != "running"
+
+
+def at_looks(differences: ArrayLike, looks: Sequence[int], *, step: float = 0.0) -> PairedT:
+    """The paired t test at each look: (..., replicates) -> entries (..., looks).
+
+    A look at n takes the first n pairs that did not fail, in the order of the replicates. Where there are not
+    yet as many, t and p are NaN.
+    """
+    d = np.asarray(differences, dtype=np.float64)[..., None, :]
+    count, at = np.isfinite(d).cumsum(axis=-1), np.array(looks)
+    test = paired_t(np.where(count <= at[:, None], d, np.nan), step=step)
+    missing = test.pairs < at
+    return PairedT(test.pairs, test.mean, test.sd, *(np.where(missing, np.nan, x) for x in (test.t, test.p)))
+
+
+def decide(
+    differences: ArrayLike, plan: Plan, *, margin: float = 0.0, futility: float = 0.0, step: float = 0.0
+) -> Verdict:
+    """Whether an arm is better or worse than the base, or the two differ by less than `margin` points.
+
+    differences (replicates,) in points, arm minus base; a failed pair (NaN) is left out, the looks count
+    pairs. Stops at the first look at which
+
+    - the interval leaves out zero: `better` or `worse`, in error in at most alpha of all studies;
+    - it lies inside (-margin, margin): `similar`, likewise. A margin of 0 never says so;
+    - the last look is reached: `open`;
+    - the chance of any of these answers at the last look is below `futility` (`chance_of_answer`): `open`.
+      This stop claims nothing, so it needs no part of alpha and may be ignored.
+
+    `step` is the grain of the scores, see `paired_t`.
+    """
+    verdict = _before_the_first()
+    test = at_looks(differences, plan.looks, step=step)
+    for k in range(_reached(test, plan)):
+        verdict = _verdict(test, plan, k)
+        interval, last = verdict.interval, k == len(plan.looks) - 1
+        if verdict.outcome != "open":
+            return replace(verdict, reason="sign")
+        if -margin < interval.low and interval.high < margin:
+            return replace(verdict, outcome="similar", reason="margin")
+        if last:
+            return replace(verdict, reason="exhausted")
+        sd = float(test.sd[k])
+        if futility > 0 and chance_of_answer(verdict.mean, sd, verdict.pairs, plan, margin) < futility:
+            return replace(verdict, reason="futile")
+    return verdict
+
+
+def settle(
+    differences: ArrayLike, plan: Plan, half_width: float, *, margin: float = 0.0, step: float = 0.0
+) -> Verdict:
+    """The difference to within `half_width` points: stops at the first look whose interval is that short.
+
+    The plan is one of `for_precision`. The mean plays no part in when it stops; `better`, `worse` and
+    `similar` (inside (-margin, margin)) are read off the interval at the end.
+    """
+    verdict = _before_the_first()
+    test = at_looks(differences, plan.looks, step=step)
+    for k in range(_reached(test, plan)):
+        verdict = _verdict(test, plan, k)
+        interval, last = verdict.interval, k == len(plan.looks) - 1
+        short = interval.half_width <= half_width
+        if short or last:
+            similar = verdict.outcome == "open" and -margin < interval.low and interval.high < margin
+            outcome: Outcome = "similar" if similar else verdict.outcome
+            return replace(verdict, outcome=outcome, reason="precision" if short else "exhausted")
+    return replace(verdict, outcome="open")
+
+
+def decide_all(
+    differences: ArrayLike,
+    looks: Sequence[int],
+    *,
+    alpha: float = 0.05,
+    margin: float = 0.0,
+    futility: float = 0.0,
+    step: float = 0.0,
+) -> list[Verdict]:
+    """`decide` for every arm of a study, at most alpha of studies claiming any sign that is not there.
+
+    differences (arms, replicates); an arm that was stopped has NaN from there on. Holm's step-down over
+    group-sequential tests: an arm with a sign hands its share of alpha to the others, whose looks so far are
+    then judged by the plan at alpha / arms left. It is the closed test of weighted Bonferroni tests of Maurer
+    and Bretz 2013 (section 3), valid whichever arms were stopped when. The intervals stay those at
+    alpha / arms, simultaneous over arms and looks; so a sign found by stepping down may have zero inside its.
+    """
+    rows = list(np.asarray(differences, dtype=np.float64))
+    if not rows:
+        return []
+    first = spending(looks, alpha=alpha / len(rows))
+    verdicts = [decide(row, first, margin=margin, futility=futility, step=step) for row in rows]
+    signed = {i for i, verdict in enumerate(verdicts) if verdict.reason == "sign"}
+    found = signed
+    while found and len(signed) < len(rows):
+        plan = spending(looks, alpha=alpha / (len(rows) - len(signed)))
+        found = set()
+        for i, row in enumerate(rows):
+            if i in signed or verdicts[i].reason == "margin":
+                continue
+            again = decide(row, plan, step=step)
+            if again.reason == "sign":
+                at = looks.index(again.pairs)
+                half = again.interval.half_width * first.critical[at] / plan.critical[at]
+                verdicts[i] = replace(again, interval=_around(again.mean, half))
+                found.add(i)
+        signed |= found
+    return verdicts
+
+
+def chance_of_answer(mean: float, sd: float, pairs: int, plan: Plan, margin: float = 0.0) -> float:
+    """The predictive chance that the plan's last look finds a sign, or a difference within the margin.
+
+    Given n pairs and flat priors, the mean of all K is mean + sd sqrt((K - n) / (K n)) t_{n-1}; the sd is
+    taken to stay (Spiegelhalter, Freedman and Blackburn 1986). NaN without an sd.
+    """
+    last = plan.looks[-1]
+    half = plan.critical[-1] * sd / math.sqrt(last)
+    spread = sd * math.sqrt((last - pairs) / (last * pairs))
+    if not spread > 0:
+        return math.nan
+    below = stats.t(pairs - 1, loc=mean, scale=spread).cdf
+    sign = below(-half) + 1 - below(half)
+    inside = margin - half
+    return float(sign + (below(inside) - below(-inside) if inside > 0 else 0.0))
+
+
+def _before_the_first() -> Verdict:
+    return Verdict("open", "running", 0, math.nan, Interval(-math.inf, math.inf))
+
+
+def _reached(test: PairedT, plan: Plan) -> int:
+    """How many looks there have been so far."""
+    return int((test.pairs >= np.array(plan.looks)).sum())
+
+
+def _verdict(test: PairedT, plan: Plan, k: int) -> Verdict:
+    """What look k says by itself. Differences that are all equal have no t, and bound nothing."""
+    mean, pairs = float(test.mean[k]), int(test.pairs[k])
+    known = math.isfinite(test.t[k])
+    half = plan.critical[k] * float(test.sd[k]) / math.sqrt(pairs) if known else math.inf
+    interval = _around(mean, half)
+    outcome: Outcome = "better" if interval.low > 0 else "worse" if interval.high < 0 else "open"
+    return Verdict(outcome, "running", pairs, mean, interval)
+
+
+def _around(mean: float, half: float) -> Interval:
+    return Interval(mean - half, mean + half)
