@@ -14,7 +14,6 @@ from trainables.trial import Spec
 
 ARM = "arm"  # the axis
 Design = Literal["one_at_a_time", "leave_one_out", "factorial", "grid", "compare"]
-Budget = Literal["epochs", "steps", "compute"]
 
 
 class ArmSpec(Spec):
@@ -28,8 +27,6 @@ class ArmSpec(Spec):
     also: dict[str, tuple[Any, Any]] = Field(
         {}, description="flat name -> values in base and arm, of what follows from the change"
     )
-    trained_parameters: int | None = Field(None, description="that an optimizer moves")
-    step_flops: float | None = Field(None, description="of one optimizer step, forward and backward")
 
 
 class Published(Spec):
@@ -45,7 +42,6 @@ class StudyRules(Spec):
 
     design: Design
     base: str = Field(description="the arm that the others are compared with")
-    budget: Budget = "epochs"
     replicates: Annotated[int, Field(ge=1)] = Field(description="seeds of every arm; the most, if sequential")
     looks: tuple[int, ...] = Field((), description="replicates after which a sequential study looks")
     precision: Annotated[float, Field(gt=0)] | None = Field(
@@ -58,8 +54,16 @@ class StudyRules(Spec):
         "last", description="the last epoch's score, or the best over epochs (favours noisy arms)"
     )
     factors: dict[str, tuple[Any, ...]] = Field({}, description="of a factorial: levels, the base's first")
+    step: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="grain of the scores, points; found out before the study starts"
+    )
+    allow: tuple[str, ...] = Field((), description="fields in which arms may differ as well")
     published: Published | None = None
 
     @property
     def sequential(self) -> bool:
         return self.decide or self.precision is not None
+
+    def written(self) -> StudyRules:
+        """Without what was found out before the study started."""
+        return self.model_copy(update={"step": 0.0})

@@ -54,6 +54,11 @@ class TrialRecord:
         return str(self.config.get("method", ""))
 
     @property
+    def epochs(self) -> int | None:
+        """Its budget, epochs."""
+        return self.config.get("epochs")
+
+    @property
     def epoch(self) -> int:
         """Epochs finished."""
         return max(self.reports, default=0)
@@ -106,6 +111,11 @@ class History:
         return spec
 
     @property
+    def study(self) -> bool:
+        """Is it an ablation study?"""
+        return bool(self.spec.get("study"))
+
+    @property
     def samples(self) -> int:
         """How many configurations were asked for, extensions included."""
         return int(self.spec["samples"]) + self.extended
@@ -133,7 +143,7 @@ class History:
         With several seeds, of the setting whose replicates are best on average: one lucky seed is no result.
         """
         scored = [t for t in self.trials.values() if t.best]
-        if self.sweep is not None and len(self.spec["seeds"]) > 1 and scored:
+        if self.sweep is not None and (self.study or len(self.spec["seeds"]) > 1) and scored:
             arms: dict[str, list[float]] = {}
             for trial in scored:
                 arms.setdefault(trial.arm, []).append(trial.best[0] if trial.best else 0.0)

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from raykd.history import History
 from raykd.proposer import Proposal, Proposer
 from raykd.spec import SweepSpec
 from raykd.validate import describe_axes
@@ -28,6 +29,41 @@ def plan(spec: SweepSpec, folder: Path) -> dict[str, Any]:
         "folder": str(folder),
         "tensorboard": str(folder / "tensorboard"),
         "log": str(folder / "log.txt"),
+    }
+
+
+def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) -> dict[str, Any]:
+    """Arms with what each differs in, and the worst case: trials, epochs, and seconds if `history` has some."""
+    rules = spec.study
+    assert rules is not None
+    arms = []
+    for label, arm in spec.arms.items():
+        changes = {name: value for name, value in (("method", arm.method), ("preset", arm.preset)) if value}
+        changes |= arm.settings
+        epochs = arm.epochs or spec.epochs
+        arms.append(
+            {
+                "arm": label,
+                "changes": ", ".join(f"{name} {value}" for name, value in changes.items()) or "nothing",
+                "follows from it": ", ".join(f"{name} {a} -> {b}" for name, (a, b) in arm.also.items()),
+                "epochs": epochs,
+                "most epochs in all": epochs * rules.replicates,
+            }
+        )
+    until = "the sign is known" if rules.decide else f"± {rules.precision} points"
+    ended = [t for t in history.trials.values() if t.ended is not None] if history is not None else []
+    most = sum(int(arm["most epochs in all"]) for arm in arms)
+    done = sum(t.epoch for t in ended)
+    return {
+        "name": spec.name,
+        "design": rules.design.replace("_", " "),
+        "base": rules.base,
+        "replicates": f"until {until}, {rules.replicates} at most" if rules.sequential else rules.replicates,
+        "trials": spec.trials,
+        "most_epochs": most,
+        "seconds": sum(t.wall_s for t in ended) / done * most if done else None,
+        "arms": arms,
+        "folder": str(folder),
     }
 
 

@@ -119,7 +119,7 @@ class Space:
 
 def build_space(methods: Sequence[str], axes: Mapping[str, Axis]) -> Space:
     """The space of `axes` over `methods`. Raises `UserError` for an axis that cannot be one."""
-    fields = {name: _searchable(name, methods) for name in axes}
+    fields = {name: searchable(name, methods, f"axes.{name}") for name in axes}
     _refuse_overlap(fields)
     all_axes = {METHOD: Pick(pick=tuple(methods)), **axes} if len(methods) > 1 else dict(axes)
     conditions: dict[str, dict[str, tuple[Any, ...]]] = {}
@@ -143,10 +143,11 @@ def arm_space(labels: Sequence[str]) -> Space:
     return Space({ARM: Pick(pick=tuple(labels))}, {}, {ARM: {}})
 
 
-def _searchable(name: str, methods: Sequence[str]) -> FlatField:
-    field = find_field(name, methods, f"axes.{name}")
+def searchable(name: str, methods: Sequence[str], where: str) -> FlatField:
+    """The field of that name, if it may differ between trials that are compared; `UserError` at `where`."""
+    field = find_field(name, methods, where)
     if field.flat in _REFUSED:
-        raise UserError(f"axes.{name}", f"cannot be searched: {_REFUSED[field.flat]}")
+        raise UserError(where, f"cannot be searched: {_REFUSED[field.flat]}")
     return field
 
 

@@ -149,7 +149,7 @@ class SweepSpec(Spec):
 
     def raw_trial(self, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """The mapping that `resolve` makes the trial of configuration `params` from."""
-        arm = self.arms[params[ARM]] if self.arms else ArmSpec()
+        arm = self.arms[params[ARM]] if self.arms else ArmSpec()  # of a study
         method = arm.method or params.get("method", self.methods[0])
         raw = {section: value for section in SECTIONS if (value := getattr(self, section))}
         raw |= {"method": method, "epochs": arm.epochs or self.epochs}
@@ -213,6 +213,11 @@ class SweepSpec(Spec):
                     return UserError(f"{where}.{name}", str(error).removeprefix(f"{error.field}: "))
         return error
 
+    def written(self) -> SweepSpec:
+        """As a study's file says it, without what was found out before it started."""
+        arms = {label: arm.model_copy(update={"also": {}}) for label, arm in self.arms.items()}
+        return self.model_copy(update={"arms": arms, "study": self.study and self.study.written()})
+
     def hash(self) -> str:
         """8 hex digits of everything written in the spec."""
         return digest(self.model_dump(mode="json"))
@@ -233,12 +238,16 @@ def load_sweep(source: str | Path, overrides: list[str] | tuple[str, ...] = ()) 
     """The sweep in a file, or the search space of that name, with overrides `path=value` laid over it."""
     path = find_space(source)
     raw = as_mapping(read_yaml(path), str(path))
+    if "design" in raw:
+        raise UserError(
+            "SPEC", "is an ablation study", value=str(source), expected=f"`raykd ablate {source}`"
+        )
     for override in overrides:
         raw = lay_over(raw, override)
-    return build_sweep({"name": path.stem, **_absolute(raw)})
+    return build_sweep({"name": path.stem, **absolute(raw)})
 
 
-def _absolute(raw: dict[str, Any]) -> dict[str, Any]:
+def absolute(raw: dict[str, Any]) -> dict[str, Any]:
     """`raw` with its paths made absolute: workers and later drivers have other working folders."""
     for section, name in (("teacher", "checkpoint"), ("data", "path")):
         part = raw.get(section)
@@ -282,9 +291,13 @@ def find_space(source: str | Path) -> Path:
 
 
 def spaces() -> dict[str, Path]:
-    """Every search space that comes with raykd, by name (`quickstart`, `ablations/anchors`)."""
-    files = sorted(SPACES.rglob("*.yaml"))
-    return {file.relative_to(SPACES).with_suffix("").as_posix(): file for file in files}
+    """Every search space that comes with raykd, by name."""
+    return {file.stem: file for file in sorted(SPACES.glob("*.yaml"))}
+
+
+def studies() -> dict[str, Path]:
+    """Every ablation study that comes with raykd, by name (`rrkd_anchors`)."""
+    return {file.stem: file for file in sorted((SPACES / "ablations").glob("*.yaml"))}
 
 
 def about_space(path: Path) -> str:

@@ -1,0 +1,180 @@
+"""Study files: what they compile to, and what is refused with which reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from raykd.arms import ARM
+from raykd.guard import check_study, differences
+from raykd.spec import SweepSpec, build_sweep
+from raykd.study import build_study, load_study
+from trainables.errors import UserError
+from trainables.resolve import flatten
+
+torch.set_num_threads(1)
+
+BASE: dict[str, Any] = {
+    "method": "retro",
+    "preset": "digits",
+    "student": {"arch": "test_efficientnet", "options": {"channel_multiplier": 0.5}},
+    "teacher": {"arch": "test_resnet", "train": {"method": "moco", "preset": "digits", "epochs": 2}},
+    "data": {"name": "digits", "image_size": 16},
+    "views": {"recipe": "digits", "strength": 0.5},
+    "epochs": 2,
+    "fixed": {"lr": 0.006},
+}
+PARTS: dict[str, Any] = {
+    "name": "parts",
+    "base": BASE,
+    "design": "leave_one_out",
+    "components": {"mean student": {"mean_student": False}, "symmetric term": {"symmetric": False}},
+    "replicates": 3,
+}
+GAMMA: dict[str, Any] = {
+    "name": "gamma",
+    "base": BASE,
+    "design": "one_at_a_time",
+    "factors": {"gamma": [0.1, 1.0]},
+    "replicates": 3,
+}
+METHODS: dict[str, Any] = {
+    "name": "methods",
+    "base": BASE,
+    "design": "compare",
+    "arms": {"retro": {}, "seed": {"method": "seed"}, "moco": {"method": "moco", "epochs": 4}},
+    "replicates": 2,
+}
+
+
+def study(raw: dict[str, Any], **change: Any) -> SweepSpec:
+    return build_study({**raw, **change}, Path("nowhere"))
+
+
+def test_an_arm_is_the_base_with_its_settings() -> None:
+    spec = study(PARTS)
+    assert list(spec.arms) == ["base", "without mean student", "without symmetric term"]
+    assert spec.samples == 9 and spec.scheduler.name == "none" and spec.study is not None
+    base, arm = (spec.trial({ARM: label}, 2) for label in list(spec.arms)[:2])
+    assert differences(base, arm) == {"mean_student": (True, False)}
+    assert base.seed == arm.seed == 2 and base.optim.lr == arm.optim.lr == 0.006
+
+
+def test_a_study_survives_the_ledger() -> None:
+    for raw in (PARTS, METHODS, {**GAMMA, "replicates": None, "decide": True, "max_replicates": 6}):
+        spec, _ = check_study(study(raw))
+        again = build_sweep(spec.model_dump(mode="json"))
+        assert again.hash() == spec.hash()
+        assert [again.trial({ARM: a}, 1) for a in spec.arms] == [spec.trial({ARM: a}, 1) for a in spec.arms]
+
+
+def test_fixed_reaches_every_arm_that_has_the_field_and_no_other() -> None:
+    spec = study(METHODS, base={**BASE, "fixed": {"lr": 0.006, "retro.gamma": 0.3}})
+    retro, seed, moco = (flatten(spec.trial({ARM: label}, 0)) for label in spec.arms)
+    assert retro["lr"] == seed["lr"] == moco["lr"] == 0.006
+    assert retro["gamma"] == 0.3 and "gamma" not in seed and moco["epochs"] == 4
+
+
+def test_what_follows_from_another_method_is_named() -> None:
+    spec, _ = check_study(study(METHODS))
+    also = spec.arms["seed"].also
+    assert also["gamma"] == (0.1, None) and "lr" not in also
+    assert spec.arms["moco"].also["teacher"] == ("test_resnet", None)
+    assert spec.arms["retro"].also == {}
+
+
+def test_what_another_preset_brings_along_is_refused_unless_allowed() -> None:
+    apart = {"retro": {}, "seed": {"method": "seed", "preset": "paper"}}
+    with pytest.raises(UserError, match=r"arms\.seed: differs from 'retro'.*batch_size.*`allow: \["):
+        check_study(study(METHODS, arms=apart))
+    with pytest.raises(UserError) as refused:
+        check_study(study(METHODS, arms=apart, allow=["batch_size"]))
+    assert "batch_size is" not in str(refused.value)
+
+
+def test_a_teacher_trained_in_another_way_brings_its_settings_along_and_is_refused() -> None:
+    arms = {"a": {}, "b": {"teacher.train.preset": "paper"}}
+    with pytest.raises(UserError, match=r"arms\.b: differs.*teacher\.train\.optim"):
+        check_study(study(METHODS, arms=arms))
+
+
+def test_the_grain_of_a_score_is_one_image_of_one_draw() -> None:
+    spec, _ = check_study(study(GAMMA))
+    # 1797 images, 600 of them the test split; a third of the 1197 others is held out: 399 or so.
+    assert spec.study is not None
+    images = 100 / (spec.study.step * 30)
+    assert images == pytest.approx(round(images), abs=1e-6) and 350 < images < 450
+
+
+def test_published_numbers_are_found_by_level() -> None:
+    spec = study(GAMMA, published={"source": "Table 5", "values": {"0.1": 80.0, "gamma=1.0": 70.0}})
+    assert spec.study is not None and spec.study.published is not None
+    assert spec.study.published.values == {"gamma=0.1": 80.0, "gamma=1.0": 70.0}
+
+
+def test_overrides_reach_the_base_and_factors_with_dots(tmp_path: Path) -> None:
+    import yaml
+
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(GAMMA))
+    sets = [
+        "base.fixed.views.strength=0.7",
+        "base.epochs=3",
+        "factors.views.strength=[0.7, 1]",
+        "factors.gamma=",
+    ]
+    spec = load_study(tmp_path / "s.yaml", sets, tmp_path)
+    assert spec.epochs == 3 and spec.fixed["views.strength"] == 0.7
+    assert list(spec.arms) == ["views.strength=0.7", "views.strength=1"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "change", "said"),
+    [
+        (GAMMA, {"replicates": 1}, r"replicates: one replicate has no spread.*at least 2"),
+        (GAMMA, {"replicates": None}, "replicates: is missing"),
+        (GAMMA, {"factors": {"gama": [0.1, 1]}}, r"factors\.gama: no such field.*'gamma'"),
+        (GAMMA, {"factors": {"hidden": [1, 2]}}, r"factors\.hidden: no such field.*belongs to disco"),
+        (GAMMA, {"factors": {"gamma": [0.1]}}, "nothing to compare"),
+        (GAMMA, {"factors": {"gamma": [0.1, 1, 1.0]}}, r"factors\.gamma\.2: stands there twice"),
+        (GAMMA, {"factors": {"seed": [0, 1]}}, r"factors\.seed: cannot be searched"),
+        (GAMMA, {"factors": {"data.split_seed": [0, 1]}}, "scores on different images do not compare"),
+        (GAMMA, {"factors": {}}, "factors: is missing"),
+        (GAMMA, {"design": "ablate"}, "design: .*one_at_a_time"),
+        (GAMMA, {"components": {"x": {}}}, "components: is no part of `design: one_at_a_time`"),
+        (GAMMA, {"resolution": 3}, "resolution: is no part"),
+        (GAMMA, {"decide": True}, "replicates: is what `decide` finds out"),
+        (GAMMA, {"replicates": None, "decide": True}, "max_replicates: `decide` has to know where it ends"),
+        (GAMMA, {"precision": 0.3, "decide": True}, "decide: and `precision`"),
+        (GAMMA, {"max_replicates": 9}, "max_replicates: goes with"),
+        (GAMMA, {"published": {"source": "p", "values": {"0.2": 1}}}, r"published\.values\.0\.2: is no arm"),
+        (GAMMA, {"base": {**BASE, "samples": 3}}, r"base\.samples: no such field"),
+        (GAMMA, {"base": {"sweep": "gone"}}, "name: .*holds no sweeps"),
+        (GAMMA, {"base": {"sweep": "gone", "epochs": 3}}, r"base\.epochs: .*taken as it is"),
+        (GAMMA, {"against": "gamma=1.0"}, "against: goes with `design: compare`"),
+        (METHODS, {"against": "seeed"}, "against: no such arm.*'seed'"),
+        (METHODS, {"arms": {"a": {}, "b": {"method": "sed"}}}, r"arms\.b\.method: no such method.*'seed'"),
+        (METHODS, {"arms": {"a": {}, "b": {"hidden": 3}}}, r"arms\.b\.hidden: no such field"),
+    ],
+)
+def test_bad_input_is_refused_with_the_reason(raw: dict[str, Any], change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        study({k: v for k, v in {**raw, **change}.items() if v is not None})
+
+
+@pytest.mark.parametrize(
+    ("raw", "change", "said"),
+    [
+        (GAMMA, {"factors": {"adapter": ["linear", "liner"]}}, r"adapter=liner\.adapter.*'linear'"),
+        (GAMMA, {"factors": {"gamma": [0.1, -1]}}, r"arms\.gamma=-1\.gamma"),
+        (PARTS, {"components": {"gamma": {"gamma": 0.1}}}, "arms.without gamma: is the same as the base"),
+        (METHODS, {"arms": {"a": {}, "b": {"gamma": 1}, "c": {"gamma": 1}}}, "is the same as arm 'b'"),
+        (GAMMA, {"factors": {"queue_size": [512, 500]}}, r"arms\.queue_size=500\.queue_size"),
+        (GAMMA, {"base": {**BASE, "fixed": {"head": "old"}}}, r"head"),
+    ],
+)
+def test_arms_that_cannot_be_are_refused(raw: dict[str, Any], change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        check_study(study(raw, **change))
