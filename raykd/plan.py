@@ -33,7 +33,7 @@ def plan(spec: SweepSpec, folder: Path) -> dict[str, Any]:
 
 
 def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) -> dict[str, Any]:
-    """Arms with what each differs in, and the worst case: trials, epochs, and seconds if `history` has some."""
+    """Arms with what each differs in, and the worst case: trials, epochs, seconds if `history` knows some."""
     rules = spec.study
     assert rules is not None
     arms = []
