@@ -123,11 +123,10 @@ def ablate(
         return
     if extend:
         raise UserError("--extend", "goes with the name of a study that has begun", value=study)
-    if begun:
-        history = read(folder)
-        spec, remarks = SweepSpec.model_validate(history.spec), []
+    history, remarks = (read(folder), list[str]()) if begun else (None, [])
+    if history is not None:
+        spec = SweepSpec.model_validate(history.spec)
     else:
-        history = None
         spec, remarks = check_study(load_study(study, set_ or [], storage))
         folder = storage / spec.name
     if plan:

@@ -36,7 +36,7 @@ def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) ->
     """Arms with what each differs in, and the worst case: trials, epochs, seconds if `history` knows some."""
     rules = spec.study
     assert rules is not None
-    arms = []
+    arms: list[dict[str, Any]] = []
     for label, arm in spec.arms.items():
         changes = {name: value for name, value in (("method", arm.method), ("preset", arm.preset)) if value}
         changes |= arm.settings
@@ -52,7 +52,7 @@ def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) ->
         )
     until = "the sign is known" if rules.decide else f"± {rules.precision} points"
     ended = [t for t in history.trials.values() if t.ended is not None] if history is not None else []
-    most = sum(int(arm["most epochs in all"]) for arm in arms)
+    most = sum(arm["most epochs in all"] for arm in arms)
     done = sum(t.epoch for t in ended)
     return {
         "name": spec.name,

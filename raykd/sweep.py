@@ -60,7 +60,8 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
             "name",
             f"there is a sweep of this name in {place.folder.parent}",
             value=spec.name,
-            expected=f"`raykd resume {spec.name}` to go on with it, or `--set name=OTHER`",
+            expected=f"`raykd {'ablate' if spec.study else 'resume'} {spec.name}` to go on with it, or "
+            "`--set name=OTHER`",
         )
     # The cluster first: one that cannot hold a worker leaves no sweep behind.
     with _cluster(spec, place) as cluster, Ledger.create(place.folder) as ledger:
