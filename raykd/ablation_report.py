@@ -10,11 +10,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from raykd.conclusions import ArmResult, Results
+from raykd.console import Grid, Line
 
 FILES = ("ablation.md", "ablation.csv", "ablation.tex")
 NONE = "–"
@@ -47,6 +48,21 @@ def table(results: Results) -> tuple[list[str], list[list[str]]]:
     columns += ["the paper's"] if published else []
     arms = sorted(results.arms, key=lambda arm: arm.label != results.rules.base)
     return columns, [[*_row(results, arm), *([number(arm.published)] if published else [])] for arm in arms]
+
+
+def terminal(results: Results, folder: Path) -> Iterator[Line | Grid]:
+    """What `raykd ablate` shows at its end."""
+    yield from (Line(), Line(results.name, "bold"))
+    yield from map(Line, facts(results))
+    yield from (Line(), Grid(*table(results)))
+    effects = effects_table(results)
+    if effects is not None:
+        yield from (Line(), Grid(*effects))
+    yield Line()
+    yield from map(Line, ranks(results) if results.ranking is not None else [])
+    yield from (Line(note, "yellow") for note in results.notes)
+    yield from (Line(line, "dim") for line in legend(results))
+    yield Line("written to " + ", ".join(str(folder / name) for name in FILES), "dim")
 
 
 def markdown(results: Results) -> str:
@@ -266,6 +282,7 @@ def _plain(arm: ArmResult) -> dict[str, Any]:
         "losses": c and c.losses,
         "detectable": c and c.detectable,
         "variance_ratio": arm.pairing,
+        "trained_parameters": arm.spec.trained_parameters,
         "epochs": arm.epochs,
         "wall_s": arm.wall_s,
         "published_by_the_paper": arm.published,

@@ -14,6 +14,7 @@ from trainables.trial import Spec
 
 ARM = "arm"  # the axis
 Design = Literal["one_at_a_time", "leave_one_out", "factorial", "grid", "compare"]
+Budget = Literal["epochs", "steps", "compute"]
 
 
 class ArmSpec(Spec):
@@ -27,6 +28,11 @@ class ArmSpec(Spec):
     also: dict[str, tuple[Any, Any]] = Field(
         {}, description="flat name -> values in base and arm, of what follows from the change"
     )
+    trained_parameters: int | None = Field(None, description="numbers that an optimizer moves")
+
+    def written(self) -> ArmSpec:
+        """Without what was found out before the study started."""
+        return self.model_copy(update={"also": {}, "trained_parameters": None})
 
 
 class Published(Spec):
@@ -42,6 +48,7 @@ class StudyRules(Spec):
 
     design: Design
     base: str = Field(description="the arm that the others are compared with")
+    budget: Budget = Field("epochs", description="what is equal between the arms")
     replicates: Annotated[int, Field(ge=1)] = Field(description="seeds of every arm; the most, if sequential")
     looks: tuple[int, ...] = Field((), description="replicates after which a sequential study looks")
     precision: Annotated[float, Field(gt=0)] | None = Field(

@@ -127,13 +127,13 @@ def ablate(
     if history is not None:
         spec = SweepSpec.model_validate(history.spec)
     else:
-        spec, remarks = check_study(load_study(study, set_ or [], storage))
+        spec, remarks = check_study(load_study(study, set_ or [], storage), storage)
         folder = storage / spec.name
     if plan:
-        from raykd.plan import plan_study
+        from raykd.plan import plan_study, study_lines
 
         planned = plan_study(spec, folder, history)
-        console.json(planned) if json else console.study_plan(planned, remarks)
+        console.json(planned) if json else console.parts(study_lines(planned, remarks))
         return
     if json:
         raise UserError("--json", "goes with `--plan`, or with a study that has begun", value=study)
@@ -311,11 +311,11 @@ def _results(history: History) -> Results:
 def _close(console: Console, history: History, folder: Path) -> None:
     """Show what a sweep found; exit code 1 where it is not complete or nothing succeeded."""
     if history.study:
-        from raykd.ablation_report import write
+        from raykd.ablation_report import terminal, write
 
         results = _results(history)
         write(results, folder)
-        console.ablation(results, folder)
+        console.parts(terminal(results, folder))
     else:
         console.summary(history, folder)
     counts = history.counts()

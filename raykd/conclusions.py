@@ -123,7 +123,7 @@ def conclude(spec: SweepSpec, history: History) -> Results:
     ranking = rank(list(scores.values()), alpha=rules.alpha) if rules.design == "compare" else None
     notes += _notes(spec, history, arms)
     probe = spec.trial({ARM: rules.base}, 0).probe.score
-    budget = _budget(arms)
+    budget = _budget(spec, arms)
     return Results(spec.name, rules, probe, tuple(arms), ranking, effects, budget, tuple(notes), history.done)
 
 
@@ -193,17 +193,27 @@ def _arm(
     )
 
 
-def _budget(arms: list[ArmResult]) -> str:
+def _budget(spec: SweepSpec, arms: list[ArmResult]) -> str:
+    assert spec.study is not None
+    each = ", ".join(f"{arm.label} {arm.epochs}" for arm in arms)
+    if spec.study.budget == "steps":
+        return f"equal optimizer steps, to the nearest epoch; epochs: {each}"
+    if spec.study.budget == "compute":
+        return f"equal compute (counted, forward and backward), to the nearest epoch; epochs: {each}"
     epochs = {arm.epochs for arm in arms}
     if len(epochs) == 1:
         return f"equal epochs ({epochs.pop()})"
-    return "unequal epochs: " + ", ".join(f"{arm.label} {arm.epochs}" for arm in arms)
+    return f"unequal epochs: {each}"
 
 
 def _notes(spec: SweepSpec, history: History, arms: list[ArmResult]) -> list[str]:
     """What a reader has to know beside the numbers."""
     notes = []
+    base = next(arm.spec.trained_parameters for arm in arms if spec.study and arm.label == spec.study.base)
     for arm in arms:
+        own = arm.spec.trained_parameters
+        if own is not None and base and own != base:
+            notes.append(f"{arm.label} trains {own:,} parameters, the base {base:,} ({own / base - 1:+.1%})")
         if arm.failed:
             notes.append(f"{arm.label}: {arm.failed} of {arm.failed + arm.finished} replicates failed")
         if arm.spec.also:

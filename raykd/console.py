@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from rich.console import Console as Rich
 from rich.markup import escape
@@ -18,10 +18,21 @@ from rich.table import Table
 from raykd.history import ENDED, History, TrialRecord
 from raykd.ledger import Record
 
-if TYPE_CHECKING:
-    from raykd.conclusions import Results
-
 _TABLE_EVERY_S = 60.0
+
+
+class Line(NamedTuple):
+    """A line of text."""
+
+    text: str = ""
+    style: str = ""  # one of rich's: bold, dim, yellow
+
+
+class Grid(NamedTuple):
+    """A table."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
 
 
 class Console:
@@ -155,44 +166,15 @@ class Console:
         self.out.print(f"[dim]curves:     tensorboard --logdir {folder / 'tensorboard'}[/dim]")
         self.out.print(f"[dim]tables:     {folder / 'trials.parquet'}, {folder / 'curves.parquet'}[/dim]")
 
-    def ablation(self, results: Results, folder: Path) -> None:
-        """What a study found, and how to read it."""
-        from raykd import ablation_report as report
-
-        text = self.out.print
-        text()
-        text(f"[bold]{escape(results.name)}[/bold]")
-        for line in report.facts(results):
-            text(escape(line))
-        text()
-        self.rows(*report.table(results))
-        effects = report.effects_table(results)
-        if effects is not None:
-            text()
-            self.rows(*effects)
-        for line in report.ranks(results) if results.ranking is not None else []:
-            text(escape(line))
-        text()
-        for note in results.notes:
-            text(f"[yellow]{escape(note)}[/yellow]")
-        for line in report.legend(results):
-            text(f"[dim]{escape(line)}[/dim]")
-        text(f"[dim]written to {escape(', '.join(str(folder / name) for name in report.FILES))}[/dim]")
-
-    def study_plan(self, planned: Mapping[str, Any], remarks: Iterable[str]) -> None:
-        """What a study would do."""
-        text = self.out.print
-        text(f"[bold]{planned['name']}[/bold]: {planned['design']}, replicates: {planned['replicates']}")
-        text(f"at most {planned['trials']} trials, {planned['most_epochs']} epochs in all")
-        if planned["seconds"] is not None:
-            text(f"about {duration(planned['seconds'])} of one lane, as this study's trials went so far")
-        text()
-        columns = ("arm", "changes", "follows from it", "epochs", "most epochs in all")
-        self.rows(columns, [[arm[name] for name in columns] for arm in planned["arms"]])
-        text()
-        for remark in remarks:
-            text(f"[yellow]{escape(remark)}[/yellow]")
-        text(f"files would go to {planned['folder']}; nothing was started")
+    def parts(self, parts: Iterable[Line | Grid]) -> None:
+        """Lines with their style, and tables, one after the other."""
+        for part in parts:
+            if isinstance(part, Line):
+                self.out.print(
+                    f"[{part.style}]{escape(part.text)}[/{part.style}]" if part.style else escape(part.text)
+                )
+            else:
+                self.rows(*part)
 
     def plan(self, planned: Mapping[str, Any], remarks: Iterable[str]) -> None:
         """What a sweep would do."""

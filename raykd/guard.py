@@ -1,18 +1,21 @@
 """The confound guard: an arm may differ from the base in what the study declares, and in nothing else.
 
-    spec, remarks = check_study(spec)       # raises UserError before anything is spent
+    spec, remarks = check_study(spec, Path("sweeps"))       # raises UserError before anything is spent
 
 What an arm declares are its settings, its method and its epochs. A further difference is refused, unless the
 study allows it or it follows necessarily: another method has settings of its own, and may have no teacher.
-Those are kept in `ArmSpec.also`, and every table names them.
+Those are kept in `ArmSpec.also`, and every report names them, as it does a number of trained parameters that
+is not the base's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from raykd.arms import ARM, ArmSpec
+from raykd.budget import with_epochs
 from raykd.designs import same
 from raykd.spec import SweepSpec
 from trainables.errors import UserError
@@ -22,22 +25,25 @@ from trainables.trial import TrialSpec
 Difference = dict[str, tuple[Any, Any]]  # flat name -> values in base and arm, None where there is none
 
 
-def check_study(spec: SweepSpec) -> tuple[SweepSpec, list[str]]:
+def check_study(spec: SweepSpec, storage: Path) -> tuple[SweepSpec, list[str]]:
     """The study with what was found out about it, and remarks: what can be run but may not be meant.
+
+    `storage` is where teachers lie.
 
     Raises `UserError` for an arm that cannot be trained, is another one under another name, or differs in
     more than it says.
     """
     from trainables.check import TrialChecker
+    from trainables.compute import trained_parameters
 
     assert spec.study is not None
     trials = {label: _trial(spec, label) for label in spec.arms}
     refuse_equal(trials, spec.study.base)
+    spec = with_epochs(spec, trials, storage)
+    trials = {label: _trial(spec, label) for label in spec.arms}
+    assert spec.study is not None
     base = trials[spec.study.base]
-    arms = {
-        label: arm.model_copy(update={"also": undeclared(spec, label, base, trials[label])})
-        for label, arm in spec.arms.items()
-    }
+    also = {label: undeclared(spec, label, base, trial) for label, trial in trials.items()}
     checker = TrialChecker(spec.workers.count)
     remarks = []
     for label, trial in trials.items():
@@ -48,6 +54,10 @@ def check_study(spec: SweepSpec) -> tuple[SweepSpec, list[str]]:
         remarks += _one_function(label, checker.same_choices(trial), flatten(base), flatten(trial))
     if spec.baseline is not None:
         checker.check(spec.baseline_trial())
+    arms = {}
+    for label, arm in spec.arms.items():
+        parameters = trained_parameters(trials[label], checker.context)
+        arms[label] = arm.model_copy(update={"also": also[label], "trained_parameters": parameters})
     rules = spec.study.model_copy(update={"step": _grain(base)})
     return spec.model_copy(update={"arms": arms, "study": rules}), remarks
 

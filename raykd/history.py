@@ -148,7 +148,9 @@ class History:
             for trial in scored:
                 arms.setdefault(trial.arm, []).append(trial.best[0] if trial.best else 0.0)
             most = max(map(len, arms.values()))
-            whole = {arm: sum(scores) / most for arm, scores in arms.items() if len(scores) == most}
+            # A study closes arms whose answer is there, so that they have fewer.
+            counted = {a: scores for a, scores in arms.items() if self.study or len(scores) == most}
+            whole = {arm: sum(scores) / len(scores) for arm, scores in counted.items()}
             leader = max(whole, key=lambda arm: whole[arm])
             scored = [t for t in scored if t.arm == leader]
         return max(scored, key=lambda t: (t.best or (0.0, 0))[0], default=None)

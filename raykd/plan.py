@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from raykd.console import Grid, Line, duration
 from raykd.history import History
 from raykd.proposer import Proposal, Proposer
 from raykd.spec import SweepSpec
@@ -46,6 +48,7 @@ def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) ->
                 "arm": label,
                 "changes": ", ".join(f"{name} {value}" for name, value in changes.items()) or "nothing",
                 "follows from it": ", ".join(f"{name} {a} -> {b}" for name, (a, b) in arm.also.items()),
+                "trained parameters": arm.trained_parameters,
                 "epochs": epochs,
                 "most epochs in all": epochs * rules.replicates,
             }
@@ -65,6 +68,19 @@ def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) ->
         "arms": arms,
         "folder": str(folder),
     }
+
+
+def study_lines(planned: Mapping[str, Any], remarks: Iterable[str]) -> Iterator[Line | Grid]:
+    """A study's plan as the terminal shows it."""
+    yield Line(f"{planned['name']}: {planned['design']}, replicates: {planned['replicates']}", "bold")
+    yield Line(f"at most {planned['trials']} trials, {planned['most_epochs']} epochs in all")
+    if planned["seconds"] is not None:
+        said = duration(planned["seconds"])
+        yield Line(f"about {said} of one lane, as this study's trials went so far")
+    columns = ("arm", "changes", "follows from it", "trained parameters", "epochs", "most epochs in all")
+    yield from (Line(), Grid(columns, [[arm[name] for name in columns] for arm in planned["arms"]]), Line())
+    yield from (Line(remark, "yellow") for remark in remarks)
+    yield Line(f"files would go to {planned['folder']}; nothing was started")
 
 
 def samples(spec: SweepSpec, most: int) -> list[dict[str, Any]]:

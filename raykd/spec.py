@@ -215,7 +215,9 @@ class SweepSpec(Spec):
 
     def written(self) -> SweepSpec:
         """As a study's file says it, without what was found out before it started."""
-        arms = {label: arm.model_copy(update={"also": {}}) for label, arm in self.arms.items()}
+        arms = {label: arm.written() for label, arm in self.arms.items()}
+        if self.study is not None and self.study.budget != "epochs":
+            arms = {label: arm.model_copy(update={"epochs": None}) for label, arm in arms.items()}
         return self.model_copy(update={"arms": arms, "study": self.study and self.study.written()})
 
     def hash(self) -> str:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from raykd import designs
-from raykd.arms import ArmSpec, Design, Published
+from raykd.arms import ArmSpec, Budget, Design, Published
 from raykd.document import parse_yaml, read_yaml
 from raykd.overrides import lay_over
 from raykd.sections import BaselineSpec, Section, WorkersSpec, parse_duration
@@ -30,6 +30,7 @@ from trainables.trial import Spec
 FEWEST_TO_LOOK = 3  # pairs at the first look of a sequential study
 _BASE = ("method", "preset", "student", "teacher", "data", "views", "optim", "probe", "epochs", "fixed")
 _ENGINE = ("workers", "lanes", "time_limit", "references", "baseline", "attempts")
+_RULES = ("precision", "decide", "margin", "alpha", "score_at", "budget")
 _VARIES = {  # design -> the section that says what varies
     "one_at_a_time": "factors",
     "grid": "factors",
@@ -60,6 +61,7 @@ class StudyFile(Spec):
     max_replicates: Annotated[int, Field(ge=1)] | None = Field(
         None, description="of precision and decide: where they end"
     )
+    budget: Budget = Field("epochs", description="epochs | steps | compute: what is equal between the arms")
     margin: Annotated[float, Field(ge=0)] = Field(0.0, description="points that make no difference")
     alpha: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="error over the whole study")
     score_at: str = Field("last", description="last | best: the score of which epoch counts")
@@ -126,7 +128,7 @@ def build_study(raw: Mapping[str, Any], storage: Path) -> SweepSpec:
         "allow": file.allow,
         "published": _published(file, arms),
         "factors": _factors(file, base) if file.design == "factorial" else {},
-        **{name: getattr(file, name) for name in ("precision", "decide", "margin", "alpha", "score_at")},
+        **{name: getattr(file, name) for name in _RULES},
     }
     return build_sweep(
         {**common, "method": methods, "samples": len(arms) * replicates, "arms": arms, "study": rules}
@@ -216,7 +218,9 @@ def _arms(file: StudyFile, base: SweepSpec) -> designs.Arms:
         }
         arms = designs.leave_one_out(named)
     else:
-        arms = designs.compare({label: _arm(label, raw, base) for label, raw in file.arms.items()})
+        arms = designs.compare(
+            {label: _arm(label, raw, base, file.budget) for label, raw in file.arms.items()}
+        )
     if len(arms) < 2:
         raise UserError(section, "leaves nothing to compare: there is one arm", expected="another level")
     return arms
@@ -257,12 +261,14 @@ def _unique(field: FlatField, found: Mapping[str, Any], where: str) -> str:
     return field.flat
 
 
-def _arm(label: str, raw: Mapping[str, Any], base: SweepSpec) -> dict[str, Any]:
+def _arm(label: str, raw: Mapping[str, Any], base: SweepSpec, budget: Budget) -> dict[str, Any]:
     from trainables.method import load_method
 
     own = {name: raw[name] for name in ("method", "preset", "epochs") if name in raw}
     method = load_method(str(own.get("method", base.methods[0])), f"arms.{label}.method").name
     settings = {name: value for name, value in raw.items() if name not in own}
+    if "epochs" in own and budget != "epochs":
+        raise UserError(f"arms.{label}.epochs", f"is what `budget: {budget}` finds out", value=own["epochs"])
     return {**own, **_flat(settings, (method,), f"arms.{label}")}
 
 

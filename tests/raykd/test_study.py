@@ -9,14 +9,21 @@ import pytest
 import torch
 
 from raykd.arms import ARM
+from raykd.budget import steps_of
 from raykd.guard import check_study, differences
 from raykd.spec import SweepSpec, build_sweep
 from raykd.study import build_study, load_study
+from trainables.backbones import backbone_facts
+from trainables.compute import step_flops
+from trainables.data import cache_folder
 from trainables.errors import UserError
+from trainables.loop import Workspace
 from trainables.resolve import flatten
+from trainables.trial import ModelSpec
 
 torch.set_num_threads(1)
 
+NOWHERE = Path("nowhere")
 BASE: dict[str, Any] = {
     "method": "retro",
     "preset": "digits",
@@ -51,7 +58,7 @@ METHODS: dict[str, Any] = {
 
 
 def study(raw: dict[str, Any], **change: Any) -> SweepSpec:
-    return build_study({**raw, **change}, Path("nowhere"))
+    return build_study({**raw, **change}, NOWHERE)
 
 
 def test_an_arm_is_the_base_with_its_settings() -> None:
@@ -65,7 +72,7 @@ def test_an_arm_is_the_base_with_its_settings() -> None:
 
 def test_a_study_survives_the_ledger() -> None:
     for raw in (PARTS, METHODS, {**GAMMA, "replicates": None, "decide": True, "max_replicates": 6}):
-        spec, _ = check_study(study(raw))
+        spec, _ = check_study(study(raw), NOWHERE)
         again = build_sweep(spec.model_dump(mode="json"))
         assert again.hash() == spec.hash()
         assert [again.trial({ARM: a}, 1) for a in spec.arms] == [spec.trial({ARM: a}, 1) for a in spec.arms]
@@ -79,7 +86,7 @@ def test_fixed_reaches_every_arm_that_has_the_field_and_no_other() -> None:
 
 
 def test_what_follows_from_another_method_is_named() -> None:
-    spec, _ = check_study(study(METHODS))
+    spec, _ = check_study(study(METHODS), NOWHERE)
     also = spec.arms["seed"].also
     assert also["gamma"] == (0.1, None) and "lr" not in also
     assert spec.arms["moco"].also["teacher"] == ("test_resnet", None)
@@ -89,24 +96,36 @@ def test_what_follows_from_another_method_is_named() -> None:
 def test_what_another_preset_brings_along_is_refused_unless_allowed() -> None:
     apart = {"retro": {}, "seed": {"method": "seed", "preset": "paper"}}
     with pytest.raises(UserError, match=r"arms\.seed: differs from 'retro'.*batch_size.*`allow: \["):
-        check_study(study(METHODS, arms=apart))
+        check_study(study(METHODS, arms=apart), NOWHERE)
     with pytest.raises(UserError) as refused:
-        check_study(study(METHODS, arms=apart, allow=["batch_size"]))
+        check_study(study(METHODS, arms=apart, allow=["batch_size"]), NOWHERE)
     assert "batch_size is" not in str(refused.value)
 
 
 def test_a_teacher_trained_in_another_way_brings_its_settings_along_and_is_refused() -> None:
     arms = {"a": {}, "b": {"teacher.train.preset": "paper"}}
     with pytest.raises(UserError, match=r"arms\.b: differs.*teacher\.train\.optim"):
-        check_study(study(METHODS, arms=arms))
+        check_study(study(METHODS, arms=arms), NOWHERE)
 
 
 def test_the_grain_of_a_score_is_one_image_of_one_draw() -> None:
-    spec, _ = check_study(study(GAMMA))
+    spec, _ = check_study(study(GAMMA), NOWHERE)
     # 1797 images, 600 of them the test split; a third of the 1197 others is held out: 399 or so.
     assert spec.study is not None
     images = 100 / (spec.study.step * 30)
     assert images == pytest.approx(round(images), abs=1e-6) and 350 < images < 450
+
+
+def test_trained_parameters_are_counted() -> None:
+    arms = {"retro": {}, "rate": {"lr": 0.01}, "tuned": {"head": "tuned"}, "two": {"adapter": "mlp"}}
+    spec, _ = check_study(study(METHODS, arms=arms), NOWHERE)
+    base, rate, tuned, two = (arm.trained_parameters or 0 for arm in spec.arms.values())
+    # A tuned head is the teacher's, MoCo's on test_resnet: two layers, the hidden one as wide as features.
+    width = backbone_facts(ModelSpec(arch="test_resnet"), 16).feature_dim
+    assert base == rate > 0
+    assert tuned - base == width * width + width + width * 128 + 128
+    assert two > base
+    assert spec.written().arms == study(METHODS, arms=arms).arms, "what is found out is no part of the file"
 
 
 def test_published_numbers_are_found_by_level() -> None:
@@ -177,4 +196,33 @@ def test_bad_input_is_refused_with_the_reason(raw: dict[str, Any], change: dict[
 )
 def test_arms_that_cannot_be_are_refused(raw: dict[str, Any], change: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        check_study(study(raw, **change))
+        check_study(study(raw, **change), NOWHERE)
+
+
+def test_at_equal_steps_half_the_batch_has_half_the_epochs() -> None:
+    raw = {**GAMMA, "factors": {"batch_size": [128, 64]}, "base": {**BASE, "epochs": 16}}
+    spec, _ = check_study(study(raw, budget="steps"), NOWHERE)
+    trials = [spec.trial({ARM: label}, 0) for label in spec.arms]
+    assert [trial.epochs for trial in trials] == [16, 8]
+    assert steps_of(trials[0]) == steps_of(trials[1])
+    assert spec.written().hash() == study(raw, budget="steps").hash()
+
+
+def test_at_equal_compute_arms_cost_the_same_to_the_nearest_epoch(tmp_path: Path) -> None:
+    arms = {"retro": {}, "moco": {"method": "moco"}}
+    raw = {**METHODS, "arms": arms, "base": {**BASE, "epochs": 16}, "budget": "compute"}
+    spec, _ = check_study(study(raw), tmp_path)
+    retro, moco = (spec.trial({ARM: label}, 0) for label in arms)
+    assert retro.epochs == 16 < moco.epochs
+    place = Workspace(tmp_path, cache_folder(), tmp_path)
+    cost = moco.epochs * step_flops(moco, place) / (16 * step_flops(retro, place))
+    assert abs(cost - 1) <= 0.5 / moco.epochs
+    assert spec.arms["moco"].also.keys() >= {"teacher"} and "epochs" not in spec.arms["moco"].also
+
+
+def test_a_budget_that_finds_the_epochs_takes_none() -> None:
+    with pytest.raises(UserError, match=r"arms\.moco\.epochs: is what `budget: steps` finds out"):
+        study(METHODS, budget="steps")
+    decays = {**BASE, "optim": {"schedule": "multistep", "decay_epochs": [1]}}
+    with pytest.raises(UserError, match=r"budget: 'steps' changes the epochs.*decays at fixed ones"):
+        check_study(study(GAMMA, budget="steps", base=decays), NOWHERE)

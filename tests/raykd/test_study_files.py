@@ -1,4 +1,4 @@
-"""Every ablation study that comes with raykd: it opens as it should, compiles, and its arms can be trained."""
+"""Every ablation study that comes with raykd: it opens as it should, compiles, its arms can be trained."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_it_opens_with_paper_cost_and_command(name: str) -> None:
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_it_works(name: str) -> None:
-    spec, remarks = check_study(load_study(name, [], Path("nowhere")))
+    spec, remarks = check_study(load_study(name, [], Path("nowhere")), Path("nowhere"))
     assert spec.name == name and spec.study is not None
     assert remarks == []
     if spec.study.design != "compare":
