@@ -11,8 +11,8 @@ from raykd.console import Console, complain, resume_hint
 from trainables.errors import SweepFailed, UserError
 
 if TYPE_CHECKING:
-    from raykd.conclusions import Results
     from raykd.history import History
+    from raykd.spec import SweepSpec
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -101,31 +101,20 @@ def ablate(
     from raykd import sweep as engine
     from raykd.guard import check_study
     from raykd.ledger import LEDGER
-    from raykd.spec import SweepSpec
     from raykd.study import find_study, load_study
     from raykd.views import read
 
     console = Console()
     folder = _writable(storage) / study
     begun = Path(study).name == study and not Path(study).is_file() and (folder / LEDGER).exists()
-    if begun and not plan:
-        if set_:
-            raise UserError(
-                "--set", f"the study {study!r} has begun", expected="it as it is, or another name"
-            )
-        if json:
-            from raykd.ablation_report import data
-
-            console.json(data(_results(read(folder))))
-            return
-        place = engine.Place(folder, address)
-        _close(console, engine.resume(place, console, extend=extend), folder)
-        return
-    if extend:
-        raise UserError("--extend", "goes with the name of a study that has begun", value=study)
-    history, remarks = (read(folder), list[str]()) if begun else (None, [])
+    history, remarks = (read(folder) if begun else None), list[str]()
     if history is not None:
-        spec = SweepSpec.model_validate(history.spec)
+        spec = _study_of(history)
+        if set_:
+            expected = "it as it is, or another name"
+            raise UserError("--set", f"the study {study!r} has begun", expected=expected)
+    elif extend:
+        raise UserError("--extend", "goes with the name of a study that has begun", value=study)
     else:
         spec, remarks = check_study(load_study(study, set_ or [], storage), storage)
         folder = storage / spec.name
@@ -135,12 +124,22 @@ def ablate(
         planned = plan_study(spec, folder, history)
         console.json(planned) if json else console.parts(study_lines(planned, remarks))
         return
+    place = engine.Place(folder, address)
+    if history is not None and json:
+        from raykd.ablation_report import data
+        from raykd.conclusions import conclude
+
+        console.json(data(conclude(spec, history)))
+        return
     if json:
         raise UserError("--json", "goes with `--plan`, or with a study that has begun", value=study)
+    if history is not None:
+        _close(console, engine.resume(place, console, extend=extend), folder)
+        return
     for remark in remarks:
         console.warn(remark)
     source = engine.Source(find_study(study), set_ or [])
-    _close(console, engine.run(spec, engine.Place(folder, address), console, source), folder)
+    _close(console, engine.run(spec, place, console, source), folder)
 
 
 @app.command(epilog="Example:  raykd resume quickstart --extend 12")
@@ -297,23 +296,23 @@ def _folder(storage: Path, name: str) -> Path:
     return find(storage, name)
 
 
-def _results(history: History) -> Results:
-    """What a study's history supports; `UserError` for a sweep that is none."""
-    from raykd.conclusions import conclude
+def _study_of(history: History) -> SweepSpec:
+    """The spec of a study that has begun; `UserError` for a search."""
     from raykd.spec import SweepSpec
 
     if not history.study:
         name = history.spec["name"]
         raise UserError("STUDY", "is a search, no study", value=name, expected=f"`raykd resume {name}`")
-    return conclude(SweepSpec.model_validate(history.spec), history)
+    return SweepSpec.model_validate(history.spec)
 
 
 def _close(console: Console, history: History, folder: Path) -> None:
     """Show what a sweep found; exit code 1 where it is not complete or nothing succeeded."""
     if history.study:
         from raykd.ablation_report import terminal, write
+        from raykd.conclusions import conclude
 
-        results = _results(history)
+        results = conclude(_study_of(history), history)
         write(results, folder)
         console.parts(terminal(results, folder))
     else:

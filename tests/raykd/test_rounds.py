@@ -14,9 +14,12 @@ from test_study import BASE, GAMMA
 from raykd.arms import ARM
 from raykd.conclusions import conclude
 from raykd.history import History
+from raykd.ledger import Ledger
 from raykd.proposer import Proposal, Wait
+from raykd.recorder import Recorder
 from raykd.references import representative, to_prepare
 from raykd.rounds import Rounds
+from raykd.search import LedgerSearch
 from raykd.spec import SweepSpec
 from raykd.study import build_study
 
@@ -167,3 +170,25 @@ def test_every_distinct_teacher_is_prepared() -> None:
     assert sorted(epochs) == [2, 3] and len(to_prepare(spec)) == 2
     alone = study({**raw, "base": {**BASE, "method": "moco"}, "arms": {"a": {}, "b": {"temperature": 0.3}}})
     assert [t.teacher for t in to_prepare(alone)] == [None]
+
+
+def test_waiting_for_a_round_is_not_the_end_of_the_search(tmp_path: Path) -> None:
+    spec = study(DECIDE)
+    rounds = Rounds(spec)
+    with Ledger.create(tmp_path / "s") as ledger:
+        record = Recorder(ledger, History())
+        empty: dict[str, Any] = {"sampler": {}, "scheduler": {}, "versions": {}, "source": None}
+        record("sweep", spec=spec.model_dump(mode="json"), spec_hash=spec.hash(), **empty)
+        search = LedgerSearch(rounds, record, lambda: 99, lambda _: None, "mailbox", "raykd")  # type: ignore[arg-type,return-value]
+        first = [search._next_name() for _ in range(9)]  # three rounds of three arms, up to the first look
+        assert None not in first and len(set(first)) == 9
+        assert search._next_name() is None and not search.is_finished()
+        for name in first:
+            assert name is not None
+            rounds.report(name, 2, 80.0 + 9 * (record.history.trials[name].params[ARM] == "gamma=1.0"))
+            assert search._next_name() is None and not search.is_finished()
+            rounds.end(name, "finished")
+            record("end", trial=name, status="finished", reason=None)
+        again = search._next_name()
+        assert again is not None and record.history.trials[again].replicate == 3
+        assert not record.history.exhausted
