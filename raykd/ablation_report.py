@@ -237,7 +237,8 @@ def _row(results: Results, arm: ArmResult) -> list[str]:
     answer = _p(c.p_holm)
     if verdict is not None:
         mean, interval = (verdict.mean, verdict.interval) if verdict.pairs else (mean, verdict.interval)
-        answer = f"{verdict.outcome} ({verdict.reason})" if verdict.stopped else "not yet"
+        running = "open (too few pairs)" if results.done else "not yet"
+        answer = f"{verdict.outcome} ({verdict.reason})" if verdict.stopped else running
     ends = (interval.low, interval.high)
     shown = f"[{number(ends[0], True)}, {number(ends[1], True)}]" if all(map(math.isfinite, ends)) else NONE
     return [

@@ -19,6 +19,7 @@ from raykd.budget import with_epochs
 from raykd.designs import same
 from raykd.spec import SweepSpec
 from trainables.errors import UserError
+from trainables.parse import within
 from trainables.resolve import flatten
 from trainables.trial import TrialSpec
 
@@ -28,10 +29,8 @@ Difference = dict[str, tuple[Any, Any]]  # flat name -> values in base and arm, 
 def check_study(spec: SweepSpec, storage: Path) -> tuple[SweepSpec, list[str]]:
     """The study with what was found out about it, and remarks: what can be run but may not be meant.
 
-    `storage` is where teachers lie.
-
-    Raises `UserError` for an arm that cannot be trained, is another one under another name, or differs in
-    more than it says.
+    `storage` is where teachers lie. Raises `UserError` for an arm that cannot be trained, is another one under
+    another name, or differs in more than it says.
     """
     from trainables.check import TrialChecker
     from trainables.compute import trained_parameters
@@ -39,9 +38,6 @@ def check_study(spec: SweepSpec, storage: Path) -> tuple[SweepSpec, list[str]]:
     assert spec.study is not None
     trials = {label: _trial(spec, label) for label in spec.arms}
     refuse_equal(trials, spec.study.base)
-    spec = with_epochs(spec, trials, storage)
-    trials = {label: _trial(spec, label) for label in spec.arms}
-    assert spec.study is not None
     base = trials[spec.study.base]
     also = {label: undeclared(spec, label, base, trial) for label, trial in trials.items()}
     checker = TrialChecker(spec.workers.count)
@@ -53,7 +49,12 @@ def check_study(spec: SweepSpec, storage: Path) -> tuple[SweepSpec, list[str]]:
             raise _placed(spec, label, error) from None
         remarks += _one_function(label, checker.same_choices(trial), flatten(base), flatten(trial))
     if spec.baseline is not None:
-        checker.check(spec.baseline_trial())
+        try:
+            checker.check(spec.baseline_trial())
+        except UserError as error:
+            raise within("baseline", error) from None
+    spec = with_epochs(spec, trials, storage)
+    assert spec.study is not None
     arms = {}
     for label, arm in spec.arms.items():
         parameters = trained_parameters(trials[label], checker.context)

@@ -134,6 +134,15 @@ def test_a_sequential_study_gives_answers_and_no_p_values() -> None:
     assert report.data(found)["arms"][1]["p"] is None
 
 
+def test_failures_may_leave_a_sequential_study_without_an_answer() -> None:
+    spec = study(GAMMA, replicates=None, decide=True, max_replicates=4)
+    scores: Scores = {BASE: [80.0, 81.0, 80.5, 82.0], ARM_A: [80.5, None, 80.0, 82.0]}
+    columns, rows = report.table(results(spec, scores))
+    row = dict(zip(columns, rows[1], strict=True))
+    # Three pairs, which is a look but not the last one.
+    assert (row["replicates"], row["answer"]) == ("3 of 4, 3 pairs", "open (too few pairs)")
+
+
 def test_comparing_methods_ranks_them() -> None:
     spec = study(METHODS, replicates=4)
     scores: Scores = {
