@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from raykd.axis import AnyAxis
 from raykd.sections import Section
 from trainables.trial import Spec
 
@@ -29,10 +30,18 @@ class ArmSpec(Spec):
         {}, description="flat name -> values in base and arm, of what follows from the change"
     )
     trained_parameters: int | None = Field(None, description="numbers that an optimizer moves")
+    tuned: dict[str, Any] = Field({}, description="flat name -> value, from its own search")
 
     def written(self) -> ArmSpec:
         """Without what was found out before the study started."""
-        return self.model_copy(update={"also": {}, "trained_parameters": None})
+        return self.model_copy(update={"also": {}, "trained_parameters": None, "tuned": {}})
+
+
+class Retune(Spec):
+    """A search of its own for every arm, before arms are compared."""
+
+    samples: Annotated[int, Field(ge=1)] = Field(description="configurations to try, of each arm")
+    axes: Annotated[dict[str, AnyAxis], Field(min_length=1)] = Field(description="flat name -> what varies")
 
 
 class Published(Spec):
@@ -64,6 +73,7 @@ class StudyRules(Spec):
     step: Annotated[float, Field(ge=0)] = Field(
         0.0, description="grain of the scores, points; found out before the study starts"
     )
+    retune: Retune | None = Field(None, description="each arm's own search first")
     allow: tuple[str, ...] = Field((), description="fields in which arms may differ as well")
     published: Published | None = None
 

@@ -101,6 +101,7 @@ def ablate(
     from raykd import sweep as engine
     from raykd.guard import check_study
     from raykd.ledger import LEDGER
+    from raykd.retune import tune
     from raykd.study import find_study, load_study
     from raykd.views import read
 
@@ -138,6 +139,7 @@ def ablate(
         return
     for remark in remarks:
         console.warn(remark)
+    spec = tune(spec, place, console)
     source = engine.Source(find_study(study), set_ or [])
     _close(console, engine.run(spec, place, console, source), folder)
 

@@ -216,6 +216,9 @@ def _notes(spec: SweepSpec, history: History, arms: list[ArmResult]) -> list[str
             notes.append(f"{arm.label} trains {own:,} parameters, the base {base:,} ({own / base - 1:+.1%})")
         if arm.failed:
             notes.append(f"{arm.label}: {arm.failed} of {arm.failed + arm.finished} replicates failed")
+        if arm.spec.tuned:
+            tuned = ", ".join(f"{name} {value}" for name, value in arm.spec.tuned.items())
+            notes.append(f"{arm.label} has settings of its own search: {tuned}")
         if arm.spec.also:
             named = ", ".join(f"{name} {a!r} -> {b!r}" for name, (a, b) in arm.spec.also.items())
             notes.append(f"{arm.label} also differs from {spec.study and spec.study.base}: {named}")

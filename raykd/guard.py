@@ -29,8 +29,8 @@ Difference = dict[str, tuple[Any, Any]]  # flat name -> values in base and arm, 
 def check_study(spec: SweepSpec, storage: Path) -> tuple[SweepSpec, list[str]]:
     """The study with what was found out about it, and remarks: what can be run but may not be meant.
 
-    `storage` is where teachers lie. Raises `UserError` for an arm that cannot be trained, is another one under
-    another name, or differs in more than it says.
+    `storage` is where teachers lie. Raises `UserError` for an arm that cannot be trained, is another one
+    under another name, or differs in more than it says.
     """
     from trainables.check import TrialChecker
     from trainables.compute import trained_parameters
@@ -109,7 +109,7 @@ def refuse_equal(trials: Mapping[str, TrialSpec], base: str) -> None:
 
 def _declared(arm: ArmSpec) -> list[str]:
     own = {"method": arm.method, "epochs": arm.epochs}
-    return [*arm.settings, *(name for name, value in own.items() if value is not None)]
+    return [*arm.settings, *arm.tuned, *(name for name, value in own.items() if value is not None)]
 
 
 def _under(name: str, fields: Iterable[str]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from raykd.console import Grid, Line, duration
 from raykd.history import History
 from raykd.proposer import Proposal, Proposer
+from raykd.retune import searches
 from raykd.spec import SweepSpec
 from raykd.validate import describe_axes
 
@@ -53,6 +54,7 @@ def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) ->
                 "most epochs in all": epochs * rules.replicates,
             }
         )
+    before = sum(s.samples * s.epochs for s in searches(spec).values()) if history is None else 0
     until = "the sign is known" if rules.decide else f"± {rules.precision} points"
     ended = [t for t in history.trials.values() if t.ended is not None] if history is not None else []
     most = sum(arm["most epochs in all"] for arm in arms)
@@ -64,6 +66,7 @@ def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) ->
         "replicates": f"until {until}, {rules.replicates} at most" if rules.sequential else rules.replicates,
         "trials": spec.trials,
         "most_epochs": most,
+        "search_epochs": before,
         "seconds": sum(t.wall_s for t in ended) / done * most if done else None,
         "arms": arms,
         "folder": str(folder),
@@ -74,6 +77,8 @@ def study_lines(planned: Mapping[str, Any], remarks: Iterable[str]) -> Iterator[
     """A study's plan as the terminal shows it."""
     yield Line(f"{planned['name']}: {planned['design']}, replicates: {planned['replicates']}", "bold")
     yield Line(f"at most {planned['trials']} trials, {planned['most_epochs']} epochs in all")
+    if planned["search_epochs"]:
+        yield Line(f"before them, {planned['search_epochs']} epochs at most of each arm's own search")
     if planned["seconds"] is not None:
         said = duration(planned["seconds"])
         yield Line(f"about {said} of one lane, as this study's trials went so far")

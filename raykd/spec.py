@@ -159,7 +159,7 @@ class SweepSpec(Spec):
         for name, field in self.fixed_fields.items():
             if method in field.methods:
                 raw = put(raw, field.path, self.fixed[name])
-        for name, value in arm.settings.items():
+        for name, value in {**arm.settings, **arm.tuned}.items():
             raw = put(raw, find_field(name, [method], f"arms.{params.get(ARM)}.{name}").path, value)
         for name, value in params.items():
             if name in self.space.fields:

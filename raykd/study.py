@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from raykd import designs
-from raykd.arms import ArmSpec, Budget, Design, Published
+from raykd.arms import ArmSpec, Budget, Design, Published, Retune
 from raykd.document import parse_yaml, read_yaml
 from raykd.overrides import lay_over
 from raykd.sections import BaselineSpec, Section, WorkersSpec, parse_duration
@@ -30,7 +30,7 @@ from trainables.trial import Spec
 FEWEST_TO_LOOK = 3  # pairs at the first look of a sequential study
 _BASE = ("method", "preset", "student", "teacher", "data", "views", "optim", "probe", "epochs", "fixed")
 _ENGINE = ("workers", "lanes", "time_limit", "references", "baseline", "attempts")
-_RULES = ("precision", "decide", "margin", "alpha", "score_at", "budget")
+_RULES = ("precision", "decide", "margin", "alpha", "score_at", "budget", "retune")
 _VARIES = {  # design -> the section that says what varies
     "one_at_a_time": "factors",
     "grid": "factors",
@@ -62,6 +62,7 @@ class StudyFile(Spec):
         None, description="of precision and decide: where they end"
     )
     budget: Budget = Field("epochs", description="epochs | steps | compute: what is equal between the arms")
+    retune: Retune | None = Field(None, description="each arm's own search first: `samples` and `axes`")
     margin: Annotated[float, Field(ge=0)] = Field(0.0, description="points that make no difference")
     alpha: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="error over the whole study")
     score_at: str = Field("last", description="last | best: the score of which epoch counts")

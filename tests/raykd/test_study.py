@@ -11,6 +11,7 @@ import torch
 from raykd.arms import ARM
 from raykd.budget import steps_of
 from raykd.guard import check_study, differences
+from raykd.retune import searches
 from raykd.spec import SweepSpec, build_sweep
 from raykd.study import build_study, load_study
 from trainables.backbones import backbone_facts
@@ -226,3 +227,25 @@ def test_a_budget_that_finds_the_epochs_takes_none() -> None:
     decays = {**BASE, "optim": {"schedule": "multistep", "decay_epochs": [1]}}
     with pytest.raises(UserError, match=r"budget: 'steps' changes the epochs.*decays at fixed ones"):
         check_study(study(GAMMA, budget="steps", base=decays), NOWHERE)
+
+
+def test_every_arm_has_a_search_of_its_own_with_a_seed_of_its_own() -> None:
+    axes = {"lr": {"log": [1e-3, 1e-2]}, "temperature": [0.1, 0.2]}
+    spec, _ = check_study(study(METHODS, retune={"samples": 3, "axes": axes}), NOWHERE)
+    found = searches(spec)
+    assert list(found) == list(spec.arms) and len({search.name for search in found.values()}) == 3
+    for label, search in found.items():
+        trial = search.trial({"lr": 0.004, "temperature": 0.1}, search.seeds[0])
+        arm = spec.trial({ARM: label}, 0)
+        assert differences(arm, trial).keys() == {"lr", "temperature"} and trial.seed not in range(100)
+        tuned = spec.arms[label].model_copy(update={"tuned": {"lr": 0.004, "temperature": 0.1}})
+        after = spec.model_copy(update={"arms": {**spec.arms, label: tuned}})
+        assert differences(after.trial({ARM: label}, 0), trial) == {}
+        assert after.written().hash() == spec.written().hash()
+    assert found["moco"].epochs == 4
+
+
+def test_what_a_study_compares_is_not_tuned() -> None:
+    spec = study(GAMMA, retune={"samples": 3, "axes": {"gamma": {"log": [0.1, 1]}}})
+    with pytest.raises(UserError, match=r"retune\.axes\.gamma: is what arm 'gamma=1.0' sets"):
+        searches(spec)
