@@ -29,8 +29,8 @@ Difference = dict[str, tuple[Any, Any]]  # flat name -> values in base and arm, 
 def check_study(spec: SweepSpec, storage: Path) -> tuple[SweepSpec, list[str]]:
     """The study with what was found out about it, and remarks: what can be run but may not be meant.
 
-    `storage` is where teachers lie. Raises `UserError` for an arm that cannot be trained, is another one under
-    another name, or differs in more than it says.
+    `storage` is where teachers lie. Raises `UserError` for an arm that cannot be trained, is another one
+    under another name, or differs in more than it says.
     """
     from trainables.check import TrialChecker
     from trainables.compute import trained_parameters
