@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -65,7 +65,7 @@ class StudyFile(Spec):
     retune: Retune | None = Field(None, description="each arm's own search first: `samples` and `axes`")
     margin: Annotated[float, Field(ge=0)] = Field(0.0, description="points that make no difference")
     alpha: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="error over the whole study")
-    score_at: str = Field("last", description="last | best: the score of which epoch counts")
+    score_at: Literal["last", "best"] = Field("last", description="the score of which epoch counts")
     allow: tuple[str, ...] = Field((), description="fields in which arms may differ from the base as well")
     published: Published | None = Field(None, description="a paper's own numbers, shown beside ours")
     workers: WorkersSpec = WorkersSpec()

@@ -163,6 +163,7 @@ def test_overrides_reach_the_base_and_factors_with_dots(tmp_path: Path) -> None:
         (GAMMA, {"factors": {"data.split_seed": [0, 1]}}, "scores on different images do not compare"),
         (GAMMA, {"factors": {}}, "factors: is missing"),
         (GAMMA, {"design": "ablate"}, "design: .*one_at_a_time"),
+        (GAMMA, {"score_at": "lst"}, "score_at: .*'last'"),
         (GAMMA, {"components": {"x": {}}}, "components: is no part of `design: one_at_a_time`"),
         (GAMMA, {"resolution": 3}, "resolution: is no part"),
         (GAMMA, {"decide": True}, "replicates: is what `decide` finds out"),
