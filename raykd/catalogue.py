@@ -99,6 +99,12 @@ def _spaces(storage: Path) -> Table:
     return ["space", "about"], [[name, about_space(path)] for name, path in spaces().items()]
 
 
+def _studies(storage: Path) -> Table:
+    from raykd.spec import about_space, studies
+
+    return ["study", "about"], [[name, about_space(path)] for name, path in studies().items()]
+
+
 def _data(storage: Path) -> Table:
     from trainables.data import sources
 
@@ -130,6 +136,7 @@ def _teachers(storage: Path) -> Table:
 LISTS: dict[str, Callable[[Path], Table]] = {
     "methods": _methods,
     "spaces": _spaces,
+    "studies": _studies,
     "data": _data,
     "teachers": _teachers,
 }

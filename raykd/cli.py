@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from raykd.console import Console, complain, resume_hint
 from trainables.errors import SweepFailed, UserError
+
+if TYPE_CHECKING:
+    from raykd.history import History
+    from raykd.spec import SweepSpec
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,7 +41,9 @@ Sets = Annotated[
     typer.Option("--set", metavar="PATH=VALUE", help="Override a field of the spec, e.g. --set samples=4."),
 ]
 HERE = Path("sweeps")
-VERBS = ("run", "resume", "status", "best", "importance", "export", "list", "doctor", "teacher")
+VERBS = (
+    "run", "ablate", "resume", "status", "best", "importance", "export", "list", "doctor", "teacher"
+)  # fmt: skip
 
 
 @app.command(epilog="Example:  raykd run quickstart --set samples=4 --set 'axes.gamma.log=[0.01,1]'")
@@ -76,6 +82,69 @@ def run(
 
     source = engine.Source(find_space(spec), set_ or [])
     _close(console, engine.run(sweep, engine.Place(folder, address), console, source), folder)
+
+
+@app.command(epilog="Example:  raykd ablate retro_parts --plan")
+def ablate(
+    study: Annotated[
+        str, typer.Argument(help="A YAML file, a study in `raykd list studies`, or one to go on with.")
+    ],
+    storage: Storage = HERE,
+    set_: Sets = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show arms and worst-case cost, and start nothing.")
+    ] = False,
+    extend: Annotated[int, typer.Option(min=0, help="So many more replicates of every arm.")] = 0,
+    address: Address = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="The plan, or the results so far, as JSON; starts nothing.")
+    ] = False,
+) -> None:
+    """Run an ablation study, or go on with one, and say what its data support."""
+    from raykd import sweep as engine
+    from raykd.guard import check_study
+    from raykd.ledger import LEDGER
+    from raykd.retune import tune
+    from raykd.study import find_study, load_study
+    from raykd.views import read
+
+    console = Console()
+    folder = _writable(storage) / study
+    begun = Path(study).name == study and not Path(study).is_file() and (folder / LEDGER).exists()
+    history, remarks = (read(folder) if begun else None), list[str]()
+    if history is not None:
+        spec = _study_of(history)
+        if set_:
+            expected = "it as it is, or another name"
+            raise UserError("--set", f"the study {study!r} has begun", expected=expected)
+    elif extend:
+        raise UserError("--extend", "goes with the name of a study that has begun", value=study)
+    else:
+        spec, remarks = check_study(load_study(study, set_ or [], storage), storage)
+        folder = storage / spec.name
+    if plan:
+        from raykd.plan import plan_study, study_lines
+
+        planned = plan_study(spec, folder, history)
+        console.json(planned) if json else console.parts(study_lines(planned, remarks))
+        return
+    place = engine.Place(folder, address)
+    if history is not None and json:
+        from raykd.ablation_report import data
+        from raykd.conclusions import conclude
+
+        console.json(data(conclude(spec, history)))
+        return
+    if json:
+        raise UserError("--json", "goes with `--plan`, or with a study that has begun", value=study)
+    if history is not None:
+        _close(console, engine.resume(place, console, extend=extend), folder)
+        return
+    for remark in remarks:
+        console.warn(remark)
+    spec = tune(spec, place, console)
+    source = engine.Source(find_study(study), set_ or [])
+    _close(console, engine.run(spec, place, console, source), folder)
 
 
 @app.command(epilog="Example:  raykd resume quickstart --extend 12")
@@ -182,7 +251,7 @@ def export(
 
 @app.command("list", epilog="Example:  raykd list methods")
 def list_(
-    what: Annotated[str, typer.Argument(help="methods | spaces | data | teachers | students")],
+    what: Annotated[str, typer.Argument(help="methods | spaces | studies | data | teachers | students")],
     pattern: Annotated[
         str | None, typer.Argument(help="Of students: a name, or several, as 'mobilenet*'.")
     ] = None,
@@ -260,9 +329,27 @@ def _folder(storage: Path, name: str) -> Path:
     return find(storage, name)
 
 
-def _close(console: Console, history: Any, folder: Path) -> None:
+def _study_of(history: History) -> SweepSpec:
+    """The spec of a study that has begun; `UserError` for a search."""
+    from raykd.spec import SweepSpec
+
+    if not history.study:
+        name = history.spec["name"]
+        raise UserError("STUDY", "is a search, no study", value=name, expected=f"`raykd resume {name}`")
+    return SweepSpec.model_validate(history.spec)
+
+
+def _close(console: Console, history: History, folder: Path) -> None:
     """Show what a sweep found; exit code 1 where it is not complete or nothing succeeded."""
-    console.summary(history, folder)
+    if history.study:
+        from raykd.ablation_report import terminal, write
+        from raykd.conclusions import conclude
+
+        results = conclude(_study_of(history), history)
+        write(results, folder)
+        console.parts(terminal(results, folder))
+    else:
+        console.summary(history, folder)
     counts = history.counts()
     unfinished = history.total - sum(counts[s] for s in ("finished", "stopped", "failed"))
     if unfinished > 0:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console as Rich
 from rich.markup import escape
@@ -22,6 +22,20 @@ if TYPE_CHECKING:
     from raykd.importance import Importances
 
 _TABLE_EVERY_S = 60.0
+
+
+class Line(NamedTuple):
+    """A line of text."""
+
+    text: str = ""
+    style: str = ""  # one of rich's: bold, dim, yellow
+
+
+class Grid(NamedTuple):
+    """A table."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
 
 
 class Console:
@@ -73,7 +87,11 @@ class Console:
             else:
                 self.say(f"{record['trial']} was proposed again, which costs nothing", "dim")
         elif kind == "exhausted":
-            self.say(f"the space holds no further configuration than these {len(history.trials)} trials")
+            trials = len(history.trials)
+            if history.study:
+                self.say(f"every answer is there after {trials} trials", "green")
+            else:
+                self.say(f"the space holds no further configuration than these {trials} trials")
 
     def _ended(self, trial: TrialRecord, history: History) -> None:
         if trial.status == "failed":
@@ -150,6 +168,16 @@ class Console:
             self.out.print(f"[dim]export it:  raykd export {folder.name}{_where(folder)} --out student[/dim]")
         self.out.print(f"[dim]curves:     tensorboard --logdir {folder / 'tensorboard'}[/dim]")
         self.out.print(f"[dim]tables:     {folder / 'trials.parquet'}, {folder / 'curves.parquet'}[/dim]")
+
+    def parts(self, parts: Iterable[Line | Grid]) -> None:
+        """Lines with their style, and tables, one after the other."""
+        for part in parts:
+            if isinstance(part, Line):
+                self.out.print(
+                    f"[{part.style}]{escape(part.text)}[/{part.style}]" if part.style else escape(part.text)
+                )
+            else:
+                self.rows(*part)
 
     def plan(self, planned: Mapping[str, Any], remarks: Iterable[str]) -> None:
         """What a sweep would do."""

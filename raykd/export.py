@@ -43,8 +43,7 @@ def export(sweep: Path, trial: str | None, out: Path) -> Path:
     out = out.absolute()
     history = History.of(Ledger.read(sweep))
     spec = SweepSpec.model_validate(history.spec)
-    record = _choose(history, trial)
-    whole = _trial(spec, record)
+    record, whole = chosen(spec, history, trial)
     weights = sweep / "trials" / record.trial / BEST
     if not weights.is_file():
         raise UserError("trial", "has left no student: none of its epochs was scored", value=record.trial)
@@ -99,16 +98,11 @@ def _command(trial: TrialSpec, out: Path, storage: Path) -> str:
     return command
 
 
-def _choose(history: History, name: str | None) -> TrialRecord:
-    if name is not None:
-        return history.find(name)
-    best = history.best()
-    if best is None:
+def chosen(spec: SweepSpec, history: History, name: str | None) -> tuple[TrialRecord, TrialSpec]:
+    """The trial called `name` (8 hex digits or their beginning), or the best one: its record and its spec."""
+    record = history.find(name) if name is not None else history.best()
+    if record is None:
         raise SweepFailed("no trial of this sweep has a score yet")
-    return best
-
-
-def _trial(spec: SweepSpec, record: TrialRecord) -> TrialSpec:
     trial = spec.trial(record.params, record.replicate)
     if trial.signature() != record.trial:
         raise UserError(
@@ -117,7 +111,7 @@ def _trial(spec: SweepSpec, record: TrialRecord) -> TrialSpec:
             value=record.trial,
             expected="the version that `sweep` in the ledger names",
         )
-    return trial
+    return record, trial
 
 
 def _write_config(path: Path, spec: SweepSpec, trial: TrialSpec) -> None:

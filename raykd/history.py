@@ -54,6 +54,11 @@ class TrialRecord:
         return str(self.config.get("method", ""))
 
     @property
+    def epochs(self) -> int | None:
+        """Its budget, epochs."""
+        return self.config.get("epochs")
+
+    @property
     def epoch(self) -> int:
         """Epochs finished."""
         return max(self.reports, default=0)
@@ -106,6 +111,11 @@ class History:
         return spec
 
     @property
+    def study(self) -> bool:
+        """Is it an ablation study?"""
+        return bool(self.spec.get("study"))
+
+    @property
     def samples(self) -> int:
         """How many configurations were asked for, extensions included."""
         return int(self.spec["samples"]) + self.extended
@@ -133,12 +143,14 @@ class History:
         With several seeds, of the setting whose replicates are best on average: one lucky seed is no result.
         """
         scored = [t for t in self.trials.values() if t.best]
-        if self.sweep is not None and len(self.spec["seeds"]) > 1 and scored:
+        if self.sweep is not None and (self.study or len(self.spec["seeds"]) > 1) and scored:
             arms: dict[str, list[float]] = {}
             for trial in scored:
                 arms.setdefault(trial.arm, []).append(trial.best[0] if trial.best else 0.0)
             most = max(map(len, arms.values()))
-            whole = {arm: sum(scores) / most for arm, scores in arms.items() if len(scores) == most}
+            # A study closes arms whose answer is there, so that they have fewer.
+            counted = {a: scores for a, scores in arms.items() if self.study or len(scores) == most}
+            whole = {arm: sum(scores) / len(scores) for arm, scores in counted.items()}
             leader = max(whole, key=lambda arm: whole[arm])
             scored = [t for t in scored if t.arm == leader]
         return max(scored, key=lambda t: (t.best or (0.0, 0))[0], default=None)
@@ -175,6 +187,7 @@ class History:
             self.drivers.append(record)
         elif kind == "extend":
             self.extended += int(record["samples"])
+            self.exhausted = False  # until the space, or the study's rules, say so again
         elif kind == "reference":
             self.references[record["name"]] = record
         elif kind == "exhausted":

@@ -13,11 +13,12 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 
 from raykd.history import ENDED, History
 from raykd.proxy import NotKept, unpack
-from raykd.spec import SchedulerSpec
+from raykd.sections import SchedulerSpec
 
 if TYPE_CHECKING:
     from raykd.proposer import Proposer
     from raykd.recorder import Recorder
+    from raykd.rounds import Rounds
 
 _METRIC, _TIME = "score", "epoch"
 
@@ -43,15 +44,22 @@ class _NoController:
 
 
 class Judge:
-    """Says go or stop for each report. Higher scores are better; `epochs` is where every trial ends."""
+    """Says go or stop for each report. Higher scores are better; `epochs` is where trials end, if they do not
+    say otherwise (the arms of a study may)."""
 
     def __init__(self, spec: SchedulerSpec, epochs: int) -> None:
         self._epochs = epochs
         self._schedulers = schedulers(spec, epochs)
         self._stubs: dict[str, tuple[_Stub, Any]] = {}
 
-    def judge(self, trial: str, number: int, epoch: int, score: float | None) -> bool:
-        """True to go on. `number` is the trial's running number. A report without a score is not judged."""
+    def judge(
+        self, trial: str, number: int, epoch: int, score: float | None, last: int | None = None
+    ) -> bool:
+        """True to go on. `number` is the trial's running number, `last` its last epoch.
+
+        A report without a score is not judged.
+        """
+        last = self._epochs if last is None else last
         if trial not in self._stubs:
             # Asynchronous Hyperband is one successive halving a bracket; trials take the brackets in turn,
             # by number, so that a replay puts each where it was.
@@ -60,16 +68,17 @@ class Judge:
             self._stubs[trial] = (stub, scheduler)
         stub, scheduler = self._stubs[trial]
         verdict = TrialScheduler.CONTINUE
-        if score is not None and epoch < self._epochs:
+        if score is not None and epoch < last:
             verdict = scheduler.on_trial_result(_NoController(), stub, {_TIME: epoch, _METRIC: score})
-        return epoch < self._epochs and verdict == TrialScheduler.CONTINUE
+        return epoch < last and verdict == TrialScheduler.CONTINUE
 
     def replay(self, history: History) -> list[tuple[str, int, bool]]:
         """Feed recorded reports in their order of arrival. Returns those without a verdict, with it."""
         open_: list[tuple[str, int, bool]] = []
         for trial, epoch in history.arrivals:
             record = history.trials[trial]
-            go = self.judge(trial, record.number, epoch, record.reports[epoch].get("score"))
+            score = record.reports[epoch].get("score")
+            go = self.judge(trial, record.number, epoch, score, record.epochs)
             if epoch not in record.verdicts and record.status not in ENDED:
                 open_.append((trial, epoch, go))
         return open_
@@ -99,7 +108,7 @@ class TuneJudge(NotKept, TrialScheduler):
     """The judge as Tune sees it: takes what a proxy relays, records, judges, records, answers."""
 
     def __init__(
-        self, judge: Judge, recorder: Recorder, proposer: Proposer, mailbox: Any, epochs: int
+        self, judge: Judge, recorder: Recorder, proposer: Proposer | Rounds, mailbox: Any, epochs: int
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._judge = judge
@@ -134,7 +143,7 @@ class TuneJudge(NotKept, TrialScheduler):
         score = record.reports[epoch].get("score")
         if score is not None:
             self._proposer.report(name, epoch, score)
-        go = self._judge.judge(name, record.number, epoch, score)
+        go = self._judge.judge(name, record.number, epoch, score, record.epochs)
         self.settle(name, epoch, go)
         return go
 
@@ -155,7 +164,8 @@ class TuneJudge(NotKept, TrialScheduler):
             self._end_after(name, epoch)
 
     def _end_after(self, name: str, epoch: int) -> None:
-        self.end(name, "finished" if epoch >= self._epochs else "stopped", None)
+        last = self._record.history.trials[name].epochs or self._epochs
+        self.end(name, "finished" if epoch >= last else "stopped", None)
 
     def end(self, name: str, status: str, reason: str | None) -> None:
         self._record("end", trial=name, status=status, reason=reason)

@@ -28,7 +28,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raykd.actions import ACTIONS
 from raykd.cluster import live_nodes
 from raykd.mailbox import Mailbox, Message, Task
-from raykd.spec import WorkersSpec
+from raykd.sections import WorkersSpec
 from raykd.worker import work
 from trainables.errors import SweepFailed
 

@@ -38,6 +38,12 @@ from trainables.resolve import flatten
 if TYPE_CHECKING:
     from raykd.history import History, TrialRecord
 
+
+class Wait:
+    """Nothing now, and something perhaps once trials have ended."""
+
+
+WAIT = Wait()
 REPEATS_IN_A_ROW = 100  # after so many the space counts as exhausted
 
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from raykd.arms import ARM
 from raykd.console import Console
 from raykd.history import missing
 from raykd.lanes import LanePool
@@ -38,6 +39,7 @@ class References:
         self._console = console
         self._folder = folder
         self._base = representative(spec)
+        self._prepared = to_prepare(spec)
 
     def around(self, sweep: Callable[[], bool]) -> None:
         """Prepare, then run `sweep`, with the references beside both; wait for them if it returns True.
@@ -68,7 +70,12 @@ class References:
         return thread
 
     def _prepare(self) -> None:
-        teacher = self._base.teacher
+        self._console.say("preparing data and teacher")
+        for at, trial in enumerate(self._prepared):
+            self._prepare_for(trial, "prepare" if at == 0 else f"prepare-{at + 1}")
+
+    def _prepare_for(self, trial: TrialSpec, name: str) -> None:
+        teacher = trial.teacher
         total = teacher.train.epochs if teacher is not None and teacher.train is not None else 0
 
         def show(message: Message) -> None:
@@ -80,11 +87,10 @@ class References:
                 self._console.progress("decoding, image", done, images)
                 return
             score = message.metrics.get("score", math.nan)
-            said = f", {self._base.probe.score} {score:.2f}" if math.isfinite(score) else ""
+            said = f", {trial.probe.score} {score:.2f}" if math.isfinite(score) else ""
             self._console.progress("the teacher trains, epoch", message.epoch, total, said)
 
-        self._console.say("preparing data and teacher")
-        self._pool.run(self._task("prepare", "prepare", self._base), show)
+        self._pool.run(self._task(name, "prepare", trial), show)
 
     def _measure_networks(self) -> None:
         wanted = self._spec.wanted_references()
@@ -135,10 +141,34 @@ class References:
 
 
 def representative(spec: SweepSpec) -> TrialSpec:
-    """The trial that stands for the sweep: of the first method, or the first one with a teacher."""
+    """The trial that stands for the sweep: of the first method or arm, or the first one with a teacher.
+
+    Of a study it is its base, if that has a teacher.
+    """
+    trials = _of_each(spec)
+    return next((trial for trial in trials if trial.teacher is not None), trials[0])
+
+
+def to_prepare(spec: SweepSpec) -> list[TrialSpec]:
+    """A trial of each data set and teacher that the sweep needs, that of `representative` first."""
+    found: dict[tuple[str, str], TrialSpec] = {}
+    every = [representative(spec), *(_of_each(spec) if spec.study is not None else [])]
+    for trial in sorted(every, key=lambda trial: trial.teacher is None):
+        data = trial.data.model_dump_json()
+        if trial.teacher is not None:
+            found.setdefault((data, trial.teacher.model_dump_json()), trial)
+        elif not any(known == data for known, _ in found):
+            found[data, ""] = trial
+    return list(found.values())
+
+
+def _of_each(spec: SweepSpec) -> list[TrialSpec]:
+    """A trial of each method, or of each arm, the base first."""
+    if spec.study is not None:
+        labels = sorted(spec.arms, key=lambda label: label != spec.study.base)  # type: ignore[union-attr]
+        return [spec.trial({ARM: label}, 0) for label in labels]
     several = len(spec.methods) > 1
-    trials = [
+    return [
         spec.trial(spec.space.around({METHOD: method} if several else {}), spec.seeds[0])
         for method in spec.methods
     ]
-    return next((trial for trial in trials if trial.teacher is not None), trials[0])

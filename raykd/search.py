@@ -17,9 +17,10 @@ from ray.tune.search import SearchAlgorithm
 
 from raykd.history import ENDED
 from raykd.mailbox import Task
-from raykd.proposer import Proposer, Repeat
+from raykd.proposer import Proposer, Repeat, Wait
 from raykd.proxy import RESOURCES, NotKept
 from raykd.recorder import Recorder
+from raykd.rounds import Rounds
 
 
 class LedgerSearch(NotKept, SearchAlgorithm):
@@ -30,7 +31,7 @@ class LedgerSearch(NotKept, SearchAlgorithm):
 
     def __init__(
         self,
-        proposer: Proposer,
+        proposer: Proposer | Rounds,
         recorder: Recorder,
         open_lanes: Callable[[], int],
         task: Callable[[str], Task],
@@ -86,6 +87,8 @@ class LedgerSearch(NotKept, SearchAlgorithm):
             return self._waiting.popleft()
         while not self._exhausted:
             proposal = self._proposer.propose()
+            if isinstance(proposal, Wait):
+                return None  # Tune asks again
             if proposal is None:
                 self._exhausted = True
                 if self._proposer.exhausted and not self._record.history.exhausted:

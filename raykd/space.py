@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from raykd.arms import ARM
 from raykd.axis import Axis, Integer, Pick
 from trainables.errors import UserError
 from trainables.resolve import FlatField, find_field
@@ -118,7 +119,7 @@ class Space:
 
 def build_space(methods: Sequence[str], axes: Mapping[str, Axis]) -> Space:
     """The space of `axes` over `methods`. Raises `UserError` for an axis that cannot be one."""
-    fields = {name: _searchable(name, methods) for name in axes}
+    fields = {name: searchable(name, methods, f"axes.{name}") for name in axes}
     _refuse_overlap(fields)
     all_axes = {METHOD: Pick(pick=tuple(methods)), **axes} if len(methods) > 1 else dict(axes)
     conditions: dict[str, dict[str, tuple[Any, ...]]] = {}
@@ -137,10 +138,16 @@ def build_space(methods: Sequence[str], axes: Mapping[str, Axis]) -> Space:
     return Space(ordered, fields, conditions)
 
 
-def _searchable(name: str, methods: Sequence[str]) -> FlatField:
-    field = find_field(name, methods, f"axes.{name}")
+def arm_space(labels: Sequence[str]) -> Space:
+    """The space of a study: one axis, which no field stands behind."""
+    return Space({ARM: Pick(pick=tuple(labels))}, {}, {ARM: {}})
+
+
+def searchable(name: str, methods: Sequence[str], where: str) -> FlatField:
+    """The field of that name, if it may differ between trials that are compared; `UserError` at `where`."""
+    field = find_field(name, methods, where)
     if field.flat in _REFUSED:
-        raise UserError(f"axes.{name}", f"cannot be searched: {_REFUSED[field.flat]}")
+        raise UserError(where, f"cannot be searched: {_REFUSED[field.flat]}")
     return field
 
 

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from raykd.arms import ARM, ArmSpec, StudyRules
 from raykd.axis import AnyAxis
 from raykd.document import read_yaml
 from raykd.overrides import lay_over
 from raykd.samplers import TPE, AnySampler, Grid
+from raykd.sections import BaselineSpec, SchedulerSpec, Section, WorkersSpec, parse_duration
 from trainables.errors import UserError
 from trainables.parse import as_mapping, build, join
 from trainables.resolve import SECTIONS, FlatField, find_field, put, resolve
@@ -31,81 +33,9 @@ if TYPE_CHECKING:
 
 SPACES = Path(__file__).resolve().parent.parent / "search_spaces"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-_DURATION = re.compile(r"\s*".join(rf"(?:(?P<{unit}>\d+(?:\.\d+)?)\s*{unit})?" for unit in _UNITS))
-
-
-def _section(raw: Any) -> Any:
-    """An empty section is one that says nothing."""
-    return as_mapping(raw, "")
-
-
-def parse_duration(raw: Any) -> Any:
-    """Seconds of `2h30m`, `90s`, `1d`, or of a plain number of seconds."""
-    if not isinstance(raw, str):
-        return raw
-    found = _DURATION.fullmatch(raw.strip())
-    parts = {unit: number for unit, number in found.groupdict().items() if number} if found else {}
-    if not parts:
-        raise UserError("", "is no duration", value=raw, expected="such as 90s, 45m, 2h30m, 1d, or seconds")
-    return sum(float(number) * _UNITS[unit] for unit, number in parts.items())
 
 
 Reference = Literal["raw_pixels", "untrained", "teacher", "baseline"]
-Section = Annotated[dict[str, Any], BeforeValidator(_section)]
-
-
-class SchedulerSpec(Spec):
-    """What stops weak trials early, by their scores. Budgets are epochs."""
-
-    name: Literal["asha", "hyperband", "median", "none"] = Field(
-        "asha", description="asha: one bracket of successive halving; none: every trial to its last epoch"
-    )
-    grace: Annotated[int, Field(ge=1)] = Field(1, description="epochs before a trial may be stopped")
-    factor: Annotated[float, Field(gt=1)] = Field(
-        2.0, description="of asha, hyperband: one in so many goes on"
-    )
-    brackets: Annotated[int, Field(ge=1)] = Field(3, description="of hyperband: each starts `factor` later")
-    min_samples: Annotated[int, Field(ge=1)] = Field(3, description="of median: trials that make a median")
-
-
-class WorkersSpec(Spec):
-    """The processes that train one trial together."""
-
-    count: Annotated[int, Field(ge=1)] = Field(1, description="workers of a lane")
-    cpus: Annotated[float, Field(gt=0)] = Field(1.0, description="of each worker")
-    gpus: Annotated[float, Field(ge=0)] = Field(0.0, description="of each worker; a fraction shares a GPU")
-
-    @field_validator("gpus")
-    @classmethod
-    def _whole_or_part(cls, gpus: float) -> float:
-        if gpus > 1 and gpus != int(gpus):
-            raise UserError(
-                "", "is neither a part of one GPU nor whole GPUs", value=gpus, expected="0.5, 1, 2, …"
-            )
-        return gpus
-
-    def slots(self, has: Mapping[str, float]) -> int:
-        """How many workers a node with these resources holds. A part of a GPU has to fit on one device."""
-        slots = int(has.get("CPU", 0) / self.cpus + 1e-6)
-        if not self.gpus:
-            return slots
-        gpus = int(has.get("GPU", 0) + 1e-6)
-        held = gpus * int(1 / self.gpus + 1e-6) if self.gpus < 1 else int(gpus / self.gpus)
-        return min(slots, held)
-
-
-class BaselineSpec(Spec):
-    """The no-teacher method that the search is compared with, at an amount of training that is fair."""
-
-    method: str = Field("moco", description="a method without a teacher")
-    preset: str | None = None
-    epochs: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="None: as many as cost what a trial of the sweep costs"
-    )
-    config: Section = Field({}, description="settings of the method")
-    views: Section = Field({}, description="over those of the sweep")
-    optim: Section = Field({}, description="over those of the sweep")
 
 
 class SweepSpec(Spec):
@@ -144,6 +74,8 @@ class SweepSpec(Spec):
     attempts: Annotated[int, Field(ge=1)] = Field(
         3, description="how often a trial is tried before it has failed"
     )
+    arms: dict[str, ArmSpec] = Field({}, description="of a study; `raykd ablate` writes them")
+    study: StudyRules | None = Field(None, description="of a study; `raykd ablate` writes it")
 
     @field_validator("name")
     @classmethod
@@ -205,9 +137,9 @@ class SweepSpec(Spec):
     @cached_property
     def space(self) -> Space:
         """The axes in order, with their conditions."""
-        from raykd.space import build_space
+        from raykd.space import arm_space, build_space
 
-        return build_space(self.methods, self.axes)
+        return arm_space(tuple(self.arms)) if self.arms else build_space(self.methods, self.axes)
 
     @cached_property
     def fixed_fields(self) -> dict[str, FlatField]:
@@ -217,17 +149,20 @@ class SweepSpec(Spec):
 
     def raw_trial(self, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """The mapping that `resolve` makes the trial of configuration `params` from."""
-        method = params.get("method", self.methods[0])
+        arm = self.arms[params[ARM]] if self.arms else ArmSpec()  # of a study
+        method = arm.method or params.get("method", self.methods[0])
         raw = {section: value for section in SECTIONS if (value := getattr(self, section))}
-        raw |= {"method": method, "epochs": self.epochs}
+        raw |= {"method": method, "epochs": arm.epochs or self.epochs}
         preset = self.preset.get(method) if isinstance(self.preset, dict) else self.preset
-        if preset is not None:
-            raw["preset"] = preset
+        if arm.preset or preset:
+            raw["preset"] = arm.preset or preset
         for name, field in self.fixed_fields.items():
             if method in field.methods:
                 raw = put(raw, field.path, self.fixed[name])
+        for name, value in {**arm.settings, **arm.tuned}.items():
+            raw = put(raw, find_field(name, [method], f"arms.{params.get(ARM)}.{name}").path, value)
         for name, value in params.items():
-            if name != "method":
+            if name in self.space.fields:
                 raw = put(raw, self.space.fields[name].path, value)
         return {**raw, "seed": seed}
 
@@ -278,6 +213,13 @@ class SweepSpec(Spec):
                     return UserError(f"{where}.{name}", str(error).removeprefix(f"{error.field}: "))
         return error
 
+    def written(self) -> SweepSpec:
+        """As a study's file says it, without what was found out before it started."""
+        arms = {label: arm.written() for label, arm in self.arms.items()}
+        if self.study is not None and self.study.budget != "epochs":
+            arms = {label: arm.model_copy(update={"epochs": None}) for label, arm in arms.items()}
+        return self.model_copy(update={"arms": arms, "study": self.study and self.study.written()})
+
     def hash(self) -> str:
         """8 hex digits of everything written in the spec."""
         return digest(self.model_dump(mode="json"))
@@ -298,12 +240,16 @@ def load_sweep(source: str | Path, overrides: list[str] | tuple[str, ...] = ()) 
     """The sweep in a file, or the search space of that name, with overrides `path=value` laid over it."""
     path = find_space(source)
     raw = as_mapping(read_yaml(path), str(path))
+    if "design" in raw:
+        raise UserError(
+            "SPEC", "is an ablation study", value=str(source), expected=f"`raykd ablate {source}`"
+        )
     for override in overrides:
         raw = lay_over(raw, override)
-    return build_sweep({"name": path.stem, **_absolute(raw)})
+    return build_sweep({"name": path.stem, **absolute(raw)})
 
 
-def _absolute(raw: dict[str, Any]) -> dict[str, Any]:
+def absolute(raw: dict[str, Any]) -> dict[str, Any]:
     """`raw` with its paths made absolute: workers and later drivers have other working folders."""
     for section, name in (("teacher", "checkpoint"), ("data", "path")):
         part = raw.get(section)
@@ -347,9 +293,13 @@ def find_space(source: str | Path) -> Path:
 
 
 def spaces() -> dict[str, Path]:
-    """Every search space that comes with raykd, by name (`quickstart`, `ablations/anchors`)."""
-    files = sorted(SPACES.rglob("*.yaml"))
-    return {file.relative_to(SPACES).with_suffix("").as_posix(): file for file in files}
+    """Every search space that comes with raykd, by name."""
+    return {file.stem: file for file in sorted(SPACES.glob("*.yaml"))}
+
+
+def studies() -> dict[str, Path]:
+    """Every ablation study that comes with raykd, by name (`rrkd_anchors`)."""
+    return {file.stem: file for file in sorted((SPACES / "ablations").glob("*.yaml"))}
 
 
 def about_space(path: Path) -> str:

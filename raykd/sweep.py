@@ -60,7 +60,8 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
             "name",
             f"there is a sweep of this name in {place.folder.parent}",
             value=spec.name,
-            expected=f"`raykd resume {spec.name}` to go on with it, or `--set name=OTHER`",
+            expected=f"`raykd {'ablate' if spec.study else 'resume'} {spec.name}` to go on with it, or "
+            "`--set name=OTHER`",
         )
     # The cluster first: one that cannot hold a worker leaves no sweep behind.
     with _cluster(spec, place) as cluster, Ledger.create(place.folder) as ledger:
@@ -78,7 +79,7 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
 
 
 def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool = False) -> History:
-    """Go on with a sweep that was interrupted, or add `extend` configurations to it.
+    """Go on with a sweep that was interrupted, or add `extend` configurations (of a study, replicates) to it.
 
     Raises `UserError` with the difference if the file that the spec came from now says something else, unless
     `as_started` asks for what was written down at the start.
@@ -87,7 +88,15 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
         history = History.of(ledger.records)
         spec = SweepSpec.model_validate(history.spec)
         if not as_started:
-            _refuse_drift(spec, history)
+            _refuse_drift(spec, history, place.folder.parent)
+        if extend and spec.study is not None and spec.study.sequential:
+            raise UserError(
+                "--extend",
+                "a sequential study fixes its largest number of replicates beforehand: with more, its "
+                "error rate is lost",
+                value=extend,
+                expected="another study with a larger `max_replicates`",
+            )
         recorder = Recorder(ledger, history)
         if ledger.cut:
             console.warn(ledger.cut)
@@ -97,7 +106,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
         _refuse_other_inputs(spec, history)
         with _cluster(spec, place) as cluster:
             if extend:
-                recorder("extend", samples=extend)
+                recorder("extend", samples=extend * max(1, len(spec.arms)))  # of a study, replicates of each
             return _drive(spec, recorder, place, console, cluster)
 
 
@@ -120,15 +129,20 @@ def _cluster(spec: SweepSpec, place: Place) -> Iterator[dict[str, Any]]:
         yield cluster
 
 
-def _refuse_drift(spec: SweepSpec, history: History) -> None:
+def _refuse_drift(spec: SweepSpec, history: History, storage: Path) -> None:
     source = (history.sweep or {}).get("source")
     if source is None or not Path(source["path"]).is_file():
         return
-    now = load_sweep(source["path"], source["overrides"])
-    if now.hash() != spec.hash():
+    if spec.study is not None:
+        from raykd.study import load_study
+
+        now, then = load_study(source["path"], source["overrides"], storage), spec.written()
+    else:
+        now, then = load_sweep(source["path"], source["overrides"]), spec
+    if now.hash() != then.hash():
         raise UserError(
             "spec",
-            f"{source['path']} is not what this sweep was started with: {'; '.join(difference(spec, now))}",
+            f"{source['path']} is not what this sweep was started with: {'; '.join(difference(then, now))}",
             expected="the file as it was, `--as-started` to go on with what was written down, or a new name",
         )
 
@@ -218,8 +232,9 @@ class _Driver:
         """The sampler and the scheduler as the ledger says they were."""
         from raykd.judge import Judge
         from raykd.proposer import Proposer
+        from raykd.rounds import Rounds
 
-        proposer = Proposer(self.spec, samples=self.history.samples)
+        proposer = (Rounds if self.spec.study else Proposer)(self.spec, samples=self.history.samples)
         proposer.replay(self.history)
         return proposer, Judge(self.spec.scheduler, self.spec.epochs)
 

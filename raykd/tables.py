@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raykd.history import History
+from raykd.arms import ARM
+from raykd.history import History, TrialRecord
 
 TRIALS = "trials.parquet"
 CURVES = "curves.parquet"
@@ -24,7 +25,8 @@ CURVES = "curves.parquet"
 def trials_table(history: History) -> pa.Table:
     """One row a trial in the order of suggestion; `config/NAME` holds a field, null where a trial has none.
 
-    `score` is the best finite score and `best_epoch` when it was reached, `last` the score of the last probed
+    `arm_name` is the arm's label, of a study. `score` is the best
+    finite score and `best_epoch` when it was reached, `last` the score of the last probed
     epoch (NaN possible), `epoch` the epochs finished, `wall_s` seconds of training without the pauses between
     drivers. A field whose values differ in type is text; lists and mappings are JSON.
     """
@@ -34,6 +36,7 @@ def trials_table(history: History) -> pa.Table:
         "number": pa.array([t.number for t in trials], pa.int64()),
         "method": pa.array([t.method for t in trials], pa.string()),
         "arm": pa.array([t.arm for t in trials], pa.string()),
+        **_labels(trials),
         "replicate": pa.array([t.replicate for t in trials], pa.int64()),
         "origin": pa.array([t.origin for t in trials], pa.string()),
         "status": pa.array([t.status for t in trials], pa.string()),
@@ -71,6 +74,13 @@ def write_tables(history: History, folder: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(folder / name)
+
+
+def _labels(trials: Sequence[TrialRecord]) -> dict[str, pa.Array]:
+    """The arms' names, where there are any."""
+    if not any(ARM in t.params for t in trials):
+        return {}
+    return {"arm_name": pa.array([t.params.get(ARM) for t in trials], pa.string())}
 
 
 def _column(values: Sequence[Any]) -> pa.Array:

@@ -14,7 +14,8 @@ from typing import Any
 
 from raykd.axis import Integer, Pick
 from raykd.samplers import Grid
-from raykd.spec import SweepSpec, WorkersSpec
+from raykd.sections import WorkersSpec
+from raykd.spec import SweepSpec
 from trainables.errors import UserError
 from trainables.parse import within
 from trainables.trial import TrialSpec

@@ -5,16 +5,19 @@ equal_epochs(retro_trial, moco_trial, workspace)     # epochs of moco that cost 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
+from trainables.backbones import build_backbone
 from trainables.data import open_data
 from trainables.isolation import isolated
-from trainables.method import Batch, Method
+from trainables.method import Batch, Context, Method, load_method
 from trainables.run import build_method
-from trainables.teachers import Teacher, teacher_file, teacher_trial
+from trainables.teachers import Teacher, load_teacher, teacher_file, teacher_trial
 from trainables.trial import TrialSpec
 
 if TYPE_CHECKING:
@@ -43,6 +46,32 @@ def equal_epochs(trial: TrialSpec, baseline: TrialSpec, workspace: Workspace) ->
         return _step_flops(of, data, workspace) * (len(data.train_ids) // of.optim.batch_size)
 
     return max(1, round(trial.epochs * epoch_flops(trial) / epoch_flops(baseline)))
+
+
+def trained_parameters(trial: TrialSpec, context: Callable[[TrialSpec], Context]) -> int:
+    """How many numbers an optimizer moves: those of the student, and of adapters and heads beside it.
+
+    `context` says what a trial's method may know, as `TrialChecker.context` does; no data is opened. A
+    teacher that is still to be trained counts by its shapes.
+    """
+    training = teacher_trial(trial)
+    with isolated(trial.seed):
+        teacher = None
+        if training is not None:
+            taught = _bare(training, None, context)
+            teacher = Teacher(taught.student, taught.own_head(), classifier=taught.own_classifier())
+        elif trial.teacher is not None:
+            teacher = load_teacher(trial.teacher, Path(), trial)
+        method = _bare(trial, teacher, context)
+    return sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad)
+
+
+def _bare(trial: TrialSpec, teacher: Teacher | None, context: Callable[[TrialSpec], Context]) -> Method:
+    """The trial's method, untrained, that has seen no image."""
+    kind = load_method(trial.method)
+    return kind(
+        kind.Config(**trial.config), build_backbone(trial.student, trial.seed), teacher, context(trial)
+    )
 
 
 def _stand_in(trial: TrialSpec, data: DataSet, workspace: Workspace) -> Teacher | None:

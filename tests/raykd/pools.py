@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from raykd.mailbox import Message, Task
-from raykd.spec import WorkersSpec
+from raykd.sections import WorkersSpec
 from trainables.trial import ModelSpec, TrialSpec
 
 ACTIONS = {

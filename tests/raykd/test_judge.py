@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from raykd.history import History
 from raykd.judge import Judge
-from raykd.spec import SchedulerSpec
+from raykd.sections import SchedulerSpec
 
 EPOCHS = 16
 

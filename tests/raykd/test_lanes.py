@@ -16,7 +16,7 @@ from pools import pool_of, quick_importable, run, task, until
 
 from raykd.cluster import LOCAL, connected
 from raykd.mailbox import Message, Task
-from raykd.spec import WorkersSpec
+from raykd.sections import WorkersSpec
 from trainables.errors import SweepFailed
 from trainables.resolve import resolve
 

@@ -9,7 +9,7 @@ from pools import pool_of, quick_importable, task, until
 
 from raykd.cluster import connected, quiet
 from raykd.mailbox import Message
-from raykd.spec import WorkersSpec
+from raykd.sections import WorkersSpec
 
 
 def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:

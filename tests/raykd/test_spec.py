@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raykd.samplers import TPE
-from raykd.spec import SweepSpec, build_sweep, difference, find_space, load_sweep, parse_duration, spaces
+from raykd.sections import parse_duration
+from raykd.spec import SweepSpec, build_sweep, difference, find_space, load_sweep, spaces
 from trainables.errors import UserError
 
 BASE: dict[str, Any] = {

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import raykd.validate
-from raykd.spec import WorkersSpec, build_sweep, load_sweep
+from raykd.sections import WorkersSpec
+from raykd.spec import build_sweep, load_sweep
 from raykd.validate import check_resources, describe_axes, validate
 from trainables.errors import UserError
 

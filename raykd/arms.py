@@ -1,0 +1,86 @@
+"""The arms of a study inside a sweep's spec: a sweep whose only axis is `arm`.
+
+`study.py` compiles what a user writes into this; ledger, lanes, tables, TensorBoard and export need no more.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from raykd.axis import AnyAxis
+from raykd.sections import Section
+from trainables.trial import Spec
+
+ARM = "arm"  # the axis
+Design = Literal["one_at_a_time", "leave_one_out", "factorial", "grid", "compare"]
+Budget = Literal["epochs", "steps", "compute"]
+
+
+class ArmSpec(Spec):
+    """One arm: what it changes of the base, which the sweep's sections describe."""
+
+    method: str | None = Field(None, description="None: the base's")
+    preset: str | None = Field(None, description="of the method; None: the base's")
+    epochs: Annotated[int, Field(ge=1)] | None = Field(None, description="None: the base's")
+    settings: Section = Field({}, description="flat name -> value")
+    levels: dict[str, Any] = Field({}, description="factor or component -> its level in this arm")
+    also: dict[str, tuple[Any, Any]] = Field(
+        {}, description="flat name -> values in base and arm, of what follows from the change"
+    )
+    trained_parameters: int | None = Field(None, description="numbers that an optimizer moves")
+    tuned: dict[str, Any] = Field({}, description="flat name -> value, from its own search")
+
+    def written(self) -> ArmSpec:
+        """Without what was found out before the study started."""
+        return self.model_copy(update={"also": {}, "trained_parameters": None, "tuned": {}})
+
+
+class Retune(Spec):
+    """A search of its own for every arm, before arms are compared."""
+
+    samples: Annotated[int, Field(ge=1)] = Field(description="configurations to try, of each arm")
+    axes: Annotated[dict[str, AnyAxis], Field(min_length=1)] = Field(description="flat name -> what varies")
+
+
+class Published(Spec):
+    """A paper's own numbers, shown beside ours and never mixed with them."""
+
+    source: str = Field(description="paper and table")
+    unit: str = Field("", description="data set and metric")
+    values: dict[str, float] = Field(description="arm -> number")
+
+
+class StudyRules(Spec):
+    """What is to be concluded of the arms, and when there is enough to do so."""
+
+    design: Design
+    base: str = Field(description="the arm that the others are compared with")
+    budget: Budget = Field("epochs", description="what is equal between the arms")
+    replicates: Annotated[int, Field(ge=1)] = Field(description="seeds of every arm; the most, if sequential")
+    looks: tuple[int, ...] = Field((), description="replicates after which a sequential study looks")
+    precision: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="points: stop when every interval's half-width is below"
+    )
+    decide: bool = Field(False, description="go on where it is open whether an arm differs")
+    margin: Annotated[float, Field(ge=0)] = Field(0.0, description="points that make no difference")
+    alpha: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="error over the whole study")
+    score_at: Literal["last", "best"] = Field(
+        "last", description="the last epoch's score, or the best over epochs (favours noisy arms)"
+    )
+    factors: dict[str, tuple[Any, ...]] = Field({}, description="of a factorial: levels, the base's first")
+    step: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="grain of the scores, points; found out before the study starts"
+    )
+    retune: Retune | None = Field(None, description="each arm's own search first")
+    allow: tuple[str, ...] = Field((), description="fields in which arms may differ as well")
+    published: Published | None = None
+
+    @property
+    def sequential(self) -> bool:
+        return self.decide or self.precision is not None
+
+    def written(self) -> StudyRules:
+        """Without what was found out before the study started."""
+        return self.model_copy(update={"step": 0.0})

@@ -1,0 +1,88 @@
+"""How a sweep is run: the sections of its file for scheduler, workers and baseline, and durations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from trainables.errors import UserError
+from trainables.parse import as_mapping
+from trainables.trial import Spec
+
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_DURATION = re.compile(r"\s*".join(rf"(?:(?P<{unit}>\d+(?:\.\d+)?)\s*{unit})?" for unit in _UNITS))
+
+
+def section(raw: Any) -> Any:
+    """An empty section is one that says nothing."""
+    return as_mapping(raw, "")
+
+
+def parse_duration(raw: Any) -> Any:
+    """Seconds of `2h30m`, `90s`, `1d`, or of a plain number of seconds."""
+    if not isinstance(raw, str):
+        return raw
+    found = _DURATION.fullmatch(raw.strip())
+    parts = {unit: number for unit, number in found.groupdict().items() if number} if found else {}
+    if not parts:
+        raise UserError("", "is no duration", value=raw, expected="such as 90s, 45m, 2h30m, 1d, or seconds")
+    return sum(float(number) * _UNITS[unit] for unit, number in parts.items())
+
+
+Section = Annotated[dict[str, Any], BeforeValidator(section)]
+
+
+class SchedulerSpec(Spec):
+    """What stops weak trials early, by their scores. Budgets are epochs."""
+
+    name: Literal["asha", "hyperband", "median", "none"] = Field(
+        "asha", description="asha: one bracket of successive halving; none: every trial to its last epoch"
+    )
+    grace: Annotated[int, Field(ge=1)] = Field(1, description="epochs before a trial may be stopped")
+    factor: Annotated[float, Field(gt=1)] = Field(
+        2.0, description="of asha, hyperband: one in so many goes on"
+    )
+    brackets: Annotated[int, Field(ge=1)] = Field(3, description="of hyperband: each starts `factor` later")
+    min_samples: Annotated[int, Field(ge=1)] = Field(3, description="of median: trials that make a median")
+
+
+class WorkersSpec(Spec):
+    """The processes that train one trial together."""
+
+    count: Annotated[int, Field(ge=1)] = Field(1, description="workers of a lane")
+    cpus: Annotated[float, Field(gt=0)] = Field(1.0, description="of each worker")
+    gpus: Annotated[float, Field(ge=0)] = Field(0.0, description="of each worker; a fraction shares a GPU")
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_or_part(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise UserError(
+                "", "is neither a part of one GPU nor whole GPUs", value=gpus, expected="0.5, 1, 2, …"
+            )
+        return gpus
+
+    def slots(self, has: Mapping[str, float]) -> int:
+        """How many workers a node with these resources holds. A part of a GPU has to fit on one device."""
+        slots = int(has.get("CPU", 0) / self.cpus + 1e-6)
+        if not self.gpus:
+            return slots
+        gpus = int(has.get("GPU", 0) + 1e-6)
+        held = gpus * int(1 / self.gpus + 1e-6) if self.gpus < 1 else int(gpus / self.gpus)
+        return min(slots, held)
+
+
+class BaselineSpec(Spec):
+    """The no-teacher method that the search is compared with, at an amount of training that is fair."""
+
+    method: str = Field("moco", description="a method without a teacher")
+    preset: str | None = None
+    epochs: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="None: as many as cost what a trial of the sweep costs"
+    )
+    config: Section = Field({}, description="settings of the method")
+    views: Section = Field({}, description="over those of the sweep")
+    optim: Section = Field({}, description="over those of the sweep")
