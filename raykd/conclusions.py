@@ -228,7 +228,7 @@ def _notes(spec: SweepSpec, history: History, arms: list[ArmResult]) -> list[str
     if history.extended:
         more, planned = history.extended // len(arms), spec.study and spec.study.replicates
         notes.append(
-            f"extended by {more} replicates after {planned}: if the results had been looked at, p values and "
-            "intervals are too good"
+            f"extended by {more} replicate{'s' * (more > 1)} after {planned}: if the results had been looked at, "
+            "p values and intervals are too good"
         )
     return notes

@@ -142,7 +142,7 @@ def importances(
     tables = tuple(weigh(condition, names, _where(condition, seen)) for condition, names in groups)
     said = []
     if left_out["not ended"]:
-        said.append(f"{left_out['not ended']} trials have not ended; what they add is not in here")
+        said.append(f"trials that have not ended: {left_out['not ended']}; what they add is not in here")
     if left_out["stopped earlier"]:
         said.append(
             f"{left_out['stopped earlier']} trials were stopped before epoch {epoch} and are left out. They "

@@ -99,7 +99,7 @@ def test_extending_adds_replicates_and_keeps_those_there(storage: Path) -> None:
     before = History.of(Ledger.read(storage / "gamma"))
     done = raykd("ablate", "gamma", "--extend", "1", "--storage", storage)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "extended by 1 replicates after 3" in done.stdout
+    assert "extended by 1 replicate after 3" in done.stdout
     after = History.of(Ledger.read(storage / "gamma"))
     assert len(after.trials) == 8 and after.done
     assert all(after.trials[name].reports == trial.reports for name, trial in before.trials.items())

@@ -203,7 +203,7 @@ def test_scores_are_compared_at_an_epoch_that_half_of_the_trials_reached():
     assert (found.epoch, found.epochs, found.trials, found.configurations) == (4, 8, 5, 5)
     assert found.left_out == {"failed": 1, "stopped earlier": 2, "without a score": 0, "not ended": 1}
     said = " ".join(found.warnings)
-    assert "2 trials were stopped before epoch 4" in said and "1 trials have not ended" in said
+    assert "2 trials were stopped before epoch 4" in said and "trials that have not ended: 1;" in said
     assert found.tables[0].shares == importances(spec, history(99.0), resamples=5).tables[0].shares
 
 
