@@ -227,8 +227,6 @@ def _notes(spec: SweepSpec, history: History, arms: list[ArmResult]) -> list[str
         notes.append(f"{waiting} replicates have not ended: these are no results yet")
     if history.extended:
         more, planned = history.extended // len(arms), spec.study and spec.study.replicates
-        notes.append(
-            f"extended by {more} replicate{'s' * (more > 1)} after {planned}: if the results had been looked at, "
-            "p values and intervals are too good"
-        )
+        extended = f"extended by {more} replicate{'s' * (more > 1)} after {planned}"
+        notes.append(f"{extended}: if the results had been looked at, p values and intervals are too good")
     return notes
