@@ -34,6 +34,7 @@ from torch.nn import functional as F
 from trainables.backbones import Backbone, seeded
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.numerics import in_float32
+from trainables.parts.recipes import on_digits
 from trainables.teachers import Teacher
 from trainables.view_ops import MEAN, STD
 
@@ -84,9 +85,7 @@ class Autoencoder(Method):
         },
         "digits": {
             "config": {"dropout": 0.0, "colour": False},
-            "optim": {"optimizer": "adamw", "lr": 2e-3, "batch_size": 128, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            **on_digits(),
         },
     }
     config: Config

@@ -26,6 +26,7 @@ from torch import nn
 from trainables.backbones import Backbone, seeded
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.barlow import BarlowConfig, barlow_losses
+from trainables.parts.recipes import on_digits
 from trainables.teachers import Teacher
 
 
@@ -53,9 +54,7 @@ class Barlow(Method):
         },
         "digits": {
             "config": {"loss_scale": 0.1, "redundancy": 0.02, "hidden": 256, "head_dim": 256},
-            "optim": {"optimizer": "adamw", "lr": 5e-3, "batch_size": 64, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            **on_digits(lr=5e-3, batch_size=64),
         },
     }
     config: Config

@@ -32,6 +32,7 @@ from trainables.parts.losses import consistency
 from trainables.parts.mean_student import MeanStudent
 from trainables.parts.numerics import unit
 from trainables.parts.projectors import batch_norm_head
+from trainables.parts.recipes import on_digits
 from trainables.teachers import Teacher
 
 
@@ -79,9 +80,7 @@ class Byol(Method):
         },
         "digits": {
             "config": {"momentum": 0.9, "hidden": 256, "head_dim": 64},
-            "optim": {"optimizer": "adamw", "lr": 5e-3, "batch_size": 64, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            **on_digits(lr=5e-3, batch_size=64),
         },
     }
     config: Config

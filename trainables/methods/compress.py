@@ -33,6 +33,7 @@ from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.mean_student import MeanStudent
 from trainables.parts.numerics import in_float32, unit
 from trainables.parts.queue import Queue, check_queue
+from trainables.parts.recipes import on_digits
 from trainables.teachers import Teacher
 
 
@@ -88,9 +89,7 @@ class Compress(Method):
         },
         "digits": {
             "config": {"temperature": 0.04, "queue_size": 512, "momentum": 0.99},
-            "optim": {"optimizer": "adamw", "lr": 2e-3, "batch_size": 128, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            **on_digits(),
         },
     }
     config: Config

@@ -34,6 +34,7 @@ from trainables.parts.losses import consistency, info_nce
 from trainables.parts.mean_student import MeanStudent, keys_of
 from trainables.parts.numerics import unit
 from trainables.parts.queue import Queue, check_queue
+from trainables.parts.recipes import MOCO_V2, on_digits
 from trainables.teachers import Teacher
 
 
@@ -88,23 +89,11 @@ class Disco(Method):
                 "queue_size": 65536,
                 "momentum": 0.999,
             },
-            "optim": {
-                "optimizer": "momentum",
-                "decay_norms": True,
-                "lr": 0.03,
-                "sgd_momentum": 0.9,
-                "weight_decay": 1e-4,
-                "batch_size": 256,
-                "schedule": "cosine",
-            },
-            "views": {"recipe": "moco_v2"},
-            "epochs": 200,
+            **MOCO_V2,
         },
         "digits": {
             "config": {"queue_size": 512, "momentum": 0.99, "temperature": 0.2, "consistency_weight": 10.0},
-            "optim": {"optimizer": "adamw", "lr": 2e-3, "batch_size": 128, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            **on_digits(),
         },
     }
     points = ("backbone", "head")

@@ -38,6 +38,7 @@ from trainables.errors import UserError
 from trainables.method import Batch, Context, Losses, MethodConfig
 from trainables.parts.classifier import LabelledConfig
 from trainables.parts.numerics import in_float32
+from trainables.parts.recipes import REPDISTILLER, on_digits
 from trainables.parts.stages import Pair, Staged, Stages, at_one_size, pair_stages
 from trainables.teachers import Teacher
 
@@ -65,25 +66,11 @@ class FitNets(Staged):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {  # CIFAR-100 as in RepDistiller, whose weight it is
             "config": {"weight": 100.0, "stage": 2, "relu": True, "ce_weight": 1.0},
-            "optim": {
-                "optimizer": "momentum",
-                "decay_norms": True,
-                "lr": 0.05,
-                "sgd_momentum": 0.9,
-                "weight_decay": 5e-4,
-                "batch_size": 64,
-                "schedule": "multistep",
-                "decay_epochs": (150, 180, 210),
-                "decay_rate": 0.1,
-            },
-            "views": {"recipe": "light"},
-            "epochs": 240,
+            **REPDISTILLER,
         },
         "digits": {
             "config": {"weight": 100.0, "stage": 1},
-            "optim": {"optimizer": "adamw", "lr": 5e-3, "batch_size": 128, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            **on_digits(lr=5e-3),
         },
     }
     config: Config

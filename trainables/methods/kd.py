@@ -36,6 +36,7 @@ from trainables.encode import TrainingImages
 from trainables.errors import UserError
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.classifier import class_kl, cross_entropy, linear_classifier
+from trainables.parts.recipes import REPDISTILLER, on_digits
 from trainables.parts.teacher_classifier import Kind, TeacherClassifier
 from trainables.teachers import Teacher
 
@@ -61,25 +62,11 @@ class Kd(Method):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "config": {"temperature": 4.0, "weight": 0.9, "ce_weight": 0.1},
-            "optim": {
-                "optimizer": "momentum",
-                "decay_norms": True,
-                "lr": 0.05,
-                "sgd_momentum": 0.9,
-                "weight_decay": 5e-4,
-                "batch_size": 64,
-                "schedule": "multistep",
-                "decay_epochs": (150, 180, 210),
-                "decay_rate": 0.1,
-            },
-            "views": {"recipe": "light"},
-            "epochs": 240,
+            **REPDISTILLER,
         },
         "digits": {
             "config": {"temperature": 1.0, "weight": 0.9, "ce_weight": 0.1},
-            "optim": {"optimizer": "adamw", "lr": 2e-3, "batch_size": 128, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            **on_digits(),
         },
     }
     config: Config

@@ -41,6 +41,7 @@ from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.classifier import cross_entropy, linear_classifier, soft_cross_entropy
 from trainables.parts.distributed import gather, gather_with_gradient
 from trainables.parts.numerics import at_least_float32, in_float32
+from trainables.parts.recipes import on_digits
 from trainables.parts.teacher_classifier import Kind, TeacherClassifier
 from trainables.teachers import Teacher
 
@@ -117,9 +118,7 @@ class Lpkd(Method):
         },
         "digits": {
             "config": {"scale": "median", "locality_weight": 0.1},
-            "optim": {"optimizer": "adamw", "lr": 5e-3, "batch_size": 128, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            **on_digits(lr=5e-3),
         },
     }
     config: Config

@@ -37,10 +37,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.method import Batch, Losses, MethodConfig
+from trainables.method import Batch, Losses
 from trainables.parts.classifier import LabelledConfig
 from trainables.parts.numerics import in_float32
-from trainables.parts.stages import Pair, Staged, Stages, at_one_size, pairs_with_positions
+from trainables.parts.recipes import REPDISTILLER, on_digits
+from trainables.parts.stages import Staged, at_one_size
 
 
 @in_float32
@@ -81,34 +82,14 @@ class Nst(Staged):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {  # CIFAR-100 as in RepDistiller, whose weight it is
             "config": {"weight": 50.0, "ce_weight": 1.0},
-            "optim": {
-                "optimizer": "momentum",
-                "decay_norms": True,
-                "lr": 0.05,
-                "sgd_momentum": 0.9,
-                "weight_decay": 5e-4,
-                "batch_size": 64,
-                "schedule": "multistep",
-                "decay_epochs": (150, 180, 210),
-                "decay_rate": 0.1,
-            },
-            "views": {"recipe": "light"},
-            "epochs": 240,
+            **REPDISTILLER,
         },
         "digits": {
             "config": {"weight": 0.5, "ce_weight": 1.0},
-            "optim": {"optimizer": "adamw", "lr": 5e-3, "batch_size": 128, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            **on_digits(lr=5e-3),
         },
     }
     config: Config
-
-    @classmethod
-    def choose(
-        cls, config: MethodConfig, student: Stages, teacher: Stages, image_size: int
-    ) -> tuple[Pair, ...]:
-        return pairs_with_positions(student, teacher, image_size)
 
     def forward(self, batch: Batch) -> Losses:
         features, maps = self.compared(batch.views[0])

@@ -38,6 +38,7 @@ from trainables.parts.losses import info_nce
 from trainables.parts.mean_student import MeanStudent, keys_of
 from trainables.parts.numerics import unit
 from trainables.parts.queue import Queue, check_queue
+from trainables.parts.recipes import MOCO_V2
 from trainables.teachers import Teacher
 from trainables.trial import ModelSpec
 
@@ -72,17 +73,7 @@ class OssStyle(Method):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {  # MoCo-v2's and SEED's: they agree
             "config": {"teacher_arch": "resnet50", "queue_size": 65536, "momentum": 0.999},
-            "optim": {
-                "optimizer": "momentum",
-                "decay_norms": True,
-                "lr": 0.03,
-                "sgd_momentum": 0.9,
-                "weight_decay": 1e-4,
-                "batch_size": 256,
-                "schedule": "cosine",
-            },
-            "views": {"recipe": "moco_v2"},
-            "epochs": 200,
+            **MOCO_V2,
         },
         "digits": {
             "config": {

@@ -35,6 +35,7 @@ from trainables.method import Batch, Context, Losses, MethodConfig
 from trainables.parts.classifier import Labelled, LabelledConfig
 from trainables.parts.distributed import gather, gather_with_gradient
 from trainables.parts.numerics import in_float32, unit
+from trainables.parts.recipes import REPDISTILLER, on_digits
 from trainables.teachers import Teacher
 
 _EPS = 1e-7  # of the published code: opposite features have probability 0
@@ -72,25 +73,11 @@ class Pkt(Labelled):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "config": {"weight": 469.0, "ce_weight": 1.0},
-            "optim": {
-                "optimizer": "momentum",
-                "decay_norms": True,
-                "lr": 0.05,
-                "sgd_momentum": 0.9,
-                "weight_decay": 5e-4,
-                "batch_size": 64,
-                "schedule": "multistep",
-                "decay_epochs": (150, 180, 210),
-                "decay_rate": 0.1,
-            },
-            "views": {"recipe": "light"},
-            "epochs": 240,
+            **REPDISTILLER,
         },
         "digits": {
             "config": {"weight": 469.0},
-            "optim": {"optimizer": "adamw", "lr": 5e-3, "batch_size": 128, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            **on_digits(lr=5e-3),
         },
     }
     config: Config

@@ -49,6 +49,7 @@ from trainables.parts.distributed import gather_with_gradient
 from trainables.parts.heads import L2Normalise
 from trainables.parts.losses import consistency
 from trainables.parts.numerics import at_least_float32, in_float32
+from trainables.parts.recipes import on_digits
 from trainables.parts.teacher_classifier import Kind, TeacherClassifier
 from trainables.teachers import Teacher
 
@@ -159,9 +160,7 @@ class Projector(Labelled):
         },
         "digits": {
             "config": {"loss": "logsum", "normalisation": "bn", "alpha": 2.0},
-            "optim": {"optimizer": "adamw", "lr": 2e-3, "batch_size": 128, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            **on_digits(),
         },
     }
     points = ("backbone", "adapter")

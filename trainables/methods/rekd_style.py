@@ -44,6 +44,7 @@ from trainables.parts.heads import projection_head
 from trainables.parts.mean_student import MeanStudent, keys_of
 from trainables.parts.numerics import in_float32, unit
 from trainables.parts.queue import Queue, check_queue
+from trainables.parts.recipes import MOCO_V2, on_digits
 from trainables.teachers import Teacher
 
 
@@ -126,23 +127,11 @@ class RekdStyle(Method):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {  # MoCo-v2's
             "config": {"clusters": 1000, "queue_size": 65536, "momentum": 0.999, "temperature": 0.2},
-            "optim": {
-                "optimizer": "momentum",
-                "decay_norms": True,
-                "lr": 0.03,
-                "sgd_momentum": 0.9,
-                "weight_decay": 1e-4,
-                "batch_size": 256,
-                "schedule": "cosine",
-            },
-            "views": {"recipe": "moco_v2"},
-            "epochs": 200,
+            **MOCO_V2,
         },
         "digits": {
             "config": {"clusters": 32, "queue_size": 512, "momentum": 0.99, "temperature": 0.2},
-            "optim": {"optimizer": "adamw", "lr": 5e-3, "batch_size": 128, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            **on_digits(lr=5e-3),
         },
     }
     points = ("backbone", "head")

@@ -36,6 +36,7 @@ from trainables.parts.losses import consistency, info_nce
 from trainables.parts.mean_student import MeanStudent, keys_of
 from trainables.parts.numerics import unit
 from trainables.parts.queue import Queue, check_queue
+from trainables.parts.recipes import MOCO_V2, on_digits
 from trainables.teachers import Teacher
 
 
@@ -74,23 +75,11 @@ class Retro(Method):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {  # as the published code is run; both share MoCo-v2's schedule
             "config": {"queue_size": 65536, "momentum": 0.999, "temperature": 0.2},
-            "optim": {
-                "optimizer": "momentum",
-                "decay_norms": True,
-                "lr": 0.03,
-                "sgd_momentum": 0.9,
-                "weight_decay": 1e-4,
-                "batch_size": 256,
-                "schedule": "cosine",
-            },
-            "views": {"recipe": "moco_v2"},
-            "epochs": 200,
+            **MOCO_V2,
         },
         "digits": {  # measured: DIGITS.md
             "config": {"queue_size": 512, "momentum": 0.99, "temperature": 0.2, "gamma": 0.1},
-            "optim": {"optimizer": "adamw", "lr": 2e-3, "batch_size": 128, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            **on_digits(),
         },
     }
     points = ("backbone", "adapter", "head")

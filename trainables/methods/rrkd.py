@@ -63,6 +63,7 @@ from trainables.parts.classifier import Labelled, LabelledConfig, soft_cross_ent
 from trainables.parts.distributed import gather, gather_with_gradient
 from trainables.parts.numerics import in_float32, unit
 from trainables.parts.queue import Queue, check_queue
+from trainables.parts.recipes import on_digits
 from trainables.parts.teacher_classifier import TeacherClassifier
 from trainables.teachers import Teacher
 from trainables.workers import rank, world_size
@@ -175,9 +176,7 @@ class Rrkd(Labelled):
         },
         "digits": {
             "config": {"centre": True, "queue_size": 512},
-            "optim": {"optimizer": "adamw", "lr": 2e-3, "batch_size": 128, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            **on_digits(),
         },
     }
     config: Config

@@ -35,6 +35,7 @@ from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.heads import projection_head
 from trainables.parts.numerics import in_float32, unit
 from trainables.parts.queue import Queue, check_queue
+from trainables.parts.recipes import on_digits
 from trainables.teachers import Teacher
 
 
@@ -91,9 +92,7 @@ class Seed(Method):
         },
         "digits": {
             "config": {"temperature": 0.2, "teacher_temperature": 1e-4, "queue_size": 512},
-            "optim": {"optimizer": "adamw", "lr": 2e-3, "batch_size": 128, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            **on_digits(),
         },
     }
     points = ("backbone", "head")

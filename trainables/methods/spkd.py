@@ -39,6 +39,7 @@ from trainables.method import Batch, Context, Losses, MethodConfig
 from trainables.parts.classifier import Labelled, LabelledConfig
 from trainables.parts.distributed import gather, gather_with_gradient
 from trainables.parts.numerics import at_least_float32, in_float32
+from trainables.parts.recipes import on_digits
 from trainables.parts.stages import freeze_unreached
 from trainables.teachers import Teacher
 
@@ -86,9 +87,7 @@ class Spkd(Labelled):
         },
         "digits": {
             "config": {"weight": 3000.0, "compare": "features"},
-            "optim": {"optimizer": "adamw", "lr": 5e-3, "batch_size": 128, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            **on_digits(lr=5e-3),
         },
     }
     config: Config

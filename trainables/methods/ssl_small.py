@@ -25,6 +25,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from trainables.methods.moco import Moco
+from trainables.parts.recipes import on_digits
 
 
 class SslSmall(Moco):
@@ -54,9 +55,7 @@ class SslSmall(Moco):
         },
         "digits": {
             "config": {"queue_size": 512, "momentum": 0.99, "temperature": 0.1, "head_ratio": 2.0},
-            "optim": {"optimizer": "adamw", "lr": 5e-3, "batch_size": 128, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            **on_digits(lr=5e-3),
         },
     }
     config: Config

@@ -27,6 +27,7 @@ from torch import nn
 from trainables.backbones import Backbone
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.classifier import cross_entropy, linear_classifier
+from trainables.parts.recipes import REPDISTILLER, on_digits
 from trainables.teachers import Teacher
 
 
@@ -44,25 +45,11 @@ class Supervised(Method):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "config": {"label_smoothing": 0.0},
-            "optim": {
-                "optimizer": "momentum",
-                "decay_norms": True,
-                "lr": 0.05,
-                "sgd_momentum": 0.9,
-                "weight_decay": 5e-4,
-                "batch_size": 64,
-                "schedule": "multistep",
-                "decay_epochs": (150, 180, 210),
-                "decay_rate": 0.1,
-            },
-            "views": {"recipe": "light"},
-            "epochs": 240,
+            **REPDISTILLER,
         },
         "digits": {
             "config": {"label_smoothing": 0.0},
-            "optim": {"optimizer": "adamw", "lr": 2e-3, "batch_size": 128, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            **on_digits(),
         },
     }
     config: Config

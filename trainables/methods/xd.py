@@ -28,6 +28,7 @@ from torch import nn
 from trainables.backbones import Backbone, seeded
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.barlow import XdConfig, barlow_losses, cross_distilled
+from trainables.parts.recipes import on_digits
 from trainables.teachers import Teacher
 
 
@@ -63,9 +64,7 @@ class Xd(Method):
         },
         "digits": {
             "config": {"alpha": 0.95, "loss_scale": 0.1, "redundancy": 0.02, "hidden": 256, "head_dim": 256},
-            "optim": {"optimizer": "adamw", "lr": 5e-3, "batch_size": 64, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 16,
+            **on_digits(lr=5e-3, batch_size=64),
         },
     }
     config: Config

@@ -90,8 +90,8 @@ class Staged(Labelled):
     def choose(
         cls, config: MethodConfig, student: Stages, teacher: Stages, image_size: int
     ) -> tuple[Pair, ...]:
-        """The pairs of stages to compare; `UserError` where these networks or this size offer none."""
-        raise NotImplementedError
+        """The pairs of stages to compare: all with positions. `UserError` where there is none."""
+        return pairs_with_positions(student, teacher, image_size)
 
     @classmethod
     def check(cls, config: MethodConfig, context: Context) -> None:

@@ -1,0 +1,50 @@
+"""Training settings that the presets of several methods share: all of a trial but the method's own config.
+
+presets = {"paper": {"config": {...}, **MOCO_V2}, "digits": {"config": {...}, **on_digits(lr=5e-3)}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# `facebookresearch/moco`, and what was built on it.
+MOCO_V2: Mapping[str, Any] = {
+    "optim": {
+        "optimizer": "momentum",
+        "decay_norms": True,
+        "lr": 0.03,
+        "sgd_momentum": 0.9,
+        "weight_decay": 1e-4,
+        "batch_size": 256,
+        "schedule": "cosine",
+    },
+    "views": {"recipe": "moco_v2"},
+    "epochs": 200,
+}
+
+# CIFAR-100 as in `HobbitLong/RepDistiller`, under which the field compares supervised distillation.
+REPDISTILLER: Mapping[str, Any] = {
+    "optim": {
+        "optimizer": "momentum",
+        "decay_norms": True,
+        "lr": 0.05,
+        "sgd_momentum": 0.9,
+        "weight_decay": 5e-4,
+        "batch_size": 64,
+        "schedule": "multistep",
+        "decay_epochs": (150, 180, 210),
+        "decay_rate": 0.1,
+    },
+    "views": {"recipe": "light"},
+    "epochs": 240,
+}
+
+
+def on_digits(lr: float = 2e-3, batch_size: int = 128) -> dict[str, Any]:
+    """Minutes on scikit-learn's digits; DIGITS.md says why so."""
+    return {
+        "optim": {"optimizer": "adamw", "lr": lr, "batch_size": batch_size, "schedule": "cosine"},
+        "views": {"recipe": "digits", "strength": 0.5},
+        "epochs": 16,
+    }
