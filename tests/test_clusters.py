@@ -58,7 +58,7 @@ def test_ec2_knows_every_field_of_a_machine() -> None:
 
 # Names, types and allowed values, written down for the fields that are used here. Sources: the resource
 # Instance of Google's discovery document compute.v1; KubeRay's custom resource definitions ray.io_rayclusters
-# and ray.io_rayjobs of v1.7.0; Kubernetes' API reference for PodTemplateSpec and PersistentVolumeClaim. A leaf
+# and ray.io_rayjobs of v1.7.0; Kubernetes' API reference for pods and persistent volume claims. A leaf
 # is a type, a tuple of allowed values or a pattern; a list is a list of its one element; "?" ends the name of
 # what may be missing.
 INSTANCE = {
