@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from raykd.axis import AnyAxis
 from raykd.sections import Section
@@ -44,12 +46,21 @@ class Retune(Spec):
     axes: Annotated[dict[str, AnyAxis], Field(min_length=1)] = Field(description="flat name -> what varies")
 
 
+def _names(raw: Any) -> Any:
+    """Levels that YAML reads as numbers (`64: 61.3`) as the text that they are."""
+    if not isinstance(raw, Mapping):
+        return raw
+    return {name if isinstance(name, str) else json.dumps(name): value for name, value in raw.items()}
+
+
 class Published(Spec):
     """A paper's own numbers, shown beside ours and never mixed with them."""
 
     source: str = Field(description="paper and table")
     unit: str = Field("", description="data set and metric")
-    values: dict[str, float] = Field(description="arm -> number")
+    values: Annotated[dict[str, float], BeforeValidator(_names)] = Field(
+        description="arm -> number; of a single factor its level is enough"
+    )
 
 
 class StudyRules(Spec):

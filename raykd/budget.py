@@ -14,8 +14,12 @@ from trainables.errors import UserError
 from trainables.trial import TrialSpec
 
 
-def with_epochs(spec: SweepSpec, trials: Mapping[str, TrialSpec], storage: Path) -> SweepSpec:
+def with_epochs(
+    spec: SweepSpec, trials: Mapping[str, TrialSpec], storage: Path, absent: bool = False
+) -> SweepSpec:
     """The study with each arm's epochs under its budget; `trials` are its arms at the base's epochs.
+
+    With `absent`, equal steps are found from the published size of data that are not here.
 
     Equal compute counts the operations of a step on a few images, and decodes the data on this machine if
     that was not done yet. Raises `UserError` for a schedule that other epochs would tear apart.
@@ -32,23 +36,25 @@ def with_epochs(spec: SweepSpec, trials: Mapping[str, TrialSpec], storage: Path)
                 expected="`schedule: cosine`, or `budget: epochs`",
             )
     base = trials[spec.study.base]
-    find = _equal_steps if spec.study.budget == "steps" else _equal_compute
     arms = {}
     for label, arm in spec.arms.items():
-        epochs = base.epochs if label == spec.study.base else find(base, trials[label], storage)
+        if label == spec.study.base:
+            epochs = base.epochs
+        elif spec.study.budget == "steps":
+            epochs = max(
+                1, round(trials[label].epochs * steps_of(base, absent) / steps_of(trials[label], absent))
+            )
+        else:
+            epochs = _equal_compute(base, trials[label], storage)
         arms[label] = arm.model_copy(update={"epochs": epochs})
     return spec.model_copy(update={"arms": arms})
 
 
-def steps_of(trial: TrialSpec) -> int:
-    """Optimizer steps of a trial; pictures that will not decode still count."""
+def steps_of(trial: TrialSpec, absent: bool = False) -> int:
+    """Optimizer steps of a trial; pictures that will not decode still count, as those that are `absent`."""
     from trainables.data import check_data
 
-    return trial.epochs * (check_data(trial.data).train_images // trial.optim.batch_size)
-
-
-def _equal_steps(base: TrialSpec, arm: TrialSpec, storage: Path) -> int:
-    return max(1, round(arm.epochs * steps_of(base) / steps_of(arm)))
+    return trial.epochs * (check_data(trial.data, absent).train_images // trial.optim.batch_size)
 
 
 def _equal_compute(base: TrialSpec, arm: TrialSpec, storage: Path) -> int:

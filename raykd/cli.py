@@ -89,6 +89,9 @@ def ablate(
     study: Annotated[
         str, typer.Argument(help="A YAML file, a study in `raykd list studies`, or one to go on with.")
     ],
+    preset: Annotated[
+        str | None, typer.Option(help="Of the study's file, such as `paper`; default: the file as it is.")
+    ] = None,
     storage: Storage = HERE,
     set_: Sets = None,
     plan: Annotated[
@@ -109,8 +112,9 @@ def ablate(
     from raykd.views import read
 
     console = Console()
-    folder = _writable(storage) / study
+    folder = _writable(storage) / (f"{study}_{preset}" if preset else study)
     begun = Path(study).name == study and not Path(study).is_file() and (folder / LEDGER).exists()
+    sets = [*([f"preset={preset}"] if preset else []), *(set_ or [])]
     history, remarks = (read(folder) if begun else None), list[str]()
     if history is not None:
         spec = _study_of(history)
@@ -120,7 +124,7 @@ def ablate(
     elif extend:
         raise UserError("--extend", "goes with the name of a study that has begun", value=study)
     else:
-        spec, remarks = check_study(load_study(study, set_ or [], storage), storage)
+        spec, remarks = check_study(load_study(study, sets, storage), storage, absent=plan)
         folder = storage / spec.name
     if plan:
         from raykd.plan import plan_study, study_lines
@@ -143,7 +147,7 @@ def ablate(
     for remark in remarks:
         console.warn(remark)
     spec = tune(spec, place, console)
-    source = engine.Source(find_study(study), set_ or [])
+    source = engine.Source(find_study(study), sets)
     _close(console, engine.run(spec, place, console, source), folder)
 
 
