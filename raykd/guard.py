@@ -53,7 +53,7 @@ def check_study(spec: SweepSpec, storage: Path) -> tuple[SweepSpec, list[str]]:
             checker.check(spec.baseline_trial())
         except UserError as error:
             raise within("baseline", error) from None
-    spec = with_epochs(spec, trials, storage)
+    spec = with_epochs(spec, trials)
     assert spec.study is not None
     arms = {}
     for label, arm in spec.arms.items():
