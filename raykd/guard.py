@@ -62,7 +62,7 @@ def check_study(spec: SweepSpec, storage: Path, absent: bool = False) -> tuple[S
             checker.check(spec.baseline_trial())
         except UserError as error:
             raise within("baseline", error) from None
-    spec = with_epochs(spec, trials, storage, absent)
+    spec = with_epochs(spec, trials, checker.context)
     assert spec.study is not None
     arms = {}
     for label, arm in spec.arms.items():
