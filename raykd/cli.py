@@ -112,12 +112,14 @@ def ablate(
     from raykd.guard import check_study
     from raykd.ledger import LEDGER
     from raykd.retune import tune
+    from raykd.spec import NAME
     from raykd.study import find_study, load_study
     from raykd.views import read
 
     console = Console()
     folder = _writable(storage) / (f"{study}_{preset}" if preset else study)
-    begun = Path(study).name == study and not Path(study).is_file() and (folder / LEDGER).exists()
+    begun = bool(NAME.fullmatch(folder.name)) and Path(study).name == study
+    begun = begun and not Path(study).is_file() and (folder / LEDGER).exists()
     sets = [*([f"preset={preset}"] if preset else []), *(set_ or [])]
     history, remarks = (read(folder) if begun else None), list[str]()
     if history is not None:

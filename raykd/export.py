@@ -47,12 +47,8 @@ def export(sweep: Path, trial: str | None, out: Path) -> Path:
     weights = sweep / "trials" / record.trial / BEST
     if not weights.is_file():
         raise UserError("trial", "has left no student: none of its epochs was scored", value=record.trial)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError("--out", f"{out} is in use", expected="a new or empty folder")
-    making = out.with_name(f".{out.name}.making")
-    shutil.rmtree(making, ignore_errors=True)
+    making = _making(out)
     try:
-        making.mkdir(parents=True)
         _write_config(making / CONFIG, spec, whole)
         (making / COMMAND).write_text(_command(whole, out, sweep.parent) + "\n")
         backbone, facts = student.open_student(whole, weights)
@@ -64,6 +60,20 @@ def export(sweep: Path, trial: str | None, out: Path) -> Path:
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return out
+
+
+def _making(out: Path) -> Path:
+    """A new folder beside `out`, which it becomes when it is complete; `UserError` if that cannot be."""
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError("--out", f"{out} is in use", expected="a new or empty folder")
+        making = out.with_name(f".{out.name}.making")
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(parents=True)
+    except OSError as error:
+        problem = f"cannot be made: {error.strerror}"
+        raise UserError("--out", problem, value=str(out), expected="a new or empty folder") from None
+    return making
 
 
 def config_of(spec: SweepSpec, trial: TrialSpec) -> dict[str, Any]:

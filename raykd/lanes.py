@@ -21,13 +21,14 @@ from typing import Any
 import ray
 import ray.exceptions
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.actions import ACTIONS
 from raykd.cluster import live_nodes
 from raykd.mailbox import Mailbox, Message, Task
+from raykd.process_group import torch_config
 from raykd.sections import WorkersSpec
 from raykd.worker import work
 from trainables.errors import SweepFailed
@@ -285,9 +286,7 @@ class LanePool:
         trainer = TorchTrainer(
             work,
             train_loop_config={**self._config, "lane": name},
-            torch_config=TorchConfig(
-                backend="nccl" if workers.gpus and not shared_gpu else "gloo", timeout_s=_COLLECTIVE_S
-            ),
+            torch_config=torch_config("nccl" if workers.gpus and not shared_gpu else "gloo", _COLLECTIVE_S),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
             ),
