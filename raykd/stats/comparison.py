@@ -39,9 +39,7 @@ class Comparison:
     wins: int
     ties: int
     losses: int
-    detectable: (
-        float  # smallest true difference found with power 0.8 at the level alpha / comparisons / families
-    )
+    detectable: float  # smallest true difference found with power 0.8 at the simultaneous level
     comparisons: int  # size of the family: comparisons with a p value
 
 

@@ -122,8 +122,8 @@ def pooled_variance_ratio(scores: ArrayLike, *, alpha: float = 0.05) -> tuple[fl
 
     scores (arms, replicates); a replicate that an arm failed is left out. It is 1 less the intraclass
     correlation of Shrout and Fleiss (1979), ICC(3, 1), with their exact interval by F: arms are taken to vary
-    alike, and each pair of them to share as much. Of two arms that vary alike it is `variance_ratio`. NaN below
-    two arms or replicates.
+    alike, and each pair of them to share as much. Of two arms it is `variance_ratio`. NaN below two arms or
+    replicates.
     """
     y = np.asarray(scores, dtype=np.float64)
     y = y[:, np.isfinite(y).all(axis=0)]
@@ -139,7 +139,7 @@ def pooled_variance_ratio(scores: ArrayLike, *, alpha: float = 0.05) -> tuple[fl
         return nothing, Interval(nothing, nothing)
 
     def ratio(f: float) -> float:
-        return k / (f + k - 1)
+        return float(k / (f + k - 1))
 
     f = between / within if within > 0 else float("inf")
     upper, lower = (float(stats.f.isf(tail, *freedom)) for tail in (alpha / 2, 1 - alpha / 2))
