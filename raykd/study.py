@@ -156,6 +156,9 @@ def _replicates(file: StudyFile) -> tuple[int, tuple[int, ...]]:
             raise UserError("replicates", problem, value=file.replicates, expected="at least 2, better 5")
         return file.replicates, ()
     how = sequential[0]
+    if file.design == "factorial":
+        problem = "closes arms one by one, and effects need every arm at every replicate"
+        raise UserError(how, problem, expected="`replicates`, or `design: grid`")
     if file.replicates is not None:
         raise UserError("replicates", f"is what `{how}` finds out", expected="`max_replicates`")
     if file.max_replicates is None or file.max_replicates < FEWEST_TO_LOOK:
