@@ -17,6 +17,7 @@ from trainables.errors import UserError
 from trainables.trial import Spec
 
 ARM = "arm"  # the axis
+_FOUND_OUT = ("also", "trained_parameters", "step_flops", "epoch_steps", "tuned")  # before it started
 Design = Literal["one_at_a_time", "leave_one_out", "factorial", "grid", "compare"]
 Budget = Literal["epochs", "steps", "compute"]
 
@@ -33,11 +34,21 @@ class ArmSpec(Spec):
         {}, description="flat name -> values in base and arm, of what follows from the change"
     )
     trained_parameters: int | None = Field(None, description="numbers that an optimizer moves")
+    step_flops: float | None = Field(
+        None, description="floating-point operations of a step, forward and backward"
+    )
+    epoch_steps: int | None = Field(None, description="optimizer steps of an epoch")
     tuned: dict[str, Any] = Field({}, description="flat name -> value, from its own search")
+
+    def flops(self, epochs: int) -> float | None:
+        """What so many epochs cost; None where it was not counted."""
+        counted = self.step_flops is not None and self.epoch_steps is not None
+        return self.step_flops * self.epoch_steps * epochs if counted else None  # type: ignore[operator]
 
     def written(self) -> ArmSpec:
         """Without what was found out before the study started."""
-        return self.model_copy(update={"also": {}, "trained_parameters": None, "tuned": {}})
+        found = {name: ArmSpec.model_fields[name].get_default() for name in _FOUND_OUT}
+        return self.model_copy(update=found)
 
 
 class Retune(Spec):

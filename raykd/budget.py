@@ -2,27 +2,24 @@
 
 At equal epochs a method that passes every view through more networks looks better than it is. The epochs are
 found once, before a study starts, and written into its spec, so that going on with it measures nothing again.
+So is what a step of each arm costs, whatever the budget: every report shows it beside the scores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
+from raykd.arms import ARM
 from raykd.spec import SweepSpec
 from trainables.errors import UserError
 from trainables.trial import TrialSpec
 
 
-def with_epochs(
-    spec: SweepSpec, trials: Mapping[str, TrialSpec], storage: Path, absent: bool = False
-) -> SweepSpec:
+def with_epochs(spec: SweepSpec, trials: Mapping[str, TrialSpec]) -> SweepSpec:
     """The study with each arm's epochs under its budget; `trials` are its arms at the base's epochs.
 
-    With `absent`, equal steps are found from the published size of data that are not here.
-
-    Equal compute counts the operations of a step on a few images, and decodes the data on this machine if
-    that was not done yet. Raises `UserError` for a schedule that other epochs would tear apart.
+    Equal compute counts the operations of a step on a few images. Raises `UserError` for a schedule that
+    other epochs would tear apart.
     """
     assert spec.study is not None
     if spec.study.budget == "epochs":
@@ -36,31 +33,41 @@ def with_epochs(
                 expected="`schedule: cosine`, or `budget: epochs`",
             )
     base = trials[spec.study.base]
+    find = _equal_steps if spec.study.budget == "steps" else _equal_compute
     arms = {}
     for label, arm in spec.arms.items():
-        if label == spec.study.base:
-            epochs = base.epochs
-        elif spec.study.budget == "steps":
-            epochs = max(
-                1, round(trials[label].epochs * steps_of(base, absent) / steps_of(trials[label], absent))
-            )
-        else:
-            epochs = _equal_compute(base, trials[label], storage)
+        epochs = base.epochs if label == spec.study.base else find(base, trials[label])
         arms[label] = arm.model_copy(update={"epochs": epochs})
     return spec.model_copy(update={"arms": arms})
 
 
-def steps_of(trial: TrialSpec, absent: bool = False) -> int:
-    """Optimizer steps of a trial; pictures that will not decode still count, as those that are `absent`."""
-    from trainables.data import check_data
+def with_costs(spec: SweepSpec) -> SweepSpec:
+    """The study with what a step of each arm costs and how many an epoch has.
 
-    return trial.epochs * (check_data(trial.data, absent).train_images // trial.optim.batch_size)
+    Counted on a few images of each arm: seconds for small networks, a minute or so for large ones on a CPU.
+    """
+    from trainables.compute import epoch_steps, step_flops
+
+    arms = {}
+    for label, arm in spec.arms.items():
+        trial = spec.trial({ARM: label}, 0)
+        found = {"step_flops": step_flops(trial), "epoch_steps": epoch_steps(trial)}
+        arms[label] = arm.model_copy(update=found)
+    return spec.model_copy(update={"arms": arms})
 
 
-def _equal_compute(base: TrialSpec, arm: TrialSpec, storage: Path) -> int:
+def steps_of(trial: TrialSpec) -> int:
+    """Optimizer steps of a trial; pictures that will not decode still count."""
+    from trainables.compute import epoch_steps
+
+    return trial.epochs * epoch_steps(trial)
+
+
+def _equal_steps(base: TrialSpec, arm: TrialSpec) -> int:
+    return max(1, round(arm.epochs * steps_of(base) / steps_of(arm)))
+
+
+def _equal_compute(base: TrialSpec, arm: TrialSpec) -> int:
     from trainables.compute import equal_epochs
-    from trainables.data import cache_folder
-    from trainables.loop import Workspace
 
-    workspace = Workspace(storage / ".teachers", cache_folder(), (storage / ".teachers").resolve())
-    return equal_epochs(base, arm, workspace)
+    return equal_epochs(base, arm)

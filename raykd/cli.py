@@ -98,6 +98,9 @@ def ablate(
         bool, typer.Option("--plan", help="Show arms and worst-case cost, and start nothing.")
     ] = False,
     extend: Annotated[int, typer.Option(min=0, help="So many more replicates of every arm.")] = 0,
+    as_started: Annotated[
+        bool, typer.Option("--as-started", help="Go on even if the study's file has changed since.")
+    ] = False,
     address: Address = None,
     json: Annotated[
         bool, typer.Option("--json", help="The plan, or the results so far, as JSON; starts nothing.")
@@ -105,6 +108,7 @@ def ablate(
 ) -> None:
     """Run an ablation study, or go on with one, and say what its data support."""
     from raykd import sweep as engine
+    from raykd.budget import with_costs
     from raykd.guard import check_study
     from raykd.ledger import LEDGER
     from raykd.retune import tune
@@ -121,17 +125,23 @@ def ablate(
         if set_:
             expected = "it as it is, or another name"
             raise UserError("--set", f"the study {study!r} has begun", expected=expected)
-    elif extend:
-        raise UserError("--extend", "goes with the name of a study that has begun", value=study)
+    elif extend or as_started:
+        option = "--extend" if extend else "--as-started"
+        raise UserError(option, "goes with the name of a study that has begun", value=study)
     else:
-        spec, remarks = check_study(load_study(study, sets, storage), storage, absent=plan)
+        spec = load_study(study, sets, storage)
         folder = storage / spec.name
     if plan:
-        from raykd.plan import plan_study, study_lines
+        from raykd.study_plan import plan_study, plan_unstarted, study_lines
 
-        planned = plan_study(spec, folder, history)
+        if history is None:
+            planned, remarks = plan_unstarted(spec, folder)
+        else:
+            planned = plan_study(spec, folder, history)
         console.json(planned) if json else console.parts(study_lines(planned, remarks))
         return
+    if history is None:
+        spec, remarks = check_study(spec, storage)
     place = engine.Place(folder, address)
     if history is not None and json:
         from raykd.ablation_report import data
@@ -142,11 +152,11 @@ def ablate(
     if json:
         raise UserError("--json", "goes with `--plan`, or with a study that has begun", value=study)
     if history is not None:
-        _close(console, engine.resume(place, console, extend=extend), folder)
+        _close(console, engine.resume(place, console, extend=extend, as_started=as_started), folder)
         return
     for remark in remarks:
         console.warn(remark)
-    spec = tune(spec, place, console)
+    spec = with_costs(tune(spec, place, console))
     source = engine.Source(find_study(study), sets)
     _close(console, engine.run(spec, place, console, source), folder)
 

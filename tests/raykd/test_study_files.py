@@ -10,6 +10,7 @@ import timm
 import torch
 from command import raykd
 
+from raykd.absent import without_files
 from raykd.arms import ARM
 from raykd.catalogue import catalogue
 from raykd.document import read_yaml
@@ -66,7 +67,9 @@ def test_its_presets_are_the_same_question_at_another_scale(name: str, preset: s
 def test_its_presets_are_planned_without_files_and_work_with_them(
     name: str, preset: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    planned, remarks = check_study(load_study(name, [f"preset={preset}"], NOWHERE), NOWHERE, absent=True)
+    with without_files(load_study(name, [f"preset={preset}"], NOWHERE)) as (assumed, remarks):
+        planned, more = check_study(assumed, NOWHERE)
+    assert more == []
     given = {"data": "base.data.path", "checkpoint": "base.teacher.checkpoint"}
     wanted = {"data"} | ({"checkpoint"} & set(planned.teacher or ()))
     assert len(remarks) == len(wanted)
@@ -74,7 +77,8 @@ def test_its_presets_are_planned_without_files_and_work_with_them(
     folder = tmp_path_factory.getbasetemp() / "files"
     sets = [f"preset={preset}", f"base.data.path={data_files(planned, folder)}"]
     if "checkpoint" in wanted:
-        sets.append(f"base.teacher.checkpoint={teacher_file(planned.teacher or {}, folder)}")
+        teacher = load_study(name, sets, NOWHERE).teacher or {}
+        sets.append(f"base.teacher.checkpoint={teacher_file(teacher, folder)}")
     spec, remarks = check_study(load_study(name, sets, NOWHERE), NOWHERE)
     assert remarks == []
     parameters = [[arm.trained_parameters for arm in s.arms.values()] for s in (planned, spec)]
@@ -118,7 +122,7 @@ def says_what_it_costs(name: str, spec: SweepSpec) -> None:
 
 def cut_short(name: str) -> list[str]:
     raw = read_yaml(studies()[name])
-    sets = ["base.epochs=1", "references=[]"]
+    sets = ["base.epochs=1", "references=[]", "lanes=1"]
     sets.append("max_replicates=3" if "max_replicates" in raw else "replicates=2")
     if "teacher" in raw["base"]:
         sets.append("base.teacher.train.epochs=1")
