@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,24 @@ def test_its_presets_are_planned_without_files_and_work_with_them(
     assert parameters[0] == parameters[1]
 
 
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A cluster for all studies, so that each need not start one."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True})
+    yield cluster.address
+    cluster.shutdown()
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.parametrize("name", STUDIES)
-def test_it_runs_to_its_tables(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_it_runs_to_its_tables(name: str, address: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Cut short: an epoch a trial, and a teacher of one, which studies share."""
     storage = tmp_path_factory.getbasetemp() / "storage"
-    done = raykd("ablate", name, "--storage", storage, *cut_short(name), timeout=900)
+    sets = cut_short(name)
+    done = raykd("ablate", name, "--storage", storage, "--address", address, *sets, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     spec = load_study(name, [], NOWHERE)
     assert all(label in (storage / name / "ablation.csv").read_text() for label in spec.arms), done.stdout
@@ -122,7 +134,7 @@ def says_what_it_costs(name: str, spec: SweepSpec) -> None:
 
 def cut_short(name: str) -> list[str]:
     raw = read_yaml(studies()[name])
-    sets = ["base.epochs=1", "references=[]", "lanes=1"]
+    sets = ["base.epochs=1", "references=[]"]
     sets.append("max_replicates=3" if "max_replicates" in raw else "replicates=2")
     if "teacher" in raw["base"]:
         sets.append("base.teacher.train.epochs=1")
