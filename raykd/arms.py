@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from raykd.axis import AnyAxis
 from raykd.sections import Section
+from trainables.errors import UserError
 from trainables.trial import Spec
 
 ARM = "arm"  # the axis
@@ -61,7 +62,10 @@ def _names(raw: Any) -> Any:
     """Levels that YAML reads as numbers (`64: 61.3`) as the text that they are."""
     if not isinstance(raw, Mapping):
         return raw
-    return {name if isinstance(name, str) else json.dumps(name): value for name, value in raw.items()}
+    named = {name if isinstance(name, str) else json.dumps(name): value for name, value in raw.items()}
+    if len(named) < len(raw):
+        raise UserError("", "has a level twice, as text and as a number", value=list(raw))
+    return named
 
 
 class Published(Spec):

@@ -129,14 +129,19 @@ def ablate(
         option = "--extend" if extend else "--as-started"
         raise UserError(option, "goes with the name of a study that has begun", value=study)
     else:
-        spec, remarks = check_study(load_study(study, sets, storage), storage, absent=plan)
+        spec = load_study(study, sets, storage)
         folder = storage / spec.name
     if plan:
-        from raykd.study_plan import plan_study, study_lines
+        from raykd.study_plan import plan_study, plan_unstarted, study_lines
 
-        planned = plan_study(spec if history is not None else with_costs(spec, absent=True), folder, history)
+        if history is None:
+            planned, remarks = plan_unstarted(spec, folder)
+        else:
+            planned = plan_study(spec, folder, history)
         console.json(planned) if json else console.parts(study_lines(planned, remarks))
         return
+    if history is None:
+        spec, remarks = check_study(spec, storage)
     place = engine.Place(folder, address)
     if history is not None and json:
         from raykd.ablation_report import data
