@@ -247,7 +247,12 @@ def report(
 
     console = Console()
     folder = _folder(storage, name)
-    written = write(folder, folder / REPORT if out is None else out)
+
+    def progress(done: int, total: int) -> None:
+        if done < total:
+            console.progress("resamples of importances", done, total)
+
+    written = write(folder, folder / REPORT if out is None else out, progress)
     console.text(f"written to {written} ({written.stat().st_size / 1e6:.1f} MB, opens without a network)")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from raykd.report.parts import Page
@@ -19,12 +20,15 @@ from trainables.errors import UserError
 REPORT = "report.html"
 
 
-def write(folder: Path, out: Path) -> Path:
-    """Write the page of the sweep in `folder` to `out`. Raises `UserError` where that cannot be written."""
+def write(folder: Path, out: Path, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Write the page of the sweep in `folder` to `out`; `progress` is told (done, of how many) on the way.
+
+    Raises `UserError` where `out` cannot be written.
+    """
     from raykd.report.page import render
 
     _refuse_unwritable(out)
-    page = build(folder, out, time.time())
+    page = build(folder, out, time.time(), progress)
     temporary = out.with_name(f".{out.name}.tmp")
     try:
         temporary.write_text(render(page), encoding="utf-8")
@@ -34,7 +38,7 @@ def write(folder: Path, out: Path) -> Path:
     return out
 
 
-def build(folder: Path, out: Path, now: float) -> Page:
+def build(folder: Path, out: Path, now: float, progress: Callable[[int, int], None] | None = None) -> Page:
     """What is on the page, as data. `now` is when it is made, unix seconds."""
     from raykd import views
     from raykd.report import common, study_sections, sweep_sections
@@ -48,7 +52,7 @@ def build(folder: Path, out: Path, now: float) -> Page:
     own = (
         study_sections.sections(spec, history)
         if history.study
-        else sweep_sections.sections(spec, history, export)
+        else sweep_sections.sections(spec, history, export, progress)
     )
     counts = status["trials"]
     ended = counts["finished"] + counts["stopped"] + counts["failed"]

@@ -20,6 +20,7 @@ from raykd.console import duration, number, settings
 from raykd.history import STATUSES, History, TrialRecord
 from raykd.ledger import LEDGER
 from raykd.report.parts import Bullets, Code, Facts, Fold, Links, Section, Table, Text
+from trainables.trial import ProbeSpec
 
 MOST_ROWS = 1000  # of the table of all trials
 _MATTERS = {  # scheduler -> the settings that it reads
@@ -184,7 +185,7 @@ def methods(spec: Mapping[str, Any]) -> list[str]:
 
 
 def score_name(spec: Mapping[str, Any]) -> str:
-    return str(spec.get("probe", {}).get("score", "ridge"))
+    return str(spec.get("probe", {}).get("score", ProbeSpec.model_fields["score"].default))
 
 
 def moment(time: float) -> str:

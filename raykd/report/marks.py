@@ -42,6 +42,11 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
     return {"title": {"text": label(title)}, **more}
 
 
+def epochs_axis(most: float) -> dict[str, Any]:
+    """No ticks between epochs."""
+    return axis("epoch", **({"dtick": 1} if most <= 10 else {}))
+
+
 def dots(
     x: Sequence[Any], y: Sequence[Any], hover: Iterable[str], colour: str, symbol: str = "circle", **more: Any
 ) -> Trace:

@@ -39,10 +39,11 @@
     modeBarButtons: [["toImage", "zoom2d", "resetScale2d"]],
   });
 
-  // Paper is light, and narrower than most windows.
-  function draw(printing) {
+  // What lies in a closed fold has no size yet: it is drawn when it is opened. Paper is light and narrow.
+  function draw(printing, within = document) {
     const palette = palettes[dark.matches && !printing ? "dark" : "light"];
-    for (const div of document.querySelectorAll("[data-plot]")) {
+    for (const div of within.querySelectorAll("[data-plot]")) {
+      if (!div.offsetParent) continue;
       const plot = painted(plots[Number(div.dataset.plot)], palette);
       const width = printing ? Math.min(div.clientWidth, 660) : undefined;
       Plotly.react(div, plot.data, { ...plot.layout, width, template: template(palette) }, config(plot));
@@ -57,6 +58,7 @@
     dark.addEventListener("change", () => draw(false));
     addEventListener("beforeprint", () => draw(true));
     addEventListener("afterprint", () => draw(false));
+    document.addEventListener("toggle", (event) => draw(false, event.target), true);
   } catch (problem) {
     const said = document.getElementById("no-figures");
     said.textContent = `The figures could not be drawn (${problem}); all their numbers are in the tables.`;

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from raykd.report import sweep_figures as figures
 from raykd.report.marks import intervals
-from raykd.report.parts import Bullets, Figure, Gallery, Section, Table, Text
+from raykd.report.parts import Bullets, Figure, Fold, Gallery, Section, Table, Text
 from trainables.errors import SweepFailed
 
 if TYPE_CHECKING:
     from raykd.history import History, TrialRecord
+    from raykd.importance import Importances, Weighed
     from raykd.spec import SweepSpec
 
 RESAMPLES = 100  # of the importances
+RESAMPLES_OF_MANY = 20  # of a search over methods, which has a table for each
+
+Progress = Callable[[int, int], None] | None  # (done, of how many)
 
 
-def parameters(spec: SweepSpec, history: History) -> Section:
+def parameters(spec: SweepSpec, history: History, progress: Progress = None) -> Section:
     """Which axes matter, and where on them the good trials lie."""
     if not spec.axes and len(spec.methods) == 1:
         return Section("Parameters", [Text("Nothing was searched: this sweep has no axes.")])
@@ -27,42 +31,51 @@ def parameters(spec: SweepSpec, history: History) -> Section:
     if not scored:
         return Section("Parameters", [Text("No trial has ended with a score yet.")])
     return Section(
-        "Parameters", [*_importance(spec, history), *_parallel(spec, scored), _slices(spec, scored)]
+        "Parameters",
+        [*_importance(spec, history, progress), *_parallel(spec, scored), *_slices(spec, scored)],
     )
 
 
-def _importance(spec: SweepSpec, history: History) -> Iterator[Any]:
+def _importance(spec: SweepSpec, history: History, progress: Progress) -> Iterator[Any]:
+    """A figure a table, those with a condition folded away; and every doubt."""
     from raykd.importance import importances
 
     if not spec.axes:
         return
+    resamples = RESAMPLES if len(spec.methods) == 1 else RESAMPLES_OF_MANY
     try:
-        found = importances(spec, history, resamples=RESAMPLES)
+        found = importances(spec, history, resamples=resamples, progress=progress)
     except SweepFailed as error:
         yield Text(f"No importances: {error}.")
         return
-    left = ", ".join(f"{n} {why}" for why, n in found.left_out.items() if n)
     for table in found.tables:
-        doubts = [line for line in table.warnings if line]
-        if table.shares:
-            rows = [(s.axis, 100 * s.share, 100 * s.low, 100 * s.high) for s in table.shares]
-            alt = (
-                f"Share of the importance by {found.evaluator} ({found.meaning}) over {table.configurations} "
-                f"configurations ({table.label}), with 95 % bootstrap intervals; best score up to epoch "
-                f"{found.epoch} of {found.epochs}" + (f"; left out: {left}" if left else "") + "."
-            )
-            cells = [[name, *(f"{x:.0f} %" for x in (share, low, high))] for name, share, low, high in rows]
-            data = Table(f"Importances: {table.label}", ["axis", "share", "from", "to"], cells)
-            title = "Which axes matter" + (f", where {table.label}" if table.condition else "")
-            colours = ["@stopped" if any("too small" in d for d in doubts) else "@finished"] * len(rows)
-            plot = intervals(rows, "share, percent", zero=True, colours=colours)
-            yield Figure(title, alt, plot, data)
-        else:
-            yield Text(f"No importances ({table.label}).")
-        if doubts:
-            yield Bullets(doubts, "warn")
+        parts = list(_weighed(found, table))
+        yield from [Fold(f"Which axes matter, where {table.label}", parts)] if table.condition else parts
     if found.warnings:
         yield Bullets(list(found.warnings), "quiet")
+
+
+def _weighed(found: Importances, table: Weighed) -> Iterator[Any]:
+    doubts = list(table.warnings)
+    if table.shares:
+        left = ", ".join(f"{n} {why}" for why, n in found.left_out.items() if n)
+        alt = (
+            f"Share of the importance by {found.evaluator} ({found.meaning}) over {table.configurations} "
+            f"configurations ({table.label}), with 95 % intervals over {table.resamples} bootstrap resamples; "
+            f"best score up to epoch {found.epoch} of {found.epochs}"
+            + (f"; left out: {left}." if left else ".")
+        )
+        rows = [(s.axis, 100 * s.share, 100 * s.low, 100 * s.high) for s in table.shares]
+        cells = [[name, *(f"{x:.0f} %" for x in numbers)] for name, *numbers in rows]
+        data = Table(f"Importances: {table.label}", ["axis", "share", "from", "to"], cells)
+        faint = any("too small" in line for line in doubts)
+        colours = ["@stopped" if faint else "@finished"] * len(rows)
+        plot = intervals(rows, "share, percent", zero=True, colours=colours)
+        yield Figure("Which axes matter", alt, plot, data)
+    else:
+        yield Text(f"No importances ({table.label}).")
+    if doubts:
+        yield Bullets(doubts, "warn")
 
 
 def _parallel(spec: SweepSpec, scored: list[TrialRecord]) -> Iterator[Any]:
@@ -82,12 +95,17 @@ def _parallel(spec: SweepSpec, scored: list[TrialRecord]) -> Iterator[Any]:
     yield Figure("All settings at once", alt, figures.parallel(shared, spec.axes, scored), None, least)
 
 
-def _slices(spec: SweepSpec, scored: list[TrialRecord]) -> Gallery:
+def _slices(spec: SweepSpec, scored: list[TrialRecord]) -> Iterator[Any]:
+    """A small figure an axis; those of axes that not all trials have are folded away."""
     names = list(dict.fromkeys(name for t in scored for name in t.params))
-    found = []
+    everywhere, somewhere = [], []
     for name in names:
         of = sum(name in t.params for t in scored)
         scale = ", logarithmic" if figures.logarithmic(spec.axes.get(name)) else ""
         alt = f"Best score of {of} trials by {name}{scale}; open circles were stopped early."
-        found.append(Figure(name, alt, figures.slices(name, spec.axes.get(name), scored)))
-    return Gallery(found)
+        figure = Figure(name, alt, figures.slices(name, spec.axes.get(name), scored))
+        (everywhere if of == len(scored) else somewhere).append(figure)
+    if everywhere:
+        yield Gallery(everywhere)
+    if somewhere:
+        yield Fold(f"Axes that not every trial has ({len(somewhere)})", [Gallery(somewhere)])

@@ -61,10 +61,9 @@ class Table:
     @property
     def numeric(self) -> list[bool]:
         """Columns of numbers, which stand to the right."""
-        return [
-            any(row[at] for row in self.rows) and all(_NUMBER.fullmatch(row[at]) for row in self.rows)
-            for at in range(len(self.columns))
-        ]
+        columns = [[row[at] for row in self.rows] for at in range(len(self.columns))]
+        numbers = [any(cells) and all(map(_NUMBER.fullmatch, cells)) for cells in columns]
+        return [False, *numbers[1:]]
 
 
 @dataclass(frozen=True)

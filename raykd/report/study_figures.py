@@ -13,6 +13,7 @@ from raykd.report.marks import (
     axis,
     distinct,
     dots,
+    epochs_axis,
     label,
     lines,
     plot,
@@ -47,8 +48,8 @@ def ranking(labels: Sequence[str], ranks: Sequence[float], groups: Sequence[Sequ
     for at, group in enumerate(group for group in groups if len(group) > 1):
         bar = lines([top + 0.25 + 0.2 * at] * len(group), [name[i] for i in group], "@best", 6)
         data.append({**bar, "name": "not told apart", "showlegend": at == 0, "hoverinfo": "name"})
-    height = 120 + rows_height(names)
-    return plot(data, height, xaxis=axis("mean rank, 1 is best"), yaxis=rows_axis(names))
+    across = axis("mean rank, 1 is best", range=[0.8, top + 0.4 + 0.2 * len(groups)])
+    return plot(data, 120 + rows_height(names), xaxis=across, yaxis=rows_axis(names))
 
 
 def curves(rows: Sequence[tuple[str, Sequence[float], Sequence[float]]]) -> Plot:
@@ -57,7 +58,8 @@ def curves(rows: Sequence[tuple[str, Sequence[float], Sequence[float]]]) -> Plot
     data = [lines(xs, ys, c, name=label(name, 40)) for c, (name, xs, ys) in zip(colours, rows, strict=True)]
     for trace in data[len(COLOURS) :]:
         trace["line"]["dash"] = "dash"
-    return plot(data, 400, xaxis=axis("epoch"), yaxis=axis("score"))
+    most = max((xs[-1] for _, xs, _ in rows), default=1)
+    return plot(data, 400, xaxis=epochs_axis(most), yaxis=axis("score"))
 
 
 def looks(pairs: Sequence[int], means: Sequence[float], ends: Sequence[tuple[float, float]]) -> Plot:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from raykd import ablation_report as tables
 from raykd.arms import ARM
-from raykd.conclusions import Results, conclude, verdicts
+from raykd.conclusions import ArmResult, Results, conclude, verdicts
 from raykd.console import number
 from raykd.report import study_figures as figures
 from raykd.report.common import references
@@ -97,7 +97,7 @@ def design(results: Results) -> Section:
         pairs = str(arm.comparison.pairs) if arm.comparison is not None else "base"
         also = "; ".join(f"{k} {a!r} -> {b!r}" for k, (a, b) in arm.spec.also.items())
         cells.append([
-            arm.label, _settings(arm.spec.settings) or "as the base", str(arm.epochs), str(arm.finished),
+            arm.label, _declared(arm) or "nothing", str(arm.epochs), str(arm.finished),
             str(arm.failed), str(arm.waiting), pairs, also or "nothing",
         ])  # fmt: skip
     columns = ["arm", "declared", "epochs", "finished", "failed", "not ended", "pairs", "differs also in"]
@@ -116,16 +116,12 @@ def replicates(results: Results) -> Section:
     if not arms:
         return Section("Replicates", [Text("No replicate has finished yet.")])
     most = max(len(arm.scores) for arm in results.arms)
+    padded = [[*arm.scores, *[math.nan] * (most - len(arm.scores))] for arm in results.arms]
     rows = [
-        [
-            arm.label,
-            *(_score(arm.scores[seed] if seed < len(arm.scores) else math.nan) for seed in range(most)),
-        ]
-        for arm in results.arms
+        [arm.label, *map(tables.number, scores)] for arm, scores in zip(results.arms, padded, strict=True)
     ]
-    table = Table(
-        "Scores by seed; – failed or not run", ["arm", *(f"seed {seed}" for seed in range(most))], rows
-    )
+    seeds = [f"seed {seed}" for seed in range(most)]
+    table = Table("Scores by seed; – failed or not run", ["arm", *seeds], rows)
     alt = "A dot for each finished replicate, a bar at the mean of each arm; a line joins those of one seed."
     plot = figures.replicates([(arm.label, arm.scores) for arm in arms], [arm.mean for arm in arms])
     return Section("Replicates", [Figure("Every replicate", alt, plot), table])
@@ -245,9 +241,8 @@ def learning(results: Results, history: History) -> Section:
     return Section("Learning curves", [Figure("Score by epoch", alt, figures.curves(rows), table)])
 
 
-def _settings(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {number(value)}" for name, value in values.items())
-
-
-def _score(value: float) -> str:
-    return number(value) or "–"
+def _declared(arm: ArmResult) -> str:
+    """What an arm says it changes."""
+    own = {"method": arm.spec.method, "preset": arm.spec.preset, "epochs": arm.spec.epochs}
+    values = {**{name: value for name, value in own.items() if value is not None}, **arm.spec.settings}
+    return ", ".join(f"{name} {value}" for name, value in values.items())

@@ -17,6 +17,7 @@ from raykd.report.marks import (
     axis,
     curve,
     dots,
+    epochs_axis,
     label,
     lines,
     plot,
@@ -71,7 +72,7 @@ def curves(trials: Sequence[TrialRecord], highlighted: Sequence[TrialRecord]) ->
         data.append(dots(x, y, map(told, stopped), "@stopped", "x-thin", name="stopped early"))
     for colour, trial in zip(COLOURS, highlighted, strict=False):
         data.append(lines(*curve(trial), colour, 2.5, name=trial.trial))
-    return plot(data, 420, xaxis=axis("epoch"), yaxis=axis("score"))
+    return plot(data, 420, xaxis=epochs_axis(max(t.epoch for t in trials)), yaxis=axis("score"))
 
 
 def slices(name: str, searched: Axis | None, trials: Sequence[TrialRecord]) -> Plot:

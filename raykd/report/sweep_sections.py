@@ -11,7 +11,7 @@ from raykd.history import ENDED, History
 from raykd.report import sweep_figures as figures
 from raykd.report.common import headings, probes, trials_table
 from raykd.report.marks import curve, intervals
-from raykd.report.parameter_section import parameters
+from raykd.report.parameter_section import Progress, parameters
 from raykd.report.parts import Bullets, Code, Figure, Fold, Section, Table, Text
 from raykd.report.proxy_section import proxy
 from raykd.report.words import against, best_in_words
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 HIGHLIGHTED = 5  # trials, among the curves
 
 
-def sections(spec: SweepSpec, history: History, export: str) -> Iterator[Section]:
-    """In the order of the page. `export` is the command that exports the best trial."""
+def sections(spec: SweepSpec, history: History, export: str, progress: Progress = None) -> Iterator[Section]:
+    """In the order of the page. `export` is the command that exports the best trial; `progress` is told of
+    what takes long.
+    """
     yield answer(spec, history, export)
-    yield progress(history)
+    yield scores(history)
     yield learning(history)
-    yield parameters(spec, history)
+    yield parameters(spec, history, progress)
     yield proxy(spec, history)
     table = trials_table(history, "All trials, best first")
     folded = len(table.rows) > 20
@@ -90,7 +92,7 @@ def _comparison(history: History) -> list[Any]:
     ]
 
 
-def progress(history: History) -> Section:
+def scores(history: History) -> Section:
     """Score by trial."""
     trials = sorted(history.trials.values(), key=lambda t: t.number)
     if not any(t.best or t.status == "failed" for t in trials):

@@ -79,7 +79,7 @@ def arm_in_words(results: Results, arm: ArmResult) -> str:
     ends = (
         f", {level} interval [{low:+.2f}, {high:+.2f}]" if math.isfinite(low) and math.isfinite(high) else ""
     )
-    p = f", corrected p {c.p_holm:.3f}" if arm.verdict is None and math.isfinite(c.p_holm) else ""
+    p = f", corrected {_p(c.p_holm)}" if arm.verdict is None and math.isfinite(c.p_holm) else ""
     stands = f"{mean:+.2f} points{ends}{p}, {pairs} pairs"
     if sign in ("better", "worse"):
         return f"{arm.label} is {sign} than {base!r}: {stands}."
@@ -88,6 +88,10 @@ def arm_in_words(results: Results, arm: ArmResult) -> str:
     missed = f" A true difference below {number(c.detectable)} points was likely to be missed." \
         if math.isfinite(c.detectable) else ""  # fmt: skip
     return f"{arm.label}: no difference from {base!r} was shown: {stands}.{missed}"
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
 
 
 def _sign(results: Results, arm: ArmResult) -> str:
