@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
 from pools import pool_of, quick_importable, task, until
 
 from raykd.cluster import connected, quiet
 from raykd.mailbox import Message
 from raykd.sections import WorkersSpec
+
+pytestmark = pytest.mark.ray
 
 
 def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:
