@@ -61,9 +61,8 @@ def _weighed(found: Importances, table: Weighed) -> Iterator[Any]:
         left = ", ".join(f"{n} {why}" for why, n in found.left_out.items() if n)
         alt = (
             f"Share of the importance by {found.evaluator} ({found.meaning}) over {table.configurations} "
-            f"configurations ({table.label}), with 95 % intervals over {table.resamples} bootstrap resamples; "
-            f"best score up to epoch {found.epoch} of {found.epochs}"
-            + (f"; left out: {left}." if left else ".")
+            f"configurations ({table.label}), 95 % intervals over {table.resamples} resamples; best score "
+            f"up to epoch {found.epoch} of {found.epochs}{f'; left out: {left}' if left else ''}."
         )
         rows = [(s.axis, 100 * s.share, 100 * s.low, 100 * s.high) for s in table.shares]
         cells = [[name, *(f"{x:.0f} %" for x in numbers)] for name, *numbers in rows]
@@ -98,7 +97,8 @@ def _parallel(spec: SweepSpec, scored: list[TrialRecord]) -> Iterator[Any]:
 def _slices(spec: SweepSpec, scored: list[TrialRecord]) -> Iterator[Any]:
     """A small figure an axis; those of axes that not all trials have are folded away."""
     names = list(dict.fromkeys(name for t in scored for name in t.params))
-    everywhere, somewhere = [], []
+    everywhere: list[Figure] = []
+    somewhere: list[Figure] = []
     for name in names:
         of = sum(name in t.params for t in scored)
         scale = ", logarithmic" if figures.logarithmic(spec.axes.get(name)) else ""

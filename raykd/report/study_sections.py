@@ -12,6 +12,7 @@ from raykd import ablation_report as tables
 from raykd.arms import ARM
 from raykd.conclusions import ArmResult, Results, conclude, verdicts
 from raykd.console import number
+from raykd.costs import costs_table
 from raykd.report import study_figures as figures
 from raykd.report.common import references
 from raykd.report.marks import curve, intervals
@@ -73,7 +74,7 @@ def comparison(results: Results, history: History) -> Section:
     """The table of the study, and how to read it."""
     columns, rows = tables.table(results)
     parts: list[Any] = [Table("Arms, the base first", columns, rows, frozenset({0}))]
-    parts.append(Bullets(tables.legend(results), "quiet"))
+    parts += [Bullets(tables.legend(results), "quiet"), Table("What the arms cost", *costs_table(results))]
     beside = references(history)
     return Section("Comparison", [*parts, *([beside] if beside is not None else [])])
 

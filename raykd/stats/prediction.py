@@ -46,7 +46,7 @@ def prediction(
     def correlate(at: IntArray) -> float:
         if at.size < 3 or np.ptp(early[at]) == 0 or np.ptp(final[at]) == 0:
             return math.nan
-        return float(stats.spearmanr(early[at], final[at]).statistic)
+        return float(np.corrcoef(stats.rankdata(early[at]), stats.rankdata(final[at]))[0, 1])
 
     def recall(at: IntArray) -> float:
         return len({*_leaders(early[at], best)} & {*_leaders(final[at], best)}) / best
