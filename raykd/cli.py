@@ -42,7 +42,7 @@ Sets = Annotated[
 ]
 HERE = Path("sweeps")
 VERBS = (
-    "run", "ablate", "resume", "status", "best", "importance", "export", "list", "doctor", "teacher"
+    "run", "ablate", "resume", "status", "best", "importance", "report", "export", "list", "doctor", "teacher"
 )  # fmt: skip
 
 
@@ -246,6 +246,28 @@ def importance(
         console.json(asdict(found))
     else:
         console.importance(found)
+
+
+@app.command(epilog="Example:  raykd report quickstart --out quickstart.html")
+def report(
+    name: Name,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; default: report.html in the sweep's folder.")
+    ] = None,
+    storage: Storage = HERE,
+) -> None:
+    """One HTML page of a sweep or a study that needs no network: to read, to print, to mail."""
+    from raykd.report import REPORT, write
+
+    console = Console()
+    folder = _folder(storage, name)
+
+    def progress(done: int, total: int) -> None:
+        if done < total:
+            console.progress("resamples of importances", done, total)
+
+    written = write(folder, folder / REPORT if out is None else out, progress)
+    console.text(f"written to {written} ({written.stat().st_size / 1e6:.1f} MB, opens without a network)")
 
 
 @app.command(epilog="Example:  raykd export quickstart --out student")
