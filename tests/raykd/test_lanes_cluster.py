@@ -6,12 +6,14 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 from pools import pool_of, quick_importable, task, until
 
 from raykd.cluster import connected, live_nodes, quiet
 from raykd.mailbox import Message
 from raykd.sections import WorkersSpec
 
+pytestmark = pytest.mark.ray
 PREEMPTION = 2  # of autoscaler.proto's DrainNodeReason
 
 
