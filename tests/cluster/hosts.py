@@ -146,11 +146,11 @@ def start(host: int) -> None:
 
 def kill(host: int) -> None:
     """Switch a host off at once: every process of it dies, its network goes."""
-    for pid in _run("ip", "netns", "pids", f"rk{host}").split():
+    for pid in processes(host):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 20
-    while _run("ip", "netns", "pids", f"rk{host}").strip():
+    while processes(host):
         if time.monotonic() > deadline:
             raise RuntimeError(f"processes of host {host} do not die")
         time.sleep(0.02)
@@ -187,14 +187,39 @@ def down() -> None:
     shutil.rmtree(FOLDER, ignore_errors=True)
 
 
+def left() -> list[str]:
+    """What there still is of hosts, by name: nothing after `down`."""
+    links = [link.name for link in Path("/sys/class/net").iterdir() if link.name.startswith("rk")]
+    mounts = [
+        line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if str(FOLDER) in line
+    ]
+    running = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(FOLDER) in process.read_text():
+                running.append(process.parent.name)
+    names = [name for name in _names() if name.startswith("rk")]
+    return [*names, *links, *mounts, *running, *([str(FOLDER)] if FOLDER.exists() else [])]
+
+
+def processes(host: int, name: str = "") -> list[int]:
+    """The host's processes by their numbers here: all, or those of one program."""
+    found = []
+    for pid in map(int, _run("ip", "netns", "pids", f"rk{host}").split()):
+        with contextlib.suppress(OSError):
+            if not name or Path(f"/proc/{pid}/comm").read_text().strip() == name:
+                found.append(pid)
+    return found
+
+
 def _init(host: int) -> int | None:
     """The process that is number 1 on the host, by its number here."""
-    for pid in _run("ip", "netns", "pids", f"rk{host}").split():
+    for pid in processes(host):
         with contextlib.suppress(OSError):
-            status = Path("/proc", pid, "status").read_text()
+            status = Path(f"/proc/{pid}/status").read_text()
             numbers = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
             if len(numbers) == 2 and numbers[1] == "1":
-                return int(pid)
+                return pid
     return None
 
 

@@ -1,0 +1,137 @@
+"""The cluster path as users type it, on hosts that are really apart, and what must hold when they die.
+
+The tests go through one cluster's life, in order: `ray up`; a sweep whose trials span two hosts, with a lost
+connection, a dead node and a Ctrl-C; a dead head; results on the laptop; `ray down`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import hosts
+import pytest
+from laptop import Laptop, give_python, until
+
+from raykd.history import History
+from raykd.ledger import LEDGER, Ledger
+
+EPOCHS = 16
+SPACE = """\
+name: spanning
+method: retro
+preset: digits
+student: {{arch: test_efficientnet, options: {{channel_multiplier: 0.5}}}}
+teacher: {{arch: test_resnet, train: {{method: moco, preset: digits, epochs: 2}}}}
+data: {{name: digits, image_size: 16}}
+epochs: {epochs}
+samples: 9
+scheduler: {{name: none}}
+workers: {{count: 2, cpus: {cpus}}}  # all that a host has: two of them need two hosts
+fixed: {{queue_size: 256}}
+axes:
+  gamma: {{log: [0.003, 3]}}
+"""
+SWEEP = hosts.SHARED / "sweeps" / "spanning"
+SUBMIT = ("ray", "submit", "cluster.yaml", "sweep.py", "--")
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def laptop() -> Iterator[Laptop]:
+    if reason := hosts.missing():
+        pytest.skip(reason)
+    with hosts.hosts():
+        for host in (1, 2, 3):
+            give_python(host)
+        yield Laptop()
+    assert hosts.left() == []
+
+
+def reports() -> int:
+    if not (SWEEP / LEDGER).exists():
+        return 0
+    return sum(record["kind"] == "report" for record in Ledger.read(SWEEP))
+
+
+def live_nodes(head: int) -> int:
+    said = hosts.execute(head, "bash", "-lic", "ray status").stdout
+    active = said.partition("Active:")[2].partition("Pending:")[0]
+    return sum(map(int, re.findall(r"(\d+) local", active)))
+
+
+def test_ray_up_brings_this_checkout_to_every_node_and_keeps_strangers_out(laptop: Laptop) -> None:
+    laptop.describe(head=1, workers=[2, 3])
+    said = laptop.ray("up", "-y", "cluster.yaml")
+    until(lambda: live_nodes(1) == 3, 180, lambda: said)
+    where = 'cd / && python -c "import raykd.cli; print(raykd.cli.__file__)"'
+    for host in (1, 2, 3):
+        assert "/root/raykd-src/raykd/cli.py" in hosts.execute(host, "bash", "-lic", where).stdout
+    tokens = [hosts.home(host) / ".ray" / "auth_token" for host in (1, 2, 3)]
+    assert len({token.read_text() for token in tokens}) == 1
+    assert {token.stat().st_mode & 0o777 for token in tokens} == {0o600}
+    knock = ("ray", "status", "--address", f"{hosts.address(1)}:6379")
+    stranger = hosts.execute(0, "env", "RAY_AUTH_MODE=token", "RAY_AUTH_TOKEN=guessed", *knock)
+    assert stranger.returncode != 0 and "Active:" not in stranger.stdout
+    assert hosts.execute(0, "env", "RAY_AUTH_MODE=disabled", *knock).returncode != 0
+
+
+def test_a_sweep_spans_hosts_and_outlives_its_connection_and_a_node(laptop: Laptop) -> None:
+    cpus = hosts.execute(
+        1, "bash", "-lic", "python -c 'from ray._private.utils import get_num_cpus as n; print(n())'"
+    )
+    space = SPACE.format(epochs=EPOCHS, cpus=int(cpus.stdout.split()[-1]))
+    (laptop.folder / "search_spaces" / "spanning.yaml").write_text(space)
+    laptop.ray("rsync-up", "cluster.yaml")
+    submitted = laptop.terminal(*SUBMIT, "--space", "spanning", "--samples", "2")
+    # Of two hosts at most one is the head: the other may die.
+    first = submitted.wait_for(r"lane-0 is warm on (rk\d), (rk\d)", 240)
+    until(lambda: reports() >= 3, 120, lambda: submitted.said)
+    laptop.lose_connections()
+    assert submitted.end(60) != 0
+    before = reports()
+    attached = laptop.terminal(*SUBMIT, "attach", "spanning")
+    attached.wait_for(first[0], 60)  # its output from the start
+    until(lambda: reports() > before, 60, lambda: attached.said)
+
+    hosts.kill(int(first[2].removeprefix("rk")))
+    second = attached.wait_for(r"lane-[1-9] is warm on (rk\d), (rk\d)", 240)
+    assert first[2] not in second.groups()
+    before = reports()
+    until(lambda: reports() > before, 120, lambda: attached.said)
+
+    attached.type("\x03")  # Ctrl-C
+    assert attached.end(120) == 0
+    assert "raykd resume spanning" in attached.said
+    records = Ledger.read(SWEEP)
+    assert records[-1]["kind"] == "driver" and records[-1]["event"] == "end", "it stopped in good order"
+    hosts.start(int(first[2].removeprefix("rk")))
+
+
+def test_a_new_head_resumes_after_the_old_one_died(laptop: Laptop) -> None:
+    resumed = laptop.terminal(*SUBMIT, "resume", "spanning")
+    before = reports()
+    until(lambda: reports() > before, 240, lambda: resumed.said)
+    hosts.kill(1)
+    assert resumed.end(120) != 0, "the connection went with the head"
+    laptop.describe(head=2, workers=[3])
+    said = laptop.ray("up", "-y", "cluster.yaml")
+    until(lambda: live_nodes(2) == 2, 180, lambda: said)
+    standing = laptop.ray("submit", "cluster.yaml", "sweep.py", "--", "status", "spanning", "--json")
+    assert '"state": "interrupted"' in standing
+    laptop.ray("submit", "cluster.yaml", "sweep.py", "--", "resume", "spanning", seconds=400)
+    history = History.of(Ledger.read(SWEEP))
+    assert history.counts() == {"finished": 2, "stopped": 0, "failed": 0, "running": 0, "waiting": 0}
+    for trial in history.trials.values():
+        assert list(trial.reports) == list(range(1, EPOCHS + 1)), "no epoch lost, none twice"
+
+
+def test_results_come_back_and_the_cluster_goes(laptop: Laptop) -> None:
+    laptop.ray("rsync-down", "cluster.yaml", "/srv/sweeps/spanning", "sweeps/")
+    best = laptop.terminal("env", "PYTHONPATH=.", "python", "-m", "raykd.cli", "best", "spanning", "--json")
+    assert best.end(60) == 0, best.said
+    assert json.loads(best.said)["trial"] in History.of(Ledger.read(SWEEP)).trials
+    laptop.ray("down", "-y", "cluster.yaml")
+    until(lambda: not any(hosts.processes(host, "raylet") for host in (2, 3)), 120, lambda: "raylets")
