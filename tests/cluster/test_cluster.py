@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import hosts
 import pytest
-from laptop import Laptop, give_python, until
+from laptop import CHECKOUT, Laptop, give_python, until
 
 from raykd.history import History
 from raykd.ledger import LEDGER, Ledger
@@ -130,8 +130,8 @@ def test_a_new_head_resumes_after_the_old_one_died(laptop: Laptop) -> None:
 
 def test_results_come_back_and_the_cluster_goes(laptop: Laptop) -> None:
     laptop.ray("rsync-down", "cluster.yaml", "/srv/sweeps/spanning", "sweeps/")
-    best = laptop.terminal("env", "PYTHONPATH=.", "python", "-m", "raykd.cli", "best", "spanning", "--json")
-    assert best.end(60) == 0, best.said
-    assert json.loads(best.said)["trial"] in History.of(Ledger.read(SWEEP)).trials
+    best = f"cd {CHECKOUT} && PYTHONPATH=. python -m raykd.cli best spanning --json"
+    said = hosts.execute(0, "bash", "-c", best)
+    assert json.loads(said.stdout)["trial"] in History.of(Ledger.read(SWEEP)).trials, said.stderr
     laptop.ray("down", "-y", "cluster.yaml")
     until(lambda: not any(hosts.processes(host, "raylet") for host in (2, 3)), 120, lambda: "raylets")
