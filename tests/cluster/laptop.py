@@ -32,8 +32,11 @@ def until(condition: Callable[[], Any], seconds: float, said: Callable[[], str])
     return found
 
 
-def give_python(host: int) -> None:
-    """`~/raykd-env` on the host, with this machine's packages: pip finds them there and downloads nothing."""
+def furnish(host: int) -> None:
+    """`~/raykd-env` on the host, with this machine's packages: pip finds them there and downloads nothing.
+
+    Of its CPUs it offers one, so that two workers need two hosts.
+    """
     made = hosts.execute(host, sys.executable, "-m", "venv", "--without-pip", "/root/raykd-env")
     assert made.returncode == 0, made.stderr
     folder = hosts.home(host) / "raykd-env"
@@ -48,6 +51,8 @@ def give_python(host: int) -> None:
     settings = hosts.home(host) / ".config" / "pip" / "pip.conf"
     settings.parent.mkdir(parents=True)
     settings.write_text(PIP)
+    with (hosts.home(host) / ".bashrc").open("a") as bashrc:
+        bashrc.write("""export RAY_OVERRIDE_RESOURCES='{"CPU": 1}'\n""")
 
 
 class Terminal:

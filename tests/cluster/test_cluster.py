@@ -12,26 +12,25 @@ from collections.abc import Iterator
 
 import hosts
 import pytest
-from laptop import CHECKOUT, Laptop, give_python, until
+from laptop import CHECKOUT, Laptop, furnish, until
 
 from raykd.history import History
 from raykd.ledger import LEDGER, Ledger
 
-EPOCHS = 16
 SPACE = """\
 name: spanning
 method: retro
 preset: digits
-student: {{arch: test_efficientnet, options: {{channel_multiplier: 0.5}}}}
-teacher: {{arch: test_resnet, train: {{method: moco, preset: digits, epochs: 2}}}}
-data: {{name: digits, image_size: 16}}
-epochs: {epochs}
-samples: 9
-scheduler: {{name: none}}
-workers: {{count: 2, cpus: {cpus}}}  # all that a host has: two of them need two hosts
-fixed: {{queue_size: 256}}
+student: {arch: test_efficientnet, options: {channel_multiplier: 0.5}}
+teacher: {arch: test_resnet, train: {method: moco, preset: digits, epochs: 2}}
+data: {name: digits, image_size: 16}
+epochs: 16
+samples: 9  # the command says 2
+scheduler: {name: none}
+workers: {count: 2, cpus: 1}  # all that a host offers
+fixed: {queue_size: 256}
 axes:
-  gamma: {{log: [0.003, 3]}}
+  gamma: {log: [0.003, 3]}
 """
 SWEEP = hosts.SHARED / "sweeps" / "spanning"
 SUBMIT = ("ray", "submit", "cluster.yaml", "sweep.py", "--")
@@ -45,7 +44,7 @@ def laptop() -> Iterator[Laptop]:
         pytest.skip(reason)
     with hosts.hosts():
         for host in (1, 2, 3):
-            give_python(host)
+            furnish(host)
         yield Laptop()
     assert hosts.left() == []
 
@@ -60,6 +59,13 @@ def live_nodes(head: int) -> int:
     said = hosts.execute(head, "bash", "-lic", "ray status").stdout
     active = said.partition("Active:")[2].partition("Pending:")[0]
     return sum(map(int, re.findall(r"(\d+) local", active)))
+
+
+def assert_complete(trials: int) -> None:
+    history = History.of(Ledger.read(SWEEP))
+    assert history.counts() == {"finished": trials, "stopped": 0, "failed": 0, "running": 0, "waiting": 0}
+    for trial in history.trials.values():
+        assert list(trial.reports) == list(range(1, 17)), "no epoch lost, none twice"
 
 
 def test_ray_up_brings_this_checkout_to_every_node_and_keeps_strangers_out(laptop: Laptop) -> None:
@@ -79,28 +85,24 @@ def test_ray_up_brings_this_checkout_to_every_node_and_keeps_strangers_out(lapto
 
 
 def test_a_sweep_spans_hosts_and_outlives_its_connection_and_a_node(laptop: Laptop) -> None:
-    cpus = hosts.execute(
-        1, "bash", "-lic", "python -c 'from ray._private.utils import get_num_cpus as n; print(n())'"
-    )
-    space = SPACE.format(epochs=EPOCHS, cpus=int(cpus.stdout.split()[-1]))
-    (laptop.folder / "search_spaces" / "spanning.yaml").write_text(space)
+    (laptop.folder / "search_spaces" / "spanning.yaml").write_text(SPACE)
     laptop.ray("rsync-up", "cluster.yaml")
     submitted = laptop.terminal(*SUBMIT, "--space", "spanning", "--samples", "2")
     # Of two hosts at most one is the head: the other may die.
     first = submitted.wait_for(r"lane-0 is warm on (rk\d), (rk\d)", 240)
-    until(lambda: reports() >= 3, 120, lambda: submitted.said)
+    until(lambda: reports() >= 3, 300, lambda: submitted.said)
     laptop.lose_connections()
     assert submitted.end(60) != 0
     before = reports()
     attached = laptop.terminal(*SUBMIT, "attach", "spanning")
     attached.wait_for(first[0], 60)  # its output from the start
-    until(lambda: reports() > before, 60, lambda: attached.said)
+    until(lambda: reports() > before, 120, lambda: attached.said)
 
     hosts.kill(int(first[2].removeprefix("rk")))
     second = attached.wait_for(r"lane-[1-9] is warm on (rk\d), (rk\d)", 240)
     assert first[2] not in second.groups()
     before = reports()
-    until(lambda: reports() > before, 120, lambda: attached.said)
+    until(lambda: reports() > before, 240, lambda: attached.said)
 
     attached.type("\x03")  # Ctrl-C
     assert attached.end(120) == 0
@@ -122,10 +124,19 @@ def test_a_new_head_resumes_after_the_old_one_died(laptop: Laptop) -> None:
     standing = laptop.ray("submit", "cluster.yaml", "sweep.py", "--", "status", "spanning", "--json")
     assert '"state": "interrupted"' in standing
     laptop.ray("submit", "cluster.yaml", "sweep.py", "--", "resume", "spanning", seconds=400)
-    history = History.of(Ledger.read(SWEEP))
-    assert history.counts() == {"finished": 2, "stopped": 0, "failed": 0, "running": 0, "waiting": 0}
-    for trial in history.trials.values():
-        assert list(trial.reports) == list(range(1, EPOCHS + 1)), "no epoch lost, none twice"
+    assert_complete(trials=2)
+
+
+@pytest.mark.slow
+def test_a_node_that_is_cut_off_costs_an_epoch_and_comes_back(laptop: Laptop) -> None:
+    before = reports()
+    extended = laptop.terminal(*SUBMIT, "resume", "spanning", "--extend", "1")
+    until(lambda: reports() > before, 300, lambda: extended.said)
+    hosts.link(3, "down")  # nothing is said to anybody: only Ray's health check can notice
+    extended.wait_for(r"lane-0 (retires: its node is gone|was lost)", 240)
+    hosts.link(3, "up")
+    assert extended.end(500) == 0
+    assert_complete(trials=3)
 
 
 def test_results_come_back_and_the_cluster_goes(laptop: Laptop) -> None:
