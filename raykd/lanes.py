@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class _Lane:
     name: str
     thread: threading.Thread
     was_warm: bool = False
+    nodes: Sequence[str] = ()  # where it was warm last
     error: str = ""
     closing_since: float | None = None
     leaving: bool = False  # a node of it will go
@@ -191,20 +192,21 @@ class LanePool:
             return
         nodes = live_nodes()
         for lane in list(self._lanes.values()):
-            if not lane.was_warm and self._state.get(lane.name, {}).get("warm"):
+            state = self._state.get(lane.name)
+            if state is not None and state["warm"]:
                 lane.was_warm = True
                 self._cold_deaths = 0
-                if len(nodes) > 1:
-                    self._on_event(f"{lane.name} is warm on {host_names(self._state[lane.name]['nodes'])}")
+                if len(nodes) > 1 and state["nodes"] != lane.nodes:
+                    self._on_event(f"{lane.name} is warm on {host_names(state['nodes'])}")
+                lane.nodes = state["nodes"]
             if not lane.thread.is_alive():
                 self._bury(lane)
             elif lane.closing_since is not None and time.monotonic() - lane.closing_since > _CLOSE_S:
                 self._abort(lane)
         alive = {node["NodeID"] for node in nodes}
         self._leave(draining_nodes(), alive)
-        open_lanes = [
-            lane for lane in self._lanes.values() if lane.closing_since is None and not lane.leaving
-        ]
+        lanes = self._lanes.values()
+        open_lanes = [lane for lane in lanes if lane.closing_since is None and not lane.leaving]
         surplus = len(open_lanes) - self.target()
         # First those whose nodes are gone, then those that are not warm, then idle ones.
         for lane in sorted(open_lanes, key=lambda lane: self._worth(lane, alive))[: max(0, surplus)]:

@@ -54,7 +54,7 @@ def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:
                 )
 
                 spot = cluster.add_node(num_cpus=1)
-                until(lambda: pool.warm == 2, 90, "for the lane on the spot node")
+                until(lambda: pool.warm == 2, 180, "for the lane on the spot node")
                 said.clear()
                 trials = [task(tmp_path, name, pause=1.5) for name in ("three", "four")]
                 threads = [threading.Thread(target=pool.run, args=(t, said.append)) for t in trials]
