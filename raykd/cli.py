@@ -292,23 +292,36 @@ def list_(
         )
 
 
-@app.command(epilog="Example:  raykd doctor retro")
+@app.command(epilog="Example:  raykd doctor retro --cluster cluster.yaml")
 def doctor(
     spec: Annotated[str | None, typer.Argument(help="Also check what this spec needs.")] = None,
-    storage: Storage = HERE,
+    storage: Annotated[
+        str | None, typer.Option(help="Where sweeps go; default: RAYKD_STORAGE of the machine that checks.")
+    ] = None,
     set_: Sets = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(help="The file that `ray up` took: check that cluster, from any machine, by its head."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Check the running cluster there; `auto`: the one of this machine.")
+    ] = None,
+    nodes: Annotated[
+        str | None,
+        typer.Option(help="With --address: the nodes that should be there, or how many."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Check this machine before anything is spent."""
-    from raykd import doctor as checks
-    from raykd.spec import load_sweep
+    """Check this machine, or a whole cluster, before anything is spent."""
+    from raykd.checkup import checkup
 
-    console = Console()
-    found = checks.examine(storage, load_sweep(spec, set_ or []) if spec else None)
+    console, found = Console(), []
+    for check in checkup(spec, storage, set_ or [], cluster, address, nodes):
+        found.append(check)
+        if not json:
+            console.checks([check])
     if json:
         console.json([check._asdict() for check in found])
-    else:
-        console.checks(found)
     if any(check.ok is False for check in found):
         raise typer.Exit(1)
 
