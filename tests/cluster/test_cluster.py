@@ -84,9 +84,17 @@ def test_ray_up_brings_this_checkout_to_every_node_and_keeps_strangers_out(lapto
     assert hosts.execute(0, "env", "RAY_AUTH_MODE=disabled", *knock).returncode != 0
 
 
-def test_a_sweep_spans_hosts_and_outlives_its_connection_and_a_node(laptop: Laptop) -> None:
+def test_the_doctor_finds_the_cluster_well(laptop: Laptop) -> None:
     (laptop.folder / "search_spaces" / "spanning.yaml").write_text(SPACE)
     laptop.ray("rsync-up", "cluster.yaml")
+    examine = "python -m raykd.cli doctor spanning --cluster cluster.yaml --json"
+    said = hosts.execute(0, "bash", "-c", f"cd {CHECKOUT} && PYTHONPATH=. {examine}")
+    found = {check["name"]: check for check in json.loads(said.stdout)}
+    assert said.returncode == 0, said.stdout
+    assert found["nodes"]["ok"] and found["storage"]["ok"] and found["checkout"]["ok"], said.stdout
+
+
+def test_a_sweep_spans_hosts_and_outlives_its_connection_and_a_node(laptop: Laptop) -> None:
     submitted = laptop.terminal(*SUBMIT, "--space", "spanning", "--samples", "2")
     # Of two hosts at most one is the head: the other may die.
     first = submitted.wait_for(r"lane-0 is warm on (rk\d), (rk\d)", 240)
