@@ -102,7 +102,7 @@ def up() -> None:
 
 
 def start(host: int) -> None:
-    """Switch a host on: its home is as it was, its /tmp empty."""
+    """Switch a host on, also after `kill`: its home is as it was, its /tmp empty."""
     name, wire = f"rk{host}", f"rkw{host}"
     folder = FOLDER / str(host)
     shutil.rmtree(folder / "tmp", ignore_errors=True)
@@ -145,7 +145,7 @@ def start(host: int) -> None:
 
 
 def kill(host: int) -> None:
-    """Switch a host off at once: every process of it dies, its network goes."""
+    """End every process of a host at once. Its address stays, and refuses what comes."""
     for pid in processes(host):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -154,9 +154,6 @@ def kill(host: int) -> None:
         if time.monotonic() > deadline:
             raise RuntimeError(f"processes of host {host} do not die")
         time.sleep(0.02)
-    _run("ip", "netns", "del", f"rk{host}")
-    with contextlib.suppress(subprocess.CalledProcessError):  # it went with the namespace
-        _run("ip", "link", "del", f"rkw{host}")
 
 
 def link(host: int, state: str) -> None:
@@ -182,6 +179,10 @@ def down() -> None:
     for host in range(COUNT):
         if f"rk{host}" in _names():
             kill(host)
+            _run("ip", "netns", "del", f"rk{host}")
+        if Path(f"/sys/class/net/rkw{host}").exists():  # else it went with the namespace
+            with contextlib.suppress(subprocess.CalledProcessError):
+                _run("ip", "link", "del", f"rkw{host}")
     if Path("/sys/class/net", BRIDGE).exists():
         _run("ip", "link", "del", BRIDGE)
     shutil.rmtree(FOLDER, ignore_errors=True)
