@@ -42,15 +42,20 @@ Sets = Annotated[
 ]
 HERE = Path("sweeps")
 VERBS = (
-    "run", "ablate", "resume", "status", "best", "importance", "report", "export", "list", "doctor", "teacher"
+    "run", "ablate", "resume", "attach", "status", "best", "importance", "report", "export", "list", "doctor",
+    "teacher",
 )  # fmt: skip
 
 
 @app.command(epilog="Example:  raykd run quickstart --set samples=4 --set 'axes.gamma.log=[0.01,1]'")
 def run(
-    spec: Annotated[str, typer.Argument(help="A YAML file, or the name of a space in `raykd list spaces`.")],
+    spec: Annotated[
+        str | None, typer.Argument(help="A YAML file, or the name of a space in `raykd list spaces`.")
+    ] = None,
     storage: Storage = HERE,
     set_: Sets = None,
+    space: Annotated[str | None, typer.Option(help="The same as SPEC.", metavar="SPEC")] = None,
+    samples: Annotated[int | None, typer.Option(help="The same as --set samples=N.", metavar="N")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would run, and start nothing.")
     ] = False,
@@ -64,7 +69,12 @@ def run(
     console = Console()
     if json and not dry_run:
         raise UserError("--json", "goes with `--dry-run`", expected="`raykd best NAME --json` for results")
-    sweep = load_sweep(spec, set_ or [])
+    if (spec is None) == (space is None):
+        problem = "is missing" if spec is None else f"is given twice: {spec} and {space}"
+        raise UserError("SPEC", problem, expected="a YAML file, or a name in `raykd list spaces`")
+    spec = spec or space or ""
+    set_ = [*(set_ or []), *([f"samples={samples}"] if samples is not None else [])]
+    sweep = load_sweep(spec, set_)
     folder = _writable(storage) / sweep.name
     if dry_run:
         from raykd.plan import plan
@@ -80,7 +90,7 @@ def run(
         console.warn(remark)
     from raykd import sweep as engine
 
-    source = engine.Source(find_space(spec), set_ or [])
+    source = engine.Source(find_space(spec), set_)
     _close(console, engine.run(sweep, engine.Place(folder, address), console, source), folder)
 
 
@@ -178,6 +188,14 @@ def resume(
     folder = _folder(storage, name)
     place = engine.Place(folder, address)
     _close(console, engine.resume(place, console, extend=extend, as_started=as_started), folder)
+
+
+@app.command(epilog="Example:  raykd attach quickstart")
+def attach(name: Name, storage: Storage = HERE) -> None:
+    """Show what a running sweep says that `ray submit` started; Ctrl-C stops the sweep."""
+    from raykd import terminal
+
+    raise typer.Exit(terminal.attach(_folder(storage, name)))
 
 
 @app.command(epilog="Example:  raykd status quickstart --json")
