@@ -155,6 +155,9 @@ def resume(
     as_started: Annotated[
         bool, typer.Option("--as-started", help="Even if the spec's file has changed since.")
     ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend a damaged ledger first; the damaged one is kept.")
+    ] = False,
     address: Address = None,
 ) -> None:
     """Go on with a sweep that was interrupted, or extend one."""
@@ -162,6 +165,10 @@ def resume(
 
     console = Console()
     folder = _folder(storage, name)
+    if repair:
+        from raykd import repair as mending
+
+        console.warn(mending.repair(folder) or "the ledger is whole: there is nothing to repair")
     place = engine.Place(folder, address)
     _close(console, engine.resume(place, console, extend=extend, as_started=as_started), folder)
 

@@ -53,6 +53,13 @@ class Checkpoints:
                 return epoch, state
         return None
 
+    def forget_after(self, epoch: int) -> int | None:
+        """Take away what is of a later epoch; returns the latest of these, None where there was none."""
+        later = [(past, path) for past, path in self._files() if past > epoch]
+        for _, path in later:
+            path.unlink()
+        return later[-1][0] if later else None
+
     def _files(self) -> list[tuple[int, Path]]:
         """(epoch, path) by epoch."""
         if not self.folder.is_dir():
