@@ -228,8 +228,9 @@ def _parse(data: bytes, path: Path) -> tuple[list[Record], int]:
                 "ledger",
                 f"{path}, line {bad} is damaged and line {number} behind it is not: no crash does this, "
                 "so nothing is dropped in silence",
-                expected=f"the file from a backup, or `raykd resume {path.parent.name} --repair`, which keeps a "
-                "copy and trains again what the damage touched",
+                expected="the file from a backup, or "
+                f"`raykd resume {path.parent.name} --repair`, which keeps "
+                "a copy and trains again what the damage touched",
             )
         else:
             records.append(record)

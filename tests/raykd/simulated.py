@@ -1,4 +1,4 @@
-"""A sweep without Ray: the real proposer, judge and ledger, and trials whose curves follow from their names."""
+"""A sweep without Ray: the real proposer, judge and ledger, and curves that follow from names."""
 
 from __future__ import annotations
 

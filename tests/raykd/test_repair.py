@@ -107,9 +107,14 @@ def test_any_one_damaged_line_costs_no_trial_and_no_number(
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 12), block=st.booleans(), gone=st.booleans())
 def test_however_many_lines_are_damaged_or_gone_the_sweep_ends_in_order(
-    whole: Path, spec: SweepSpec, tmp_path_factory: pytest.TempPathFactory, seed: int, count: int, block: bool,
+    whole: Path,
+    spec: SweepSpec,
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    count: int,
+    block: bool,
     gone: bool,
-) -> None:  # fmt: skip
+) -> None:
     before = History.of(Ledger.read(whole))
     lines = (whole / LEDGER).read_bytes().splitlines(keepends=True)
     pick = random.Random(seed)
