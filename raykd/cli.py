@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -65,7 +66,7 @@ def run(
     if json and not dry_run:
         raise UserError("--json", "goes with `--dry-run`", expected="`raykd best NAME --json` for results")
     sweep = load_sweep(spec, set_ or [])
-    folder = _writable(storage) / sweep.name
+    folder = _writable(storage, probe=not dry_run) / sweep.name
     if dry_run:
         from raykd.plan import plan
 
@@ -109,7 +110,7 @@ def ablate(
     from raykd.views import read
 
     console = Console()
-    folder = _writable(storage) / study
+    folder = _writable(storage, probe=not (plan or json)) / study
     begun = Path(study).name == study and not Path(study).is_file() and (folder / LEDGER).exists()
     history, remarks = (read(folder) if begun else None), list[str]()
     if history is not None:
@@ -164,7 +165,7 @@ def resume(
     from raykd import sweep as engine
 
     console = Console()
-    folder = _folder(storage, name)
+    folder = _folder(_writable(storage, probe=True), name)
     if repair:
         from raykd import repair as mending
 
@@ -322,11 +323,17 @@ def inspect(
         console.teacher(found)
 
 
-def _writable(storage: Path) -> Path:
-    """The storage, if a folder is or could be there."""
+def _writable(storage: Path, probe: bool) -> Path:
+    """The storage, if a folder is or could be there; with `probe` only if it can be written in."""
     above = next(path for path in (storage, *storage.absolute().parents) if path.exists())
     if not above.is_dir():
         raise UserError("--storage", f"{above} is a file", value=str(storage), expected="a folder")
+    try:
+        if probe:  # what it says of itself does not count: not for root, nor on a read-only disk
+            TemporaryDirectory(dir=above, prefix=".raykd-").cleanup()
+    except OSError as error:
+        problem = f"{above} cannot be written in: {error.strerror}"
+        raise UserError("--storage", problem, value=str(storage), expected="a folder of yours") from None
     return storage
 
 

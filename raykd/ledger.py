@@ -38,8 +38,9 @@ KINDS: dict[str, tuple[str, ...]] = {
     # source: {path, overrides} that the spec was read from, or None
     "sweep": ("spec", "spec_hash", "source", "sampler", "scheduler", "versions"),
     "driver": ("event", "host", "pid"),  # event: start | end
-    # lines: those found damaged; remade, again, aside: trials proposed, trained, left out because of it
-    "repair": ("lines", "remade", "again", "aside"),
+    # lines: those found damaged; remade, again, aside: trials proposed, trained, left out because of it;
+    # students: trials that are trained again because their student was damaged
+    "repair": ("lines", "remade", "again", "aside", "students"),
     "extend": ("samples",),  # how many more
     "reference": ("name", "label", "metrics", "trial"),  # a row to compare with: raw pixels, teacher, ...
     # number: running from 0; arm, trial: 8 hex digits; replicate: the seed; params: {axis: value};

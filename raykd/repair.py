@@ -10,6 +10,8 @@ What a damaged line said is not guessed. The good lines tell what is missing, an
 - a verdict, an end, a start, a reference: the next driver finds it out, as it does after a crash;
 - a request for more samples: as many as were proposed are there.
 
+A trial that has ended and whose student is damaged is not over: it is trained again.
+
 The damaged file is kept whole as `ledger.damaged-TIME`, and a `repair` record says what was done.
 """
 
@@ -25,7 +27,7 @@ from typing import Any
 
 from raykd.driver import take_lock
 from raykd.history import History
-from raykd.ledger import LEDGER, Record, as_line, decode, encode, keep_aside, parse_lines, sync_folder
+from raykd.ledger import LEDGER, TRIALS, Record, as_line, decode, encode, keep_aside, parse_lines, sync_folder
 from raykd.spec import SweepSpec
 from trainables.errors import UserError
 
@@ -40,6 +42,12 @@ class Repair:
     remade: list[str] = field(default_factory=list)  # trials whose proposal was made again
     again: list[str] = field(default_factory=list)  # trials that are trained again from a missing epoch
     aside: list[str] = field(default_factory=list)  # trials left out: nobody knows their settings
+    students: list[str] = field(default_factory=list)  # trials trained again for their student
+
+    @property
+    def needed(self) -> bool:
+        """Was anything wrong?"""
+        return any(asdict(self).values())
 
     def describe(self, kept: Path) -> str:
         """One sentence for the user."""
@@ -47,15 +55,16 @@ class Repair:
         several = len(self.lines) > 1
         parts = [f"line{'s' * several} {few} of the ledger {'were' if several else 'was'} damaged"]
         if not self.lines:
-            parts = ["records were missing in the ledger"]
+            parts = ["records were missing in the ledger"] if self.again or self.remade or self.aside else []
         for trials, what in (
             (self.remade, "proposed again"),
             (self.again, "trained again from the epoch that was lost"),
             (self.aside, "left out, since their settings were lost"),
+            (self.students, "trained again, since the student's file was damaged"),
         ):
             if trials:
                 parts.append(f"{what}: {', '.join(trials)}")
-        return "; ".join(parts) + f". The damaged file is kept as {kept.name}"
+        return "; ".join(parts) + f". The ledger as it was is kept as {kept.name}"
 
 
 def repair(folder: Path) -> str | None:
@@ -72,7 +81,8 @@ def repair(folder: Path) -> str | None:
             lines.pop()
         done = Repair([number for number, record in enumerate(lines, start=1) if record is None])
         records = mended(lines, done)
-        if not (done.lines or done.again or done.aside or done.remade):
+        records = _without_students(records, folder, done)
+        if not done.needed:
             return None
         kept = keep_aside(folder, "damaged", data)
         records.append(_record("repair", time.time(), **asdict(done)))
@@ -213,6 +223,30 @@ def _without_gaps(records: list[Record], done: Repair) -> list[Record]:
         return record["kind"] != "end" and int(record["epoch"]) <= last
 
     return [record for record in records if kept(record)]
+
+
+def _without_students(records: list[Record], folder: Path, done: Repair) -> list[Record]:
+    """Without the last epoch of trials that have ended and whose student is damaged: so they are not over.
+
+    A lane that finds a trial's student damaged begins it anew. A file that is gone was taken away by someone.
+    """
+    from trainables.run import BEST
+    from trainables.seal import is_whole
+
+    last: dict[str, int] = {}
+    for name, trial in History.of(records).trials.items():
+        file = folder / TRIALS / name / BEST
+        if trial.status in ("finished", "stopped") and file.exists() and not is_whole(file):
+            last[name] = trial.epoch
+    done.students += sorted(last)
+
+    def over(record: Record) -> bool:
+        name, kind = record.get("trial") or "", record["kind"]
+        return name in last and (
+            kind == "end" or (kind in ("report", "verdict") and record["epoch"] == last[name])
+        )
+
+    return [record for record in records if not over(record)]
 
 
 def _proposes(record: Record) -> bool:

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field
 
 from raykd import designs
 from raykd.arms import ArmSpec, Budget, Design, Published, Retune
-from raykd.document import parse_yaml, read_yaml
+from raykd.document import parse_yaml, read_mapping
 from raykd.overrides import lay_over
 from raykd.sections import BaselineSpec, Section, WorkersSpec, parse_duration
 from raykd.space import searchable
@@ -86,7 +86,7 @@ def load_study(source: str | Path, overrides: list[str] | tuple[str, ...], stora
     `storage` holds the sweep that a base may name.
     """
     path = find_study(source)
-    raw = as_mapping(read_yaml(path), str(path))
+    raw = read_mapping(path)
     for override in overrides:
         raw = _override(raw, override)
     return build_study({"name": path.stem, **raw}, storage)
