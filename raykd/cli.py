@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -75,7 +76,7 @@ def run(
     spec = spec or space or ""
     set_ = [*(set_ or []), *([f"samples={samples}"] if samples is not None else [])]
     sweep = load_sweep(spec, set_)
-    folder = _writable(storage) / sweep.name
+    folder = _writable(storage, probe=not dry_run) / sweep.name
     if dry_run:
         from raykd.plan import plan
 
@@ -126,7 +127,7 @@ def ablate(
     from raykd.views import read
 
     console = Console()
-    folder = _writable(storage) / (f"{study}_{preset}" if preset else study)
+    folder = _writable(storage, probe=not (plan or json)) / (f"{study}_{preset}" if preset else study)
     begun = Path(study).name == study and not Path(study).is_file() and (folder / LEDGER).exists()
     sets = [*([f"preset={preset}"] if preset else []), *(set_ or [])]
     history, remarks = (read(folder) if begun else None), list[str]()
@@ -179,13 +180,20 @@ def resume(
     as_started: Annotated[
         bool, typer.Option("--as-started", help="Even if the spec's file has changed since.")
     ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend a damaged ledger first; the damaged one is kept.")
+    ] = False,
     address: Address = None,
 ) -> None:
     """Go on with a sweep that was interrupted, or extend one."""
     from raykd import sweep as engine
 
     console = Console()
-    folder = _folder(storage, name)
+    folder = _folder(_writable(storage, probe=True), name)
+    if repair:
+        from raykd import repair as mending
+
+        console.warn(mending.repair(folder) or "the ledger is whole: there is nothing to repair")
     place = engine.Place(folder, address)
     _close(console, engine.resume(place, console, extend=extend, as_started=as_started), folder)
 
@@ -382,11 +390,17 @@ def inspect(
         console.teacher(found)
 
 
-def _writable(storage: Path) -> Path:
-    """The storage, if a folder is or could be there."""
+def _writable(storage: Path, probe: bool) -> Path:
+    """The storage, if a folder is or could be there; with `probe` only if it can be written in."""
     above = next(path for path in (storage, *storage.absolute().parents) if path.exists())
     if not above.is_dir():
         raise UserError("--storage", f"{above} is a file", value=str(storage), expected="a folder")
+    try:
+        if probe:  # what it says of itself does not count: not for root, nor on a read-only disk
+            TemporaryDirectory(dir=above, prefix=".raykd-").cleanup()
+    except OSError as error:
+        problem = f"{above} cannot be written in: {error.strerror}"
+        raise UserError("--storage", problem, value=str(storage), expected="a folder of yours") from None
     return storage
 
 

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 from raykd.actions import ACTIONS
 from raykd.cluster import LOCAL, connected, live_nodes, ray_address, this_machine
 from raykd.console import Console
-from raykd.history import ENDED, History, missing
-from raykd.ledger import LEDGER, Ledger
+from raykd.history import ENDED, History, TrialRecord, missing
+from raykd.ledger import LEDGER, TRIALS, Ledger, refuse_lost
 from raykd.mailbox import Task
 from raykd.recorder import Recorder
 from raykd.spec import SweepSpec, difference, load_sweep
@@ -63,18 +63,20 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
             expected=f"`raykd {'ablate' if spec.study else 'resume'} {spec.name}` to go on with it, or "
             "`--set name=OTHER`",
         )
+    refuse_lost(place.folder)
     # The cluster first: one that cannot hold a worker leaves no sweep behind.
     with _cluster(spec, place) as cluster, Ledger.create(place.folder) as ledger:
         recorder = Recorder(ledger, History())
-        recorder(
-            "sweep",
-            spec=spec.model_dump(mode="json"),
-            spec_hash=spec.hash(),
-            source=source and {"path": str(source.path.resolve()), "overrides": source.overrides},
-            sampler={"name": spec.sampler.name, "arguments": sampler_arguments(spec)},
-            scheduler=spec.scheduler.model_dump(mode="json"),
-            versions=versions(),
-        )
+        for _ in range(2):  # all else can be made again after damage, and this cannot
+            recorder(
+                "sweep",
+                spec=spec.model_dump(mode="json"),
+                spec_hash=spec.hash(),
+                source=source and {"path": str(source.path.resolve()), "overrides": source.overrides},
+                sampler={"name": spec.sampler.name, "arguments": sampler_arguments(spec)},
+                scheduler=spec.scheduler.model_dump(mode="json"),
+                versions=versions(),
+            )
         return _drive(spec, recorder, place, console, cluster)
 
 
@@ -313,13 +315,25 @@ class _Driver:
         record = self.history.trials[name]
         trial = self.spec.trial(record.params, record.replicate)
         folder = trial_folder(self.folder, name).resolve()
+        self._forget_after(folder / "checkpoints", record)
         trials = [trial.model_dump(mode="json")]
         return Task(name, "train", trials, str(folder), self.spec.attempts, record.attempts)
+
+    def _forget_after(self, folder: Path, record: TrialRecord) -> None:
+        """No trial goes on from behind what the ledger knows of it: the epochs between would be missing."""
+        from trainables.checkpoint import Checkpoints
+
+        ahead = Checkpoints(folder).forget_after(record.epoch + 1)
+        if ahead:
+            self.console.warn(
+                f"trial {record.trial} has a checkpoint of epoch {ahead}, and the ledger knows of "
+                f"{record.epoch} epochs: the others are trained again"
+            )
 
 
 def trial_folder(sweep: Path, trial: str) -> Path:
     """Where a trial's files are."""
-    return sweep / "trials" / trial
+    return sweep / TRIALS / trial
 
 
 def versions() -> dict[str, str]:
