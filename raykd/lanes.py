@@ -27,7 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.actions import ACTIONS
 from raykd.cluster import draining_nodes, host_names, live_nodes
-from raykd.group import GroupConfig
+from raykd.group import GroupConfig, NameGroup, free
 from raykd.mailbox import Mailbox, Message, Task
 from raykd.sections import WorkersSpec
 from raykd.worker import work
@@ -223,17 +223,15 @@ class LanePool:
             self._open()
 
     def _leave(self, draining: Mapping[str, float | None], alive: set[str]) -> None:
-        """Lanes on nodes that will go end with their present epoch, which is on the disk; with their node, if
-        that is sooner."""
+        """Lanes on nodes that will go end with their present epoch, or with their node if that is sooner."""
         for lane in self._lanes.values():
             state = self._state.get(lane.name)
             going = [draining[node] for node in (state["nodes"] if state else ()) if node in draining]
             if going and not lane.leaving:
                 lane.leaving = True
                 self.mailbox.leave.remote(lane.name)
-                seconds = min((s for s in going if s is not None), default=None)
-                when = "will go" if seconds is None else f"will go in {seconds:.0f} s"
-                self._on_event(f"{lane.name} retires: a node of it {when}; its trial moves after this epoch")
+                when = "".join(f" in {s:.0f} s" for s in going if s is not None)
+                self._on_event(f"{lane.name} retires: its node goes{when}; its trial moves after this epoch")
             elif lane.leaving and lane.closing_since is None and self._worth(lane, alive) == 0:
                 self._abort(lane)
 
@@ -241,6 +239,7 @@ class LanePool:
         """A lane's run has ended: its trial goes to another. Too many that never got warm end the sweep."""
         del self._lanes[lane.name]
         ray.get(self.mailbox.lost.remote(lane.name))
+        free(f"{self.mailbox_name}-{lane.name}")
         if lane.closing_since is not None or lane.leaving:
             return
         if lane.was_warm:
@@ -309,6 +308,8 @@ class LanePool:
         if workers.gpus:
             resources["GPU"] = workers.gpus
         shared_gpu = 0 < workers.gpus < 1 and workers.count > 1  # NCCL refuses two ranks on one GPU
+        run = f"{self.mailbox_name}-{name}"
+        callbacks: list[Any] = [_TellController(self.mailbox_name, name), NameGroup(run)]  # of internal kinds
         trainer = TorchTrainer(
             work,
             train_loop_config={**self._config, "lane": name},
@@ -319,10 +320,10 @@ class LanePool:
                 num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
             ),
             run_config=ray.train.RunConfig(
-                name=f"{self.mailbox_name}-{name}",
+                name=run,
                 storage_path=str(self._storage),
                 failure_config=ray.train.FailureConfig(max_failures=-1),
-                callbacks=[_TellController(self.mailbox_name, name)],  # type: ignore[list-item]  # internal, but accepted
+                callbacks=callbacks,
             ),
         )
         try:
