@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -42,15 +43,20 @@ Sets = Annotated[
 ]
 HERE = Path("sweeps")
 VERBS = (
-    "run", "ablate", "resume", "status", "best", "importance", "export", "list", "doctor", "teacher"
+    "run", "ablate", "resume", "attach", "status", "best", "importance", "report", "export", "list", "doctor",
+    "teacher",
 )  # fmt: skip
 
 
 @app.command(epilog="Example:  raykd run quickstart --set samples=4 --set 'axes.gamma.log=[0.01,1]'")
 def run(
-    spec: Annotated[str, typer.Argument(help="A YAML file, or the name of a space in `raykd list spaces`.")],
+    spec: Annotated[
+        str | None, typer.Argument(help="A YAML file, or the name of a space in `raykd list spaces`.")
+    ] = None,
     storage: Storage = HERE,
     set_: Sets = None,
+    space: Annotated[str | None, typer.Option(help="The same as SPEC.", metavar="SPEC")] = None,
+    samples: Annotated[int | None, typer.Option(help="The same as --set samples=N.", metavar="N")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would run, and start nothing.")
     ] = False,
@@ -64,8 +70,13 @@ def run(
     console = Console()
     if json and not dry_run:
         raise UserError("--json", "goes with `--dry-run`", expected="`raykd best NAME --json` for results")
-    sweep = load_sweep(spec, set_ or [])
-    folder = _writable(storage) / sweep.name
+    if (spec is None) == (space is None):
+        problem = "is missing" if spec is None else f"is given twice: {spec} and {space}"
+        raise UserError("SPEC", problem, expected="a YAML file, or a name in `raykd list spaces`")
+    spec = spec or space or ""
+    set_ = [*(set_ or []), *([f"samples={samples}"] if samples is not None else [])]
+    sweep = load_sweep(spec, set_)
+    folder = _writable(storage, probe=not dry_run) / sweep.name
     if dry_run:
         from raykd.plan import plan
 
@@ -80,7 +91,7 @@ def run(
         console.warn(remark)
     from raykd import sweep as engine
 
-    source = engine.Source(find_space(spec), set_ or [])
+    source = engine.Source(find_space(spec), set_)
     _close(console, engine.run(sweep, engine.Place(folder, address), console, source), folder)
 
 
@@ -116,7 +127,7 @@ def ablate(
     from raykd.views import read
 
     console = Console()
-    folder = _writable(storage) / (f"{study}_{preset}" if preset else study)
+    folder = _writable(storage, probe=not (plan or json)) / (f"{study}_{preset}" if preset else study)
     begun = Path(study).name == study and not Path(study).is_file() and (folder / LEDGER).exists()
     sets = [*([f"preset={preset}"] if preset else []), *(set_ or [])]
     history, remarks = (read(folder) if begun else None), list[str]()
@@ -169,15 +180,30 @@ def resume(
     as_started: Annotated[
         bool, typer.Option("--as-started", help="Even if the spec's file has changed since.")
     ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend a damaged ledger first; the damaged one is kept.")
+    ] = False,
     address: Address = None,
 ) -> None:
     """Go on with a sweep that was interrupted, or extend one."""
     from raykd import sweep as engine
 
     console = Console()
-    folder = _folder(storage, name)
+    folder = _folder(_writable(storage, probe=True), name)
+    if repair:
+        from raykd import repair as mending
+
+        console.warn(mending.repair(folder) or "the ledger is whole: there is nothing to repair")
     place = engine.Place(folder, address)
     _close(console, engine.resume(place, console, extend=extend, as_started=as_started), folder)
+
+
+@app.command(epilog="Example:  raykd attach quickstart")
+def attach(name: Name, storage: Storage = HERE) -> None:
+    """Show what a running sweep says that `ray submit` started; Ctrl-C stops the sweep."""
+    from raykd import terminal
+
+    raise typer.Exit(terminal.attach(_folder(storage, name)))
 
 
 @app.command(epilog="Example:  raykd status quickstart --json")
@@ -248,6 +274,28 @@ def importance(
         console.importance(found)
 
 
+@app.command(epilog="Example:  raykd report quickstart --out quickstart.html")
+def report(
+    name: Name,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; default: report.html in the sweep's folder.")
+    ] = None,
+    storage: Storage = HERE,
+) -> None:
+    """One HTML page of a sweep or a study that needs no network: to read, to print, to mail."""
+    from raykd.report import REPORT, write
+
+    console = Console()
+    folder = _folder(storage, name)
+
+    def progress(done: int, total: int) -> None:
+        if done < total:
+            console.progress("resamples of importances", done, total)
+
+    written = write(folder, folder / REPORT if out is None else out, progress)
+    console.text(f"written to {written} ({written.stat().st_size / 1e6:.1f} MB, opens without a network)")
+
+
 @app.command(epilog="Example:  raykd export quickstart --out student")
 def export(
     name: Name,
@@ -289,23 +337,36 @@ def list_(
         )
 
 
-@app.command(epilog="Example:  raykd doctor retro")
+@app.command(epilog="Example:  raykd doctor retro --cluster cluster.yaml")
 def doctor(
     spec: Annotated[str | None, typer.Argument(help="Also check what this spec needs.")] = None,
-    storage: Storage = HERE,
+    storage: Annotated[
+        str | None, typer.Option(help="Where sweeps go; default: RAYKD_STORAGE of the machine that checks.")
+    ] = None,
     set_: Sets = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(help="The file that `ray up` took: check that cluster, from any machine, by its head."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Check the running cluster there; `auto`: the one of this machine.")
+    ] = None,
+    nodes: Annotated[
+        str | None,
+        typer.Option(help="With --address: the nodes that should be there, or how many."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Check this machine before anything is spent."""
-    from raykd import doctor as checks
-    from raykd.spec import load_sweep
+    """Check this machine, or a whole cluster, before anything is spent."""
+    from raykd.checkup import checkup
 
-    console = Console()
-    found = checks.examine(storage, load_sweep(spec, set_ or []) if spec else None)
+    console, found = Console(), []
+    for check in checkup(spec, storage, set_ or [], cluster, address, nodes):
+        found.append(check)
+        if not json:
+            console.checks([check])
     if json:
         console.json([check._asdict() for check in found])
-    else:
-        console.checks(found)
     if any(check.ok is False for check in found):
         raise typer.Exit(1)
 
@@ -329,11 +390,17 @@ def inspect(
         console.teacher(found)
 
 
-def _writable(storage: Path) -> Path:
-    """The storage, if a folder is or could be there."""
+def _writable(storage: Path, probe: bool) -> Path:
+    """The storage, if a folder is or could be there; with `probe` only if it can be written in."""
     above = next(path for path in (storage, *storage.absolute().parents) if path.exists())
     if not above.is_dir():
         raise UserError("--storage", f"{above} is a file", value=str(storage), expected="a folder")
+    try:
+        if probe:  # what it says of itself does not count: not for root, nor on a read-only disk
+            TemporaryDirectory(dir=above, prefix=".raykd-").cleanup()
+    except OSError as error:
+        problem = f"{above} cannot be written in: {error.strerror}"
+        raise UserError("--storage", problem, value=str(storage), expected="a folder of yours") from None
     return storage
 
 

@@ -3,7 +3,7 @@
 `SWEEP/ledger.jsonl` holds one record a line, as `CRC JSON`: eight hex digits of the CRC-32 of the JSON bytes,
 a blank, the JSON. `append` returns once the record is on the disk, so whoever acts after it acts on
 something that a crash cannot take back. A crash can only leave a torn last line, which `open` cuts off and
-says; a bad line with good ones behind it is damage of another kind, and is refused.
+says; a bad line with good ones behind it is damage of another kind: it is refused, and `repair.py` mends it.
 
     with Ledger.create(folder) as ledger:
         ledger.append("start", trial="0a1b2c3d", attempt=1, lane="lane-0")
@@ -20,6 +20,7 @@ import os
 import threading
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from raykd.driver import take_lock
 from trainables.errors import UserError
 
 LEDGER = "ledger.jsonl"
+TRIALS = "trials"  # the folder of the trials' files, beside it
 
 Record = dict[str, Any]  # "kind", "time" (unix seconds), and the fields of its kind
 
@@ -36,6 +38,9 @@ KINDS: dict[str, tuple[str, ...]] = {
     # source: {path, overrides} that the spec was read from, or None
     "sweep": ("spec", "spec_hash", "source", "sampler", "scheduler", "versions"),
     "driver": ("event", "host", "pid"),  # event: start | end
+    # lines: those found damaged; remade, again, aside: trials proposed, trained, left out because of it;
+    # students: trials that are trained again because their student was damaged
+    "repair": ("lines", "remade", "again", "aside", "students"),
     "extend": ("samples",),  # how many more
     "reference": ("name", "label", "metrics", "trial"),  # a row to compare with: raw pixels, teacher, ...
     # number: running from 0; arm, trial: 8 hex digits; replicate: the seed; params: {axis: value};
@@ -73,19 +78,20 @@ class Ledger:
         lock = take_lock(folder)
         path = folder / LEDGER
         try:
-            if path.exists():
-                if _parse(path.read_bytes(), path)[0]:
-                    raise UserError(
-                        "name", f"{folder} already holds a sweep", expected="`resume`, or another name"
-                    )
-                path.unlink()  # its driver died before anything was recorded
+            records = _parse(path.read_bytes(), path)[0] if path.exists() else []
+            if records:
+                raise UserError(
+                    "name", f"{folder} already holds a sweep", expected="`resume`, or another name"
+                )
+            refuse_lost(folder)
+            path.unlink(missing_ok=True)  # its driver died before anything was recorded
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
         except BaseException:
             os.close(lock)
             raise
         # Without these a crash can leave a ledger whose records are on the disk and whose name is not.
-        _sync_folder(folder)
-        _sync_folder(folder.parent)
+        sync_folder(folder)
+        sync_folder(folder.parent)
         return cls(folder, descriptor, lock, [], None)
 
     @classmethod
@@ -100,10 +106,12 @@ class Ledger:
         try:
             data = path.read_bytes()
             records, whole = _parse(data, path)
+            if not records:
+                refuse_lost(folder)
             cut = None
             if whole < len(data):
                 # The copy reaches the disk before the cut does.
-                aside = _keep(folder, data[whole:])
+                aside = keep_aside(folder, "cut", data[whole:])
                 cut = (
                     f"{path}: the last {len(data) - whole} bytes, behind record {len(records)}, were damaged "
                     f"and have been moved to {aside.name}"
@@ -121,7 +129,10 @@ class Ledger:
     def read(folder: Path) -> list[Record]:
         """Every whole record, oldest first. Takes no lock: works while a driver writes, and after it died."""
         path = _path(folder)
-        return _parse(path.read_bytes(), path)[0]
+        records = _parse(path.read_bytes(), path)[0]
+        if not records:
+            refuse_lost(folder)
+        return records
 
     def append(self, kind: str, **fields: Any) -> Record:
         """Add one record and return it, as it will be read back. It is on the disk when this returns."""
@@ -135,7 +146,7 @@ class Ledger:
                 raise UserError("ledger", self._broken)
             # The time is taken inside, so that the times of successive lines never go back by threads' races.
             text = encode({"kind": kind, "time": time.time(), **fields})
-            line = b"%08x %s\n" % (zlib.crc32(text), text)
+            line = as_line(text)
             try:
                 written = 0
                 while written < len(line):
@@ -183,14 +194,34 @@ def _path(folder: Path) -> Path:
     return path
 
 
+def refuse_lost(folder: Path) -> None:
+    """`UserError` where trials lie in a folder whose ledger holds nothing, or is not there."""
+    if (folder / TRIALS).is_dir():
+        state = "holds no whole record" if (folder / LEDGER).exists() else "is gone"
+        raise UserError(
+            "ledger",
+            f"{folder / LEDGER} {state}, and there are trials beside it",
+            expected="the file from a backup; without one, a new sweep under another name",
+        )
+
+
+def parse_lines(data: bytes) -> Iterator[Record | None]:
+    """The record in each line that has an end; None for a damaged one."""
+    for line in data.split(b"\n")[:-1]:
+        head, blank, text = line[:8], line[8:9], line[9:]
+        yield decode(text) if blank == b" " and head == b"%08x" % zlib.crc32(text) else None
+
+
+def as_line(text: bytes) -> bytes:
+    """The line of a record that `encode` wrote."""
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
 def _parse(data: bytes, path: Path) -> tuple[list[Record], int]:
     """The whole records, and how many bytes they take. What follows is torn."""
     records: list[Record] = []
-    whole = offset = 0
     bad: int | None = None
-    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
-        offset += len(line) + 1
-        record = _parse_line(line)
+    for number, record in enumerate(parse_lines(data), start=1):
         if record is None:
             bad = bad or number
         elif bad:
@@ -198,24 +229,19 @@ def _parse(data: bytes, path: Path) -> tuple[list[Record], int]:
                 "ledger",
                 f"{path}, line {bad} is damaged and line {number} behind it is not: no crash does this, "
                 "so nothing is dropped in silence",
-                expected=f"the file from a backup, or line {bad} taken out by hand",
+                expected="the file from a backup, or "
+                f"`raykd resume {path.parent.name} --repair`, which keeps "
+                "a copy and trains again what the damage touched",
             )
         else:
             records.append(record)
-            whole = offset
-    return records, whole
+    lines = data.split(b"\n", len(records))
+    return records, len(data) - len(lines[-1])
 
 
-def _parse_line(line: bytes) -> Record | None:
-    head, blank, text = line[:8], line[8:9], line[9:]
-    if blank != b" " or head != b"%08x" % zlib.crc32(text):
-        return None
-    record: Record = decode(text)
-    return record
-
-
-def _keep(folder: Path, damaged: bytes) -> Path:
-    stem = f"ledger.cut-{time.strftime('%Y%m%dT%H%M%S')}"
+def keep_aside(folder: Path, why: str, damaged: bytes) -> Path:
+    """Write `damaged` to a new file `ledger.WHY-TIME`; it is on the disk when this returns."""
+    stem = f"ledger.{why}-{time.strftime('%Y%m%dT%H%M%S')}"
     for number in range(1000):
         path = folder / (stem if number == 0 else f"{stem}-{number}")
         try:
@@ -225,12 +251,12 @@ def _keep(folder: Path, damaged: bytes) -> Path:
                 os.fsync(file.fileno())
         except FileExistsError:
             continue
-        _sync_folder(folder)
+        sync_folder(folder)
         return path
     raise UserError("ledger", f"{folder} holds too many {stem} files")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -8,6 +8,7 @@ rename after fsync, and the one before it is kept: a damaged newest file costs o
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import zlib
@@ -19,6 +20,7 @@ import torch
 
 _NAME = re.compile(r"epoch-(\d+)-([0-9a-f]{8})\.pt")
 _KEPT = 2
+_log = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -51,7 +53,15 @@ class Checkpoints:
             if _checksum(path) == path.stem[-8:]:
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 return epoch, state
+            _log.warning("%s is damaged: the one before it is used", path)
         return None
+
+    def forget_after(self, epoch: int) -> int | None:
+        """Take away what is of a later epoch; returns the latest of these, None where there was none."""
+        later = [(past, path) for past, path in self._files() if past > epoch]
+        for _, path in later:
+            path.unlink()
+        return later[-1][0] if later else None
 
     def _files(self) -> list[tuple[int, Path]]:
         """(epoch, path) by epoch."""

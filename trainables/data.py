@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -19,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from trainables.decode import decode
 from trainables.errors import UserError
-from trainables.sources import data_folder, find_source, sources
+from trainables.sources import Sample, data_folder, find_source, sources
 from trainables.splits import Ids, held_out, stratified
 from trainables.store import FORMAT, Images, Progress, load_store, make_store
 from trainables.trial import DataSpec
@@ -31,11 +33,14 @@ __all__ = [
     "Images",
     "cache_folder",
     "check_data",
+    "check_pictures",
     "data_folder",
     "open_data",
     "published_sizes",
     "sources",
 ]
+
+_LOOKED_AT = 8  # pictures
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,23 @@ def check_data(spec: DataSpec) -> DataFacts:
         validation_images=held,
         test_images=counts.test,
     )
+
+
+def check_pictures(spec: DataSpec) -> None:
+    """Decode the first few pictures; `UserError` where none of them is one."""
+    tried = list(itertools.islice(find_source(spec.name).look(spec), _LOOKED_AT))
+    reasons = [f"{sample.name} ({type(e).__name__})" for sample in tried if (e := _trouble(sample, spec))]
+    if tried and len(reasons) == len(tried):
+        problem = f"none of the first {len(tried)} pictures can be decoded: {', '.join(reasons[:3])}"
+        raise UserError("data.path", problem, value=str(spec.path), expected="a folder of whole pictures")
+
+
+def _trouble(sample: Sample, spec: DataSpec) -> Exception | None:
+    try:
+        decode(sample.picture, spec.image_size)
+    except Exception as error:  # Pillow's plugins raise nearly anything for a broken file
+        return error
+    return None
 
 
 def open_data(spec: DataSpec, cache: Path, progress: Progress | None = None) -> DataSet:

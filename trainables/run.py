@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -27,6 +27,7 @@ from trainables.loader import fetch, order
 from trainables.method import TAUGHT, Batch, Context, Losses, Method, load_method
 from trainables.optim import Schedule, check_optim, make_optimizer
 from trainables.parts.distributed import convert_sync_batch_norm
+from trainables.seal import is_whole, save_sealed
 from trainables.teachers import load_teacher
 from trainables.trial import TrialSpec
 from trainables.views import Views
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from trainables.loop import Workspace
     from trainables.teachers import Teacher
     from trainables.views import EpochViews
+
+BEST = "best.safetensors"  # the student with the best score so far, beside the checkpoints
+_log = logging.getLogger(__name__)
 
 
 def channels_last(images: Tensor) -> Tensor:
@@ -100,7 +104,7 @@ class Run:
         self.data = data or on_each(lambda: open_data(trial.data, workspace.cache))
         check_optim(trial.optim, trial.epochs, len(self.data.train_ids), self.workers)
         self.checkpoints = Checkpoints(workspace.folder / "checkpoints")
-        found = from_first(self.checkpoints.load)
+        found = from_first(self._checkpoint)
         self.method = method or on_each(
             lambda: build_method(trial, self.data, workspace, self.device, begin=found is None)
         )
@@ -243,8 +247,17 @@ class Run:
             name: tensor.contiguous() for name, tensor in self.method.student.model.state_dict().items()
         }
         facts = {"epoch": str(self.epoch), "score": repr(score), "trial": self.trial.signature()}
-        with replacing(self.workspace.folder / "best.safetensors") as path:
-            save_file(student, path, facts)
+        with replacing(self.workspace.folder / BEST) as path:
+            save_sealed(student, path, facts)
+
+    def _checkpoint(self) -> tuple[int, dict[str, Any]] | None:
+        """What to go on from. Where the best student so far is damaged, only the beginning makes it again."""
+        found = self.checkpoints.load()
+        best = self.workspace.folder / BEST
+        if found is not None and found[1]["best"] is not None and not is_whole(best):
+            _log.warning("%s is damaged or gone: the trial is trained again from its beginning", best)
+            return None
+        return found
 
     def _resume(self, epoch: int, state: dict[str, Any]) -> None:
         self.epoch = epoch
