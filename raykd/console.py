@@ -165,7 +165,9 @@ class Console:
         best = history.best()
         if best is not None:
             self.out.print(f"best trial {best.trial}: {settings(best)}")
-            self.out.print(f"[dim]export it:  raykd export {folder.name}{_where(folder)} --out student[/dim]")
+            self.out.print(
+                f"[dim]export it:  raykd export {folder.name}{storage_option(folder)} --out student[/dim]"
+            )
         self.out.print(f"[dim]curves:     tensorboard --logdir {folder / 'tensorboard'}[/dim]")
         self.out.print(f"[dim]tables:     {folder / 'trials.parquet'}, {folder / 'curves.parquet'}[/dim]")
 
@@ -340,12 +342,18 @@ def time_left(history: History) -> float | None:
     return sum(t.wall_s for t in ended) / len(ended) * left / at_once
 
 
+def report_hint(folder: Path) -> str:
+    """The command that writes a sweep's page."""
+    return f"raykd report {folder.name}{storage_option(folder)}"
+
+
 def resume_hint(folder: Path) -> str:
     """The command that goes on with a sweep."""
-    return f"raykd resume {folder.name}{_where(folder)}"
+    return f"raykd resume {folder.name}{storage_option(folder)}"
 
 
-def _where(folder: Path) -> str:
+def storage_option(folder: Path) -> str:
+    """What a command says of the storage, with a blank before it; nothing where it is the default."""
     return "" if folder.parent == Path("sweeps") else f" --storage {shlex.quote(str(folder.parent))}"
 
 
