@@ -43,15 +43,20 @@ Sets = Annotated[
 ]
 HERE = Path("sweeps")
 VERBS = (
-    "run", "ablate", "resume", "status", "best", "importance", "export", "list", "doctor", "teacher"
+    "run", "ablate", "resume", "attach", "status", "best", "importance", "report", "export", "list", "doctor",
+    "teacher",
 )  # fmt: skip
 
 
 @app.command(epilog="Example:  raykd run quickstart --set samples=4 --set 'axes.gamma.log=[0.01,1]'")
 def run(
-    spec: Annotated[str, typer.Argument(help="A YAML file, or the name of a space in `raykd list spaces`.")],
+    spec: Annotated[
+        str | None, typer.Argument(help="A YAML file, or the name of a space in `raykd list spaces`.")
+    ] = None,
     storage: Storage = HERE,
     set_: Sets = None,
+    space: Annotated[str | None, typer.Option(help="The same as SPEC.", metavar="SPEC")] = None,
+    samples: Annotated[int | None, typer.Option(help="The same as --set samples=N.", metavar="N")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would run, and start nothing.")
     ] = False,
@@ -65,7 +70,12 @@ def run(
     console = Console()
     if json and not dry_run:
         raise UserError("--json", "goes with `--dry-run`", expected="`raykd best NAME --json` for results")
-    sweep = load_sweep(spec, set_ or [])
+    if (spec is None) == (space is None):
+        problem = "is missing" if spec is None else f"is given twice: {spec} and {space}"
+        raise UserError("SPEC", problem, expected="a YAML file, or a name in `raykd list spaces`")
+    spec = spec or space or ""
+    set_ = [*(set_ or []), *([f"samples={samples}"] if samples is not None else [])]
+    sweep = load_sweep(spec, set_)
     folder = _writable(storage, probe=not dry_run) / sweep.name
     if dry_run:
         from raykd.plan import plan
@@ -81,7 +91,7 @@ def run(
         console.warn(remark)
     from raykd import sweep as engine
 
-    source = engine.Source(find_space(spec), set_ or [])
+    source = engine.Source(find_space(spec), set_)
     _close(console, engine.run(sweep, engine.Place(folder, address), console, source), folder)
 
 
@@ -90,12 +100,18 @@ def ablate(
     study: Annotated[
         str, typer.Argument(help="A YAML file, a study in `raykd list studies`, or one to go on with.")
     ],
+    preset: Annotated[
+        str | None, typer.Option(help="Of the study's file, such as `paper`; default: the file as it is.")
+    ] = None,
     storage: Storage = HERE,
     set_: Sets = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Show arms and worst-case cost, and start nothing.")
     ] = False,
     extend: Annotated[int, typer.Option(min=0, help="So many more replicates of every arm.")] = 0,
+    as_started: Annotated[
+        bool, typer.Option("--as-started", help="Go on even if the study's file has changed since.")
+    ] = False,
     address: Address = None,
     json: Annotated[
         bool, typer.Option("--json", help="The plan, or the results so far, as JSON; starts nothing.")
@@ -103,6 +119,7 @@ def ablate(
 ) -> None:
     """Run an ablation study, or go on with one, and say what its data support."""
     from raykd import sweep as engine
+    from raykd.budget import with_costs
     from raykd.guard import check_study
     from raykd.ledger import LEDGER
     from raykd.retune import tune
@@ -110,25 +127,32 @@ def ablate(
     from raykd.views import read
 
     console = Console()
-    folder = _writable(storage, probe=not (plan or json)) / study
+    folder = _writable(storage, probe=not (plan or json)) / (f"{study}_{preset}" if preset else study)
     begun = Path(study).name == study and not Path(study).is_file() and (folder / LEDGER).exists()
+    sets = [*([f"preset={preset}"] if preset else []), *(set_ or [])]
     history, remarks = (read(folder) if begun else None), list[str]()
     if history is not None:
         spec = _study_of(history)
         if set_:
             expected = "it as it is, or another name"
             raise UserError("--set", f"the study {study!r} has begun", expected=expected)
-    elif extend:
-        raise UserError("--extend", "goes with the name of a study that has begun", value=study)
+    elif extend or as_started:
+        option = "--extend" if extend else "--as-started"
+        raise UserError(option, "goes with the name of a study that has begun", value=study)
     else:
-        spec, remarks = check_study(load_study(study, set_ or [], storage), storage)
+        spec = load_study(study, sets, storage)
         folder = storage / spec.name
     if plan:
-        from raykd.plan import plan_study, study_lines
+        from raykd.study_plan import plan_study, plan_unstarted, study_lines
 
-        planned = plan_study(spec, folder, history)
+        if history is None:
+            planned, remarks = plan_unstarted(spec, folder)
+        else:
+            planned = plan_study(spec, folder, history)
         console.json(planned) if json else console.parts(study_lines(planned, remarks))
         return
+    if history is None:
+        spec, remarks = check_study(spec, storage)
     place = engine.Place(folder, address)
     if history is not None and json:
         from raykd.ablation_report import data
@@ -139,12 +163,12 @@ def ablate(
     if json:
         raise UserError("--json", "goes with `--plan`, or with a study that has begun", value=study)
     if history is not None:
-        _close(console, engine.resume(place, console, extend=extend), folder)
+        _close(console, engine.resume(place, console, extend=extend, as_started=as_started), folder)
         return
     for remark in remarks:
         console.warn(remark)
-    spec = tune(spec, place, console)
-    source = engine.Source(find_study(study), set_ or [])
+    spec = with_costs(tune(spec, place, console))
+    source = engine.Source(find_study(study), sets)
     _close(console, engine.run(spec, place, console, source), folder)
 
 
@@ -172,6 +196,14 @@ def resume(
         console.warn(mending.repair(folder) or "the ledger is whole: there is nothing to repair")
     place = engine.Place(folder, address)
     _close(console, engine.resume(place, console, extend=extend, as_started=as_started), folder)
+
+
+@app.command(epilog="Example:  raykd attach quickstart")
+def attach(name: Name, storage: Storage = HERE) -> None:
+    """Show what a running sweep says that `ray submit` started; Ctrl-C stops the sweep."""
+    from raykd import terminal
+
+    raise typer.Exit(terminal.attach(_folder(storage, name)))
 
 
 @app.command(epilog="Example:  raykd status quickstart --json")
@@ -242,6 +274,28 @@ def importance(
         console.importance(found)
 
 
+@app.command(epilog="Example:  raykd report quickstart --out quickstart.html")
+def report(
+    name: Name,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; default: report.html in the sweep's folder.")
+    ] = None,
+    storage: Storage = HERE,
+) -> None:
+    """One HTML page of a sweep or a study that needs no network: to read, to print, to mail."""
+    from raykd.report import REPORT, write
+
+    console = Console()
+    folder = _folder(storage, name)
+
+    def progress(done: int, total: int) -> None:
+        if done < total:
+            console.progress("resamples of importances", done, total)
+
+    written = write(folder, folder / REPORT if out is None else out, progress)
+    console.text(f"written to {written} ({written.stat().st_size / 1e6:.1f} MB, opens without a network)")
+
+
 @app.command(epilog="Example:  raykd export quickstart --out student")
 def export(
     name: Name,
@@ -283,23 +337,36 @@ def list_(
         )
 
 
-@app.command(epilog="Example:  raykd doctor retro")
+@app.command(epilog="Example:  raykd doctor retro --cluster cluster.yaml")
 def doctor(
     spec: Annotated[str | None, typer.Argument(help="Also check what this spec needs.")] = None,
-    storage: Storage = HERE,
+    storage: Annotated[
+        str | None, typer.Option(help="Where sweeps go; default: RAYKD_STORAGE of the machine that checks.")
+    ] = None,
     set_: Sets = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(help="The file that `ray up` took: check that cluster, from any machine, by its head."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Check the running cluster there; `auto`: the one of this machine.")
+    ] = None,
+    nodes: Annotated[
+        str | None,
+        typer.Option(help="With --address: the nodes that should be there, or how many."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Check this machine before anything is spent."""
-    from raykd import doctor as checks
-    from raykd.spec import load_sweep
+    """Check this machine, or a whole cluster, before anything is spent."""
+    from raykd.checkup import checkup
 
-    console = Console()
-    found = checks.examine(storage, load_sweep(spec, set_ or []) if spec else None)
+    console, found = Console(), []
+    for check in checkup(spec, storage, set_ or [], cluster, address, nodes):
+        found.append(check)
+        if not json:
+            console.checks([check])
     if json:
         console.json([check._asdict() for check in found])
-    else:
-        console.checks(found)
     if any(check.ok is False for check in found):
         raise typer.Exit(1)
 

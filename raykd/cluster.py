@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,20 @@ def live_nodes() -> list[dict[str, Any]]:
 
     nodes: list[dict[str, Any]] = ray.nodes()
     return [node for node in nodes if node["Alive"]]
+
+
+def host_names(nodes: Iterable[str]) -> str:
+    """The hosts of these node ids, for people."""
+    names = {node["NodeID"]: node["NodeManagerHostname"] for node in live_nodes()}
+    return ", ".join(sorted(names.get(node, node) for node in nodes))
+
+
+def draining_nodes() -> dict[str, float | None]:
+    """The nodes that will go, a spot instance's for one: seconds from now by id, None where nobody knows."""
+    from ray._private.state import state  # the only way to ask; Ray Train asks here too
+
+    now = time.time()
+    return {node: at / 1000 - now if at else None for node, at in state.get_draining_nodes().items()}
 
 
 def send_logs(log_file: Path) -> None:

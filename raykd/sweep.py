@@ -92,13 +92,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
         if not as_started:
             _refuse_drift(spec, history, place.folder.parent)
         if extend and spec.study is not None and spec.study.sequential:
-            raise UserError(
-                "--extend",
-                "a sequential study fixes its largest number of replicates beforehand: with more, its "
-                "error rate is lost",
-                value=extend,
-                expected="another study with a larger `max_replicates`",
-            )
+            _refuse_more(spec, history, extend)
         recorder = Recorder(ledger, history)
         if ledger.cut:
             console.warn(ledger.cut)
@@ -111,6 +105,30 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             if extend:
                 recorder("extend", samples=extend * max(1, len(spec.arms)))  # of a study, replicates of each
             return _drive(spec, recorder, place, console, cluster)
+
+
+def _refuse_more(spec: SweepSpec, history: History, extend: int) -> None:
+    """`UserError` where more replicates of a sequential study would claim too much, or answer nothing."""
+    from raykd.conclusions import conclude
+
+    rules = spec.study
+    assert rules is not None
+    if rules.decide:
+        raise UserError(
+            "--extend",
+            f"by replicate {rules.replicates} `decide` has spent all of the error that it may make, "
+            f"alpha = {rules.alpha:g}: what is open then stays open",
+            value=extend,
+            expected="a `max_replicates` as large as you can pay for, since clear arms stop early; a study "
+            "with a larger one and another name takes these seeds again, so the two together may claim a "
+            f"difference that is not there in up to {2 * rules.alpha:g} of all studies",
+        )
+    arms = conclude(spec, history).arms
+    if all(arm.verdict.reason == "precision" for arm in arms if arm.verdict is not None):
+        problem = f"every interval is within ± {rules.precision:g} points already"
+        raise UserError(
+            "--extend", problem, value=extend, expected="another study with a smaller `precision`"
+        )
 
 
 @contextmanager

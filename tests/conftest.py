@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Set before Ray is imported. Short, because Ray's sockets lie below it and their paths may have 107 letters.
@@ -19,8 +20,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 for _name in ("RAY_ADDRESS", "RAYKD_STORAGE"):
     os.environ.pop(_name, None)
 
+# How long an example takes says more about the machine's other work than about the code.
+hypothesis.settings.register_profile("raykd", deadline=None)
+hypothesis.settings.load_profile("raykd")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _remove_session_files() -> Iterator[None]:
     yield
     shutil.rmtree(_SESSION, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under `pytest -n`, one process takes all tests that start Ray, from the start, the others all the rest.
+
+    Two Rays at once on two cores would only wait for each other, and one leaves half a core idle.
+    """
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)

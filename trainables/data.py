@@ -8,10 +8,13 @@ The first call for a data set and size decodes it into the cache; later ones, by
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +36,7 @@ __all__ = [
     "check_pictures",
     "data_folder",
     "open_data",
+    "published_sizes",
     "sources",
 ]
 
@@ -69,12 +73,26 @@ def cache_folder() -> Path:
     return Path(os.environ.get("RAYKD_CACHE") or "~/.cache/raykd").expanduser()
 
 
+_published: ContextVar[bool] = ContextVar("published", default=False)
+
+
+@contextlib.contextmanager
+def published_sizes() -> Iterator[None]:
+    """Inside, `check_data` takes a published size for a data set that is not here: for plans."""
+    before = _published.set(True)
+    try:
+        yield
+    finally:
+        _published.reset(before)
+
+
 def check_data(spec: DataSpec) -> DataFacts:
     """What `spec` would give, without decoding anything; `UserError` if it cannot work.
 
     Sizes of torchvision's data sets are the published ones; folders and Parquet files are counted.
     """
-    counts = find_source(spec.name).counts(spec)
+    source = find_source(spec.name)
+    counts = (source.published() if _published.get() else None) or source.counts(spec)
     held = held_out(counts.labelled, spec.validation)
     return DataFacts(
         train_images=counts.labelled - held + counts.unlabelled,

@@ -16,6 +16,8 @@ from command import raykd
 from raykd.history import History
 from raykd.ledger import Ledger
 
+pytestmark = pytest.mark.ray
+
 STUDY = """\
 # A study that takes seconds once its lanes are warm.
 name: gamma

@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 from raykd.history import History
 from raykd.ledger import Ledger
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:

@@ -140,6 +140,7 @@ def test_data_that_is_missing_and_a_setting_that_cannot_work(tmp_path):
     assert spec.ok is False and spec.mend
 
 
+@pytest.mark.ray
 @pytest.mark.timeout(180)
 def test_ray_starts_and_answers():
     before = {p.name for p in Path("/tmp").glob("rkd-*")}

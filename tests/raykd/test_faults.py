@@ -6,10 +6,13 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 from command import SMALL, start
 
 from raykd.history import History
 from raykd.ledger import LEDGER, Ledger
+
+pytestmark = pytest.mark.ray
 
 
 def test_killed_tune_actors_cost_nothing(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from raykd.sections import WorkersSpec
 from trainables.errors import SweepFailed
 from trainables.resolve import resolve
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:

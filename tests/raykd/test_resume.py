@@ -18,6 +18,8 @@ from raykd.spec import SweepSpec
 from trainables.loop import EpochReport, Workspace, train
 from trainables.trial import TrialSpec
 
+pytestmark = pytest.mark.ray
+
 TIMING = ("images_per_s", "train_s")
 
 
