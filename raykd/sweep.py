@@ -25,7 +25,7 @@ from raykd.console import Console
 from raykd.history import ENDED, History, TrialRecord, missing
 from raykd.ledger import LEDGER, TRIALS, Ledger, refuse_lost
 from raykd.mailbox import Task
-from raykd.recorder import Recorder
+from raykd.recorder import Listener, Recorder
 from raykd.spec import SweepSpec, difference, load_sweep
 from trainables.errors import SweepFailed, UserError
 
@@ -98,6 +98,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             console.warn(ledger.cut)
         if history.done and not extend and not missing(spec, history):
             console.say("every trial of this sweep has ended", "green")
+            _views(spec, history, place.folder)
             return history
         _refuse_other_inputs(spec, history)
         with _cluster(spec, place) as cluster:
@@ -182,24 +183,32 @@ def _refuse_other_inputs(spec: SweepSpec, history: History) -> None:
 def _drive(
     spec: SweepSpec, recorder: Recorder, place: Place, console: Console, cluster: dict[str, Any]
 ) -> History:
-    from raykd.dashboard import DashboardStudy
     from raykd.tables import write_tables
-    from raykd.tensorboard import TensorBoardWriter
 
     history, folder = recorder.history, place.folder
     recorder("driver", event="start", host=socket.gethostname(), pid=getpid())
-    tensorboard = TensorBoardWriter(folder, spec)
-    dashboard = DashboardStudy(folder, spec)
-    tensorboard.rebuild(history)
-    dashboard.rebuild(history)
+    views = _views(spec, history, folder)
     tables = _Every(5.0, lambda: write_tables(history, folder))
-    recorder.listeners += [console, tensorboard, dashboard, tables]
+    recorder.listeners += [console, *views, tables]
     try:
         _Driver(spec, recorder, place, console).go(cluster)
     finally:
         recorder("driver", event="end", host=socket.gethostname(), pid=getpid())
         write_tables(history, folder)
     return history
+
+
+def _views(spec: SweepSpec, history: History, folder: Path) -> list[Listener]:
+    """TensorBoard's files, the dashboard's study and the tables, as the ledger says they should be."""
+    from raykd.dashboard import DashboardStudy
+    from raykd.tables import write_tables
+    from raykd.tensorboard import TensorBoardWriter
+
+    tensorboard, dashboard = TensorBoardWriter(folder, spec), DashboardStudy(folder, spec)
+    tensorboard.rebuild(history)
+    dashboard.rebuild(history)
+    write_tables(history, folder)
+    return [tensorboard, dashboard]
 
 
 class _Driver:
