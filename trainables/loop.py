@@ -20,6 +20,7 @@ from trainables.checkpoint import replacing
 from trainables.data import open_data
 from trainables.errors import TrialFailed
 from trainables.isolation import isolated
+from trainables.progress import got_to
 from trainables.run import Run
 from trainables.teachers import save_teacher, teacher_file, teacher_trial
 from trainables.trial import TrialSpec
@@ -132,6 +133,7 @@ def _turn(file: Path) -> Iterator[bool]:
 
     try:
         while (mine := from_first(look)) is None:
+            got_to("waiting for another process that trains the teacher")
             time.sleep(_POLL_S)
         yield mine
     finally:
