@@ -27,6 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.actions import ACTIONS
 from raykd.cluster import draining_nodes, host_names, live_nodes
+from raykd.failures import death
 from raykd.group import GroupConfig, NameGroup, free
 from raykd.mailbox import Mailbox, Message, Task
 from raykd.sections import WorkersSpec
@@ -201,7 +202,9 @@ class LanePool:
                 lane.nodes = state["nodes"]
             if not lane.thread.is_alive():
                 self._bury(lane)
-            elif lane.closing_since is not None and time.monotonic() - lane.closing_since > _CLOSE_S:
+            elif lane.closing_since is None:
+                self._end_if_stuck(lane)
+            elif time.monotonic() - lane.closing_since > _CLOSE_S:
                 self._abort(lane)
         alive = {node["NodeID"] for node in nodes}
         self._leave(draining_nodes(), alive)
@@ -249,6 +252,18 @@ class LanePool:
         self._on_event(f"{lane.name} did not start: {lane.error or 'its log says why'}")
         if self._cold_deaths >= _COLD_DEATHS:
             self.broken = f"{self._cold_deaths} lanes in a row did not start: {lane.error}"
+
+    def _end_if_stuck(self, lane: _Lane) -> None:
+        """A worker that hangs may hear nothing, so its lane is ended, and the trial goes to another one."""
+        state, limit = self._state.get(lane.name), self.workers.hang_after
+        if state is None or limit is None or state["stuck_s"] <= limit:
+            return
+        where = f", last seen at {state['where']}" if state["where"] else ""
+        reason = f"no progress for {state['stuck_s']:.0f} s{where}"
+        self._on_event(f"{lane.name} hangs and is ended: {state['task']} made {reason}")
+        ray.get(self.mailbox.broke.remote(lane.name, reason))
+        self._close(lane)
+        self._abort(lane)
 
     def _say_why_quiet(self) -> None:
         """Where no lane has had anything to do for a while, the reason."""
@@ -336,7 +351,8 @@ class LanePool:
 
 
 class _TellController(ControllerCallback):
-    """Hands the lane's controller to the mailbox: Ray Train names it nowhere, and a stuck lane must end."""
+    """Hands the lane's controller to the mailbox: Ray Train names it nowhere, and a stuck lane must end.
+    Says, too, what its workers died of."""
 
     def __init__(self, mailbox: str, lane: str) -> None:
         self._mailbox = mailbox
@@ -345,6 +361,13 @@ class _TellController(ControllerCallback):
     def after_controller_start(self, train_run_context: Any) -> None:
         mailbox = ray.get_actor(self._mailbox, namespace=NAMESPACE)
         mailbox.controller.remote(self._lane, ray.get_runtime_context().current_actor)
+
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
+        failed = getattr(current_state, "training_failed_error", None)
+        if failed is not None:
+            deaths = filter(None, map(death, getattr(failed, "worker_failures", {}).values()))
+            mailbox = ray.get_actor(self._mailbox, namespace=NAMESPACE)
+            mailbox.down.remote(self._lane, next(deaths, None))
 
 
 def capacity(workers: WorkersSpec, nodes: list[dict[str, Any]]) -> int:

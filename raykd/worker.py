@@ -14,6 +14,7 @@ import ray
 import ray.train
 import ray.train.collective
 
+from raykd.failures import explain
 from raykd.mailbox import Message, Task
 from trainables.errors import TrialFailed, UserError
 
@@ -23,6 +24,7 @@ def work(config: Mapping[str, Any]) -> None:
     import torch
 
     from trainables.loop import EpochReport, Workspace
+    from trainables.progress import listening
     from trainables.trial import TrialSpec
 
     context = ray.train.get_context()
@@ -56,18 +58,20 @@ def work(config: Mapping[str, Any]) -> None:
 
         workspace = Workspace(Path(task.folder), Path(config["cache"]), Path(config["teachers"]))
         failed: str | None = None
+        trials: list[TrialSpec] = []
         try:
             trials = [TrialSpec.model_validate(trial) for trial in task.trials]
-            actions[task.action](*trials, report=report, workspace=workspace)
+            with listening(lambda where: mailbox.progress.remote(lane, generation, where)):
+                actions[task.action](*trials, report=report, workspace=workspace)
         except (TrialFailed, UserError) as error:
             failed = str(error)  # decided alike on all ranks, so the group is still in step
         except Exception as error:
-            failed = f"{type(error).__name__}: {error}".splitlines()[0]
+            failed = explain(error, next(iter(trials), None))
             _keep(workspace.folder, rank)
             if world > 1:
                 # This rank may be the one that broke, or one whose peer died, and others may wait for it in a
                 # collective: the group is started again, and the task goes on from its checkpoint.
-                ray.get(mailbox.broke.remote(lane, generation, task.id, failed))
+                ray.get(mailbox.broke.remote(lane, failed, generation))
                 raise
             if _poisoned(error):
                 ray.get(mailbox.finish.remote(lane, generation, rank, task.id, failed))

@@ -21,6 +21,7 @@ from trainables.checkpoint import replacing
 from trainables.data import open_data
 from trainables.errors import TrialFailed
 from trainables.isolation import isolated
+from trainables.progress import got_to
 from trainables.run import Run
 from trainables.seal import is_whole
 from trainables.store import StoreDamaged
@@ -150,6 +151,7 @@ def _turn(file: Path) -> Iterator[bool]:
 
     try:
         while (mine := from_first(look)) is None:
+            got_to("waiting for another process that trains the teacher")
             time.sleep(_POLL_S)
         yield mine
     finally:
