@@ -9,11 +9,13 @@ says; a bad line with good ones behind it is damage of another kind, and is refu
         ledger.append("start", trial="0a1b2c3d", attempt=1, lane="lane-0")
     records = Ledger.read(folder)  # from any process, also while a driver writes
 
-One driver writes, the holder of the lock in `driver.py`.
+One driver writes, the holder of the lock in `driver.py`. On a remote storage the same lines lie in objects
+(`segments.py`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -23,10 +25,12 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from raykd.driver import take_lock
-from trainables.errors import UserError
+from raykd.driver import Hold, take_lock
+from raykd.storage import LEDGER, named, origin_of
+from raykd.tape import FileTape, Tape
+from trainables.errors import StorageLost, UserError
 
-LEDGER = "ledger.jsonl"
+__all__ = ["KINDS", "LEDGER", "Ledger", "Record", "decode", "encode"]
 
 Record = dict[str, Any]  # "kind", "time" (unix seconds), and the fields of its kind
 
@@ -55,38 +59,40 @@ class Ledger:
     """The writing side, held by the one driver of a sweep. Safe to use from several threads."""
 
     def __init__(
-        self, folder: Path, descriptor: int, lock: int, records: list[Record], cut: str | None
+        self, folder: Path, tape: Tape, lock: Hold, records: list[Record], cut: str | None = None
     ) -> None:
         self.folder = folder
         self.records = records  # those found when it was opened
         self.cut = cut  # says what `open` cut off, None where the file was whole
-        self._descriptor = descriptor
+        self._tape = tape
         self._lock = lock
         self._mutex = threading.Lock()
-        self._size = os.fstat(descriptor).st_size
         self._broken: str | None = None
+        self._closed = False
 
     @classmethod
     def create(cls, folder: Path) -> Ledger:
         """Start the ledger of a new sweep; `UserError` where there is one already."""
         folder.mkdir(parents=True, exist_ok=True)
         lock = take_lock(folder)
-        path = folder / LEDGER
         try:
-            if path.exists():
-                if _parse(path.read_bytes(), path)[0]:
-                    raise UserError(
-                        "name", f"{folder} already holds a sweep", expected="`resume`, or another name"
-                    )
-                path.unlink()  # its driver died before anything was recorded
-            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
+            data, driver = _content(folder)
+            if data and _parse(data, folder / LEDGER)[0]:
+                raise UserError(
+                    "name", f"{named(folder)} already holds a sweep", expected="`resume`, or another name"
+                )
+            if driver is not None:
+                return cls(folder, _segments(folder, driver, 0), lock, [])
+            path = folder / LEDGER
+            path.unlink(missing_ok=True)  # its driver died before anything was recorded
+            tape = FileTape(path, os.O_CREAT | os.O_EXCL)
+            # Without these a crash can leave a ledger whose records are on the disk and whose name is not.
+            _sync_folder(folder)
+            _sync_folder(folder.parent)
         except BaseException:
-            os.close(lock)
+            lock.close()
             raise
-        # Without these a crash can leave a ledger whose records are on the disk and whose name is not.
-        _sync_folder(folder)
-        _sync_folder(folder.parent)
-        return cls(folder, descriptor, lock, [], None)
+        return cls(folder, tape, lock, [])
 
     @classmethod
     def open(cls, folder: Path) -> Ledger:
@@ -95,33 +101,30 @@ class Ledger:
         `UserError` where there is no ledger, where another driver holds it, or where a line in the middle
         is damaged.
         """
-        path = _path(folder)
+        _refuse_nothing(folder)
         lock = take_lock(folder)
         try:
-            data = path.read_bytes()
-            records, whole = _parse(data, path)
+            data, driver = _content(folder)
+            records, whole = _parse(_refuse_nothing(folder, data), folder / LEDGER)
             cut = None
-            if whole < len(data):
+            if whole < len(data or b""):
                 # The copy reaches the disk before the cut does.
-                aside = _keep(folder, data[whole:])
+                aside = _keep(folder, (data or b"")[whole:])
                 cut = (
-                    f"{path}: the last {len(data) - whole} bytes, behind record {len(records)}, were damaged "
-                    f"and have been moved to {aside.name}"
+                    f"{named(folder)}/{LEDGER}: the last {len(data or b'') - whole} bytes, behind record "
+                    f"{len(records)}, were damaged and have been moved to {aside.name}"
                 )
-            descriptor = os.open(path, os.O_RDWR | os.O_APPEND)
-            if cut is not None:
-                os.ftruncate(descriptor, whole)
-                os.fsync(descriptor)
+            if driver is not None:
+                return cls(folder, _segments(folder, driver, len(records)), lock, records, cut)
+            return cls(folder, FileTape(folder / LEDGER, whole=whole), lock, records, cut)
         except BaseException:
-            os.close(lock)
+            lock.close()
             raise
-        return cls(folder, descriptor, lock, records, cut)
 
     @staticmethod
     def read(folder: Path) -> list[Record]:
         """Every whole record, oldest first. Takes no lock: works while a driver writes, and after it died."""
-        path = _path(folder)
-        return _parse(path.read_bytes(), path)[0]
+        return _parse(_refuse_nothing(folder), folder / LEDGER)[0]
 
     def append(self, kind: str, **fields: Any) -> Record:
         """Add one record and return it, as it will be read back. It is on the disk when this returns."""
@@ -131,30 +134,27 @@ class Ledger:
         if set(required) != set(fields):
             raise TypeError(f"a {kind!r} record has the fields {sorted(required)}, not {sorted(fields)}")
         with self._mutex:
+            if self._closed:
+                raise UserError("ledger", "closed")
             if self._broken:
-                raise UserError("ledger", self._broken)
+                raise StorageLost(self._broken)
+            self._lock.verify()
             # The time is taken inside, so that the times of successive lines never go back by threads' races.
             text = encode({"kind": kind, "time": time.time(), **fields})
-            line = b"%08x %s\n" % (zlib.crc32(text), text)
             try:
-                written = 0
-                while written < len(line):
-                    written += os.write(self._descriptor, line[written:])
-                os.fsync(self._descriptor)
-            except OSError as error:
-                self._give_up(error)
-            self._size += len(line)
+                self._tape.append(b"%08x %s\n" % (zlib.crc32(text), text))
+            except StorageLost as error:
+                self._broken = str(error)  # nothing more from this driver
+                raise
         record: Record = decode(text)
         return record
 
     def close(self) -> None:
         """Let go of file and lock. Safe to call twice."""
         with self._mutex:
-            self._broken = self._broken or "closed"
-            for descriptor in (self._descriptor, self._lock):
-                if descriptor >= 0:
-                    os.close(descriptor)
-            self._descriptor = self._lock = -1
+            self._closed = True
+            self._tape.close()
+        self._lock.close()
 
     def __enter__(self) -> Ledger:
         return self
@@ -162,25 +162,37 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _give_up(self, error: OSError) -> None:
-        # After a failed write or fsync nobody knows what is on the disk, and a later record behind a torn one
-        # would be damage in the middle. So: back to the last whole record, and nothing more from this driver.
-        self._broken = (
-            f"{self.folder / LEDGER} cannot be written: {error.strerror}; make room, then `raykd resume`"
+
+def _content(folder: Path) -> tuple[bytes | None, int | None]:
+    """The lines of a folder's ledger, None where there is none; of a remote one also its last driver's
+    number.
+    """
+    origin = origin_of(folder)
+    if origin is not None:
+        from raykd import segments
+
+        data, driver = segments.read(origin.remote, origin.key(folder))
+        return (data if driver else None), driver
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return (folder / LEDGER).read_bytes(), None
+    return None, None
+
+
+def _refuse_nothing(folder: Path, data: bytes | None = None) -> bytes:
+    data = _content(folder)[0] if data is None else data
+    if data is None:
+        raise UserError(
+            "name", f"there is no sweep in {named(folder)}", expected=f"a folder that holds {LEDGER}"
         )
-        try:
-            os.ftruncate(self._descriptor, self._size)
-            os.fsync(self._descriptor)
-        except OSError:
-            pass  # `open` will cut the torn tail
-        raise UserError("ledger", self._broken) from error
+    return data
 
 
-def _path(folder: Path) -> Path:
-    path = folder / LEDGER
-    if not path.is_file():
-        raise UserError("name", f"there is no sweep in {folder}", expected=f"a folder that holds {LEDGER}")
-    return path
+def _segments(folder: Path, last: int, count: int) -> Tape:
+    from raykd.segments import Segments
+
+    origin = origin_of(folder)
+    assert origin is not None
+    return Segments(origin.remote, origin.key(folder), last + 1, count)
 
 
 def _parse(data: bytes, path: Path) -> tuple[list[Record], int]:

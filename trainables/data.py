@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from trainables.errors import UserError
+from trainables.files import cache_folder
 from trainables.sources import data_folder, find_source, sources
 from trainables.splits import Ids, held_out, stratified
 from trainables.store import FORMAT, Images, Progress, load_store, make_store
@@ -57,11 +57,6 @@ class DataSet:
     classes: int
     fingerprint: str  # of all pixels and labels, train and test
     left_out: str = ""  # says which images could not be decoded
-
-
-def cache_folder() -> Path:
-    """Where decoded images lie by default: $RAYKD_CACHE, or ~/.cache/raykd."""
-    return Path(os.environ.get("RAYKD_CACHE") or "~/.cache/raykd").expanduser()
 
 
 def check_data(spec: DataSpec) -> DataFacts:

@@ -12,21 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables.backbones import build_backbone
-from trainables.checkpoint import Checkpoints, replacing
+from trainables.checkpoint import Checkpoints
 from trainables.data import open_data
 from trainables.encode import TrainingImages
 from trainables.errors import UserError
 from trainables.evaluate import Examiner
+from trainables.files import replacing
 from trainables.isolation import rng_state, set_rng_state
 from trainables.loader import fetch, order
 from trainables.method import TAUGHT, Batch, Context, Losses, Method, load_method
 from trainables.optim import Schedule, check_optim, make_optimizer
 from trainables.parts.distributed import convert_sync_batch_norm
+from trainables.patience import patient
 from trainables.teachers import load_teacher
 from trainables.trial import TrialSpec
 from trainables.views import Views
@@ -88,7 +90,7 @@ class Run:
         self.device, self.workers = device(), world_size()
         self.data = on_each(lambda: open_data(trial.data, workspace.cache))
         check_optim(trial.optim, trial.epochs, len(self.data.train_ids), self.workers)
-        self.checkpoints = Checkpoints(workspace.folder / "checkpoints")
+        self.checkpoints = Checkpoints(workspace.folder / "checkpoints", workspace.carrier)
         found = from_first(self.checkpoints.load)
         self.method = on_each(
             lambda: build_method(trial, self.data, workspace, self.device, begin=found is None)
@@ -232,8 +234,15 @@ class Run:
             name: tensor.contiguous() for name, tensor in self.method.student.model.state_dict().items()
         }
         facts = {"epoch": str(self.epoch), "score": repr(score), "trial": self.trial.signature()}
-        with replacing(self.workspace.folder / "best.safetensors") as path:
-            save_file(student, path, facts)
+        data, path = save(student, facts), self.workspace.folder / "best.safetensors"
+
+        def write() -> None:
+            with replacing(path) as temporary:
+                temporary.write_bytes(data)
+
+        patient(write, f"{path} cannot be written")
+        if self.workspace.carrier is not None:
+            self.workspace.carrier.push(path)
 
     def _resume(self, epoch: int, state: dict[str, Any]) -> None:
         self.epoch = epoch

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -158,9 +158,8 @@ def save_teacher(method: Method, path: Path) -> None:
     classifier = method.own_classifier()
     if classifier is not None:
         tensors.update({f"classifier.{name}": value for name, value in classifier.state_dict().items()})
-    save_file(
-        {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, path, metadata
-    )
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    path.write_bytes(save(plain, metadata))  # an `OSError` where it fails, which `save_file` hides
 
 
 def inspect_checkpoint(path: Path) -> CheckpointFacts:
