@@ -71,7 +71,7 @@ def verdicts(history: History) -> dict[str, dict[int, str]]:
     return {name: dict(trial.verdicts) for name, trial in history.trials.items()}
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     name=st.sampled_from(["asha", "hyperband", "median", "none"]),
     lanes=st.integers(1, 4),

@@ -122,7 +122,7 @@ def test_cut_at_every_byte_a_reader_sees_a_prefix(tmp_path):
         assert Ledger.read(tmp_path / "s") == written[: whole[:keep].count(b"\n")]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(share=st.floats(0, 1))
 def test_any_truncation_gives_a_prefix(tmp_path_factory, share):
     folder = tmp_path_factory.mktemp("cut") / "s"
@@ -146,7 +146,7 @@ def test_any_truncation_gives_a_prefix(tmp_path_factory, share):
     assert Ledger.read(folder) == [*written[:n], after]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(share=st.floats(0, 1), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_never_read_as_a_record(tmp_path_factory, share, bit):
     folder = tmp_path_factory.mktemp("flip") / "s"
