@@ -115,6 +115,9 @@ def _teachers(storage: Path) -> Table:
     """Those trained in this storage; any checkpoint that `teacher.checkpoint` can read is one too."""
     from safetensors import safe_open
 
+    from raykd.storage import fetch_teachers
+
+    fetch_teachers(storage)
     rows = []
     for path in sorted((storage / ".teachers").glob("*.safetensors")):
         with safe_open(path, framework="np") as file:

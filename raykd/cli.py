@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raykd.console import Console, complain, resume_hint
+from raykd.storage import holds_ledger, mirror, storage_folder
 from trainables.errors import SweepFailed, UserError
+from trainables.patience import lost, passes
 
 if TYPE_CHECKING:
     from raykd.history import History
@@ -27,7 +29,9 @@ app = typer.Typer(
 teacher = typer.Typer(no_args_is_help=True, help="Look at a checkpoint before it teaches.")
 app.add_typer(teacher, name="teacher")
 
-Storage = Annotated[Path, typer.Option(help="Folder that holds the sweeps.", envvar="RAYKD_STORAGE")]
+Storage = Annotated[
+    str, typer.Option(help="Folder that holds the sweeps, or s3://, gs:// ...", envvar="RAYKD_STORAGE")
+]
 Name = Annotated[str, typer.Argument(help="Name of a sweep.")]
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
 Address = Annotated[
@@ -40,7 +44,7 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override a field of the spec, e.g. --set samples=4."),
 ]
-HERE = Path("sweeps")
+HERE = "sweeps"
 VERBS = (
     "run", "ablate", "resume", "status", "best", "importance", "export", "list", "doctor", "teacher"
 )  # fmt: skip
@@ -103,14 +107,14 @@ def ablate(
     """Run an ablation study, or go on with one, and say what its data support."""
     from raykd import sweep as engine
     from raykd.guard import check_study
-    from raykd.ledger import LEDGER
     from raykd.retune import tune
     from raykd.study import find_study, load_study
     from raykd.views import read
 
     console = Console()
-    folder = _writable(storage) / study
-    begun = Path(study).name == study and not Path(study).is_file() and (folder / LEDGER).exists()
+    place_of_all = _writable(storage)
+    folder = place_of_all / study
+    begun = Path(study).name == study and not Path(study).is_file() and holds_ledger(folder)
     history, remarks = (read(folder) if begun else None), list[str]()
     if history is not None:
         spec = _study_of(history)
@@ -120,8 +124,8 @@ def ablate(
     elif extend:
         raise UserError("--extend", "goes with the name of a study that has begun", value=study)
     else:
-        spec, remarks = check_study(load_study(study, set_ or [], storage), storage)
-        folder = storage / spec.name
+        spec, remarks = check_study(load_study(study, set_ or [], place_of_all), place_of_all)
+        folder = place_of_all / spec.name
     if plan:
         from raykd.plan import plan_study, study_lines
 
@@ -265,7 +269,8 @@ def list_(
     from raykd import catalogue
 
     console = Console()
-    columns, rows = catalogue.catalogue(what, storage, pattern, image_size)
+    place = storage_folder(storage, check=what == "teachers")
+    columns, rows = catalogue.catalogue(what, place, pattern, image_size)
     if json:
         console.json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
@@ -287,7 +292,8 @@ def doctor(
     from raykd.spec import load_sweep
 
     console = Console()
-    found = checks.examine(storage, load_sweep(spec, set_ or []) if spec else None)
+    place = storage_folder(storage, check=False)
+    found = checks.examine(place, load_sweep(spec, set_ or []) if spec else None)
     if json:
         console.json([check._asdict() for check in found])
     else:
@@ -315,18 +321,19 @@ def inspect(
         console.teacher(found)
 
 
-def _writable(storage: Path) -> Path:
-    """The storage, if a folder is or could be there."""
+def _writable(given: str) -> Path:
+    """The folder of a storage, if one is or could be there."""
+    storage = storage_folder(given)
     above = next(path for path in (storage, *storage.absolute().parents) if path.exists())
     if not above.is_dir():
-        raise UserError("--storage", f"{above} is a file", value=str(storage), expected="a folder")
+        raise UserError("--storage", f"{above} is a file", value=given, expected="a folder")
     return storage
 
 
-def _folder(storage: Path, name: str) -> Path:
+def _folder(storage: str, name: str) -> Path:
     from raykd.views import find
 
-    return find(storage, name)
+    return find(storage_folder(storage), name)
 
 
 def _study_of(history: History) -> SweepSpec:
@@ -347,6 +354,7 @@ def _close(console: Console, history: History, folder: Path) -> None:
 
         results = conclude(_study_of(history), history)
         write(results, folder)
+        mirror(folder)
         console.parts(terminal(results, folder))
     else:
         console.summary(history, folder)
@@ -368,6 +376,11 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(2) from None
     except SweepFailed as error:
         complain(str(error))
+        raise SystemExit(1) from None
+    except OSError as error:
+        if not passes(error):
+            raise
+        complain(lost(f"{error.filename or 'the storage'} cannot be used", error))
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         complain("interrupted")

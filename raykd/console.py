@@ -17,6 +17,7 @@ from rich.table import Table
 
 from raykd.history import ENDED, History, TrialRecord
 from raykd.ledger import Record
+from raykd.storage import named, option
 
 if TYPE_CHECKING:
     from raykd.importance import Importances
@@ -166,8 +167,9 @@ class Console:
         if best is not None:
             self.out.print(f"best trial {best.trial}: {settings(best)}")
             self.out.print(f"[dim]export it:  raykd export {folder.name}{_where(folder)} --out student[/dim]")
-        self.out.print(f"[dim]curves:     tensorboard --logdir {folder / 'tensorboard'}[/dim]")
-        self.out.print(f"[dim]tables:     {folder / 'trials.parquet'}, {folder / 'curves.parquet'}[/dim]")
+        self.out.print(f"[dim]curves:     tensorboard --logdir {_seen(folder / 'tensorboard')}[/dim]")
+        tables = ", ".join(_seen(folder / f"{name}.parquet") for name in ("trials", "curves"))
+        self.out.print(f"[dim]tables:     {tables}[/dim]")
 
     def parts(self, parts: Iterable[Line | Grid]) -> None:
         """Lines with their style, and tables, one after the other."""
@@ -345,7 +347,12 @@ def resume_hint(folder: Path) -> str:
 
 
 def _where(folder: Path) -> str:
-    return "" if folder.parent == Path("sweeps") else f" --storage {shlex.quote(str(folder.parent))}"
+    return "" if folder.parent == Path("sweeps") else f" --storage {shlex.quote(option(folder.parent))}"
+
+
+def _seen(path: Path) -> str:
+    """Where this machine finds a view: of a remote sweep that another one drives, on the storage."""
+    return str(path) if path.exists() else named(path)
 
 
 def _finite(value: Any) -> Any:

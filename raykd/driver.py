@@ -204,8 +204,8 @@ def outlast(look: Callable[[], tuple[Claim | None, float]], where: str) -> None:
         if first is None:
             first = claim
             patience.tell(
-                f"process {claim.pid} on {claim.host} drove this sweep until {silent:.0f} s ago; waiting up to "
-                f"{stale_s() - silent:.0f} s to see whether it is alive"
+                f"process {claim.pid} on {claim.host} drove this sweep until {silent:.0f} s ago; waiting up "
+                f"to {stale_s() - silent:.0f} s to see whether it is alive"
             )
         time.sleep(min(1.0, stale_s() / _BEATS / 2))
 

@@ -20,6 +20,7 @@ import yaml
 from raykd.history import History, TrialRecord
 from raykd.ledger import Ledger
 from raykd.spec import SweepSpec, load_sweep
+from raykd.storage import fetch, option, origin_of
 from trainables.errors import SweepFailed, UserError
 from trainables.trial import TrialSpec
 
@@ -45,7 +46,7 @@ def export(sweep: Path, trial: str | None, out: Path) -> Path:
     spec = SweepSpec.model_validate(history.spec)
     record, whole = chosen(spec, history, trial)
     weights = sweep / "trials" / record.trial / BEST
-    if not weights.is_file():
+    if not fetch(weights):
         raise UserError("trial", "has left no student: none of its epochs was scored", value=record.trial)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError("--out", f"{out} is in use", expected="a new or empty folder")
@@ -89,7 +90,8 @@ def config_of(spec: SweepSpec, trial: TrialSpec) -> dict[str, Any]:
 
 def _command(trial: TrialSpec, out: Path, storage: Path) -> str:
     """Repeats the trial from any folder; beside the sweep, so that a trained teacher is used again."""
-    command = shlex.join(["raykd", "run", str(out.resolve() / CONFIG), "--storage", str(storage.resolve())])
+    place = option(storage if origin_of(storage) is not None else storage.resolve())
+    command = shlex.join(["raykd", "run", str(out.resolve() / CONFIG), "--storage", place])
     checkpoint = trial.teacher.checkpoint if trial.teacher else None
     if (
         checkpoint is not None and not checkpoint.is_absolute()

@@ -12,6 +12,7 @@ from raykd.history import History
 from raykd.proposer import Proposal, Proposer
 from raykd.retune import searches
 from raykd.spec import SweepSpec
+from raykd.storage import named
 from raykd.validate import describe_axes
 
 _SHOWN = 3
@@ -29,7 +30,7 @@ def plan(spec: SweepSpec, folder: Path) -> dict[str, Any]:
         "sampler": spec.sampler.model_dump(mode="json"),
         "workers": spec.workers.model_dump(mode="json"),
         "samples": samples(spec, _SHOWN),
-        "folder": str(folder),
+        "folder": named(folder),
         "tensorboard": str(folder / "tensorboard"),
         "log": str(folder / "log.txt"),
     }
@@ -69,7 +70,7 @@ def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) ->
         "search_epochs": before,
         "seconds": sum(t.wall_s for t in ended) / done * most if done else None,
         "arms": arms,
-        "folder": str(folder),
+        "folder": named(folder),
     }
 
 

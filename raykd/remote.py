@@ -222,6 +222,11 @@ class Remote:
         return patient(lambda: _readable(work), f"{shown(self.uri, key)} cannot be {verb}", passing=_passing)
 
 
+def credentials() -> dict[str, str]:
+    """What of this process's environment says who it is to a storage, and where that is."""
+    return {name: os.environ[name] for name in CREDENTIALS if name in os.environ}
+
+
 class Courier:
     """Carries a worker's files (`trainables/carrier.py`): the folder `here` is a copy of the storage."""
 

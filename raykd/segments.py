@@ -25,7 +25,7 @@ class Segments:
     """The writing side: appends lines behind those that `read` gave."""
 
     def __init__(self, remote: Remote, sweep: str, driver: int, count: int) -> None:
-        """`sweep`: its key; `driver`: its number, higher than all before; `count`: the lines that are there."""
+        """`sweep` is its key, `driver` a number above all before, `count` the lines that are there."""
         self._remote = remote
         self._folder = f"{sweep}/{SEGMENTS}"
         self._driver = driver
@@ -33,7 +33,7 @@ class Segments:
         self._tail = b""
 
     def append(self, line: bytes) -> None:
-        """Add a line, its end included; the storage has it when this returns. Safe to repeat after an error."""
+        """Add a line, its end included; the storage has it when this returns. Raises `StorageLost`."""
         tail, start = self._tail + line, self._start
         if len(tail) > _MOST:
             tail, start = line, self._count

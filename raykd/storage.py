@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from trainables.errors import StorageLost, UserError
 from trainables.files import cache_folder, replacing
+from trainables.patience import limited
 
 if TYPE_CHECKING:
     from raykd.remote import Remote
@@ -29,6 +30,7 @@ TEACHERS = ".teachers"
 LEDGER = "ledger.jsonl"
 SEGMENTS = "ledger"  # a sweep's folder of these, on a remote storage
 _MIRROR_S = 20.0
+_BRIEF_S = 5.0  # views can wait for the next round
 _LARGE, _LARGE_EVERY = 1 << 20, 6  # larger files are mirrored in every sixth round only
 _NOT_MIRRORED = ("trials", "references", "ray", LEDGER)  # the workers', Ray's, and what is kept otherwise
 
@@ -82,7 +84,7 @@ def origin_of(folder: Path) -> Origin | None:
 
 def named(folder: Path) -> str:
     """What a user calls this storage, or this folder in it."""
-    origin = origin_of(folder)
+    origin = origin_of_file(folder)
     if origin is None:
         return str(folder)
     from raykd.remote import shown
@@ -130,7 +132,8 @@ def fetch_teachers(storage: Path) -> None:
 
 def origin_of_file(path: Path) -> Origin | None:
     """As `origin_of`, for a file anywhere below."""
-    return next((found for above in path.parents if (found := origin_of(above)) is not None), None)
+    above = (path, *path.absolute().parents)
+    return next((found for folder in above if (found := origin_of(folder)) is not None), None)
 
 
 @contextmanager
@@ -149,16 +152,22 @@ def mirrored(folder: Path) -> Iterator[None]:
 
     def go() -> None:
         while not done.wait(_MIRROR_S):
-            mirror.round()
+            with limited(_BRIEF_S):
+                mirror.round()
 
     thread = threading.Thread(target=go, name="mirror", daemon=True)
     thread.start()
     try:
         yield
-    finally:
+    except BaseException:
         done.set()
         thread.join()
-        mirror.round(last=True)
+        with limited(_BRIEF_S):  # it may be the storage that failed
+            mirror.round(last=True)
+        raise
+    done.set()
+    thread.join()
+    mirror.round(last=True)
 
 
 def mirror(folder: Path) -> None:
@@ -188,9 +197,10 @@ class _Mirror:
                 if path.is_file() and self._seen.get(path) != stamp and not rare:
                     self._origin.remote.push(path, self._origin.key(path))
                     self._seen[path] = stamp
+            except FileNotFoundError:
+                continue  # it has gone, or got another name, in this moment
             except (OSError, StorageLost):
-                if not last:
-                    return  # the next round tries again
+                return  # the next round, or the next driver, tries again
 
 
 @functools.lru_cache

@@ -26,7 +26,7 @@ class FileTape:
     """A file of whole lines, each on the disk before the next one is begun."""
 
     def __init__(self, path: Path, flags: int = 0, whole: int | None = None) -> None:
-        """Open `path`, with further `flags` of `os.open`, and cut off what is behind its first `whole` bytes."""
+        """Open `path`, with further `flags` of `os.open`; what is behind `whole` bytes is cut off."""
         self.path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | flags, 0o644)
         self._size = os.fstat(self._descriptor).st_size

@@ -69,7 +69,7 @@ def patience() -> float:
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """In here, in this thread, patience is at most so long and says nothing: somebody will try again anyway."""
+    """In here, in this thread, patience is at most so long, and silent: somebody will try again anyway."""
     token = _limit.set(seconds)
     try:
         yield
