@@ -1,4 +1,4 @@
-"""A real S3 server on loopback (moto's), behind a gate that can be shut: a storage that is gone for a while."""
+"""A real S3 server on loopback (moto's), behind a gate: shut, it is a storage that is gone for a while."""
 
 from __future__ import annotations
 

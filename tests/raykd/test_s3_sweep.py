@@ -1,4 +1,4 @@
-"""A whole sweep on S3, as a user types it: the server goes away, the driver is killed, another machine goes on."""
+"""A whole sweep on S3, as users type it: the server goes away, the driver dies, another machine goes on."""
 
 from __future__ import annotations
 
@@ -92,6 +92,6 @@ def _whole_way(s3: S3, gone: float, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for view in ("trials.parquet", "curves.parquet", "log.txt", "optuna.journal"):
         assert f"team/sweeps/small/{view}" in kept
     assert len([key for key in kept if "events.out" in key]) == 6, "a run a trial, and the sweep's"
-    for key in s3.keys():
+    for key in s3.keys(""):
         content = s3.client.get_object(Bucket="bucket", Key=key)["Body"].read()
         assert KEYS["AWS_SECRET_ACCESS_KEY"].encode() not in content, key
