@@ -29,6 +29,7 @@ from trainables.patience import patience, patient, reason
 CREDENTIALS = (
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION",
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_EC2_METADATA_DISABLED",
+    "AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_CLIENT_SECRET",
 )  # fmt: skip
 _FIRST_WORD_S = 10.0  # how long a storage may take to answer before anything was started
 _S3 = {"scheme": str, "endpoint_override": str, "region": str, "tls_ca_file_path": str}

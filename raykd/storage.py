@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from trainables.errors import StorageLost, UserError
+from trainables.errors import StorageLost
 from trainables.files import cache_folder, replacing
 from trainables.patience import limited
 
@@ -32,7 +32,7 @@ SEGMENTS = "ledger"  # a sweep's folder of these, on a remote storage
 _MIRROR_S = 20.0
 _BRIEF_S = 5.0  # views can wait for the next round
 _LARGE, _LARGE_EVERY = 1 << 20, 6  # larger files are mirrored in every sixth round only
-_NOT_MIRRORED = ("trials", "references", "ray", LEDGER)  # the workers', Ray's, and what is kept otherwise
+_NOT_MIRRORED = ("trials", "references")  # the workers bring theirs
 
 
 class Origin(NamedTuple):
@@ -208,9 +208,3 @@ def _connected(uri: str) -> Remote:
     from raykd.remote import Remote
 
     return Remote.connect(uri)
-
-
-def refuse_remote(storage: Path, what: str) -> None:
-    """`UserError` where something can only be done on a folder."""
-    if origin_of(storage) is not None:
-        raise UserError("--storage", f"{what} needs a folder", value=option(storage))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import shutil
 import socket
 import traceback
 import uuid
@@ -70,6 +71,8 @@ def work(config: Mapping[str, Any]) -> None:
             if courier is not None:
                 _fetch_teachers(courier, trials, workspace)
             actions[task.action](*trials, report=report, workspace=workspace)
+            if courier is not None and rank == 0:  # all of it is on the storage
+                shutil.rmtree(workspace.folder, ignore_errors=True)
         except StorageLost as error:  # no fault of the trial's, which goes on when the sweep does
             ray.get(mailbox.refuse.remote(lane, f"{host}: {error}"))
             return
