@@ -93,12 +93,18 @@ def ablate(
     study: Annotated[
         str, typer.Argument(help="A YAML file, a study in `raykd list studies`, or one to go on with.")
     ],
+    preset: Annotated[
+        str | None, typer.Option(help="Of the study's file, such as `paper`; default: the file as it is.")
+    ] = None,
     storage: Storage = HERE,
     set_: Sets = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Show arms and worst-case cost, and start nothing.")
     ] = False,
     extend: Annotated[int, typer.Option(min=0, help="So many more replicates of every arm.")] = 0,
+    as_started: Annotated[
+        bool, typer.Option("--as-started", help="Go on even if the study's file has changed since.")
+    ] = False,
     address: Address = None,
     json: Annotated[
         bool, typer.Option("--json", help="The plan, or the results so far, as JSON; starts nothing.")
@@ -106,30 +112,33 @@ def ablate(
 ) -> None:
     """Run an ablation study, or go on with one, and say what its data support."""
     from raykd import sweep as engine
+    from raykd.budget import with_costs
     from raykd.guard import check_study
     from raykd.retune import tune
     from raykd.study import find_study, load_study
     from raykd.views import read
 
     console = Console()
-    place_of_all = _writable(storage)
-    folder = place_of_all / study
+    where = _writable(storage)
+    folder = where / (f"{study}_{preset}" if preset else study)
     begun = Path(study).name == study and not Path(study).is_file() and holds_ledger(folder)
+    sets = [*([f"preset={preset}"] if preset else []), *(set_ or [])]
     history, remarks = (read(folder) if begun else None), list[str]()
     if history is not None:
         spec = _study_of(history)
         if set_:
             expected = "it as it is, or another name"
             raise UserError("--set", f"the study {study!r} has begun", expected=expected)
-    elif extend:
-        raise UserError("--extend", "goes with the name of a study that has begun", value=study)
+    elif extend or as_started:
+        option = "--extend" if extend else "--as-started"
+        raise UserError(option, "goes with the name of a study that has begun", value=study)
     else:
-        spec, remarks = check_study(load_study(study, set_ or [], place_of_all), place_of_all)
-        folder = place_of_all / spec.name
+        spec, remarks = check_study(load_study(study, sets, where), where, absent=plan)
+        folder = where / spec.name
     if plan:
-        from raykd.plan import plan_study, study_lines
+        from raykd.study_plan import plan_study, study_lines
 
-        planned = plan_study(spec, folder, history)
+        planned = plan_study(spec if history is not None else with_costs(spec, absent=True), folder, history)
         console.json(planned) if json else console.parts(study_lines(planned, remarks))
         return
     place = engine.Place(folder, address)
@@ -142,12 +151,12 @@ def ablate(
     if json:
         raise UserError("--json", "goes with `--plan`, or with a study that has begun", value=study)
     if history is not None:
-        _close(console, engine.resume(place, console, extend=extend), folder)
+        _close(console, engine.resume(place, console, extend=extend, as_started=as_started), folder)
         return
     for remark in remarks:
         console.warn(remark)
-    spec = tune(spec, place, console)
-    source = engine.Source(find_study(study), set_ or [])
+    spec = with_costs(tune(spec, place, console))
+    source = engine.Source(find_study(study), sets)
     _close(console, engine.run(spec, place, console, source), folder)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raykd.arms import ARM, ArmSpec, StudyRules
+from raykd.costs import spread_of
 from raykd.designs import design_of
 from raykd.stats import (
     Comparison,
@@ -55,6 +56,8 @@ class ArmResult:
     sd: float
     iqm: float
     epochs: int
+    flops: float | None  # of a whole trial; None where they were not counted
+    compute: float  # the same over the base's; NaN likewise
     wall_s: float  # of a trial, mean
     comparison: Comparison | None  # with the base; None of the base itself
     verdict: Verdict | None  # of a sequential study
@@ -174,6 +177,8 @@ def _arm(
     found = [score for score in scores if math.isfinite(score)]
     ended = [t for t in trials if t is not None and t.status in ("finished", "stopped", "failed")]
     published = spec.study.published
+    epochs, flops = spec.cost(label)
+    base = spec.cost(spec.study.base)[1]
     return ArmResult(
         label=label,
         spec=spec.arms[label],
@@ -184,7 +189,9 @@ def _arm(
         mean=fmean(found) if found else math.nan,
         sd=stdev(found) if len(found) > 1 else math.nan,
         iqm=interquartile_mean(scores),
-        epochs=spec.arms[label].epochs or spec.epochs,
+        epochs=epochs,
+        flops=flops,
+        compute=flops / base if flops is not None and base else math.nan,
         wall_s=fmean([t.wall_s for t in ended]) if ended else math.nan,
         comparison=comparison,
         verdict=verdict,
@@ -197,13 +204,13 @@ def _budget(spec: SweepSpec, arms: list[ArmResult]) -> str:
     assert spec.study is not None
     each = ", ".join(f"{arm.label} {arm.epochs}" for arm in arms)
     if spec.study.budget == "steps":
-        return f"equal optimizer steps, to the nearest epoch; epochs: {each}"
+        return f"equal optimizer steps, to the nearest epoch; epochs: {each}{spread_of(arms)}"
     if spec.study.budget == "compute":
         return f"equal compute (counted, forward and backward), to the nearest epoch; epochs: {each}"
     epochs = {arm.epochs for arm in arms}
     if len(epochs) == 1:
-        return f"equal epochs ({epochs.pop()})"
-    return f"unequal epochs: {each}"
+        return f"equal epochs ({epochs.pop()}){spread_of(arms)}"
+    return f"unequal epochs: {each}{spread_of(arms)}"
 
 
 def _notes(spec: SweepSpec, history: History, arms: list[ArmResult]) -> list[str]:

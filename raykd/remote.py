@@ -81,7 +81,7 @@ class Remote:
 
         try:
             found = patient(
-                ask,
+                lambda: _readable(ask),
                 "it does not answer",
                 passing=lambda error: _passing(error) and not _REFUSED.search(str(error)),
                 limit=min(_FIRST_WORD_S, patience()),
@@ -287,8 +287,14 @@ def _open_s3(uri: str, bucket: str, path: str, options: dict[str, str]) -> tuple
         if name not in (*_S3, *_S3_FLAGS):
             raise UserError("--storage", "no such option", value=name, choices=(*_S3, *_S3_FLAGS))
     given: dict[str, Any] = {name: options[name] for name in _S3 if name in options}
+    address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if address and "endpoint_override" not in given:
+        given |= {
+            "scheme": urlsplit(address).scheme or "https",
+            "endpoint_override": urlsplit(address).netloc,
+        }
     given |= {name: options[name].lower() in ("1", "true", "") for name in _S3_FLAGS if name in options}
-    placed = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
+    placed = ("AWS_REGION", "AWS_DEFAULT_REGION")
     if not {"region", "endpoint_override"} & given.keys() and not any(map(os.environ.get, placed)):
         with contextlib.suppress(OSError):  # `check` says what is wrong
             given["region"] = fs.resolve_s3_region(bucket)

@@ -176,6 +176,11 @@ class SweepSpec(Spec):
         except UserError as error:
             raise self.placed(error, params) from None
 
+    def cost(self, arm: str) -> tuple[int, float | None]:
+        """Epochs of an arm of a study, and their floating-point operations where those were counted."""
+        epochs = self.arms[arm].epochs or self.epochs
+        return epochs, self.arms[arm].flops(epochs)
+
     def baseline_trial(self) -> TrialSpec:
         """The no-teacher training of the comparison: the sweep's data, student, probe, views and optimizer.
 

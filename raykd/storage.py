@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from trainables.errors import StorageLost
 from trainables.files import cache_folder, replacing
-from trainables.patience import limited
+from trainables.patience import limited, patience, patient
 
 if TYPE_CHECKING:
     from raykd.remote import Remote
@@ -30,6 +31,8 @@ TEACHERS = ".teachers"
 LEDGER = "ledger.jsonl"
 SEGMENTS = "ledger"  # a sweep's folder of these, on a remote storage
 _MIRROR_S = 20.0
+_PROBE = 64 << 10  # bytes that have to go into a storage before a sweep starts
+_FIRST_TRY_S = 10.0
 _BRIEF_S = 5.0  # views can wait for the next round
 _LARGE, _LARGE_EVERY = 1 << 20, 6  # larger files are mirrored in every sixth round only
 _NOT_MIRRORED = ("trials", "references")  # the workers bring theirs
@@ -97,6 +100,30 @@ def option(storage: Path) -> str:
     """What to give to `--storage` for this one."""
     origin = origin_of(storage)
     return str(storage) if origin is None else origin.uri
+
+
+def check_writable(folder: Path) -> None:
+    """`StorageLost` or `UserError` where a sweep's folder cannot be written, before anything is started."""
+    origin = origin_of(folder)
+    if origin is not None:
+        origin.remote.check_writable()
+        return
+    probe = folder / f".probe-{os.getpid()}.tmp"
+
+    def write() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with probe.open("wb") as file:
+            file.write(b"\0" * _PROBE)
+            file.flush()
+            os.fsync(file.fileno())
+
+    try:
+        patient(write, f"{folder} cannot be written", limit=min(_FIRST_TRY_S, patience()))
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+        with suppress(OSError):
+            folder.rmdir()  # a new sweep that is refused later leaves nothing behind
 
 
 def sweeps(storage: Path) -> list[str]:

@@ -29,7 +29,7 @@ from raykd.ledger import Ledger
 from raykd.mailbox import Task
 from raykd.recorder import Recorder
 from raykd.spec import SweepSpec, difference, load_sweep
-from raykd.storage import TEACHERS, fetch, holds_ledger, mirrored, named, origin_of
+from raykd.storage import TEACHERS, check_writable, fetch, holds_ledger, mirrored, named, origin_of
 from trainables import patience
 from trainables.errors import StorageLost, SweepFailed, UserError
 
@@ -68,8 +68,6 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
             raise _there_is_one(spec, place)
     elif origin is not None:
         shutil.rmtree(place.folder, ignore_errors=True)  # the copy of a sweep that was removed there
-    if origin is not None:
-        origin.remote.check_writable()
     # The cluster first: one that cannot hold a worker leaves no sweep behind.
     with _cluster(spec, place) as cluster, Ledger.create(place.folder) as ledger:
         recorder = Recorder(ledger, History())
@@ -137,6 +135,7 @@ def _cluster(spec: SweepSpec, place: Place) -> Iterator[dict[str, Any]]:
     target = ray_address(place.address)
     if target == LOCAL:
         check_resources(spec.workers, [this_machine()])
+    check_writable(place.folder)
     log_file = place.folder / "log.txt"
     if origin_of(place.folder) is not None:
         fetch(log_file)  # it goes on where the last driver's ended

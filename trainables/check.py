@@ -26,10 +26,11 @@ T = TypeVar("T")
 
 
 class TrialChecker:
-    """Checks trials that are to run on `workers` workers each."""
+    """Checks trials that are to run on `workers` workers each; `absent`: data may still be elsewhere."""
 
-    def __init__(self, workers: int = 1) -> None:
+    def __init__(self, workers: int = 1, absent: bool = False) -> None:
         self._workers = workers
+        self._absent = absent
         self._known: dict[tuple[Any, ...], Any] = {}
 
     def check(self, trial: TrialSpec) -> None:
@@ -91,7 +92,7 @@ class TrialChecker:
         return load_method(trial.method).same(self.context(trial))
 
     def _facts(self, data: DataSpec) -> DataFacts:
-        return self._once(("data", _text(data)), lambda: check_data(data))
+        return self._once(("data", _text(data)), lambda: check_data(data, self._absent))
 
     def _teacher(self, spec: TeacherSpec, needs: frozenset[str], image_size: int, classes: int) -> None:
         self._once(

@@ -59,12 +59,14 @@ class DataSet:
     left_out: str = ""  # says which images could not be decoded
 
 
-def check_data(spec: DataSpec) -> DataFacts:
+def check_data(spec: DataSpec, absent: bool = False) -> DataFacts:
     """What `spec` would give, without decoding anything; `UserError` if it cannot work.
 
-    Sizes of torchvision's data sets are the published ones; folders and Parquet files are counted.
+    Sizes of torchvision's data sets are the published ones; folders and Parquet files are counted. With
+    `absent`, a published size is enough, and the files need not be here.
     """
-    counts = find_source(spec.name).counts(spec)
+    source = find_source(spec.name)
+    counts = (source.published() if absent else None) or source.counts(spec)
     held = held_out(counts.labelled, spec.validation)
     return DataFacts(
         train_images=counts.labelled - held + counts.unlabelled,

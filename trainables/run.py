@@ -73,26 +73,37 @@ def build_method(
     if teacher is None and trial.teacher is not None and kind.needs & TAUGHT:
         teacher = load_teacher(trial.teacher, workspace.teachers, trial)
     method = kind(config, student, teacher, context)
-    # Channels last on CPUs too: small and depthwise convolutions take half the time there.
-    for module in (method, teacher):
-        if module is not None:
-            module.to(where).to(memory_format=torch.channels_last)
+    move(method, where)
     if begin:
         method.begin(TrainingImages(data, trial.data.image_size, where))
     return method
 
 
-class Run:
-    """A trial on this worker, ready for its next epoch."""
+def move(method: Method, where: torch.device) -> None:
+    """Put a method and its teacher on a device."""
+    # Channels last on CPUs too: small and depthwise convolutions take half the time there.
+    for module in (method, method.teacher):
+        if module is not None:
+            module.to(where).to(memory_format=torch.channels_last)
 
-    def __init__(self, trial: TrialSpec, workspace: Workspace) -> None:
+
+class Run:
+    """A trial on this worker, ready for its next epoch. Data and method are the trial's own, unless given."""
+
+    def __init__(
+        self,
+        trial: TrialSpec,
+        workspace: Workspace,
+        data: DataSet | None = None,
+        method: Method | None = None,
+    ) -> None:
         self.trial, self.workspace = trial, workspace
         self.device, self.workers = device(), world_size()
-        self.data = on_each(lambda: open_data(trial.data, workspace.cache))
+        self.data = data or on_each(lambda: open_data(trial.data, workspace.cache))
         check_optim(trial.optim, trial.epochs, len(self.data.train_ids), self.workers)
         self.checkpoints = Checkpoints(workspace.folder / "checkpoints", workspace.carrier)
         found = from_first(self.checkpoints.load)
-        self.method = on_each(
+        self.method = method or on_each(
             lambda: build_method(trial, self.data, workspace, self.device, begin=found is None)
         )
         synced = trial.optim.batch_norm == "sync" and self.workers > 1
@@ -189,7 +200,7 @@ class Run:
             for update in range(done, done + self.steps):
                 self.schedule.set(update)
                 self.optimizer.zero_grad(set_to_none=True)
-                watch.add([self._micro_batch(*next(fetched), views, last) for last in self._lasts])
+                watch.add([self.micro_batch(*next(fetched), views, last) for last in self._lasts])
                 if optim.clip_grad is not None:
                     nn.utils.clip_grad_norm_(self.parameters, optim.clip_grad)
                 self.optimizer.step()
@@ -202,7 +213,7 @@ class Run:
         speed = self.steps * optim.batch_size / seconds
         return {**losses, "lr": self.schedule.lr, "images_per_s": speed, "train_s": self.train_s}
 
-    def _micro_batch(self, images: Tensor, ids: np.ndarray, views: EpochViews, last: bool) -> Losses:
+    def micro_batch(self, images: Tensor, ids: np.ndarray, views: EpochViews, last: bool) -> Losses:
         """Forward and backward of a micro-batch; gradients travel between workers with the last of a step."""
         batch = Batch(
             [channels_last(views.apply(images, ids, view)) for view in range(self.method.views)],
