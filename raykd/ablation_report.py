@@ -166,7 +166,8 @@ def legend(results: Results) -> list[str]:
         lines.append(f"interval: valid where its own rule stops, simultaneous over {family} (Bonferroni)")
     else:
         lines.append("interval: paired t, of each comparison alone")
-        lines.append(f"p: paired t, two-sided, corrected by Holm for {family}")
+        beside = {"factorial": " and for the effects", "compare": " and for the ranks"}.get(rules.design, "")
+        lines.append(f"p: paired t, two-sided, corrected by Holm for {family}{beside}")
     lines += [
         "effect: Hedges' g of the paired differences; P(better): of a run of the arm over one of the base",
         "detectable: the smallest true difference that this many pairs find with power 0.8",

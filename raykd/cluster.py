@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,20 @@ class _QuietFile(logging.FileHandler):
     """A log that cannot be written (a full disk) is no news for the screen."""
 
     def handleError(self, record: logging.LogRecord) -> None: ...
+
+
+def host_names(nodes: Iterable[str]) -> str:
+    """The hosts of these node ids, for people."""
+    names = {node["NodeID"]: node["NodeManagerHostname"] for node in live_nodes()}
+    return ", ".join(sorted(names.get(node, node) for node in nodes))
+
+
+def draining_nodes() -> dict[str, float | None]:
+    """The nodes that will go, a spot instance's for one: seconds from now by id, None where nobody knows."""
+    from ray._private.state import state  # the only way to ask; Ray Train asks here too
+
+    now = time.time()
+    return {node: at / 1000 - now if at else None for node, at in state.get_draining_nodes().items()}
 
 
 def send_logs(log_file: Path) -> None:

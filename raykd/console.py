@@ -278,12 +278,13 @@ class Console:
 
 def comparison(history: History) -> list[tuple[str, Mapping[str, float]]]:
     """(label, metrics) of the best and the worst trial and of every reference, best score first."""
-    scored = [t for t in history.trials.values() if t.best is not None]
+    best = history.best()
+    scored = [t for t in history.trials.values() if t.best is not None and t is not best]
+    worst = min(scored, key=lambda t: (t.best or (0.0, 0))[0], default=None)
     rows: list[tuple[str, Mapping[str, float]]] = []
-    ranked = sorted(scored, key=lambda t: -(t.best or (0.0, 0))[0])
-    for label, chosen in (("best trial", ranked[:1]), ("worst trial", ranked[1:][-1:])):
-        for trial in chosen:
-            epoch = trial.best[1] if trial.best is not None else 0
+    for label, trial in (("best trial", best), ("worst trial", worst)):
+        if trial is not None and trial.best is not None:
+            epoch = trial.best[1]
             rows.append((f"{label} {trial.trial}, epoch {epoch}", trial.reports[epoch]))
     rows += [(record["label"], record["metrics"]) for record in history.references.values()]
     return sorted(rows, key=lambda row: -row[1].get("score", -math.inf))

@@ -104,7 +104,7 @@ def check_torchvision() -> Check:
         return Check(
             "torch and torchvision",
             False,
-            f"do not work together: {_first_line(error)}",
+            f"do not work together: {first_line(error)}",
             "install both from one index: `pip install --force-reinstall torch torchvision`",
         )
     build = torch.version.cuda and f"CUDA {torch.version.cuda}"
@@ -125,7 +125,7 @@ def check_gpu() -> Check:
         names = [torch.cuda.get_device_name(device) for device in range(count)]
     except Exception as error:
         mend = "a torch that fits the driver and the GPU: https://pytorch.org/get-started"
-        return Check("GPU", False, f"torch cannot use it: {_first_line(error)}", mend)
+        return Check("GPU", False, f"torch cannot use it: {first_line(error)}", mend)
     if count:
         return Check("GPU", True, ", ".join(names))
     if Path("/proc/driver/nvidia/version").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
@@ -136,7 +136,7 @@ def check_gpu() -> Check:
 
 def check_threads() -> Check:
     """How many CPUs may this process use, and does OMP_NUM_THREADS fit them?"""
-    cpus = _cpus()
+    cpus = usable_cpus()
     asked = os.environ.get("OMP_NUM_THREADS", "")
     said = f"{cpus} CPUs" + (f", OMP_NUM_THREADS={asked}" if asked else "")
     if asked.isdigit() and int(asked) > cpus:
@@ -283,7 +283,7 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _cpus() -> int:
+def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -291,5 +291,5 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3])
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from typing import Any
 import ray
 import ray.exceptions
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.actions import ACTIONS
-from raykd.cluster import live_nodes
+from raykd.cluster import draining_nodes, host_names, live_nodes
+from raykd.group import GroupConfig
 from raykd.mailbox import Mailbox, Message, Task
 from raykd.remote import credentials
 from raykd.sections import WorkersSpec
@@ -50,8 +51,10 @@ class _Lane:
     name: str
     thread: threading.Thread
     was_warm: bool = False
+    nodes: Sequence[str] = ()  # where it was warm last
     error: str = ""
     closing_since: float | None = None
+    leaving: bool = False  # a node of it will go
 
 
 class LanePool:
@@ -210,16 +213,23 @@ class LanePool:
         if refusals:
             self.broken = refusals[0]
             return
+        nodes = live_nodes()
         for lane in list(self._lanes.values()):
-            lane.was_warm |= bool(self._state.get(lane.name, {}).get("warm"))
-            if lane.was_warm:
+            state = self._state.get(lane.name)
+            if state is not None and state["warm"]:
+                lane.was_warm = True
                 self._cold_deaths = 0
+                if len(nodes) > 1 and state["nodes"] != lane.nodes:
+                    self._on_event(f"{lane.name} is warm on {host_names(state['nodes'])}")
+                lane.nodes = state["nodes"]
             if not lane.thread.is_alive():
                 self._bury(lane)
             elif lane.closing_since is not None and time.monotonic() - lane.closing_since > _CLOSE_S:
                 self._abort(lane)
-        alive = {node["NodeID"] for node in live_nodes()}
-        open_lanes = [lane for lane in self._lanes.values() if lane.closing_since is None]
+        alive = {node["NodeID"] for node in nodes}
+        self._leave(draining_nodes(), alive)
+        lanes = self._lanes.values()
+        open_lanes = [lane for lane in lanes if lane.closing_since is None and not lane.leaving]
         surplus = len(open_lanes) - self.target()
         # First those whose nodes are gone, then those that are not warm, then idle ones.
         for lane in sorted(open_lanes, key=lambda lane: self._worth(lane, alive))[: max(0, surplus)]:
@@ -235,11 +245,26 @@ class LanePool:
         if surplus < 0 and not self._stopping.is_set():
             self._open()
 
+    def _leave(self, draining: Mapping[str, float | None], alive: set[str]) -> None:
+        """Lanes on nodes that will go end with their present epoch, which is on the disk; with their node, if
+        that is sooner."""
+        for lane in self._lanes.values():
+            state = self._state.get(lane.name)
+            going = [draining[node] for node in (state["nodes"] if state else ()) if node in draining]
+            if going and not lane.leaving:
+                lane.leaving = True
+                self.mailbox.leave.remote(lane.name)
+                seconds = min((s for s in going if s is not None), default=None)
+                when = "will go" if seconds is None else f"will go in {seconds:.0f} s"
+                self._on_event(f"{lane.name} retires: a node of it {when}; its trial moves after this epoch")
+            elif lane.leaving and lane.closing_since is None and self._worth(lane, alive) == 0:
+                self._abort(lane)
+
     def _bury(self, lane: _Lane) -> None:
         """A lane's run has ended: its trial goes to another. Too many that never got warm end the sweep."""
         del self._lanes[lane.name]
         ray.get(self.mailbox.lost.remote(lane.name))
-        if lane.closing_since is not None:
+        if lane.closing_since is not None or lane.leaving:
             return
         if lane.was_warm:
             self._on_event(f"{lane.name} was lost; its trial goes to another lane")
@@ -269,8 +294,10 @@ class LanePool:
             self._on_event(f"nothing is running: {reason}")
 
     def target(self) -> int:
-        """How many lanes the live nodes can hold, at most `limit`."""
-        return min(self.limit, capacity(self.workers, live_nodes()))
+        """How many lanes the live nodes can hold that will not go, at most `limit`."""
+        going = draining_nodes()
+        nodes = [node for node in live_nodes() if node["NodeID"] not in going]
+        return min(self.limit, capacity(self.workers, nodes))
 
     def _worth(self, lane: _Lane, alive: set[str]) -> int:
         """0: a node of it is gone; 1: starting; 2: idle; 3: busy."""
@@ -308,7 +335,7 @@ class LanePool:
         trainer = TorchTrainer(
             work,
             train_loop_config={**self._config, "lane": name},
-            torch_config=TorchConfig(
+            torch_config=GroupConfig(
                 backend="nccl" if workers.gpus and not shared_gpu else "gloo", timeout_s=_COLLECTIVE_S
             ),
             scaling_config=ray.train.ScalingConfig(

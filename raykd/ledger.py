@@ -3,7 +3,7 @@
 `SWEEP/ledger.jsonl` holds one record a line, as `CRC JSON`: eight hex digits of the CRC-32 of the JSON bytes,
 a blank, the JSON. `append` returns once the record is on the disk, so whoever acts after it acts on
 something that a crash cannot take back. A crash can only leave a torn last line, which `open` cuts off and
-says; a bad line with good ones behind it is damage of another kind, and is refused.
+says; a bad line with good ones behind it is damage of another kind: it is refused, and `repair.py` mends it.
 
     with Ledger.create(folder) as ledger:
         ledger.append("start", trial="0a1b2c3d", attempt=1, lane="lane-0")
@@ -15,22 +15,24 @@ One driver writes, the holder of the lock in `driver.py`. On a remote storage th
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import threading
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from raykd.driver import Hold, take_lock
-from raykd.storage import LEDGER, named, origin_of
-from raykd.tape import FileTape, Tape
+from raykd.storage import LEDGER, holds_files, holds_ledger, named
+from raykd.tape import Tape, stored, sync_folder, tape_of
 from trainables.errors import StorageLost, UserError
 
-__all__ = ["KINDS", "LEDGER", "Ledger", "Record", "decode", "encode"]
+TRIALS = "trials"  # the folder of the trials' files, beside the ledger
+
+__all__ = ["KINDS", "LEDGER", "TRIALS", "Ledger", "Record", "decode", "encode"]
 
 Record = dict[str, Any]  # "kind", "time" (unix seconds), and the fields of its kind
 
@@ -40,6 +42,9 @@ KINDS: dict[str, tuple[str, ...]] = {
     # source: {path, overrides} that the spec was read from, or None
     "sweep": ("spec", "spec_hash", "source", "sampler", "scheduler", "versions"),
     "driver": ("event", "host", "pid"),  # event: start | end
+    # lines: those found damaged; remade, again, aside: trials proposed, trained, left out because of it;
+    # students: trials that are trained again because their student was damaged
+    "repair": ("lines", "remade", "again", "aside", "students"),
     "extend": ("samples",),  # how many more
     "reference": ("name", "label", "metrics", "trial"),  # a row to compare with: raw pixels, teacher, ...
     # number: running from 0; arm, trial: 8 hex digits; replicate: the seed; params: {axis: value};
@@ -76,23 +81,16 @@ class Ledger:
         folder.mkdir(parents=True, exist_ok=True)
         lock = take_lock(folder)
         try:
-            data, driver = _content(folder)
-            if data and _parse(data, folder / LEDGER)[0]:
+            data, driver = stored(folder)
+            if data and _parse(data, folder)[0]:
                 raise UserError(
                     "name", f"{named(folder)} already holds a sweep", expected="`resume`, or another name"
                 )
-            if driver is not None:
-                return cls(folder, _segments(folder, driver, 0), lock, [])
-            path = folder / LEDGER
-            path.unlink(missing_ok=True)  # its driver died before anything was recorded
-            tape = FileTape(path, os.O_CREAT | os.O_EXCL)
-            # Without these a crash can leave a ledger whose records are on the disk and whose name is not.
-            _sync_folder(folder)
-            _sync_folder(folder.parent)
+            refuse_lost(folder)
+            return cls(folder, tape_of(folder, driver, 0, 0), lock, [])
         except BaseException:
             lock.close()
             raise
-        return cls(folder, tape, lock, [])
 
     @classmethod
     def open(cls, folder: Path) -> Ledger:
@@ -104,19 +102,19 @@ class Ledger:
         _refuse_nothing(folder)
         lock = take_lock(folder)
         try:
-            data, driver = _content(folder)
-            records, whole = _parse(_refuse_nothing(folder, data), folder / LEDGER)
+            data, driver = stored(folder)
+            records, whole = _parse(_refuse_nothing(folder, data), folder)
+            if not records:
+                refuse_lost(folder)
             cut = None
             if whole < len(data or b""):
                 # The copy reaches the disk before the cut does.
-                aside = _keep(folder, (data or b"")[whole:])
+                aside = keep_aside(folder, "cut", (data or b"")[whole:])
                 cut = (
                     f"{named(folder)}/{LEDGER}: the last {len(data or b'') - whole} bytes, behind record "
                     f"{len(records)}, were damaged and have been moved to {aside.name}"
                 )
-            if driver is not None:
-                return cls(folder, _segments(folder, driver, len(records)), lock, records, cut)
-            return cls(folder, FileTape(folder / LEDGER, whole=whole), lock, records, cut)
+            return cls(folder, tape_of(folder, driver, len(records), whole), lock, records, cut)
         except BaseException:
             lock.close()
             raise
@@ -124,7 +122,10 @@ class Ledger:
     @staticmethod
     def read(folder: Path) -> list[Record]:
         """Every whole record, oldest first. Takes no lock: works while a driver writes, and after it died."""
-        return _parse(_refuse_nothing(folder), folder / LEDGER)[0]
+        records = _parse(_refuse_nothing(folder), folder)[0]
+        if not records:
+            refuse_lost(folder)
+        return records
 
     def append(self, kind: str, **fields: Any) -> Record:
         """Add one record and return it, as it will be read back. It is on the disk when this returns."""
@@ -142,7 +143,7 @@ class Ledger:
             # The time is taken inside, so that the times of successive lines never go back by threads' races.
             text = encode({"kind": kind, "time": time.time(), **fields})
             try:
-                self._tape.append(b"%08x %s\n" % (zlib.crc32(text), text))
+                self._tape.append(as_line(text))
             except StorageLost as error:
                 self._broken = str(error)  # nothing more from this driver
                 raise
@@ -163,23 +164,8 @@ class Ledger:
         self.close()
 
 
-def _content(folder: Path) -> tuple[bytes | None, int | None]:
-    """The lines of a folder's ledger, None where there is none; of a remote one also its last driver's
-    number.
-    """
-    origin = origin_of(folder)
-    if origin is not None:
-        from raykd import segments
-
-        data, driver = segments.read(origin.remote, origin.key(folder))
-        return (data if driver else None), driver
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return (folder / LEDGER).read_bytes(), None
-    return None, None
-
-
 def _refuse_nothing(folder: Path, data: bytes | None = None) -> bytes:
-    data = _content(folder)[0] if data is None else data
+    data = stored(folder)[0] if data is None else data
     if data is None:
         raise UserError(
             "name", f"there is no sweep in {named(folder)}", expected=f"a folder that holds {LEDGER}"
@@ -187,47 +173,53 @@ def _refuse_nothing(folder: Path, data: bytes | None = None) -> bytes:
     return data
 
 
-def _segments(folder: Path, last: int, count: int) -> Tape:
-    from raykd.segments import Segments
+def refuse_lost(folder: Path) -> None:
+    """`UserError` where trials lie in a folder whose ledger holds nothing, or is not there."""
+    if holds_files(folder / TRIALS):
+        state = "holds no whole record" if holds_ledger(folder) else "is gone"
+        raise UserError(
+            "ledger",
+            f"{named(folder)}/{LEDGER} {state}, and there are trials beside it",
+            expected="the file from a backup; without one, a new sweep under another name",
+        )
 
-    origin = origin_of(folder)
-    assert origin is not None
-    return Segments(origin.remote, origin.key(folder), last + 1, count)
+
+def parse_lines(data: bytes) -> Iterator[Record | None]:
+    """The record in each line that has an end; None for a damaged one."""
+    for line in data.split(b"\n")[:-1]:
+        head, blank, text = line[:8], line[8:9], line[9:]
+        yield decode(text) if blank == b" " and head == b"%08x" % zlib.crc32(text) else None
 
 
-def _parse(data: bytes, path: Path) -> tuple[list[Record], int]:
+def as_line(text: bytes) -> bytes:
+    """The line of a record that `encode` wrote."""
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _parse(data: bytes, folder: Path) -> tuple[list[Record], int]:
     """The whole records, and how many bytes they take. What follows is torn."""
     records: list[Record] = []
-    whole = offset = 0
     bad: int | None = None
-    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
-        offset += len(line) + 1
-        record = _parse_line(line)
+    for number, record in enumerate(parse_lines(data), start=1):
         if record is None:
             bad = bad or number
         elif bad:
             raise UserError(
                 "ledger",
-                f"{path}, line {bad} is damaged and line {number} behind it is not: no crash does this, "
-                "so nothing is dropped in silence",
-                expected=f"the file from a backup, or line {bad} taken out by hand",
+                f"{named(folder)}/{LEDGER}, line {bad} is damaged and line {number} behind it is not: no crash "
+                "does this, so nothing is dropped in silence",
+                expected=f"the file from a backup, or `raykd resume {folder.name} --repair`, which keeps a copy "
+                "and trains again what the damage touched",
             )
         else:
             records.append(record)
-            whole = offset
-    return records, whole
+    lines = data.split(b"\n", len(records))
+    return records, len(data) - len(lines[-1])
 
 
-def _parse_line(line: bytes) -> Record | None:
-    head, blank, text = line[:8], line[8:9], line[9:]
-    if blank != b" " or head != b"%08x" % zlib.crc32(text):
-        return None
-    record: Record = decode(text)
-    return record
-
-
-def _keep(folder: Path, damaged: bytes) -> Path:
-    stem = f"ledger.cut-{time.strftime('%Y%m%dT%H%M%S')}"
+def keep_aside(folder: Path, why: str, damaged: bytes) -> Path:
+    """Write `damaged` to a new file `ledger.WHY-TIME`; it is on the disk when this returns."""
+    stem = f"ledger.{why}-{time.strftime('%Y%m%dT%H%M%S')}"
     for number in range(1000):
         path = folder / (stem if number == 0 else f"{stem}-{number}")
         try:
@@ -237,17 +229,9 @@ def _keep(folder: Path, damaged: bytes) -> Path:
                 os.fsync(file.fileno())
         except FileExistsError:
             continue
-        _sync_folder(folder)
+        sync_folder(folder)
         return path
     raise UserError("ledger", f"{folder} holds too many {stem} files")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def encode(value: Any) -> bytes:

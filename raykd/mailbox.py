@@ -67,6 +67,8 @@ class _Lane:
     work: Task | None = None
     waiting: set[int] = field(default_factory=set)  # ranks that ask for the next task
     closing: bool = False
+    leaving: bool = False  # its node will go: the task moves after its present epoch
+    left: tuple[str, int] | None = None  # the task and the epoch with which it did
 
     @property
     def task(self) -> str | None:
@@ -142,7 +144,8 @@ class Mailbox:
 
             await self._changed.wait_for(decided)
             box = self._boxes.get(task)
-            return box is not None and box.verdicts.get(message.epoch, False)
+            go = box is not None and box.verdicts.get(message.epoch, False)
+            return go and state.left != (task, message.epoch)
 
     async def finish(self, lane: str, generation: str, rank: int, task: str, failed: str | None) -> None:
         """A rank has left the task. When rank 0 has, the task is over."""
@@ -151,9 +154,13 @@ class Mailbox:
             if state.generation != generation or state.task != task:
                 return
             if rank == 0 or failed is not None:
-                if box is not None and box.end is None:
-                    box.end = Message(ended=True, failed=failed)
                 state.work = None
+                if box is not None and box.end is None:
+                    if failed is None and state.left is not None and state.left[0] == task:
+                        box.lane = None
+                        self._queue.appendleft(task)
+                    else:
+                        box.end = Message(ended=True, failed=failed)
                 self._assign()
                 self._changed.notify_all()
 
@@ -235,6 +242,9 @@ class Mailbox:
             if box is None:
                 return
             box.verdicts[epoch] = go
+            lane = self._lanes.get(box.lane or "")
+            if lane is not None and lane.leaving and go:
+                lane.left = (task, epoch)
             if epoch > 0:  # below are words about preparation, not progress
                 box.fruitless = 0
             if box.pending is not None and box.pending.epoch == epoch:
@@ -260,6 +270,13 @@ class Mailbox:
         async with self._changed:
             if lane in self._lanes:
                 self._lanes[lane].closing = True
+            self._changed.notify_all()
+
+    async def leave(self, lane: str) -> None:
+        """As `close`, but the task ends here with its present epoch, and another lane goes on with it."""
+        async with self._changed:
+            if lane in self._lanes:
+                self._lanes[lane].closing = self._lanes[lane].leaving = True
             self._changed.notify_all()
 
     async def lost(self, lane: str) -> None:

@@ -53,11 +53,13 @@ class Origin(NamedTuple):
         return path.absolute().relative_to(self.here).as_posix()
 
 
-def storage_folder(text: str, check: bool = True) -> Path:
+def storage_folder(text: str | Path, check: bool = True) -> Path:
     """The folder that `--storage` means: itself, or the working copy of a URI.
 
     `UserError` for a URI that cannot work: refused, no such bucket, no answer (unless `check` is False).
     """
+    if isinstance(text, Path):
+        return text
     if not re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE):
         return Path(text)
     if text.lower().startswith("file://"):
@@ -141,6 +143,12 @@ def holds_ledger(folder: Path) -> bool:
     if origin is None:
         return (folder / LEDGER).exists()
     return bool(origin.remote.list(f"{origin.key(folder)}/{SEGMENTS}"))
+
+
+def holds_files(folder: Path) -> bool:
+    """Is there such a folder in the storage?"""
+    origin = origin_of_file(folder)
+    return folder.is_dir() if origin is None else bool(origin.remote.list(origin.key(folder)))
 
 
 def fetch(path: Path) -> bool:

@@ -6,9 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from raykd.absent import without_files
+from raykd.budget import with_costs
 from raykd.console import Grid, Line, duration
 from raykd.costs import amount, times
 from raykd.forecast import Forecast, forecast, from_history
+from raykd.guard import check_study
 from raykd.history import History
 from raykd.retune import searches
 from raykd.spec import SweepSpec
@@ -18,6 +21,13 @@ _COLUMNS = (
     "arm", "changes", "follows from it", "trained parameters", "epochs", "flops a step", "compute",
     "seconds a trial", "most epochs in all",
 )  # fmt: skip
+
+
+def plan_unstarted(spec: SweepSpec, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The plan of a study that has not begun, and remarks; data and teacher may still be elsewhere."""
+    with without_files(spec) as (assumed, missing):
+        checked, remarks = check_study(assumed, folder.parent)
+        return plan_study(with_costs(checked), folder), [*remarks, *missing]
 
 
 def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) -> dict[str, Any]:

@@ -24,10 +24,11 @@ from typing import Any, NamedTuple
 from raykd.actions import ACTIONS
 from raykd.cluster import LOCAL, connected, live_nodes, ray_address, this_machine
 from raykd.console import Console, resume_hint
-from raykd.history import ENDED, History, missing
-from raykd.ledger import Ledger
+from raykd.history import ENDED, History, TrialRecord, missing
+from raykd.ledger import TRIALS, Ledger, refuse_lost
 from raykd.mailbox import Task
 from raykd.recorder import Recorder
+from raykd.remote import Courier
 from raykd.spec import SweepSpec, difference, load_sweep
 from raykd.storage import TEACHERS, check_writable, fetch, holds_ledger, mirrored, named, origin_of
 from trainables import patience
@@ -68,18 +69,20 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
             raise _there_is_one(spec, place)
     elif origin is not None:
         shutil.rmtree(place.folder, ignore_errors=True)  # the copy of a sweep that was removed there
+    refuse_lost(place.folder)
     # The cluster first: one that cannot hold a worker leaves no sweep behind.
     with _cluster(spec, place) as cluster, Ledger.create(place.folder) as ledger:
         recorder = Recorder(ledger, History())
-        recorder(
-            "sweep",
-            spec=spec.model_dump(mode="json"),
-            spec_hash=spec.hash(),
-            source=source and {"path": str(source.path.resolve()), "overrides": source.overrides},
-            sampler={"name": spec.sampler.name, "arguments": sampler_arguments(spec)},
-            scheduler=spec.scheduler.model_dump(mode="json"),
-            versions=versions(),
-        )
+        for _ in range(2):  # all else can be made again after damage, and this cannot
+            recorder(
+                "sweep",
+                spec=spec.model_dump(mode="json"),
+                spec_hash=spec.hash(),
+                source=source and {"path": str(source.path.resolve()), "overrides": source.overrides},
+                sampler={"name": spec.sampler.name, "arguments": sampler_arguments(spec)},
+                scheduler=spec.scheduler.model_dump(mode="json"),
+                versions=versions(),
+            )
         return _drive(spec, recorder, place, console, cluster)
 
 
@@ -107,13 +110,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
         if not as_started:
             _refuse_drift(spec, history, place.folder.parent)
         if extend and spec.study is not None and spec.study.sequential:
-            raise UserError(
-                "--extend",
-                "a sequential study fixes its largest number of replicates beforehand: with more, its "
-                "error rate is lost",
-                value=extend,
-                expected="another study with a larger `max_replicates`",
-            )
+            _refuse_more(spec, history, extend)
         recorder = Recorder(ledger, history)
         if ledger.cut:
             console.warn(ledger.cut)
@@ -125,6 +122,30 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             if extend:
                 recorder("extend", samples=extend * max(1, len(spec.arms)))  # of a study, replicates of each
             return _drive(spec, recorder, place, console, cluster)
+
+
+def _refuse_more(spec: SweepSpec, history: History, extend: int) -> None:
+    """`UserError` where more replicates of a sequential study would claim too much, or answer nothing."""
+    from raykd.conclusions import conclude
+
+    rules = spec.study
+    assert rules is not None
+    if rules.decide:
+        raise UserError(
+            "--extend",
+            f"by replicate {rules.replicates} `decide` has spent all of the error that it may make, "
+            f"alpha = {rules.alpha:g}: what is open then stays open",
+            value=extend,
+            expected="a `max_replicates` as large as you can pay for, since clear arms stop early; a study "
+            "with a larger one and another name takes these seeds again, so the two together may claim a "
+            f"difference that is not there in up to {2 * rules.alpha:g} of all studies",
+        )
+    arms = conclude(spec, history).arms
+    if all(arm.verdict.reason == "precision" for arm in arms if arm.verdict is not None):
+        problem = f"every interval is within ± {rules.precision:g} points already"
+        raise UserError(
+            "--extend", problem, value=extend, expected="another study with a smaller `precision`"
+        )
 
 
 @contextmanager
@@ -329,13 +350,27 @@ class _Driver:
         record = self.history.trials[name]
         trial = self.spec.trial(record.params, record.replicate)
         folder = trial_folder(self.folder, name).resolve()
+        self._forget_after(folder / "checkpoints", record)
         trials = [trial.model_dump(mode="json")]
         return Task(name, "train", trials, str(folder), self.spec.attempts, record.attempts)
+
+    def _forget_after(self, folder: Path, record: TrialRecord) -> None:
+        """No trial goes on from behind what the ledger knows of it: the epochs between would be missing."""
+        from trainables.checkpoint import Checkpoints
+
+        origin = origin_of(self.folder)
+        carrier = Courier(origin.remote, origin.here.resolve()) if origin is not None else None
+        ahead = Checkpoints(folder, carrier).forget_after(record.epoch + 1)
+        if ahead:
+            self.console.warn(
+                f"trial {record.trial} has a checkpoint of epoch {ahead}, and the ledger knows of "
+                f"{record.epoch} epochs: the others are trained again"
+            )
 
 
 def trial_folder(sweep: Path, trial: str) -> Path:
     """Where a trial's files are."""
-    return sweep / "trials" / trial
+    return sweep / TRIALS / trial
 
 
 def versions() -> dict[str, str]:

@@ -8,8 +8,12 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+from raykd.storage import LEDGER, origin_of
 from trainables.errors import StorageLost
+from trainables.files import replacing, sync_folder
 from trainables.patience import lost, patient
+
+__all__ = ["FileTape", "Tape", "stored", "sync_folder", "tape_of", "write_anew"]
 
 
 class Tape(Protocol):
@@ -74,3 +78,48 @@ class FileTape:
             raise OSError(errno.ENODATA, f"{gone} bytes that were written are gone")
         os.ftruncate(self._descriptor, self._size)
         os.fsync(self._descriptor)
+
+
+def stored(folder: Path) -> tuple[bytes | None, int | None]:
+    """The lines of a folder's ledger, None where there is none; and the last driver's number of a remote one."""
+    origin = origin_of(folder)
+    if origin is not None:
+        from raykd import segments
+
+        data, driver = segments.read(origin.remote, origin.key(folder))
+        return (data if driver else None), driver
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return (folder / LEDGER).read_bytes(), None
+    return None, None
+
+
+def tape_of(folder: Path, last: int | None, count: int, whole: int) -> Tape:
+    """Where to go on with a folder's ledger, behind its `count` records or first `whole` bytes (0: anew).
+
+    `last` is what `stored` says of its drivers.
+    """
+    origin = origin_of(folder)
+    if origin is not None and last is not None:
+        from raykd.segments import Segments
+
+        return Segments(origin.remote, origin.key(folder), last + 1, count)
+    path = folder / LEDGER
+    if count:
+        return FileTape(path, whole=whole)
+    path.unlink(missing_ok=True)  # its driver died before anything was recorded
+    tape = FileTape(path, os.O_CREAT | os.O_EXCL)
+    # Without these a crash can leave a ledger whose records are on the disk and whose name is not.
+    sync_folder(folder)
+    sync_folder(folder.parent)
+    return tape
+
+
+def write_anew(folder: Path, last: int | None, lines: list[bytes]) -> None:
+    """Put these lines in the place of a folder's ledger, all of them or none."""
+    if last is None:
+        with replacing(folder / LEDGER) as path:
+            path.write_bytes(b"".join(lines))
+        return
+    tape = tape_of(folder, last, 0, 0)
+    for line in lines:
+        tape.append(line)

@@ -124,11 +124,12 @@ def _courier(mailbox: Any, config: Mapping[str, Any]) -> tuple[Courier | None, s
 
 def _fetch_teachers(courier: Courier, trials: Sequence[TrialSpec], workspace: Workspace) -> None:
     """Teachers that were trained on another node."""
+    from trainables.seal import is_whole
     from trainables.teachers import teacher_file, teacher_trial
 
     for training in filter(None, map(teacher_trial, trials)):
         file = teacher_file(training, workspace.teachers)
-        if not file.is_file():
+        if not is_whole(file):
             courier.pull(file)
 
 

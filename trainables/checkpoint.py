@@ -8,6 +8,7 @@ a carrier the storage is elsewhere: it decides which checkpoints there are, and 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import zlib
@@ -22,6 +23,7 @@ from trainables.patience import patient
 
 _NAME = re.compile(r"epoch-(\d+)-([0-9a-f]{8})\.pt")
 _KEPT = 2
+_log = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -59,7 +61,19 @@ class Checkpoints:
             if here or (carrier is not None and carrier.pull(path) and _intact(path)):
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 return epoch, state
+            _log.warning("%s is damaged: the one before it is used", path)
         return None
+
+    def forget_after(self, epoch: int) -> int | None:
+        """Take away what is of a later epoch; returns the latest of these, None where there was none."""
+        carrier = self.carrier
+        there = self._files() if carrier is None else self._stored(carrier)
+        later = [(past, path) for past, path in there if past > epoch]
+        for _, path in later:
+            path.unlink(missing_ok=True)
+            if carrier is not None:
+                carrier.remove(path)
+        return later[-1][0] if later else None
 
     def _write(self, epoch: int, state: dict[str, Any]) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)

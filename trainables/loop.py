@@ -23,6 +23,7 @@ from trainables.files import replacing
 from trainables.isolation import isolated
 from trainables.patience import patient
 from trainables.run import Run
+from trainables.seal import is_whole
 from trainables.teachers import save_teacher, teacher_file, teacher_trial
 from trainables.trial import TrialSpec
 from trainables.workers import from_first, on_each, rank
@@ -111,7 +112,7 @@ def _goes_on(run: Run, report: Report) -> bool:
 def _save_teacher(run: Run, file: Path) -> None:
     def write() -> None:
         with replacing(file) as temporary:
-            save_teacher(run.method, temporary)
+            save_teacher(run.method, temporary, run.trial)
 
     patient(write, f"{file} cannot be written")
     if run.workspace.carrier is not None:
@@ -126,7 +127,7 @@ def _share(file: Path, carrier: Carrier) -> None:
 
 @contextlib.contextmanager
 def _turn(file: Path) -> Iterator[bool]:
-    """Wait until `file` is there (False) or it is this process's turn to make it (True).
+    """Wait until `file` is there and whole (False) or it is this process's turn to make it (True).
 
     The workers of one group ask together, in short steps: none may sit in a collective while the first one
     waits for a process that has nothing to do with them.
@@ -139,13 +140,13 @@ def _turn(file: Path) -> Iterator[bool]:
     handle = from_first(lambda: patient(opened, f"{file.parent} cannot be written"))
 
     def look() -> bool | None:
-        if file.exists():
+        if is_whole(file):  # one that is damaged is made again
             return False
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None
-        return not file.exists()  # it may have come between the two lines above
+        return not is_whole(file)  # it may have come between the two lines above
 
     try:
         while (mine := from_first(look)) is None:

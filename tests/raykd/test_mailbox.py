@@ -198,3 +198,26 @@ def test_a_forgotten_task_sets_everyone_free(settled: str) -> None:
         assert (await soon(box.listen("t1"))).ended
 
     asyncio.run(scenario())
+
+
+def test_a_lane_whose_node_will_go_hands_its_task_on_after_the_epoch() -> None:
+    async def scenario() -> None:
+        box = Mailbox()
+        waiting = await warm(box, "a")
+        await box.post(task("t1"))
+        await soon(waiting)
+        await box.heard("t1", 1)
+        await box.leave("a")
+        reporting = asyncio.ensure_future(box.report("a", "g0", 0, "t1", Message(epoch=1)))
+        assert (await soon(box.listen("t1"))).epoch == 1
+        await box.judge("t1", 1, True)
+        assert await soon(reporting) is False, "the worker leaves the task, which its checkpoint holds"
+        other = await warm(box, "b")
+        await box.finish("a", "g0", 0, "t1", None)
+        assert (await soon(other))[1].id == "t1"
+        assert await soon(await ask(box, "a", turn=1)) is None, "the lane ends"
+        assert await soon(box.listen("t1")) == Message(attempt=2, lane="b")
+        await box.heard("t1", 2)
+        assert await soon(box.report("b", "g0", 0, "t1", Message(epoch=1))) is True, "judged already: go on"
+
+    asyncio.run(scenario())

@@ -169,6 +169,11 @@ def test_overrides_reach_the_base_and_factors_with_dots(tmp_path: Path) -> None:
         (GAMMA, {"resolution": 3}, "resolution: is no part"),
         (GAMMA, {"decide": True}, "replicates: is what `decide` finds out"),
         (GAMMA, {"replicates": None, "decide": True}, "max_replicates: `decide` has to know where it ends"),
+        (
+            GAMMA,
+            {"design": "factorial", "replicates": None, "decide": True, "max_replicates": 9},
+            "decide: closes arms one by one",
+        ),
         (GAMMA, {"precision": 0.3, "decide": True}, "decide: and `precision`"),
         (GAMMA, {"max_replicates": 9}, "max_replicates: goes with"),
         (GAMMA, {"published": {"source": "p", "values": {"0.2": 1}}}, r"published\.values\.0\.2: is no arm"),
