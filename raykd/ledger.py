@@ -206,10 +206,10 @@ def _parse(data: bytes, folder: Path) -> tuple[list[Record], int]:
         elif bad:
             raise UserError(
                 "ledger",
-                f"{named(folder)}/{LEDGER}, line {bad} is damaged and line {number} behind it is not: no crash "
-                "does this, so nothing is dropped in silence",
-                expected=f"the file from a backup, or `raykd resume {folder.name} --repair`, which keeps a copy "
-                "and trains again what the damage touched",
+                f"{named(folder)}/{LEDGER}, line {bad} is damaged and line {number} behind it is not: no "
+                "crash does this, so nothing is dropped in silence",
+                expected=f"the file from a backup, or `raykd resume {folder.name} --repair`, which keeps a "
+                "copy and trains again what the damage touched",
             )
         else:
             records.append(record)

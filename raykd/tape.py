@@ -81,7 +81,7 @@ class FileTape:
 
 
 def stored(folder: Path) -> tuple[bytes | None, int | None]:
-    """The lines of a folder's ledger, None where there is none; and the last driver's number of a remote one."""
+    """The lines of a folder's ledger, None where there is none; of a remote one its last driver."""
     origin = origin_of(folder)
     if origin is not None:
         from raykd import segments
