@@ -3,9 +3,9 @@
     python benchmarks/importance_coverage.py                       # 200 sweeps a row, 12 minutes on one core
     python benchmarks/importance_coverage.py --sweeps 50 --configurations 30
 
-Four axes are drawn evenly; the score is a straight line along each, with slopes 3, 2, 1 and 0, and a scatter of
-its own. So fANOVA's shares are 9, 4, 1 and 0 fourteenths. Of random sweeps of each size: the share of them
-whose 95 % interval holds an axis's true share, the mean share found, and how often a sweep is called too small.
+Four axes are drawn evenly; the score is a straight line along each, with slopes 3, 2, 1 and 0, and a scatter
+of its own. So fANOVA's shares are 9, 4, 1 and 0 fourteenths. Of random sweeps of each size: the share of them
+whose 95 % interval holds an axis's true share, the mean share found, and how often one is called too small.
 """
 
 from __future__ import annotations

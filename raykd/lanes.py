@@ -30,9 +30,12 @@ from raykd.cluster import draining_nodes, host_names, live_nodes
 from raykd.failures import death
 from raykd.group import GroupConfig, NameGroup, free
 from raykd.mailbox import Mailbox, Message, Task
+from raykd.remote import credentials
 from raykd.sections import WorkersSpec
+from raykd.storage import origin_of
 from raykd.worker import work
 from trainables.errors import SweepFailed
+from trainables.patience import limited, patience, patient
 
 log = logging.getLogger("raykd.lanes")
 
@@ -58,8 +61,9 @@ class _Lane:
 class LanePool:
     """Keeps as many lanes warm as the cluster holds, up to `limit`.
 
-    `storage` is a folder that every node can write (Ray Train's own files), `cache` a folder on each node,
-    `teachers` a shared folder. `on_event(text)` is told when lanes come and go.
+    `storage` is the sweep's folder, which every node can write or has a copy of, `cache` a folder on each
+    node, `teachers` one beside the sweep's; `scratch`, of this machine, takes Ray's own files.
+    `on_event(text)` is told when lanes come and go, and when they wait for the storage.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class LanePool:
         limit: int,
         *,
         storage: Path,
+        scratch: Path,
         cache: Path,
         teachers: Path,
         actions: Mapping[str, str] = ACTIONS,
@@ -89,15 +94,18 @@ class LanePool:
             )
             .remote()
         )
-        self._storage = storage
+        self.scratch = scratch
         self.broken: str | None = None  # why no trial can run any more
         self._cold_deaths = 0
         self._active = time.monotonic()
-        storage.mkdir(parents=True, exist_ok=True)
-        beacon = storage / self.mailbox_name  # what every node must see, or the storage is not shared
-        beacon.touch()
+        # What every node must see, or the storage is not shared.
+        self._beacon = storage / f".{self.mailbox_name}"
+        self._origin = origin_of(storage)
+        patient(self._light, f"{self._beacon} cannot be written")
         self._config = {
-            "beacon": str(beacon),
+            "beacon": str(self._beacon),
+            "origin": self._origin and (self._origin.uri, str(self._origin.here)),
+            "patience": patience(),
             "mailbox": self.mailbox_name,
             "namespace": NAMESPACE,
             "cpus": workers.cpus,
@@ -116,7 +124,8 @@ class LanePool:
 
     def start(self) -> None:
         """Begin to warm lanes. Returns at once."""
-        ray.get(self.mailbox.lanes.remote())  # the mailbox is up before the first lane looks for it
+        # The mailbox is up, and knows who asks the storage, before the first lane looks for it.
+        ray.get(self.mailbox.keep.remote(credentials() if self._origin is not None else {}))
         self._adjust()
         self._supervisor.start()
 
@@ -170,6 +179,18 @@ class LanePool:
         for lane in list(self._lanes.values()):
             lane.thread.join(_CLOSE_S)
         ray.kill(self.mailbox)
+        with contextlib.suppress(OSError, SweepFailed), limited(_CLOSE_S):
+            if self._origin is None:
+                self._beacon.unlink(missing_ok=True)
+            else:
+                self._origin.remote.remove(self._origin.key(self._beacon))
+
+    def _light(self) -> None:
+        if self._origin is not None:
+            self._origin.remote.put(self._origin.key(self._beacon), b"whoever reads this shares the storage")
+            return
+        self._beacon.parent.mkdir(parents=True, exist_ok=True)
+        self._beacon.touch()
 
     # Growing and shrinking ------------------------------------------------------------------------
 
@@ -187,6 +208,8 @@ class LanePool:
 
     def _adjust(self) -> None:
         self._state = ray.get(self.mailbox.lanes.remote())
+        for text in ray.get(self.mailbox.said.remote()):
+            self._on_event(text)
         refusals = ray.get(self.mailbox.refusals.remote())
         if refusals:
             self.broken = refusals[0]
@@ -336,7 +359,7 @@ class LanePool:
             ),
             run_config=ray.train.RunConfig(
                 name=run,
-                storage_path=str(self._storage),
+                storage_path=str(self.scratch),
                 failure_config=ray.train.FailureConfig(max_failures=-1),
                 callbacks=callbacks,
             ),

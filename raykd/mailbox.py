@@ -96,6 +96,8 @@ class Mailbox:
         self._lanes: dict[str, _Lane] = {}
         self._controllers: dict[str, Any] = {}
         self._refusals: dict[str, str] = {}
+        self._said: list[str] = []
+        self._kept: dict[str, str] = {}
         self._changed = asyncio.Condition()
 
     # What workers say -----------------------------------------------------------------------------
@@ -196,6 +198,23 @@ class Mailbox:
     async def refusals(self) -> list[str]:
         """Why workers could not be part of this sweep."""
         return list(self._refusals.values())
+
+    async def say(self, text: str) -> None:
+        """Something that a person should read now."""
+        self._said.append(text)
+
+    async def said(self) -> list[str]:
+        """What workers said since this was last asked."""
+        said, self._said = self._said, []
+        return said
+
+    async def keep(self, environment: dict[str, str]) -> None:
+        """Keep the driver's credentials for the lanes' workers. In memory, and in nothing that is logged."""
+        self._kept = environment
+
+    async def kept(self) -> dict[str, str]:
+        """What `keep` was given."""
+        return self._kept
 
     async def controller(self, lane: str, handle: Any) -> None:
         """Ray Train's controller of this lane has started."""

@@ -37,7 +37,8 @@ def pool_of(tmp_path: Path, workers: WorkersSpec, limit: int) -> Iterator[Any]:
     pool = LanePool(
         workers,
         limit,
-        storage=tmp_path / "ray",
+        storage=tmp_path,
+        scratch=tmp_path / "ray",
         cache=Path(os.environ["RAYKD_CACHE"]),
         teachers=tmp_path / "teachers",
         actions=ACTIONS,
