@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from raykd.arms import ARM
+from raykd.spec import SweepSpec
 from trainables.errors import UserError
-from trainables.trial import TeacherTraining, TrialSpec
+from trainables.trial import TrialSpec
 
 _GIVEN_BY = "--set base.teacher.checkpoint=/where/it/is/"
 
@@ -17,31 +22,37 @@ def refuse_missing_teacher(trial: TrialSpec) -> None:
         raise UserError("teacher.checkpoint", "no such file", value=str(path), expected=expected)
 
 
-def without_files(trial: TrialSpec) -> tuple[TrialSpec, list[str]]:
-    """The trial as it can be looked at without the user's files, and remarks on what is still to be given.
+@contextlib.contextmanager
+def without_files(spec: SweepSpec) -> Iterator[tuple[SweepSpec, list[str]]]:
+    """The study as it can be planned without the user's files, and remarks on what is still to be given.
 
-    A teacher whose file is not there becomes one that is still to be trained: of the same architecture, with
-    the head or classifier that the method asks for. Raises `UserError` for data of which only the files can
-    tell the size.
+    For as long as the context lasts, data have their published size, and a teacher whose file is not there
+    has one of random weights: of the same architecture, with the head or classifier that the arms ask for.
+    What only the files can tell (the size of a folder of images) is left to the study's check to refuse.
     """
-    from trainables.data import check_data
+    from trainables.data import check_data, published_sizes
+    from trainables.stand_in import write_stand_in
 
+    trials = [spec.trial({ARM: label}, 0) for label in spec.arms]
     remarks = []
-    try:
-        check_data(trial.data)
-    except UserError as error:
-        check_data(trial.data, absent=True)
-        said = str(error).removeprefix("data.path: ").replace("Expected ", "To run it: ")
-        remarks.append(f"{in_base(said)} Planned with its published size.")
-    if path := _missing_checkpoint(trial):
-        assert trial.teacher is not None
-        remarks.append(
-            f"{path} is not there. To run it: {_GIVEN_BY}{path.name}. "
-            f"Planned with an untrained {trial.teacher.arch}."
-        )
-        teacher = trial.teacher.model_copy(update={"checkpoint": None, "train": _stand_in(trial)})
-        trial = trial.model_copy(update={"teacher": teacher})
-    return trial, remarks
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            check_data(trials[0].data)
+        except UserError as error:
+            said = str(error).removeprefix("data.path: ").replace("Expected ", "To run it: ")
+            remarks.append(f"{in_base(said)} Planned with its published size.")
+        with published_sizes():
+            taught = [trial for trial in trials if trial.teacher is not None]
+            if taught and (path := _missing_checkpoint(taught[0])):
+                stand_in = Path(folder) / "teacher.safetensors"
+                write_stand_in(taught, stand_in)
+                spec = spec.model_copy(
+                    update={"teacher": {**(spec.teacher or {}), "checkpoint": str(stand_in)}}
+                )
+                remarks.append(
+                    f"{path} is not there. To run it: {_GIVEN_BY}{path.name}. Planned with random weights."
+                )
+            yield spec, remarks
 
 
 def in_base(text: str) -> str:
@@ -53,13 +64,3 @@ def _missing_checkpoint(trial: TrialSpec) -> Path | None:
     """The file that the trial's teacher is to come from, if it is not there."""
     path = trial.teacher.checkpoint if trial.teacher is not None else None
     return path if path is not None and not path.expanduser().is_file() else None
-
-
-def _stand_in(trial: TrialSpec) -> TeacherTraining:
-    from trainables.method import load_method
-
-    method = load_method(trial.method)
-    if "teacher_classifier" in method.requires(method.Config(**trial.config)):
-        return TeacherTraining(method="supervised", epochs=1)
-    batch = 128  # and a queue that fits it, whatever the data are
-    return TeacherTraining(method="moco", epochs=1, config={"queue_size": batch}, optim={"batch_size": batch})

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from raykd.axis import AnyAxis
 from raykd.sections import Section
+from trainables.errors import UserError
 from trainables.trial import Spec
 
 ARM = "arm"  # the axis
@@ -61,7 +62,10 @@ def _names(raw: Any) -> Any:
     """Levels that YAML reads as numbers (`64: 61.3`) as the text that they are."""
     if not isinstance(raw, Mapping):
         return raw
-    return {name if isinstance(name, str) else json.dumps(name): value for name, value in raw.items()}
+    named = {name if isinstance(name, str) else json.dumps(name): value for name, value in raw.items()}
+    if len(named) < len(raw):
+        raise UserError("", "has a level twice, as text and as a number", value=list(raw))
+    return named
 
 
 class Published(Spec):
@@ -82,6 +86,7 @@ class StudyRules(Spec):
     budget: Budget = Field("epochs", description="what is equal between the arms")
     replicates: Annotated[int, Field(ge=1)] = Field(description="seeds of every arm; the most, if sequential")
     looks: tuple[int, ...] = Field((), description="replicates after which a sequential study looks")
+    ends: tuple[int, ...] = Field((), description="last looks that it was to have before it was extended")
     precision: Annotated[float, Field(gt=0)] | None = Field(
         None, description="points: stop when every interval's half-width is below"
     )
@@ -102,6 +107,21 @@ class StudyRules(Spec):
     @property
     def sequential(self) -> bool:
         return self.decide or self.precision is not None
+
+    @property
+    def families(self) -> int:
+        """Of how many kinds of claim, each with its share of alpha: of arms, and of effects or ranks."""
+        return 2 if self.design in ("factorial", "compare") and not self.sequential else 1
+
+    def extended(self, more: Iterable[int]) -> StudyRules:
+        """With so many replicates more, once or several times, where that changes what may be concluded."""
+        rules = self
+        for replicates in more if self.precision is not None else ():
+            last = rules.replicates + replicates
+            looks = tuple(range(rules.looks[0], last + 1))
+            changed = {"replicates": last, "looks": looks, "ends": (*rules.ends, rules.replicates)}
+            rules = rules.model_copy(update=changed)
+        return rules
 
     def written(self) -> StudyRules:
         """Without what was found out before the study started."""

@@ -7,22 +7,17 @@ So is what a step of each arm costs, whatever the budget: every report shows it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from raykd.absent import without_files
 from raykd.arms import ARM
 from raykd.spec import SweepSpec
 from trainables.errors import UserError
+from trainables.resolve import flatten
 from trainables.trial import TrialSpec
 
-if TYPE_CHECKING:
-    from trainables.compute import Contexts
 
-
-def with_epochs(
-    spec: SweepSpec, trials: Mapping[str, TrialSpec], context: Contexts | None = None
-) -> SweepSpec:
+def with_epochs(spec: SweepSpec, trials: Mapping[str, TrialSpec]) -> SweepSpec:
     """The study with each arm's epochs under its budget; `trials` are its arms at the base's epochs.
 
     Equal compute counts the operations of a step on a few images. Raises `UserError` for a schedule that
@@ -43,43 +38,52 @@ def with_epochs(
     find = _equal_steps if spec.study.budget == "steps" else _equal_compute
     arms = {}
     for label, arm in spec.arms.items():
-        epochs = base.epochs if label == spec.study.base else find(base, trials[label], context)
+        epochs = base.epochs if label == spec.study.base else find(base, trials[label])
         arms[label] = arm.model_copy(update={"epochs": epochs})
     return spec.model_copy(update={"arms": arms})
 
 
-def with_costs(spec: SweepSpec, absent: bool = False) -> SweepSpec:
+def with_costs(spec: SweepSpec) -> SweepSpec:
     """The study with what a step of each arm costs and how many an epoch has.
 
-    Counted on a few images of each arm: seconds for small networks, a minute or so for large ones on a CPU.
-    With `absent`, without the user's files, as `check_study` goes on without them.
+    Counted on a few images, once for arms that do the same arithmetic: a second for small networks, ten or so
+    for large ones on a CPU.
     """
-    from trainables.check import TrialChecker
     from trainables.compute import epoch_steps, step_flops
 
-    context = TrialChecker(spec.workers.count, absent).context
     arms = {}
+    counted: dict[tuple[Any, ...], float] = {}
     for label, arm in spec.arms.items():
         trial = spec.trial({ARM: label}, 0)
-        if absent:
-            trial, _ = without_files(trial)
-        found = {"step_flops": step_flops(trial, context), "epoch_steps": epoch_steps(trial, context)}
-        arms[label] = arm.model_copy(update=found)
+        key = (arm.trained_parameters, *_arithmetic(trial))
+        if key not in counted:
+            counted[key] = step_flops(trial)
+        arms[label] = arm.model_copy(update={"step_flops": counted[key], "epoch_steps": epoch_steps(trial)})
     return spec.model_copy(update={"arms": arms})
 
 
-def steps_of(trial: TrialSpec, context: Contexts | None = None) -> int:
+def _arithmetic(trial: TrialSpec) -> Iterator[tuple[str, Any]]:
+    """What the products of a step hang on, beside the number of parameters: every choice, count and name.
+
+    Of rates, weights and temperatures only whether they are 0, which can leave a term out.
+    """
+    for name, value in flatten(trial).items():
+        if name not in ("seed", "epochs"):
+            yield name, value != 0 if isinstance(value, float) else str(value)
+
+
+def steps_of(trial: TrialSpec) -> int:
     """Optimizer steps of a trial; pictures that will not decode still count."""
     from trainables.compute import epoch_steps
 
-    return trial.epochs * epoch_steps(trial, context)
+    return trial.epochs * epoch_steps(trial)
 
 
-def _equal_steps(base: TrialSpec, arm: TrialSpec, context: Contexts | None) -> int:
-    return max(1, round(arm.epochs * steps_of(base, context) / steps_of(arm, context)))
+def _equal_steps(base: TrialSpec, arm: TrialSpec) -> int:
+    return max(1, round(arm.epochs * steps_of(base) / steps_of(arm)))
 
 
-def _equal_compute(base: TrialSpec, arm: TrialSpec, context: Contexts | None) -> int:
+def _equal_compute(base: TrialSpec, arm: TrialSpec) -> int:
     from trainables.compute import equal_epochs
 
-    return equal_epochs(base, arm, context)
+    return equal_epochs(base, arm)

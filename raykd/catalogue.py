@@ -131,13 +131,16 @@ def _data(storage: Path) -> Table:
 
 def _teachers(storage: Path) -> Table:
     """Those trained in this storage; any checkpoint that `teacher.checkpoint` can read is one too."""
-    from safetensors import safe_open
+    from raykd.storage import fetch_teachers
+    from trainables.seal import UNREADABLE, read_sealed
 
+    fetch_teachers(storage)
     rows = []
     for path in sorted((storage / ".teachers").glob("*.safetensors")):
-        with safe_open(path, framework="np") as file:
-            about = file.metadata() or {}
-        trial = json.loads(about.get("trial", "{}"))
+        try:
+            trial = json.loads(read_sealed(path)[1].get("trial", "{}"))
+        except UNREADABLE:
+            trial = {"student": {"arch": "(damaged)"}}
         rows.append(
             [
                 path.stem,

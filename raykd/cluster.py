@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,16 +98,12 @@ def _starting_on_loopback() -> Iterator[None]:
     """What is started inside binds to 127.0.0.1; Ray's own choice is every interface.
 
     The switch is the one by which Ray spares macOS and Windows their firewall's questions. Its daemons read
-    it from the environment, this process when it imported Ray. Gloo and NCCL have variables of their own.
+    it from the environment, this process when it imported Ray. NCCL has a variable of its own.
     """
     from ray._private import ray_constants
 
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
-    wanted = {
-        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
-        "GLOO_SOCKET_IFNAME": loopback,
-        "NCCL_SOCKET_IFNAME": loopback,
-    }
+    wanted = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", "NCCL_SOCKET_IFNAME": loopback}
     before = {name: os.environ.get(name) for name in wanted}
     enabled = ray_constants.ENABLE_RAY_CLUSTER
     os.environ.update(wanted)
@@ -153,10 +150,30 @@ def live_nodes() -> list[dict[str, Any]]:
     return [node for node in nodes if node["Alive"]]
 
 
+class _QuietFile(logging.FileHandler):
+    """A log that cannot be written (a full disk) is no news for the screen."""
+
+    def handleError(self, record: logging.LogRecord) -> None: ...
+
+
+def host_names(nodes: Iterable[str]) -> str:
+    """The hosts of these node ids, for people."""
+    names = {node["NodeID"]: node["NodeManagerHostname"] for node in live_nodes()}
+    return ", ".join(sorted(names.get(node, node) for node in nodes))
+
+
+def draining_nodes() -> dict[str, float | None]:
+    """The nodes that will go, a spot instance's for one: seconds from now by id, None where nobody knows."""
+    from ray._private.state import state  # the only way to ask; Ray Train asks here too
+
+    now = time.time()
+    return {node: at / 1000 - now if at else None for node, at in state.get_draining_nodes().items()}
+
+
 def send_logs(log_file: Path) -> None:
     """Everything that Ray and raykd log goes to a file and not to the screen."""
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(log_file)
+    handler = _QuietFile(log_file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     for old in list(root.handlers):

@@ -1,7 +1,6 @@
 """The confound guard: an arm may differ from the base in what the study declares, and in nothing else.
 
     spec, remarks = check_study(spec, Path("sweeps"))       # raises UserError before anything is spent
-    spec, remarks = check_study(spec, Path("sweeps"), absent=True)      # a plan, before the data are there
 
 What an arm declares are its settings, its method and its epochs. A further difference is refused, unless the
 study allows it or it follows necessarily: another method has settings of its own, and may have no teacher.
@@ -15,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from raykd.absent import in_base, refuse_missing_teacher, without_files
+from raykd.absent import in_base, refuse_missing_teacher
 from raykd.arms import ARM, ArmSpec
 from raykd.budget import with_epochs
 from raykd.designs import same
@@ -28,12 +27,11 @@ from trainables.trial import TrialSpec
 Difference = dict[str, tuple[Any, Any]]  # flat name -> values in base and arm, None where there is none
 
 
-def check_study(spec: SweepSpec, storage: Path, absent: bool = False) -> tuple[SweepSpec, list[str]]:
+def check_study(spec: SweepSpec, storage: Path) -> tuple[SweepSpec, list[str]]:
     """The study with what was found out about it, and remarks: what can be run but may not be meant.
 
-    `storage` is where teachers lie. With `absent`, data of a known size and a teacher's checkpoint need not
-    be on this machine: what is missing is a remark. Raises `UserError` for an arm that cannot be trained, is
-    another one under another name, or differs in more than it says.
+    `storage` is where teachers lie. Raises `UserError` for an arm that cannot be trained, is another one
+    under another name, or differs in more than it says.
     """
     from trainables.check import TrialChecker
     from trainables.compute import trained_parameters
@@ -43,33 +41,28 @@ def check_study(spec: SweepSpec, storage: Path, absent: bool = False) -> tuple[S
     refuse_equal(trials, spec.study.base)
     base = trials[spec.study.base]
     also = {label: undeclared(spec, label, base, trial) for label, trial in trials.items()}
-    checker = TrialChecker(spec.workers.count, absent)
-    remarks: dict[str, None] = {}  # each once
-    for label in trials:
+    checker = TrialChecker(spec.workers.count)
+    remarks = []
+    for label, trial in trials.items():
         try:
-            if absent:
-                trials[label], missing = without_files(trials[label])
-                remarks |= dict.fromkeys(missing)
-            trial = trials[label]
             refuse_missing_teacher(trial)
             checker.check(trial)
         except UserError as error:
             raise _placed(spec, label, error) from None
-        same = checker.same_choices(trial)
-        remarks |= dict.fromkeys(_one_function(label, same, flatten(base), flatten(trial)))
+        remarks += _one_function(label, checker.same_choices(trial), flatten(base), flatten(trial))
     if spec.baseline is not None:
         try:
             checker.check(spec.baseline_trial())
         except UserError as error:
             raise within("baseline", error) from None
-    spec = with_epochs(spec, trials, checker.context)
+    spec = with_epochs(spec, trials)
     assert spec.study is not None
     arms = {}
     for label, arm in spec.arms.items():
         parameters = trained_parameters(trials[label], checker.context)
         arms[label] = arm.model_copy(update={"also": also[label], "trained_parameters": parameters})
-    rules = spec.study.model_copy(update={"step": _grain(base, absent)})
-    return spec.model_copy(update={"arms": arms, "study": rules}), list(remarks)
+    rules = spec.study.model_copy(update={"step": _grain(base)})
+    return spec.model_copy(update={"arms": arms, "study": rules}), remarks
 
 
 def differences(base: TrialSpec, arm: TrialSpec) -> Difference:
@@ -166,7 +159,7 @@ def _one_function(
     ]
 
 
-def _grain(trial: TrialSpec, absent: bool) -> float:
+def _grain(trial: TrialSpec) -> float:
     """The steps in which scores come: one image more or fewer, in percent; over the draws of a k-shot probe.
 
     0 for a score that counts no images.
@@ -176,6 +169,6 @@ def _grain(trial: TrialSpec, absent: bool) -> float:
 
     if trial.probe.score == "rankme":
         return 0.0
-    images = min(check_data(trial.data, absent).validation_images, trial.probe.max_images)
+    images = min(check_data(trial.data).validation_images, trial.probe.max_images)
     draws = trial.probe.draws if shots(trial.probe.score) else 1
     return 100 / (images * draws) if images else 0.0

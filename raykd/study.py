@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field
 
 from raykd import designs
 from raykd.arms import ArmSpec, Budget, Design, Published, Retune
-from raykd.document import parse_yaml, read_yaml
+from raykd.document import parse_yaml, read_mapping
 from raykd.overrides import lay_over
 from raykd.presets import others, with_preset
 from raykd.sections import BaselineSpec, Section, WorkersSpec, parse_duration
@@ -88,8 +88,7 @@ def load_study(source: str | Path, overrides: list[str] | tuple[str, ...], stora
     `storage` holds the sweep that a base may name.
     """
     path = find_study(source)
-    raw = as_mapping(read_yaml(path), str(path))
-    raw = with_preset({"name": path.stem, **raw}, overrides)
+    raw = with_preset({"name": path.stem, **read_mapping(path)}, overrides)
     for override in others(overrides):
         raw = _override(raw, override)
     return build_study(raw, storage)
@@ -156,6 +155,9 @@ def _replicates(file: StudyFile) -> tuple[int, tuple[int, ...]]:
             raise UserError("replicates", problem, value=file.replicates, expected="at least 2, better 5")
         return file.replicates, ()
     how = sequential[0]
+    if file.design == "factorial":
+        problem = "closes arms one by one, and effects need every arm at every replicate"
+        raise UserError(how, problem, expected="`replicates`, or `design: grid`")
     if file.replicates is not None:
         raise UserError("replicates", f"is what `{how}` finds out", expected="`max_replicates`")
     if file.max_replicates is None or file.max_replicates < FEWEST_TO_LOOK:

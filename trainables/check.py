@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from trainables.backbones import BackboneFacts, backbone_facts, check_arch
-from trainables.data import DataFacts, check_data
+from trainables.data import DataFacts, check_data, check_pictures
 from trainables.errors import UserError
 from trainables.method import TAUGHT, Context, load_method
 from trainables.optim import check_optim
@@ -26,17 +26,17 @@ T = TypeVar("T")
 
 
 class TrialChecker:
-    """Checks trials that are to run on `workers` workers each; `absent`: data may still be elsewhere."""
+    """Checks trials that are to run on `workers` workers each."""
 
-    def __init__(self, workers: int = 1, absent: bool = False) -> None:
+    def __init__(self, workers: int = 1) -> None:
         self._workers = workers
-        self._absent = absent
         self._known: dict[tuple[Any, ...], Any] = {}
 
     def check(self, trial: TrialSpec) -> None:
         """Raise `UserError`, with the field's path in a trial, for one that cannot work."""
         method = load_method(trial.method)
         facts = self._facts(trial.data)
+        self._once(("pictures", _text(trial.data)), lambda: check_pictures(trial.data))
         config = method.Config(**trial.config)
         needs = method.requires(config)
         if "labels" in needs and not facts.classes:
@@ -92,7 +92,7 @@ class TrialChecker:
         return load_method(trial.method).same(self.context(trial))
 
     def _facts(self, data: DataSpec) -> DataFacts:
-        return self._once(("data", _text(data)), lambda: check_data(data, self._absent))
+        return self._once(("data", _text(data)), lambda: check_data(data))
 
     def _teacher(self, spec: TeacherSpec, needs: frozenset[str], image_size: int, classes: int) -> None:
         self._once(

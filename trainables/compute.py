@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from trainables.backbones import build_backbone
 from trainables.check import TrialChecker
+from trainables.data import check_data
 from trainables.isolation import isolated
 from trainables.method import Batch, Context, Method, load_method
 from trainables.teachers import Teacher, load_teacher, teacher_trial
@@ -44,15 +45,14 @@ def step_flops(trial: TrialSpec, context: Contexts | None = None) -> float:
     return each * trial.optim.batch_size + fixed * trial.optim.accumulate
 
 
-def epoch_steps(trial: TrialSpec, context: Contexts | None = None) -> int:
+def epoch_steps(trial: TrialSpec) -> int:
     """Optimizer steps of an epoch; pictures that will not decode still count."""
-    context = context or TrialChecker().context
-    return context(trial).train_size // trial.optim.batch_size
+    return check_data(trial.data).train_images // trial.optim.batch_size
 
 
-def equal_epochs(trial: TrialSpec, baseline: TrialSpec, context: Contexts | None = None) -> int:
+def equal_epochs(trial: TrialSpec, baseline: TrialSpec) -> int:
     """For how many epochs `baseline` can be trained for what `trial` costs; at least 1."""
-    ours, theirs = (step_flops(of, context) * epoch_steps(of, context) for of in (trial, baseline))
+    ours, theirs = (step_flops(of) * epoch_steps(of) for of in (trial, baseline))
     return max(1, round(trial.epochs * ours / theirs))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import timm
 import torch
 from command import raykd
 
+from raykd.absent import without_files
 from raykd.arms import ARM
 from raykd.catalogue import catalogue
 from raykd.document import read_yaml
@@ -66,7 +68,9 @@ def test_its_presets_are_the_same_question_at_another_scale(name: str, preset: s
 def test_its_presets_are_planned_without_files_and_work_with_them(
     name: str, preset: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    planned, remarks = check_study(load_study(name, [f"preset={preset}"], NOWHERE), NOWHERE, absent=True)
+    with without_files(load_study(name, [f"preset={preset}"], NOWHERE)) as (assumed, remarks):
+        planned, more = check_study(assumed, NOWHERE)
+    assert more == []
     given = {"data": "base.data.path", "checkpoint": "base.teacher.checkpoint"}
     wanted = {"data"} | ({"checkpoint"} & set(planned.teacher or ()))
     assert len(remarks) == len(wanted)
@@ -74,20 +78,32 @@ def test_its_presets_are_planned_without_files_and_work_with_them(
     folder = tmp_path_factory.getbasetemp() / "files"
     sets = [f"preset={preset}", f"base.data.path={data_files(planned, folder)}"]
     if "checkpoint" in wanted:
-        sets.append(f"base.teacher.checkpoint={teacher_file(planned.teacher or {}, folder)}")
+        teacher = load_study(name, sets, NOWHERE).teacher or {}
+        sets.append(f"base.teacher.checkpoint={teacher_file(teacher, folder)}")
     spec, remarks = check_study(load_study(name, sets, NOWHERE), NOWHERE)
     assert remarks == []
     parameters = [[arm.trained_parameters for arm in s.arms.values()] for s in (planned, spec)]
     assert parameters[0] == parameters[1]
 
 
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A cluster for all studies, so that each need not start one."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True})
+    yield cluster.address
+    cluster.shutdown()
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.parametrize("name", STUDIES)
-def test_it_runs_to_its_tables(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_it_runs_to_its_tables(name: str, address: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Cut short: an epoch a trial, and a teacher of one, which studies share."""
     storage = tmp_path_factory.getbasetemp() / "storage"
-    done = raykd("ablate", name, "--storage", storage, *cut_short(name), timeout=900)
+    sets = cut_short(name)
+    done = raykd("ablate", name, "--storage", storage, "--address", address, *sets, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     spec = load_study(name, [], NOWHERE)
     assert all(label in (storage / name / "ablation.csv").read_text() for label in spec.arms), done.stdout

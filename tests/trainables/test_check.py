@@ -125,7 +125,7 @@ def test_a_teacher_has_to_take_the_images() -> None:
 
 def test_what_is_slow_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(trainables.check, "check_data", lambda *spec: asked.append(spec) or check_data(*spec))
+    monkeypatch.setattr(trainables.check, "check_data", lambda spec: asked.append(spec) or check_data(spec))
     checker = TrialChecker()
     for lr in (0.1, 0.2, 0.3):
         checker.check(resolve(raw(optim={"lr": lr})))
