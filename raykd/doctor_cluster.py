@@ -155,7 +155,14 @@ def _ask(requests: Mapping[str, dict[str, Any]], limit_s: float) -> dict[str, di
         command = [sys.executable, "-m", "raykd.doctor_node"]
         try:
             done = subprocess.run(
-                command, input=request, capture_output=True, text=True, timeout=seconds, env=env, check=False
+                command,
+                input=request,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                env=env,
+                cwd="/",  # the raykd that is installed, and not one that lies where Ray was started
+                check=False,
             )
         except subprocess.TimeoutExpired:
             return {"error": f"no answer within {seconds:g} s"}
