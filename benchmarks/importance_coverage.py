@@ -94,11 +94,11 @@ def main() -> None:
     print(f"{'configurations':>14}{'scatter':>9}{columns}{'order wrong':>13}{'too small':>11}")
     for configurations in asked.configurations:
         for noise in asked.noise:
-            rng = np.random.default_rng([7, configurations, round(100 * noise)])
             held: dict[str, list[bool]] = {axis: [] for axis in TRUE}
             mean: dict[str, list[float]] = {axis: [] for axis in TRUE}
             small, wrong = 0, 0
-            for _ in range(asked.sweeps):
+            for at in range(asked.sweeps):
+                rng = np.random.default_rng([7, configurations, at])
                 history = sweep(spec, configurations, noise, rng)
                 table = importances(spec, history, asked.evaluator, resamples=asked.resamples).tables[0]
                 for share in table.shares:

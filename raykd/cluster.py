@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -114,10 +115,30 @@ def live_nodes() -> list[dict[str, Any]]:
     return [node for node in nodes if node["Alive"]]
 
 
+class _QuietFile(logging.FileHandler):
+    """A log that cannot be written (a full disk) is no news for the screen."""
+
+    def handleError(self, record: logging.LogRecord) -> None: ...
+
+
+def host_names(nodes: Iterable[str]) -> str:
+    """The hosts of these node ids, for people."""
+    names = {node["NodeID"]: node["NodeManagerHostname"] for node in live_nodes()}
+    return ", ".join(sorted(names.get(node, node) for node in nodes))
+
+
+def draining_nodes() -> dict[str, float | None]:
+    """The nodes that will go, a spot instance's for one: seconds from now by id, None where nobody knows."""
+    from ray._private.state import state  # the only way to ask; Ray Train asks here too
+
+    now = time.time()
+    return {node: at / 1000 - now if at else None for node, at in state.get_draining_nodes().items()}
+
+
 def send_logs(log_file: Path) -> None:
     """Everything that Ray and raykd log goes to a file and not to the screen."""
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(log_file)
+    handler = _QuietFile(log_file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     for old in list(root.handlers):

@@ -19,9 +19,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from raykd.storage import origin_of
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
+    from raykd.remote import Remote
     from raykd.spec import SweepSpec
 
 GIB = 2**30
@@ -102,7 +104,7 @@ def check_torchvision() -> Check:
         return Check(
             "torch and torchvision",
             False,
-            f"do not work together: {_first_line(error)}",
+            f"do not work together: {first_line(error)}",
             "install both from one index: `pip install --force-reinstall torch torchvision`",
         )
     build = torch.version.cuda and f"CUDA {torch.version.cuda}"
@@ -123,7 +125,7 @@ def check_gpu() -> Check:
         names = [torch.cuda.get_device_name(device) for device in range(count)]
     except Exception as error:
         mend = "a torch that fits the driver and the GPU: https://pytorch.org/get-started"
-        return Check("GPU", False, f"torch cannot use it: {_first_line(error)}", mend)
+        return Check("GPU", False, f"torch cannot use it: {first_line(error)}", mend)
     if count:
         return Check("GPU", True, ", ".join(names))
     if Path("/proc/driver/nvidia/version").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
@@ -134,7 +136,7 @@ def check_gpu() -> Check:
 
 def check_threads() -> Check:
     """How many CPUs may this process use, and does OMP_NUM_THREADS fit them?"""
-    cpus = _cpus()
+    cpus = usable_cpus()
     asked = os.environ.get("OMP_NUM_THREADS", "")
     said = f"{cpus} CPUs" + (f", OMP_NUM_THREADS={asked}" if asked else "")
     if asked.isdigit() and int(asked) > cpus:
@@ -160,7 +162,9 @@ def check_shared_memory(folder: Path = Path("/dev/shm")) -> Check:
 
 def check_storage(storage: Path) -> Check:
     """Can sweeps be written there: new files, renames over old ones, fsync, locks?"""
-    name, place = "storage", _existing(storage)
+    name, place, origin = "storage", _existing(storage), origin_of(storage)
+    if origin is not None:
+        return _asked(name, lambda: _try_remote(origin.remote))
     mend = "another folder: `--storage DIR`"
     try:
         with tempfile.TemporaryDirectory(prefix=".raykd-doctor-", dir=place) as folder:
@@ -244,6 +248,12 @@ def _asked(name: str, question: Callable[[], str]) -> Check:
         )
 
 
+def _try_remote(remote: Remote) -> str:
+    remote.check()
+    remote.check_writable()
+    return f"{remote.uri}: can be listed, read and written"
+
+
 def _try_files(folder: Path) -> str | None:
     import fcntl
 
@@ -273,7 +283,7 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _cpus() -> int:
+def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -281,5 +291,5 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3])
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

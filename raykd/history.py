@@ -89,6 +89,7 @@ class History:
         self.references: dict[str, Record] = {}  # name -> the last record of that name
         self.drivers: list[Record] = []
         self.repeats: list[Record] = []
+        self.repairs: list[Record] = []  # of the ledger, after damage
         self.arrivals: list[tuple[str, int]] = []  # (trial, epoch) of every report, in the order of arrival
         self.extensions: list[int] = []  # by how many configurations, each time
         self.exhausted = False  # the space holds no further configuration
@@ -199,6 +200,8 @@ class History:
             self.exhausted = True
         elif kind == "repeat":
             self.repeats.append(record)
+        elif kind == "repair":
+            self.repairs.append(record)
         else:
             raise UserError("ledger", "a kind of record that this raykd does not know", value=kind)
 

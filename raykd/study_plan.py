@@ -6,17 +6,28 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from raykd.absent import without_files
+from raykd.budget import with_costs
 from raykd.console import Grid, Line, duration
 from raykd.costs import amount, times
 from raykd.forecast import Forecast, forecast, from_history
+from raykd.guard import check_study
 from raykd.history import History
 from raykd.retune import searches
 from raykd.spec import SweepSpec
+from raykd.storage import named
 
 _COLUMNS = (
     "arm", "changes", "follows from it", "trained parameters", "epochs", "flops a step", "compute",
     "seconds a trial", "most epochs in all",
 )  # fmt: skip
+
+
+def plan_unstarted(spec: SweepSpec, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The plan of a study that has not begun, and remarks; data and teacher may still be elsewhere."""
+    with without_files(spec) as (assumed, missing):
+        checked, remarks = check_study(assumed, folder.parent)
+        return plan_study(with_costs(checked), folder), [*remarks, *missing]
 
 
 def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) -> dict[str, Any]:
@@ -61,7 +72,7 @@ def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) ->
         "search_epochs": sum(s.samples * s.epochs for s in searches(spec).values()) if history is None else 0,
         **_seconds(spec, found),
         "arms": arms,
-        "folder": str(folder),
+        "folder": named(folder),
     }
 
 

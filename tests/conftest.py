@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Set before Ray is imported. Short, because Ray's sockets lie below it and their paths may have 107 letters.
@@ -18,6 +19,10 @@ os.environ["RAYKD_DATA"] = str(_SESSION / "raw")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 for _name in ("RAY_ADDRESS", "RAYKD_STORAGE"):
     os.environ.pop(_name, None)
+
+# How long an example takes says more about the machine's other work than about the code.
+hypothesis.settings.register_profile("raykd", deadline=None)
+hypothesis.settings.load_profile("raykd")
 
 
 @pytest.fixture(scope="session", autouse=True)

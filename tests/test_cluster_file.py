@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,3 +33,10 @@ def test_sweep_py_takes_what_raykd_run_takes_from_any_folder(tmp_path: Path) -> 
     verb = [sys.executable, str(copy), "status", "nothing"]
     other = subprocess.run(verb, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert other.returncode == 2 and "nothing" in other.stderr
+    # What drives a sweep runs apart from the terminal, where its words and its exit code arrive all the same.
+    home = {**os.environ, "HOME": str(tmp_path)}
+    drive = [sys.executable, str(copy), "resume", "nothing"]
+    apart = subprocess.run(drive, cwd=tmp_path, env=home, capture_output=True, text=True, check=False)
+    assert apart.returncode == 2 and "raykd: name:" in apart.stdout
+    (kept,) = (tmp_path / "raykd-output").iterdir()
+    assert "raykd: name:" in kept.read_text()

@@ -105,7 +105,7 @@ def test_optuna_dashboard_shows_it(tmp_path, spec):
     assert detail["best_trials"][0]["values"] == [70.0]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(first=st.integers(1, len(RECORDS)), cut=st.floats(0, 1))
 def test_a_crash_anywhere_leaves_the_same_study_after_resume(tmp_path_factory, spec, first, cut):
     folder = tmp_path_factory.mktemp("s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,17 @@ from raykd.mailbox import Message
 from raykd.sections import WorkersSpec
 
 pytestmark = pytest.mark.ray
+PREEMPTION = 2  # of autoscaler.proto's DrainNodeReason
+
+
+def drain(address: str, node: str, seconds: float) -> None:
+    """Tell Ray what a cloud's agent tells it of a spot instance."""
+    from ray._raylet import GcsClient
+
+    accepted, why = GcsClient(address=address).drain_node(
+        node, PREEMPTION, "spot", int((time.time() + seconds) * 1000)
+    )
+    assert accepted, why
 
 
 def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:
@@ -39,6 +51,26 @@ def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:
                     thread.join(90)
                 assert sorted(m.epoch for m in said) == sorted(2 * [1, 2, 3, 4, 5]), (
                     "both trials end, each epoch once"
+                )
+
+                spot = cluster.add_node(num_cpus=1)
+                until(lambda: pool.warm == 2, 180, "for the lane on the spot node")
+                said.clear()
+                trials = [task(tmp_path, name, pause=1.5) for name in ("three", "four")]
+                threads = [threading.Thread(target=pool.run, args=(t, said.append)) for t in trials]
+                for thread in threads:
+                    thread.start()
+                until(lambda: len(said) >= 2)
+                drain(cluster.address, spot.node_id, 60)
+                until(lambda: len(pool.state) == 1, 30, "for the lane to leave in good time")
+                assert pool.target() == 1
+                for thread in threads:
+                    thread.join(90)
+                assert sorted(m.epoch for m in said) == sorted(2 * [1, 2, 3, 4, 5])
+                starts = [(tmp_path / name / "starts").read_text().split() for name in ("three", "four")]
+                moved = max(starts, key=len)
+                assert len(moved) == 2 and int(moved[1]) >= 1, (
+                    "it goes on from its checkpoint, losing nothing"
                 )
         finally:
             cluster.shutdown()

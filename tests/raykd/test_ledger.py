@@ -122,7 +122,7 @@ def test_cut_at_every_byte_a_reader_sees_a_prefix(tmp_path):
         assert Ledger.read(tmp_path / "s") == written[: whole[:keep].count(b"\n")]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(share=st.floats(0, 1))
 def test_any_truncation_gives_a_prefix(tmp_path_factory, share):
     folder = tmp_path_factory.mktemp("cut") / "s"
@@ -146,7 +146,7 @@ def test_any_truncation_gives_a_prefix(tmp_path_factory, share):
     assert Ledger.read(folder) == [*written[:n], after]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(share=st.floats(0, 1), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_never_read_as_a_record(tmp_path_factory, share, bit):
     folder = tmp_path_factory.mktemp("flip") / "s"
@@ -223,14 +223,14 @@ def test_a_full_disk_is_said_and_leaves_whole_records(tmp_path):
     limit = (folder / LEDGER).stat().st_size + 40  # room for a part of the next record
     code = (
         "import resource, signal\n"
-        "from trainables.errors import UserError\n"
+        "from trainables.errors import StorageLost\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "ledger = Ledger.open(Path(sys.argv[1]))\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))\n"
         "for _ in range(2):\n"
         "    try:\n"
         "        ledger.append('extend', samples=1)\n"
-        "    except UserError as error:\n"
+        "    except StorageLost as error:\n"
         "        print(error)\n"
     )
     out, err = child(code, folder).communicate()

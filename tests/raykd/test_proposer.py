@@ -168,7 +168,7 @@ def test_a_replayed_proposer_goes_on_as_the_uninterrupted_one(sampler: str) -> N
 @given(
     st.sampled_from(["tpe", "random", "nsgaii"]), st.integers(0, 2**31), st.integers(1, 4), st.integers(0, 40)
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_crash_at_any_moment_changes_no_proposal(sampler: str, seed: int, lanes: int, crash: int) -> None:
     spec = sweep(sampler, samples=10, seeds=[0, 1])
     whole, _ = play(spec, lanes=lanes, seed=seed)

@@ -56,7 +56,7 @@ def test_a_failed_trial_costs_its_pair_and_is_counted() -> None:
 
 
 @given(_studies)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_family_agrees_with_scipy_and_with_itself(scores: np.ndarray) -> None:
     """p is ttest_rel's; an interval leaves out zero exactly where its own p is below alpha; Bonferroni's
     never does where Holm does not reject."""
@@ -102,7 +102,6 @@ def test_holm_by_hand() -> None:
 
 
 @given(arrays.arrays(np.float64, st.integers(1, 9), elements=st.floats(0, 1)))
-@settings(deadline=None)
 def test_holm_is_that_of_statsmodels(p: np.ndarray) -> None:
     multitest = pytest.importorskip("statsmodels.stats.multitest", reason="statsmodels: a dev extra")
     assert holm(p) == pytest.approx(multitest.multipletests(p, method="holm")[1])

@@ -48,7 +48,7 @@ def test_fractions_are_the_textbook_s(
 
 
 @given(st.integers(2, 9), st.sampled_from([3, 4, 5]))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_aliases_are_what_the_runs_cannot_tell_apart(factors: int, resolution: int) -> None:
     """Columns of signs, multiplied out over the runs: aliases are equal or opposite, others orthogonal."""
     fraction = fractional_factorial(factors, resolution)
@@ -94,7 +94,7 @@ def test_two_by_two_by_hand() -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(2, 8))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_one_factor_is_the_paired_t_test(seed: int, replicates: int) -> None:
     scores = np.random.default_rng(seed).normal(70, 2, (replicates, 2))
     (effect,) = factorial_effects(full_factorial([2]), scores).effects
@@ -104,7 +104,7 @@ def test_one_factor_is_the_paired_t_test(seed: int, replicates: int) -> None:
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_effects_are_read_off_whatever_failed_and_whatever_the_seeds_add(seed: int) -> None:
     """Scores without noise, 3 x 4 levels that interact, three trials failed: differences of cell means."""
     rng = np.random.default_rng(seed)
@@ -179,7 +179,7 @@ def test_what_failures_leave_undetermined_is_refused() -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(3, 6), st.integers(3, 8))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_friedman_s_statistic_is_scipy_s(seed: int, arms: int, replicates: int) -> None:
     scores = np.random.default_rng(seed).integers(0, 6, (arms, replicates)).astype(float)
     found = rank(scores)

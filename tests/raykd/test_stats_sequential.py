@@ -96,7 +96,7 @@ def test_at_looks_is_the_t_test_of_the_first_pairs() -> None:
 
 
 @given(_differences, _differences)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_verdict_stays_and_turns_and_leaves_failures_out(first: list[float], more: list[float]) -> None:
     for rule in (
         lambda d: decide(d, spending(LOOKS), margin=1.5, futility=0.05),

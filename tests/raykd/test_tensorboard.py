@@ -249,7 +249,7 @@ def test_a_second_attempt_and_a_repeated_report_add_nothing(tmp_path, spec):
     assert [(e.step, e.value) for e in run.Scalars("score")] == [(1, 50.0), (2, 60.0)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(live=st.integers(1, 18), cut=st.floats(0, 1))
 def test_rebuilt_after_a_crash_anywhere_it_is_what_it_would_have_been(tmp_path_factory, spec, live, cut):
     whole, crashed = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("crashed")

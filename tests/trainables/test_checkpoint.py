@@ -15,7 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainables.checkpoint import Checkpoints, replacing
+from trainables.checkpoint import Checkpoints
+from trainables.files import replacing
 
 
 def state(value: float = 1.0) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def test_what_is_saved_comes_back_and_two_are_kept(tmp_path: Path) -> None:
     assert sorted(p.name[:11] for p in (tmp_path / "checkpoints").iterdir()) == ["epoch-00003", "epoch-00004"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_any_damage_to_the_newest_falls_back_to_the_one_before(
     data: st.DataObject, tmp_path_factory: Any

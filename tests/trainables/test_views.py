@@ -56,7 +56,7 @@ def threads_set_to(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     recipe=st.sampled_from(sorted(RECIPES)),
     strength=st.sampled_from([0.0, 0.5, 1.0, 2.0]),

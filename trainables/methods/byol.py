@@ -110,5 +110,5 @@ class Byol(Method):
 
     @torch.no_grad()
     def _target(self, images: Tensor) -> Tensor:
-        projection: Tensor = self.mean.parts["head"](self.mean.parts["student"](images))
+        projection: Tensor = self.mean(images)
         return projection

@@ -125,7 +125,7 @@ class Compress(Method):
         else:
             s, queue = unit(features), self.student_queue
             with torch.no_grad():
-                queue.hold(unit(self.mean.parts["student"](view)))
+                queue.hold(unit(self.mean(view)))
         self.teacher_queue.hold(t)
         loss = similarity_kl(s, t, queue.rows, self.teacher_queue.rows, self.config.temperature)
         return Losses(loss, {"distillation": loss})

@@ -24,11 +24,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainables.backbones import Backbone, seeded
 from trainables.errors import UserError
-from trainables.method import Batch, Context, Losses, Method, MethodConfig
+from trainables.method import Batch, Context, Losses, MethodConfig
+from trainables.parts.headed import Headed
 from trainables.parts.heads import projection_head
 from trainables.parts.losses import consistency, info_nce
 from trainables.parts.mean_student import MeanStudent, keys_of
@@ -59,7 +60,7 @@ def disco_terms(
     }
 
 
-class Disco(Method):
+class Disco(Headed):
     name = "disco"
     summary = "DisCo: MoCo-v2 with a wide head, drawn to the teacher's embeddings of both views"
     needs = frozenset({"teacher", "teacher_head"})
@@ -96,7 +97,6 @@ class Disco(Method):
             **on_digits(),
         },
     }
-    points = ("backbone", "head")
     config: Config
 
     def __init__(
@@ -121,7 +121,7 @@ class Disco(Method):
         view1, view2 = batch.views
         q1, q2 = unit(self.head(self.student(view1))), unit(self.head(self.student(view2)))
         t1, t2 = unit(self.teacher.embed(view1)), unit(self.teacher.embed(view2))
-        k2 = keys_of(self._mean_embedding, self.mean, view2, self.queue, self.context.seed)
+        k2 = keys_of(self.mean, self.mean, view2, self.queue, self.context.seed)
         self.queue.hold(k2)
         terms = disco_terms(q1, q2, k2, t1, t2, self.queue.rows, self.config.temperature)
         total = terms["contrastive"] + self.config.consistency_weight * terms["distillation"]
@@ -130,14 +130,3 @@ class Disco(Method):
     def after_step(self, progress: float) -> None:
         self.mean.follow(self.config.momentum, student=self.student, head=self.head)
         self.queue.advance()
-
-    def features(self, images: Tensor, point: str) -> Tensor:
-        features: Tensor = self.student(images)
-        return self.head(features) if point == "head" else features
-
-    def own_head(self) -> nn.Module:
-        return self.head
-
-    def _mean_embedding(self, images: Tensor) -> Tensor:
-        embedding: Tensor = self.mean.parts["head"](self.mean.parts["student"](images))
-        return embedding

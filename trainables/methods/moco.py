@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
-from torch import Tensor, nn
 
 from trainables.backbones import Backbone, seeded
-from trainables.method import Batch, Context, Losses, Method, MethodConfig
+from trainables.method import Batch, Context, Losses, MethodConfig
+from trainables.parts.headed import Headed
 from trainables.parts.heads import projection_head
 from trainables.parts.losses import info_nce
 from trainables.parts.mean_student import MeanStudent, keys_of
@@ -30,7 +30,7 @@ from trainables.parts.recipes import MOCO_V2, on_digits
 from trainables.teachers import Teacher
 
 
-class Moco(Method):
+class Moco(Headed):
     name = "moco"
     summary = "MoCo-v2: contrastive learning with a mean student and a queue; no teacher"
 
@@ -58,7 +58,6 @@ class Moco(Method):
             **on_digits(),
         },
     }
-    points = ("backbone", "head")
     config: Config
 
     def __init__(
@@ -80,7 +79,7 @@ class Moco(Method):
     def forward(self, batch: Batch) -> Losses:
         view1, view2 = batch.views
         q = unit(self.head(self.student(view1)))
-        k = keys_of(self._mean_embedding, self.mean, view2, self.queue, self.context.seed)
+        k = keys_of(self.mean, self.mean, view2, self.queue, self.context.seed)
         self.queue.hold(k)
         contrastive = info_nce(q, k, self.queue.rows, self.config.temperature)
         return Losses(contrastive, {"contrastive": contrastive})
@@ -88,14 +87,3 @@ class Moco(Method):
     def after_step(self, progress: float) -> None:
         self.mean.follow(self.config.momentum, student=self.student, head=self.head)
         self.queue.advance()
-
-    def features(self, images: Tensor, point: str) -> Tensor:
-        features: Tensor = self.student(images)
-        return self.head(features) if point == "head" else features
-
-    def own_head(self) -> nn.Module:
-        return self.head
-
-    def _mean_embedding(self, images: Tensor) -> Tensor:
-        embedding: Tensor = self.mean.parts["head"](self.mean.parts["student"](images))
-        return embedding

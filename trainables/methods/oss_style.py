@@ -27,12 +27,13 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from trainables.backbones import Backbone, backbone_facts, build_backbone, seeded
 from trainables.errors import UserError
-from trainables.method import Batch, Context, Losses, Method, MethodConfig
+from trainables.method import Batch, Context, Losses, MethodConfig
 from trainables.methods.seed import seed_loss
+from trainables.parts.headed import Headed
 from trainables.parts.heads import projection_head
 from trainables.parts.losses import info_nce
 from trainables.parts.mean_student import MeanStudent, keys_of
@@ -43,7 +44,7 @@ from trainables.teachers import Teacher
 from trainables.trial import ModelSpec
 
 
-class OssStyle(Method):
+class OssStyle(Headed):
     name = "oss_style"
     summary = "OSS-style (not the paper's code): a teacher learns by MoCo while the student learns from it"
 
@@ -87,7 +88,6 @@ class OssStyle(Method):
             "epochs": 32,
         },
     }
-    points = ("backbone", "head")
     config: Config
 
     def __init__(
@@ -119,7 +119,7 @@ class OssStyle(Method):
     def forward(self, batch: Batch) -> Losses:
         view1, view2 = batch.views
         q = unit(self.growing(view1))
-        k = keys_of(self.mean.parts["growing"], self.mean, view2, self.queue, self.context.seed)
+        k = keys_of(self.mean, self.mean, view2, self.queue, self.context.seed)
         self.queue.hold(k)
         s, t = unit(self.head(self.student(view1))), q.detach()
         self.embeddings.hold(t)
@@ -136,13 +136,6 @@ class OssStyle(Method):
         self.mean.follow(self.config.momentum, growing=self.growing)
         self.queue.advance()
         self.embeddings.advance()
-
-    def features(self, images: Tensor, point: str) -> Tensor:
-        features: Tensor = self.student(images)
-        return self.head(features) if point == "head" else features
-
-    def own_head(self) -> nn.Module:
-        return self.head
 
     def no_weight_decay(self) -> set[str]:
         backbone = self.growing[0]

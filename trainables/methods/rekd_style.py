@@ -38,8 +38,9 @@ from torch.nn import functional as F
 from trainables.backbones import Backbone, seeded
 from trainables.encode import TrainingImages
 from trainables.errors import UserError
-from trainables.method import Batch, Context, Losses, Method, MethodConfig
+from trainables.method import Batch, Context, Losses, MethodConfig
 from trainables.parts.distributed import gather
+from trainables.parts.headed import Headed
 from trainables.parts.heads import projection_head
 from trainables.parts.mean_student import MeanStudent, keys_of
 from trainables.parts.numerics import in_float32, unit
@@ -105,7 +106,7 @@ def _nearest(u_BD: Tensor, prototypes_CD: Tensor) -> Tensor:
     return (u_BD @ prototypes_CD.T).argmax(1)
 
 
-class RekdStyle(Method):
+class RekdStyle(Headed):
     name = "rekd_style"
     summary = "ReKD-style (not the paper's code): MoCo with the teacher's online clusters as positives, too"
     needs = frozenset({"teacher", "teacher_head"})
@@ -134,7 +135,6 @@ class RekdStyle(Method):
             **on_digits(lr=5e-3),
         },
     }
-    points = ("backbone", "head")
     config: Config
 
     def __init__(
@@ -173,7 +173,7 @@ class RekdStyle(Method):
         assert self.teacher is not None
         view1, view2 = batch.views
         q = unit(self.head(self.student(view1)))
-        k = keys_of(self._mean_embedding, self.mean, view2, self.queue, self.context.seed)
+        k = keys_of(self.mean, self.mean, view2, self.queue, self.context.seed)
         t = unit(self.teacher.embed(view1))
         rows, seen = self.teacher_queue.rows, self.teacher_queue.seen
         filled = torch.arange(len(rows), device=rows.device) < seen
@@ -189,14 +189,3 @@ class RekdStyle(Method):
         self.queue.advance()
         self.teacher_queue.advance()
         self.clusters.advance(self.config.cluster_momentum)
-
-    def features(self, images: Tensor, point: str) -> Tensor:
-        features: Tensor = self.student(images)
-        return self.head(features) if point == "head" else features
-
-    def own_head(self) -> nn.Module:
-        return self.head
-
-    def _mean_embedding(self, images: Tensor) -> Tensor:
-        embedding: Tensor = self.mean.parts["head"](self.mean.parts["student"](images))
-        return embedding

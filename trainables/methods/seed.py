@@ -26,12 +26,13 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from trainables.backbones import Backbone, seeded
 from trainables.errors import UserError
-from trainables.method import Batch, Context, Losses, Method, MethodConfig
+from trainables.method import Batch, Context, Losses, MethodConfig
+from trainables.parts.headed import Headed
 from trainables.parts.heads import projection_head
 from trainables.parts.numerics import in_float32, unit
 from trainables.parts.queue import Queue, check_queue
@@ -58,7 +59,7 @@ def seed_loss(
     return F.cross_entropy(logits(s_BD) / temperature, target)
 
 
-class Seed(Method):
+class Seed(Headed):
     name = "seed"
     summary = "SEED: similarities to a queue of teacher embeddings, distilled from one shared view"
     needs = frozenset({"teacher", "teacher_head"})
@@ -95,7 +96,6 @@ class Seed(Method):
             **on_digits(),
         },
     }
-    points = ("backbone", "head")
     config: Config
 
     def __init__(
@@ -125,10 +125,3 @@ class Seed(Method):
 
     def after_step(self, progress: float) -> None:
         self.queue.advance()
-
-    def features(self, images: Tensor, point: str) -> Tensor:
-        features: Tensor = self.student(images)
-        return self.head(features) if point == "head" else features
-
-    def own_head(self) -> nn.Module:
-        return self.head

@@ -15,7 +15,7 @@ from trainables.workers import world_size
 
 
 class MeanStudent(nn.Module):
-    """Copies of named modules, without gradient: `MeanStudent(student=..., head=...).parts["student"]`.
+    """Copies of named modules, without gradient; called, it runs through them in the order given.
 
     Only parameters are averaged. Batch-norm buffers are the copy's own, filled by its own passes in train
     mode, as in `facebookresearch/moco`.
@@ -25,6 +25,13 @@ class MeanStudent(nn.Module):
         super().__init__()
         self.parts = nn.ModuleDict({name: copy.deepcopy(module) for name, module in modules.items()})
         self.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Through the parts, in the order in which they were given: (B, 3, H, W) -> (B, D)."""
+        out = images
+        for part in self.parts.values():
+            out = part(out)
+        return out
 
     @torch.no_grad()
     def follow(self, momentum: float, **modules: nn.Module) -> None:
