@@ -253,7 +253,7 @@ def main() -> None:
 
     trials = bench.search(chosen)
     rows = list(bench.replicate("replicates", trials).values())
-    epochs = equal_epochs(trials[COSTLY], trials[NO_TEACHER], bench.place)
+    epochs = equal_epochs(trials[COSTLY], trials[NO_TEACHER])
     longer = trials[NO_TEACHER].model_copy(update={"epochs": epochs})
     row = bench.replicate("equal_compute", {NO_TEACHER: longer})[NO_TEACHER]
     rows.append(row._replace(label=f"{NO_TEACHER}, {epochs} epochs (the compute of {COSTLY})"))

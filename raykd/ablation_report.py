@@ -11,18 +11,26 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from raykd.conclusions import ArmResult, Results
 from raykd.console import Grid, Line
+from raykd.costs import base_first, costs_table, times
+from trainables.files import replacing
+from trainables.patience import patient
 
 FILES = ("ablation.md", "ablation.csv", "ablation.tex")
 NONE = "–"
+_COUNTED = (
+    "Flops are counted: forward and backward of what is trained, forward of teacher and mean student; the "
+    "teacher's own training and the probes are not in them. Seconds are a trial's mean on its lane"
+)
 _TEX = str.maketrans(
     {
         "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
-        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
+        "×": r"$\times$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
         "±": r"$\pm$", "–": "--", "≥": r"$\geq$", "−": "$-$",
     }
 )  # fmt: skip
@@ -32,9 +40,12 @@ def write(results: Results, folder: Path) -> None:
     """Write the three files; a reader sees the old file or the new one."""
     texts = (markdown(results), comma_separated(results), latex(results))
     for name, text in zip(FILES, texts, strict=True):
-        temporary = folder / f".{name}.tmp"
+        patient(partial(_write, folder / name, text), f"{folder / name} cannot be written")
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / name)
 
 
 def table(results: Results) -> tuple[list[str], list[list[str]]]:
@@ -44,17 +55,21 @@ def table(results: Results) -> tuple[list[str], list[list[str]]]:
     columns = ["arm", "replicates", "mean ± sd", "IQM", "difference", f"{level} interval"]
     columns += ["answer"] if sequential else ["p (Holm)"]
     columns += ["effect", "P(better)", "won/tied/lost", "detectable"]
+    costed = any(arm.flops is not None for arm in results.arms)
     published = any(arm.published is not None for arm in results.arms)
-    columns += ["the paper's"] if published else []
-    arms = sorted(results.arms, key=lambda arm: arm.label != results.rules.base)
-    return columns, [[*_row(results, arm), *([number(arm.published)] if published else [])] for arm in arms]
+    columns += (["compute"] if costed else []) + (["the paper's"] if published else [])
+    rows = []
+    for arm in base_first(results):
+        more = [times(arm.compute)] if costed else []
+        rows.append([*_row(results, arm), *more, *([number(arm.published)] if published else [])])
+    return columns, rows
 
 
 def terminal(results: Results, folder: Path) -> Iterator[Line | Grid]:
     """What `raykd ablate` shows at its end."""
     yield from (Line(), Line(results.name, "bold"))
     yield from map(Line, facts(results))
-    yield from (Line(), Grid(*table(results)))
+    yield from (Line(), Grid(*table(results)), Line(), Grid(*costs_table(results)))
     effects = effects_table(results)
     if effects is not None:
         yield from (Line(), Grid(*effects))
@@ -69,6 +84,7 @@ def markdown(results: Results) -> str:
     """The whole report."""
     lines = [f"# {results.name}", "", *(f"- {line}" for line in facts(results)), ""]
     lines += _grid(*table(results))
+    lines += ["", "## Cost", "", *_grid(*costs_table(results))]
     effects = effects_table(results)
     if effects is not None:
         lines += ["", "## Main effects and interactions", "", *_grid(*effects)]
@@ -92,14 +108,18 @@ def comma_separated(results: Results) -> str:
 
 
 def latex(results: Results) -> str:
-    """A booktabs table."""
-    columns, rows = table(results)
+    """Two booktabs tables: what the arms score, and what they cost."""
     said = "; ".join([*facts(results), *results.notes])
+    costs = f"{results.name}: the cost of a trial. {_COUNTED}."
+    return _booktabs(f"{results.name}. {said}.", *table(results)) + _booktabs(costs, *costs_table(results))
+
+
+def _booktabs(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         [
             r"\begin{table}",
             r"  \centering",
-            rf"  \caption{{{_tex(f'{results.name}. {said}.')}}}",
+            rf"  \caption{{{_tex(caption)}}}",
             rf"  \begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
             r"    \toprule",
             "    " + " & ".join(map(_tex, columns)) + r" \\",
@@ -146,11 +166,14 @@ def legend(results: Results) -> list[str]:
         lines.append(f"interval: valid where its own rule stops, simultaneous over {family} (Bonferroni)")
     else:
         lines.append("interval: paired t, of each comparison alone")
-        lines.append(f"p: paired t, two-sided, corrected by Holm for {family}")
+        beside = {"factorial": " and for the effects", "compare": " and for the ranks"}.get(rules.design, "")
+        lines.append(f"p: paired t, two-sided, corrected by Holm for {family}{beside}")
     lines += [
         "effect: Hedges' g of the paired differences; P(better): of a run of the arm over one of the base",
         "detectable: the smallest true difference that this many pairs find with power 0.8",
     ]
+    if any(arm.flops is not None for arm in results.arms):
+        lines.append(f"compute: flops of a trial over the base's. {_COUNTED}")
     ratios = [arm.pairing for arm in results.arms if math.isfinite(arm.pairing)]
     if ratios:
         mean = math.fsum(ratios) / len(ratios)
@@ -284,7 +307,11 @@ def _plain(arm: ArmResult) -> dict[str, Any]:
         "detectable": c and c.detectable,
         "variance_ratio": arm.pairing,
         "trained_parameters": arm.spec.trained_parameters,
+        "step_flops": arm.spec.step_flops,
+        "flops": arm.flops,
+        "compute": arm.compute,
         "epochs": arm.epochs,
+        "steps": arm.spec.epoch_steps and arm.epochs * arm.spec.epoch_steps,
         "wall_s": arm.wall_s,
         "published_by_the_paper": arm.published,
     }

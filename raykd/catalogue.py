@@ -100,9 +100,27 @@ def _spaces(storage: Path) -> Table:
 
 
 def _studies(storage: Path) -> Table:
+    from raykd.document import read_yaml
+    from raykd.presets import presets_of
     from raykd.spec import about_space, studies
 
-    return ["study", "about"], [[name, about_space(path)] for name, path in studies().items()]
+    rows = [
+        [name, about_space(path), _cost(path), ", ".join(presets_of(read_yaml(path)))]
+        for name, path in studies().items()
+    ]
+    return ["study", "about", "cost", "presets"], rows
+
+
+def _cost(path: Path) -> str:
+    """What the head of a file says under `Cost`, in one line."""
+    said: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        word, text = line[2:11].strip(), line[11:].strip()
+        if word == "Cost" or (said and line.startswith("#") and not word):
+            said.append(text)
+        elif said:
+            break
+    return " ".join(said)
 
 
 def _data(storage: Path) -> Table:
@@ -113,13 +131,16 @@ def _data(storage: Path) -> Table:
 
 def _teachers(storage: Path) -> Table:
     """Those trained in this storage; any checkpoint that `teacher.checkpoint` can read is one too."""
-    from safetensors import safe_open
+    from raykd.storage import fetch_teachers
+    from trainables.seal import UNREADABLE, read_sealed
 
+    fetch_teachers(storage)
     rows = []
     for path in sorted((storage / ".teachers").glob("*.safetensors")):
-        with safe_open(path, framework="np") as file:
-            about = file.metadata() or {}
-        trial = json.loads(about.get("trial", "{}"))
+        try:
+            trial = json.loads(read_sealed(path)[1].get("trial", "{}"))
+        except UNREADABLE:
+            trial = {"student": {"arch": "(damaged)"}}
         rows.append(
             [
                 path.stem,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raykd.console import Console, complain, resume_hint
+from raykd.console import Console, Line, complain, report_hint, resume_hint
+from raykd.storage import holds_ledger, mirror, origin_of, storage_folder
 from trainables.errors import SweepFailed, UserError
+from trainables.patience import lost, passes
 
 if TYPE_CHECKING:
     from raykd.history import History
@@ -27,7 +30,9 @@ app = typer.Typer(
 teacher = typer.Typer(no_args_is_help=True, help="Look at a checkpoint before it teaches.")
 app.add_typer(teacher, name="teacher")
 
-Storage = Annotated[Path, typer.Option(help="Folder that holds the sweeps.", envvar="RAYKD_STORAGE")]
+Storage = Annotated[
+    str, typer.Option(help="Folder that holds the sweeps, or s3://, gs:// ...", envvar="RAYKD_STORAGE")
+]
 Name = Annotated[str, typer.Argument(help="Name of a sweep.")]
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
 Address = Annotated[
@@ -40,9 +45,10 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override a field of the spec, e.g. --set samples=4."),
 ]
-HERE = Path("sweeps")
+HERE = "sweeps"
 VERBS = (
-    "run", "ablate", "resume", "attach", "status", "best", "importance", "export", "list", "doctor", "teacher"
+    "run", "ablate", "resume", "attach", "status", "best", "importance", "report", "export", "list", "doctor",
+    "teacher",
 )  # fmt: skip
 
 
@@ -74,7 +80,7 @@ def run(
     spec = spec or space or ""
     set_ = [*(set_ or []), *([f"samples={samples}"] if samples is not None else [])]
     sweep = load_sweep(spec, set_)
-    folder = _writable(storage) / sweep.name
+    folder = _writable(storage, probe=not dry_run) / sweep.name
     if dry_run:
         from raykd.plan import plan
 
@@ -98,12 +104,18 @@ def ablate(
     study: Annotated[
         str, typer.Argument(help="A YAML file, a study in `raykd list studies`, or one to go on with.")
     ],
+    preset: Annotated[
+        str | None, typer.Option(help="Of the study's file, such as `paper`; default: the file as it is.")
+    ] = None,
     storage: Storage = HERE,
     set_: Sets = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Show arms and worst-case cost, and start nothing.")
     ] = False,
     extend: Annotated[int, typer.Option(min=0, help="So many more replicates of every arm.")] = 0,
+    as_started: Annotated[
+        bool, typer.Option("--as-started", help="Go on even if the study's file has changed since.")
+    ] = False,
     address: Address = None,
     json: Annotated[
         bool, typer.Option("--json", help="The plan, or the results so far, as JSON; starts nothing.")
@@ -111,32 +123,40 @@ def ablate(
 ) -> None:
     """Run an ablation study, or go on with one, and say what its data support."""
     from raykd import sweep as engine
+    from raykd.budget import with_costs
     from raykd.guard import check_study
-    from raykd.ledger import LEDGER
     from raykd.retune import tune
     from raykd.study import find_study, load_study
     from raykd.views import read
 
     console = Console()
-    folder = _writable(storage) / study
-    begun = Path(study).name == study and not Path(study).is_file() and (folder / LEDGER).exists()
+    where = _writable(storage, probe=not (plan or json))
+    folder = where / (f"{study}_{preset}" if preset else study)
+    begun = Path(study).name == study and not Path(study).is_file() and holds_ledger(folder)
+    sets = [*([f"preset={preset}"] if preset else []), *(set_ or [])]
     history, remarks = (read(folder) if begun else None), list[str]()
     if history is not None:
         spec = _study_of(history)
         if set_:
             expected = "it as it is, or another name"
             raise UserError("--set", f"the study {study!r} has begun", expected=expected)
-    elif extend:
-        raise UserError("--extend", "goes with the name of a study that has begun", value=study)
+    elif extend or as_started:
+        option = "--extend" if extend else "--as-started"
+        raise UserError(option, "goes with the name of a study that has begun", value=study)
     else:
-        spec, remarks = check_study(load_study(study, set_ or [], storage), storage)
-        folder = storage / spec.name
+        spec = load_study(study, sets, where)
+        folder = where / spec.name
     if plan:
-        from raykd.plan import plan_study, study_lines
+        from raykd.study_plan import plan_study, plan_unstarted, study_lines
 
-        planned = plan_study(spec, folder, history)
+        if history is None:
+            planned, remarks = plan_unstarted(spec, folder)
+        else:
+            planned = plan_study(spec, folder, history)
         console.json(planned) if json else console.parts(study_lines(planned, remarks))
         return
+    if history is None:
+        spec, remarks = check_study(spec, where)
     place = engine.Place(folder, address)
     if history is not None and json:
         from raykd.ablation_report import data
@@ -147,12 +167,12 @@ def ablate(
     if json:
         raise UserError("--json", "goes with `--plan`, or with a study that has begun", value=study)
     if history is not None:
-        _close(console, engine.resume(place, console, extend=extend), folder)
+        _close(console, engine.resume(place, console, extend=extend, as_started=as_started), folder)
         return
     for remark in remarks:
         console.warn(remark)
-    spec = tune(spec, place, console)
-    source = engine.Source(find_study(study), set_ or [])
+    spec = with_costs(tune(spec, place, console))
+    source = engine.Source(find_study(study), sets)
     _close(console, engine.run(spec, place, console, source), folder)
 
 
@@ -164,13 +184,20 @@ def resume(
     as_started: Annotated[
         bool, typer.Option("--as-started", help="Even if the spec's file has changed since.")
     ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend a damaged ledger first; the damaged one is kept.")
+    ] = False,
     address: Address = None,
 ) -> None:
     """Go on with a sweep that was interrupted, or extend one."""
     from raykd import sweep as engine
 
     console = Console()
-    folder = _folder(storage, name)
+    folder = _folder(_writable(storage, probe=True), name)
+    if repair:
+        from raykd import repair as mending
+
+        console.warn(mending.repair(folder) or "the ledger is whole: there is nothing to repair")
     place = engine.Place(folder, address)
     _close(console, engine.resume(place, console, extend=extend, as_started=as_started), folder)
 
@@ -251,6 +278,30 @@ def importance(
         console.importance(found)
 
 
+@app.command(epilog="Example:  raykd report quickstart --out quickstart.html")
+def report(
+    name: Name,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; default: report.html in the sweep's folder.")
+    ] = None,
+    storage: Storage = HERE,
+) -> None:
+    """One HTML page of a sweep or a study that needs no network: to read, to print, to mail."""
+    from raykd.report import REPORT, write
+
+    console = Console()
+    folder = _folder(storage, name)
+
+    def progress(done: int, total: int) -> None:
+        if done < total:
+            console.progress("resamples of importances", done, total)
+
+    written = write(folder, folder / REPORT if out is None else out, progress)
+    if out is None:
+        mirror(folder)
+    console.text(f"written to {written} ({written.stat().st_size / 1e6:.1f} MB, opens without a network)")
+
+
 @app.command(epilog="Example:  raykd export quickstart --out student")
 def export(
     name: Name,
@@ -282,7 +333,8 @@ def list_(
     from raykd import catalogue
 
     console = Console()
-    columns, rows = catalogue.catalogue(what, storage, pattern, image_size)
+    place = storage_folder(storage, check=what == "teachers")
+    columns, rows = catalogue.catalogue(what, place, pattern, image_size)
     if json:
         console.json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
@@ -345,18 +397,27 @@ def inspect(
         console.teacher(found)
 
 
-def _writable(storage: Path) -> Path:
-    """The storage, if a folder is or could be there."""
+def _writable(given: str, probe: bool) -> Path:
+    """The storage, if a folder is or could be there; with `probe` only if it can be written in."""
+    storage = storage_folder(given)
+    if origin_of(storage) is not None:
+        return storage
     above = next(path for path in (storage, *storage.absolute().parents) if path.exists())
     if not above.is_dir():
-        raise UserError("--storage", f"{above} is a file", value=str(storage), expected="a folder")
+        raise UserError("--storage", f"{above} is a file", value=given, expected="a folder")
+    try:
+        if probe:  # what it says of itself does not count: not for root, nor on a read-only disk
+            TemporaryDirectory(dir=above, prefix=".raykd-").cleanup()
+    except OSError as error:
+        problem = f"{above} cannot be written in: {error.strerror}"
+        raise UserError("--storage", problem, value=given, expected="a folder of yours") from None
     return storage
 
 
-def _folder(storage: Path, name: str) -> Path:
+def _folder(storage: str | Path, name: str) -> Path:
     from raykd.views import find
 
-    return find(storage, name)
+    return find(storage_folder(storage), name)
 
 
 def _study_of(history: History) -> SweepSpec:
@@ -377,9 +438,11 @@ def _close(console: Console, history: History, folder: Path) -> None:
 
         results = conclude(_study_of(history), history)
         write(results, folder)
+        mirror(folder)
         console.parts(terminal(results, folder))
     else:
         console.summary(history, folder)
+    console.parts([Line(f"page:       {report_hint(folder)}", "dim")])
     counts = history.counts()
     unfinished = history.total - sum(counts[s] for s in ("finished", "stopped", "failed"))
     if unfinished > 0:
@@ -398,6 +461,11 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(2) from None
     except SweepFailed as error:
         complain(str(error))
+        raise SystemExit(1) from None
+    except OSError as error:
+        if not passes(error):
+            raise
+        complain(lost(f"{error.filename or 'the storage'} cannot be used", error))
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         complain("interrupted")

@@ -4,7 +4,9 @@
 
 A replicate counts once its trial has finished with a finite score. A failed one is NaN: it is left out of the
 comparisons it takes part in, counted, and shown. Of a sequential study intervals and outcomes are those of
-its looks, and p values, which peeking makes too small, are not given.
+its looks, and p values and ranks, which peeking makes too sure, are not given. A factorial asks about arms
+and effects, a `compare` about arms and ranks: each of the two has half of alpha, so that both together claim
+a difference that is not there in at most alpha of all studies.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raykd.arms import ARM, ArmSpec, StudyRules
+from raykd.costs import spread_of
 from raykd.designs import design_of
 from raykd.stats import (
     Comparison,
@@ -55,6 +58,8 @@ class ArmResult:
     sd: float
     iqm: float
     epochs: int
+    flops: float | None  # of a whole trial; None where they were not counted
+    compute: float  # the same over the base's; NaN likewise
     wall_s: float  # of a trial, mean
     comparison: Comparison | None  # with the base; None of the base itself
     verdict: Verdict | None  # of a sequential study
@@ -83,8 +88,7 @@ class Results:
 
 def conclude(spec: SweepSpec, history: History) -> Results:
     """The results of a study as far as it is."""
-    assert spec.study is not None
-    rules = spec.study
+    rules = extended_rules(spec, history)
     table = _trials(spec, history)
     scores = {
         label: [math.nan if (s := score_of(rules, t)) is None else s for t in row]
@@ -92,7 +96,8 @@ def conclude(spec: SweepSpec, history: History) -> Results:
     }
     others = [label for label in spec.arms if label != rules.base]
     base = np.array(scores[rules.base])
-    compared = compare_to_base([scores[label] for label in others], base, alpha=rules.alpha, step=rules.step)
+    shared: dict[str, Any] = {"alpha": rules.alpha, "step": rules.step, "families": rules.families}
+    compared = compare_to_base([scores[label] for label in others], base, **shared)
     said = verdicts(rules, np.array([scores[label] for label in others]) - base)
     notes: list[str] = []
     arms = []
@@ -115,16 +120,23 @@ def conclude(spec: SweepSpec, history: History) -> Results:
             effects = factorial_effects(
                 design_of(rules.factors, spec.arms),
                 np.array(list(scores.values())).T,
-                alpha=rules.alpha,
-                step=rules.step,
+                **shared,
             )
         except UserError as error:
             notes.append(f"no effects: {error}")
-    ranking = rank(list(scores.values()), alpha=rules.alpha) if rules.design == "compare" else None
+    ranking = None
+    if rules.design == "compare" and not rules.sequential:
+        ranking = rank(list(scores.values()), alpha=rules.alpha / rules.families)
     notes += _notes(spec, history, arms)
     probe = spec.trial({ARM: rules.base}, 0).probe.score
     budget = _budget(spec, arms)
     return Results(spec.name, rules, probe, tuple(arms), ranking, effects, budget, tuple(notes), history.done)
+
+
+def extended_rules(spec: SweepSpec, history: History) -> StudyRules:
+    """The rules of a study, as extending it has changed them."""
+    assert spec.study is not None
+    return spec.study.extended(samples // len(spec.arms) for samples in history.extensions)
 
 
 def verdicts(rules: StudyRules, differences: FloatArray) -> list[Verdict]:
@@ -138,7 +150,7 @@ def verdicts(rules: StudyRules, differences: FloatArray) -> list[Verdict]:
     if rules.decide:
         return decide_all(differences, rules.looks, alpha=rules.alpha, **common)
     assert rules.precision is not None
-    plan = for_precision(rules.looks, alpha=rules.alpha / len(differences))
+    plan = for_precision(rules.looks, alpha=rules.alpha / len(differences), ends=rules.ends)
     return [settle(row, plan, rules.precision, **common) for row in differences]
 
 
@@ -174,6 +186,8 @@ def _arm(
     found = [score for score in scores if math.isfinite(score)]
     ended = [t for t in trials if t is not None and t.status in ("finished", "stopped", "failed")]
     published = spec.study.published
+    epochs, flops = spec.cost(label)
+    base = spec.cost(spec.study.base)[1]
     return ArmResult(
         label=label,
         spec=spec.arms[label],
@@ -184,7 +198,9 @@ def _arm(
         mean=fmean(found) if found else math.nan,
         sd=stdev(found) if len(found) > 1 else math.nan,
         iqm=interquartile_mean(scores),
-        epochs=spec.arms[label].epochs or spec.epochs,
+        epochs=epochs,
+        flops=flops,
+        compute=flops / base if flops is not None and base else math.nan,
         wall_s=fmean([t.wall_s for t in ended]) if ended else math.nan,
         comparison=comparison,
         verdict=verdict,
@@ -197,13 +213,13 @@ def _budget(spec: SweepSpec, arms: list[ArmResult]) -> str:
     assert spec.study is not None
     each = ", ".join(f"{arm.label} {arm.epochs}" for arm in arms)
     if spec.study.budget == "steps":
-        return f"equal optimizer steps, to the nearest epoch; epochs: {each}"
+        return f"equal optimizer steps, to the nearest epoch; epochs: {each}{spread_of(arms)}"
     if spec.study.budget == "compute":
         return f"equal compute (counted, forward and backward), to the nearest epoch; epochs: {each}"
     epochs = {arm.epochs for arm in arms}
     if len(epochs) == 1:
-        return f"equal epochs ({epochs.pop()})"
-    return f"unequal epochs: {each}"
+        return f"equal epochs ({epochs.pop()}){spread_of(arms)}"
+    return f"unequal epochs: {each}{spread_of(arms)}"
 
 
 def _notes(spec: SweepSpec, history: History, arms: list[ArmResult]) -> list[str]:
@@ -228,5 +244,8 @@ def _notes(spec: SweepSpec, history: History, arms: list[ArmResult]) -> list[str
     if history.extended:
         more, planned = history.extended // len(arms), spec.study and spec.study.replicates
         extended = f"extended by {more} replicate{'s' * (more > 1)} after {planned}"
-        notes.append(f"{extended}: if the results had been looked at, p values and intervals are too good")
+        doubt = "if the results had been looked at, p values and intervals are too good"
+        if spec.study and spec.study.precision is not None:
+            doubt = "intervals hold if their width asked for more, and not where they lie"
+        notes.append(f"{extended}: {doubt}")
     return notes

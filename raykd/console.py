@@ -17,6 +17,7 @@ from rich.table import Table
 
 from raykd.history import ENDED, History, TrialRecord
 from raykd.ledger import Record
+from raykd.storage import named, option
 
 if TYPE_CHECKING:
     from raykd.importance import Importances
@@ -165,9 +166,12 @@ class Console:
         best = history.best()
         if best is not None:
             self.out.print(f"best trial {best.trial}: {settings(best)}")
-            self.out.print(f"[dim]export it:  raykd export {folder.name}{_where(folder)} --out student[/dim]")
-        self.out.print(f"[dim]curves:     tensorboard --logdir {folder / 'tensorboard'}[/dim]")
-        self.out.print(f"[dim]tables:     {folder / 'trials.parquet'}, {folder / 'curves.parquet'}[/dim]")
+            self.out.print(
+                f"[dim]export it:  raykd export {folder.name}{storage_option(folder)} --out student[/dim]"
+            )
+        self.out.print(f"[dim]curves:     tensorboard --logdir {_seen(folder / 'tensorboard')}[/dim]")
+        tables = ", ".join(_seen(folder / f"{name}.parquet") for name in ("trials", "curves"))
+        self.out.print(f"[dim]tables:     {tables}[/dim]")
 
     def parts(self, parts: Iterable[Line | Grid]) -> None:
         """Lines with their style, and tables, one after the other."""
@@ -276,12 +280,13 @@ class Console:
 
 def comparison(history: History) -> list[tuple[str, Mapping[str, float]]]:
     """(label, metrics) of the best and the worst trial and of every reference, best score first."""
-    scored = [t for t in history.trials.values() if t.best is not None]
+    best = history.best()
+    scored = [t for t in history.trials.values() if t.best is not None and t is not best]
+    worst = min(scored, key=lambda t: (t.best or (0.0, 0))[0], default=None)
     rows: list[tuple[str, Mapping[str, float]]] = []
-    ranked = sorted(scored, key=lambda t: -(t.best or (0.0, 0))[0])
-    for label, chosen in (("best trial", ranked[:1]), ("worst trial", ranked[1:][-1:])):
-        for trial in chosen:
-            epoch = trial.best[1] if trial.best is not None else 0
+    for label, trial in (("best trial", best), ("worst trial", worst)):
+        if trial is not None and trial.best is not None:
+            epoch = trial.best[1]
             rows.append((f"{label} {trial.trial}, epoch {epoch}", trial.reports[epoch]))
     rows += [(record["label"], record["metrics"]) for record in history.references.values()]
     return sorted(rows, key=lambda row: -row[1].get("score", -math.inf))
@@ -339,13 +344,24 @@ def time_left(history: History) -> float | None:
     return sum(t.wall_s for t in ended) / len(ended) * left / at_once
 
 
+def report_hint(folder: Path) -> str:
+    """The command that writes a sweep's page."""
+    return f"raykd report {folder.name}{storage_option(folder)}"
+
+
 def resume_hint(folder: Path) -> str:
     """The command that goes on with a sweep."""
-    return f"raykd resume {folder.name}{_where(folder)}"
+    return f"raykd resume {folder.name}{storage_option(folder)}"
 
 
-def _where(folder: Path) -> str:
-    return "" if folder.parent == Path("sweeps") else f" --storage {shlex.quote(str(folder.parent))}"
+def storage_option(folder: Path) -> str:
+    """What a command says of the storage, with a blank before it; nothing where it is the default."""
+    return "" if folder.parent == Path("sweeps") else f" --storage {shlex.quote(option(folder.parent))}"
+
+
+def _seen(path: Path) -> str:
+    """Where this machine finds a view: of a remote sweep that another one drives, on the storage."""
+    return str(path) if path.exists() else named(path)
 
 
 def _finite(value: Any) -> Any:

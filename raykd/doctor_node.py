@@ -56,9 +56,11 @@ def place(storage: str) -> tuple[FileSystem, str]:
     """The filesystem of a folder or of a URI such as `s3://bucket/sweeps`, and the path in it."""
     from pyarrow import fs
 
+    from raykd.remote import Remote
+
     if "://" in storage:
-        found: tuple[FileSystem, str] = fs.FileSystem.from_uri(storage)
-        return found
+        remote = Remote.connect(storage)
+        return remote.files, remote.root
     return fs.LocalFileSystem(), storage
 
 

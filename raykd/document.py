@@ -14,6 +14,11 @@ from typing import Any
 import yaml
 
 from trainables.errors import UserError
+from trainables.parse import as_mapping
+
+_LARGEST = 2**63  # what Arrow, NumPy and torch count with
+_LONGEST_NUMBER = 70  # digits
+_MOST_VALUES = 100_000  # in one file, those that anchors repeat counted each time
 
 
 class _Loader(yaml.SafeLoader):
@@ -40,7 +45,12 @@ class _Loader(yaml.SafeLoader):
 
 def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
     text = loader.construct_scalar(node)
-    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+    number = int(text, {"0o": 8, "0x": 16}.get(text[:2], 10)) if len(text) <= _LONGEST_NUMBER else _LARGEST
+    if abs(number) >= _LARGEST:
+        raise yaml.constructor.ConstructorError(
+            None, None, f"a whole number of {len(text)} digits", node.start_mark
+        )
+    return number
 
 
 for _tag, _pattern, _first in (
@@ -69,7 +79,8 @@ def parse_yaml(text: str, source: str) -> Any:
         raise UserError(where, f"not valid YAML: {problem}") from None
     except RecursionError:
         raise UserError(source, "not valid YAML: nested too deeply") from None
-    _refuse_cycles(value, source, ())
+    if _size(value, source, {}) > _MOST_VALUES:
+        raise UserError(source, f"holds more than {_MOST_VALUES:,} values, its anchors written out")
     return value
 
 
@@ -84,9 +95,23 @@ def read_yaml(path: Path) -> Any:
     return parse_yaml(text, str(path))
 
 
-def _refuse_cycles(value: Any, source: str, above: tuple[int, ...]) -> None:
-    if isinstance(value, dict | list):
-        if id(value) in above:
-            raise UserError(source, "not valid YAML here: a value contains itself")
-        for inner in value.values() if isinstance(value, dict) else value:
-            _refuse_cycles(inner, source, (*above, id(value)))
+def read_mapping(path: Path) -> dict[str, Any]:
+    """What the YAML file at `path` says about a sweep or a study; `UserError` where that is nothing."""
+    raw = as_mapping(read_yaml(path), str(path))
+    if not raw:
+        raise UserError(str(path), "is empty", expected="`name: value` lines; `raykd list spaces` names some")
+    return raw
+
+
+def _size(value: Any, source: str, sizes: dict[int, int | None]) -> int:
+    """How many values there are in `value`, itself included; `sizes` remembers what was counted before."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in sizes:
+        sizes[id(value)] = None  # being counted
+        inner = value.values() if isinstance(value, dict) else value
+        sizes[id(value)] = 1 + sum(_size(each, source, sizes) for each in inner)
+    size = sizes[id(value)]
+    if size is None:
+        raise UserError(source, "not valid YAML here: a value contains itself")
+    return size

@@ -20,6 +20,7 @@ import yaml
 from raykd.history import History, TrialRecord
 from raykd.ledger import Ledger
 from raykd.spec import SweepSpec, load_sweep
+from raykd.storage import fetch, named, option, origin_of
 from trainables.errors import SweepFailed, UserError
 from trainables.trial import TrialSpec
 
@@ -27,7 +28,6 @@ CONFIG = "config.yaml"
 COMMAND = "command.txt"
 STUDENT = "student"
 CARD = "README.md"
-BEST = "best.safetensors"
 
 
 def export(sweep: Path, trial: str | None, out: Path) -> Path:
@@ -39,16 +39,17 @@ def export(sweep: Path, trial: str | None, out: Path) -> Path:
     from raykd import student
     from raykd.model_card import model_card
     from trainables.data import cache_folder
+    from trainables.run import BEST
 
     out = out.absolute()
+    _refuse_used(out)
     history = History.of(Ledger.read(sweep))
     spec = SweepSpec.model_validate(history.spec)
     record, whole = chosen(spec, history, trial)
     weights = sweep / "trials" / record.trial / BEST
-    if not weights.is_file():
-        raise UserError("trial", "has left no student: none of its epochs was scored", value=record.trial)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError("--out", f"{out} is in use", expected="a new or empty folder")
+    if not fetch(weights):
+        why = f"{named(weights)} is gone" if record.best else "none of its epochs was scored"
+        raise UserError("trial", f"has left no student: {why}", value=record.trial)
     making = out.with_name(f".{out.name}.making")
     shutil.rmtree(making, ignore_errors=True)
     try:
@@ -64,6 +65,14 @@ def export(sweep: Path, trial: str | None, out: Path) -> Path:
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return out
+
+
+def _refuse_used(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError("--out", f"{out} is in use", expected="a new or empty folder")
+    above = next(path for path in out.parents if path.exists())
+    if not above.is_dir():
+        raise UserError("--out", f"{above} is a file", value=str(out), expected="a new folder")
 
 
 def config_of(spec: SweepSpec, trial: TrialSpec) -> dict[str, Any]:
@@ -89,7 +98,8 @@ def config_of(spec: SweepSpec, trial: TrialSpec) -> dict[str, Any]:
 
 def _command(trial: TrialSpec, out: Path, storage: Path) -> str:
     """Repeats the trial from any folder; beside the sweep, so that a trained teacher is used again."""
-    command = shlex.join(["raykd", "run", str(out.resolve() / CONFIG), "--storage", str(storage.resolve())])
+    place = option(storage if origin_of(storage) is not None else storage.resolve())
+    command = shlex.join(["raykd", "run", str(out.resolve() / CONFIG), "--storage", place])
     checkpoint = trial.teacher.checkpoint if trial.teacher else None
     if (
         checkpoint is not None and not checkpoint.is_absolute()

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from raykd.absent import in_base, refuse_missing_teacher
 from raykd.arms import ARM, ArmSpec
 from raykd.budget import with_epochs
 from raykd.designs import same
@@ -44,6 +45,7 @@ def check_study(spec: SweepSpec, storage: Path) -> tuple[SweepSpec, list[str]]:
     remarks = []
     for label, trial in trials.items():
         try:
+            refuse_missing_teacher(trial)
             checker.check(trial)
         except UserError as error:
             raise _placed(spec, label, error) from None
@@ -53,7 +55,7 @@ def check_study(spec: SweepSpec, storage: Path) -> tuple[SweepSpec, list[str]]:
             checker.check(spec.baseline_trial())
         except UserError as error:
             raise within("baseline", error) from None
-    spec = with_epochs(spec, trials, storage)
+    spec = with_epochs(spec, trials)
     assert spec.study is not None
     arms = {}
     for label, arm in spec.arms.items():
@@ -138,7 +140,8 @@ def _placed(spec: SweepSpec, label: str, error: UserError) -> UserError:
     for section in ("config.", "optim."):
         field = field.removeprefix(section)
     where = f"arms.{label}" if _under(field, spec.arms[label].settings) else "base"
-    return UserError(f"{where}.{field}", str(error).removeprefix(f"{error.field}: "))
+    said = in_base(str(error).removeprefix(f"{error.field}: "))
+    return UserError(f"{where}.{field}", said)
 
 
 def _one_function(

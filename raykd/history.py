@@ -89,8 +89,9 @@ class History:
         self.references: dict[str, Record] = {}  # name -> the last record of that name
         self.drivers: list[Record] = []
         self.repeats: list[Record] = []
+        self.repairs: list[Record] = []  # of the ledger, after damage
         self.arrivals: list[tuple[str, int]] = []  # (trial, epoch) of every report, in the order of arrival
-        self.extended = 0
+        self.extensions: list[int] = []  # by how many configurations, each time
         self.exhausted = False  # the space holds no further configuration
 
     @classmethod
@@ -119,6 +120,11 @@ class History:
     def samples(self) -> int:
         """How many configurations were asked for, extensions included."""
         return int(self.spec["samples"]) + self.extended
+
+    @property
+    def extended(self) -> int:
+        """How many configurations were asked for beyond those at the start."""
+        return sum(self.extensions)
 
     @property
     def total(self) -> int:
@@ -186,7 +192,7 @@ class History:
         elif kind == "driver":
             self.drivers.append(record)
         elif kind == "extend":
-            self.extended += int(record["samples"])
+            self.extensions.append(int(record["samples"]))
             self.exhausted = False  # until the space, or the study's rules, say so again
         elif kind == "reference":
             self.references[record["name"]] = record
@@ -194,6 +200,8 @@ class History:
             self.exhausted = True
         elif kind == "repeat":
             self.repeats.append(record)
+        elif kind == "repair":
+            self.repairs.append(record)
         else:
             raise UserError("ledger", "a kind of record that this raykd does not know", value=kind)
 

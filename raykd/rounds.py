@@ -10,12 +10,13 @@ goes on as the one that wrote it.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from raykd.arms import ARM
-from raykd.conclusions import score_of, verdicts
+from raykd.conclusions import extended_rules, score_of, verdicts
 from raykd.history import ENDED, TrialRecord
 from raykd.proposer import WAIT, Proposal, Wait
 from raykd.spec import SweepSpec
@@ -40,6 +41,7 @@ class Rounds:
         self._records: dict[Cell, TrialRecord] = {}  # results so far
         self._places: set[Cell] = set()
         self._closed = False
+        self._decided: dict[int, list[str]] = {}  # rounds -> the arms that go on: no later result changes it
 
     @property
     def exhausted(self) -> bool:
@@ -49,6 +51,8 @@ class Rounds:
     def extend(self, samples: int) -> None:
         """Allow so many trials more."""
         self.samples += samples
+        self.rules = self.rules.extended([samples // len(self.spec.arms)])
+        self._decided.clear()
 
     def propose(self) -> Proposal | Wait | None:
         """The next trial; `WAIT` until a round has ended; None when there is nothing more to run."""
@@ -76,6 +80,8 @@ class Rounds:
 
     def replay(self, history: History) -> None:
         """Take in all that a history holds. Trials that have not ended stay in flight."""
+        self.rules = extended_rules(self.spec, history)
+        self._decided.clear()
         for trial in sorted(history.trials.values(), key=lambda t: t.number):
             self._note(trial.trial, (trial.params[ARM], trial.replicate), trial.number)
             for epoch, metrics in trial.reports.items():
@@ -87,11 +93,15 @@ class Rounds:
     # --- within -------------------------------------------------------------------------------------------
 
     def _propose(self, label: str, seed: int) -> Proposal:
+        made = replace(self.make(label, seed), number=len(self._cells))
+        self._note(made.trial, (label, seed), made.number)
+        return made
+
+    def make(self, label: str, seed: int) -> Proposal:
+        """An arm's trial of this seed, but for its number."""
         params = {ARM: label}
         trial = self.spec.trial(params, seed)
-        number, name = len(self._cells), trial.signature()
-        self._note(name, (label, seed), number)
-        return Proposal(number, name, trial.arm(), seed, params, flatten(trial), "round", {})
+        return Proposal(0, trial.signature(), trial.arm(), seed, params, flatten(trial), "round", {})
 
     def _note(self, name: str, cell: Cell, number: int) -> None:
         self._cells[name] = cell
@@ -104,6 +114,15 @@ class Rounds:
         if not looks:
             return list(self.spec.arms)
         rounds = max(looks)
+        if rounds not in self._decided:
+            open_ = self._look(rounds)
+            if open_ is None:
+                return None
+            self._decided[rounds] = open_
+        return self._decided[rounds]
+
+    def _look(self, rounds: int) -> list[str] | None:
+        """The arms that go on after so many rounds; None while a trial of theirs has not ended."""
         before = [r for cell, r in self._records.items() if cell[1] < rounds]
         if any(record.status not in ENDED for record in before):
             return None

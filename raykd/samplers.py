@@ -12,14 +12,14 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from trainables.errors import UserError
 from trainables.parse import as_mapping, build
-from trainables.trial import Spec
+from trainables.trial import Seed, Spec
 
 
 class SamplerSpec(Spec):
     """What proposes configurations. The same seed and the same results give the same proposals."""
 
     name: str
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="seed of all proposals")
+    seed: Seed = Field(0, description="seed of all proposals")
 
 
 class TPE(SamplerSpec):

@@ -19,14 +19,14 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from raykd.arms import ARM, ArmSpec, StudyRules
 from raykd.axis import AnyAxis
-from raykd.document import read_yaml
+from raykd.document import read_mapping
 from raykd.overrides import lay_over
 from raykd.samplers import TPE, AnySampler, Grid
 from raykd.sections import BaselineSpec, SchedulerSpec, Section, WorkersSpec, parse_duration
 from trainables.errors import UserError
 from trainables.parse import as_mapping, build, join
 from trainables.resolve import SECTIONS, FlatField, find_field, put, resolve
-from trainables.trial import Spec, TrialSpec, digest
+from trainables.trial import Seed, Spec, TrialSpec, digest
 
 if TYPE_CHECKING:
     from raykd.space import Space
@@ -57,9 +57,7 @@ class SweepSpec(Spec):
     samples: Annotated[int, Field(ge=1)] = Field(
         description="configurations to try; a grid has its own number"
     )
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        (0,), description="each configuration, once per seed"
-    )
+    seeds: tuple[Seed, ...] = Field((0,), description="each configuration, once per seed")
     sampler: AnySampler = Field(TPE(), description="what proposes configurations")
     scheduler: SchedulerSpec = SchedulerSpec()
     workers: WorkersSpec = WorkersSpec()
@@ -176,6 +174,11 @@ class SweepSpec(Spec):
         except UserError as error:
             raise self.placed(error, params) from None
 
+    def cost(self, arm: str) -> tuple[int, float | None]:
+        """Epochs of an arm of a study, and their floating-point operations where those were counted."""
+        epochs = self.arms[arm].epochs or self.epochs
+        return epochs, self.arms[arm].flops(epochs)
+
     def baseline_trial(self) -> TrialSpec:
         """The no-teacher training of the comparison: the sweep's data, student, probe, views and optimizer.
 
@@ -239,7 +242,7 @@ def difference(old: SweepSpec, new: SweepSpec) -> list[str]:
 def load_sweep(source: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> SweepSpec:
     """The sweep in a file, or the search space of that name, with overrides `path=value` laid over it."""
     path = find_space(source)
-    raw = as_mapping(read_yaml(path), str(path))
+    raw = read_mapping(path)
     if "design" in raw:
         raise UserError(
             "SPEC", "is an ablation study", value=str(source), expected=f"`raykd ablate {source}`"
@@ -260,7 +263,7 @@ def absolute(raw: dict[str, Any]) -> dict[str, Any]:
 
 def build_sweep(raw: Mapping[str, Any]) -> SweepSpec:
     """The sweep that `raw` describes. A grid that names no `samples` has as many as its points."""
-    for key in raw:
+    for key in as_mapping(raw, ""):
         if key not in SweepSpec.model_fields:
             homes = [f"`{s}.{key}`" for s, model in SECTIONS.items() if key in model.model_fields]
             expected = " or ".join([*homes, "`fixed` or `axes` for a setting of the method"])

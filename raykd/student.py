@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors
 import timm
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,6 +21,7 @@ from trainables.backbones import Backbone, build_backbone
 from trainables.data import open_data
 from trainables.errors import UserError
 from trainables.evaluate import Examiner
+from trainables.seal import UNREADABLE, read_sealed
 from trainables.stems import STEM, stem_lines
 from trainables.trial import ModelSpec, TrialSpec
 from trainables.view_ops import MEAN, STD
@@ -60,11 +60,24 @@ def size_of(student: Backbone) -> Size:
 
 
 def open_student(trial: TrialSpec, path: Path) -> tuple[Backbone, dict[str, str]]:
-    """The student in a trial's `best.safetensors`, in eval mode on the CPU, and what the file says of it."""
+    """The student in a trial's `best.safetensors`, in eval mode on the CPU, and what the file says of it.
+
+    `UserError` where the file is damaged.
+    """
     backbone = build_backbone(trial.student, 0)
-    backbone.model.load_state_dict(load_file(path))
-    with safetensors.safe_open(path, framework="pt") as file:
-        return backbone.eval(), dict(file.metadata() or {})
+    try:
+        weights, facts = read_sealed(path)
+        if facts["trial"] != trial.signature():
+            raise ValueError(f"it is of trial {facts['trial']}")
+        backbone.model.load_state_dict(weights)
+    except (*UNREADABLE, KeyError, RuntimeError) as error:
+        raise UserError(
+            "trial",
+            f"its student {path} is damaged: {str(error).splitlines()[0]}",
+            value=trial.signature(),
+            expected=f"`raykd resume {path.parents[2].name} --repair`, which trains it again",
+        ) from None
+    return backbone.eval(), facts
 
 
 def score_on_test(trial: TrialSpec, student: Backbone, cache: Path) -> TestScores | None:

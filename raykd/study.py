@@ -1,6 +1,7 @@
 """What the user writes about an ablation study, and the sweep over arms that it compiles to.
 
     spec = load_study("search_spaces/ablations/rrkd_anchors.yaml", ["replicates=3"], Path("sweeps"))
+    spec = load_study("rrkd_anchors", ["preset=paper"], Path("sweeps"))
     spec.arms                               # label -> what the arm changes of the base
     spec.trial({"arm": label}, seed=0)      # its first replicate
 
@@ -17,8 +18,9 @@ from pydantic import BeforeValidator, Field
 
 from raykd import designs
 from raykd.arms import ArmSpec, Budget, Design, Published, Retune
-from raykd.document import parse_yaml, read_yaml
+from raykd.document import parse_yaml, read_mapping
 from raykd.overrides import lay_over
+from raykd.presets import others, with_preset
 from raykd.sections import BaselineSpec, Section, WorkersSpec, parse_duration
 from raykd.space import searchable
 from raykd.spec import Reference, SweepSpec, absolute, build_sweep, studies
@@ -86,10 +88,10 @@ def load_study(source: str | Path, overrides: list[str] | tuple[str, ...], stora
     `storage` holds the sweep that a base may name.
     """
     path = find_study(source)
-    raw = as_mapping(read_yaml(path), str(path))
-    for override in overrides:
+    raw = with_preset({"name": path.stem, **read_mapping(path)}, overrides)
+    for override in others(overrides):
         raw = _override(raw, override)
-    return build_study({"name": path.stem, **raw}, storage)
+    return build_study(raw, storage)
 
 
 def find_study(source: str | Path) -> Path:
@@ -153,6 +155,9 @@ def _replicates(file: StudyFile) -> tuple[int, tuple[int, ...]]:
             raise UserError("replicates", problem, value=file.replicates, expected="at least 2, better 5")
         return file.replicates, ()
     how = sequential[0]
+    if file.design == "factorial":
+        problem = "closes arms one by one, and effects need every arm at every replicate"
+        raise UserError(how, problem, expected="`replicates`, or `design: grid`")
     if file.replicates is not None:
         raise UserError("replicates", f"is what `{how}` finds out", expected="`max_replicates`")
     if file.max_replicates is None or file.max_replicates < FEWEST_TO_LOOK:
@@ -292,11 +297,27 @@ def _published(file: StudyFile, arms: Mapping[str, ArmSpec]) -> Published | None
         names |= {label.partition("=")[2]: label for label in arms}
     if file.design == "leave_one_out":
         names |= {label.removeprefix("without "): label for label in arms}
-    for name in file.published.values:
-        if name not in names:
+    values: dict[str, float] = {}
+    for name, value in file.published.values.items():
+        label = names.get(name) or _with_level(name, file, arms)
+        if label is None:
             raise UserError(f"published.values.{name}", "is no arm of this study", value=name, choices=names)
-    values = {names[name]: value for name, value in file.published.values.items()}
+        if label in values:
+            raise UserError(f"published.values.{name}", f"is arm {label!r}, which stands there already")
+        values[label] = value
     return file.published.model_copy(update={"values": values})
+
+
+def _with_level(text: str, file: StudyFile, arms: Mapping[str, ArmSpec]) -> str | None:
+    """The arm of a single factor that has the level which `text` says: 1e-4 is 0.0001, and 64 is 64.0."""
+    if len(file.factors) != 1:
+        return None
+    try:
+        level = parse_yaml(text, "published.values")
+    except UserError:
+        return None
+    having = (label for label, arm in arms.items() if designs.same(next(iter(arm.levels.values())), level))
+    return next(having, None)
 
 
 def _override(raw: dict[str, Any], override: str) -> dict[str, Any]:

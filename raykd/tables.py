@@ -7,7 +7,6 @@ and are written anew from the ledger.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raykd.arms import ARM
+from raykd.arms import ARM, ArmSpec
 from raykd.history import History, TrialRecord
+from trainables.files import replacing
 
 TRIALS = "trials.parquet"
 CURVES = "curves.parquet"
@@ -25,10 +25,11 @@ CURVES = "curves.parquet"
 def trials_table(history: History) -> pa.Table:
     """One row a trial in the order of suggestion; `config/NAME` holds a field, null where a trial has none.
 
-    `arm_name` is the arm's label, of a study. `score` is the best
-    finite score and `best_epoch` when it was reached, `last` the score of the last probed
-    epoch (NaN possible), `epoch` the epochs finished, `wall_s` seconds of training without the pauses between
-    drivers. A field whose values differ in type is text; lists and mappings are JSON.
+    Of a study `arm_name` is the arm's label, `trained_parameters` how many numbers an optimizer moves,
+    `step_flops` the floating-point operations of a step and `flops` those of the epochs finished. `score` is
+    the best finite score and `best_epoch` when it was reached, `last` the score of the last probed epoch (NaN
+    possible), `epoch` the epochs finished, `wall_s` seconds of training without the pauses between drivers. A
+    field whose values differ in type is text; lists and mappings are JSON.
     """
     trials = list(history.trials.values())
     columns: dict[str, pa.Array] = {
@@ -46,6 +47,7 @@ def trials_table(history: History) -> pa.Table:
         "best_epoch": pa.array([t.best and t.best[1] for t in trials], pa.int64()),
         "last": pa.array([t.last for t in trials], pa.float64()),
         "wall_s": pa.array([t.wall_s for t in trials], pa.float64()),
+        **_costs(history, trials),
         "reason": pa.array([t.reason for t in trials], pa.string()),
     }
     for name in dict.fromkeys(name for t in trials for name in t.config):
@@ -68,12 +70,8 @@ def curves_table(history: History) -> pa.Table:
 def write_tables(history: History, folder: Path) -> None:
     """Write both into the sweep's folder; a reader sees the old file or the new one, nothing between."""
     for name, table in ((TRIALS, trials_table(history)), (CURVES, curves_table(history))):
-        temporary = folder / f".{name}.{os.getpid()}.tmp"
-        with temporary.open("wb") as file:
-            pq.write_table(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / name)
+        with replacing(folder / name) as temporary:
+            pq.write_table(table, temporary)
 
 
 def _labels(trials: Sequence[TrialRecord]) -> dict[str, pa.Array]:
@@ -81,6 +79,19 @@ def _labels(trials: Sequence[TrialRecord]) -> dict[str, pa.Array]:
     if not any(ARM in t.params for t in trials):
         return {}
     return {"arm_name": pa.array([t.params.get(ARM) for t in trials], pa.string())}
+
+
+def _costs(history: History, trials: Sequence[TrialRecord]) -> dict[str, pa.Array]:
+    """What trials of a study cost, as it was counted before it started."""
+    if not any(ARM in t.params for t in trials):
+        return {}
+    known = {label: ArmSpec.model_validate(arm) for label, arm in history.spec["arms"].items()}
+    arms = [known[t.params[ARM]] for t in trials]
+    return {
+        "trained_parameters": pa.array([arm.trained_parameters for arm in arms], pa.int64()),
+        "step_flops": pa.array([arm.step_flops for arm in arms], pa.float64()),
+        "flops": pa.array([arm.flops(t.epoch) for arm, t in zip(arms, trials, strict=True)], pa.float64()),
+    }
 
 
 def _column(values: Sequence[Any]) -> pa.Array:

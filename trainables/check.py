@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from trainables.backbones import BackboneFacts, backbone_facts, check_arch
-from trainables.data import DataFacts, check_data
+from trainables.data import DataFacts, check_data, check_pictures
 from trainables.errors import UserError
 from trainables.method import TAUGHT, Context, load_method
 from trainables.optim import check_optim
@@ -36,6 +36,7 @@ class TrialChecker:
         """Raise `UserError`, with the field's path in a trial, for one that cannot work."""
         method = load_method(trial.method)
         facts = self._facts(trial.data)
+        self._once(("pictures", _text(trial.data)), lambda: check_pictures(trial.data))
         config = method.Config(**trial.config)
         needs = method.requires(config)
         if "labels" in needs and not facts.classes:

@@ -7,13 +7,13 @@ import json
 import pathlib
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from trainables.checkpoint_heads import read_head, single_linear
@@ -27,6 +27,7 @@ from trainables.checkpoint_layouts import (
 from trainables.checkpoint_roles import find_layout, namings, split_roles, unwrapped
 from trainables.errors import UserError
 from trainables.parts.heads import Layer, head_text
+from trainables.seal import UNREADABLE, read_sealed
 from trainables.trial import file_digest
 
 # What training scripts keep beside the weights, and which is nothing but a record: arguments and paths.
@@ -151,15 +152,15 @@ def _remarkable(layout: Layout, backbone: Mapping[str, Tensor]) -> bool:
 
 def _read_safetensors(path: Path, field: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+        return read_sealed(path)
+    except UNREADABLE as error:
         raise _unreadable(path, field, f"damaged or no safetensors file: {error}") from None
 
 
 def _read_torch(path: Path, field: str) -> dict[str, Any]:
     try:
-        with torch.serialization.safe_globals(_RECORDS):
+        with torch.serialization.safe_globals(_RECORDS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle's version: what is wrong is said below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # Only what it asked for is repeated: torch's own text tells people to switch the safety off.

@@ -1,108 +1,89 @@
 """How much arithmetic a trial costs, so that a baseline can be given as much: at equal epochs it gets less.
 
-equal_epochs(retro_trial, moco_trial, workspace)     # epochs of moco that cost what the retro trial does
+step_flops(retro_trial)                    # of one optimizer step
+equal_epochs(retro_trial, moco_trial)      # epochs of moco that cost what the retro trial does
+
+No data is opened and no teacher has to be trained: what an image costs depends on neither.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from trainables.backbones import build_backbone
-from trainables.data import open_data
+from trainables.check import TrialChecker
+from trainables.data import check_data
 from trainables.isolation import isolated
 from trainables.method import Batch, Context, Method, load_method
-from trainables.run import build_method
-from trainables.teachers import Teacher, load_teacher, teacher_file, teacher_trial
+from trainables.teachers import Teacher, load_teacher, teacher_trial
 from trainables.trial import TrialSpec
 
-if TYPE_CHECKING:
-    from trainables.data import DataSet
-    from trainables.loop import Workspace
-
-_CPU = torch.device("cpu")
 _IMAGES = 16  # passed through, and half as many: what an image costs, and a batch of any size on top
 
+Contexts = Callable[[TrialSpec], Context]  # what a trial's method may know, as `TrialChecker.context` says it
 
-def step_flops(trial: TrialSpec, workspace: Workspace) -> float:
+
+def step_flops(trial: TrialSpec, context: Contexts | None = None) -> float:
     """Floating-point operations of one optimizer step of the global batch.
 
     Counted, not estimated, on a few images in every view: forward and backward of what is trained, forward of
     teacher and mean student; matrix products and convolutions. A teacher that is still to be trained counts
     as it will be: no cost depends on its weights.
     """
-    return _step_flops(trial, open_data(trial.data, workspace.cache), workspace)
-
-
-def equal_epochs(trial: TrialSpec, baseline: TrialSpec, workspace: Workspace) -> int:
-    """For how many epochs `baseline` can be trained for what `trial` costs; at least 1."""
-
-    def epoch_flops(of: TrialSpec) -> float:
-        data = open_data(of.data, workspace.cache)
-        return _step_flops(of, data, workspace) * (len(data.train_ids) // of.optim.batch_size)
-
-    return max(1, round(trial.epochs * epoch_flops(trial) / epoch_flops(baseline)))
-
-
-def trained_parameters(trial: TrialSpec, context: Callable[[TrialSpec], Context]) -> int:
-    """How many numbers an optimizer moves: those of the student, and of adapters and heads beside it.
-
-    `context` says what a trial's method may know, as `TrialChecker.context` does; no data is opened. A
-    teacher that is still to be trained counts by its shapes.
-    """
-    training = teacher_trial(trial)
+    context = context or TrialChecker().context
     with isolated(trial.seed):
-        teacher = None
-        if training is not None:
-            taught = _bare(training, None, context)
-            teacher = Teacher(taught.student, taught.own_head(), classifier=taught.own_classifier())
-        elif trial.teacher is not None:
-            teacher = load_teacher(trial.teacher, Path(), trial)
-        method = _bare(trial, teacher, context)
-    return sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad)
-
-
-def _bare(trial: TrialSpec, teacher: Teacher | None, context: Callable[[TrialSpec], Context]) -> Method:
-    """The trial's method, untrained, that has seen no image."""
-    kind = load_method(trial.method)
-    return kind(
-        kind.Config(**trial.config), build_backbone(trial.student, trial.seed), teacher, context(trial)
-    )
-
-
-def _stand_in(trial: TrialSpec, data: DataSet, workspace: Workspace) -> Teacher | None:
-    """An untrained teacher where the trained one is not there yet; None where it is, or there is none."""
-    training = teacher_trial(trial)
-    if training is None or teacher_file(training, workspace.teachers).exists():
-        return None
-    method = build_method(training, data, workspace, _CPU)
-    return Teacher(method.student, method.own_head(), classifier=method.own_classifier())
-
-
-def _step_flops(trial: TrialSpec, data: DataSet, workspace: Workspace) -> float:
-    with isolated(trial.seed):
-        method = build_method(
-            trial, data, workspace, _CPU, _stand_in(trial, data, workspace), begin=False
-        ).train()
-        most = min(_IMAGES, len(data.train_ids))
-        fewer, more = (_counted(method, trial, data, images) for images in (most // 2, most))
+        method = bare_method(trial, context).train()
+        most = min(_IMAGES, context(trial).train_size)
+        fewer, more = (_counted(method, trial, images) for images in (most // 2, most))
     each = (more - fewer) / (most - most // 2)
     fixed = more - most * each  # what a micro-batch costs whatever its size, such as RRKD's anchors
     return each * trial.optim.batch_size + fixed * trial.optim.accumulate
 
 
-def _counted(method: Method, trial: TrialSpec, data: DataSet, images: int) -> float:
+def epoch_steps(trial: TrialSpec) -> int:
+    """Optimizer steps of an epoch; pictures that will not decode still count."""
+    return check_data(trial.data).train_images // trial.optim.batch_size
+
+
+def equal_epochs(trial: TrialSpec, baseline: TrialSpec) -> int:
+    """For how many epochs `baseline` can be trained for what `trial` costs; at least 1."""
+    ours, theirs = (step_flops(of) * epoch_steps(of) for of in (trial, baseline))
+    return max(1, round(trial.epochs * ours / theirs))
+
+
+def trained_parameters(trial: TrialSpec, context: Contexts | None = None) -> int:
+    """How many numbers an optimizer moves: those of the student, and of adapters and heads beside it."""
+    with isolated(trial.seed):
+        method = bare_method(trial, context or TrialChecker().context)
+    return sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad)
+
+
+def bare_method(trial: TrialSpec, context: Contexts) -> Method:
+    """The trial's method, untrained, that has seen no image; so is a teacher that is still to be trained."""
+    training, teacher = teacher_trial(trial), None
+    if training is not None:
+        taught = bare_method(training, context)
+        teacher = Teacher(taught.student, taught.own_head(), classifier=taught.own_classifier())
+    elif trial.teacher is not None:
+        teacher = load_teacher(trial.teacher, Path(), trial)
+    kind = load_method(trial.method)
+    student = build_backbone(trial.student, trial.seed)
+    return kind(kind.Config(**trial.config), student, teacher, context(trial))
+
+
+def _counted(method: Method, trial: TrialSpec, images: int) -> float:
     """Forward and backward of a micro-batch of `images`."""
-    ids = data.train_ids[:images]
     side = trial.data.image_size
-    views = [torch.randn(len(ids), 3, side, side) for _ in range(method.views)]
-    batch = Batch(views, torch.tensor(data.train.labels[ids]), torch.from_numpy(ids))
+    views = [torch.randn(images, 3, side, side) for _ in range(method.views)]
+    ids = torch.arange(images)
+    labels = ids % method.context.classes if method.context.classes else torch.full_like(ids, -1)
     with FlopCounterMode(display=False, custom_mapping=_MENDED) as counter:
-        method(batch).total.backward()
+        method(Batch(views, labels, ids)).total.backward()
     return float(counter.get_total_flops())
 
 

@@ -8,16 +8,21 @@ The first call for a data set and size decodes it into the cache; later ones, by
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import json
-import os
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from trainables.decode import decode
 from trainables.errors import UserError
-from trainables.sources import data_folder, find_source, sources
+from trainables.files import cache_folder
+from trainables.sources import Sample, data_folder, find_source, sources
 from trainables.splits import Ids, held_out, stratified
 from trainables.store import FORMAT, Images, Progress, load_store, make_store
 from trainables.trial import DataSpec
@@ -28,10 +33,14 @@ __all__ = [
     "Images",
     "cache_folder",
     "check_data",
+    "check_pictures",
     "data_folder",
     "open_data",
+    "published_sizes",
     "sources",
 ]
+
+_LOOKED_AT = 8  # pictures
 
 
 @dataclass(frozen=True)
@@ -59,9 +68,17 @@ class DataSet:
     left_out: str = ""  # says which images could not be decoded
 
 
-def cache_folder() -> Path:
-    """Where decoded images lie by default: $RAYKD_CACHE, or ~/.cache/raykd."""
-    return Path(os.environ.get("RAYKD_CACHE") or "~/.cache/raykd").expanduser()
+_published: ContextVar[bool] = ContextVar("published", default=False)
+
+
+@contextlib.contextmanager
+def published_sizes() -> Iterator[None]:
+    """Inside, `check_data` takes a published size for a data set that is not here: for plans."""
+    before = _published.set(True)
+    try:
+        yield
+    finally:
+        _published.reset(before)
 
 
 def check_data(spec: DataSpec) -> DataFacts:
@@ -69,7 +86,8 @@ def check_data(spec: DataSpec) -> DataFacts:
 
     Sizes of torchvision's data sets are the published ones; folders and Parquet files are counted.
     """
-    counts = find_source(spec.name).counts(spec)
+    source = find_source(spec.name)
+    counts = (source.published() if _published.get() else None) or source.counts(spec)
     held = held_out(counts.labelled, spec.validation)
     return DataFacts(
         train_images=counts.labelled - held + counts.unlabelled,
@@ -78,6 +96,23 @@ def check_data(spec: DataSpec) -> DataFacts:
         validation_images=held,
         test_images=counts.test,
     )
+
+
+def check_pictures(spec: DataSpec) -> None:
+    """Decode the first few pictures; `UserError` where none of them is one."""
+    tried = list(itertools.islice(find_source(spec.name).look(spec), _LOOKED_AT))
+    reasons = [f"{sample.name} ({type(e).__name__})" for sample in tried if (e := _trouble(sample, spec))]
+    if tried and len(reasons) == len(tried):
+        problem = f"none of the first {len(tried)} pictures can be decoded: {', '.join(reasons[:3])}"
+        raise UserError("data.path", problem, value=str(spec.path), expected="a folder of whole pictures")
+
+
+def _trouble(sample: Sample, spec: DataSpec) -> Exception | None:
+    try:
+        decode(sample.picture, spec.image_size)
+    except Exception as error:  # Pillow's plugins raise nearly anything for a broken file
+        return error
+    return None
 
 
 def open_data(spec: DataSpec, cache: Path, progress: Progress | None = None) -> DataSet:

@@ -52,7 +52,7 @@ def as_mapping(raw: Any, where: str) -> dict[str, Any]:
             where or _WHOLE, "is not a mapping", value=_Short(raw), expected="`name: value` lines"
         )
     for key in raw:
-        if not isinstance(key, str):
+        if not isinstance(key, str) or not key.strip():
             raise UserError(where or _WHOLE, "a field's name is not text", value=key, expected="a name")
     return dict(raw)
 

@@ -44,7 +44,7 @@ def teacher(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
 
 def equal_compute(trial: TrialSpec, baseline: TrialSpec, report: Report, workspace: Workspace) -> None:
     """Reports `epochs`: for how many `baseline` can be trained for what `trial` costs."""
-    epochs = from_first(lambda: equal_epochs(trial, baseline, workspace))
+    epochs = from_first(lambda: equal_epochs(trial, baseline))
     report(EpochReport(1, {"epochs": float(epochs)}))
 
 

@@ -6,27 +6,31 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables.backbones import build_backbone
-from trainables.checkpoint import Checkpoints, replacing
+from trainables.checkpoint import Checkpoints
 from trainables.data import open_data
 from trainables.encode import TrainingImages
 from trainables.errors import UserError
 from trainables.evaluate import Examiner
+from trainables.files import replacing
 from trainables.isolation import rng_state, set_rng_state
 from trainables.loader import fetch, order
 from trainables.method import TAUGHT, Batch, Context, Losses, Method, load_method
 from trainables.optim import Schedule, check_optim, make_optimizer
 from trainables.parts.distributed import convert_sync_batch_norm
+from trainables.patience import patient
+from trainables.progress import got_to
+from trainables.seal import is_whole, save_sealed
 from trainables.teachers import load_teacher
 from trainables.trial import TrialSpec
 from trainables.views import Views
@@ -38,6 +42,9 @@ if TYPE_CHECKING:
     from trainables.loop import Workspace
     from trainables.teachers import Teacher
     from trainables.views import EpochViews
+
+BEST = "best.safetensors"  # the student with the best score so far, beside the checkpoints
+_log = logging.getLogger(__name__)
 
 
 def channels_last(images: Tensor) -> Tensor:
@@ -71,26 +78,37 @@ def build_method(
     if teacher is None and trial.teacher is not None and kind.needs & TAUGHT:
         teacher = load_teacher(trial.teacher, workspace.teachers, trial)
     method = kind(config, student, teacher, context)
-    # Channels last on CPUs too: small and depthwise convolutions take half the time there.
-    for module in (method, teacher):
-        if module is not None:
-            module.to(where).to(memory_format=torch.channels_last)
+    move(method, where)
     if begin:
         method.begin(TrainingImages(data, trial.data.image_size, where))
     return method
 
 
-class Run:
-    """A trial on this worker, ready for its next epoch."""
+def move(method: Method, where: torch.device) -> None:
+    """Put a method and its teacher on a device."""
+    # Channels last on CPUs too: small and depthwise convolutions take half the time there.
+    for module in (method, method.teacher):
+        if module is not None:
+            module.to(where).to(memory_format=torch.channels_last)
 
-    def __init__(self, trial: TrialSpec, workspace: Workspace) -> None:
+
+class Run:
+    """A trial on this worker, ready for its next epoch. Data and method are the trial's own, unless given."""
+
+    def __init__(
+        self,
+        trial: TrialSpec,
+        workspace: Workspace,
+        data: DataSet | None = None,
+        method: Method | None = None,
+    ) -> None:
         self.trial, self.workspace = trial, workspace
         self.device, self.workers = device(), world_size()
-        self.data = on_each(lambda: open_data(trial.data, workspace.cache))
+        self.data = data or on_each(lambda: open_data(trial.data, workspace.cache))
         check_optim(trial.optim, trial.epochs, len(self.data.train_ids), self.workers)
-        self.checkpoints = Checkpoints(workspace.folder / "checkpoints")
-        found = from_first(self.checkpoints.load)
-        self.method = on_each(
+        self.checkpoints = Checkpoints(workspace.folder / "checkpoints", workspace.carrier)
+        found = from_first(self._checkpoint)
+        self.method = method or on_each(
             lambda: build_method(trial, self.data, workspace, self.device, begin=found is None)
         )
         synced = trial.optim.batch_norm == "sync" and self.workers > 1
@@ -185,9 +203,10 @@ class Run:
         start = time.perf_counter()
         with contextlib.closing(fetch(self.data.train, ids, self.device)) as fetched:
             for update in range(done, done + self.steps):
+                got_to(f"epoch {epoch}, step {update - done + 1}/{self.steps}")
                 self.schedule.set(update)
                 self.optimizer.zero_grad(set_to_none=True)
-                watch.add([self._micro_batch(*next(fetched), views, last) for last in self._lasts])
+                watch.add([self.micro_batch(*next(fetched), views, last) for last in self._lasts])
                 if optim.clip_grad is not None:
                     nn.utils.clip_grad_norm_(self.parameters, optim.clip_grad)
                 self.optimizer.step()
@@ -200,7 +219,7 @@ class Run:
         speed = self.steps * optim.batch_size / seconds
         return {**losses, "lr": self.schedule.lr, "images_per_s": speed, "train_s": self.train_s}
 
-    def _micro_batch(self, images: Tensor, ids: np.ndarray, views: EpochViews, last: bool) -> Losses:
+    def micro_batch(self, images: Tensor, ids: np.ndarray, views: EpochViews, last: bool) -> Losses:
         """Forward and backward of a micro-batch; gradients travel between workers with the last of a step."""
         batch = Batch(
             [channels_last(views.apply(images, ids, view)) for view in range(self.method.views)],
@@ -232,8 +251,28 @@ class Run:
             name: tensor.contiguous() for name, tensor in self.method.student.model.state_dict().items()
         }
         facts = {"epoch": str(self.epoch), "score": repr(score), "trial": self.trial.signature()}
-        with replacing(self.workspace.folder / "best.safetensors") as path:
-            save_file(student, path, facts)
+        path = self.workspace.folder / BEST
+
+        def write() -> None:
+            with replacing(path) as temporary:
+                save_sealed(student, temporary, facts)
+
+        patient(write, f"{path} cannot be written")
+        if self.workspace.carrier is not None:
+            self.workspace.carrier.push(path)
+
+    def _checkpoint(self) -> tuple[int, dict[str, Any]] | None:
+        """What to go on from. Where the best student so far is damaged, only the beginning makes it again."""
+        found = self.checkpoints.load()
+        if found is not None and found[1]["best"] is not None and not self._has_best():
+            best = self.workspace.folder / BEST
+            _log.warning("%s is damaged or gone: the trial is trained again from its beginning", best)
+            return None
+        return found
+
+    def _has_best(self) -> bool:
+        best, carrier = self.workspace.folder / BEST, self.workspace.carrier
+        return is_whole(best) or (carrier is not None and carrier.pull(best) and is_whole(best))
 
     def _resume(self, epoch: int, state: dict[str, Any]) -> None:
         self.epoch = epoch

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -24,6 +23,7 @@ from trainables.checkpoint_file import CheckpointFacts, ReadCheckpoint, read_che
 from trainables.errors import UserError
 from trainables.method import TAUGHT, Method, load_method, methods
 from trainables.parts.heads import describe_head
+from trainables.seal import save_sealed
 from trainables.teacher_file import fill_backbone, load_classifier, load_head
 from trainables.trial import ModelSpec, TeacherSpec, TrialSpec
 
@@ -142,8 +142,11 @@ def teacher_file(training: TrialSpec, folder: Path) -> Path:
     return folder / f"{training.signature()}.safetensors"
 
 
-def save_teacher(method: Method, path: Path) -> None:
-    """Write a trained method's student as a teacher, with its own head and classifier where it has them."""
+def save_teacher(method: Method, path: Path, training: TrialSpec | None = None) -> None:
+    """Write a trained method's student as a teacher, with its own head and classifier where it has them.
+
+    `training` goes into the file, for whoever wonders where it came from.
+    """
     tensors = {f"backbone.{name}": value for name, value in method.student.model.state_dict().items()}
     metadata = {
         "format": "raykd",
@@ -151,6 +154,8 @@ def save_teacher(method: Method, path: Path) -> None:
         "arch": method.student.arch,
         "options": json.dumps(method.student.options, sort_keys=True),
     }
+    if training is not None:
+        metadata["trial"] = training.model_dump_json()
     head = method.own_head()
     if head is not None:
         tensors.update({f"head.{name}": value for name, value in head.state_dict().items()})
@@ -158,7 +163,7 @@ def save_teacher(method: Method, path: Path) -> None:
     classifier = method.own_classifier()
     if classifier is not None:
         tensors.update({f"classifier.{name}": value for name, value in classifier.state_dict().items()})
-    save_file(
+    save_sealed(
         {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, path, metadata
     )
 

@@ -19,6 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator takes
+
+
 class Spec(BaseModel):
     """Base of everything a user writes: frozen, unknown keys refused, numbers finite."""
 
@@ -40,7 +43,7 @@ class DataSpec(Spec):
     validation: Annotated[float, Field(gt=0, lt=1)] = Field(
         1 / 3, description="share of the labelled training images that the search is scored on"
     )
-    split_seed: int = Field(0, description="seed of the draw that carves the validation part")
+    split_seed: Seed = Field(0, description="seed of the draw that carves the validation part")
     max_undecodable: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.01, description="share of images that may fail to decode"
     )
@@ -119,7 +122,7 @@ class TeacherTraining(Spec):
     config: dict[str, Any] = {}
     optim: dict[str, Any] = {}
     views: dict[str, Any] = {}
-    seed: int = 0
+    seed: Seed = 0
 
 
 class TeacherSpec(Spec):
@@ -147,7 +150,7 @@ class TrialSpec(Spec):
     optim: OptimSpec = OptimSpec()
     probe: ProbeSpec = ProbeSpec()
     epochs: Annotated[int, Field(ge=1)]
-    seed: int = 0
+    seed: Seed = 0
 
     def signature(self) -> str:
         """8 hex digits of the hash of what defines the result; where files lie does not count."""
@@ -171,9 +174,9 @@ def file_digest(path: Path) -> str:
     path = path.expanduser()
     try:
         stat = path.stat()
-    except OSError:
+        return _file_digest(path, stat.st_size, stat.st_mtime_ns)
+    except OSError:  # not there, a folder, or nobody may read it: whoever loads it says so
         return hashlib.sha256(str(path).encode()).hexdigest()
-    return _file_digest(path, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache

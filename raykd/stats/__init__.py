@@ -14,6 +14,7 @@ from raykd.stats.paired import (
     PairedT,
     interquartile_mean,
     paired_t,
+    pooled_variance_ratio,
     standardised_difference,
     variance_ratio,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "interquartile_mean",
     "paired_power",
     "paired_t",
+    "pooled_variance_ratio",
     "probability_of_improvement",
     "rank",
     "settle",

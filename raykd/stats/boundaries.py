@@ -104,7 +104,7 @@ def anytime(looks: Sequence[int], *, alpha: float = 0.05, scale: float = 1.0) ->
     return Plan(looks, tuple(float(c) for c in np.sqrt(squared)), alpha)
 
 
-def for_precision(looks: Sequence[int], *, alpha: float = 0.05) -> Plan:
+def for_precision(looks: Sequence[int], *, alpha: float = 0.05, ends: Sequence[int] = ()) -> Plan:
     """Boundaries for the rule: stop at the first look whose half-width is small enough, or at the last look.
 
     Ordinary t intervals at 1 - alpha miss too often under this rule, for it stops where the sd came out small
@@ -112,21 +112,32 @@ def for_precision(looks: Sequence[int], *, alpha: float = 0.05) -> Plan:
     is E[2 Phi(-c_N s_N / sigma)] over the stopping look N. We take c_n = t_{1 - a/2, n - 1} with the largest
     a for which this is at most alpha whatever the wanted half-width is, as a multiple of sigma. The intervals
     are far shorter than those of `spending`, and valid where this rule stops and nowhere else.
+
+    `ends` are last looks that the study was to have before it was extended, rising. Up to the last of them
+    the boundaries stay what they were, so that what had stopped stays stopped; behind it the largest a is
+    taken for which the whole is again wrong in at most alpha. That holds where what asked for more were
+    intervals that are too wide, and not where they lie.
     """
     looks = _checked(looks)
-    return Plan(looks, _precise(looks, alpha), alpha)
+    return Plan(looks, _precise(looks, alpha, tuple(ends)), alpha)
 
 
 @functools.cache
-def _precise(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
+def _precise(looks: tuple[int, ...], alpha: float, ends: tuple[int, ...] = ()) -> tuple[float, ...]:
     at = np.array(looks)
+    # Boundaries that stand already.
+    before = _precise(tuple(n for n in looks if n <= ends[-1]), alpha, ends[:-1]) if ends else ()
+    new = at[len(before) :] - 1
     # (n - 1) s_n^2 / sigma^2 is chi^2_{n-1}, and goes on by independent squares of normal variates.
     u = _sobol(1 + at[-1] - at[0], _LOG_PATHS - 2)
     walk = np.column_stack([special.chdtri(at[0] - 1, u[:, 0]), special.ndtri(u[:, 1:]) ** 2]).cumsum(axis=1)
     s = np.sqrt(walk[:, at - at[0]] / (at - 1))
 
+    def bounds(level: float) -> FloatArray:
+        return np.concatenate([before, stats.t.isf(level / 2, new)])
+
     def missed(level: float, widths: FloatArray) -> FloatArray:
-        cs = stats.t.isf(level / 2, at - 1) * s
+        cs = bounds(level) * s
         return np.array([_miss(cs, at, width) for width in widths])
 
     # Half-widths in sigma: from one that hardly a path reaches to one that nearly all reach at once.
@@ -135,11 +146,12 @@ def _precise(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
     first = missed(alpha, widths)
     level = alpha
     if len(looks) > 1 and first.max() > alpha:
-        # The worst width grows a little with the intervals. Bonferroni over the looks is always enough.
+        # The worst width grows a little with the intervals. Bonferroni over the looks is always enough where
+        # none of them has had its share.
         near = widths[max(int(first.argmax()) - 1, 0) :][:6]
-        ends = (alpha / len(looks), alpha)
-        level = float(optimize.brentq(lambda a: missed(a, near).max() - alpha, *ends, xtol=alpha / 1000))
-    return tuple(float(c) for c in stats.t.isf(level / 2, at - 1))
+        least = alpha / (1000 if before else len(looks))
+        level = optimize.brentq(lambda a: missed(a, near).max() - alpha, least, alpha, xtol=alpha / 1000)
+    return tuple(float(c) for c in bounds(level))
 
 
 def _miss(cs: FloatArray, at: IntArray, width: float) -> float:

@@ -39,7 +39,7 @@ class Comparison:
     wins: int
     ties: int
     losses: int
-    detectable: float  # smallest true difference found with power 0.8 at the level alpha / comparisons
+    detectable: float  # smallest true difference found with power 0.8 at the simultaneous level
     comparisons: int  # size of the family: comparisons with a p value
 
 
@@ -60,15 +60,16 @@ def holm(p: ArrayLike) -> FloatArray:
 
 
 def compare_to_base(
-    arms: ArrayLike, base: ArrayLike, *, alpha: float = 0.05, step: float = 0.0
+    arms: ArrayLike, base: ArrayLike, *, alpha: float = 0.05, step: float = 0.0, families: int = 1
 ) -> list[Comparison]:
     """Each arm against the base as one family. arms (m, replicates), base (replicates,); NaN = failed.
 
-    `step` is the grain of the scores, see `paired_t`.
+    `step` is the grain of the scores, see `paired_t`. Of several `families` that a study makes claims from
+    each has alpha / families: Holm's p values are so many times as large.
     """
     base = np.asarray(base, dtype=np.float64)
     arms = np.asarray(arms, dtype=np.float64).reshape(-1, base.size)
-    return _family(list(arms), [base] * len(arms), alpha, step)
+    return _family(list(arms), [base] * len(arms), alpha, step, families)
 
 
 def compare_all_pairs(
@@ -82,15 +83,16 @@ def compare_all_pairs(
 
 
 def _family(
-    arms: Sequence[FloatArray], bases: Sequence[FloatArray], alpha: float, step: float
+    arms: Sequence[FloatArray], bases: Sequence[FloatArray], alpha: float, step: float, families: int = 1
 ) -> list[Comparison]:
     if not arms:
         return []
     differences = np.stack([arm - base for arm, base in zip(arms, bases, strict=True)])
     test = paired_t(differences, step=step)
     count = int(np.isfinite(test.p).sum())
-    alone, together = _intervals(test, alpha), _intervals(test, alpha / max(count, 1))
-    adjusted = holm(test.p)
+    each = alpha / (families * max(count, 1))
+    alone, together = _intervals(test, alpha), _intervals(test, each)
+    adjusted = np.minimum(families * holm(test.p), 1.0)
     found = []
     for i, (arm, base) in enumerate(zip(arms, bases, strict=True)):
         there = np.isfinite(differences[i])
@@ -110,7 +112,7 @@ def _family(
                 wins=int((d > 0).sum()),
                 ties=int((d == 0).sum()),
                 losses=int((d < 0).sum()),
-                detectable=sd * _detectable(n, alpha / max(count, 1)),
+                detectable=sd * _detectable(n, each),
                 comparisons=count,
             )
         )

@@ -50,7 +50,7 @@ class FactorialResult:
 
 
 def factorial_effects(
-    levels: ArrayLike, scores: ArrayLike, *, alpha: float = 0.05, step: float = 0.0
+    levels: ArrayLike, scores: ArrayLike, *, alpha: float = 0.05, step: float = 0.0, families: int = 1
 ) -> FactorialResult:
     """Least squares of score = replicate + main effects + two-way interactions + error.
 
@@ -62,7 +62,8 @@ def factorial_effects(
 
     Everything above two-way interactions goes into the error; `lack_of_fit` compares it with the scatter over
     replicates (F test against one mean a run), and a small p says that the model is too simple.
-    Of `step`, the grain of the scores, see `paired_t`; here the floor is step / sqrt(12).
+    Of `step`, the grain of the scores, see `paired_t`; here the floor is step / sqrt(12). Of `families` see
+    `compare_to_base`.
 
     Raises UserError where failures or the design leave an effect undetermined.
     """
@@ -91,8 +92,8 @@ def factorial_effects(
     estimate = contrasts @ beta
     error = sd * np.sqrt(np.einsum("ij,jk,ik->i", contrasts, inverse, contrasts))
     p = 2 * stats.t.sf(np.abs(estimate) / error, freedom)
-    half, wide = (stats.t.isf(a / 2, freedom) * error for a in (alpha, alpha / len(labels)))
-    found = zip(labels, estimate, error, half, wide, p, holm(p), strict=True)
+    half, wide = (stats.t.isf(a / 2, freedom) * error for a in (alpha, alpha / len(labels) / families))
+    found = zip(labels, estimate, error, half, wide, p, np.minimum(families * holm(p), 1.0), strict=True)
     return FactorialResult(
         effects=tuple(
             EffectEstimate(

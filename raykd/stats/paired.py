@@ -115,3 +115,32 @@ def variance_ratio(arm: ArrayLike, base: ArrayLike) -> float:
     a, b = a[both], b[both]
     unpaired = a.var(ddof=1) + b.var(ddof=1)
     return float((a - b).var(ddof=1) / unpaired) if unpaired > 0 else float("nan")
+
+
+def pooled_variance_ratio(scores: ArrayLike, *, alpha: float = 0.05) -> tuple[float, Interval]:
+    """`variance_ratio` of all pairs of arms at once, and its (1 - alpha) interval.
+
+    scores (arms, replicates); a replicate that an arm failed is left out. It is 1 less the intraclass
+    correlation of Shrout and Fleiss (1979), ICC(3, 1), with their exact interval by F: arms are taken to vary
+    alike, and each pair of them to share as much. Of two arms it is `variance_ratio`. NaN below two arms or
+    replicates.
+    """
+    y = np.asarray(scores, dtype=np.float64)
+    y = y[:, np.isfinite(y).all(axis=0)]
+    k, n = y.shape
+    nothing = float("nan")
+    if k < 2 or n < 2:
+        return nothing, Interval(nothing, nothing)
+    of_seed, of_arm = y.mean(axis=0), y.mean(axis=1, keepdims=True)
+    freedom = (n - 1, (n - 1) * (k - 1))
+    between = k * float(of_seed.var(ddof=1))
+    within = float(((y - of_seed - of_arm + y.mean()) ** 2).sum()) / freedom[1]
+    if not between + within > 0:
+        return nothing, Interval(nothing, nothing)
+
+    def ratio(f: float) -> float:
+        return float(k / (f + k - 1))
+
+    f = between / within if within > 0 else float("inf")
+    upper, lower = (float(stats.f.isf(tail, *freedom)) for tail in (alpha / 2, 1 - alpha / 2))
+    return ratio(f), Interval(ratio(f / lower), ratio(f / upper))

@@ -19,6 +19,7 @@ from raykd.conclusions import Results, conclude
 from raykd.history import History
 from raykd.spec import SweepSpec
 from raykd.study import build_study
+from raykd.tables import trials_table
 
 BASE, ARM_A = "gamma=0.1", "gamma=1.0"
 Scores = dict[str, list[float | None]]  # None: failed; NaN: finished without a finite score
@@ -111,6 +112,33 @@ def test_a_study_that_is_not_done_says_so() -> None:
 def test_nothing_at_all_is_no_error() -> None:
     found = results(study(GAMMA), {})
     assert math.isnan(found.base.mean) and report.table(found)[1][1][4] == "–"
+
+
+def test_what_equal_epochs_hide_stands_beside_the_scores() -> None:
+    spec = study(GAMMA)
+    costs = {BASE: (2e9, 7), ARM_A: (3e9, 7)}
+    arms = {
+        label: spec.arms[label].model_copy(
+            update={"step_flops": flops, "epoch_steps": steps, "trained_parameters": 31_300}
+        )
+        for label, (flops, steps) in costs.items()
+    }
+    spec = spec.model_copy(update={"arms": arms})
+    found = results(spec, {BASE: [80.0, 82.0, 84.0], ARM_A: [81.0, 84.0, 87.0]})
+    columns, rows = report.table(found)
+    assert [row[columns.index("compute")] for row in rows] == ["×1.00", "×1.50"]
+    assert found.budget.startswith(f"equal epochs (2); their compute is not: from ×1.00 ({BASE}) to ×1.50")
+    text = report.markdown(found)
+    # 2 epochs of 7 steps; each trial lasts 3 s on this clock.
+    assert f"| {ARM_A} | 2 | 14 | 31.3 k | 3 G | 42 G (×1.50) | 3.0 |" in text
+    assert r"42 G ($\times$1.50)" in report.latex(found)
+    row = report.data(found)["arms"][1]
+    assert (row["step_flops"], row["steps"], row["flops"], row["compute"]) == (3e9, 14, 42e9, 1.5)
+    trials = trials_table(history_of(spec, {BASE: [80.0], ARM_A: [None]})).to_pylist()
+    assert [(t["step_flops"], t["flops"], t["trained_parameters"]) for t in trials] == [
+        (2e9, 28e9, 31_300),
+        (3e9, 21e9, 31_300),  # failed after its first epoch
+    ]
 
 
 def test_published_numbers_stand_apart() -> None:

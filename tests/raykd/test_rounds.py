@@ -15,9 +15,10 @@ from raykd.arms import ARM
 from raykd.conclusions import conclude
 from raykd.history import History
 from raykd.ledger import Ledger
-from raykd.proposer import Proposal, Wait
+from raykd.proposer import Proposal
 from raykd.recorder import Recorder
 from raykd.references import representative, to_prepare
+from raykd.rehearsal import Rehearsal
 from raykd.rounds import Rounds
 from raykd.search import LedgerSearch
 from raykd.spec import SweepSpec
@@ -34,53 +35,16 @@ def study(raw: dict[str, Any]) -> SweepSpec:
     return build_study({k: v for k, v in raw.items() if v is not None}, Path("nowhere"))
 
 
-class Engine:
-    """Plays the engine: so many trials at once, ending in any order, everything in records as JSON."""
+def played(spec: SweepSpec, effect: dict[str, float], seed: int) -> Rehearsal:
+    """A study that has not begun: arms have these effects, and share `fail` of all trials fails."""
 
-    def __init__(self, spec: SweepSpec, effect: dict[str, float], seed: int, lanes: int = 3) -> None:
-        self.spec, self.effect, self.rng, self.lanes = spec, effect, Random(seed), lanes
-        self.noise = Random(seed + 1000)
-        self.records: list[dict[str, Any]] = []
-        self.live: list[Proposal] = []
-        self.over = False
-        self.write("sweep", spec=spec.model_dump(mode="json"))
+    def score(arm: str, replicate: int) -> float | None:
+        rng = Random(f"{seed} {arm} {replicate}")
+        if rng.random() < effect.get("fail", 0.0):
+            return None
+        return 80 + effect.get(arm, 0.0) + rng.gauss(0, 0.4)
 
-    def write(self, kind: str, **fields: Any) -> None:
-        self.records.append(
-            json.loads(json.dumps({"kind": kind, "time": float(len(self.records)), **fields}))
-        )
-
-    def run(self, rounds: Rounds) -> History:
-        while self.step(rounds):
-            pass
-        return History.of(self.records)
-
-    def step(self, rounds: Rounds) -> bool:
-        if not self.over and len(self.live) < self.lanes:
-            found = rounds.propose()
-            if isinstance(found, Proposal):
-                self.write("suggest", **found.record())
-                self.live.append(found)
-                return True
-            if found is None:
-                self.over = True
-                if rounds.exhausted:
-                    self.write("exhausted")
-            else:
-                assert isinstance(found, Wait) and self.live, "nothing runs and nothing comes"
-        if not self.live:
-            return False
-        trial = self.live.pop(self.rng.randrange(len(self.live)))
-        self.write("start", trial=trial.trial, attempt=1, lane="0")
-        failed = self.rng.random() < self.effect.get("fail", 0.0)
-        if not failed:
-            for epoch in (1, 2):
-                value = 80 + self.effect.get(trial.params[ARM], 0.0) + self.noise.gauss(0, 0.4) + epoch
-                rounds.report(trial.trial, epoch, value)
-                self.write("report", trial=trial.trial, epoch=epoch, metrics={"score": value})
-        rounds.end(trial.trial, "failed" if failed else "finished")
-        self.write("end", trial=trial.trial, status="failed" if failed else "finished", reason=None)
-        return True
+    return Rehearsal(spec, score, order=Random(seed))
 
 
 def test_every_arm_gets_a_replicate_before_any_gets_the_next() -> None:
@@ -96,7 +60,7 @@ def test_every_arm_gets_a_replicate_before_any_gets_the_next() -> None:
 
 def test_extending_adds_replicates_of_every_arm() -> None:
     spec = study(FIXED)
-    history = Engine(spec, {}, 0).run(Rounds(spec))
+    history = played(spec, {}, 0).run()
     assert history.done and history.total == 12
     history.add({"kind": "extend", "time": 0.0, "samples": 3})
     rounds = Rounds(spec, samples=history.samples)
@@ -108,7 +72,7 @@ def test_extending_adds_replicates_of_every_arm() -> None:
 
 def test_a_sequential_study_closes_what_is_clear_and_goes_on_with_the_rest() -> None:
     spec = study(DECIDE)
-    history = Engine(spec, {"gamma=1.0": 8.0}, 1).run(Rounds(spec))
+    history = played(spec, {"gamma=1.0": 8.0}, 1).run()
     count = {label: sum(t.params[ARM] == label for t in history.trials.values()) for label in spec.arms}
     assert 3 <= count["gamma=1.0"] < count["gamma=2.0"] == count["gamma=0.1"] == 9
     said = {arm.label: arm.verdict for arm in conclude(spec, history).arms}
@@ -118,9 +82,8 @@ def test_a_sequential_study_closes_what_is_clear_and_goes_on_with_the_rest() -> 
 
 def test_a_study_whose_answers_are_all_there_ends_early_and_is_done() -> None:
     spec = study(DECIDE)
-    engine = Engine(spec, {"gamma=1.0": 30.0, "gamma=2.0": -30.0}, 2)
     rounds = Rounds(spec)
-    history = engine.run(rounds)
+    history = played(spec, {"gamma=1.0": 30.0, "gamma=2.0": -30.0}, 2).run(rounds)
     assert rounds.exhausted and history.exhausted and history.done
     assert len(history.trials) < 27
     results = conclude(spec, history)
@@ -130,10 +93,32 @@ def test_a_study_whose_answers_are_all_there_ends_early_and_is_done() -> None:
 
 def test_precision_stops_at_the_wanted_width() -> None:
     spec = study(PRECISE)
-    results = conclude(spec, Engine(spec, {}, 3).run(Rounds(spec)))
+    results = conclude(spec, played(spec, {}, 3).run())
     for arm in results.arms[1:]:
         assert arm.verdict is not None and arm.verdict.stopped
         assert arm.verdict.reason == "exhausted" or arm.verdict.interval.half_width <= 1.0
+
+
+def test_precision_can_be_extended_where_intervals_are_too_wide() -> None:
+    spec = study({**PRECISE, "precision": 0.5, "max_replicates": 4})
+    engine = played(spec, {"gamma=1.0": 1.0}, 5)
+    before = conclude(spec, engine.run())
+    assert [arm.verdict and arm.verdict.reason for arm in before.arms] == [None, "exhausted", "exhausted"]
+    after = conclude(spec, engine.run(engine.extend(12)))
+    assert after.rules.replicates == 16 and after.rules.ends == (4,) and engine.history.done
+    for arm in after.arms[1:]:
+        assert arm.verdict is not None and arm.verdict.pairs > 4 and arm.verdict.interval.half_width <= 0.5
+    assert any("extended by 12 replicates after 4: intervals hold if their width" in n for n in after.notes)
+
+
+def test_extending_leaves_alone_what_was_precise_enough() -> None:
+    spec = study({**PRECISE, "precision": 1.5, "max_replicates": 4})
+    scores = {"gamma=0.1": [0.0] * 8, "gamma=1.0": [1.0, 1.1, 0.9] * 3, "gamma=2.0": [0.0, 4.0, 1.0, 3.0] * 2}
+    engine = Rehearsal(spec, lambda arm, seed: 80 + scores[arm][seed])
+    before = conclude(spec, engine.run()).arms
+    after = conclude(spec, engine.run(engine.extend(4))).arms
+    assert before[1].verdict == after[1].verdict and before[1].verdict.reason == "precision"  # type: ignore[union-attr]
+    assert [arm.finished for arm in before] == [4, 3, 4] and [arm.finished for arm in after] == [8, 3, 8]
 
 
 @pytest.mark.parametrize("raw", [FIXED, DECIDE, PRECISE])
@@ -142,7 +127,7 @@ def test_a_rebuilt_one_goes_on_as_the_one_before(raw: dict[str, Any], fail: floa
     """At every prefix of the records: what the next proposal is does not depend on who asks."""
     spec = study(raw)
     for seed in range(3):
-        engine = Engine(spec, {"gamma=1.0": 1.5, "fail": fail}, seed)
+        engine = played(spec, {"gamma=1.0": 1.5, "fail": fail}, seed)
         rounds = Rounds(spec)
         while True:
             rebuilt = Rounds(spec)

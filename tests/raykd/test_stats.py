@@ -20,6 +20,7 @@ from raykd.stats import (
     interquartile_mean,
     paired_power,
     paired_t,
+    pooled_variance_ratio,
     probability_of_improvement,
     standardised_difference,
     variance_ratio,
@@ -190,6 +191,23 @@ def test_interquartile_mean_by_hand() -> None:
     assert interquartile_mean([0, 0, 3, 4, 5, 6, 90, 90.0]) == 4.5
     assert interquartile_mean([1.0, 2.0, 6.0]) == 3.0
     assert math.isnan(interquartile_mean([NAN]))
+
+
+def test_the_pooled_variance_ratio_is_one_less_the_correlation_of_shrout_and_fleiss() -> None:
+    # Their table 2: six targets by four judges, ICC(3, 1) = 0.71; the interval as R's irr and psych give it.
+    judged = np.array([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]])
+    ratio, interval = pooled_variance_ratio(judged.T)
+    assert ratio == pytest.approx(1 - 0.7148, abs=1e-4)
+    assert interval == pytest.approx((1 - 0.9459, 1 - 0.3425), abs=2e-4)
+    two = np.array([[1.0, 2.0, 4.0, NAN], [2.0, 2.5, 3.0, 1.0]])
+    assert pooled_variance_ratio(two)[0] == pytest.approx(variance_ratio(two[0], two[1]))
+    rng, inside = np.random.default_rng(8), 0
+    for _ in range(600):
+        scores = rng.normal(0, 1, (1, 10)) + rng.normal(0, 1, (4, 10))  # the truth is 1/2
+        low, high = pooled_variance_ratio(scores)[1]
+        inside += low <= 0.5 <= high
+    assert scipy_stats.binomtest(inside, 600, 0.95).pvalue > 0.001
+    assert math.isnan(pooled_variance_ratio([[1.0, 2.0]])[0])
 
 
 def test_variance_ratio_by_hand() -> None:

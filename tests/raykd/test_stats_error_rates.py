@@ -151,6 +151,16 @@ def test_intervals_cover_where_they_were_short_enough(half_width: float) -> None
     assert all(v.interval.half_width <= half_width for v in verdicts if v.reason == "precision")
 
 
+@pytest.mark.parametrize("half_width", [0.7, 1.0, 1.5])
+def test_intervals_cover_where_a_study_went_on_because_they_were_too_wide(half_width: float) -> None:
+    scores = studies(3_000, 9, seed=85, gains=0.5)
+    plan = for_precision(range(3, 10), ends=(5,))
+    assert plan.critical[:3] == for_precision((3, 4, 5)).critical
+    verdicts = [settle(d, plan, half_width) for d in scores[:, 1] - scores[:, 0]]
+    as_stated(np.array([not v.interval.low <= 0.5 <= v.interval.high for v in verdicts]))
+    assert all(v.interval.half_width <= half_width for v in verdicts if v.reason == "precision")
+
+
 @pytest.mark.parametrize(("gain", "fewer"), [(3.0, 3.0), (5.0, 5.0)])
 def test_stopping_early_decides_as_ten_replicates_do(gain: float, fewer: float) -> None:
     d = np.diff(studies(1_500, LOOKS[-1], seed=91, gains=gain)[:, :2], axis=1)[:, 0]

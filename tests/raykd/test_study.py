@@ -9,16 +9,17 @@ import pytest
 import torch
 
 from raykd.arms import ARM
-from raykd.budget import steps_of
+from raykd.budget import steps_of, with_costs
+from raykd.console import Line
 from raykd.guard import check_study, differences
 from raykd.retune import searches
+from raykd.sections import WorkersSpec
 from raykd.spec import SweepSpec, build_sweep
 from raykd.study import build_study, load_study
+from raykd.study_plan import plan_study, study_lines
 from trainables.backbones import backbone_facts
 from trainables.compute import step_flops
-from trainables.data import cache_folder
 from trainables.errors import UserError
-from trainables.loop import Workspace
 from trainables.resolve import flatten
 from trainables.trial import ModelSpec
 
@@ -129,6 +130,18 @@ def test_trained_parameters_are_counted() -> None:
     assert spec.written().arms == study(METHODS, arms=arms).arms, "what is found out is no part of the file"
 
 
+def test_what_a_step_costs_is_counted_once_for_arms_of_one_arithmetic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arms = {"base": {}, "weight": {"gamma": 3.0}, "queue": {"queue_size": 256}, "mlp": {"adapter": "mlp"}}
+    spec, _ = check_study(study(METHODS, arms={**arms, "moco": {"method": "moco"}}), NOWHERE)
+    every = {label: step_flops(spec.trial({ARM: label}, 0)) for label in spec.arms}
+    counted = []
+    monkeypatch.setattr("trainables.compute.step_flops", lambda of: counted.append(of) or step_flops(of))
+    assert {label: arm.step_flops for label, arm in with_costs(spec).arms.items()} == every
+    assert len(counted) == 4 and len(set(every.values())) == 4
+
+
 def test_published_numbers_are_found_by_level() -> None:
     spec = study(GAMMA, published={"source": "Table 5", "values": {"0.1": 80.0, "gamma=1.0": 70.0}})
     assert spec.study is not None and spec.study.published is not None
@@ -168,6 +181,11 @@ def test_overrides_reach_the_base_and_factors_with_dots(tmp_path: Path) -> None:
         (GAMMA, {"resolution": 3}, "resolution: is no part"),
         (GAMMA, {"decide": True}, "replicates: is what `decide` finds out"),
         (GAMMA, {"replicates": None, "decide": True}, "max_replicates: `decide` has to know where it ends"),
+        (
+            GAMMA,
+            {"design": "factorial", "replicates": None, "decide": True, "max_replicates": 9},
+            "decide: closes arms one by one",
+        ),
         (GAMMA, {"precision": 0.3, "decide": True}, "decide: and `precision`"),
         (GAMMA, {"max_replicates": 9}, "max_replicates: goes with"),
         (GAMMA, {"published": {"source": "p", "values": {"0.2": 1}}}, r"published\.values\.0\.2: is no arm"),
@@ -216,10 +234,27 @@ def test_at_equal_compute_arms_cost_the_same_to_the_nearest_epoch(tmp_path: Path
     spec, _ = check_study(study(raw), tmp_path)
     retro, moco = (spec.trial({ARM: label}, 0) for label in arms)
     assert retro.epochs == 16 < moco.epochs
-    place = Workspace(tmp_path, cache_folder(), tmp_path)
-    cost = moco.epochs * step_flops(moco, place) / (16 * step_flops(retro, place))
+    cost = moco.epochs * step_flops(moco) / (16 * step_flops(retro))
     assert abs(cost - 1) <= 0.5 / moco.epochs
     assert spec.arms["moco"].also.keys() >= {"teacher"} and "epochs" not in spec.arms["moco"].also
+
+
+def test_a_plan_says_how_long_and_how_that_was_got(tmp_path: Path) -> None:
+    raw = {**METHODS, "arms": {"retro": {}, "rate": {"lr": 0.01}, "moco": {"method": "moco", "epochs": 4}}}
+    spec = with_costs(check_study(study({**raw, "replicates": 3, "lanes": 1}), NOWHERE)[0])
+    planned = plan_study(spec, tmp_path / "methods")
+    arms = {arm["arm"]: arm for arm in planned["arms"]}
+    assert planned["most_flops"] == sum(3 * spec.cost(label)[1] for label in arms)  # type: ignore[operator]
+    assert arms["retro"]["compute"] == arms["rate"]["compute"] == 1.0 > arms["moco"]["compute"] > 0.4
+    assert arms["retro"]["seconds a trial"] == arms["rate"]["seconds a trial"] > 0
+    assert planned["seconds"] == pytest.approx(3 * sum(arm["seconds a trial"] for arm in arms.values()))
+    assert planned["teacher_seconds"] > 0 and planned["least_seconds"] is None
+    said = [line.text for line in study_lines(planned, []) if isinstance(line, Line)]
+    assert "flop in all" in said[1] and "on 1 lane of this machine, timed on 3 steps of each arm" in said[2]
+
+    large = spec.model_copy(update={"workers": WorkersSpec(count=1, cpus=100_000)})
+    planned = plan_study(large, tmp_path / "methods")
+    assert planned["seconds"] is None and "cannot hold a lane" in planned["seconds_from"]
 
 
 def test_a_budget_that_finds_the_epochs_takes_none() -> None:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_trials import tiny, workspace
+from tiny_trials import tiny
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.backbones import build_backbone
 from trainables.compute import equal_epochs, step_flops
-from trainables.loop import Workspace, prepare
 from trainables.trial import ModelSpec
 
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    torch.set_num_threads(1)
-    place = workspace(tmp_path_factory.mktemp("compute"))
-    prepare(tiny("retro"), place)
-    return place
+torch.set_num_threads(1)
 
 
 def forward_flops(spec: ModelSpec, images: int) -> float:
@@ -30,7 +22,7 @@ def forward_flops(spec: ModelSpec, images: int) -> float:
     return float(counter.get_total_flops())
 
 
-def test_moco_is_three_passes_of_the_query_and_one_of_the_key(place: Workspace) -> None:
+def test_moco_is_three_passes_of_the_query_and_one_of_the_key() -> None:
     trial = tiny("moco")
     backbone = build_backbone(trial.student)
     one = forward_flops(trial.student, 128)
@@ -40,22 +32,22 @@ def test_moco_is_three_passes_of_the_query_and_one_of_the_key(place: Workspace) 
     logits = 2 * batch * dim * size  # forward; its gradient reaches the query only
     # The first convolution has no gradient to pass on to the image.
     stem = 2 * batch * 8 * 8 * 3 * 9 * backbone.model.conv_stem.out_channels
-    assert step_flops(trial, place) == pytest.approx(4 * (one + head) - stem + 2 * logits, rel=1e-6)
+    assert step_flops(trial) == pytest.approx(4 * (one + head) - stem + 2 * logits, rel=1e-6)
 
 
-def test_flops_grow_with_the_batch_and_not_with_micro_batches(place: Workspace) -> None:
+def test_flops_grow_with_the_batch_and_not_with_micro_batches() -> None:
     small, large = (tiny("moco", optim={"batch_size": size}) for size in (64, 256))
-    assert step_flops(large, place) == pytest.approx(4 * step_flops(small, place))
+    assert step_flops(large) == pytest.approx(4 * step_flops(small))
     parts = tiny("moco", optim={"batch_size": 256, "accumulate": 4})
-    assert step_flops(parts, place) == step_flops(large, place)
+    assert step_flops(parts) == step_flops(large)
 
 
-def test_anchors_cost_the_same_whatever_the_batch(place: Workspace) -> None:
+def test_anchors_cost_the_same_whatever_the_batch() -> None:
     """RRKD passes its anchors through the student at each step: so many images more, of no teacher."""
     teacher = {"arch": "test_resnet", "train": {"method": "moco", "preset": "digits", "epochs": 1}}
 
     def flops(config: dict[str, Any], **optim: Any) -> float:
-        return step_flops(tiny("rrkd", teacher=teacher, config=config, optim=optim), place)
+        return step_flops(tiny("rrkd", teacher=teacher, config=config, optim=optim))
 
     anchors = {"anchors": "random", "anchor_count": 64}
     batch, fixed = flops({}, batch_size=64), flops(anchors, batch_size=64)
@@ -66,19 +58,18 @@ def test_anchors_cost_the_same_whatever_the_batch(place: Workspace) -> None:
     assert flops(anchors, batch_size=64, accumulate=2) - fixed == pytest.approx(student, rel=0.05)
 
 
-def test_a_trial_equals_itself_and_costs_more_than_its_baseline(place: Workspace) -> None:
+def test_a_trial_equals_itself_and_costs_more_than_its_baseline() -> None:
     retro, moco = tiny("retro", epochs=16), tiny("moco", epochs=16)
-    assert equal_epochs(moco, moco, place) == 16
-    epochs = equal_epochs(retro, moco, place)
+    assert equal_epochs(moco, moco) == 16
+    epochs = equal_epochs(retro, moco)
     assert epochs > 32  # two views through student and mean student, and the teacher on top
-    assert equal_epochs(moco, retro, place) == pytest.approx(16 * 16 / epochs, abs=1)
+    assert equal_epochs(moco, retro) == pytest.approx(16 * 16 / epochs, abs=1)
     # Twice the batch is half the steps: an epoch costs the same.
     double: dict[str, Any] = {"optim": {"batch_size": 256}, "epochs": 16}
-    assert equal_epochs(retro, tiny("moco", **double), place) == pytest.approx(epochs, rel=0.2)
+    assert equal_epochs(retro, tiny("moco", **double)) == pytest.approx(epochs, rel=0.2)
 
 
-def test_counting_leaves_the_generators_alone(place: Workspace) -> None:
+def test_counting_leaves_the_generators_alone() -> None:
     before = torch.get_rng_state()
-    step_flops(tiny("moco"), place)
+    step_flops(tiny("moco"))
     assert torch.equal(torch.get_rng_state(), before)
-    assert not (Path(place.folder) / "checkpoints").exists()

@@ -95,7 +95,7 @@ def scenarios(rank: int, root: Path) -> dict[str, Callable[[], Any]]:
         return "no error"
 
     def alone() -> float:
-        return from_first(lambda: step_flops(TRIALS["local"], places(root, "two-flops")))
+        return from_first(lambda: step_flops(TRIALS["local"]))
 
     def begun() -> float:
         """What a method took from the data, where each worker came to a number of its own."""
@@ -221,10 +221,8 @@ def test_the_first_workers_answer_counts(results: list[dict[str, Any]]) -> None:
     assert [result["disagree"] for result in results] == [[1], [1]]
 
 
-def test_what_the_first_worker_does_for_all_waits_for_nobody(
-    root: Path, results: list[dict[str, Any]]
-) -> None:
-    here = step_flops(TRIALS["local"], places(root, "one-flops"))
+def test_what_the_first_worker_does_for_all_waits_for_nobody(results: list[dict[str, Any]]) -> None:
+    here = step_flops(TRIALS["local"])
     assert [result["alone"] for result in results] == [here, here]
 
 

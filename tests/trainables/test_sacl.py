@@ -92,7 +92,7 @@ def test_the_saved_student_is_one_without_a_host(tmp_path: Path) -> None:
     build_backbone(trial.student).model.load_state_dict(load_file(place.folder / "best.safetensors"))
     # Twice the width is four times the arithmetic of most layers; both passes of each view are counted.
     costs = [
-        step_flops(tiny(name, config={"hidden": 32, "head_dim": 16, **more}), place)
+        step_flops(tiny(name, config={"hidden": 32, "head_dim": 16, **more}))
         for name, more in (("barlow", {}), ("sacl", {"xd_form": "off"}), ("sacl", {"xd_form": "alpha"}))
     ]
     assert 1.5 * costs[0] < costs[1] < 2.5 * costs[0]

@@ -15,7 +15,6 @@ from trainables.backbones import backbone_facts, build_backbone, check_arch
 from trainables.check import TrialChecker
 from trainables.compute import step_flops
 from trainables.errors import UserError
-from trainables.loop import prepare
 from trainables.trial import ModelSpec
 
 torch.set_num_threads(1)
@@ -146,15 +145,13 @@ def test_they_are_trained_taught_by_and_kept(tmp_path: Path) -> None:
     assert not torch.equal(before, backbone.model.state_dict()["layers.0.weight"])
 
 
-def test_their_arithmetic_is_counted(tmp_path: Path) -> None:
+def test_their_arithmetic_is_counted() -> None:
     """MoCo: forward and both gradients of the query, forward of the key."""
     trial = tiny("moco", student={"arch": "raykd/mlp", "options": {"side": 16, "hidden": [24, 12]}})
-    place = workspace(tmp_path)
-    prepare(trial, place)
     batch, dim, size = 128, 128, trial.config["queue_size"]
     hidden = max(1, round(trial.config["head_ratio"] * 12))
     first = 2 * batch * 256 * 24
     one = first + 2 * batch * 24 * 12 + 2 * batch * (12 * hidden + hidden * dim)
     logits = 2 * batch * dim * size
     # The image needs no gradient, and neither does the queue.
-    assert step_flops(trial, place) == pytest.approx(4 * one - first + 2 * logits, rel=1e-6)
+    assert step_flops(trial) == pytest.approx(4 * one - first + 2 * logits, rel=1e-6)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from trainables.checkpoint_layouts import LAYOUTS
 from trainables.errors import UserError
 from trainables.method import load_method
+from trainables.seal import save_sealed
 from trainables.teachers import (
     Teacher,
     check_teacher,
@@ -331,7 +332,7 @@ def test_raykds_own_file_with_metadata_that_cannot_be_read_is_refused(tmp_path: 
         ({"head": '[["sphere", {}]]'}, r"its head does not fit.*sphere"),
         ({"head": '[["linear", {"radius": 1}]]'}, r"its head does not fit.*radius"),
     ):
-        save_file(tensors, tmp_path / "changed.safetensors", {**metadata, **change})
+        save_sealed(tensors, tmp_path / "changed.safetensors", {**metadata, **change})
         with pytest.raises(UserError, match=message):
             load(tmp_path / "changed.safetensors", **arch)
 

@@ -69,6 +69,14 @@ class Source(ABC):
     def open(self, spec: DataSpec) -> Parts:
         """Its parts, ready to be read; may download if `spec.download`. `UserError` as for `counts`."""
 
+    def published(self) -> Counts | None:
+        """What it holds wherever it lies; None where only its files can tell."""
+        return None
+
+    def look(self, spec: DataSpec) -> Iterator[Sample]:
+        """The first samples to train on, to see that they are pictures. `UserError` as for `open`."""
+        return self.open(spec).train.samples()
+
     def listing(self, spec: DataSpec) -> str:
         """Digest of the names, sizes and times of the files it would read; empty where they cannot change."""
         return ""

@@ -108,6 +108,14 @@ class TorchvisionSet(Source):
             raise self._absent(spec, missing)
         return self.held
 
+    def published(self) -> Counts:
+        return self.held
+
+    def look(self, spec: DataSpec) -> Iterator[Sample]:
+        # Not where they are still to be fetched, nor where opening alone takes minutes.
+        slow = self.held.labelled + self.held.unlabelled > 10**6
+        return iter(()) if slow or self.missing(spec) else super().look(spec)
+
     def open(self, spec: DataSpec) -> Parts:
         missing = self.missing(spec)
         download = spec.download and not self.by_hand

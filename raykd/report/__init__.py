@@ -1,0 +1,94 @@
+"""`raykd report NAME`: one self-contained HTML page of a sweep or a study.
+
+    write(Path("sweeps/quickstart"), Path("quickstart.html"))
+
+The modules of sections say what is on the page, as the plain data of `parts`; `marks` and the modules of
+figures draw; `page` writes HTML. None of it needs Ray. The importances of a search's axes, and what a study
+compared, load the methods and with them torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from raykd.report.parts import Page
+from trainables.errors import UserError
+
+REPORT = "report.html"
+
+
+def write(folder: Path, out: Path, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Write the page of the sweep in `folder` to `out`; `progress` is told (done, of how many) on the way.
+
+    Raises `UserError` where `out` cannot be written.
+    """
+    from raykd.report.page import render
+
+    _refuse_unwritable(out)
+    page = build(folder, out, time.time(), progress)
+    temporary = out.with_name(f".{out.name}.tmp")
+    try:
+        temporary.write_text(render(page), encoding="utf-8")
+        temporary.replace(out)
+    except OSError as error:
+        raise _unwritable(out, error.strerror or str(error)) from None
+    return out
+
+
+def build(folder: Path, out: Path, now: float, progress: Callable[[int, int], None] | None = None) -> Page:
+    """What is on the page, as data. `now` is when it is made, unix seconds."""
+    from raykd import views
+    from raykd.console import storage_option
+    from raykd.report import common, study_sections, sweep_sections
+    from raykd.spec import SweepSpec
+
+    history = views.read(folder)
+    spec = SweepSpec.model_validate(history.spec)
+    status = views.status(history, folder)
+    storage = storage_option(folder)
+    export = f"raykd export {folder.name}{storage} --out student"
+    own = (
+        study_sections.sections(spec, history)
+        if history.study
+        else sweep_sections.sections(spec, history, export, progress)
+    )
+    counts = status["trials"]
+    ended = counts["finished"] + counts["stopped"] + counts["failed"]
+    said = ", ".join(f"{n} {name}" for name, n in counts.items() if n) or "none yet"
+    so_far = f"{ended} of {history.total} trials have ended"
+    banner = {
+        "running": f"It is still running: {so_far}. What is below is how it stood when this page was made; "
+        "`raykd report` again brings it up to date.",
+        "interrupted": f"It is not complete: {so_far}, and nothing drives it. "
+        f"`raykd {'ablate' if history.study else 'resume'} {folder.name}{storage}` goes on with it.",
+    }
+    return Page(
+        title=spec.name,
+        kicker=f"raykd {'ablation study' if history.study else 'search'}",
+        made=f"Made {common.moment(now)} from {len(history.trials)} trials: {said}.",
+        banner=banner.get(status["state"], ""),
+        facts=common.facts(history),
+        sections=[
+            *own,
+            common.failures(history),
+            common.compute(history),
+            common.again(history, folder),
+            common.links(history, folder, out),
+        ],
+    )
+
+
+def _refuse_unwritable(out: Path) -> None:
+    """Before anything is computed."""
+    if out.is_dir():
+        raise _unwritable(out, "it is a folder")
+    if not out.parent.is_dir():
+        raise _unwritable(out, f"there is no folder {out.parent}")
+
+
+def _unwritable(out: Path, why: str) -> UserError:
+    return UserError(
+        "--out", f"cannot be written: {why}", value=str(out), expected="a file, such as report.html"
+    )

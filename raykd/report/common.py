@@ -1,0 +1,255 @@
+"""What pages of sweeps and of studies share: the head, failures, compute spent, files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+
+from raykd.ablation_report import FILES
+from raykd.arms import ARM
+from raykd.console import duration, number, settings, storage_option
+from raykd.history import STATUSES, History, TrialRecord
+from raykd.ledger import LEDGER
+from raykd.report.parts import Bullets, Code, Facts, Fold, Links, Section, Table, Text
+from trainables.trial import ProbeSpec
+
+MOST_ROWS = 1000  # of the table of all trials
+_MATTERS = {  # scheduler -> the settings that it reads
+    "asha": ("name", "grace", "factor"),
+    "hyperband": ("name", "grace", "factor", "brackets"),
+    "median": ("name", "grace", "min_samples"),
+}
+
+
+def facts(history: History) -> Facts:
+    """What was run, with what, when."""
+    spec, head = history.spec, history.sweep or {}
+    scheduler, sampler = spec.get("scheduler", {}), head.get("sampler", {})
+    rows = [
+        ("Method", ", ".join(methods(spec))),
+        ("Student", _network(spec.get("student"))),
+        ("Teacher", _teacher(spec.get("teacher"))),
+        ("Data", _named(spec.get("data", {}))),
+        ("Score", f"{score_name(spec)}, validation split; ± is the standard error over the probe's draws"),
+        ("Epochs of a whole trial", str(spec.get("epochs", ""))),
+        ("Seeds", ", ".join(map(str, spec.get("seeds", ())))),
+        ("Sampler", str(sampler.get("name", ""))),
+        (
+            "Scheduler",
+            _named({k: v for k, v in scheduler.items() if k in _MATTERS.get(scheduler["name"], ("name",))}),
+        ),
+        ("When", _when(history)),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in head.get("versions", {}).items())),
+        ("Spec hash", str(head.get("spec_hash", ""))),
+    ]
+    if history.study:
+        rows = [row for row in rows if row[0] not in ("Seeds", "Sampler", "Scheduler")]
+    return Facts([(term, said or "none") for term, said in rows])
+
+
+def again(history: History, folder: Path) -> Section:
+    """How to run it again, and the spec as it was written down."""
+    source = (history.sweep or {}).get("source")
+    verb = "ablate" if history.study else "run"
+    parts: list[Any] = []
+    if source is not None:
+        words = ["raykd", verb, source["path"]]
+        words += [word for override in source["overrides"] for word in ("--set", override)]
+        parts += [
+            Code(shlex.join(words) + storage_option(folder)),
+            Text("Under another name, or in another storage: `--set name=OTHER`."),
+        ]
+    else:
+        parts.append(Text("It was started from Python, without a file; its spec is below."))
+    parts.append(Fold("The spec, complete", [Code(yaml.safe_dump(_plain(history.spec), sort_keys=False))]))
+    return Section("Run it again", parts)
+
+
+def failures(history: History) -> Section:
+    """Every failed trial with its reason, and proposals that could not be trained."""
+    failed = [t for t in history.trials.values() if t.status == "failed"]
+    parts: list[Any] = []
+    if failed:
+        what = "arm" if history.study else "settings"
+        rows = [
+            [t.trial, str(t.params.get(ARM, "")) if history.study else settings(t), str(t.replicate),
+             str(t.epoch), str(t.attempts), str(t.reason or "not said")]
+            for t in failed
+        ]  # fmt: skip
+        caption = f"{len(failed)} of {len(history.trials)} trials failed"
+        parts.append(Table(caption, ["trial", what, "seed", "epoch", "attempts", "reason"], rows))
+    else:
+        parts.append(Text("No trial failed."))
+    refused = [f"{r['reason']} ({_settings(r['params'])})" for r in history.repeats if r.get("trial") is None]
+    if refused:
+        parts += [Text("Proposals that cannot be trained, which cost nothing:"), Bullets(refused)]
+    return Section("Failures", parts)
+
+
+def compute(history: History) -> Section:
+    """Seconds and epochs, by status or by arm."""
+    trials = list(history.trials.values())
+    if history.study:
+        names = list(dict.fromkeys(str(t.params.get(ARM)) for t in trials))
+        groups = {name: [t for t in trials if str(t.params.get(ARM)) == name] for name in names}
+    elif len(methods(history.spec)) > 1:
+        groups = {m: [t for t in trials if t.method == m] for m in dict.fromkeys(t.method for t in trials)}
+    else:
+        groups = {status: [t for t in trials if t.status == status] for status in STATUSES}
+    rows = [_cost(name, of) for name, of in groups.items() if of]
+    rows.append(_cost("all", trials))
+    kind = "arm" if history.study else "method" if len(methods(history.spec)) > 1 else "status of trials"
+    columns = [kind, "trials", "epochs trained", "time in lanes", "seconds a trial"]
+    parts: list[Any] = [Table("Compute spent", columns, rows, frozenset({len(rows) - 1}))]
+    said = [f"From the first record to the last one: {duration(_span(history))}, pauses included."]
+    saved = sum(max(0, (t.epochs or t.epoch) - t.epoch) for t in trials if t.status == "stopped")
+    if saved:
+        asked = sum(t.epochs or t.epoch for t in trials if t.status in ("finished", "stopped"))
+        said.append(f"Stopping early saved {saved} of {asked} epochs ({saved / asked:.0%}).")
+    again = sum(max(0, t.attempts - 1) for t in trials)
+    said += [f"Further attempts after a fault: {again}."] if again else []
+    drivers = sum(r["event"] == "start" for r in history.drivers)
+    said += [f"It was driven in {drivers} sessions."] if drivers > 1 else []
+    said.append("Time in lanes counts trials only: not the teacher's training, nor the references.")
+    return Section("Compute spent", [*parts, Bullets(said, "quiet")])
+
+
+def links(history: History, folder: Path, out: Path) -> Section:
+    """The files that lie beside the ledger."""
+    best = history.best()
+    wanted = [
+        (LEDGER, "every suggestion, report, verdict and end: the one truth"),
+        ("trials.parquet", "one row a trial"),
+        ("curves.parquet", "one row an epoch, one column a metric"),
+        *((name, "the table of the study") for name in FILES if history.study),
+        ("tensorboard", f"tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}"),
+        ("optuna.journal", f"optuna-dashboard {shlex.quote(str(folder / 'optuna.journal'))}"),
+        ("log.txt", "everything Ray and raykd logged"),
+    ]
+    if best is not None:
+        wanted.append((f"trials/{best.trial}/best.safetensors", "the best trial's student"))
+    rows = [(name, _address(folder / name, out), said) for name, said in wanted if (folder / name).exists()]
+    text = "Links work where this page lies beside the sweep; in a copy of the page alone they lead nowhere."
+    return Section("Files", [Links(rows), Text(text, "quiet")])
+
+
+def trials_table(history: History, caption: str) -> Table:
+    """Best first, with the axes; the cells are those of `raykd status`."""
+    trials = sorted(history.trials.values(), key=lambda t: -(t.best[0] if t.best else -math.inf))
+    axes = list(dict.fromkeys(name for t in trials for name in t.params))
+    seeds = len({t.replicate for t in trials}) > 1
+    columns = ["trial", "status", "epoch", "score", "± se", *(["seed"] if seeds else []), "seconds", *axes]
+    rows = []
+    for trial in trials[:MOST_ROWS]:
+        score, epoch = trial.best or (math.nan, 0)
+        se = trial.reports.get(epoch, {}).get("score_se", math.nan)
+        row = [trial.trial, trial.status, str(trial.epoch), number(score), number(se)]
+        row += [str(trial.replicate)] if seeds else []
+        rows.append([*row, f"{trial.wall_s:.0f}", *(number(trial.params.get(axis, "")) for axis in axes)])
+    if len(trials) > MOST_ROWS:
+        caption += f"; the best {MOST_ROWS} of {len(trials)}, all are in trials.parquet"
+    return Table(caption, columns, rows)
+
+
+def references(history: History) -> Table | None:
+    """What was measured beside the trials."""
+    found = sorted(history.references.values(), key=lambda r: -r["metrics"].get("score", -math.inf))
+    metrics = probes([record["metrics"] for record in found])
+    rows = [[r["label"], *(number(r["metrics"].get(k, "")) for k in metrics)] for r in found]
+    return Table("References, on the same validation split", ["", *headings(metrics)], rows) if rows else None
+
+
+def probes(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """The metrics of a comparison: the score, its standard error, and every probe."""
+    named = dict.fromkeys(k for m in rows for k in m if k.startswith("probe/") and not k.endswith("_se"))
+    return ["score", "score_se", *named]
+
+
+def headings(metrics: Sequence[str]) -> list[str]:
+    return [{"score_se": "± se"}.get(name, name.removeprefix("probe/")) for name in metrics]
+
+
+def methods(spec: Mapping[str, Any]) -> list[str]:
+    found = spec.get("method", "")
+    return [found] if isinstance(found, str) else [str(method) for method in found]
+
+
+def score_name(spec: Mapping[str, Any]) -> str:
+    return str(spec.get("probe", {}).get("score", ProbeSpec.model_fields["score"].default))
+
+
+def moment(time: float) -> str:
+    """`2026-11-21 14:05 UTC`."""
+    return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _cost(name: str, trials: Sequence[TrialRecord]) -> list[str]:
+    seconds = sum(t.wall_s for t in trials)
+    each = f"{seconds / len(trials):.1f}" if trials else ""
+    return [name, str(len(trials)), str(sum(t.epoch for t in trials)), duration(seconds), each]
+
+
+def _times(history: History) -> list[float]:
+    times = [record["time"] for record in (history.sweep, *history.drivers) if record is not None]
+    return times + [t for trial in history.trials.values() for t in (*trial.times.values(), trial.ended) if t]
+
+
+def _span(history: History) -> float:
+    times = _times(history)
+    return max(times) - min(times) if times else 0.0
+
+
+def _when(history: History) -> str:
+    times = _times(history)
+    if not times:
+        return ""
+    began, ended = moment(min(times)), moment(max(times))
+    same = began[:10] == ended[:10]  # the day
+    return f"{began.removesuffix(' UTC')} to {ended[11:] if same else ended}"
+
+
+def _network(model: Mapping[str, Any] | None) -> str:
+    if not model:
+        return ""
+    options = _settings(model.get("options") or {})
+    return str(model.get("arch", "")) + (f" ({options})" if options else "")
+
+
+def _teacher(teacher: Mapping[str, Any] | None) -> str:
+    if not teacher:
+        return "none"
+    checkpoint, train = teacher.get("checkpoint"), teacher.get("train")
+    how = f", from {Path(str(checkpoint)).name}" if checkpoint else ""
+    if train:
+        how = f", trained here by {train.get('method')} for {train.get('epochs')} epochs"
+    return _network(teacher) + how
+
+
+def _named(values: Mapping[str, Any]) -> str:
+    """`digits, image_size 16`: what has a name comes first by it."""
+    rest = {name: value for name, value in values.items() if name != "name"}
+    return ", ".join(filter(None, [str(values.get("name", "")), _settings(rest)]))
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    shown = {k: f"{v:g}" if isinstance(v, float) else str(v) for k, v in values.items() if v is not None}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
+
+
+def _address(path: Path, out: Path) -> str:
+    """From the page to the file, as a link says it."""
+    return quote(os.path.relpath(path.resolve(), out.resolve().parent))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON would give it back: YAML has no tuples."""
+    return json.loads(json.dumps(value, default=str))

@@ -1,0 +1,85 @@
+"""The section of a search on its proxy: how well each rung predicted the end."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from raykd.proxy_audit import Rung, audit
+from raykd.report.common import score_name
+from raykd.report.marks import intervals
+from raykd.report.parts import Bullets, Figure, Section, Table, Text
+
+if TYPE_CHECKING:
+    from raykd.history import History
+    from raykd.spec import SweepSpec
+    from raykd.stats.prediction import Estimate
+
+FEW = 10  # trials, below which the numbers say little
+
+
+def proxy(spec: SweepSpec, history: History) -> Section:
+    """Numbers of every rung, and what they stand on."""
+    title, found = "Proxy audit", audit(spec, history)
+    if not found:
+        return Section(title, [Text("No rung lies before the last epoch, so nothing was predicted.")])
+    most = max(rung.found.trials for rung in found)
+    if most < 3:
+        said = f"Trials that ran to the end with a score: {most}. Below three there is no rank correlation."
+        return Section(title, [Text(said)])
+    lead = (
+        f"Trials are judged on {score_name(history.spec)} long before their end. This is how well the score "
+        f"at each rung predicted a trial's best score, over the {most} trials that ran to the end."
+    )
+    parts: list[Any] = [Text(lead)]
+    points = [
+        (f"epoch {rung.epoch}", rung.found.correlation.value, *rung.found.correlation.interval)
+        for rung in found
+        if math.isfinite(rung.found.correlation.value)
+    ]
+    if points:
+        alt = "Spearman's rank correlation of the score at each rung with the final one; 1 would be perfect."
+        plot = intervals(points, "rank correlation", zero=True)
+        parts.append(Figure("Did early scores predict the end?", alt, plot))
+    if most < FEW:
+        parts.append(Text(f"{most} trials are too few to say much: see how wide the intervals are.", "warn"))
+    return Section(title, [*parts, _table(found), Bullets(_doubts(spec), "quiet")])
+
+
+def _table(found: list[Rung]) -> Table:
+    columns = ["rung (epoch)", "trials that ran on to the end", "stopped here"]
+    columns += ["rank correlation", f"recall of the best {found[0].found.best}, %", "regret, points"]
+    rows = [
+        [
+            str(rung.epoch),
+            str(rung.found.trials),
+            str(rung.stopped),
+            _ends(rung.found.correlation),
+            _ends(rung.found.recall, 100),
+            _ends(rung.found.regret),
+        ]
+        for rung in found
+    ]
+    return Table("Each rung against the end, with 95 % bootstrap intervals", columns, rows)
+
+
+def _doubts(spec: SweepSpec) -> list[str]:
+    chosen = (
+        "the scheduler chose which trials ran to the end: they are those that led at each rung. Among them "
+        "the early order says less than it would among all, so these numbers may understate the proxy"
+    )
+    free = "no trial was stopped: these are the rungs at which halving would have judged"
+    return [
+        free if spec.scheduler.name == "none" else chosen,
+        "rank correlation: Spearman's; recall: how many of the best quarter at the end were in the best "
+        "quarter at the rung; regret: what the rung's leader lacked at the end to the best one",
+        "a trial's best score may be that of the rung itself, which favours late rungs a little",
+    ]
+
+
+def _ends(found: Estimate, scale: float = 1.0) -> str:
+    if not math.isfinite(found.value):
+        return "–"
+    low, high = (scale * end for end in found.interval)
+    digits = 0 if scale == 100 else 2
+    return f"{scale * found.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

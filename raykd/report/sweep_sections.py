@@ -1,0 +1,123 @@
+"""The sections of a search: answer, history, curves, trials; those on parameters and proxy are beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from raykd.console import comparison, number
+from raykd.history import ENDED, History
+from raykd.report import sweep_figures as figures
+from raykd.report.common import headings, probes, trials_table
+from raykd.report.marks import curve, intervals
+from raykd.report.parameter_section import Progress, parameters
+from raykd.report.parts import Bullets, Code, Figure, Fold, Section, Table, Text
+from raykd.report.proxy_section import proxy
+from raykd.report.words import against, best_in_words
+
+if TYPE_CHECKING:
+    from raykd.spec import SweepSpec
+
+HIGHLIGHTED = 5  # trials, among the curves
+
+
+def sections(spec: SweepSpec, history: History, export: str, progress: Progress = None) -> Iterator[Section]:
+    """In the order of the page. `export` is the command that exports the best trial; `progress` is told of
+    what takes long.
+    """
+    yield answer(spec, history, export)
+    yield scores(history)
+    yield learning(history)
+    yield parameters(spec, history, progress)
+    yield proxy(spec, history)
+    table = trials_table(history, "All trials, best first")
+    folded = len(table.rows) > 20
+    said = table if table.rows else Text("No trial was proposed yet.")
+    yield Section("Trials", [Fold(f"All {len(table.rows)} trials", [table])] if folded else [said])
+
+
+def answer(spec: SweepSpec, history: History, export: str) -> Section:
+    """The best configuration beside what it has to be compared with."""
+    best = history.best()
+    if best is None or best.best is None:
+        said = "No trial has a score yet, so there is no best one."
+        return Section("The answer", [Text(said, "lead"), *_comparison(history)])
+    parts: list[Any] = [Text(best_in_words(spec, history, best), "lead")]
+    parts += [Bullets(found)] if (found := against(history, best)) else []
+    parts += _comparison(history)
+    if best.params:
+        rows = [
+            [
+                name,
+                number(value),
+                spec.axes[name].describe() if name in spec.axes else ", ".join(spec.methods),
+            ]
+            for name, value in best.params.items()
+        ]
+        parts.append(Table(f"The settings of {best.trial}", ["axis", "value", "searched"], rows))
+    ended = sum(t.status in ENDED for t in history.trials.values())
+    doubts = [
+        f"The best of {ended} trials on a validation split flatters itself a little. The test split was not "
+        "read: the command below reads it, once, and gives its score an interval."
+    ]
+    if len(spec.seeds) == 1:
+        doubts.append("One seed: how far another seed would move these scores is not known from this sweep.")
+    return Section("The answer", [*parts, Bullets(doubts, "quiet"), Code(export)])
+
+
+def _comparison(history: History) -> list[Any]:
+    found = comparison(history)
+    if not found:
+        return []
+    metrics = probes([m for _, m in found])
+    rows = [[label, *(number(m.get(k, "")) for k in metrics)] for label, m in found]
+    strong = frozenset(i for i, row in enumerate(rows) if row[0].startswith("best trial"))
+    table = Table("Score and probes, percent where they count images", ["", *headings(metrics)], rows, strong)
+    points = []
+    for label, m in found:
+        score, half = m.get("score", math.nan), 1.96 * m.get("score_se", math.nan)
+        points.append((label, score, score - half, score + half))
+    drawn = [point for point in points if math.isfinite(point[1])]
+    if not drawn:
+        return [table]
+    colours = ["@best" if name.startswith("best trial") else "@finished" for name, *_ in drawn]
+    alt = (
+        "Scores of the best trial and of what it has to beat. Bars: 95 % intervals over the probe's draws of "
+        "labels where it has any, for one training seed; they say nothing of other seeds."
+    )
+    return [
+        Figure("Best trial and references", alt, intervals(drawn, "score", colours=colours)),
+        table,
+    ]
+
+
+def scores(history: History) -> Section:
+    """Score by trial."""
+    trials = sorted(history.trials.values(), key=lambda t: t.number)
+    if not any(t.best or t.status == "failed" for t in trials):
+        return Section("History", [Text("No trial has been scored or has failed yet.")])
+    counts = ", ".join(f"{n} {status}" for status, n in history.counts().items() if n)
+    alt = (
+        f"Best score of each trial, in the order in which they were proposed ({counts}), and the best so "
+        "far. The table of all trials holds the numbers."
+    )
+    return Section("History", [Figure("Score by trial", alt, figures.history(trials))])
+
+
+def learning(history: History) -> Section:
+    """Curves, the best ones highlighted."""
+    trials = [t for t in history.trials.values() if curve(t)[0]]
+    if not trials:
+        return Section("Learning curves", [Text("No epoch has been scored yet.")])
+    ranked = sorted((t for t in trials if t.best), key=lambda t: -(t.best or (0.0, 0))[0])[:HIGHLIGHTED]
+    stopped = sum(t.status == "stopped" for t in trials)
+    alt = (
+        f"Score by epoch of {len(trials)} trials; the best {len(ranked)} in colour. "
+        f"{stopped} were stopped early, where there is a cross."
+    )
+    epochs = sorted({e for t in ranked for e in curve(t)[0]})
+    found = [dict(zip(*curve(t), strict=True)) for t in ranked]
+    rows = [[str(e), *(number(of.get(e, "")) for of in found)] for e in epochs]
+    table = Table("Scores by epoch of the best trials", ["epoch", *(t.trial for t in ranked)], rows)
+    return Section("Learning curves", [Figure("Score by epoch", alt, figures.curves(trials, ranked), table)])

@@ -1,0 +1,70 @@
+"""How well an early score predicts the final one: what stopping trials early stands on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from raykd.stats.bootstrap import bootstrap
+from raykd.stats.paired import FloatArray, IntArray, Interval
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its percentile bootstrap interval; NaN where the data give none."""
+
+    value: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of trials that have both scores."""
+
+    trials: int
+    best: int  # k of the recall
+    correlation: Estimate  # Spearman's, in [-1, 1]
+    recall: Estimate  # share of the k best at the end that were among the k best early, in [0, 1]
+    regret: Estimate  # what the early leader's final score lacks to the best final one, points
+
+
+def prediction(
+    early: ArrayLike, final: ArrayLike, *, share: float = 0.25, alpha: float = 0.05, seed: int = 0
+) -> Prediction:
+    """`early` and `final` (trials,): finite scores, more is better. k is `share` of the trials, at least 1.
+
+    Intervals at 1 - alpha over resamples of trials. Correlation and its interval need three trials and
+    scores that differ. Of equals the earlier trial counts as the better one.
+    """
+    early, final = np.asarray(early, dtype=np.float64), np.asarray(final, dtype=np.float64)
+    best = max(1, round(share * early.size))
+
+    def correlate(at: IntArray) -> float:
+        if at.size < 3 or np.ptp(early[at]) == 0 or np.ptp(final[at]) == 0:
+            return math.nan
+        return float(np.corrcoef(stats.rankdata(early[at]), stats.rankdata(final[at]))[0, 1])
+
+    def recall(at: IntArray) -> float:
+        return len({*_leaders(early[at], best)} & {*_leaders(final[at], best)}) / best
+
+    def regret(at: IntArray) -> float:
+        return float(final[at].max() - final[at][_leaders(early[at], 1)[0]])
+
+    found = []
+    for statistic in (correlate, recall, regret):
+        if not early.size:
+            found.append(Estimate(math.nan, Interval(math.nan, math.nan)))
+            continue
+        drawn = bootstrap(statistic, early.size, resamples=1000, alpha=alpha, seed=seed)
+        enough = early.size >= 3
+        ends = (float(drawn.low), float(drawn.high)) if enough else (math.nan, math.nan)
+        found.append(Estimate(float(drawn.value), Interval(*ends)))
+    return Prediction(int(early.size), best, *found)
+
+
+def _leaders(scores: FloatArray, count: int) -> list[int]:
+    return [int(i) for i in np.argsort(-scores, kind="stable")[:count]]

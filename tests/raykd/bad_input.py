@@ -1,0 +1,113 @@
+"""What people get wrong, and how a row of it is written: see `bad_specs.py` and `bad_files.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from raykd.document import parse_yaml
+
+SWEEP = """\
+name: s
+method: retro
+preset: digits
+student: {arch: test_efficientnet, options: {channel_multiplier: 0.5}}
+teacher: {arch: test_resnet, train: {method: moco, preset: digits, epochs: 2}}
+data: {name: digits, image_size: 16}
+epochs: 4
+samples: 4
+scheduler: {name: asha, grace: 1, factor: 2}
+fixed: {queue_size: 256}
+references: []
+axes:
+  gamma: {log: [0.003, 3]}
+  adapter: [linear, mlp]
+"""
+STUDY = """\
+name: t
+base:
+  method: retro
+  preset: digits
+  student: {arch: test_efficientnet, options: {channel_multiplier: 0.5}}
+  teacher: {arch: test_resnet, train: {method: moco, preset: digits, epochs: 2}}
+  data: {name: digits, image_size: 16}
+  epochs: 4
+  fixed: {queue_size: 256}
+design: one_at_a_time
+factors: {adapter: [linear, mlp]}
+replicates: 3
+"""
+
+
+FILE = "HERE/s.yaml"
+
+
+class Bad(NamedTuple):
+    """One mistake."""
+
+    name: str
+    make: Callable[[Path], Any]  # writes what is needed into an empty folder
+    arguments: str  # HERE is that folder, STORE the storage
+    field: str  # how the message begins
+    word: str  # what it says besides
+
+
+def text(name: str, content: str, field: str, word: str, verb: str = "run") -> Bad:
+    """A file with this content."""
+    return Bad(name, lambda here: (here / "s.yaml").write_text(content), f"{verb} HERE/s.yaml", field, word)
+
+
+def raw(name: str, content: bytes, field: str, word: str) -> Bad:
+    return Bad(name, lambda here: (here / "s.yaml").write_bytes(content), "run HERE/s.yaml", field, word)
+
+
+def changed(base: str, change: dict[str, Any]) -> str:
+    """The file with values laid over it, `a.b.c: value`; None takes the field away."""
+    whole: dict[str, Any] = parse_yaml(base, "")
+    for path, value in change.items():
+        here = whole
+        *above, last = path.split("/")
+        for step in above:
+            here = here.setdefault(step, {})
+        if value is None:
+            here.pop(last)
+        else:
+            here[last] = value
+    return yaml.safe_dump(whole)
+
+
+def sweep(name: str, change: dict[str, Any], field: str, word: str) -> Bad:
+    return text(name, changed(SWEEP, change), field, word)
+
+
+def study(name: str, change: dict[str, Any], field: str, word: str) -> Bad:
+    return text(name, changed(STUDY, change), field, word, "ablate")
+
+
+def data(name: str, make: Callable[[Path], Any], about: dict[str, Any], field: str, word: str) -> Bad:
+    """A sweep on the data that `make` writes into HERE/data."""
+
+    def both(here: Path) -> None:
+        make(here / "data")
+        change = {"data": {"path": str(here / "data"), "image_size": 16, **about}}
+        (here / "s.yaml").write_text(changed(SWEEP, change))
+
+    return Bad(name, both, "run HERE/s.yaml", field, word)
+
+
+def checkpoint(name: str, file: str, make: Callable[[Path], Any], word: str, field: str = "") -> Bad:
+    """A sweep with the teacher that `make` writes."""
+
+    def both(here: Path) -> None:
+        make(here / file)
+        change = {"teacher": {"arch": "test_resnet", "checkpoint": str(here / file)}}
+        (here / "s.yaml").write_text(changed(SWEEP, change))
+
+    return Bad(name, both, "run HERE/s.yaml", field or "teacher.checkpoint", word)
+
+
+def verb(name: str, arguments: str, field: str, word: str) -> Bad:
+    return Bad(name, lambda here: (here / "s.yaml").write_text(SWEEP), arguments, field, word)
