@@ -22,13 +22,11 @@ import ray
 import ray.exceptions
 import ray.train
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.actions import ACTIONS
 from raykd.cluster import draining_nodes, host_names, live_nodes
-from raykd.failures import death
-from raykd.group import GroupConfig, NameGroup, free
+from raykd.group import GroupConfig, NameGroup, TellController, free
 from raykd.mailbox import Mailbox, Message, Task
 from raykd.remote import credentials
 from raykd.sections import WorkersSpec
@@ -347,7 +345,10 @@ class LanePool:
             resources["GPU"] = workers.gpus
         shared_gpu = 0 < workers.gpus < 1 and workers.count > 1  # NCCL refuses two ranks on one GPU
         run = f"{self.mailbox_name}-{name}"
-        callbacks: list[Any] = [_TellController(self.mailbox_name, name), NameGroup(run)]  # of internal kinds
+        callbacks: list[Any] = [
+            TellController(self.mailbox_name, NAMESPACE, name),
+            NameGroup(run),
+        ]  # of internal kinds
         trainer = TorchTrainer(
             work,
             train_loop_config={**self._config, "lane": name},
@@ -371,26 +372,6 @@ class LanePool:
                 log.warning("%s ended: %s", name, error)
                 if name in self._lanes:
                     self._lanes[name].error = f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-class _TellController(ControllerCallback):
-    """Hands the lane's controller to the mailbox: Ray Train names it nowhere, and a stuck lane must end.
-    Says, too, what its workers died of."""
-
-    def __init__(self, mailbox: str, lane: str) -> None:
-        self._mailbox = mailbox
-        self._lane = lane
-
-    def after_controller_start(self, train_run_context: Any) -> None:
-        mailbox = ray.get_actor(self._mailbox, namespace=NAMESPACE)
-        mailbox.controller.remote(self._lane, ray.get_runtime_context().current_actor)
-
-    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
-        failed = getattr(current_state, "training_failed_error", None)
-        if failed is not None:
-            deaths = filter(None, map(death, getattr(failed, "worker_failures", {}).values()))
-            mailbox = ray.get_actor(self._mailbox, namespace=NAMESPACE)
-            mailbox.down.remote(self._lane, next(deaths, None))
 
 
 def capacity(workers: WorkersSpec, nodes: list[dict[str, Any]]) -> int:
