@@ -17,6 +17,7 @@ from rich.table import Table
 
 from raykd.history import ENDED, History, TrialRecord
 from raykd.ledger import Record
+from raykd.storage import named, option
 
 if TYPE_CHECKING:
     from raykd.importance import Importances
@@ -168,8 +169,9 @@ class Console:
             self.out.print(
                 f"[dim]export it:  raykd export {folder.name}{storage_option(folder)} --out student[/dim]"
             )
-        self.out.print(f"[dim]curves:     tensorboard --logdir {folder / 'tensorboard'}[/dim]")
-        self.out.print(f"[dim]tables:     {folder / 'trials.parquet'}, {folder / 'curves.parquet'}[/dim]")
+        self.out.print(f"[dim]curves:     tensorboard --logdir {_seen(folder / 'tensorboard')}[/dim]")
+        tables = ", ".join(_seen(folder / f"{name}.parquet") for name in ("trials", "curves"))
+        self.out.print(f"[dim]tables:     {tables}[/dim]")
 
     def parts(self, parts: Iterable[Line | Grid]) -> None:
         """Lines with their style, and tables, one after the other."""
@@ -354,7 +356,12 @@ def resume_hint(folder: Path) -> str:
 
 def storage_option(folder: Path) -> str:
     """What a command says of the storage, with a blank before it; nothing where it is the default."""
-    return "" if folder.parent == Path("sweeps") else f" --storage {shlex.quote(str(folder.parent))}"
+    return "" if folder.parent == Path("sweeps") else f" --storage {shlex.quote(option(folder.parent))}"
+
+
+def _seen(path: Path) -> str:
+    """Where this machine finds a view: of a remote sweep that another one drives, on the storage."""
+    return str(path) if path.exists() else named(path)
 
 
 def _finite(value: Any) -> Any:

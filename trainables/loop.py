@@ -10,21 +10,26 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainables.checkpoint import replacing
+from trainables.carrier import Carrier
 from trainables.data import open_data
 from trainables.errors import TrialFailed
+from trainables.files import replacing
 from trainables.isolation import isolated
+from trainables.patience import patient
+from trainables.progress import got_to
 from trainables.run import Run
 from trainables.seal import is_whole
+from trainables.store import StoreDamaged
 from trainables.teachers import save_teacher, teacher_file, teacher_trial
 from trainables.trial import TrialSpec
-from trainables.workers import from_first, on_each, rank
+from trainables.workers import from_first, on_each, rank, world_size
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Workspace:
     folder: Path  # this trial's own
     cache: Path  # decoded data, of this node
     teachers: Path  # trained teachers, shared by trials and nodes
+    carrier: Carrier | None = None  # to where folder and teachers are kept, if that is no shared folder
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class EpochReport:
     note: str = ""  # something a person should read
 
 
+_log = logging.getLogger(__name__)
 _POLL_S = 0.2  # between looks at another process that is making a teacher
 
 Report = Callable[[EpochReport], bool]  # True: go on; False: stop. Called on every worker
@@ -60,8 +67,7 @@ def train(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     with the best score so far) and `checkpoints/` in the folder. Raises `UserError` for a trial that cannot
     work and `TrialFailed` when its numbers go bad, on every worker alike.
     """
-    with isolated(trial.seed):
-        _go(Run(trial, workspace), report)
+    _train(trial, workspace, report)
 
 
 def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None) -> None:
@@ -76,18 +82,36 @@ def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None
     if training is None:
         return
     file = teacher_file(training, workspace.teachers)
-    place = Workspace(workspace.teachers / training.signature(), workspace.cache, workspace.teachers)
+    carrier = workspace.carrier
+    place = replace(workspace, folder=workspace.teachers / training.signature())
     with _turn(file) as missing:
         if missing:
             try:
-                with isolated(training.seed):
-                    _make_teacher(Run(training, place), report or (lambda _: True), file)
+                _train(training, place, report or (lambda _: True), lambda run: _make_teacher(run, file))
             except TrialFailed as error:
                 raise TrialFailed(f"training the teacher {training.student.arch}: {error}") from None
+        elif carrier is not None:
+            from_first(lambda: _share(file, carrier))
 
 
-def _make_teacher(run: Run, report: Report, file: Path) -> None:
-    _go(run, report)
+def _train(
+    trial: TrialSpec, place: Workspace, report: Report, then: Callable[[Run], None] = lambda run: None
+) -> None:
+    """Train, and after damage to the decoded images once more from the last checkpoint, with new ones."""
+    for last in (False, True):
+        try:
+            with isolated(trial.seed):
+                run = Run(trial, place)
+                _go(run, report)
+                return then(run)
+        except StoreDamaged:
+            # A group of workers is started again by its engine: the others may be waiting in a collective.
+            if last or world_size() > 1:
+                raise
+            _log.warning("decoded images were damaged", exc_info=True)
+
+
+def _make_teacher(run: Run, file: Path) -> None:
     if run.epoch == run.trial.epochs:
         from_first(lambda: _save_teacher(run, file))
 
@@ -104,8 +128,19 @@ def _goes_on(run: Run, report: Report) -> bool:
 
 
 def _save_teacher(run: Run, file: Path) -> None:
-    with replacing(file) as temporary:
-        save_teacher(run.method, temporary, run.trial)
+    def write() -> None:
+        with replacing(file) as temporary:
+            save_teacher(run.method, temporary, run.trial)
+
+    patient(write, f"{file} cannot be written")
+    if run.workspace.carrier is not None:
+        run.workspace.carrier.push(file)
+
+
+def _share(file: Path, carrier: Carrier) -> None:
+    """A teacher that is only on this node: its maker died before the others could have it."""
+    if file.name not in carrier.names(file.parent):
+        carrier.push(file)
 
 
 @contextlib.contextmanager
@@ -120,7 +155,7 @@ def _turn(file: Path) -> Iterator[bool]:
         file.parent.mkdir(parents=True, exist_ok=True)
         return os.open(file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
 
-    handle = from_first(opened)
+    handle = from_first(lambda: patient(opened, f"{file.parent} cannot be written"))
 
     def look() -> bool | None:
         if is_whole(file):  # one that is damaged is made again
@@ -133,6 +168,7 @@ def _turn(file: Path) -> Iterator[bool]:
 
     try:
         while (mine := from_first(look)) is None:
+            got_to("waiting for another process that trains the teacher")
             time.sleep(_POLL_S)
         yield mine
     finally:
