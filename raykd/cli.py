@@ -298,6 +298,8 @@ def report(
         if done < total:
             console.progress("resamples of importances", done, total)
 
+    if out is None:
+        folder.mkdir(parents=True, exist_ok=True)  # of a sweep elsewhere there may be no copy here yet
     written = write(folder, folder / REPORT if out is None else out, progress)
     if out is None:
         mirror(folder)
