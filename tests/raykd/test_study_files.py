@@ -145,7 +145,7 @@ def cut_short(name: str) -> list[str]:
 
 
 def give_data(spec: SweepSpec, folder: Path) -> str:
-    """Data that may be fetched; or, where they may not, a folder with the names that torchvision looks for."""
+    """Data that may be fetched; or, where they may not, a folder with the names that are looked for."""
     source = find_source(spec.data["name"])
     if not getattr(source, "by_hand", ""):
         return "base.data.download=true"
