@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from trainables.patience import limited, patience, patient
 log = logging.getLogger("raykd.lanes")
 
 NAMESPACE = "raykd"
+_BEACON = ".beacon-"
 _POLL_S = 0.5
 _CLOSE_S = 10.0  # how long a lane may take to end by itself
 _QUIET_S = 20.0  # this long without a busy lane is worth a word
@@ -98,7 +100,7 @@ class LanePool:
         self._cold_deaths = 0
         self._active = time.monotonic()
         # What every node must see, or the storage is not shared.
-        self._beacon = storage / f".{self.mailbox_name}"
+        self._beacon = storage / f"{_BEACON}{self.mailbox_name}"
         self._origin = origin_of(storage)
         patient(self._light, f"{self._beacon} cannot be written")
         self._config = {
@@ -185,10 +187,17 @@ class LanePool:
                 self._origin.remote.remove(self._origin.key(self._beacon))
 
     def _light(self) -> None:
+        old = f"{_BEACON}*"  # of drivers that were killed
         if self._origin is not None:
-            self._origin.remote.put(self._origin.key(self._beacon), b"whoever reads this shares the storage")
+            remote, folder = self._origin.remote, self._origin.key(self._beacon.parent)
+            for stored in remote.list(folder, recursive=False):
+                if fnmatch(stored.key.rpartition("/")[2], old):
+                    remote.remove(stored.key)
+            remote.put(self._origin.key(self._beacon), b"whoever reads this shares the storage")
             return
         self._beacon.parent.mkdir(parents=True, exist_ok=True)
+        for path in self._beacon.parent.glob(old):
+            path.unlink(missing_ok=True)
         self._beacon.touch()
 
     # Growing and shrinking ------------------------------------------------------------------------

@@ -157,6 +157,13 @@ def fetch(path: Path) -> bool:
     return path.is_file() if origin is None else origin.remote.pull(origin.key(path), path)
 
 
+def publish(path: Path) -> None:
+    """Bring a file of a working copy to the storage that it belongs to, if any."""
+    origin = origin_of_file(path)
+    if origin is not None:
+        origin.remote.push(path, origin.key(path))
+
+
 def fetch_teachers(storage: Path) -> None:
     """Bring the trained teachers of a storage here that are not here yet."""
     origin = origin_of(storage)

@@ -70,7 +70,8 @@ def work(config: Mapping[str, Any]) -> None:
             trials = [TrialSpec.model_validate(trial) for trial in task.trials]
             if courier is not None:
                 _fetch_teachers(courier, trials, workspace)
-            actions[task.action](*trials, report=report, workspace=workspace)
+            with patience.losing(f"{task.folder} cannot be used"):
+                actions[task.action](*trials, report=report, workspace=workspace)
             if courier is not None and rank == 0:  # all of it is on the storage
                 shutil.rmtree(workspace.folder, ignore_errors=True)
         except StorageLost as error:  # no fault of the trial's, which goes on when the sweep does
