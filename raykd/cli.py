@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raykd.console import Console, complain, resume_hint
+from raykd.console import Console, Line, complain, report_hint, resume_hint
 from raykd.storage import holds_ledger, mirror, origin_of, publish, storage_folder
 from trainables.errors import SweepFailed, UserError
 from trainables.patience import lost, passes
@@ -442,6 +442,7 @@ def _close(console: Console, history: History, folder: Path) -> None:
         console.parts(terminal(results, folder))
     else:
         console.summary(history, folder)
+    console.parts([Line(f"page:       {report_hint(folder)}", "dim")])
     counts = history.counts()
     unfinished = history.total - sum(counts[s] for s in ("finished", "stopped", "failed"))
     if unfinished > 0:

@@ -166,7 +166,9 @@ class Console:
         best = history.best()
         if best is not None:
             self.out.print(f"best trial {best.trial}: {settings(best)}")
-            self.out.print(f"[dim]export it:  raykd export {folder.name}{_where(folder)} --out student[/dim]")
+            self.out.print(
+                f"[dim]export it:  raykd export {folder.name}{storage_option(folder)} --out student[/dim]"
+            )
         self.out.print(f"[dim]curves:     tensorboard --logdir {_seen(folder / 'tensorboard')}[/dim]")
         tables = ", ".join(_seen(folder / f"{name}.parquet") for name in ("trials", "curves"))
         self.out.print(f"[dim]tables:     {tables}[/dim]")
@@ -342,12 +344,18 @@ def time_left(history: History) -> float | None:
     return sum(t.wall_s for t in ended) / len(ended) * left / at_once
 
 
+def report_hint(folder: Path) -> str:
+    """The command that writes a sweep's page."""
+    return f"raykd report {folder.name}{storage_option(folder)}"
+
+
 def resume_hint(folder: Path) -> str:
     """The command that goes on with a sweep."""
-    return f"raykd resume {folder.name}{_where(folder)}"
+    return f"raykd resume {folder.name}{storage_option(folder)}"
 
 
-def _where(folder: Path) -> str:
+def storage_option(folder: Path) -> str:
+    """What a command says of the storage, with a blank before it; nothing where it is the default."""
     return "" if folder.parent == Path("sweeps") else f" --storage {shlex.quote(option(folder.parent))}"
 
 

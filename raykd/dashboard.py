@@ -53,7 +53,7 @@ class DashboardStudy:
         """
         ended = [t for t in history.trials.values() if t.status in ENDED]
         ended.sort(key=lambda t: (t.ended, t.number))
-        there = self._open(names={t.trial for t in ended})
+        there = self._open(ended)
         if there is None:
             temporary = self.path.with_name(f".{self.path.name}.tmp")
             temporary.unlink(missing_ok=True)
@@ -61,25 +61,30 @@ class DashboardStudy:
             for trial in ended:
                 self._add(trial)
             temporary.replace(self.path)
-            there = self._open(names={t.trial for t in ended})
+            there = self._open(ended)
         for trial in ended:
             if trial.trial not in (there or ()):
                 self._add(trial)
 
-    def _open(self, names: set[str]) -> set[str] | None:
+    def _open(self, ended: list[TrialRecord]) -> set[str] | None:
         """Open the study that is there and name its trials; None where it has to be written anew."""
+        right = {trial.trial: trial for trial in ended}
         try:
             data = self.path.read_bytes()
             if not data.endswith(b"\n"):
                 return None
             study = optuna.load_study(study_name=self.name, storage=_storage(self.path))
-            found = [str(t.user_attrs[_NAME]) for t in study.trials]
+            trials = study.trials
+            found = [str(t.user_attrs[_NAME]) for t in trials]
+            same = all(
+                _said(t) == _said(self._frozen(right[name])) for t, name in zip(trials, found, strict=True)
+            )
         except FileNotFoundError:
             return None
         except Exception:  # whatever is wrong with it, the ledger has it all
             log.warning("%s cannot be read and is written anew", self.path, exc_info=True)
             return None
-        if len(found) != len(set(found)) or not set(found) <= names:
+        if len(found) != len(set(found)) or not same:
             return None
         self._study = study
         return set(found)
@@ -117,6 +122,11 @@ class DashboardStudy:
             system_attrs={},
             intermediate_values={epoch: s for epoch, s in scores.items() if math.isfinite(s)},
         )
+
+
+def _said(trial: FrozenTrial) -> tuple[Any, ...]:
+    """What the dashboard shows of a trial."""
+    return trial.state, trial.values, trial.params, trial.user_attrs, trial.intermediate_values
 
 
 def _attributes(trial: TrialRecord) -> dict[str, Any]:

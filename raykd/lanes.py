@@ -15,7 +15,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +26,18 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.actions import ACTIONS
+from raykd.beacon import Beacon
 from raykd.cluster import draining_nodes, host_names, live_nodes
-from raykd.group import GroupConfig
+from raykd.failures import death
+from raykd.group import GroupConfig, NameGroup, free
 from raykd.mailbox import Mailbox, Message, Task
-from raykd.remote import credentials
 from raykd.sections import WorkersSpec
-from raykd.storage import origin_of
 from raykd.worker import work
 from trainables.errors import SweepFailed
-from trainables.patience import limited, patience, patient
 
 log = logging.getLogger("raykd.lanes")
 
 NAMESPACE = "raykd"
-_BEACON = ".beacon-"
 _POLL_S = 0.5
 _CLOSE_S = 10.0  # how long a lane may take to end by itself
 _QUIET_S = 20.0  # this long without a busy lane is worth a word
@@ -99,14 +96,10 @@ class LanePool:
         self.broken: str | None = None  # why no trial can run any more
         self._cold_deaths = 0
         self._active = time.monotonic()
-        # What every node must see, or the storage is not shared.
-        self._beacon = storage / f"{_BEACON}{self.mailbox_name}"
-        self._origin = origin_of(storage)
-        patient(self._light, f"{self._beacon} cannot be written")
+        self._beacon = Beacon(storage, self.mailbox_name)
+        self._beacon.light()
         self._config = {
-            "beacon": str(self._beacon),
-            "origin": self._origin and (self._origin.uri, str(self._origin.here)),
-            "patience": patience(),
+            **self._beacon.config,
             "mailbox": self.mailbox_name,
             "namespace": NAMESPACE,
             "cpus": workers.cpus,
@@ -126,7 +119,7 @@ class LanePool:
     def start(self) -> None:
         """Begin to warm lanes. Returns at once."""
         # The mailbox is up, and knows who asks the storage, before the first lane looks for it.
-        ray.get(self.mailbox.keep.remote(credentials() if self._origin is not None else {}))
+        ray.get(self.mailbox.keep.remote(self._beacon.credentials))
         self._adjust()
         self._supervisor.start()
 
@@ -180,25 +173,7 @@ class LanePool:
         for lane in list(self._lanes.values()):
             lane.thread.join(_CLOSE_S)
         ray.kill(self.mailbox)
-        with contextlib.suppress(OSError, SweepFailed), limited(_CLOSE_S):
-            if self._origin is None:
-                self._beacon.unlink(missing_ok=True)
-            else:
-                self._origin.remote.remove(self._origin.key(self._beacon))
-
-    def _light(self) -> None:
-        old = f"{_BEACON}*"  # of drivers that were killed
-        if self._origin is not None:
-            remote, folder = self._origin.remote, self._origin.key(self._beacon.parent)
-            for stored in remote.list(folder, recursive=False):
-                if fnmatch(stored.key.rpartition("/")[2], old):
-                    remote.remove(stored.key)
-            remote.put(self._origin.key(self._beacon), b"whoever reads this shares the storage")
-            return
-        self._beacon.parent.mkdir(parents=True, exist_ok=True)
-        for path in self._beacon.parent.glob(old):
-            path.unlink(missing_ok=True)
-        self._beacon.touch()
+        self._beacon.put_out()
 
     # Growing and shrinking ------------------------------------------------------------------------
 
@@ -233,7 +208,9 @@ class LanePool:
                 lane.nodes = state["nodes"]
             if not lane.thread.is_alive():
                 self._bury(lane)
-            elif lane.closing_since is not None and time.monotonic() - lane.closing_since > _CLOSE_S:
+            elif lane.closing_since is None:
+                self._end_if_stuck(lane)
+            elif time.monotonic() - lane.closing_since > _CLOSE_S:
                 self._abort(lane)
         alive = {node["NodeID"] for node in nodes}
         self._leave(draining_nodes(), alive)
@@ -255,17 +232,15 @@ class LanePool:
             self._open()
 
     def _leave(self, draining: Mapping[str, float | None], alive: set[str]) -> None:
-        """Lanes on nodes that will go end with their present epoch, which is on the disk; with their node, if
-        that is sooner."""
+        """Lanes on nodes that will go end with their present epoch, or with their node if that is sooner."""
         for lane in self._lanes.values():
             state = self._state.get(lane.name)
             going = [draining[node] for node in (state["nodes"] if state else ()) if node in draining]
             if going and not lane.leaving:
                 lane.leaving = True
                 self.mailbox.leave.remote(lane.name)
-                seconds = min((s for s in going if s is not None), default=None)
-                when = "will go" if seconds is None else f"will go in {seconds:.0f} s"
-                self._on_event(f"{lane.name} retires: a node of it {when}; its trial moves after this epoch")
+                when = "".join(f" in {s:.0f} s" for s in going if s is not None)
+                self._on_event(f"{lane.name} retires: its node goes{when}; its trial moves after this epoch")
             elif lane.leaving and lane.closing_since is None and self._worth(lane, alive) == 0:
                 self._abort(lane)
 
@@ -273,6 +248,7 @@ class LanePool:
         """A lane's run has ended: its trial goes to another. Too many that never got warm end the sweep."""
         del self._lanes[lane.name]
         ray.get(self.mailbox.lost.remote(lane.name))
+        free(f"{self.mailbox_name}-{lane.name}")
         if lane.closing_since is not None or lane.leaving:
             return
         if lane.was_warm:
@@ -282,6 +258,18 @@ class LanePool:
         self._on_event(f"{lane.name} did not start: {lane.error or 'its log says why'}")
         if self._cold_deaths >= _COLD_DEATHS:
             self.broken = f"{self._cold_deaths} lanes in a row did not start: {lane.error}"
+
+    def _end_if_stuck(self, lane: _Lane) -> None:
+        """A worker that hangs may hear nothing, so its lane is ended, and the trial goes to another one."""
+        state, limit = self._state.get(lane.name), self.workers.hang_after
+        if state is None or limit is None or state["stuck_s"] <= limit:
+            return
+        where = f", last seen at {state['where']}" if state["where"] else ""
+        reason = f"no progress for {state['stuck_s']:.0f} s{where}"
+        self._on_event(f"{lane.name} hangs and is ended: {state['task']} made {reason}")
+        ray.get(self.mailbox.broke.remote(lane.name, reason))
+        self._close(lane)
+        self._abort(lane)
 
     def _say_why_quiet(self) -> None:
         """Where no lane has had anything to do for a while, the reason."""
@@ -341,6 +329,8 @@ class LanePool:
         if workers.gpus:
             resources["GPU"] = workers.gpus
         shared_gpu = 0 < workers.gpus < 1 and workers.count > 1  # NCCL refuses two ranks on one GPU
+        run = f"{self.mailbox_name}-{name}"
+        callbacks: list[Any] = [_TellController(self.mailbox_name, name), NameGroup(run)]  # of internal kinds
         trainer = TorchTrainer(
             work,
             train_loop_config={**self._config, "lane": name},
@@ -351,10 +341,10 @@ class LanePool:
                 num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
             ),
             run_config=ray.train.RunConfig(
-                name=f"{self.mailbox_name}-{name}",
+                name=run,
                 storage_path=str(self.scratch),
                 failure_config=ray.train.FailureConfig(max_failures=-1),
-                callbacks=[_TellController(self.mailbox_name, name)],  # type: ignore[list-item]  # internal, but accepted
+                callbacks=callbacks,
             ),
         )
         try:
@@ -367,7 +357,8 @@ class LanePool:
 
 
 class _TellController(ControllerCallback):
-    """Hands the lane's controller to the mailbox: Ray Train names it nowhere, and a stuck lane must end."""
+    """Hands the lane's controller to the mailbox: Ray Train names it nowhere, and a stuck lane must end.
+    Says, too, what its workers died of."""
 
     def __init__(self, mailbox: str, lane: str) -> None:
         self._mailbox = mailbox
@@ -376,6 +367,13 @@ class _TellController(ControllerCallback):
     def after_controller_start(self, train_run_context: Any) -> None:
         mailbox = ray.get_actor(self._mailbox, namespace=NAMESPACE)
         mailbox.controller.remote(self._lane, ray.get_runtime_context().current_actor)
+
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
+        failed = getattr(current_state, "training_failed_error", None)
+        if failed is not None:
+            deaths = filter(None, map(death, getattr(failed, "worker_failures", {}).values()))
+            mailbox = ray.get_actor(self._mailbox, namespace=NAMESPACE)
+            mailbox.down.remote(self._lane, next(deaths, None))
 
 
 def capacity(workers: WorkersSpec, nodes: list[dict[str, Any]]) -> int:

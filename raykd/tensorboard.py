@@ -235,7 +235,7 @@ def _write(path: Path, mode: str, events: Iterable[Event]) -> None:
 
 
 def _whole_events(path: Path) -> tuple[int, int]:
-    """(number of whole events at the head of the file, bytes they take)."""
+    """(number of whole events at the head of the file, bytes they take); what is behind is written anew."""
     if not path.exists():
         return 0, 0
     data = path.read_bytes()
@@ -244,6 +244,8 @@ def _whole_events(path: Path) -> tuple[int, int]:
         length, crc = struct.unpack_from("<QI", data, size)
         end = size + 12 + length + 4
         if masked_crc32c(data[size : size + 8]) != crc or end > len(data):
+            break
+        if masked_crc32c(data[size + 12 : end - 4]) != struct.unpack_from("<I", data, end - 4)[0]:
             break
         count, size = count + 1, end
     return count, size

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import shutil
 import socket
 import traceback
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,9 @@ import ray
 import ray.train
 import ray.train.collective
 
+from raykd.beacon import fetch_teachers, find
+from raykd.failures import explain
 from raykd.mailbox import Message, Task
-from raykd.remote import Courier, Remote
 from trainables import patience
 from trainables.errors import StorageLost, SweepFailed, TrialFailed, UserError
 
@@ -32,6 +32,7 @@ def work(config: Mapping[str, Any]) -> None:
     import torch
 
     from trainables.loop import EpochReport, Workspace
+    from trainables.progress import listening
     from trainables.trial import TrialSpec
 
     context = ray.train.get_context()
@@ -39,9 +40,8 @@ def work(config: Mapping[str, Any]) -> None:
     mailbox = ray.get_actor(config["mailbox"], namespace=config["namespace"])
     lane = config["lane"]
     host = socket.gethostname()
-    os.environ[patience.PATIENCE] = str(config["patience"])
     patience.tell_with(lambda text: mailbox.say.remote(f"{host}: {text}"))
-    courier, blind = _courier(mailbox, config)
+    courier, blind = find(config, lambda: ray.get(mailbox.kept.remote()))
     if blind:
         ray.get(mailbox.refuse.remote(lane, f"{host} {blind}"))
         return
@@ -66,11 +66,13 @@ def work(config: Mapping[str, Any]) -> None:
 
         workspace = Workspace(Path(task.folder), Path(config["cache"]), Path(config["teachers"]), courier)
         failed: str | None = None
+        trials: list[TrialSpec] = []
         try:
             trials = [TrialSpec.model_validate(trial) for trial in task.trials]
             if courier is not None:
-                _fetch_teachers(courier, trials, workspace)
-            with patience.losing(f"{task.folder} cannot be used"):
+                fetch_teachers(courier, trials, workspace)
+            listener = listening(lambda where: mailbox.progress.remote(lane, generation, where))
+            with listener, patience.losing(f"{task.folder} cannot be used"):
                 actions[task.action](*trials, report=report, workspace=workspace)
             if courier is not None and rank == 0:  # all of it is on the storage
                 shutil.rmtree(workspace.folder, ignore_errors=True)
@@ -80,12 +82,12 @@ def work(config: Mapping[str, Any]) -> None:
         except (TrialFailed, UserError) as error:
             failed = str(error)  # decided alike on all ranks, so the group is still in step
         except Exception as error:
-            failed = f"{type(error).__name__}: {error}".splitlines()[0]
+            failed = explain(error, next(iter(trials), None))
             _keep(workspace, rank)
             if world > 1:
                 # This rank may be the one that broke, or one whose peer died, and others may wait for it in a
                 # collective: the group is started again, and the task goes on from its checkpoint.
-                ray.get(mailbox.broke.remote(lane, generation, task.id, failed))
+                ray.get(mailbox.broke.remote(lane, failed, generation))
                 raise
             if _poisoned(error):
                 ray.get(mailbox.finish.remote(lane, generation, rank, task.id, failed))
@@ -104,34 +106,6 @@ def _load(where: str) -> Callable[..., None]:
     module, _, function = where.partition(":")
     found: Callable[..., None] = getattr(importlib.import_module(module), function)
     return found
-
-
-def _courier(mailbox: Any, config: Mapping[str, Any]) -> tuple[Courier | None, str]:
-    """Who carries this worker's files, where that is needed; and what is wrong with its storage, or ""."""
-    beacon = Path(config["beacon"])
-    if config["origin"] is None:
-        seen = patience.patient(beacon.exists, f"{beacon} cannot be read")
-        return None, "" if seen else f"does not see {beacon.parent}: every node must share the storage"
-    uri, here = config["origin"]
-    os.environ.update(ray.get(mailbox.kept.remote()))
-    try:
-        courier = Courier(Remote.connect(uri), Path(here))
-        courier.remote.check()
-        key = beacon.relative_to(here).as_posix()
-        return courier, "" if courier.remote.has(key) else f"sees another storage than the driver at {uri}"
-    except (UserError, SweepFailed) as error:
-        return None, f"cannot use the storage: {error}"
-
-
-def _fetch_teachers(courier: Courier, trials: Sequence[TrialSpec], workspace: Workspace) -> None:
-    """Teachers that were trained on another node."""
-    from trainables.seal import is_whole
-    from trainables.teachers import teacher_file, teacher_trial
-
-    for training in filter(None, map(teacher_trial, trials)):
-        file = teacher_file(training, workspace.teachers)
-        if not is_whole(file):
-            courier.pull(file)
 
 
 def _keep(workspace: Workspace, rank: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -22,11 +23,13 @@ from trainables.errors import TrialFailed
 from trainables.files import replacing
 from trainables.isolation import isolated
 from trainables.patience import patient
+from trainables.progress import got_to
 from trainables.run import Run
 from trainables.seal import is_whole
+from trainables.store import StoreDamaged
 from trainables.teachers import save_teacher, teacher_file, teacher_trial
 from trainables.trial import TrialSpec
-from trainables.workers import from_first, on_each, rank
+from trainables.workers import from_first, on_each, rank, world_size
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class EpochReport:
     note: str = ""  # something a person should read
 
 
+_log = logging.getLogger(__name__)
 _POLL_S = 0.2  # between looks at another process that is making a teacher
 
 Report = Callable[[EpochReport], bool]  # True: go on; False: stop. Called on every worker
@@ -63,8 +67,7 @@ def train(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     with the best score so far) and `checkpoints/` in the folder. Raises `UserError` for a trial that cannot
     work and `TrialFailed` when its numbers go bad, on every worker alike.
     """
-    with isolated(trial.seed):
-        _go(Run(trial, workspace), report)
+    _train(trial, workspace, report)
 
 
 def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None) -> None:
@@ -84,16 +87,31 @@ def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None
     with _turn(file) as missing:
         if missing:
             try:
-                with isolated(training.seed):
-                    _make_teacher(Run(training, place), report or (lambda _: True), file)
+                _train(training, place, report or (lambda _: True), lambda run: _make_teacher(run, file))
             except TrialFailed as error:
                 raise TrialFailed(f"training the teacher {training.student.arch}: {error}") from None
         elif carrier is not None:
             from_first(lambda: _share(file, carrier))
 
 
-def _make_teacher(run: Run, report: Report, file: Path) -> None:
-    _go(run, report)
+def _train(
+    trial: TrialSpec, place: Workspace, report: Report, then: Callable[[Run], None] = lambda run: None
+) -> None:
+    """Train, and after damage to the decoded images once more from the last checkpoint, with new ones."""
+    for last in (False, True):
+        try:
+            with isolated(trial.seed):
+                run = Run(trial, place)
+                _go(run, report)
+                return then(run)
+        except StoreDamaged:
+            # A group of workers is started again by its engine: the others may be waiting in a collective.
+            if last or world_size() > 1:
+                raise
+            _log.warning("decoded images were damaged", exc_info=True)
+
+
+def _make_teacher(run: Run, file: Path) -> None:
     if run.epoch == run.trial.epochs:
         from_first(lambda: _save_teacher(run, file))
 
@@ -150,6 +168,7 @@ def _turn(file: Path) -> Iterator[bool]:
 
     try:
         while (mine := from_first(look)) is None:
+            got_to("waiting for another process that trains the teacher")
             time.sleep(_POLL_S)
         yield mine
     finally:

@@ -21,6 +21,7 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 from trainables.errors import StorageLost, UserError
+from trainables.progress import got_to
 
 PATIENCE = "RAYKD_STORAGE_PATIENCE"
 _DEFAULT_S = 300.0
@@ -122,6 +123,7 @@ def patient(
                     raise StorageLost(lost(problem, error, now - began)) from error
                 if at_most is None:
                     _waits(me, f"{problem}: {reason(error)}; trying again for {left:.0f} s")
+                got_to("waiting for the storage")
                 time.sleep(min(left, pause * random.uniform(0.5, 1.0)))
                 pause = min(_LONGEST_S, 2 * pause)
     finally:

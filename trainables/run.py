@@ -29,6 +29,7 @@ from trainables.method import TAUGHT, Batch, Context, Losses, Method, load_metho
 from trainables.optim import Schedule, check_optim, make_optimizer
 from trainables.parts.distributed import convert_sync_batch_norm
 from trainables.patience import patient
+from trainables.progress import got_to
 from trainables.seal import is_whole, save_sealed
 from trainables.teachers import load_teacher
 from trainables.trial import TrialSpec
@@ -202,6 +203,7 @@ class Run:
         start = time.perf_counter()
         with contextlib.closing(fetch(self.data.train, ids, self.device)) as fetched:
             for update in range(done, done + self.steps):
+                got_to(f"epoch {epoch}, step {update - done + 1}/{self.steps}")
                 self.schedule.set(update)
                 self.optimizer.zero_grad(set_to_none=True)
                 watch.add([self.micro_batch(*next(fetched), views, last) for last in self._lasts])

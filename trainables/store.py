@@ -2,8 +2,12 @@
 
 A store is a folder:
 
-    train.arrow, test.arrow   Arrow IPC files: `image` fixed_size_binary(3*S*S), uint8 CHW; `label` int64
-    store.json                sizes, fingerprints, and which pictures could not be decoded
+    train.arrow, test.arrow   Arrow IPC files: `image` fixed_size_binary(3*S*S), uint8 CHW; `label` int64;
+                              `crc` uint32, the CRC-32 of the image
+    store.json                sizes, fingerprints, which pictures could not be decoded, and its own checksum
+
+A small file is compared with its fingerprint when it is first opened; of a larger one each image is compared
+with its CRC when a process first reads it, which costs nothing beside training and needs no reading ahead.
 
 It is written beside its place and renamed into it, whole or not at all. Of two processes that start it at
 once, the second waits for the first; where the file system has no locks both write, and one rename wins.
@@ -19,11 +23,13 @@ import json
 import logging
 import os
 import shutil
+import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,15 +37,23 @@ import pyarrow as pa
 import torch
 
 from trainables.errors import UserError
+from trainables.progress import got_to, unwatched
 from trainables.sources import Parts
 from trainables.store_writer import Undecodable, write_part
 
-FORMAT = 1
-CHECKED_BYTES = 256 << 20  # files up to this size are compared with their fingerprint when first opened
+FORMAT = 2
+ABOUT = "store.json"
+CHECKED_BYTES = 256 << 20  # files up to this size are checked as a whole when first opened
 ELSEWHERE = "a folder that can be written: set RAYKD_CACHE"
+_POLL_S = 0.2  # between looks at another process that is writing the same store
 Progress = Callable[[int, int], None]
 _log = logging.getLogger(__name__)
-_checked: set[tuple[str, int, int, int]] = set()
+_Stamp = tuple[str, int, int, int]  # path, inode, time of change, size
+_whole: dict[_Stamp, npt.NDArray[np.bool_]] = {}  # which images of a file this process has found whole
+
+
+class StoreDamaged(Exception):
+    """An image is not what was written. The store will be made anew when it is next opened."""
 
 
 class Images:
@@ -59,6 +73,10 @@ class Images:
         labels = [batch.column("label").to_numpy(zero_copy_only=False) for batch in batches]
         self.labels: npt.NDArray[np.int64] = np.concatenate([np.zeros(0, np.int64), *labels])
         self.labels.flags.writeable = False
+        crcs = [batch.column("crc").to_numpy() for batch in batches]
+        self._crcs = np.concatenate([np.zeros(0, np.uint32), *crcs])
+        self._stamp = _stamp(path)
+        self._whole = _whole.setdefault(self._stamp, np.zeros(len(self.labels), np.bool_))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,7 +85,10 @@ class Images:
         return Images, (self.path, self.size, self.classes, self.fingerprint)
 
     def take(self, ids: npt.NDArray[np.int64] | torch.Tensor) -> torch.Tensor:
-        """(B,) positions -> (B, 3, size, size) uint8, a copy. `IndexError` for a position out of range."""
+        """(B,) positions -> (B, 3, size, size) uint8, a copy.
+
+        `IndexError` for a position out of range, `StoreDamaged` for an image that is not what was written.
+        """
         ids = np.asarray(ids, dtype=np.int64)
         if len(ids) and (ids.min() < 0 or ids.max() >= len(self)):
             raise IndexError(f"image {ids.min()} … {ids.max()} of {len(self)}")
@@ -80,7 +101,27 @@ class Images:
             where = (part.tolist() for part in np.divmod(ids, self._rows))
             for row, (chunk, i) in enumerate(zip(*where, strict=True)):
                 rows[row] = self._chunks[chunk][i]
+        for row in np.flatnonzero(~self._whole[ids]).tolist():
+            if zlib.crc32(rows[row].data) != self._crcs[ids[row]]:
+                self._spoil(int(ids[row]))
+            self._whole[ids[row]] = True
         return out
+
+    def _spoil(self, image: int) -> None:
+        """Give the store up, unless another process has made it anew by now."""
+        with contextlib.suppress(FileNotFoundError):
+            if _stamp(self.path) == self._stamp:
+                (self.path.parent / ABOUT).unlink()
+        raise StoreDamaged(f"image {image} of {self.path} is not what was written; it will be decoded again")
+
+    def found_whole(self) -> None:
+        """The content was compared with the fingerprint: no image need be looked at again."""
+        self._whole[:] = True
+
+    @property
+    def known_whole(self) -> bool:
+        """Has this process compared every image with what was written?"""
+        return bool(self._whole.all())
 
     def content(self) -> str:
         """The fingerprint, worked out anew from what the file holds."""
@@ -89,6 +130,11 @@ class Images:
             digest.update(chunk.data)
         digest.update(self.labels.tobytes())
         return digest.hexdigest()
+
+
+def _stamp(path: Path) -> _Stamp:
+    status = path.stat()
+    return str(path), status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _pixels(batch: pa.RecordBatch, values: int) -> npt.NDArray[np.uint8]:
@@ -116,9 +162,11 @@ class Store:
 def load_store(folder: Path) -> Store | None:
     """The store in `folder`; None if there is none, or a damaged one."""
     try:
-        facts = json.loads((folder / "store.json").read_text())
+        facts = json.loads((folder / ABOUT).read_text())
         if facts["format"] != FORMAT:
             return None
+        if facts.pop("checksum") != _checksum(facts):
+            raise ValueError(f"{ABOUT} is not what was written")
         parts = {name: _load_part(folder, name, facts) for name in facts["parts"]}
         return Store(parts["train"], parts.get("test"), facts["classes"], Undecodable(**facts["undecodable"]))
     except (FileNotFoundError, NotADirectoryError):
@@ -136,12 +184,17 @@ def _load_part(folder: Path, name: str, facts: dict[str, Any]) -> Images:
     images = Images(path, facts["side"], facts["classes"], part["sha256"])
     if len(images) != part["images"]:
         raise ValueError(f"{path.name} has {len(images)} images of {part['images']}")
-    me = (str(path), status.st_ino, status.st_mtime_ns, status.st_size)
-    if status.st_size <= CHECKED_BYTES and me not in _checked:
+    if zlib.crc32(images.labels.tobytes()) != part["labels"]:
+        raise ValueError(f"the labels in {path.name} are not what was written")
+    if status.st_size <= CHECKED_BYTES and not images.known_whole:
         if images.content() != images.fingerprint:
             raise ValueError(f"the content of {path.name} is not what was written")
-        _checked.add(me)
+        images.found_whole()
     return images
+
+
+def _checksum(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def make_store(
@@ -168,7 +221,9 @@ def make_store(
             temporary = _beside(folder)
             temporary.mkdir()
             try:
-                _write(temporary, side, parts(), max_undecodable, about, progress)
+                with unwatched("reading or downloading what is there"):
+                    found = parts()
+                _write(temporary, side, found, max_undecodable, about, progress)
                 _put(temporary, folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -199,17 +254,19 @@ def _write(
         def advance(count: int) -> None:
             nonlocal done
             done += count
+            got_to(f"decoding images, {done}/{total}")
             if progress is not None:
                 progress(done, total)
             bad.refuse_above(limit, done)
 
-        images, sha256 = write_part(path, part, side, bad, advance)
+        images, sha256, labels = write_part(path, part, side, bad, advance)
         if not images:
             raise UserError("data.path", f"the {name} part holds no picture that can be decoded")
-        written[name] = {"images": images, "bytes": path.stat().st_size, "sha256": sha256}
+        written[name] = {"images": images, "bytes": path.stat().st_size, "sha256": sha256, "labels": labels}
     facts = {"format": FORMAT, "side": side, "classes": parts.classes, "parts": written}
-    with (folder / "store.json").open("w") as file:
-        json.dump({**facts, "undecodable": asdict(bad), "about": about}, file, indent=1)
+    facts |= {"undecodable": asdict(bad), "about": about}
+    with (folder / ABOUT).open("w") as file:
+        json.dump({**facts, "checksum": _checksum(facts)}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
 
@@ -246,11 +303,18 @@ def _alone(folder: Path) -> Iterator[bool]:
     """Hold the lock of `folder`, waiting for it. Yields False where the file system has no locks."""
     with folder.with_name(f"{folder.name}.lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.info("another process is preparing %s; waiting for it", folder)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while not _lock(file):
+                got_to("waiting for another process that prepares the same images")
+                time.sleep(_POLL_S)
         except OSError:
             yield False
             return
         yield True
+
+
+def _lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import zlib
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -56,13 +57,14 @@ class Undecodable:
 
 def write_part(
     path: Path, part: Part, side: int, bad: Undecodable, advance: Callable[[int], None]
-) -> tuple[int, str]:
-    """Decode `part` into the Arrow file `path`; how many images it holds, and their fingerprint.
+) -> tuple[int, str, int]:
+    """Decode `part` into the Arrow file `path`; how many images it holds, their fingerprint, the labels' CRC.
 
     `bad` collects what cannot be decoded, `advance(n)` is called after every n samples, in this thread. Holds
     one chunk and a few groups of decoded images in memory, however many there are.
     """
-    schema = pa.schema([pa.field("image", pa.binary(3 * side * side)), pa.field("label", pa.int64())])
+    image, crc = pa.field("image", pa.binary(3 * side * side)), pa.field("crc", pa.uint32())
+    schema = pa.schema([image, pa.field("label", pa.int64()), crc])
     chunk = np.empty((max(1, min(CHUNK_BYTES // (3 * side * side), part.count)), 3, side, side), np.uint8)
     digest, labels, start = hashlib.sha256(), array("q"), 0
 
@@ -75,11 +77,12 @@ def write_part(
                 if not len(filled):
                     return
                 digest.update(filled.data)
-                image = pa.FixedSizeBinaryArray.from_buffers(
-                    schema.field("image").type, len(filled), [None, pa.py_buffer(filled)]
+                pixels = pa.FixedSizeBinaryArray.from_buffers(
+                    image.type, len(filled), [None, pa.py_buffer(filled)]
                 )
                 label = pa.array(np.array(labels[start:], np.int64))
-                writer.write_batch(pa.record_batch([image, label], schema=schema))
+                crcs = pa.array([zlib.crc32(one.data) for one in filled], pa.uint32())
+                writer.write_batch(pa.record_batch([pixels, label, crcs], schema=schema))
                 start = len(labels)
 
             for group in _decoded(part.samples(), side):
@@ -97,7 +100,7 @@ def write_part(
         file.flush()
         os.fsync(file.fileno())
     digest.update(labels.tobytes())
-    return len(labels), digest.hexdigest()
+    return len(labels), digest.hexdigest(), zlib.crc32(labels.tobytes())
 
 
 Decoded = tuple[str, tuple[Pixels, int] | str]  # name, and (pixels, label) or why there are none

@@ -70,7 +70,7 @@ def test_mistakes_are_told_with_their_line(text: str, words: str) -> None:
 plain = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers()
+    | st.integers(-(2**63) + 1, 2**63 - 1)
     | st.floats(allow_nan=False)
     | st.text(st.characters(codec="utf-8", exclude_categories=["C"])),
     lambda inner: (

@@ -17,10 +17,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.transforms.v2 import functional as tv
 
+import trainables.store
 import trainables.store_writer
 from trainables.data import cache_folder, check_data, open_data, store_folder
 from trainables.decode import decode
 from trainables.errors import UserError
+from trainables.store import StoreDamaged
 from trainables.trial import DataSpec
 
 SIZE = 12
@@ -139,11 +141,22 @@ def damage(store: Path, how: str) -> None:
             file.unlink()
         case "json":
             (store / "store.json").write_text('{"format": 1, "parts"')
+        case "another number":
+            text = (store / "store.json").read_text()
+            (store / "store.json").write_text(text.replace('"classes": 2', '"classes": 3'))
+        case "another format":
+            text = (store / "store.json").read_text()
+            (store / "store.json").write_text(text.replace('"format": 2', '"format": 1'))
+        case "empty json":
+            (store / "store.json").write_text("")
         case "no json":
             (store / "store.json").unlink()
 
 
-@pytest.mark.parametrize("how", ["half", "short", "empty", "flipped", "gone", "json", "no json"])
+JSON = ["json", "no json", "empty json", "another number", "another format"]
+
+
+@pytest.mark.parametrize("how", ["half", "short", "empty", "flipped", "gone", *JSON])
 def test_damage_is_recognised_and_mended(folder: Path, tmp_path: Path, how: str) -> None:
     before = open_data(spec_of(folder), tmp_path)
     pixels = before.train.take(np.arange(60))
@@ -153,6 +166,37 @@ def test_damage_is_recognised_and_mended(folder: Path, tmp_path: Path, how: str)
     assert calls[-1] == 60 and after.fingerprint == before.fingerprint
     assert torch.equal(after.train.take(np.arange(60)), pixels)
     assert len(stores(tmp_path)) == 1
+
+
+def test_a_large_store_is_checked_image_by_image_and_mended(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainables.store, "CHECKED_BYTES", 0)
+    before = open_data(spec_of(folder), tmp_path)
+    pixels = before.train.take(np.arange(60))
+    store = store_folder(spec_of(folder), tmp_path)
+    content = (store / "train.arrow").read_bytes()
+    where = content.index(pixels[17].numpy().tobytes()) + 100
+    (store / "train.arrow").write_bytes(content[:where] + bytes([content[where] ^ 8]) + content[where + 1 :])
+    damaged = open_data(spec_of(folder), tmp_path).train
+    others = np.setdiff1d(np.arange(60), [17])
+    assert torch.equal(damaged.take(others), pixels[others])
+    for images in (damaged, pickle.loads(pickle.dumps(damaged))):
+        with pytest.raises(StoreDamaged, match=r"image 17 of .* is not what was written"):
+            images.take(np.array([3, 17]))
+    after = open_data(spec_of(folder), tmp_path)
+    assert after.fingerprint == before.fingerprint and torch.equal(after.train.take(np.arange(60)), pixels)
+    with pytest.raises(StoreDamaged):  # who still has the old one leaves the new one alone
+        damaged.take(np.array([17]))
+    calls: list[int] = []
+    open_data(spec_of(folder), tmp_path, lambda done, total: calls.append(done))
+    assert not calls
+
+    labels = after.train.labels.tobytes()
+    content = (store / "train.arrow").read_bytes()
+    where = content.index(labels) + 8
+    (store / "train.arrow").write_bytes(content[:where] + bytes([content[where] ^ 1]) + content[where + 1 :])
+    assert (open_data(spec_of(folder), tmp_path).train.labels == after.train.labels).all()
 
 
 def test_undecodable(folder: Path, tmp_path: Path) -> None:
@@ -267,7 +311,7 @@ def peak(count):
     samples = lambda: (Sample(str(i), i % 7, picture) for i in range(count))
     tracemalloc.start()
     bad = store_writer.Undecodable(0, count, [])
-    images, _ = store_writer.write_part(file, Part(count, samples), 32, bad, lambda _: None)
+    images, *_ = store_writer.write_part(file, Part(count, samples), 32, bad, lambda _: None)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert images == count and file.stat().st_size > count * 3 * 32 * 32

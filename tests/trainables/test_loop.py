@@ -80,7 +80,7 @@ def test_an_epoch_reports_scores_losses_and_speed_and_the_student_can_be_opened(
     assert 0 < heard.reports[0].metrics["train_s"] < metrics["train_s"]
 
     weights = best(place)
-    facts = {name: weights.pop(name) for name in ("epoch", "score", "trial")}
+    facts = {name: weights.pop(name) for name in ("epoch", "score", "trial", "sha256")}
     top = max(heard.reports, key=lambda report: report.metrics["score"])
     assert facts == {
         "epoch": str(top.epoch),

@@ -110,7 +110,7 @@ def _part_of(path: str) -> str:
 
 def _open(path: Path) -> Table:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             schema = file.schema_arrow
             image, label = _image_column(path, schema), next((n for n in LABELS if n in schema.names), None)
             rows = file.metadata.num_rows
@@ -159,7 +159,7 @@ def _class_names(schema: pa.Schema, label: str | None) -> int:
 def _read(table: Table, only_labelled: bool) -> Iterator[Sample]:
     row = 0
     try:
-        with pq.ParquetFile(table.path) as file:
+        with pq.ParquetFile(table.path, page_checksum_verification=True) as file:
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[f"{table.image}.bytes"]):
                 for content in batch.column(0).field("bytes"):
                     label = int(table.labels[row])
