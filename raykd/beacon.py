@@ -1,4 +1,4 @@
-"""What every node must see, or the storage is not shared: a small file, lit by the driver, sought by each worker.
+"""What every node must see, or the storage is not shared: a file, lit by the driver, sought by each worker.
 
 beacon = Beacon(folder, name)      # the driver's side
 beacon.light()
@@ -8,13 +8,14 @@ courier, problem = find(beacon.config, credentials)    # a worker's, with what i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raykd.remote import Courier, Remote, credentials
+from raykd import remote
+from raykd.remote import Courier, Remote
 from raykd.storage import origin_of
 from trainables.errors import SweepFailed, UserError
 from trainables.patience import PATIENCE, limited, patience, patient
@@ -47,7 +48,7 @@ class Beacon:
     @property
     def credentials(self) -> dict[str, str]:
         """What a worker on another node needs to be let in."""
-        return credentials() if self._origin is not None else {}
+        return remote.credentials() if self._origin is not None else {}
 
     def light(self) -> None:
         """Put it there, in the place of those of drivers that were killed."""
@@ -55,11 +56,11 @@ class Beacon:
         if self._origin is None:
             patient(self._light_here, f"{folder} cannot be written")
             return
-        remote = self._origin.remote
-        for stored in remote.list(self._origin.key(folder), recursive=False):
+        there = self._origin.remote
+        for stored in there.list(self._origin.key(folder), recursive=False):
             if fnmatch(stored.key.rpartition("/")[2], f"{_NAME}*"):
-                remote.remove(stored.key)
-        remote.put(self._origin.key(self._path), b"whoever reads this shares the storage")
+                there.remove(stored.key)
+        there.put(self._origin.key(self._path), b"whoever reads this shares the storage")
 
     def put_out(self) -> None:
         """Take it away, if that can be done now."""
@@ -76,10 +77,10 @@ class Beacon:
         self._path.touch()
 
 
-def find(config: Mapping[str, Any], let_in: Callable[[], dict[str, str]]) -> tuple[Courier | None, str]:
+def find(config: Mapping[str, Any], credentials: Mapping[str, str]) -> tuple[Courier | None, str]:
     """Who carries this worker's files, where that is needed; and what is wrong with its storage, or "".
 
-    `config` is the beacon's; `let_in()` gives its credentials.
+    `config` and `credentials` are the beacon's.
     """
     os.environ[PATIENCE] = str(config["patience"])
     beacon = Path(config["beacon"])
@@ -87,7 +88,7 @@ def find(config: Mapping[str, Any], let_in: Callable[[], dict[str, str]]) -> tup
         seen = patient(beacon.exists, f"{beacon} cannot be read")
         return None, "" if seen else f"does not see {beacon.parent}: every node must share the storage"
     uri, here = config["origin"]
-    os.environ.update(let_in())
+    os.environ.update(credentials)
     try:
         courier = Courier(Remote.connect(uri), Path(here))
         courier.remote.check()
