@@ -41,7 +41,7 @@ def work(config: Mapping[str, Any]) -> None:
     lane = config["lane"]
     host = socket.gethostname()
     patience.tell_with(lambda text: mailbox.say.remote(f"{host}: {text}"))
-    kept: dict[str, str] = ray.get(mailbox.kept.remote())
+    kept: Any = ray.get(mailbox.kept.remote())
     courier, blind = find(config, kept)
     if blind:
         ray.get(mailbox.refuse.remote(lane, f"{host} {blind}"))
