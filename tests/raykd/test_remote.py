@@ -19,6 +19,7 @@ from s3 import KEYS, S3, s3_server
 
 from raykd import claims, segments
 from raykd.driver import driver_of
+from raykd.history import History
 from raykd.ledger import Ledger
 from raykd.remote import Courier, Remote
 from raykd.storage import fetch, mirror, option, origin_of, storage_folder, sweeps
@@ -215,6 +216,34 @@ def test_a_driver_that_was_taken_for_dead_writes_nothing_that_counts(storage: Pa
     remote.remove("z/ledger/000001-0000000000.jsonl")
     with pytest.raises(UserError, match="an object is gone"):
         segments.read(remote, "z")
+
+
+def test_a_damaged_ledger_is_refused_and_mended_in_its_place(storage: Path, s3: S3) -> None:
+    from simulated import drive
+
+    from raykd.repair import repair
+    from raykd.spec import build_sweep
+
+    student = {"arch": "test_efficientnet"}
+    axes = {"lr": {"log": [1e-3, 1e-2]}}
+    raw = {"name": "s", "method": "supervised", "student": student, "epochs": 2, "samples": 3, "axes": axes}
+    before = drive(storage / "s", build_sweep({**raw, "sampler": "random", "scheduler": {"name": "none"}}))
+    origin = origin_of(storage)
+    assert origin is not None
+    (segment,) = origin.remote.list("s/ledger")
+    lines = origin.remote.get(segment.key).splitlines(keepends=True)
+    hit = next(i for i, line in enumerate(lines) if b'"kind":"report"' in line)
+    origin.remote.put(
+        segment.key, b"".join([*lines[:hit], lines[hit].replace(b"1", b"2"), *lines[hit + 1 :]])
+    )
+    for verb in (Ledger.read, Ledger.open):
+        with pytest.raises(UserError, match=f"s3://bucket/.*line {hit + 1} is damaged"):
+            verb(storage / "s")
+    assert "trained again" in (repair(storage / "s") or "")
+    with Ledger.open(storage / "s") as ledger:
+        mended = History.of(ledger.records)
+    assert list(mended.trials) == list(before.trials) and mended.repairs
+    assert len([t for t in mended.trials.values() if t.status == "finished"]) == 2
 
 
 # Who drives -----------------------------------------------------------------------------------------
