@@ -17,6 +17,8 @@ from raykd.history import ENDED, History
 from raykd.ledger import Ledger
 from raykd.storage import storage_folder
 
+pytestmark = pytest.mark.ray
+
 SWEEP = SMALL.replace("samples: 4", "samples: 5").replace("epochs: 4", "epochs: 6")
 
 
@@ -59,7 +61,9 @@ def _whole_way(s3: S3, gone: float, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     s3.shut()
     time.sleep(gone)
     s3.open()
-    until(lambda: reports() > before + 1, "it does not go on")
+    until(lambda: reports() > before, "it does not go on")
+    second = raykd("resume", "small", "--storage", uri)
+    assert second.returncode == 2 and f"run by process {driver.pid} on" in second.stderr, second.stderr
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     said = out.read_text()
