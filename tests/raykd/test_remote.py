@@ -18,6 +18,7 @@ from pyarrow import fs
 from s3 import KEYS, S3, s3_server
 
 from raykd import claims, segments
+from raykd.beacon import Beacon, find
 from raykd.driver import driver_of
 from raykd.history import History
 from raykd.ledger import Ledger
@@ -368,6 +369,25 @@ def test_checkpoints_are_those_of_the_storage(storage: Path, s3: S3, tmp_path: P
     for name in names:
         origin.remote.remove(f"s/t/{name}")
     assert there.load() is None and here.load() is None
+
+
+def test_a_worker_is_let_in_by_what_the_driver_gives_it_and_seeks_the_beacon(
+    storage: Path, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed, beacon = Beacon(storage / "s", "killed"), Beacon(storage / "s", "now")
+    killed.light()
+    beacon.light()
+    given, origin = beacon.credentials, origin_of(storage)
+    assert origin is not None and [s.key for s in origin.remote.list("s")] == ["s/.beacon-now"]
+    assert given["AWS_SECRET_ACCESS_KEY"] == KEYS["AWS_SECRET_ACCESS_KEY"]
+    assert not any(value in repr(beacon.config) for value in given.values() if "test" in value)
+    for name in KEYS:
+        monkeypatch.delenv(name)
+    courier, problem = find(beacon.config, given)
+    assert courier is not None and not problem
+    assert os.environ["AWS_ACCESS_KEY_ID"] == KEYS["AWS_ACCESS_KEY_ID"]
+    beacon.put_out()
+    assert "sees another storage" in find(beacon.config, given)[1]
 
 
 def test_views_are_mirrored_and_the_workers_files_left_to_them(storage: Path, s3: S3) -> None:
