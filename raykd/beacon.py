@@ -1,8 +1,13 @@
 """What every node must see, or the storage is not shared: a file, lit by the driver, sought by each worker.
 
-beacon = Beacon(folder, name)      # the driver's side
-beacon.light()
-courier, problem = find(beacon.config, credentials)    # a worker's, with what it needs to reach the storage
+    beacon = Beacon(folder, name)
+    beacon.light()
+
+and, in a worker:
+
+    courier, problem = find(beacon.config, beacon.credentials)
+
+A lane whose workers do not find it takes no part.
 """
 
 from __future__ import annotations
@@ -14,8 +19,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raykd import remote
-from raykd.remote import Courier, Remote
+from raykd.courier import Courier, credentials
+from raykd.remote import Remote
 from raykd.storage import origin_of
 from trainables.errors import SweepFailed, UserError
 from trainables.patience import PATIENCE, limited, patience, patient
@@ -48,7 +53,7 @@ class Beacon:
     @property
     def credentials(self) -> dict[str, str]:
         """What a worker on another node needs to be let in."""
-        return remote.credentials() if self._origin is not None else {}
+        return credentials() if self._origin is not None else {}
 
     def light(self) -> None:
         """Put it there, in the place of those of drivers that were killed."""
@@ -77,10 +82,10 @@ class Beacon:
         self._path.touch()
 
 
-def find(config: Mapping[str, Any], credentials: Mapping[str, str]) -> tuple[Courier | None, str]:
+def find(config: Mapping[str, Any], given: Mapping[str, str]) -> tuple[Courier | None, str]:
     """Who carries this worker's files, where that is needed; and what is wrong with its storage, or "".
 
-    `config` and `credentials` are the beacon's.
+    `config` is the beacon's, `given` its credentials.
     """
     os.environ[PATIENCE] = str(config["patience"])
     beacon = Path(config["beacon"])
@@ -88,7 +93,7 @@ def find(config: Mapping[str, Any], credentials: Mapping[str, str]) -> tuple[Cou
         seen = patient(beacon.exists, f"{beacon} cannot be read")
         return None, "" if seen else f"does not see {beacon.parent}: every node must share the storage"
     uri, here = config["origin"]
-    os.environ.update(credentials)
+    os.environ.update(given)
     try:
         courier = Courier(Remote.connect(uri), Path(here))
         courier.remote.check()

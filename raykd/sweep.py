@@ -24,12 +24,12 @@ from typing import Any, NamedTuple
 from raykd.actions import ACTIONS
 from raykd.cluster import LOCAL, connected, live_nodes, ray_address, this_machine
 from raykd.console import Console, resume_hint
+from raykd.courier import Courier
 from raykd.drift import refuse_drift, refuse_other_inputs
 from raykd.history import ENDED, History, TrialRecord, missing
 from raykd.ledger import TRIALS, Ledger, refuse_lost
 from raykd.mailbox import Task
 from raykd.recorder import Listener, Recorder
-from raykd.remote import Courier
 from raykd.spec import SweepSpec
 from raykd.storage import TEACHERS, check_writable, fetch, holds_ledger, mirrored, named, origin_of
 from trainables import patience

@@ -19,10 +19,11 @@ from s3 import KEYS, S3, s3_server
 
 from raykd import claims, segments
 from raykd.beacon import Beacon, find
+from raykd.courier import Courier
 from raykd.driver import driver_of
 from raykd.history import History
 from raykd.ledger import Ledger
-from raykd.remote import Courier, Remote
+from raykd.remote import Remote
 from raykd.storage import fetch, mirror, option, origin_of, storage_folder, sweeps
 from trainables import patience
 from trainables.checkpoint import Checkpoints
