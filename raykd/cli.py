@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raykd.console import Console, Line, complain, report_hint, resume_hint
-from raykd.storage import holds_ledger, mirror, origin_of, storage_folder
+from raykd.storage import holds_ledger, mirror, origin_of, publish, storage_folder
 from trainables.errors import SweepFailed, UserError
 from trainables.patience import lost, passes
 
@@ -302,7 +302,7 @@ def report(
         folder.mkdir(parents=True, exist_ok=True)  # of a sweep elsewhere there may be no copy here yet
     written = write(folder, folder / REPORT if out is None else out, progress)
     if out is None:
-        mirror(folder)
+        publish(written)
     console.text(f"written to {written} ({written.stat().st_size / 1e6:.1f} MB, opens without a network)")
 
 
