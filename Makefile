@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: sweep test test-all check format bench clean
+SECONDS ?= 3600
+
+.PHONY: sweep test test-all soak check format bench clean
 
 sweep: $(INSTALLED)  ## install and run the quickstart
 	$(BIN)/raykd run search_spaces/quickstart.yaml
@@ -14,6 +16,9 @@ test: $(INSTALLED)  ## install and run the tests that CI runs
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+soak: $(INSTALLED)  ## small sweeps under random faults, for SECONDS; the invariants are checked after each
+	$(BIN)/python tests/raykd/soak.py --seconds $(SECONDS)
 
 check: $(INSTALLED)  ## lint, types, import direction
 	$(BIN)/ruff check .

@@ -11,12 +11,15 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from raykd.conclusions import ArmResult, Results
 from raykd.console import Grid, Line
 from raykd.costs import base_first, costs_table, times
+from trainables.files import replacing
+from trainables.patience import patient
 
 FILES = ("ablation.md", "ablation.csv", "ablation.tex")
 NONE = "–"
@@ -37,9 +40,12 @@ def write(results: Results, folder: Path) -> None:
     """Write the three files; a reader sees the old file or the new one."""
     texts = (markdown(results), comma_separated(results), latex(results))
     for name, text in zip(FILES, texts, strict=True):
-        temporary = folder / f".{name}.tmp"
+        patient(partial(_write, folder / name, text), f"{folder / name} cannot be written")
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / name)
 
 
 def table(results: Results) -> tuple[list[str], list[list[str]]]:

@@ -7,11 +7,13 @@ So is what a step of each arm costs, whatever the budget: every report shows it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from raykd.arms import ARM
 from raykd.spec import SweepSpec
 from trainables.errors import UserError
+from trainables.resolve import flatten
 from trainables.trial import TrialSpec
 
 
@@ -44,16 +46,30 @@ def with_epochs(spec: SweepSpec, trials: Mapping[str, TrialSpec]) -> SweepSpec:
 def with_costs(spec: SweepSpec) -> SweepSpec:
     """The study with what a step of each arm costs and how many an epoch has.
 
-    Counted on a few images of each arm: seconds for small networks, a minute or so for large ones on a CPU.
+    Counted on a few images, once for arms that do the same arithmetic: a second for small networks, ten or so
+    for large ones on a CPU.
     """
     from trainables.compute import epoch_steps, step_flops
 
     arms = {}
+    counted: dict[tuple[Any, ...], float] = {}
     for label, arm in spec.arms.items():
         trial = spec.trial({ARM: label}, 0)
-        found = {"step_flops": step_flops(trial), "epoch_steps": epoch_steps(trial)}
-        arms[label] = arm.model_copy(update=found)
+        key = (arm.trained_parameters, *_arithmetic(trial))
+        if key not in counted:
+            counted[key] = step_flops(trial)
+        arms[label] = arm.model_copy(update={"step_flops": counted[key], "epoch_steps": epoch_steps(trial)})
     return spec.model_copy(update={"arms": arms})
+
+
+def _arithmetic(trial: TrialSpec) -> Iterator[tuple[str, Any]]:
+    """What the products of a step hang on, beside the number of parameters: every choice, count and name.
+
+    Of rates, weights and temperatures only whether they are 0, which can leave a term out.
+    """
+    for name, value in flatten(trial).items():
+        if name not in ("seed", "epochs"):
+            yield name, value != 0 if isinstance(value, float) else str(value)
 
 
 def steps_of(trial: TrialSpec) -> int:

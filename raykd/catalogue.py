@@ -131,8 +131,10 @@ def _data(storage: Path) -> Table:
 
 def _teachers(storage: Path) -> Table:
     """Those trained in this storage; any checkpoint that `teacher.checkpoint` can read is one too."""
+    from raykd.storage import fetch_teachers
     from trainables.seal import UNREADABLE, read_sealed
 
+    fetch_teachers(storage)
     rows = []
     for path in sorted((storage / ".teachers").glob("*.safetensors")):
         try:

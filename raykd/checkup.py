@@ -35,6 +35,7 @@ def checkup(
     if nodes is not None and address is None:
         raise UserError("--nodes", "goes with --address", value=nodes)
     from raykd.spec import load_sweep
+    from raykd.storage import storage_folder
 
     sweep = load_sweep(spec, sets) if spec else None
     place = storage or os.environ.get("RAYKD_STORAGE") or "sweeps"
@@ -44,4 +45,4 @@ def checkup(
         return doctor_cluster.checks(place, sweep, address, nodes.split(",") if nodes else ())
     from raykd import doctor
 
-    return doctor.checks(Path(place), sweep)
+    return doctor.checks(storage_folder(place, check=False), sweep)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raykd.console import Console, complain, resume_hint
+from raykd.console import Console, Line, complain, report_hint, resume_hint
+from raykd.storage import holds_ledger, mirror, origin_of, storage_folder
 from trainables.errors import SweepFailed, UserError
+from trainables.patience import lost, passes
 
 if TYPE_CHECKING:
     from raykd.history import History
@@ -28,7 +30,9 @@ app = typer.Typer(
 teacher = typer.Typer(no_args_is_help=True, help="Look at a checkpoint before it teaches.")
 app.add_typer(teacher, name="teacher")
 
-Storage = Annotated[Path, typer.Option(help="Folder that holds the sweeps.", envvar="RAYKD_STORAGE")]
+Storage = Annotated[
+    str, typer.Option(help="Folder that holds the sweeps, or s3://, gs:// ...", envvar="RAYKD_STORAGE")
+]
 Name = Annotated[str, typer.Argument(help="Name of a sweep.")]
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
 Address = Annotated[
@@ -41,7 +45,7 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override a field of the spec, e.g. --set samples=4."),
 ]
-HERE = Path("sweeps")
+HERE = "sweeps"
 VERBS = (
     "run", "ablate", "resume", "attach", "status", "best", "importance", "report", "export", "list", "doctor",
     "teacher",
@@ -121,14 +125,14 @@ def ablate(
     from raykd import sweep as engine
     from raykd.budget import with_costs
     from raykd.guard import check_study
-    from raykd.ledger import LEDGER
     from raykd.retune import tune
     from raykd.study import find_study, load_study
     from raykd.views import read
 
     console = Console()
-    folder = _writable(storage, probe=not (plan or json)) / (f"{study}_{preset}" if preset else study)
-    begun = Path(study).name == study and not Path(study).is_file() and (folder / LEDGER).exists()
+    where = _writable(storage, probe=not (plan or json))
+    folder = where / (f"{study}_{preset}" if preset else study)
+    begun = Path(study).name == study and not Path(study).is_file() and holds_ledger(folder)
     sets = [*([f"preset={preset}"] if preset else []), *(set_ or [])]
     history, remarks = (read(folder) if begun else None), list[str]()
     if history is not None:
@@ -140,8 +144,8 @@ def ablate(
         option = "--extend" if extend else "--as-started"
         raise UserError(option, "goes with the name of a study that has begun", value=study)
     else:
-        spec = load_study(study, sets, storage)
-        folder = storage / spec.name
+        spec = load_study(study, sets, where)
+        folder = where / spec.name
     if plan:
         from raykd.study_plan import plan_study, plan_unstarted, study_lines
 
@@ -152,7 +156,7 @@ def ablate(
         console.json(planned) if json else console.parts(study_lines(planned, remarks))
         return
     if history is None:
-        spec, remarks = check_study(spec, storage)
+        spec, remarks = check_study(spec, where)
     place = engine.Place(folder, address)
     if history is not None and json:
         from raykd.ablation_report import data
@@ -293,6 +297,8 @@ def report(
             console.progress("resamples of importances", done, total)
 
     written = write(folder, folder / REPORT if out is None else out, progress)
+    if out is None:
+        mirror(folder)
     console.text(f"written to {written} ({written.stat().st_size / 1e6:.1f} MB, opens without a network)")
 
 
@@ -327,7 +333,8 @@ def list_(
     from raykd import catalogue
 
     console = Console()
-    columns, rows = catalogue.catalogue(what, storage, pattern, image_size)
+    place = storage_folder(storage, check=what == "teachers")
+    columns, rows = catalogue.catalogue(what, place, pattern, image_size)
     if json:
         console.json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
@@ -390,24 +397,27 @@ def inspect(
         console.teacher(found)
 
 
-def _writable(storage: Path, probe: bool) -> Path:
+def _writable(given: str, probe: bool) -> Path:
     """The storage, if a folder is or could be there; with `probe` only if it can be written in."""
+    storage = storage_folder(given)
+    if origin_of(storage) is not None:
+        return storage
     above = next(path for path in (storage, *storage.absolute().parents) if path.exists())
     if not above.is_dir():
-        raise UserError("--storage", f"{above} is a file", value=str(storage), expected="a folder")
+        raise UserError("--storage", f"{above} is a file", value=given, expected="a folder")
     try:
         if probe:  # what it says of itself does not count: not for root, nor on a read-only disk
             TemporaryDirectory(dir=above, prefix=".raykd-").cleanup()
     except OSError as error:
         problem = f"{above} cannot be written in: {error.strerror}"
-        raise UserError("--storage", problem, value=str(storage), expected="a folder of yours") from None
+        raise UserError("--storage", problem, value=given, expected="a folder of yours") from None
     return storage
 
 
-def _folder(storage: Path, name: str) -> Path:
+def _folder(storage: str | Path, name: str) -> Path:
     from raykd.views import find
 
-    return find(storage, name)
+    return find(storage_folder(storage), name)
 
 
 def _study_of(history: History) -> SweepSpec:
@@ -428,9 +438,11 @@ def _close(console: Console, history: History, folder: Path) -> None:
 
         results = conclude(_study_of(history), history)
         write(results, folder)
+        mirror(folder)
         console.parts(terminal(results, folder))
     else:
         console.summary(history, folder)
+    console.parts([Line(f"page:       {report_hint(folder)}", "dim")])
     counts = history.counts()
     unfinished = history.total - sum(counts[s] for s in ("finished", "stopped", "failed"))
     if unfinished > 0:
@@ -449,6 +461,11 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(2) from None
     except SweepFailed as error:
         complain(str(error))
+        raise SystemExit(1) from None
+    except OSError as error:
+        if not passes(error):
+            raise
+        complain(lost(f"{error.filename or 'the storage'} cannot be used", error))
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         complain("interrupted")

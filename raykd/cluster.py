@@ -115,6 +115,12 @@ def live_nodes() -> list[dict[str, Any]]:
     return [node for node in nodes if node["Alive"]]
 
 
+class _QuietFile(logging.FileHandler):
+    """A log that cannot be written (a full disk) is no news for the screen."""
+
+    def handleError(self, record: logging.LogRecord) -> None: ...
+
+
 def host_names(nodes: Iterable[str]) -> str:
     """The hosts of these node ids, for people."""
     names = {node["NodeID"]: node["NodeManagerHostname"] for node in live_nodes()}
@@ -132,7 +138,7 @@ def draining_nodes() -> dict[str, float | None]:
 def send_logs(log_file: Path) -> None:
     """Everything that Ray and raykd log goes to a file and not to the screen."""
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(log_file)
+    handler = _QuietFile(log_file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     for old in list(root.handlers):

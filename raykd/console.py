@@ -17,6 +17,7 @@ from rich.table import Table
 
 from raykd.history import ENDED, History, TrialRecord
 from raykd.ledger import Record
+from raykd.storage import named, option
 
 if TYPE_CHECKING:
     from raykd.importance import Importances
@@ -165,9 +166,12 @@ class Console:
         best = history.best()
         if best is not None:
             self.out.print(f"best trial {best.trial}: {settings(best)}")
-            self.out.print(f"[dim]export it:  raykd export {folder.name}{_where(folder)} --out student[/dim]")
-        self.out.print(f"[dim]curves:     tensorboard --logdir {folder / 'tensorboard'}[/dim]")
-        self.out.print(f"[dim]tables:     {folder / 'trials.parquet'}, {folder / 'curves.parquet'}[/dim]")
+            self.out.print(
+                f"[dim]export it:  raykd export {folder.name}{storage_option(folder)} --out student[/dim]"
+            )
+        self.out.print(f"[dim]curves:     tensorboard --logdir {_seen(folder / 'tensorboard')}[/dim]")
+        tables = ", ".join(_seen(folder / f"{name}.parquet") for name in ("trials", "curves"))
+        self.out.print(f"[dim]tables:     {tables}[/dim]")
 
     def parts(self, parts: Iterable[Line | Grid]) -> None:
         """Lines with their style, and tables, one after the other."""
@@ -340,13 +344,24 @@ def time_left(history: History) -> float | None:
     return sum(t.wall_s for t in ended) / len(ended) * left / at_once
 
 
+def report_hint(folder: Path) -> str:
+    """The command that writes a sweep's page."""
+    return f"raykd report {folder.name}{storage_option(folder)}"
+
+
 def resume_hint(folder: Path) -> str:
     """The command that goes on with a sweep."""
-    return f"raykd resume {folder.name}{_where(folder)}"
+    return f"raykd resume {folder.name}{storage_option(folder)}"
 
 
-def _where(folder: Path) -> str:
-    return "" if folder.parent == Path("sweeps") else f" --storage {shlex.quote(str(folder.parent))}"
+def storage_option(folder: Path) -> str:
+    """What a command says of the storage, with a blank before it; nothing where it is the default."""
+    return "" if folder.parent == Path("sweeps") else f" --storage {shlex.quote(option(folder.parent))}"
+
+
+def _seen(path: Path) -> str:
+    """Where this machine finds a view: of a remote sweep that another one drives, on the storage."""
+    return str(path) if path.exists() else named(path)
 
 
 def _finite(value: Any) -> Any:

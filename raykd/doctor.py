@@ -19,9 +19,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from raykd.storage import origin_of
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
+    from raykd.remote import Remote
     from raykd.spec import SweepSpec
 
 GIB = 2**30
@@ -160,7 +162,9 @@ def check_shared_memory(folder: Path = Path("/dev/shm")) -> Check:
 
 def check_storage(storage: Path) -> Check:
     """Can sweeps be written there: new files, renames over old ones, fsync, locks?"""
-    name, place = "storage", _existing(storage)
+    name, place, origin = "storage", _existing(storage), origin_of(storage)
+    if origin is not None:
+        return _asked(name, lambda: _try_remote(origin.remote))
     mend = "another folder: `--storage DIR`"
     try:
         with tempfile.TemporaryDirectory(prefix=".raykd-doctor-", dir=place) as folder:
@@ -242,6 +246,12 @@ def _asked(name: str, question: Callable[[], str]) -> Check:
         return Check(
             name, False, str(error), f"correct `{error.field}`" if error.field else "correct the spec"
         )
+
+
+def _try_remote(remote: Remote) -> str:
+    remote.check()
+    remote.check_writable()
+    return f"{remote.uri}: can be listed, read and written"
 
 
 def _try_files(folder: Path) -> str | None:

@@ -33,12 +33,11 @@ _PATIENCE_S = 8.0  # for a file just written elsewhere: NFS remembers for 3 s th
 
 
 def source_hash() -> str:
-    """8 hex digits of everything that makes a raykd: its code and its search spaces."""
+    """8 hex digits of everything that makes a raykd: its code. Search spaces are read on the head alone."""
     root, digest = Path(__file__).resolve().parent.parent, hashlib.sha256()
     for room in ROOMS:
-        for path in sorted((root / room).rglob("*")):
-            if path.suffix in (".py", ".yaml"):
-                digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+        for path in sorted((root / room).rglob("*.py")):
+            digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:8]
 
 
@@ -57,9 +56,11 @@ def place(storage: str) -> tuple[FileSystem, str]:
     """The filesystem of a folder or of a URI such as `s3://bucket/sweeps`, and the path in it."""
     from pyarrow import fs
 
+    from raykd.remote import Remote
+
     if "://" in storage:
-        found: tuple[FileSystem, str] = fs.FileSystem.from_uri(storage)
-        return found
+        remote = Remote.connect(storage)
+        return remote.files, remote.root
     return fs.LocalFileSystem(), storage
 
 

@@ -20,6 +20,7 @@ import yaml
 from raykd.history import History, TrialRecord
 from raykd.ledger import Ledger
 from raykd.spec import SweepSpec, load_sweep
+from raykd.storage import fetch, named, option, origin_of
 from trainables.errors import SweepFailed, UserError
 from trainables.trial import TrialSpec
 
@@ -46,8 +47,8 @@ def export(sweep: Path, trial: str | None, out: Path) -> Path:
     spec = SweepSpec.model_validate(history.spec)
     record, whole = chosen(spec, history, trial)
     weights = sweep / "trials" / record.trial / BEST
-    if not weights.is_file():
-        why = f"{weights} is gone" if record.best else "none of its epochs was scored"
+    if not fetch(weights):
+        why = f"{named(weights)} is gone" if record.best else "none of its epochs was scored"
         raise UserError("trial", f"has left no student: {why}", value=record.trial)
     making = out.with_name(f".{out.name}.making")
     shutil.rmtree(making, ignore_errors=True)
@@ -97,7 +98,8 @@ def config_of(spec: SweepSpec, trial: TrialSpec) -> dict[str, Any]:
 
 def _command(trial: TrialSpec, out: Path, storage: Path) -> str:
     """Repeats the trial from any folder; beside the sweep, so that a trained teacher is used again."""
-    command = shlex.join(["raykd", "run", str(out.resolve() / CONFIG), "--storage", str(storage.resolve())])
+    place = option(storage if origin_of(storage) is not None else storage.resolve())
+    command = shlex.join(["raykd", "run", str(out.resolve() / CONFIG), "--storage", place])
     checkpoint = trial.teacher.checkpoint if trial.teacher else None
     if (
         checkpoint is not None and not checkpoint.is_absolute()

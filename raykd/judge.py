@@ -7,6 +7,7 @@ its rungs back exactly; Tune's own restore does not.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
@@ -49,6 +50,7 @@ class Judge:
 
     def __init__(self, spec: SchedulerSpec, epochs: int) -> None:
         self._epochs = epochs
+        self._grace = None if spec.name == "none" else spec.grace
         self._schedulers = schedulers(spec, epochs)
         self._stubs: dict[str, tuple[_Stub, Any]] = {}
 
@@ -57,7 +59,8 @@ class Judge:
     ) -> bool:
         """True to go on. `number` is the trial's running number, `last` its last epoch.
 
-        A report without a score is not judged.
+        A report without a score is not judged. One that is not finite ends a trial that may be stopped, and
+        takes no place on a rung: compared with it, every other score would be as good.
         """
         last = self._epochs if last is None else last
         if trial not in self._stubs:
@@ -68,7 +71,9 @@ class Judge:
             self._stubs[trial] = (stub, scheduler)
         stub, scheduler = self._stubs[trial]
         verdict = TrialScheduler.CONTINUE
-        if score is not None and epoch < last:
+        if score is not None and not math.isfinite(score):
+            verdict = TrialScheduler.STOP if self._grace and epoch >= self._grace else TrialScheduler.CONTINUE
+        elif score is not None and epoch < last:
             verdict = scheduler.on_trial_result(_NoController(), stub, {_TIME: epoch, _METRIC: score})
         return epoch < last and verdict == TrialScheduler.CONTINUE
 

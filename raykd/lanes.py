@@ -27,11 +27,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.actions import ACTIONS
 from raykd.cluster import draining_nodes, host_names, live_nodes
-from raykd.group import GroupConfig
+from raykd.failures import death
+from raykd.group import GroupConfig, NameGroup, free
 from raykd.mailbox import Mailbox, Message, Task
+from raykd.remote import credentials
 from raykd.sections import WorkersSpec
+from raykd.storage import origin_of
 from raykd.worker import work
 from trainables.errors import SweepFailed
+from trainables.patience import limited, patience, patient
 
 log = logging.getLogger("raykd.lanes")
 
@@ -57,8 +61,9 @@ class _Lane:
 class LanePool:
     """Keeps as many lanes warm as the cluster holds, up to `limit`.
 
-    `storage` is a folder that every node can write (Ray Train's own files), `cache` a folder on each node,
-    `teachers` a shared folder. `on_event(text)` is told when lanes come and go.
+    `storage` is the sweep's folder, which every node can write or has a copy of, `cache` a folder on each
+    node, `teachers` one beside the sweep's; `scratch`, of this machine, takes Ray's own files.
+    `on_event(text)` is told when lanes come and go, and when they wait for the storage.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class LanePool:
         limit: int,
         *,
         storage: Path,
+        scratch: Path,
         cache: Path,
         teachers: Path,
         actions: Mapping[str, str] = ACTIONS,
@@ -88,15 +94,18 @@ class LanePool:
             )
             .remote()
         )
-        self._storage = storage
+        self.scratch = scratch
         self.broken: str | None = None  # why no trial can run any more
         self._cold_deaths = 0
         self._active = time.monotonic()
-        storage.mkdir(parents=True, exist_ok=True)
-        beacon = storage / self.mailbox_name  # what every node must see, or the storage is not shared
-        beacon.touch()
+        # What every node must see, or the storage is not shared.
+        self._beacon = storage / f".{self.mailbox_name}"
+        self._origin = origin_of(storage)
+        patient(self._light, f"{self._beacon} cannot be written")
         self._config = {
-            "beacon": str(beacon),
+            "beacon": str(self._beacon),
+            "origin": self._origin and (self._origin.uri, str(self._origin.here)),
+            "patience": patience(),
             "mailbox": self.mailbox_name,
             "namespace": NAMESPACE,
             "cpus": workers.cpus,
@@ -115,7 +124,8 @@ class LanePool:
 
     def start(self) -> None:
         """Begin to warm lanes. Returns at once."""
-        ray.get(self.mailbox.lanes.remote())  # the mailbox is up before the first lane looks for it
+        # The mailbox is up, and knows who asks the storage, before the first lane looks for it.
+        ray.get(self.mailbox.keep.remote(credentials() if self._origin is not None else {}))
         self._adjust()
         self._supervisor.start()
 
@@ -169,6 +179,18 @@ class LanePool:
         for lane in list(self._lanes.values()):
             lane.thread.join(_CLOSE_S)
         ray.kill(self.mailbox)
+        with contextlib.suppress(OSError, SweepFailed), limited(_CLOSE_S):
+            if self._origin is None:
+                self._beacon.unlink(missing_ok=True)
+            else:
+                self._origin.remote.remove(self._origin.key(self._beacon))
+
+    def _light(self) -> None:
+        if self._origin is not None:
+            self._origin.remote.put(self._origin.key(self._beacon), b"whoever reads this shares the storage")
+            return
+        self._beacon.parent.mkdir(parents=True, exist_ok=True)
+        self._beacon.touch()
 
     # Growing and shrinking ------------------------------------------------------------------------
 
@@ -186,6 +208,8 @@ class LanePool:
 
     def _adjust(self) -> None:
         self._state = ray.get(self.mailbox.lanes.remote())
+        for text in ray.get(self.mailbox.said.remote()):
+            self._on_event(text)
         refusals = ray.get(self.mailbox.refusals.remote())
         if refusals:
             self.broken = refusals[0]
@@ -201,7 +225,9 @@ class LanePool:
                 lane.nodes = state["nodes"]
             if not lane.thread.is_alive():
                 self._bury(lane)
-            elif lane.closing_since is not None and time.monotonic() - lane.closing_since > _CLOSE_S:
+            elif lane.closing_since is None:
+                self._end_if_stuck(lane)
+            elif time.monotonic() - lane.closing_since > _CLOSE_S:
                 self._abort(lane)
         alive = {node["NodeID"] for node in nodes}
         self._leave(draining_nodes(), alive)
@@ -223,17 +249,15 @@ class LanePool:
             self._open()
 
     def _leave(self, draining: Mapping[str, float | None], alive: set[str]) -> None:
-        """Lanes on nodes that will go end with their present epoch, which is on the disk; with their node, if
-        that is sooner."""
+        """Lanes on nodes that will go end with their present epoch, or with their node if that is sooner."""
         for lane in self._lanes.values():
             state = self._state.get(lane.name)
             going = [draining[node] for node in (state["nodes"] if state else ()) if node in draining]
             if going and not lane.leaving:
                 lane.leaving = True
                 self.mailbox.leave.remote(lane.name)
-                seconds = min((s for s in going if s is not None), default=None)
-                when = "will go" if seconds is None else f"will go in {seconds:.0f} s"
-                self._on_event(f"{lane.name} retires: a node of it {when}; its trial moves after this epoch")
+                when = "".join(f" in {s:.0f} s" for s in going if s is not None)
+                self._on_event(f"{lane.name} retires: its node goes{when}; its trial moves after this epoch")
             elif lane.leaving and lane.closing_since is None and self._worth(lane, alive) == 0:
                 self._abort(lane)
 
@@ -241,6 +265,7 @@ class LanePool:
         """A lane's run has ended: its trial goes to another. Too many that never got warm end the sweep."""
         del self._lanes[lane.name]
         ray.get(self.mailbox.lost.remote(lane.name))
+        free(f"{self.mailbox_name}-{lane.name}")
         if lane.closing_since is not None or lane.leaving:
             return
         if lane.was_warm:
@@ -250,6 +275,18 @@ class LanePool:
         self._on_event(f"{lane.name} did not start: {lane.error or 'its log says why'}")
         if self._cold_deaths >= _COLD_DEATHS:
             self.broken = f"{self._cold_deaths} lanes in a row did not start: {lane.error}"
+
+    def _end_if_stuck(self, lane: _Lane) -> None:
+        """A worker that hangs may hear nothing, so its lane is ended, and the trial goes to another one."""
+        state, limit = self._state.get(lane.name), self.workers.hang_after
+        if state is None or limit is None or state["stuck_s"] <= limit:
+            return
+        where = f", last seen at {state['where']}" if state["where"] else ""
+        reason = f"no progress for {state['stuck_s']:.0f} s{where}"
+        self._on_event(f"{lane.name} hangs and is ended: {state['task']} made {reason}")
+        ray.get(self.mailbox.broke.remote(lane.name, reason))
+        self._close(lane)
+        self._abort(lane)
 
     def _say_why_quiet(self) -> None:
         """Where no lane has had anything to do for a while, the reason."""
@@ -309,6 +346,8 @@ class LanePool:
         if workers.gpus:
             resources["GPU"] = workers.gpus
         shared_gpu = 0 < workers.gpus < 1 and workers.count > 1  # NCCL refuses two ranks on one GPU
+        run = f"{self.mailbox_name}-{name}"
+        callbacks: list[Any] = [_TellController(self.mailbox_name, name), NameGroup(run)]  # of internal kinds
         trainer = TorchTrainer(
             work,
             train_loop_config={**self._config, "lane": name},
@@ -319,10 +358,10 @@ class LanePool:
                 num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
             ),
             run_config=ray.train.RunConfig(
-                name=f"{self.mailbox_name}-{name}",
-                storage_path=str(self._storage),
+                name=run,
+                storage_path=str(self.scratch),
                 failure_config=ray.train.FailureConfig(max_failures=-1),
-                callbacks=[_TellController(self.mailbox_name, name)],  # type: ignore[list-item]  # internal, but accepted
+                callbacks=callbacks,
             ),
         )
         try:
@@ -335,7 +374,8 @@ class LanePool:
 
 
 class _TellController(ControllerCallback):
-    """Hands the lane's controller to the mailbox: Ray Train names it nowhere, and a stuck lane must end."""
+    """Hands the lane's controller to the mailbox: Ray Train names it nowhere, and a stuck lane must end.
+    Says, too, what its workers died of."""
 
     def __init__(self, mailbox: str, lane: str) -> None:
         self._mailbox = mailbox
@@ -344,6 +384,13 @@ class _TellController(ControllerCallback):
     def after_controller_start(self, train_run_context: Any) -> None:
         mailbox = ray.get_actor(self._mailbox, namespace=NAMESPACE)
         mailbox.controller.remote(self._lane, ray.get_runtime_context().current_actor)
+
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
+        failed = getattr(current_state, "training_failed_error", None)
+        if failed is not None:
+            deaths = filter(None, map(death, getattr(failed, "worker_failures", {}).values()))
+            mailbox = ray.get_actor(self._mailbox, namespace=NAMESPACE)
+            mailbox.down.remote(self._lane, next(deaths, None))
 
 
 def capacity(workers: WorkersSpec, nodes: list[dict[str, Any]]) -> int:

@@ -9,7 +9,8 @@ says; a bad line with good ones behind it is damage of another kind: it is refus
         ledger.append("start", trial="0a1b2c3d", attempt=1, lane="lane-0")
     records = Ledger.read(folder)  # from any process, also while a driver writes
 
-One driver writes, the holder of the lock in `driver.py`.
+One driver writes, the holder of the lock in `driver.py`. On a remote storage the same lines lie in objects
+(`segments.py`).
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from raykd.driver import take_lock
-from trainables.errors import UserError
+from raykd.driver import Hold, take_lock
+from raykd.storage import LEDGER, holds_files, holds_ledger, named
+from raykd.tape import Tape, stored, sync_folder, tape_of
+from trainables.errors import StorageLost, UserError
 
-LEDGER = "ledger.jsonl"
-TRIALS = "trials"  # the folder of the trials' files, beside it
+TRIALS = "trials"  # the folder of the trials' files, beside the ledger
+
+__all__ = ["KINDS", "LEDGER", "TRIALS", "Ledger", "Record", "decode", "encode"]
 
 Record = dict[str, Any]  # "kind", "time" (unix seconds), and the fields of its kind
 
@@ -60,39 +64,33 @@ class Ledger:
     """The writing side, held by the one driver of a sweep. Safe to use from several threads."""
 
     def __init__(
-        self, folder: Path, descriptor: int, lock: int, records: list[Record], cut: str | None
+        self, folder: Path, tape: Tape, lock: Hold, records: list[Record], cut: str | None = None
     ) -> None:
         self.folder = folder
         self.records = records  # those found when it was opened
         self.cut = cut  # says what `open` cut off, None where the file was whole
-        self._descriptor = descriptor
+        self._tape = tape
         self._lock = lock
         self._mutex = threading.Lock()
-        self._size = os.fstat(descriptor).st_size
         self._broken: str | None = None
+        self._closed = False
 
     @classmethod
     def create(cls, folder: Path) -> Ledger:
         """Start the ledger of a new sweep; `UserError` where there is one already."""
         folder.mkdir(parents=True, exist_ok=True)
         lock = take_lock(folder)
-        path = folder / LEDGER
         try:
-            records = _parse(path.read_bytes(), path)[0] if path.exists() else []
-            if records:
+            data, driver = stored(folder)
+            if data and _parse(data, folder)[0]:
                 raise UserError(
-                    "name", f"{folder} already holds a sweep", expected="`resume`, or another name"
+                    "name", f"{named(folder)} already holds a sweep", expected="`resume`, or another name"
                 )
             refuse_lost(folder)
-            path.unlink(missing_ok=True)  # its driver died before anything was recorded
-            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
+            return cls(folder, tape_of(folder, driver, 0, 0), lock, [])
         except BaseException:
-            os.close(lock)
+            lock.close()
             raise
-        # Without these a crash can leave a ledger whose records are on the disk and whose name is not.
-        sync_folder(folder)
-        sync_folder(folder.parent)
-        return cls(folder, descriptor, lock, [], None)
 
     @classmethod
     def open(cls, folder: Path) -> Ledger:
@@ -101,35 +99,30 @@ class Ledger:
         `UserError` where there is no ledger, where another driver holds it, or where a line in the middle
         is damaged.
         """
-        path = _path(folder)
+        _refuse_nothing(folder)
         lock = take_lock(folder)
         try:
-            data = path.read_bytes()
-            records, whole = _parse(data, path)
+            data, driver = stored(folder)
+            records, whole = _parse(_refuse_nothing(folder, data), folder)
             if not records:
                 refuse_lost(folder)
             cut = None
-            if whole < len(data):
+            if whole < len(data or b""):
                 # The copy reaches the disk before the cut does.
-                aside = keep_aside(folder, "cut", data[whole:])
+                aside = keep_aside(folder, "cut", (data or b"")[whole:])
                 cut = (
-                    f"{path}: the last {len(data) - whole} bytes, behind record {len(records)}, were damaged "
-                    f"and have been moved to {aside.name}"
+                    f"{named(folder)}/{LEDGER}: the last {len(data or b'') - whole} bytes, behind record "
+                    f"{len(records)}, were damaged and have been moved to {aside.name}"
                 )
-            descriptor = os.open(path, os.O_RDWR | os.O_APPEND)
-            if cut is not None:
-                os.ftruncate(descriptor, whole)
-                os.fsync(descriptor)
+            return cls(folder, tape_of(folder, driver, len(records), whole), lock, records, cut)
         except BaseException:
-            os.close(lock)
+            lock.close()
             raise
-        return cls(folder, descriptor, lock, records, cut)
 
     @staticmethod
     def read(folder: Path) -> list[Record]:
         """Every whole record, oldest first. Takes no lock: works while a driver writes, and after it died."""
-        path = _path(folder)
-        records = _parse(path.read_bytes(), path)[0]
+        records = _parse(_refuse_nothing(folder), folder)[0]
         if not records:
             refuse_lost(folder)
         return records
@@ -142,30 +135,27 @@ class Ledger:
         if set(required) != set(fields):
             raise TypeError(f"a {kind!r} record has the fields {sorted(required)}, not {sorted(fields)}")
         with self._mutex:
+            if self._closed:
+                raise UserError("ledger", "closed")
             if self._broken:
-                raise UserError("ledger", self._broken)
+                raise StorageLost(self._broken)
+            self._lock.verify()
             # The time is taken inside, so that the times of successive lines never go back by threads' races.
             text = encode({"kind": kind, "time": time.time(), **fields})
-            line = as_line(text)
             try:
-                written = 0
-                while written < len(line):
-                    written += os.write(self._descriptor, line[written:])
-                os.fsync(self._descriptor)
-            except OSError as error:
-                self._give_up(error)
-            self._size += len(line)
+                self._tape.append(as_line(text))
+            except StorageLost as error:
+                self._broken = str(error)  # nothing more from this driver
+                raise
         record: Record = decode(text)
         return record
 
     def close(self) -> None:
         """Let go of file and lock. Safe to call twice."""
         with self._mutex:
-            self._broken = self._broken or "closed"
-            for descriptor in (self._descriptor, self._lock):
-                if descriptor >= 0:
-                    os.close(descriptor)
-            self._descriptor = self._lock = -1
+            self._closed = True
+            self._tape.close()
+        self._lock.close()
 
     def __enter__(self) -> Ledger:
         return self
@@ -173,34 +163,23 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _give_up(self, error: OSError) -> None:
-        # After a failed write or fsync nobody knows what is on the disk, and a later record behind a torn one
-        # would be damage in the middle. So: back to the last whole record, and nothing more from this driver.
-        self._broken = (
-            f"{self.folder / LEDGER} cannot be written: {error.strerror}; make room, then `raykd resume`"
+
+def _refuse_nothing(folder: Path, data: bytes | None = None) -> bytes:
+    data = stored(folder)[0] if data is None else data
+    if data is None:
+        raise UserError(
+            "name", f"there is no sweep in {named(folder)}", expected=f"a folder that holds {LEDGER}"
         )
-        try:
-            os.ftruncate(self._descriptor, self._size)
-            os.fsync(self._descriptor)
-        except OSError:
-            pass  # `open` will cut the torn tail
-        raise UserError("ledger", self._broken) from error
-
-
-def _path(folder: Path) -> Path:
-    path = folder / LEDGER
-    if not path.is_file():
-        raise UserError("name", f"there is no sweep in {folder}", expected=f"a folder that holds {LEDGER}")
-    return path
+    return data
 
 
 def refuse_lost(folder: Path) -> None:
     """`UserError` where trials lie in a folder whose ledger holds nothing, or is not there."""
-    if (folder / TRIALS).is_dir():
-        state = "holds no whole record" if (folder / LEDGER).exists() else "is gone"
+    if holds_files(folder / TRIALS):
+        state = "holds no whole record" if holds_ledger(folder) else "is gone"
         raise UserError(
             "ledger",
-            f"{folder / LEDGER} {state}, and there are trials beside it",
+            f"{named(folder)}/{LEDGER} {state}, and there are trials beside it",
             expected="the file from a backup; without one, a new sweep under another name",
         )
 
@@ -217,7 +196,7 @@ def as_line(text: bytes) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def _parse(data: bytes, path: Path) -> tuple[list[Record], int]:
+def _parse(data: bytes, folder: Path) -> tuple[list[Record], int]:
     """The whole records, and how many bytes they take. What follows is torn."""
     records: list[Record] = []
     bad: int | None = None
@@ -227,11 +206,10 @@ def _parse(data: bytes, path: Path) -> tuple[list[Record], int]:
         elif bad:
             raise UserError(
                 "ledger",
-                f"{path}, line {bad} is damaged and line {number} behind it is not: no crash does this, "
-                "so nothing is dropped in silence",
-                expected="the file from a backup, or "
-                f"`raykd resume {path.parent.name} --repair`, which keeps "
-                "a copy and trains again what the damage touched",
+                f"{named(folder)}/{LEDGER}, line {bad} is damaged and line {number} behind it is not: no "
+                "crash does this, so nothing is dropped in silence",
+                expected=f"the file from a backup, or `raykd resume {folder.name} --repair`, which keeps a "
+                "copy and trains again what the damage touched",
             )
         else:
             records.append(record)
@@ -254,14 +232,6 @@ def keep_aside(folder: Path, why: str, damaged: bytes) -> Path:
         sync_folder(folder)
         return path
     raise UserError("ledger", f"{folder} holds too many {stem} files")
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def encode(value: Any) -> bytes:

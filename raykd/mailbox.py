@@ -10,6 +10,7 @@ lane that is lost goes to the next idle lane.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,7 +51,7 @@ class _Box:
     attempt: int = 0
     heard: int = 0  # the last attempt that the driver knows of
     fruitless: int = 0  # attempts since the last new epoch
-    trouble: str = ""  # what the last attempt said as it broke
+    trouble: str = ""  # why the last attempt broke
     pending: Message | None = None  # said, not judged
     verdicts: dict[int, bool] = field(default_factory=dict)
     end: Message | None = None
@@ -69,6 +70,9 @@ class _Lane:
     closing: bool = False
     leaving: bool = False  # its node will go: the task moves after its present epoch
     left: tuple[str, int] | None = None  # the task and the epoch with which it did
+    down: bool = False  # its group has failed, and Ray Train starts it again
+    sign: float = field(default_factory=time.monotonic)  # when it was last seen to get on with its task
+    where: str = ""  # and with what
 
     @property
     def task(self) -> str | None:
@@ -76,7 +80,7 @@ class _Lane:
 
     @property
     def warm(self) -> bool:
-        return len(self.ranks) == self.world
+        return len(self.ranks) == self.world and not self.down
 
     @property
     def idle(self) -> bool:
@@ -92,6 +96,8 @@ class Mailbox:
         self._lanes: dict[str, _Lane] = {}
         self._controllers: dict[str, Any] = {}
         self._refusals: dict[str, str] = {}
+        self._said: list[str] = []
+        self._kept: dict[str, str] = {}
         self._changed = asyncio.Condition()
 
     # What workers say -----------------------------------------------------------------------------
@@ -102,6 +108,7 @@ class Mailbox:
             state = self._lanes.setdefault(lane, _Lane(world))
             if state.generation != generation:
                 state.generation, state.ranks, state.waiting = generation, {}, set()
+                state.sign, state.where, state.down = time.monotonic(), "", False
                 if state.task is not None and not self._again(state.task):
                     state.work = None
             state.ranks[rank] = node
@@ -162,11 +169,27 @@ class Mailbox:
                 self._assign()
                 self._changed.notify_all()
 
-    async def broke(self, lane: str, generation: str, task: str, reason: str) -> None:
-        """A rank is about to leave the task in a way that only a restart of its group mends."""
+    async def progress(self, lane: str, generation: str, where: str) -> None:
+        """A rank gets on. One of them is enough: ranks that wait for each other stop together."""
+        state = self._lanes.get(lane)
+        if state is not None and state.generation == generation:
+            state.sign, state.where = time.monotonic(), where
+
+    async def broke(self, lane: str, reason: str, generation: str | None = None) -> None:
+        """The lane's workers leave their task in a way that only a restart of the group, or another lane,
+        mends. A worker says its generation, so that one which is late is not heard."""
         async with self._changed:
-            if self._lanes[lane].generation == generation and task in self._boxes:
-                self._boxes[task].trouble = reason
+            state = self._lanes.get(lane)
+            box = self._boxes.get(state.task or "") if state is not None else None
+            if state is not None and box is not None and generation in (None, state.generation):
+                box.trouble = reason
+
+    async def down(self, lane: str, reason: str | None) -> None:
+        """The lane's group has failed: until it is there again nothing is expected of it."""
+        if lane in self._lanes:
+            self._lanes[lane].down = True
+        if reason is not None:
+            await self.broke(lane, reason)
 
     async def refuse(self, lane: str, reason: str) -> None:
         """A worker cannot be part of this sweep at all."""
@@ -175,6 +198,23 @@ class Mailbox:
     async def refusals(self) -> list[str]:
         """Why workers could not be part of this sweep."""
         return list(self._refusals.values())
+
+    async def say(self, text: str) -> None:
+        """Something that a person should read now."""
+        self._said.append(text)
+
+    async def said(self) -> list[str]:
+        """What workers said since this was last asked."""
+        said, self._said = self._said, []
+        return said
+
+    async def keep(self, environment: dict[str, str]) -> None:
+        """Keep the driver's credentials for the lanes' workers. In memory, and in nothing that is logged."""
+        self._kept = environment
+
+    async def kept(self) -> dict[str, str]:
+        """What `keep` was given."""
+        return self._kept
 
     async def controller(self, lane: str, handle: Any) -> None:
         """Ray Train's controller of this lane has started."""
@@ -224,8 +264,10 @@ class Mailbox:
                 return
             box.verdicts[epoch] = go
             lane = self._lanes.get(box.lane or "")
-            if lane is not None and lane.leaving and go:
-                lane.left = (task, epoch)
+            if lane is not None:
+                lane.sign = time.monotonic()  # until now it waited for this
+                if lane.leaving and go:
+                    lane.left = (task, epoch)
             if epoch > 0:  # below are words about preparation, not progress
                 box.fruitless = 0
             if box.pending is not None and box.pending.epoch == epoch:
@@ -280,7 +322,8 @@ class Mailbox:
         return self._controllers.get(lane)
 
     async def lanes(self) -> dict[str, dict[str, Any]]:
-        """What each lane is: warm, idle, its task and attempt, its nodes."""
+        """What each lane is: warm, idle, its task and nodes; for how many seconds its workers have not got on
+        with their task (0 while they wait for a verdict), and where they were then."""
         return {
             name: {
                 "warm": lane.warm,
@@ -288,11 +331,18 @@ class Mailbox:
                 "closing": lane.closing,
                 "task": lane.task,
                 "nodes": sorted(set(lane.ranks.values())),
+                "stuck_s": self._stuck(lane),
+                "where": lane.where,
             }
             for name, lane in self._lanes.items()
         }
 
     # Inside ---------------------------------------------------------------------------------------
+
+    def _stuck(self, lane: _Lane) -> float:
+        box = self._boxes.get(lane.task or "")
+        waits = lane.work is None or not lane.warm or (box is not None and box.pending is not None)
+        return 0.0 if waits else time.monotonic() - lane.sign
 
     def _assign(self) -> None:
         """Give waiting tasks to idle lanes. Called with the lock held."""
@@ -305,6 +355,7 @@ class Mailbox:
             box.attempt += 1
             lane.work = box.task
             lane.turn += 1
+            lane.sign, lane.where = time.monotonic(), ""
         self._changed.notify_all()
 
     def _again(self, task: str) -> bool:
@@ -315,8 +366,9 @@ class Mailbox:
         box.pending = None
         box.fruitless += 1
         if box.fruitless >= box.task.attempts:
-            why = f": {box.trouble}" if box.trouble else ""
-            box.end = Message(ended=True, failed=f"its worker died {box.fruitless} times in a row{why}")
+            tries = f"{box.fruitless} tries" if box.fruitless > 1 else "1 try"
+            why = f"; the last: {box.trouble}" if box.trouble else ""
+            box.end = Message(ended=True, failed=f"given up after {tries} without a new epoch{why}")
             return False
         box.attempt += 1
         return True

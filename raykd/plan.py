@@ -8,6 +8,7 @@ from typing import Any
 
 from raykd.proposer import Proposal, Proposer
 from raykd.spec import SweepSpec
+from raykd.storage import named
 from raykd.validate import describe_axes
 
 _SHOWN = 3
@@ -25,7 +26,7 @@ def plan(spec: SweepSpec, folder: Path) -> dict[str, Any]:
         "sampler": spec.sampler.model_dump(mode="json"),
         "workers": spec.workers.model_dump(mode="json"),
         "samples": samples(spec, _SHOWN),
-        "folder": str(folder),
+        "folder": named(folder),
         "tensorboard": str(folder / "tensorboard"),
         "log": str(folder / "log.txt"),
     }

@@ -27,6 +27,7 @@ class Recorder:
         self.history = history
         self.listeners = list(listeners)
         self._lock = threading.RLock()
+        self._behind: list[Listener] = []  # views that have missed a record
 
     def __call__(self, kind: str, **fields: Any) -> Record:
         """Append a record; it is on the disk when this returns."""
@@ -35,7 +36,26 @@ class Recorder:
             self.history.add(record)
             for listener in self.listeners:
                 try:
-                    listener(record, self.history)
+                    if listener in self._behind:
+                        self._rebuild(listener)
+                    else:
+                        listener(record, self.history)
                 except Exception:
                     log.exception("a view of the sweep could not be brought up to date")
+                    if hasattr(listener, "rebuild") and listener not in self._behind:
+                        self._behind.append(listener)
             return record
+
+    def catch_up(self) -> None:
+        """Bring the views that missed a record up to date, where that can be done now."""
+        with self._lock:
+            for listener in list(self._behind):
+                try:
+                    self._rebuild(listener)
+                except Exception:
+                    log.exception("a view of the sweep could not be brought up to date")
+
+    def _rebuild(self, listener: Any) -> None:
+        # What failed half-way (a full disk) has left half an event behind, and the rest must not follow that.
+        listener.rebuild(self.history)
+        self._behind.remove(listener)

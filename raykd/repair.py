@@ -17,7 +17,6 @@ The damaged file is kept whole as `ledger.damaged-TIME`, and a `repair` record s
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -27,8 +26,10 @@ from typing import Any
 
 from raykd.driver import take_lock
 from raykd.history import History
-from raykd.ledger import LEDGER, TRIALS, Record, as_line, decode, encode, keep_aside, parse_lines, sync_folder
+from raykd.ledger import TRIALS, Record, as_line, decode, encode, keep_aside, parse_lines
 from raykd.spec import SweepSpec
+from raykd.storage import fetch, named
+from raykd.tape import stored, write_anew
 from trainables.errors import UserError
 
 _OF_TRIAL = ("start", "report", "verdict", "end")
@@ -72,10 +73,11 @@ def repair(folder: Path) -> str | None:
 
     `UserError` where a driver holds it, or where too much is lost.
     """
-    path = folder / LEDGER
     lock = take_lock(folder)
     try:
-        data = path.read_bytes()
+        data, driver = stored(folder)
+        if data is None:
+            raise UserError("name", f"there is no ledger in {named(folder)}")
         lines = list(parse_lines(data))
         while lines and lines[-1] is None:  # a torn tail is no matter for a repair
             lines.pop()
@@ -86,15 +88,9 @@ def repair(folder: Path) -> str | None:
             return None
         kept = keep_aside(folder, "damaged", data)
         records.append(_record("repair", time.time(), **asdict(done)))
-        temporary = folder / f".{LEDGER}.tmp"
-        with temporary.open("wb") as file:
-            file.writelines(as_line(encode(record)) for record in records)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(folder)
+        write_anew(folder, driver, [as_line(encode(record)) for record in records])
     finally:
-        os.close(lock)
+        lock.close()
     return done.describe(kept)
 
 
@@ -236,7 +232,7 @@ def _without_students(records: list[Record], folder: Path, done: Repair) -> list
     last: dict[str, int] = {}
     for name, trial in History.of(records).trials.items():
         file = folder / TRIALS / name / BEST
-        if trial.status in ("finished", "stopped") and file.exists() and not is_whole(file):
+        if trial.status in ("finished", "stopped") and fetch(file) and not is_whole(file):
             last[name] = trial.epoch
     done.students += sorted(last)
 

@@ -12,8 +12,8 @@ import re
 from typing import TYPE_CHECKING
 
 from raykd.arms import ARM
-from raykd.ledger import LEDGER
 from raykd.spec import SweepSpec, build_sweep, difference
+from raykd.storage import holds_ledger, named
 from trainables.errors import SweepFailed, UserError
 
 if TYPE_CHECKING:
@@ -78,12 +78,12 @@ def _best(label: str, search: SweepSpec, place: Place, console: Console) -> dict
     from raykd.views import read
 
     at = dataclasses.replace(place, folder=place.folder.parent / search.name)
-    if (at.folder / LEDGER).exists():
+    if holds_ledger(at.folder):
         then = SweepSpec.model_validate(read(at.folder).spec)
         if then.hash() != search.hash():
             raise UserError(
                 "retune",
-                f"the search in {at.folder} was another one: {'; '.join(difference(then, search))}",
+                f"the search in {named(at.folder)} was another one: {'; '.join(difference(then, search))}",
                 expected="another name of the study, or that folder moved away",
             )
         history = engine.resume(at, console)

@@ -55,6 +55,10 @@ class WorkersSpec(Spec):
     count: Annotated[int, Field(ge=1)] = Field(1, description="workers of a lane")
     cpus: Annotated[float, Field(gt=0)] = Field(1.0, description="of each worker")
     gpus: Annotated[float, Field(ge=0)] = Field(0.0, description="of each worker; a fraction shares a GPU")
+    hang_after: Annotated[float, Field(gt=0), BeforeValidator(parse_duration)] | None = Field(
+        1800.0,
+        description="seconds, or such as 15m, without a step before a trial is taken to hang; null: never",
+    )
 
     @field_validator("gpus")
     @classmethod

@@ -15,6 +15,7 @@ from raykd.guard import check_study
 from raykd.history import History
 from raykd.retune import searches
 from raykd.spec import SweepSpec
+from raykd.storage import named
 
 _COLUMNS = (
     "arm", "changes", "follows from it", "trained parameters", "epochs", "flops a step", "compute",
@@ -71,7 +72,7 @@ def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) ->
         "search_epochs": sum(s.samples * s.epochs for s in searches(spec).values()) if history is None else 0,
         **_seconds(spec, found),
         "arms": arms,
-        "folder": str(folder),
+        "folder": named(folder),
     }
 
 

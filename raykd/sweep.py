@@ -10,10 +10,12 @@ import logging
 import platform
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from os import getpid
 from pathlib import Path
@@ -21,15 +23,20 @@ from typing import Any, NamedTuple
 
 from raykd.actions import ACTIONS
 from raykd.cluster import LOCAL, connected, live_nodes, ray_address, this_machine
-from raykd.console import Console
+from raykd.console import Console, resume_hint
 from raykd.history import ENDED, History, TrialRecord, missing
-from raykd.ledger import LEDGER, TRIALS, Ledger, refuse_lost
+from raykd.ledger import TRIALS, Ledger, refuse_lost
 from raykd.mailbox import Task
 from raykd.recorder import Listener, Recorder
+from raykd.remote import Courier
 from raykd.spec import SweepSpec, difference, load_sweep
-from trainables.errors import SweepFailed, UserError
+from raykd.storage import TEACHERS, check_writable, fetch, holds_ledger, mirrored, named, origin_of
+from trainables import patience
+from trainables.errors import StorageLost, SweepFailed, UserError
 
 log = logging.getLogger("raykd.sweep")
+
+_LAST_WORD_S = 10.0  # a driver that ends because the storage is lost does not wait for it again
 
 
 @dataclass(frozen=True)
@@ -55,14 +62,13 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
     """
     from raykd.proposer import sampler_arguments
 
-    if (place.folder / LEDGER).exists() and Ledger.read(place.folder):
-        raise UserError(
-            "name",
-            f"there is a sweep of this name in {place.folder.parent}",
-            value=spec.name,
-            expected=f"`raykd {'ablate' if spec.study else 'resume'} {spec.name}` to go on with it, or "
-            "`--set name=OTHER`",
-        )
+    patience.tell_with(console.warn)
+    origin = origin_of(place.folder)
+    if holds_ledger(place.folder):
+        if Ledger.read(place.folder):
+            raise _there_is_one(spec, place)
+    elif origin is not None:
+        shutil.rmtree(place.folder, ignore_errors=True)  # the copy of a sweep that was removed there
     refuse_lost(place.folder)
     # The cluster first: one that cannot hold a worker leaves no sweep behind.
     with _cluster(spec, place) as cluster, Ledger.create(place.folder) as ledger:
@@ -80,12 +86,24 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
         return _drive(spec, recorder, place, console, cluster)
 
 
+def _there_is_one(spec: SweepSpec, place: Place) -> UserError:
+    return UserError(
+        "name",
+        f"there is a sweep of this name in {named(place.folder.parent)}",
+        value=spec.name,
+        expected=f"`raykd {'ablate' if spec.study else 'resume'} {spec.name}` to go on with it, or "
+        "`--set name=OTHER`",
+    )
+
+
 def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool = False) -> History:
     """Go on with a sweep that was interrupted, or add `extend` configurations (of a study, replicates) to it.
 
     Raises `UserError` with the difference if the file that the spec came from now says something else, unless
     `as_started` asks for what was written down at the start.
     """
+    patience.tell_with(console.warn)
+    place.folder.mkdir(parents=True, exist_ok=True)  # the first time that a machine drives a remote sweep
     with Ledger.open(place.folder) as ledger:
         history = History.of(ledger.records)
         spec = SweepSpec.model_validate(history.spec)
@@ -139,7 +157,10 @@ def _cluster(spec: SweepSpec, place: Place) -> Iterator[dict[str, Any]]:
     target = ray_address(place.address)
     if target == LOCAL:
         check_resources(spec.workers, [this_machine()])
+    check_writable(place.folder)
     log_file = place.folder / "log.txt"
+    if origin_of(place.folder) is not None:
+        fetch(log_file)  # it goes on where the last driver's ended
     with connected(target, log_file) as cluster:
         try:
             check_resources(spec.workers, live_nodes())
@@ -191,10 +212,18 @@ def _drive(
     tables = _Every(5.0, lambda: write_tables(history, folder))
     recorder.listeners += [console, *views, tables]
     try:
-        _Driver(spec, recorder, place, console).go(cluster)
-    finally:
-        recorder("driver", event="end", host=socket.gethostname(), pid=getpid())
-        write_tables(history, folder)
+        with mirrored(folder):
+            try:
+                _Driver(spec, recorder, place, console).go(cluster)
+            finally:
+                with suppress(SweepFailed), patience.limited(_LAST_WORD_S):
+                    recorder("driver", event="end", host=socket.gethostname(), pid=getpid())
+                recorder.catch_up()
+                with suppress(OSError):  # `status` writes them, too
+                    write_tables(history, folder)
+    except SweepFailed:
+        console.warn(f"go on with:  {resume_hint(folder)}")
+        raise
     return history
 
 
@@ -205,9 +234,8 @@ def _views(spec: SweepSpec, history: History, folder: Path) -> list[Listener]:
     from raykd.tensorboard import TensorBoardWriter
 
     tensorboard, dashboard = TensorBoardWriter(folder, spec), DashboardStudy(folder, spec)
-    tensorboard.rebuild(history)
-    dashboard.rebuild(history)
-    write_tables(history, folder)
+    for rebuild in (tensorboard.rebuild, dashboard.rebuild, partial(write_tables, folder=folder)):
+        patience.patient(partial(rebuild, history), f"{folder} cannot be written")
     return [tensorboard, dashboard]
 
 
@@ -232,19 +260,22 @@ class _Driver:
         proposer, judge = self._replayed()
         left = self.history.total - sum(self.history.counts()[s] for s in ENDED)
         held = capacity(spec.workers, nodes)
-        console.say(f"{spec.name}: {left} trials to go; files in {self.folder}")
+        console.say(f"{spec.name}: {left} trials to go; files in {named(self.folder)}")
         console.say(
             f"{len(nodes)} node{'s' * (len(nodes) > 1)}, room for {held} lane{'s' * (held > 1)} of "
             f"{spec.workers.count} worker{'s' * (spec.workers.count > 1)}"
         )
         if cluster.get("webui_url"):
             console.say(f"Ray's dashboard: http://{cluster['webui_url']}", "dim")
+        # Ray's own files, which nothing reads again: not on the storage, which may be full or far.
+        scratch = Path(tempfile.mkdtemp(prefix="raykd-"))
         pool = LanePool(
             spec.workers,
             max(1, min(spec.lanes or left, left)),
-            storage=(self.folder / "ray").resolve(),
-            cache=cache_folder(),
-            teachers=(self.folder.parent / ".teachers").resolve(),
+            storage=self.folder.resolve(),
+            scratch=scratch,
+            cache=cache_folder().absolute(),
+            teachers=(self.folder.parent / TEACHERS).resolve(),
             actions=self.actions,
             on_event=console.warn,
         )
@@ -253,9 +284,11 @@ class _Driver:
         try:
             references = References(spec, self.record, pool, console, self.folder)
             references.around(lambda: self._tune(pool, proposer, judge, began))
+            if pool.broken:
+                raise SweepFailed(pool.broken)
         finally:
             pool.stop()
-            shutil.rmtree(self.folder / "ray", ignore_errors=True)
+            shutil.rmtree(scratch, ignore_errors=True)
 
     def _replayed(self) -> tuple[Any, Any]:
         """The sampler and the scheduler as the ledger says they were."""
@@ -284,7 +317,6 @@ class _Driver:
         search = LedgerSearch(
             proposer, self.record, lambda: pool.warm, self.task, pool.mailbox_name, NAMESPACE
         )
-        staging = self.folder / "ray" / "tune"
         tuner = tune.Tuner(
             TrialProxy,
             tune_config=tune.TuneConfig(
@@ -296,7 +328,7 @@ class _Driver:
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                storage_path=str(staging.parent.resolve()),
+                storage_path=str(pool.scratch),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 callbacks=[Watch(pool)],
                 verbose=0,
@@ -306,7 +338,9 @@ class _Driver:
             tuner.fit()
         except Exception as error:
             log.exception("Tune gave up")
-            raise SweepFailed(pool.broken or f"{type(error).__name__}: {error}".splitlines()[0]) from error
+            said = str(error) if isinstance(error, SweepFailed | UserError) else None
+            why = said or pool.broken or f"{type(error).__name__}: {error}".splitlines()[0]
+            raise (StorageLost if isinstance(error, StorageLost) else SweepFailed)(why) from error
         if search.complete:
             return True
         over = self.spec.time_limit is not None and time.monotonic() - began >= self.spec.time_limit
@@ -332,7 +366,9 @@ class _Driver:
         """No trial goes on from behind what the ledger knows of it: the epochs between would be missing."""
         from trainables.checkpoint import Checkpoints
 
-        ahead = Checkpoints(folder).forget_after(record.epoch + 1)
+        origin = origin_of(self.folder)
+        carrier = Courier(origin.remote, origin.here.resolve()) if origin is not None else None
+        ahead = Checkpoints(folder, carrier).forget_after(record.epoch + 1)
         if ahead:
             self.console.warn(
                 f"trial {record.trial} has a checkpoint of epoch {ahead}, and the ledger knows of "

@@ -7,7 +7,6 @@ and are written anew from the ledger.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from raykd.arms import ARM, ArmSpec
 from raykd.history import History, TrialRecord
+from trainables.files import replacing
 
 TRIALS = "trials.parquet"
 CURVES = "curves.parquet"
@@ -70,12 +70,8 @@ def curves_table(history: History) -> pa.Table:
 def write_tables(history: History, folder: Path) -> None:
     """Write both into the sweep's folder; a reader sees the old file or the new one, nothing between."""
     for name, table in ((TRIALS, trials_table(history)), (CURVES, curves_table(history))):
-        temporary = folder / f".{name}.{os.getpid()}.tmp"
-        with temporary.open("wb") as file:
-            pq.write_table(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / name)
+        with replacing(folder / name) as temporary:
+            pq.write_table(table, temporary)
 
 
 def _labels(trials: Sequence[TrialRecord]) -> dict[str, pa.Array]:

@@ -8,15 +8,16 @@ from typing import Any
 
 from raykd.driver import driver_of
 from raykd.history import History
-from raykd.ledger import LEDGER, Ledger
+from raykd.ledger import Ledger
+from raykd.storage import named, sweeps
 from trainables.errors import SweepFailed, UserError
 
 
 def find(storage: Path, name: str) -> Path:
     """The folder of the sweep called `name`; `UserError` with the nearest name otherwise."""
-    known = [path.parent.name for path in storage.glob(f"*/{LEDGER}")]
+    known = sweeps(storage)
     if name not in known:
-        problem = f"no such sweep in {storage}" if known else f"{storage} holds no sweeps"
+        problem = f"no such sweep in {named(storage)}" if known else f"{named(storage)} holds no sweeps"
         raise UserError(
             "name", problem, value=name, expected="a sweep's name, or `--storage DIR`", choices=known
         )
@@ -51,6 +52,7 @@ def refresh(history: History, folder: Path) -> None:
     from raykd.tables import write_tables
 
     with contextlib.suppress(OSError):  # somebody else's sweep may not be ours to write in
+        folder.mkdir(exist_ok=True)
         write_tables(history, folder)
 
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+import shutil
 import socket
 import traceback
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
 import ray.train.collective
 
+from raykd.failures import explain
 from raykd.mailbox import Message, Task
-from trainables.errors import TrialFailed, UserError
+from raykd.remote import Courier, Remote
+from trainables import patience
+from trainables.errors import StorageLost, SweepFailed, TrialFailed, UserError
+
+if TYPE_CHECKING:
+    from trainables.loop import Workspace
+    from trainables.trial import TrialSpec
 
 
 def work(config: Mapping[str, Any]) -> None:
@@ -23,17 +33,19 @@ def work(config: Mapping[str, Any]) -> None:
     import torch
 
     from trainables.loop import EpochReport, Workspace
+    from trainables.progress import listening
     from trainables.trial import TrialSpec
 
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     mailbox = ray.get_actor(config["mailbox"], namespace=config["namespace"])
     lane = config["lane"]
-    if not Path(config["beacon"]).exists():
-        host, folder = socket.gethostname(), Path(config["beacon"]).parent.parent.parent
-        ray.get(
-            mailbox.refuse.remote(lane, f"{host} does not see {folder}: every node must share the storage")
-        )
+    host = socket.gethostname()
+    os.environ[patience.PATIENCE] = str(config["patience"])
+    patience.tell_with(lambda text: mailbox.say.remote(f"{host}: {text}"))
+    courier, blind = _courier(mailbox, config)
+    if blind:
+        ray.get(mailbox.refuse.remote(lane, f"{host} {blind}"))
         return
     torch.set_num_threads(max(1, int(config["cpus"])))
     actions = {name: _load(where) for name, where in config["actions"].items()}
@@ -54,20 +66,29 @@ def work(config: Mapping[str, Any]) -> None:
             go: bool = ray.get(mailbox.report.remote(lane, generation, rank, task.id, message))
             return go
 
-        workspace = Workspace(Path(task.folder), Path(config["cache"]), Path(config["teachers"]))
+        workspace = Workspace(Path(task.folder), Path(config["cache"]), Path(config["teachers"]), courier)
         failed: str | None = None
+        trials: list[TrialSpec] = []
         try:
             trials = [TrialSpec.model_validate(trial) for trial in task.trials]
-            actions[task.action](*trials, report=report, workspace=workspace)
+            if courier is not None:
+                _fetch_teachers(courier, trials, workspace)
+            with listening(lambda where: mailbox.progress.remote(lane, generation, where)):
+                actions[task.action](*trials, report=report, workspace=workspace)
+            if courier is not None and rank == 0:  # all of it is on the storage
+                shutil.rmtree(workspace.folder, ignore_errors=True)
+        except StorageLost as error:  # no fault of the trial's, which goes on when the sweep does
+            ray.get(mailbox.refuse.remote(lane, f"{host}: {error}"))
+            return
         except (TrialFailed, UserError) as error:
             failed = str(error)  # decided alike on all ranks, so the group is still in step
         except Exception as error:
-            failed = f"{type(error).__name__}: {error}".splitlines()[0]
-            _keep(workspace.folder, rank)
+            failed = explain(error, next(iter(trials), None))
+            _keep(workspace, rank)
             if world > 1:
                 # This rank may be the one that broke, or one whose peer died, and others may wait for it in a
                 # collective: the group is started again, and the task goes on from its checkpoint.
-                ray.get(mailbox.broke.remote(lane, generation, task.id, failed))
+                ray.get(mailbox.broke.remote(lane, failed, generation))
                 raise
             if _poisoned(error):
                 ray.get(mailbox.finish.remote(lane, generation, rank, task.id, failed))
@@ -88,8 +109,40 @@ def _load(where: str) -> Callable[..., None]:
     return found
 
 
-def _keep(folder: Path, rank: int) -> None:
-    """Leave the traceback beside the trial's files."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _courier(mailbox: Any, config: Mapping[str, Any]) -> tuple[Courier | None, str]:
+    """Who carries this worker's files, where that is needed; and what is wrong with its storage, or ""."""
+    beacon = Path(config["beacon"])
+    if config["origin"] is None:
+        seen = patience.patient(beacon.exists, f"{beacon} cannot be read")
+        return None, "" if seen else f"does not see {beacon.parent}: every node must share the storage"
+    uri, here = config["origin"]
+    os.environ.update(ray.get(mailbox.kept.remote()))
+    try:
+        courier = Courier(Remote.connect(uri), Path(here))
+        courier.remote.check()
+        key = beacon.relative_to(here).as_posix()
+        return courier, "" if courier.remote.has(key) else f"sees another storage than the driver at {uri}"
+    except (UserError, SweepFailed) as error:
+        return None, f"cannot use the storage: {error}"
+
+
+def _fetch_teachers(courier: Courier, trials: Sequence[TrialSpec], workspace: Workspace) -> None:
+    """Teachers that were trained on another node."""
+    from trainables.seal import is_whole
+    from trainables.teachers import teacher_file, teacher_trial
+
+    for training in filter(None, map(teacher_trial, trials)):
+        file = teacher_file(training, workspace.teachers)
+        if not is_whole(file):
+            courier.pull(file)
+
+
+def _keep(workspace: Workspace, rank: int) -> None:
+    """Leave the traceback beside the trial's files, if there is room for it."""
     text = f"host {socket.gethostname()}, rank {rank}\n{traceback.format_exc()}"
-    (folder / f"error-rank{rank}.txt").write_text(text)
+    path = workspace.folder / f"error-rank{rank}.txt"
+    with contextlib.suppress(OSError, SweepFailed):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        if workspace.carrier is not None:
+            workspace.carrier.push(path)

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 
 from trainables.decode import decode
 from trainables.errors import UserError
+from trainables.files import cache_folder
 from trainables.sources import Sample, data_folder, find_source, sources
 from trainables.splits import Ids, held_out, stratified
 from trainables.store import FORMAT, Images, Progress, load_store, make_store
@@ -66,11 +66,6 @@ class DataSet:
     classes: int
     fingerprint: str  # of all pixels and labels, train and test
     left_out: str = ""  # says which images could not be decoded
-
-
-def cache_folder() -> Path:
-    """Where decoded images lie by default: $RAYKD_CACHE, or ~/.cache/raykd."""
-    return Path(os.environ.get("RAYKD_CACHE") or "~/.cache/raykd").expanduser()
 
 
 _published: ContextVar[bool] = ContextVar("published", default=False)

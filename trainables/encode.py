@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trainables.loader import fetch
+from trainables.progress import got_to
 from trainables.views import plain
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def encode_images(
     batches = np.split(ids, range(_BATCH, len(ids), _BATCH)) if len(ids) else []
     features = []
     with contextlib.closing(fetch(images, batches, device)) as fetched:
-        for batch, _ in fetched:
+        for number, (batch, _) in enumerate(fetched, 1):
+            got_to(f"encoding images, batch {number}/{len(batches)}")
             features.append(encode(plain(batch, image_size)).float())
     return torch.cat(features) if features else torch.zeros(0, 0, device=device)
 

@@ -59,6 +59,10 @@ class SweepFailed(RuntimeError):
     """The sweep cannot go on, and not because of what the user wrote. One message; `resume` may help."""
 
 
+class StorageLost(SweepFailed):
+    """The storage stayed full, or did not answer, for longer than the patience. No trial's fault."""
+
+
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """The choice that `word` was probably meant to be, or None."""
     lowered = {c.lower(): c for c in choices}

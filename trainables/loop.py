@@ -14,13 +14,16 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainables.checkpoint import replacing
+from trainables.carrier import Carrier
 from trainables.data import open_data
 from trainables.errors import TrialFailed
+from trainables.files import replacing
 from trainables.isolation import isolated
+from trainables.patience import patient
+from trainables.progress import got_to
 from trainables.run import Run
 from trainables.seal import is_whole
 from trainables.store import StoreDamaged
@@ -36,6 +39,7 @@ class Workspace:
     folder: Path  # this trial's own
     cache: Path  # decoded data, of this node
     teachers: Path  # trained teachers, shared by trials and nodes
+    carrier: Carrier | None = None  # to where folder and teachers are kept, if that is no shared folder
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,16 @@ def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None
     if training is None:
         return
     file = teacher_file(training, workspace.teachers)
-    place = Workspace(workspace.teachers / training.signature(), workspace.cache, workspace.teachers)
+    carrier = workspace.carrier
+    place = replace(workspace, folder=workspace.teachers / training.signature())
     with _turn(file) as missing:
         if missing:
             try:
                 _train(training, place, report or (lambda _: True), lambda run: _make_teacher(run, file))
             except TrialFailed as error:
                 raise TrialFailed(f"training the teacher {training.student.arch}: {error}") from None
+        elif carrier is not None:
+            from_first(lambda: _share(file, carrier))
 
 
 def _train(
@@ -121,8 +128,19 @@ def _goes_on(run: Run, report: Report) -> bool:
 
 
 def _save_teacher(run: Run, file: Path) -> None:
-    with replacing(file) as temporary:
-        save_teacher(run.method, temporary, run.trial)
+    def write() -> None:
+        with replacing(file) as temporary:
+            save_teacher(run.method, temporary, run.trial)
+
+    patient(write, f"{file} cannot be written")
+    if run.workspace.carrier is not None:
+        run.workspace.carrier.push(file)
+
+
+def _share(file: Path, carrier: Carrier) -> None:
+    """A teacher that is only on this node: its maker died before the others could have it."""
+    if file.name not in carrier.names(file.parent):
+        carrier.push(file)
 
 
 @contextlib.contextmanager
@@ -137,7 +155,7 @@ def _turn(file: Path) -> Iterator[bool]:
         file.parent.mkdir(parents=True, exist_ok=True)
         return os.open(file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
 
-    handle = from_first(opened)
+    handle = from_first(lambda: patient(opened, f"{file.parent} cannot be written"))
 
     def look() -> bool | None:
         if is_whole(file):  # one that is damaged is made again
@@ -150,6 +168,7 @@ def _turn(file: Path) -> Iterator[bool]:
 
     try:
         while (mine := from_first(look)) is None:
+            got_to("waiting for another process that trains the teacher")
             time.sleep(_POLL_S)
         yield mine
     finally:

@@ -17,16 +17,19 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables.backbones import build_backbone
-from trainables.checkpoint import Checkpoints, replacing
+from trainables.checkpoint import Checkpoints
 from trainables.data import open_data
 from trainables.encode import TrainingImages
 from trainables.errors import UserError
 from trainables.evaluate import Examiner
+from trainables.files import replacing
 from trainables.isolation import rng_state, set_rng_state
 from trainables.loader import fetch, order
 from trainables.method import TAUGHT, Batch, Context, Losses, Method, load_method
 from trainables.optim import Schedule, check_optim, make_optimizer
 from trainables.parts.distributed import convert_sync_batch_norm
+from trainables.patience import patient
+from trainables.progress import got_to
 from trainables.seal import is_whole, save_sealed
 from trainables.teachers import load_teacher
 from trainables.trial import TrialSpec
@@ -103,7 +106,7 @@ class Run:
         self.device, self.workers = device(), world_size()
         self.data = data or on_each(lambda: open_data(trial.data, workspace.cache))
         check_optim(trial.optim, trial.epochs, len(self.data.train_ids), self.workers)
-        self.checkpoints = Checkpoints(workspace.folder / "checkpoints")
+        self.checkpoints = Checkpoints(workspace.folder / "checkpoints", workspace.carrier)
         found = from_first(self._checkpoint)
         self.method = method or on_each(
             lambda: build_method(trial, self.data, workspace, self.device, begin=found is None)
@@ -200,6 +203,7 @@ class Run:
         start = time.perf_counter()
         with contextlib.closing(fetch(self.data.train, ids, self.device)) as fetched:
             for update in range(done, done + self.steps):
+                got_to(f"epoch {epoch}, step {update - done + 1}/{self.steps}")
                 self.schedule.set(update)
                 self.optimizer.zero_grad(set_to_none=True)
                 watch.add([self.micro_batch(*next(fetched), views, last) for last in self._lasts])
@@ -247,17 +251,28 @@ class Run:
             name: tensor.contiguous() for name, tensor in self.method.student.model.state_dict().items()
         }
         facts = {"epoch": str(self.epoch), "score": repr(score), "trial": self.trial.signature()}
-        with replacing(self.workspace.folder / BEST) as path:
-            save_sealed(student, path, facts)
+        path = self.workspace.folder / BEST
+
+        def write() -> None:
+            with replacing(path) as temporary:
+                save_sealed(student, temporary, facts)
+
+        patient(write, f"{path} cannot be written")
+        if self.workspace.carrier is not None:
+            self.workspace.carrier.push(path)
 
     def _checkpoint(self) -> tuple[int, dict[str, Any]] | None:
         """What to go on from. Where the best student so far is damaged, only the beginning makes it again."""
         found = self.checkpoints.load()
-        best = self.workspace.folder / BEST
-        if found is not None and found[1]["best"] is not None and not is_whole(best):
+        if found is not None and found[1]["best"] is not None and not self._has_best():
+            best = self.workspace.folder / BEST
             _log.warning("%s is damaged or gone: the trial is trained again from its beginning", best)
             return None
         return found
+
+    def _has_best(self) -> bool:
+        best, carrier = self.workspace.folder / BEST, self.workspace.carrier
+        return is_whole(best) or (carrier is not None and carrier.pull(best) and is_whole(best))
 
     def _resume(self, epoch: int, state: dict[str, Any]) -> None:
         self.epoch = epoch

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 SEAL = "sha256"  # its name in the file's metadata
@@ -25,7 +25,8 @@ Weights = dict[str, Tensor]
 
 def save_sealed(tensors: Weights, path: Path, metadata: Mapping[str, str]) -> None:
     """Write tensors and metadata, with their hash."""
-    save_file(tensors, path, {**metadata, SEAL: seal(tensors, metadata)})
+    # Not by `save_file`, whose errors do not say that the disk is full.
+    path.write_bytes(save(tensors, {**metadata, SEAL: seal(tensors, metadata)}))
 
 
 def read_sealed(path: Path) -> tuple[Weights, dict[str, str]]:

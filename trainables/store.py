@@ -23,12 +23,13 @@ import json
 import logging
 import os
 import shutil
+import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,7 @@ import pyarrow as pa
 import torch
 
 from trainables.errors import UserError
+from trainables.progress import got_to, unwatched
 from trainables.sources import Parts
 from trainables.store_writer import Undecodable, write_part
 
@@ -43,6 +45,7 @@ FORMAT = 2
 ABOUT = "store.json"
 CHECKED_BYTES = 256 << 20  # files up to this size are checked as a whole when first opened
 ELSEWHERE = "a folder that can be written: set RAYKD_CACHE"
+_POLL_S = 0.2  # between looks at another process that is writing the same store
 Progress = Callable[[int, int], None]
 _log = logging.getLogger(__name__)
 _Stamp = tuple[str, int, int, int]  # path, inode, time of change, size
@@ -218,7 +221,9 @@ def make_store(
             temporary = _beside(folder)
             temporary.mkdir()
             try:
-                _write(temporary, side, parts(), max_undecodable, about, progress)
+                with unwatched("reading or downloading what is there"):
+                    found = parts()
+                _write(temporary, side, found, max_undecodable, about, progress)
                 _put(temporary, folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -249,6 +254,7 @@ def _write(
         def advance(count: int) -> None:
             nonlocal done
             done += count
+            got_to(f"decoding images, {done}/{total}")
             if progress is not None:
                 progress(done, total)
             bad.refuse_above(limit, done)
@@ -297,11 +303,18 @@ def _alone(folder: Path) -> Iterator[bool]:
     """Hold the lock of `folder`, waiting for it. Yields False where the file system has no locks."""
     with folder.with_name(f"{folder.name}.lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.info("another process is preparing %s; waiting for it", folder)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while not _lock(file):
+                got_to("waiting for another process that prepares the same images")
+                time.sleep(_POLL_S)
         except OSError:
             yield False
             return
         yield True
+
+
+def _lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -9,7 +9,6 @@ compared, load the methods and with them torch.
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,13 +40,14 @@ def write(folder: Path, out: Path, progress: Callable[[int, int], None] | None =
 def build(folder: Path, out: Path, now: float, progress: Callable[[int, int], None] | None = None) -> Page:
     """What is on the page, as data. `now` is when it is made, unix seconds."""
     from raykd import views
+    from raykd.console import storage_option
     from raykd.report import common, study_sections, sweep_sections
     from raykd.spec import SweepSpec
 
     history = views.read(folder)
     spec = SweepSpec.model_validate(history.spec)
     status = views.status(history, folder)
-    storage = "" if folder.parent == Path("sweeps") else f" --storage {shlex.quote(str(folder.parent))}"
+    storage = storage_option(folder)
     export = f"raykd export {folder.name}{storage} --out student"
     own = (
         study_sections.sections(spec, history)

@@ -16,7 +16,7 @@ import yaml
 
 from raykd.ablation_report import FILES
 from raykd.arms import ARM
-from raykd.console import duration, number, settings
+from raykd.console import duration, number, settings, storage_option
 from raykd.history import STATUSES, History, TrialRecord
 from raykd.ledger import LEDGER
 from raykd.report.parts import Bullets, Code, Facts, Fold, Links, Section, Table, Text
@@ -64,9 +64,8 @@ def again(history: History, folder: Path) -> Section:
     if source is not None:
         words = ["raykd", verb, source["path"]]
         words += [word for override in source["overrides"] for word in ("--set", override)]
-        words += [] if folder.parent == Path("sweeps") else ["--storage", str(folder.parent)]
         parts += [
-            Code(shlex.join(words)),
+            Code(shlex.join(words) + storage_option(folder)),
             Text("Under another name, or in another storage: `--set name=OTHER`."),
         ]
     else:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-_NUMBER = re.compile(r"[-+<±]?\s?\d[\d.,e+\-/ ±\[\]%]*|\[.*\]|–|base|")
+_NUMBER = re.compile(r"[-+<±]?\s?\d[\d.,e+\-/ ±\[\]%×()kMGT]*|\[.*\]|–|base|")
 
 
 @dataclass(frozen=True)

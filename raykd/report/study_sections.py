@@ -17,7 +17,7 @@ from raykd.report import study_figures as figures
 from raykd.report.common import references
 from raykd.report.marks import curve, intervals
 from raykd.report.parts import Bullets, Facts, Figure, Gallery, Section, Table, Text
-from raykd.report.words import study_in_words
+from raykd.report.words import sign, study_in_words
 
 if TYPE_CHECKING:
     from raykd.history import History
@@ -62,10 +62,11 @@ def _forest(results: Results) -> Any:
     level = f"{100 * (1 - results.rules.alpha):g} %"
     alt = (
         f"Difference of each arm to {results.rules.base!r} in points, paired by seed, with its {level} "
-        "interval; right of zero the arm is better. The table below holds the numbers."
+        "interval; right of zero the arm is better. Orange: the data support a difference, corrected for the "
+        "number of arms. The table below holds the numbers."
     )
-    ends = [math.isfinite(low) and math.isfinite(high) and (low > 0 or high < 0) for _, _, low, high in rows]
-    colours = ["@best" if clear else "@finished" for clear in ends]
+    claimed = {arm.label for arm in results.arms if sign(results, arm) in ("better", "worse")}
+    colours = ["@best" if label in claimed else "@finished" for label, *_ in rows]
     plot = intervals(rows, "points over the base", zero=True, colours=colours)
     return Figure("Paired differences", alt, plot)
 

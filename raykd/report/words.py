@@ -53,7 +53,7 @@ def study_in_words(results: Results) -> tuple[str, list[str]]:
     base = results.rules.base
     others = [arm for arm in results.arms if arm.label != base]
     told = [arm_in_words(results, arm) for arm in others]
-    signs = [_sign(results, arm) for arm in others]
+    signs = [sign(results, arm) for arm in others]
     named = [arm.label for arm, sign in zip(others, signs, strict=True) if sign in ("better", "worse")]
     start = "" if results.done else "So far (the study is not done): "
     if named:
@@ -68,8 +68,8 @@ def study_in_words(results: Results) -> tuple[str, list[str]]:
 
 def arm_in_words(results: Results, arm: ArmResult) -> str:
     """What the data support of one arm against the base."""
-    base, c, sign = results.rules.base, arm.comparison, _sign(results, arm)
-    if c is None or sign == "none":
+    base, c, found = results.rules.base, arm.comparison, sign(results, arm)
+    if c is None or found == "none":
         pairs = c.pairs if c is not None else 0
         return f"{arm.label}: {pairs} pair{'s' * (pairs != 1)} with {base!r}, too few to compare."
     mean, (low, high), pairs = c.mean, c.interval, c.pairs
@@ -81,9 +81,9 @@ def arm_in_words(results: Results, arm: ArmResult) -> str:
     )
     p = f", corrected {_p(c.p_holm)}" if arm.verdict is None and math.isfinite(c.p_holm) else ""
     stands = f"{mean:+.2f} points{ends}{p}, {pairs} pairs"
-    if sign in ("better", "worse"):
-        return f"{arm.label} is {sign} than {base!r}: {stands}."
-    if sign == "similar":
+    if found in ("better", "worse"):
+        return f"{arm.label} is {found} than {base!r}: {stands}."
+    if found == "similar":
         return f"{arm.label} and {base!r} differ by less than {results.rules.margin:g} points: {stands}."
     missed = f" A true difference below {number(c.detectable)} points was likely to be missed." \
         if math.isfinite(c.detectable) else ""  # fmt: skip
@@ -94,7 +94,7 @@ def _p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
 
 
-def _sign(results: Results, arm: ArmResult) -> str:
+def sign(results: Results, arm: ArmResult) -> str:
     """better | worse | similar | open | none (nothing to compare)."""
     if arm.verdict is not None:
         return str(arm.verdict.outcome) if arm.verdict.pairs else "none"

@@ -17,7 +17,7 @@ from trainables.trial import ModelSpec, TrialSpec
 
 ACTIONS = {
     name: f"quick:{name}"
-    for name in ("count", "count_together", "nothing", "die", "stumble", "train_and_weigh")
+    for name in ("count", "count_together", "nothing", "die", "stumble", "train_and_weigh", "hang", "ask_for")
 }
 TRIAL = TrialSpec(method="none", config={"gamma": 1.0}, student=ModelSpec(arch="none"), epochs=5)
 
@@ -37,7 +37,8 @@ def pool_of(tmp_path: Path, workers: WorkersSpec, limit: int) -> Iterator[Any]:
     pool = LanePool(
         workers,
         limit,
-        storage=tmp_path / "ray",
+        storage=tmp_path,
+        scratch=tmp_path / "ray",
         cache=Path(os.environ["RAYKD_CACHE"]),
         teachers=tmp_path / "teachers",
         actions=ACTIONS,

@@ -6,14 +6,18 @@ Imported by lane workers, so this folder must be on their PYTHONPATH.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
+import torch
 import torch.distributed as dist
 
 from trainables import loop
 from trainables.loop import EpochReport, Report, Workspace
+from trainables.progress import got_to
 from trainables.trial import TrialSpec
 
 
@@ -58,6 +62,42 @@ def die(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
 def stumble(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     """A bug."""
     raise ZeroDivisionError("a bug in a trainable")
+
+
+def hang(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
+    """As `count_together`, but for the third epoch: there the last rank stops answering on its first try, and
+    runs round in circles on every later one, while the others wait for it in a collective."""
+    before = workspace.folder / "starts"
+    tries = len(before.read_text().split()) if before.exists() else 0
+
+    def stuck(said: EpochReport) -> bool:
+        got_to(f"epoch {said.epoch}")
+        if said.epoch == 3 and dist.get_rank() == dist.get_world_size() - 1:
+            if not tries:
+                (workspace.folder / "stopped").write_text(str(os.getpid()))
+                os.kill(os.getpid(), signal.SIGSTOP)
+            while True:
+                pass
+        dist.barrier()
+        return report(said)
+
+    dist.barrier()
+    count(trial, stuck, workspace)
+
+
+def ask_for(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
+    """Asks for memory as `what` says: of torch, of NumPy, or slowly, until somebody ends it."""
+    match trial.config["what"]:
+        case "torch":
+            torch.empty(2**50)
+        case "numpy":
+            np.empty(2**50)
+        case "slowly":
+            held = []
+            for _ in range(int(trial.config["mib"])):
+                held.append(bytearray(os.urandom(1)) * 2**20)
+                time.sleep(0.001)
+            time.sleep(30)
 
 
 def train_and_weigh(trial: TrialSpec, report: Report, workspace: Workspace) -> None:

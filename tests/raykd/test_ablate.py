@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import math
+import random
 import subprocess
+import time
 from pathlib import Path
 from statistics import fmean
 
 import pyarrow.parquet as pq
 import pytest
 from command import raykd
+from invariants import all_gone, check
+from kills import Sweep
 
 from raykd.history import History
 from raykd.ledger import Ledger
@@ -84,6 +88,27 @@ def test_the_tables_say_what_the_ledger_says(storage: Path) -> None:
     assert {(row["arm_name"], row["replicate"], row["config/gamma"]) for row in trials} == {
         (arm, seed, gamma) for arm, gamma in (("gamma=0.1", 0.1), ("gamma=3.0", 3.0)) for seed in range(3)
     }
+
+
+def test_a_study_that_was_killed_ends_with_the_same_table(storage: Path, tmp_path: Path) -> None:
+    moments, rows = random.Random(time.time_ns()), []
+    study = Sweep(tmp_path, "gamma", STUDY, "ablate")
+    for _ in range(2):
+        study.go_on()
+        reports = len(study.history.arrivals) + 1
+        assert study.wait(lambda h, reports=reports: len(h.arrivals) >= reports), study.text()
+        time.sleep(moments.uniform(0, 0.5))
+        study.kill()
+    done = raykd("ablate", "gamma", "--storage", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    check(study.folder)
+    all_gone(study.mark)
+    for folder in (study.folder, storage / "gamma"):
+        with (folder / "ablation.csv").open() as file:
+            rows.append([{**row, "wall_s": ""} for row in csv.DictReader(file)])
+    assert rows[0] == rows[1]
+    for table in ("ablation.md", "ablation.tex"):
+        assert (study.folder / table).read_text() == (storage / "gamma" / table).read_text()
 
 
 def test_the_verbs_of_sweeps_work_on_a_study(storage: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -103,6 +104,18 @@ def test_a_report_without_a_score_is_not_judged() -> None:
     assert judge.judge("a", 0, 1, 50.0)
     assert judge.judge("b", 1, 1, None)
     assert not judge.judge("b", 1, EPOCHS, None)
+
+
+@pytest.mark.parametrize("name", ["asha", "hyperband", "median"])
+def test_a_score_that_is_no_number_is_no_merit(name: str) -> None:
+    judge = Judge(SchedulerSpec(name=name, grace=2, min_samples=1), EPOCHS)
+    with_nan = Judge(SchedulerSpec(name=name, grace=2, min_samples=1), EPOCHS)
+    assert with_nan.judge("bad", 0, 1, math.nan), "it may not be stopped yet"
+    assert not with_nan.judge("bad", 0, 2, math.nan)
+    for number in range(3, 9):
+        score = float(number * 7 % 5)
+        assert judge.judge(str(number), number, 2, score) == with_nan.judge(str(number), number, 2, score)
+    assert Judge(SchedulerSpec(name="none"), EPOCHS).judge("bad", 0, 2, math.nan)
 
 
 def test_a_verdict_lost_in_a_crash_is_found_again_on_replay() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from pools import pool_of, quick_importable, run, task, until
 
@@ -80,7 +82,7 @@ def test_a_killed_worker_goes_on_where_it_was(pool: Any, tmp_path: Path) -> None
 def test_a_trial_that_kills_its_worker_is_given_up_and_the_lane_lives(pool: Any, tmp_path: Path) -> None:
     doomed = task(tmp_path, "doomed", "die")
     doomed = Task(doomed.id, doomed.action, doomed.trials, doomed.folder, attempts=2)
-    with pytest.raises(SweepFailed, match="died 2 times"):
+    with pytest.raises(SweepFailed, match=r"given up after 2 tries.* killed"):
         run(pool, doomed)
     assert run(pool, task(tmp_path, "after"))[-1].epoch == 5
 
@@ -90,6 +92,14 @@ def test_a_bug_in_a_trainable_fails_the_trial_with_its_reason(pool: Any, tmp_pat
         run(pool, task(tmp_path, "buggy", "stumble"))
     assert "quick.py" in (tmp_path / "buggy" / "error-rank0.txt").read_text()
     assert run(pool, task(tmp_path, "after"))[-1].epoch == 5
+
+
+def test_asking_for_too_much_memory_fails_the_trial_and_not_its_lane(pool: Any, tmp_path: Path) -> None:
+    for what, asked in (("torch", "4194304.0 GiB"), ("numpy", "8.00 PiB")):
+        with pytest.raises(SweepFailed, match=f"out of memory with optim.batch_size 128: .* {asked}"):
+            run(pool, task(tmp_path, what, "ask_for", what=what))
+    said = run(pool, task(tmp_path, "after"))
+    assert said[-1].epoch == 5 and len(pool.state) == 1
 
 
 def test_a_killed_controller_costs_no_epoch(pool: Any, tmp_path: Path) -> None:
@@ -139,7 +149,9 @@ def test_a_trial_leaves_nothing_behind(pool: Any, tmp_path: Path) -> None:
 
 
 def test_a_group_of_two_workers_is_one_lane(ray_here: None, tmp_path: Path) -> None:
-    with pool_of(tmp_path, WorkersSpec(count=2, cpus=0.5), limit=1) as pool:
+    import ray
+
+    with pool_of(tmp_path, WorkersSpec(count=2, cpus=0.5, hang_after=5), limit=1) as pool:
         until(lambda: pool.warm == 1)
         for name in ("a", "b"):
             assert [m.epoch for m in run(pool, task(tmp_path, name))] == [1, 2, 3, 4, 5]
@@ -152,3 +164,15 @@ def test_a_group_of_two_workers_is_one_lane(ray_here: None, tmp_path: Path) -> N
         slow = task(tmp_path, "c", "count_together", pause=0.3)
         pool.run(slow, lambda m: (said.append(m), kill_one_rank(m)))  # type: ignore[func-returns-value]
         assert [m.epoch for m in said] == [1, 2, 3, 4, 5], "one dead rank restarts the group"
+
+        # One rank stops answering, and on the second try goes round in circles; the other one waits for it.
+        said.clear()
+        stuck = dataclasses.replace(task(tmp_path, "stuck", "hang"), attempts=2)
+        with pytest.raises(SweepFailed, match=r"2 tries.*no progress for 5 s, last seen at epoch 3"):
+            pool.run(stuck, said.append)
+        assert [m.epoch for m in said] == [1, 2]
+        starts = (tmp_path / "stuck" / "starts").read_text().split()
+        assert starts == ["0", "0", "3", "3"], "both ranks went on from the checkpoint"
+        assert not psutil.pid_exists(int((tmp_path / "stuck" / "stopped").read_text()))
+    until(lambda: ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"])
+    assert {group["state"] for group in ray.util.placement_group_table().values()} <= {"REMOVED"}

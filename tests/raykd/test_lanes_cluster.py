@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pools import pool_of, quick_importable, task, until
 
-from raykd.cluster import connected, live_nodes, quiet
+from raykd.cluster import connected, quiet
 from raykd.mailbox import Message
 from raykd.sections import WorkersSpec
 
@@ -63,8 +63,7 @@ def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:
                 until(lambda: len(said) >= 2)
                 drain(cluster.address, spot.node_id, 60)
                 until(lambda: len(pool.state) == 1, 30, "for the lane to leave in good time")
-                assert pool.target() == 1 and spot.node_id in {n["NodeID"] for n in live_nodes()}
-                cluster.remove_node(spot)
+                assert pool.target() == 1
                 for thread in threads:
                     thread.join(90)
                 assert sorted(m.epoch for m in said) == sorted(2 * [1, 2, 3, 4, 5])

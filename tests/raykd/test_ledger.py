@@ -223,14 +223,14 @@ def test_a_full_disk_is_said_and_leaves_whole_records(tmp_path):
     limit = (folder / LEDGER).stat().st_size + 40  # room for a part of the next record
     code = (
         "import resource, signal\n"
-        "from trainables.errors import UserError\n"
+        "from trainables.errors import StorageLost\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "ledger = Ledger.open(Path(sys.argv[1]))\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))\n"
         "for _ in range(2):\n"
         "    try:\n"
         "        ledger.append('extend', samples=1)\n"
-        "    except UserError as error:\n"
+        "    except StorageLost as error:\n"
         "        print(error)\n"
     )
     out, err = child(code, folder).communicate()

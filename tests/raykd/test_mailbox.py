@@ -99,7 +99,7 @@ def test_a_restarted_group_gets_its_task_again_and_only_so_often() -> None:
         idle = await warm(box, "a", "g3")
         assert await blocked(idle), "after three deaths the trial is given up, and the lane is free"
         said = await soon(box.listen("t1"))
-        assert said.ended and said.failed is not None and "3 times" in said.failed
+        assert said.ended and said.failed is not None and "3 tries" in said.failed
 
     asyncio.run(scenario())
 
@@ -177,6 +177,57 @@ def test_a_closing_lane_finishes_what_it_has() -> None:
         await box.finish("a", "g0", 0, "t1", None)
         assert await soon(await ask(box, "a", turn=turn)) is None
         assert not (await box.lanes())["a"]["task"]
+
+    asyncio.run(scenario())
+
+
+def test_only_workers_that_have_to_get_on_can_be_stuck() -> None:
+    async def scenario() -> None:
+        box = Mailbox()
+
+        async def stuck() -> bool:
+            await asyncio.sleep(0.02)
+            return bool((await box.lanes())["a"]["stuck_s"] > 0.01)
+
+        waiting = await warm(box, "a")
+        assert not await stuck(), "it has nothing to do"
+        await box.post(task("t1"))
+        await soon(waiting)
+        assert await stuck()
+        await box.progress("a", "g0", "epoch 1, step 2/7")
+        state = (await box.lanes())["a"]
+        assert state["stuck_s"] < 0.01 and state["where"] == "epoch 1, step 2/7"
+        await box.progress("a", "older", "epoch 9")
+        assert await stuck(), "another generation's progress is none"
+        await box.heard("t1", 1)
+        report = asyncio.ensure_future(box.report("a", "g0", 0, "t1", Message(epoch=1)))
+        assert not await stuck(), "it waits for the verdict"
+        await box.judge("t1", 1, True)
+        await soon(report)
+        assert (await box.lanes())["a"]["stuck_s"] < 0.01 and await stuck()
+        await box.down("a", "its worker was killed")
+        state = (await box.lanes())["a"]
+        assert not await stuck() and not state["warm"], "its group is being started again"
+        await warm(box, "a", "g1")
+        assert await stuck()
+
+    asyncio.run(scenario())
+
+
+def test_a_trial_given_up_says_why_its_last_try_broke() -> None:
+    async def scenario() -> None:
+        box = Mailbox()
+        await warm(box, "a")
+        await box.post(task("t1", attempts=1))
+        await box.broke("a", "no progress for 900 s, last seen at epoch 3, step 41/70")
+        await box.broke("a", "said too late", "older")
+        await box.lost("a")
+        await box.heard("t1", 1)
+        said = await soon(box.listen("t1"))
+        assert said.failed == (
+            "given up after 1 try without a new epoch; the last: no progress for 900 s, last seen at "
+            "epoch 3, step 41/70"
+        )
 
     asyncio.run(scenario())
 

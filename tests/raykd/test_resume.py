@@ -8,11 +8,14 @@ import random
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import SMALL, raykd, start
+from invariants import all_gone, check
+from kills import Sweep
 
-from raykd.history import ENDED, History
+from raykd.history import History
 from raykd.ledger import LEDGER, Ledger
 from raykd.spec import SweepSpec
 from trainables.loop import EpochReport, Workspace, train
@@ -21,21 +24,6 @@ from trainables.trial import TrialSpec
 pytestmark = pytest.mark.ray
 
 TIMING = ("images_per_s", "train_s")
-
-
-def kill_when(folder: Path, process: object, kind: str, count: int, seconds: float = 120) -> int:
-    """SIGKILL the driver as soon as its ledger holds `count` records of a kind. Returns how many it had."""
-    deadline = time.monotonic() + seconds
-    found = 0
-    while time.monotonic() < deadline and process.poll() is None:  # type: ignore[attr-defined]
-        if (folder / LEDGER).exists():
-            found = sum(record["kind"] == kind for record in Ledger.read(folder))
-        if found >= count:
-            os.kill(process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
-            process.wait()  # type: ignore[attr-defined]
-            return found
-        time.sleep(0.003)
-    raise AssertionError(f"{count} records of {kind} never came: {(folder.parent / 'out.txt').read_text()}")
 
 
 def alone(trial: TrialSpec, workspace: Workspace) -> dict[int, dict[str, float]]:
@@ -59,41 +47,65 @@ def untimed(metrics: dict[str, float]) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep, killed before its first report, twice in the middle, and in a write; then resumed."""
-    storage = tmp_path_factory.mktemp("killed")
-    spec = storage / "small.yaml"
-    spec.write_text(SMALL.replace("samples: 4", "samples: 5"))
-    out = storage / "out.txt"
-    folder = storage / "small"
-    kill_when(folder, start("run", spec, "--storage", storage, output=out), "suggest", 1)
-    moments = random.Random(time.time_ns())
-    reports = 0
+    """A sweep, killed in its first seconds, before its first report, twice in the middle, in a write, and in
+    its last second; then resumed."""
+    sweep = Sweep(tmp_path_factory.mktemp("killed"), "small", SMALL.replace("samples: 4", "samples: 5"))
+    storage, moments = sweep.storage, random.Random(time.time_ns())
+    sweep.go_on()
+    time.sleep(moments.uniform(0, 3))
+    sweep.kill()
+    kill_when(sweep, lambda h: bool(h.trials))
     for least, most in ((1, 4), (1, 5)):
-        resumed = start("resume", "small", "--storage", storage, output=out)
-        reports = kill_when(folder, resumed, "report", reports + moments.randint(least, most))
-    with (folder / LEDGER).open("ab") as ledger:
+        reports = len(sweep.history.arrivals) + moments.randint(least, most)
+        kill_when(sweep, lambda h, reports=reports: len(h.arrivals) >= reports)
+    with (sweep.folder / LEDGER).open("ab") as ledger:
         ledger.write(b'00000000 {"kind":"report","time":1.0,"tri')  # the write that the kill interrupted
     status = json.loads(raykd("status", "small", "--storage", storage, "--json").stdout)
     assert status["state"] == "interrupted" and status["driver"] is None
+    kill_when(sweep, lambda h: h.done, moments.uniform(0, 1))
+    assert "ledger.cut-" in sweep.text(), "the damaged tail is said"
     last = raykd("resume", "small", "--storage", storage)
     assert last.returncode == 0, last.stdout + last.stderr
-    assert "ledger.cut-" in last.stdout, "the damaged tail is said"
-    return folder
+    all_gone(sweep.mark)
+    return sweep.folder
+
+
+def kill_when(sweep: Sweep, condition: Any, later: float = 0.0) -> None:
+    """Start the sweep's driver, or the next one, and SIGKILL it `later` seconds after its ledger says so."""
+    sweep.go_on()
+    assert sweep.wait(condition), sweep.text()
+    time.sleep(later)
+    sweep.kill()
 
 
 def test_every_trial_once_and_every_curve_continuous(killed: Path) -> None:
-    records = Ledger.read(killed)
-    history = History.of(records)
-    assert len(history.trials) == 5 and history.done
-    ends = [r["trial"] for r in records if r["kind"] == "end"]
-    assert sorted(ends) == sorted(history.trials), "each trial ends exactly once"
-    reports = [(r["trial"], r["epoch"]) for r in records if r["kind"] == "report"]
-    assert len(reports) == len(set(reports)), "no epoch is recorded twice"
-    for trial in history.trials.values():
-        assert list(trial.reports) == list(range(1, trial.epoch + 1))
-        assert trial.status in ENDED and trial.attempts >= 1
-        assert set(trial.verdicts) == set(trial.reports), "each epoch was judged"
+    history = check(killed)
+    assert len(history.trials) == 5
     assert set(history.references) == {"raw_pixels", "untrained", "teacher", "baseline"}
+    assert history.counts()["failed"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(4))
+def test_a_driver_killed_at_random_moments(number: int, tmp_path: Path) -> None:
+    """Five kills a sweep: one in its first seconds, three at any time, one in its last second."""
+    seed = time.time_ns()
+    print("seed", seed)
+    moments = random.Random(seed)
+    scheduler = "asha" if number % 2 else "hyperband"
+    sweep = Sweep(tmp_path, "small", SMALL.replace("name: asha", f"name: {scheduler}"))
+    sweep.go_on()
+    time.sleep(moments.uniform(0, 4))
+    sweep.kill()
+    for _ in range(3):
+        # A third of them before a lane is warm; for the others a driver lives until it has made some headway.
+        headway = len(sweep.history.arrivals) + moments.choice([0, 1, 3])
+        kill_when(sweep, lambda h, headway=headway: len(h.arrivals) >= headway, moments.uniform(0, 2))
+    kill_when(sweep, lambda h: h.done, moments.uniform(0, 1))
+    last = raykd("resume", "small", "--storage", tmp_path)
+    assert last.returncode == 0, last.stdout + last.stderr
+    all_gone(sweep.mark)
+    assert check(sweep.folder).counts()["failed"] == 0
 
 
 def test_each_curve_is_that_of_the_same_configuration_alone(killed: Path, tmp_path: Path) -> None:
@@ -106,24 +118,6 @@ def test_each_curve_is_that_of_the_same_configuration_alone(killed: Path, tmp_pa
     curve = alone(trial, workspace)
     for epoch, metrics in whole.reports.items():
         assert untimed(metrics) == untimed(curve[epoch]), f"epoch {epoch} differs"
-
-
-def test_sampler_and_rungs_are_what_an_uninterrupted_sweep_would_have(killed: Path) -> None:
-    from raykd.judge import Judge
-    from raykd.proposer import Proposer
-
-    history = History.of(Ledger.read(killed))
-    spec = SweepSpec.model_validate(history.spec)
-    proposer = Proposer(spec, samples=history.samples)
-    proposer.replay(history)
-    assert not proposer.running
-    judge = Judge(spec.scheduler, spec.epochs)
-    for trial, epoch in history.arrivals:
-        record = history.trials[trial]
-        go = judge.judge(trial, record.number, epoch, record.reports[epoch].get("score"))
-        assert record.verdicts[epoch] == ("go" if go else "stop"), (
-            "a verdict that an unbroken judge would not give"
-        )
 
 
 def test_a_kill_after_any_record_loses_no_end(killed: Path, tmp_path: Path) -> None:

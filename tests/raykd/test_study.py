@@ -130,6 +130,18 @@ def test_trained_parameters_are_counted() -> None:
     assert spec.written().arms == study(METHODS, arms=arms).arms, "what is found out is no part of the file"
 
 
+def test_what_a_step_costs_is_counted_once_for_arms_of_one_arithmetic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arms = {"base": {}, "weight": {"gamma": 3.0}, "queue": {"queue_size": 256}, "mlp": {"adapter": "mlp"}}
+    spec, _ = check_study(study(METHODS, arms={**arms, "moco": {"method": "moco"}}), NOWHERE)
+    every = {label: step_flops(spec.trial({ARM: label}, 0)) for label in spec.arms}
+    counted = []
+    monkeypatch.setattr("trainables.compute.step_flops", lambda of: counted.append(of) or step_flops(of))
+    assert {label: arm.step_flops for label, arm in with_costs(spec).arms.items()} == every
+    assert len(counted) == 4 and len(set(every.values())) == 4
+
+
 def test_published_numbers_are_found_by_level() -> None:
     spec = study(GAMMA, published={"source": "Table 5", "values": {"0.1": 80.0, "gamma=1.0": 70.0}})
     assert spec.study is not None and spec.study.published is not None

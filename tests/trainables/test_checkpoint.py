@@ -15,7 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainables.checkpoint import Checkpoints, replacing
+from trainables.checkpoint import Checkpoints
+from trainables.files import replacing
 
 
 def state(value: float = 1.0) -> dict[str, Any]:

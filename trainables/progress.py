@@ -1,0 +1,68 @@
+"""Signs of life: the loops say what they have got to, so that an engine can tell a long epoch from a hang.
+
+    with listening(lambda where: print(where)):
+        train(trial, report, workspace)         # "epoch 3, step 41/70", at most once in so many seconds
+
+Without a listener `got_to` costs nothing. Whatever may take minutes calls it from its own loop, so that a
+loop that no longer turns is no longer heard; only what has no loop of ours (a download) is `unwatched`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+
+_Say = Callable[[str], None]
+_listener: ContextVar[_Say | None] = ContextVar("listener", default=None)
+
+
+def got_to(where: str) -> None:
+    """This thread got to `where`."""
+    say = _listener.get()
+    if say is not None:
+        say(where)
+
+
+@contextlib.contextmanager
+def listening(listener: Callable[[str], None], every_s: float = 2.0) -> Iterator[None]:
+    """Let `listener` hear what this thread gets to, at most once in `every_s` seconds."""
+    heard = -every_s
+
+    def seldom(where: str) -> None:
+        nonlocal heard
+        now = time.monotonic()
+        if now - heard >= every_s:
+            heard = now
+            listener(where)
+
+    token = _listener.set(seldom)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+@contextlib.contextmanager
+def unwatched(where: str, every_s: float = 5.0) -> Iterator[None]:
+    """Say `where` again and again, from a thread, while the body runs: it may take as long as it likes."""
+    say = _listener.get()
+    if say is None:
+        yield
+        return
+    over = threading.Event()
+
+    def repeat() -> None:
+        say(where)
+        while not over.wait(every_s):
+            say(where)
+
+    thread = threading.Thread(target=repeat, name="unwatched", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
