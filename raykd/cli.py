@@ -158,7 +158,7 @@ def ablate(
         console.json(planned) if json else console.parts(study_lines(planned, remarks))
         return
     if history is None:
-        spec, remarks = check_study(spec, where)
+        spec, remarks = check_study(spec)
     place = engine.Place(folder, address)
     if history is not None and json:
         from raykd.ablation_report import data
