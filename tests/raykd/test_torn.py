@@ -220,9 +220,7 @@ def test_a_damaged_student_is_not_exported_and_its_trial_is_trained_again(
 def test_an_image_that_changes_under_a_trial_costs_it_nothing(
     storage: Path, whole: Path, spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        trainables.store, "CHECKED_BYTES", 0
-    )  # as of a large store
+    monkeypatch.setattr(trainables.store, "CHECKED_BYTES", 0)  # as of a large store
     name, curve = next(iter(curves(whole / "small").items()))
     trial = spec.trial(History.of(Ledger.read(storage / "small")).trials[name].params, 0)
     data = open_data(trial.data, tmp_path / "cache")
