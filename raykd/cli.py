@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raykd.console import Console, Line, complain, report_hint, resume_hint
-from raykd.storage import holds_ledger, mirror, origin_of, storage_folder
+from raykd.storage import holds_ledger, mirror, origin_of, publish, storage_folder
 from trainables.errors import SweepFailed, UserError
 from trainables.patience import lost, passes
 
@@ -126,13 +126,15 @@ def ablate(
     from raykd.budget import with_costs
     from raykd.guard import check_study
     from raykd.retune import tune
+    from raykd.spec import NAME
     from raykd.study import find_study, load_study
     from raykd.views import read
 
     console = Console()
     where = _writable(storage, probe=not (plan or json))
     folder = where / (f"{study}_{preset}" if preset else study)
-    begun = Path(study).name == study and not Path(study).is_file() and holds_ledger(folder)
+    begun = bool(NAME.fullmatch(folder.name)) and Path(study).name == study
+    begun = begun and not Path(study).is_file() and holds_ledger(folder)
     sets = [*([f"preset={preset}"] if preset else []), *(set_ or [])]
     history, remarks = (read(folder) if begun else None), list[str]()
     if history is not None:
@@ -298,9 +300,11 @@ def report(
         if done < total:
             console.progress("resamples of importances", done, total)
 
+    if out is None:
+        folder.mkdir(parents=True, exist_ok=True)  # of a sweep elsewhere there may be no copy here yet
     written = write(folder, folder / REPORT if out is None else out, progress)
     if out is None:
-        mirror(folder)
+        publish(written)
     console.text(f"written to {written} ({written.stat().st_size / 1e6:.1f} MB, opens without a network)")
 
 

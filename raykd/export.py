@@ -42,7 +42,10 @@ def export(sweep: Path, trial: str | None, out: Path) -> Path:
     from trainables.run import BEST
 
     out = out.absolute()
-    _refuse_used(out)
+    try:
+        _refuse_used(out)
+    except OSError as error:
+        raise UserError("--out", f"cannot be looked at: {error.strerror}", value=str(out)[:100]) from None
     history = History.of(Ledger.read(sweep))
     spec = SweepSpec.model_validate(history.spec)
     record, whole = chosen(spec, history, trial)
@@ -53,7 +56,6 @@ def export(sweep: Path, trial: str | None, out: Path) -> Path:
     making = out.with_name(f".{out.name}.making")
     shutil.rmtree(making, ignore_errors=True)
     try:
-        making.mkdir(parents=True)
         _write_config(making / CONFIG, spec, whole)
         (making / COMMAND).write_text(_command(whole, out, sweep.parent) + "\n")
         backbone, facts = student.open_student(whole, weights)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from raykd.space import Space
 
 SPACES = Path(__file__).resolve().parent.parent / "search_spaces"
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 Reference = Literal["raw_pixels", "untrained", "teacher", "baseline"]
@@ -78,7 +78,7 @@ class SweepSpec(Spec):
     @field_validator("name")
     @classmethod
     def _file_name(cls, name: str) -> str:
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             expected = "letters, digits, `.`, `_`, `-`, at most 100, the first no dot or dash"
             raise UserError("", "cannot be the name of a folder", value=name, expected=expected)
         return name

@@ -9,7 +9,7 @@ from typing import Any
 from raykd.driver import driver_of
 from raykd.history import History
 from raykd.ledger import Ledger, Record
-from raykd.storage import named, sweeps
+from raykd.storage import named, origin_of, sweeps
 from trainables.errors import SweepFailed, UserError
 
 
@@ -21,6 +21,8 @@ def find(storage: Path, name: str) -> Path:
         raise UserError(
             "name", problem, value=name, expected="a sweep's name, or `--storage DIR`", choices=known
         )
+    if origin_of(storage) is not None:
+        (storage / name).mkdir(exist_ok=True)  # the first time that this machine looks at it
     return storage / name
 
 
@@ -64,7 +66,6 @@ def refresh(history: History, folder: Path) -> None:
     from raykd.tables import write_tables
 
     with contextlib.suppress(OSError):  # somebody else's sweep may not be ours to write in
-        folder.mkdir(exist_ok=True)
         write_tables(history, folder)
 
 

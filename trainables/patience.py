@@ -29,6 +29,7 @@ _FIRST_S, _LONGEST_S = 0.1, 10.0  # pauses between tries, before jitter
 _SAY_AFTER_S = 1.0  # shorter waits are not worth a line
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK = (*FULL, errno.EIO, errno.ESTALE, errno.EROFS, errno.EREMOTEIO)
 # What a disk, NFS, or a FUSE mount says while it is away. Not EACCES, ENOENT and the like: these stay.
 _PASSING = {
     *FULL, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EROFS, errno.ENOTCONN,
@@ -81,6 +82,17 @@ def limited(seconds: float) -> Iterator[None]:
 def passes(error: OSError) -> bool:
     """Whether this may be over if one waits."""
     return error.errno in _PASSING
+
+
+@contextmanager
+def losing(problem: str) -> Iterator[None]:
+    """What a disk says in here, where nobody tried again, is `StorageLost`, too."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise StorageLost(lost(problem, error)) from error
 
 
 def patient(

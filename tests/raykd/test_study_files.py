@@ -76,7 +76,7 @@ def test_its_presets_are_planned_without_files_and_work_with_them(
     assert len(remarks) == len(wanted)
     assert all(any(f"--set {given[file]}=" in remark for remark in remarks) for file in wanted)
     folder = tmp_path_factory.getbasetemp() / "files"
-    sets = [f"preset={preset}", f"base.data.path={data_files(planned, folder)}"]
+    sets = [f"preset={preset}", give_data(planned, folder)]
     if "checkpoint" in wanted:
         teacher = load_study(name, sets, NOWHERE).teacher or {}
         sets.append(f"base.teacher.checkpoint={teacher_file(teacher, folder)}")
@@ -144,11 +144,14 @@ def cut_short(name: str) -> list[str]:
     return [word for pair in sets for word in ("--set", pair)]
 
 
-def data_files(spec: SweepSpec, folder: Path) -> Path:
-    """A folder with the names that torchvision looks for, and nothing in them."""
-    for any_of in getattr(find_source(spec.data["name"]), "files", ()):
+def give_data(spec: SweepSpec, folder: Path) -> str:
+    """Data that may be fetched; or, where they may not, a folder with the names that are looked for."""
+    source = find_source(spec.data["name"])
+    if not getattr(source, "by_hand", ""):
+        return "base.data.download=true"
+    for any_of in getattr(source, "files", ()):
         (folder / any_of[0]).mkdir(parents=True, exist_ok=True)
-    return folder
+    return f"base.data.path={folder}"
 
 
 def teacher_file(teacher: dict[str, Any], folder: Path) -> Path:
