@@ -232,6 +232,8 @@ def status(name: Name, storage: Storage = HERE, json: Json = False) -> None:
         f"{name}: "
         + (f"running, driven by process {driver['pid']} on {driver['host']}" if driver else data["state"])
     )
+    for repaired in history.repairs:
+        console.text("its ledger was repaired: " + views.repaired(repaired))
     console.standing(history)
     console.trials(history)
     if data["state"] == "interrupted":
