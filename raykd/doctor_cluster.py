@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from raykd import doctor_compare as compare
-from raykd.beacon import credentials
 from raykd.cluster import connected, live_nodes, ray_address
+from raykd.courier import credentials
 from raykd.doctor import Check, check_spec, first_line
 from raykd.doctor_compare import Node
 from raykd.doctor_node import place, write
