@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raykd.console import Console, Line, complain, report_hint, resume_hint
-from raykd.storage import holds_ledger, mirror, origin_of, storage_folder
+from raykd.storage import holds_ledger, mirror, origin_of, publish, storage_folder
 from trainables.errors import SweepFailed, UserError
 from trainables.patience import lost, passes
 
@@ -159,7 +159,7 @@ def ablate(
         console.json(planned) if json else console.parts(study_lines(planned, remarks))
         return
     if history is None:
-        spec, remarks = check_study(spec, where)
+        spec, remarks = check_study(spec)
     place = engine.Place(folder, address)
     if history is not None and json:
         from raykd.ablation_report import data
@@ -232,6 +232,8 @@ def status(name: Name, storage: Storage = HERE, json: Json = False) -> None:
         f"{name}: "
         + (f"running, driven by process {driver['pid']} on {driver['host']}" if driver else data["state"])
     )
+    for repaired in history.repairs:
+        console.text("its ledger was repaired: " + views.repaired(repaired))
     console.standing(history)
     console.trials(history)
     if data["state"] == "interrupted":
@@ -299,9 +301,11 @@ def report(
         if done < total:
             console.progress("resamples of importances", done, total)
 
+    if out is None:
+        folder.mkdir(parents=True, exist_ok=True)  # of a sweep elsewhere there may be no copy here yet
     written = write(folder, folder / REPORT if out is None else out, progress)
     if out is None:
-        mirror(folder)
+        publish(written)
     console.text(f"written to {written} ({written.stat().st_size / 1e6:.1f} MB, opens without a network)")
 
 

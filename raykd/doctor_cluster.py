@@ -15,10 +15,10 @@ from typing import Any
 
 from raykd import doctor_compare as compare
 from raykd.cluster import connected, live_nodes, ray_address
+from raykd.courier import credentials
 from raykd.doctor import Check, check_spec, first_line
 from raykd.doctor_compare import Node
 from raykd.doctor_node import place, write
-from raykd.remote import credentials
 from raykd.spec import SweepSpec
 from raykd.storage import storage_folder
 

@@ -1,4 +1,4 @@
-"""The worker groups of lanes, where Ray Train leaves something to be done: on hosts that are really apart.
+"""The worker groups of lanes, where Ray Train leaves something to be done.
 
 Gloo talks on the address that the host's own name has. On Debian and Ubuntu that is 127.0.1.1, on which no
 other host answers, so each worker is told the network interface that has its Ray node's address.
@@ -29,10 +29,11 @@ from ray.train.torch.config import (
     _setup_torch_process_group,
     _TorchBackend,
 )
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.worker_group import worker_group
 
 from raykd.cluster import on_loopback
+from raykd.failures import death
 
 
 @dataclass
@@ -115,6 +116,27 @@ class NameGroup(WorkerGroupCallback):
             yield
         finally:
             module.placement_group = plain
+
+
+class TellController(ControllerCallback):
+    """Hands the lane's controller to the mailbox: Ray Train names it nowhere, and a stuck lane must end.
+    Says, too, what its workers died of."""
+
+    def __init__(self, mailbox: str, namespace: str, lane: str) -> None:
+        self._mailbox = mailbox
+        self._namespace = namespace
+        self._lane = lane
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        mailbox = ray.get_actor(self._mailbox, namespace=self._namespace)
+        mailbox.controller.remote(self._lane, ray.get_runtime_context().current_actor)
+
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
+        failed = getattr(current_state, "training_failed_error", None)
+        if failed is not None:
+            deaths = filter(None, map(death, getattr(failed, "worker_failures", {}).values()))
+            mailbox = ray.get_actor(self._mailbox, namespace=self._namespace)
+            mailbox.down.remote(self._lane, next(deaths, None))
 
 
 def free(prefix: str) -> None:
