@@ -27,9 +27,11 @@ def listening() -> dict[str, str]:
 
 @pytest.mark.ray
 def test_a_local_ray_and_its_lanes_listen_on_loopback_alone(tmp_path: Path) -> None:
+    from ray._private.authentication.authentication_utils import is_token_auth_enabled
+
     workers = WorkersSpec(count=2, cpus=0.5)
     with quick_importable(), connected(LOCAL), pool_of(tmp_path, workers, limit=1) as pool:
-        assert on_loopback()
+        assert on_loopback() and is_token_auth_enabled()
         until(lambda: pool.warm == 1, 240)
         pool.run(task(tmp_path, "together", "count_together"), lambda said: None)
         sockets = listening()
