@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from errno import ENAMETOOLONG
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -231,6 +232,8 @@ def status(name: Name, storage: Storage = HERE, json: Json = False) -> None:
         f"{name}: "
         + (f"running, driven by process {driver['pid']} on {driver['host']}" if driver else data["state"])
     )
+    for repaired in history.repairs:
+        console.text("its ledger was repaired: " + views.repaired(repaired))
     console.standing(history)
     console.trials(history)
     if data["state"] == "interrupted":
@@ -467,6 +470,9 @@ def main(arguments: list[str] | None = None) -> None:
         complain(str(error))
         raise SystemExit(1) from None
     except OSError as error:
+        if error.errno == ENAMETOOLONG:
+            complain(f"{str(error.filename)[:60]}…: a name cannot be as long as this")
+            raise SystemExit(2) from None
         if not passes(error):
             raise
         complain(lost(f"{error.filename or 'the storage'} cannot be used", error))

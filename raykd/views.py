@@ -8,7 +8,7 @@ from typing import Any
 
 from raykd.driver import driver_of
 from raykd.history import History
-from raykd.ledger import Ledger
+from raykd.ledger import Ledger, Record
 from raykd.storage import named, origin_of, sweeps
 from trainables.errors import SweepFailed, UserError
 
@@ -46,7 +46,19 @@ def status(history: History, folder: Path) -> dict[str, Any]:
         "samples": history.samples,
         "trials": counts,
         "best": _score(best) if best is not None else None,
+        "repairs": history.repairs,
     }
+
+
+def repaired(record: Record) -> str:
+    """What a repair of the ledger found and did, in one line."""
+    found = {
+        "damaged lines": [str(line) for line in record["lines"]],
+        "proposed again": record["remade"],
+        "trained again": [*record["again"], *record["students"]],
+        "left out": record["aside"],
+    }
+    return "; ".join(f"{what} {', '.join(which)}" for what, which in found.items() if which)
 
 
 def refresh(history: History, folder: Path) -> None:
