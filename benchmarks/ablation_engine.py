@@ -1,6 +1,6 @@
 """Can a whole study be trusted? Studies of known truth, played through the engine's own proposer and history.
 
-    python benchmarks/ablation_engine.py                      # 2,000 studies a row, 10 minutes on one core
+    python benchmarks/ablation_engine.py                      # 2,000 studies a row, half an hour on one core
     python benchmarks/ablation_engine.py equal --studies 200
     python benchmarks/ablation_engine.py equal --only decide
 
@@ -27,6 +27,7 @@ from raykd.rehearsal import Rehearsal, Rehearsed
 from raykd.study import build_study
 
 SEED_SD, TRIAL_SD = 2.0, 1.0
+MOST = 10  # replicates of any study here
 BASE = {
     "method": "moco",
     "preset": "digits",
@@ -62,11 +63,12 @@ def study(name: str, **changed: Any) -> Rehearsed:
 
 
 def play(
-    spec: Rehearsed, rng: np.random.Generator, effects: Mapping[str, float], failing: float = 0.0
-) -> tuple[Results, np.ndarray]:
-    """One study to its end, and the scores (arms, replicates) that its trials had or would have had."""
-    most = spec.samples // len(spec.arms)
-    scores = 80 + SEED_SD * rng.standard_normal(most) + TRIAL_SD * rng.standard_normal((len(spec.arms), most))
+    spec: Rehearsed, seed: tuple[int, int], effects: Mapping[str, float], failing: float = 0.0
+) -> Results:
+    """One study to its end. Scores are those of the seed, whatever the study's rule asks for."""
+    rng = np.random.default_rng(seed)
+    shape = (len(spec.arms), MOST)
+    scores = 80 + SEED_SD * rng.standard_normal(MOST) + TRIAL_SD * rng.standard_normal(shape)
     scores += np.array([effects.get(label, 0.0) for label in spec.arms])[:, None]
     failed = rng.random(scores.shape) < failing
     place = {label: row for row, label in enumerate(spec.arms)}
@@ -76,7 +78,7 @@ def play(
 
     history = Rehearsal(spec, score, order=Random(int(rng.integers(2**32)))).run()
     assert history.done
-    return conclude(spec, history), scores
+    return conclude(spec, history)
 
 
 def claims(results: Results) -> dict[str, bool]:
@@ -106,8 +108,8 @@ def equal(count: int, names: list[str]) -> Iterator[str]:
     yield f"{'study':12}{'trials fail':>12}{'any claim':>24}{'of arms':>24}{'of effects or ranks':>24}"
     for name in names:
         for failing in (0.0, 0.05):
-            spec, rng = study(name), np.random.default_rng(11)
-            found = [claims(play(spec, rng, {}, failing)[0]) for _ in range(count)]
+            spec = study(name)
+            found = [claims(play(spec, (11, at), {}, failing)) for at in range(count)]
             cells = [share([any(each.values()) for each in found]), share([each["arms"] for each in found])]
             other = [[each[kind] for each in found] for kind in found[0] if kind != "arms"]
             cells += [share(other[0])] if other else [""]
@@ -118,10 +120,10 @@ def known(count: int, names: list[str]) -> Iterator[str]:
     yield f"\nKnown differences: % of {count} studies that find their sign, and whose interval holds them"
     yield f"{'study':12}{'true difference':>16}{'sign found':>24}{'wrong sign':>24}{'covered':>24}"
     for name in names:
-        spec, rng = study(name), np.random.default_rng(12)
+        spec = study(name)
         others = [label for label in spec.arms if spec.study and label != spec.study.base]
         truth = dict(zip(others, (0.0, 1.0, 2.0, 4.0), strict=False))
-        played = [play(spec, rng, truth)[0] for _ in range(count)]
+        played = [play(spec, (12, at), truth) for at in range(count)]
         for label, true in truth.items():
             said = [differs(results, label) for results in played]
             inside = [holds(results, label, true) for results in played]
@@ -141,7 +143,7 @@ def holds(results: Results, label: str, true: float) -> bool:
 
 def effects(count: int) -> Iterator[str]:
     yield f"\nA factorial of three factors: effects that are known, % of {count} studies"
-    spec, rng = study("factorial"), np.random.default_rng(13)
+    spec = study("factorial")
     # One main effect of 2 points, and an interaction: 1.5 points only where the other two are changed.
     truth = {
         label: 2.0 * (arm.levels["temperature"] == 0.2)
@@ -149,7 +151,7 @@ def effects(count: int) -> Iterator[str]:
         for label, arm in spec.arms.items()
     }
     expected = {(0,): 2.0, (1,): 0.75, (2,): 0.75, (0, 1): 0.0, (0, 2): 0.0, (1, 2): 1.5}
-    played = [play(spec, rng, truth)[0].effects for _ in range(count)]
+    played = [play(spec, (13, at), truth).effects for at in range(count)]
     for key, true in expected.items():
         found = [next(e for e in each.effects if e.factors == key) for each in played if each is not None]
         inside = share([e.interval.low <= true <= e.interval.high for e in found])
@@ -166,7 +168,7 @@ def fewer(count: int) -> Iterator[str]:
         alike: list[bool] = []
         trials = []
         for at in range(count):
-            one, other = (play(spec, np.random.default_rng([14, at]), gains)[0] for spec in (early, whole))
+            one, other = (play(spec, (14, at), gains) for spec in (early, whole))
             alike += [differs(one, label) == differs(other, label) for label in gains]
             trials.append(sum(arm.finished for arm in one.arms))
         used, most = float(np.mean(trials)), whole.samples

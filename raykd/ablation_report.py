@@ -48,14 +48,14 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def table(results: Results) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows, one an arm, the base first."""
+def table(results: Results, compute: bool = True) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows, one an arm, the base first; with `compute`, what a trial costs over the base's."""
     level = f"{100 * (1 - results.rules.alpha):g} %"
     sequential = results.rules.sequential
     columns = ["arm", "replicates", "mean ± sd", "IQM", "difference", f"{level} interval"]
     columns += ["answer"] if sequential else ["p (Holm)"]
     columns += ["effect", "P(better)", "won/tied/lost", "detectable"]
-    costed = any(arm.flops is not None for arm in results.arms)
+    costed = compute and any(arm.flops is not None for arm in results.arms)
     published = any(arm.published is not None for arm in results.arms)
     columns += (["compute"] if costed else []) + (["the paper's"] if published else [])
     rows = []
@@ -69,7 +69,7 @@ def terminal(results: Results, folder: Path) -> Iterator[Line | Grid]:
     """What `raykd ablate` shows at its end."""
     yield from (Line(), Line(results.name, "bold"))
     yield from map(Line, facts(results))
-    yield from (Line(), Grid(*table(results)), Line(), Grid(*costs_table(results)))
+    yield from (Line(), Grid(*table(results, compute=False)), Line(), Grid(*costs_table(results)))
     effects = effects_table(results)
     if effects is not None:
         yield from (Line(), Grid(*effects))
@@ -173,7 +173,7 @@ def legend(results: Results) -> list[str]:
         "detectable: the smallest true difference that this many pairs find with power 0.8",
     ]
     if any(arm.flops is not None for arm in results.arms):
-        lines.append(f"compute: flops of a trial over the base's. {_COUNTED}")
+        lines.append(f"compute, ×: flops of a trial over the base's. {_COUNTED}")
     ratios = [arm.pairing for arm in results.arms if math.isfinite(arm.pairing)]
     if ratios:
         mean = math.fsum(ratios) / len(ratios)

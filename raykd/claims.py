@@ -14,7 +14,8 @@ import random
 import time
 
 from raykd.driver import Claim, Driver, Hold, outlast, stale_s, taken
-from raykd.remote import Remote, shown
+from raykd.remote import Remote
+from raykd.uri import shown
 
 _FOLDER = "driver"
 _TRIES = 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from errno import ENAMETOOLONG
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raykd.console import Console, Line, complain, report_hint, resume_hint
-from raykd.storage import holds_ledger, mirror, origin_of, storage_folder
+from raykd.storage import holds_ledger, mirror, origin_of, publish, storage_folder
 from trainables.errors import SweepFailed, UserError
 from trainables.patience import lost, passes
 
@@ -126,13 +127,15 @@ def ablate(
     from raykd.budget import with_costs
     from raykd.guard import check_study
     from raykd.retune import tune
+    from raykd.spec import NAME
     from raykd.study import find_study, load_study
     from raykd.views import read
 
     console = Console()
     where = _writable(storage, probe=not (plan or json))
     folder = where / (f"{study}_{preset}" if preset else study)
-    begun = Path(study).name == study and not Path(study).is_file() and holds_ledger(folder)
+    begun = bool(NAME.fullmatch(folder.name)) and Path(study).name == study
+    begun = begun and not Path(study).is_file() and holds_ledger(folder)
     sets = [*([f"preset={preset}"] if preset else []), *(set_ or [])]
     history, remarks = (read(folder) if begun else None), list[str]()
     if history is not None:
@@ -156,7 +159,7 @@ def ablate(
         console.json(planned) if json else console.parts(study_lines(planned, remarks))
         return
     if history is None:
-        spec, remarks = check_study(spec, where)
+        spec, remarks = check_study(spec)
     place = engine.Place(folder, address)
     if history is not None and json:
         from raykd.ablation_report import data
@@ -229,6 +232,8 @@ def status(name: Name, storage: Storage = HERE, json: Json = False) -> None:
         f"{name}: "
         + (f"running, driven by process {driver['pid']} on {driver['host']}" if driver else data["state"])
     )
+    for repaired in history.repairs:
+        console.text("its ledger was repaired: " + views.repaired(repaired))
     console.standing(history)
     console.trials(history)
     if data["state"] == "interrupted":
@@ -296,9 +301,11 @@ def report(
         if done < total:
             console.progress("resamples of importances", done, total)
 
+    if out is None:
+        folder.mkdir(parents=True, exist_ok=True)  # of a sweep elsewhere there may be no copy here yet
     written = write(folder, folder / REPORT if out is None else out, progress)
     if out is None:
-        mirror(folder)
+        publish(written)
     console.text(f"written to {written} ({written.stat().st_size / 1e6:.1f} MB, opens without a network)")
 
 
@@ -463,6 +470,9 @@ def main(arguments: list[str] | None = None) -> None:
         complain(str(error))
         raise SystemExit(1) from None
     except OSError as error:
+        if error.errno == ENAMETOOLONG:
+            complain(f"{str(error.filename)[:60]}…: a name cannot be as long as this")
+            raise SystemExit(2) from None
         if not passes(error):
             raise
         complain(lost(f"{error.filename or 'the storage'} cannot be used", error))

@@ -39,6 +39,7 @@ def quiet() -> None:
 
 
 LOCAL = "local"
+_LOOPBACK = "127.0.0.1"
 
 
 def ray_address(asked: str | None) -> str:
@@ -62,8 +63,8 @@ def this_machine() -> dict[str, Any]:
 def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, Any]]:
     """Ray for as long as the block runs. Yields what it says of itself.
 
-    It joins the cluster at `address` and leaves it running; with `LOCAL` it starts Ray here, dashboard on
-    loopback, and stops it again. The dashboard is needed: Ray Train frees a dead lane's resources through the
+    It joins the cluster at `address` and leaves it running; with `LOCAL` it starts Ray here, on loopback
+    alone, and stops it again. The dashboard is needed: Ray Train frees a dead lane's resources through the
     State API that it serves.
     """
     quiet()
@@ -75,13 +76,47 @@ def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, 
         send_logs(log_file)
     common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if address == LOCAL:
-        context: Any = ray.init(LOCAL, include_dashboard=True, dashboard_host="127.0.0.1", **common)
+        with starting_on_loopback():
+            context: Any = ray.init(LOCAL, include_dashboard=True, dashboard_host=_LOOPBACK, **common)
     else:
         context = ray.init(address, **common)
     try:
         yield dict(context.address_info)
     finally:
         ray.shutdown()
+
+
+def on_loopback() -> bool:
+    """Whether this process is connected to a Ray that only this machine can reach."""
+    import ray
+
+    return bool(ray.util.get_node_ip_address() == _LOOPBACK)
+
+
+@contextmanager
+def starting_on_loopback() -> Iterator[None]:
+    """What is started inside binds to 127.0.0.1; Ray's own choice is every interface.
+
+    The switch is the one by which Ray spares macOS and Windows their firewall's questions. Its daemons read
+    it from the environment, this process when it imported Ray. NCCL has a variable of its own.
+    """
+    from ray._private import ray_constants
+
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
+    wanted = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", "NCCL_SOCKET_IFNAME": loopback}
+    before = {name: os.environ.get(name) for name in wanted}
+    enabled = ray_constants.ENABLE_RAY_CLUSTER
+    os.environ.update(wanted)
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = enabled
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _refuse_silent(address: str) -> None:

@@ -77,11 +77,10 @@ class Claim:
 
 
 class Hold:
-    """A sweep that is held. `keep` is called with every heartbeat, and says who has it if it is no longer
-    ours.
-    """
+    """A sweep that is held. `keep` is called at every heartbeat, and says who has it if not we any more."""
 
     def __init__(self, keep: Callable[[], Claim | None], release: Callable[[], None]) -> None:
+        stale_s()  # a wrong setting is told to the user and not to the thread
         self._keep = keep
         self._release = release
         self._kept = time.monotonic()
@@ -92,9 +91,7 @@ class Hold:
         self._thread.start()
 
     def verify(self) -> None:
-        """`SweepFailed` if another driver has taken the sweep over, which one that was long silent has to
-        fear.
-        """
+        """`SweepFailed` if another driver has taken the sweep over because this one was long silent."""
         if self._lost is None and time.monotonic() - self._kept > stale_s() / 2:
             self._look()
         if self._lost is not None:

@@ -54,6 +54,9 @@ def export(sweep: Path, trial: str | None, out: Path) -> Path:
     shutil.rmtree(making, ignore_errors=True)
     try:
         making.mkdir(parents=True)
+    except OSError as error:
+        raise UserError("--out", f"cannot be made: {error.strerror}", value=str(out)) from None
+    try:
         _write_config(making / CONFIG, spec, whole)
         (making / COMMAND).write_text(_command(whole, out, sweep.parent) + "\n")
         backbone, facts = student.open_student(whole, weights)

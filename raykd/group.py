@@ -1,8 +1,10 @@
-"""The worker groups of lanes, where Ray Train leaves something to be done: on hosts that are really apart.
+"""The worker groups of lanes, where Ray Train leaves something to be done.
 
 Gloo talks on the address that the host's own name has. On Debian and Ubuntu that is 127.0.1.1, on which no
 other host answers, so each worker is told the network interface that has its Ray node's address.
 `GLOO_SOCKET_IFNAME`, where it is set, comes first. NCCL looks for interfaces by itself.
+
+Workers that share a machine find each other by a file and not by an open port.
 
 A controller that is ended while its group waits for room leaves a placement group that nobody knows: Ray
 Train's cleaner hears only of groups that have started. It would take the next node that joins, for as long as
@@ -16,14 +18,22 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
 from ray.train.torch import TorchConfig
-from ray.train.torch.config import _TorchBackend
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.train.torch.config import (
+    _set_torch_distributed_env_vars,
+    _setup_torch_process_group,
+    _TorchBackend,
+)
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.worker_group import worker_group
+
+from raykd.cluster import on_loopback
+from raykd.failures import death
 
 
 @dataclass
@@ -38,7 +48,39 @@ class GroupConfig(TorchConfig):
 class _Backend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         worker_group.execute(_choose_interface)
-        super().on_start(worker_group, backend_config)
+        if on_loopback():
+            _meet_in_a_file(worker_group, backend_config)
+        else:
+            super().on_start(worker_group, backend_config)
+
+
+def _meet_in_a_file(worker_group: Any, backend_config: Any) -> None:
+    """Connect workers that share a machine, as Ray's backend does by torch's TCP store.
+
+    That one listens on every interface, and asks nobody who they are.
+    """
+    worker_group.execute(_set_torch_distributed_env_vars)
+    meeting = Path(worker_group.execute_single(0, _session_folder)) / f"raykd-{uuid.uuid4().hex}"
+    meet = {
+        "backend": backend_config.backend,
+        "world_size": len(worker_group),
+        "init_method": meeting.as_uri(),
+        "timeout_s": backend_config.timeout_s,
+    }
+    ranks = range(len(worker_group))
+    ray.get(
+        [
+            worker_group.execute_single_async(rank, _setup_torch_process_group, world_rank=rank, **meet)
+            for rank in ranks
+        ]
+    )
+
+
+def _session_folder() -> str:
+    from ray._private.worker import global_worker
+
+    node: Any = global_worker.node
+    return str(node.get_session_dir_path())
 
 
 def _choose_interface() -> None:
@@ -74,6 +116,27 @@ class NameGroup(WorkerGroupCallback):
             yield
         finally:
             module.placement_group = plain
+
+
+class TellController(ControllerCallback):
+    """Hands the lane's controller to the mailbox: Ray Train names it nowhere, and a stuck lane must end.
+    Says, too, what its workers died of."""
+
+    def __init__(self, mailbox: str, namespace: str, lane: str) -> None:
+        self._mailbox = mailbox
+        self._namespace = namespace
+        self._lane = lane
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        mailbox = ray.get_actor(self._mailbox, namespace=self._namespace)
+        mailbox.controller.remote(self._lane, ray.get_runtime_context().current_actor)
+
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
+        failed = getattr(current_state, "training_failed_error", None)
+        if failed is not None:
+            deaths = filter(None, map(death, getattr(failed, "worker_failures", {}).values()))
+            mailbox = ray.get_actor(self._mailbox, namespace=self._namespace)
+            mailbox.down.remote(self._lane, next(deaths, None))
 
 
 def free(prefix: str) -> None:

@@ -9,18 +9,20 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from raykd.ledger import Record
-from trainables.errors import UserError
+from trainables.errors import SweepFailed, UserError
 
 if TYPE_CHECKING:
     from raykd.spec import SweepSpec
 
 STATUSES = ("finished", "stopped", "failed", "running", "waiting")
 ENDED = ("finished", "stopped", "failed")
+_TRIAL = re.compile(r"[\w-]{1,64}", re.ASCII)  # a trial's name is one of a folder
 
 
 @dataclass
@@ -208,6 +210,8 @@ class History:
     def _suggest(self, record: Record) -> None:
         if record["trial"] in self.trials:
             return
+        if not _TRIAL.fullmatch(record["trial"]):
+            raise SweepFailed(f"the ledger names a trial {record['trial'][:100]!r}, which is none of raykd's")
         fields = {k: v for k, v in record.items() if k not in ("kind", "time")}
         self.trials[record["trial"]] = TrialRecord(**fields, suggested=record["time"])
 

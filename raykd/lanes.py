@@ -22,20 +22,16 @@ import ray
 import ray.exceptions
 import ray.train
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.actions import ACTIONS
+from raykd.beacon import Beacon
 from raykd.cluster import draining_nodes, host_names, live_nodes
-from raykd.failures import death
-from raykd.group import GroupConfig, NameGroup, free
+from raykd.group import GroupConfig, NameGroup, TellController, free
 from raykd.mailbox import Mailbox, Message, Task
-from raykd.remote import credentials
 from raykd.sections import WorkersSpec
-from raykd.storage import origin_of
 from raykd.worker import work
 from trainables.errors import SweepFailed
-from trainables.patience import limited, patience, patient
 
 log = logging.getLogger("raykd.lanes")
 
@@ -98,14 +94,10 @@ class LanePool:
         self.broken: str | None = None  # why no trial can run any more
         self._cold_deaths = 0
         self._active = time.monotonic()
-        # What every node must see, or the storage is not shared.
-        self._beacon = storage / f".{self.mailbox_name}"
-        self._origin = origin_of(storage)
-        patient(self._light, f"{self._beacon} cannot be written")
+        self._beacon = Beacon(storage, self.mailbox_name)
+        self._beacon.light()
         self._config = {
-            "beacon": str(self._beacon),
-            "origin": self._origin and (self._origin.uri, str(self._origin.here)),
-            "patience": patience(),
+            **self._beacon.config,
             "mailbox": self.mailbox_name,
             "namespace": NAMESPACE,
             "cpus": workers.cpus,
@@ -125,7 +117,7 @@ class LanePool:
     def start(self) -> None:
         """Begin to warm lanes. Returns at once."""
         # The mailbox is up, and knows who asks the storage, before the first lane looks for it.
-        ray.get(self.mailbox.keep.remote(credentials() if self._origin is not None else {}))
+        ray.get(self.mailbox.keep.remote(self._beacon.credentials))
         self._adjust()
         self._supervisor.start()
 
@@ -179,18 +171,7 @@ class LanePool:
         for lane in list(self._lanes.values()):
             lane.thread.join(_CLOSE_S)
         ray.kill(self.mailbox)
-        with contextlib.suppress(OSError, SweepFailed), limited(_CLOSE_S):
-            if self._origin is None:
-                self._beacon.unlink(missing_ok=True)
-            else:
-                self._origin.remote.remove(self._origin.key(self._beacon))
-
-    def _light(self) -> None:
-        if self._origin is not None:
-            self._origin.remote.put(self._origin.key(self._beacon), b"whoever reads this shares the storage")
-            return
-        self._beacon.parent.mkdir(parents=True, exist_ok=True)
-        self._beacon.touch()
+        self._beacon.put_out()
 
     # Growing and shrinking ------------------------------------------------------------------------
 
@@ -347,7 +328,10 @@ class LanePool:
             resources["GPU"] = workers.gpus
         shared_gpu = 0 < workers.gpus < 1 and workers.count > 1  # NCCL refuses two ranks on one GPU
         run = f"{self.mailbox_name}-{name}"
-        callbacks: list[Any] = [_TellController(self.mailbox_name, name), NameGroup(run)]  # of internal kinds
+        callbacks: list[Any] = [
+            TellController(self.mailbox_name, NAMESPACE, name),
+            NameGroup(run),
+        ]  # of internal kinds
         trainer = TorchTrainer(
             work,
             train_loop_config={**self._config, "lane": name},
@@ -371,26 +355,6 @@ class LanePool:
                 log.warning("%s ended: %s", name, error)
                 if name in self._lanes:
                     self._lanes[name].error = f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-class _TellController(ControllerCallback):
-    """Hands the lane's controller to the mailbox: Ray Train names it nowhere, and a stuck lane must end.
-    Says, too, what its workers died of."""
-
-    def __init__(self, mailbox: str, lane: str) -> None:
-        self._mailbox = mailbox
-        self._lane = lane
-
-    def after_controller_start(self, train_run_context: Any) -> None:
-        mailbox = ray.get_actor(self._mailbox, namespace=NAMESPACE)
-        mailbox.controller.remote(self._lane, ray.get_runtime_context().current_actor)
-
-    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
-        failed = getattr(current_state, "training_failed_error", None)
-        if failed is not None:
-            deaths = filter(None, map(death, getattr(failed, "worker_failures", {}).values()))
-            mailbox = ray.get_actor(self._mailbox, namespace=NAMESPACE)
-            mailbox.down.remote(self._lane, next(deaths, None))
 
 
 def capacity(workers: WorkersSpec, nodes: list[dict[str, Any]]) -> int:

@@ -25,6 +25,7 @@ from raykd.samplers import CMAES, GP, NSGAII, TPE, SamplerSpec
 _STUDY = "study"  # among a trial's attributes: what the sampler wrote down with the study while it proposed
 _CMA = "cma:optimizer:"  # Optuna's name for the pieces of a pickled optimizer
 _CMA_STATE = "cma:state"  # ours for the same as plain JSON
+_PICKLED = ":optimizer"  # in the name of whatever Optuna would unpickle, of CMA-ES and its kin
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -84,9 +85,9 @@ class StudyState:
     ) -> int:
         """A new running trial with these values, which no sampler was asked for. Returns its number."""
         attrs = attrs or {}
-        for key, value in attrs.get(_STUDY, {}).items():
+        for key, value in _without_pickles(attrs.get(_STUDY, {})).items():
             self._storage.set_study_system_attr(self.study._study_id, key, value)
-        system = {key: value for key, value in attrs.items() if key not in (_STUDY, _CMA_STATE)}
+        system = _without_pickles({k: v for k, v in attrs.items() if k not in (_STUDY, _CMA_STATE)})
         if _CMA_STATE in attrs:
             system[_CMA + "0"] = pickle.dumps(_cma_from_json(attrs[_CMA_STATE])).hex()
         number = self.size
@@ -127,6 +128,11 @@ class StudyState:
 
     def _study_attrs(self) -> dict[str, Any]:
         return dict(self._storage.get_study_system_attrs(self.study._study_id))
+
+
+def _without_pickles(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes that are plain: a ledger may have been written by somebody else."""
+    return {key: value for key, value in attrs.items() if _PICKLED not in key}
 
 
 def _piece(key: str) -> int:

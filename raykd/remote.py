@@ -3,9 +3,7 @@
     remote = Remote.connect("s3://bucket/sweeps?region=eu-west-1")
     remote.put("wide/ledger/0", b"...")   # whole and readable by everyone when this returns
 
-Keys are relative to the URI. Every call is tried again for the patience of `trainables/patience.py`. Who asks
-is told by what the storage's own tools read (environment variables, files, a machine's role) and never by the
-URI.
+Keys are relative to the URI. Every call is tried again for the patience of `trainables/patience.py`.
 """
 
 from __future__ import annotations
@@ -16,27 +14,18 @@ import re
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-from urllib.parse import parse_qsl, urlsplit
+from typing import NamedTuple, TypeVar
 
 from pyarrow import fs
 
+from raykd.uri import open_uri, shown
 from trainables.errors import StorageLost, UserError
 from trainables.files import replacing
-from trainables.patience import patience, patient, reason
+from trainables.patience import patience, patient
 
-# What must reach the lanes' workers, where their node has nothing else: who asks, and where.
-CREDENTIALS = (
-    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION",
-    "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_EC2_METADATA_DISABLED",
-    "AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_CLIENT_SECRET",
-)  # fmt: skip
 _FIRST_WORD_S = 10.0  # how long a storage may take to answer before anything was started
-_S3 = {"scheme": str, "endpoint_override": str, "region": str, "tls_ca_file_path": str}
-_S3_FLAGS = ("force_virtual_addressing", "anonymous")
 _ATOMIC = ("s3", "gcs", "abfs")  # a name appears there with all of its content
 _CHUNK = 8 << 20
-_SECRET = re.compile(r"secret|password|token|sig$|key$|credential", re.IGNORECASE)
 # What the storage says of a request that will never be granted.
 _REFUSED = re.compile(
     r"ACCESS.?DENIED|INVALID.?ACCESS.?KEY|SIGNATURE.?DOES.?NOT.?MATCH|INVALID.?CLIENT|EXPIRED.?TOKEN"
@@ -68,7 +57,7 @@ class Remote:
     @classmethod
     def connect(cls, uri: str) -> Remote:
         """The storage at `uri`. `UserError` for a URI that cannot be one, or that holds a secret."""
-        files, root = _open(uri)
+        files, root = open_uri(uri)
         return cls(files, root, uri)
 
     def check(self) -> None:
@@ -221,92 +210,6 @@ class Remote:
 
     def _patient(self, work: Callable[[], T], key: str, verb: str) -> T:
         return patient(lambda: _readable(work), f"{shown(self.uri, key)} cannot be {verb}", passing=_passing)
-
-
-def credentials() -> dict[str, str]:
-    """What of this process's environment says who it is to a storage, and where that is."""
-    return {name: os.environ[name] for name in CREDENTIALS if name in os.environ}
-
-
-class Courier:
-    """Carries a worker's files (`trainables/carrier.py`): the folder `here` is a copy of the storage."""
-
-    def __init__(self, remote: Remote, here: Path) -> None:
-        self.remote = remote
-        self.here = here
-
-    def push(self, path: Path) -> None:
-        self.remote.push(path, self._key(path))
-
-    def pull(self, path: Path) -> bool:
-        return self.remote.pull(self._key(path), path)
-
-    def names(self, folder: Path) -> list[str]:
-        return [stored.key.rpartition("/")[2] for stored in self.remote.list(self._key(folder))]
-
-    def remove(self, path: Path) -> None:
-        self.remote.remove(self._key(path))
-
-    def _key(self, path: Path) -> str:
-        return path.relative_to(self.here).as_posix()
-
-
-def shown(uri: str, key: str = "") -> str:
-    """What to call a file of the storage: its address without the options."""
-    return "/".join(filter(None, (uri.partition("?")[0].rstrip("/"), key)))
-
-
-def _open(uri: str) -> tuple[fs.FileSystem, str]:
-    parts = urlsplit(uri)
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    bare = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    owner = parts.netloc.rpartition("@")[0]
-    secret = [name for name in options if _SECRET.search(name)]
-    if secret or ":" in owner or (owner and parts.scheme == "s3"):
-        raise UserError(
-            "--storage", f"{bare} came with a secret in it, which logs and the shell's history would keep",
-            expected="credentials in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), in the "
-            "storage's own files (~/.aws), or a role of the machine",
-        )  # fmt: skip
-    if parts.scheme == "s3":
-        return _open_s3(uri, parts.netloc, parts.path, options)
-    try:
-        files, root = fs.FileSystem.from_uri(uri)
-    except (ValueError, OSError) as error:  # pyarrow's ArrowInvalid is a ValueError
-        raise UserError(
-            "--storage", f"cannot be used: {reason(OSError(str(error)))}", value=bare,
-            expected="a folder, or a URI such as s3://BUCKET/FOLDER or gs://BUCKET/FOLDER",
-        ) from None  # fmt: skip
-    return files, str(root)
-
-
-def _open_s3(uri: str, bucket: str, path: str, options: dict[str, str]) -> tuple[fs.FileSystem, str]:
-    if not bucket:
-        raise UserError("--storage", "names no bucket", value=uri, expected="s3://BUCKET/FOLDER")
-    for name in options:
-        if name not in (*_S3, *_S3_FLAGS):
-            raise UserError("--storage", "no such option", value=name, choices=(*_S3, *_S3_FLAGS))
-    given: dict[str, Any] = {name: options[name] for name in _S3 if name in options}
-    address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if address and "endpoint_override" not in given:
-        given |= {
-            "scheme": urlsplit(address).scheme or "https",
-            "endpoint_override": urlsplit(address).netloc,
-        }
-    given |= {name: options[name].lower() in ("1", "true", "") for name in _S3_FLAGS if name in options}
-    placed = ("AWS_REGION", "AWS_DEFAULT_REGION")
-    if not {"region", "endpoint_override"} & given.keys() and not any(map(os.environ.get, placed)):
-        with contextlib.suppress(OSError):  # `check` says what is wrong
-            given["region"] = fs.resolve_s3_region(bucket)
-    # Tried again by us, and told: Arrow's own tries, ten with ever longer pauses, are silent for minutes.
-    files = fs.S3FileSystem(
-        **given,
-        connect_timeout=5,
-        request_timeout=20,
-        allow_delayed_open=True,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=2),
-    )
-    return files, f"{bucket}{path}"
 
 
 def _readable(work: Callable[[], T]) -> T:

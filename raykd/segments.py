@@ -13,8 +13,9 @@ from __future__ import annotations
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-from raykd.remote import Remote, shown
+from raykd.remote import Remote
 from raykd.storage import SEGMENTS
+from raykd.uri import shown
 from trainables.errors import UserError
 
 _MOST = 64 << 10  # bytes

@@ -24,6 +24,7 @@ from raykd.overrides import lay_over
 from raykd.samplers import TPE, AnySampler, Grid
 from raykd.sections import BaselineSpec, SchedulerSpec, Section, WorkersSpec, parse_duration
 from trainables.errors import UserError
+from trainables.files import expanded
 from trainables.parse import as_mapping, build, join
 from trainables.resolve import SECTIONS, FlatField, find_field, put, resolve
 from trainables.trial import Seed, Spec, TrialSpec, digest
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from raykd.space import Space
 
 SPACES = Path(__file__).resolve().parent.parent / "search_spaces"
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 Reference = Literal["raw_pixels", "untrained", "teacher", "baseline"]
@@ -78,7 +79,7 @@ class SweepSpec(Spec):
     @field_validator("name")
     @classmethod
     def _file_name(cls, name: str) -> str:
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             expected = "letters, digits, `.`, `_`, `-`, at most 100, the first no dot or dash"
             raise UserError("", "cannot be the name of a folder", value=name, expected=expected)
         return name
@@ -257,7 +258,7 @@ def absolute(raw: dict[str, Any]) -> dict[str, Any]:
     for section, name in (("teacher", "checkpoint"), ("data", "path")):
         part = raw.get(section)
         if isinstance(part, Mapping) and isinstance(part.get(name), str):
-            raw = put(raw, (section, name), str(Path(part[name]).expanduser().absolute()))
+            raw = put(raw, (section, name), str(expanded(part[name]).absolute()))
     return raw
 
 
@@ -285,7 +286,7 @@ def build_sweep(raw: Mapping[str, Any]) -> SweepSpec:
 
 def find_space(source: str | Path) -> Path:
     """The file that `source` names: a path, or the name of a search space that comes with raykd."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_file():
         return path
     known = spaces()

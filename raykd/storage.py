@@ -64,7 +64,8 @@ def storage_folder(text: str | Path, check: bool = True) -> Path:
         return Path(text)
     if text.lower().startswith("file://"):
         return Path(unquote(urlsplit(text).path))
-    from raykd.remote import Remote, shown
+    from raykd.remote import Remote
+    from raykd.uri import shown
 
     uri = text if "?" in text else text.rstrip("/")
     remote = Remote.connect(uri)
@@ -92,7 +93,7 @@ def named(folder: Path) -> str:
     origin = origin_of_file(folder)
     if origin is None:
         return str(folder)
-    from raykd.remote import shown
+    from raykd.uri import shown
 
     key = origin.key(folder)
     return shown(origin.uri, "" if key == "." else key)
@@ -155,6 +156,13 @@ def fetch(path: Path) -> bool:
     """Bring a file of a working copy up to date; whether there is such a file."""
     origin = origin_of_file(path)
     return path.is_file() if origin is None else origin.remote.pull(origin.key(path), path)
+
+
+def publish(path: Path) -> None:
+    """Bring a file of a working copy to the storage that it belongs to, if any."""
+    origin = origin_of_file(path)
+    if origin is not None:
+        origin.remote.push(path, origin.key(path))
 
 
 def fetch_teachers(storage: Path) -> None:

@@ -25,6 +25,7 @@ from raykd.sections import BaselineSpec, Section, WorkersSpec, parse_duration
 from raykd.space import searchable
 from raykd.spec import Reference, SweepSpec, absolute, build_sweep, studies
 from trainables.errors import UserError
+from trainables.files import expanded
 from trainables.parse import as_mapping, build, join
 from trainables.resolve import FlatField, flatten, put
 from trainables.trial import Spec
@@ -88,15 +89,23 @@ def load_study(source: str | Path, overrides: list[str] | tuple[str, ...], stora
     `storage` holds the sweep that a base may name.
     """
     path = find_study(source)
-    raw = with_preset({"name": path.stem, **read_mapping(path)}, overrides)
+    written = read_mapping(path)
+    _refuse_search(written)
+    raw = with_preset({"name": path.stem, **written}, overrides)
     for override in others(overrides):
         raw = _override(raw, override)
     return build_study(raw, storage)
 
 
+def _refuse_search(raw: Mapping[str, Any]) -> None:
+    if "design" not in raw:
+        expected = "`design: one_at_a_time`, say; a search space goes with `raykd run`"
+        raise UserError("design", "is missing", expected=expected)
+
+
 def find_study(source: str | Path) -> Path:
     """The file that `source` names: a path, or the name of a study that comes with raykd."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_file():
         return path
     known = studies()
@@ -108,9 +117,7 @@ def find_study(source: str | Path) -> Path:
 
 def build_study(raw: Mapping[str, Any], storage: Path) -> SweepSpec:
     """The sweep over arms that `raw` describes. Raises `UserError`, with the reason, for what cannot work."""
-    if "design" not in raw:
-        expected = "`design: one_at_a_time`, say; a search space goes with `raykd run`"
-        raise UserError("design", "is missing", expected=expected)
+    _refuse_search(raw)
     file = build(StudyFile, raw)
     replicates, looks = _replicates(file)
     shared = _base(file, storage)

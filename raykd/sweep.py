@@ -24,12 +24,13 @@ from typing import Any, NamedTuple
 from raykd.actions import ACTIONS
 from raykd.cluster import LOCAL, connected, live_nodes, ray_address, this_machine
 from raykd.console import Console, resume_hint
+from raykd.courier import Courier
+from raykd.drift import refuse_drift, refuse_other_inputs
 from raykd.history import ENDED, History, TrialRecord, missing
 from raykd.ledger import TRIALS, Ledger, refuse_lost
 from raykd.mailbox import Task
 from raykd.recorder import Listener, Recorder
-from raykd.remote import Courier
-from raykd.spec import SweepSpec, difference, load_sweep
+from raykd.spec import SweepSpec
 from raykd.storage import TEACHERS, check_writable, fetch, holds_ledger, mirrored, named, origin_of
 from trainables import patience
 from trainables.errors import StorageLost, SweepFailed, UserError
@@ -108,7 +109,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
         history = History.of(ledger.records)
         spec = SweepSpec.model_validate(history.spec)
         if not as_started:
-            _refuse_drift(spec, history, place.folder.parent)
+            refuse_drift(spec, history, place.folder.parent)
         if extend and spec.study is not None and spec.study.sequential:
             _refuse_more(spec, history, extend)
         recorder = Recorder(ledger, history)
@@ -118,7 +119,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             console.say("every trial of this sweep has ended", "green")
             _views(spec, history, place.folder)
             return history
-        _refuse_other_inputs(spec, history)
+        refuse_other_inputs(spec, history)
         with _cluster(spec, place) as cluster:
             if extend:
                 recorder("extend", samples=extend * max(1, len(spec.arms)))  # of a study, replicates of each
@@ -169,36 +170,6 @@ def _cluster(spec: SweepSpec, place: Place) -> Iterator[dict[str, Any]]:
                 shutil.rmtree(place.folder)
             raise
         yield cluster
-
-
-def _refuse_drift(spec: SweepSpec, history: History, storage: Path) -> None:
-    source = (history.sweep or {}).get("source")
-    if source is None or not Path(source["path"]).is_file():
-        return
-    if spec.study is not None:
-        from raykd.study import load_study
-
-        now, then = load_study(source["path"], source["overrides"], storage), spec.written()
-    else:
-        now, then = load_sweep(source["path"], source["overrides"]), spec
-    if now.hash() != then.hash():
-        raise UserError(
-            "spec",
-            f"{source['path']} is not what this sweep was started with: {'; '.join(difference(then, now))}",
-            expected="the file as it was, `--as-started` to go on with what was written down, or a new name",
-        )
-
-
-def _refuse_other_inputs(spec: SweepSpec, history: History) -> None:
-    """A trial's name is a hash of all that defines it, the teacher file's content included."""
-    for trial in list(history.trials.values())[:1]:
-        now = spec.trial(trial.params, trial.replicate).signature()
-        if now != trial.trial:
-            raise UserError(
-                "name",
-                f"trial {trial.trial} would be {now} today: the teacher's file or raykd has changed since",
-                expected="both as they were, or a new sweep",
-            )
 
 
 def _drive(

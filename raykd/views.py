@@ -8,8 +8,8 @@ from typing import Any
 
 from raykd.driver import driver_of
 from raykd.history import History
-from raykd.ledger import Ledger
-from raykd.storage import named, sweeps
+from raykd.ledger import Ledger, Record
+from raykd.storage import named, origin_of, sweeps
 from trainables.errors import SweepFailed, UserError
 
 
@@ -21,6 +21,8 @@ def find(storage: Path, name: str) -> Path:
         raise UserError(
             "name", problem, value=name, expected="a sweep's name, or `--storage DIR`", choices=known
         )
+    if origin_of(storage) is not None:
+        (storage / name).mkdir(exist_ok=True)  # the first time that this machine looks at it
     return storage / name
 
 
@@ -44,7 +46,19 @@ def status(history: History, folder: Path) -> dict[str, Any]:
         "samples": history.samples,
         "trials": counts,
         "best": _score(best) if best is not None else None,
+        "repairs": history.repairs,
     }
+
+
+def repaired(record: Record) -> str:
+    """What a repair of the ledger found and did, in one line."""
+    found = {
+        "damaged lines": [str(line) for line in record["lines"]],
+        "proposed again": record["remade"],
+        "trained again": [*record["again"], *record["students"]],
+        "left out": record["aside"],
+    }
+    return "; ".join(f"{what} {', '.join(which)}" for what, which in found.items() if which)
 
 
 def refresh(history: History, folder: Path) -> None:
@@ -52,7 +66,6 @@ def refresh(history: History, folder: Path) -> None:
     from raykd.tables import write_tables
 
     with contextlib.suppress(OSError):  # somebody else's sweep may not be ours to write in
-        folder.mkdir(exist_ok=True)
         write_tables(history, folder)
 
 

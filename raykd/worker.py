@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import shutil
 import socket
 import traceback
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,9 @@ import ray
 import ray.train
 import ray.train.collective
 
+from raykd.beacon import fetch_teachers, find
 from raykd.failures import explain
 from raykd.mailbox import Message, Task
-from raykd.remote import Courier, Remote
 from trainables import patience
 from trainables.errors import StorageLost, SweepFailed, TrialFailed, UserError
 
@@ -41,9 +40,9 @@ def work(config: Mapping[str, Any]) -> None:
     mailbox = ray.get_actor(config["mailbox"], namespace=config["namespace"])
     lane = config["lane"]
     host = socket.gethostname()
-    os.environ[patience.PATIENCE] = str(config["patience"])
     patience.tell_with(lambda text: mailbox.say.remote(f"{host}: {text}"))
-    courier, blind = _courier(mailbox, config)
+    kept: Any = ray.get(mailbox.kept.remote())
+    courier, blind = find(config, kept)
     if blind:
         ray.get(mailbox.refuse.remote(lane, f"{host} {blind}"))
         return
@@ -72,8 +71,9 @@ def work(config: Mapping[str, Any]) -> None:
         try:
             trials = [TrialSpec.model_validate(trial) for trial in task.trials]
             if courier is not None:
-                _fetch_teachers(courier, trials, workspace)
-            with listening(lambda where: mailbox.progress.remote(lane, generation, where)):
+                fetch_teachers(courier, trials, workspace)
+            listener = listening(lambda where: mailbox.progress.remote(lane, generation, where))
+            with listener, patience.losing(f"{task.folder} cannot be used"):
                 actions[task.action](*trials, report=report, workspace=workspace)
             if courier is not None and rank == 0:  # all of it is on the storage
                 shutil.rmtree(workspace.folder, ignore_errors=True)
@@ -107,34 +107,6 @@ def _load(where: str) -> Callable[..., None]:
     module, _, function = where.partition(":")
     found: Callable[..., None] = getattr(importlib.import_module(module), function)
     return found
-
-
-def _courier(mailbox: Any, config: Mapping[str, Any]) -> tuple[Courier | None, str]:
-    """Who carries this worker's files, where that is needed; and what is wrong with its storage, or ""."""
-    beacon = Path(config["beacon"])
-    if config["origin"] is None:
-        seen = patience.patient(beacon.exists, f"{beacon} cannot be read")
-        return None, "" if seen else f"does not see {beacon.parent}: every node must share the storage"
-    uri, here = config["origin"]
-    os.environ.update(ray.get(mailbox.kept.remote()))
-    try:
-        courier = Courier(Remote.connect(uri), Path(here))
-        courier.remote.check()
-        key = beacon.relative_to(here).as_posix()
-        return courier, "" if courier.remote.has(key) else f"sees another storage than the driver at {uri}"
-    except (UserError, SweepFailed) as error:
-        return None, f"cannot use the storage: {error}"
-
-
-def _fetch_teachers(courier: Courier, trials: Sequence[TrialSpec], workspace: Workspace) -> None:
-    """Teachers that were trained on another node."""
-    from trainables.seal import is_whole
-    from trainables.teachers import teacher_file, teacher_trial
-
-    for training in filter(None, map(teacher_trial, trials)):
-        file = teacher_file(training, workspace.teachers)
-        if not is_whole(file):
-            courier.pull(file)
 
 
 def _keep(workspace: Workspace, rank: int) -> None:

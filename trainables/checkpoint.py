@@ -8,6 +8,7 @@ a carrier the storage is elsewhere: it decides which checkpoints there are, and 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -41,17 +42,8 @@ class Checkpoints:
         final = patient(lambda: self._write(epoch, state), f"{self.folder} cannot be written")
         if self.carrier is not None:
             self.carrier.push(final)
-        kept = [path for past, path in self._files() if past < epoch][-(_KEPT - 1) :]
-        for path in self.folder.iterdir():
-            # Also a damaged file of this epoch or a later one, and what a killed writer left.
-            if path not in (final, *kept) and (_NAME.fullmatch(path.name) or path.suffix == ".tmp"):
-                path.unlink(missing_ok=True)
-        if self.carrier is not None:
-            stored = self._stored(self.carrier)
-            kept = [path for past, path in stored if past < epoch][-(_KEPT - 1) :]
-            for _, path in stored:
-                if path not in (final, *kept):
-                    self.carrier.remove(path)
+        with contextlib.suppress(OSError):  # what could not be removed goes with the next one
+            self._prune(epoch, final)
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
         """(epoch, state) of the newest intact checkpoint, tensors on the CPU; None where there is none."""
@@ -93,6 +85,19 @@ class Checkpoints:
             temporary.unlink(missing_ok=True)  # half a file only takes room
         sync_folder(self.folder)
         return final
+
+    def _prune(self, epoch: int, final: Path) -> None:
+        kept = [path for past, path in self._files() if past < epoch][-(_KEPT - 1) :]
+        for path in self.folder.iterdir():
+            # Also a damaged file of this epoch or a later one, and what a killed writer left.
+            if path not in (final, *kept) and (_NAME.fullmatch(path.name) or path.suffix == ".tmp"):
+                path.unlink(missing_ok=True)
+        if self.carrier is not None:
+            stored = self._stored(self.carrier)
+            kept = [path for past, path in stored if past < epoch][-(_KEPT - 1) :]
+            for _, path in stored:
+                if path not in (final, *kept):
+                    self.carrier.remove(path)
 
     def _stored(self, carrier: Carrier) -> list[tuple[int, Path]]:
         """(epoch, path) by epoch of those on the storage."""

@@ -100,7 +100,10 @@ def check_data(spec: DataSpec) -> DataFacts:
 
 def check_pictures(spec: DataSpec) -> None:
     """Decode the first few pictures; `UserError` where none of them is one."""
-    tried = list(itertools.islice(find_source(spec.name).look(spec), _LOOKED_AT))
+    source = find_source(spec.name)
+    if source.where(spec) is None:
+        return  # it comes with a package
+    tried = list(itertools.islice(source.look(spec), _LOOKED_AT))
     reasons = [f"{sample.name} ({type(e).__name__})" for sample in tried if (e := _trouble(sample, spec))]
     if tried and len(reasons) == len(tried):
         problem = f"none of the first {len(tried)} pictures can be decoded: {', '.join(reasons[:3])}"

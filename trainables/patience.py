@@ -29,6 +29,7 @@ _FIRST_S, _LONGEST_S = 0.1, 10.0  # pauses between tries, before jitter
 _SAY_AFTER_S = 1.0  # shorter waits are not worth a line
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK = (*FULL, errno.EIO, errno.ESTALE, errno.EROFS, errno.EREMOTEIO)
 # What a disk, NFS, or a FUSE mount says while it is away. Not EACCES, ENOENT and the like: these stay.
 _PASSING = {
     *FULL, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EROFS, errno.ENOTCONN,
@@ -83,6 +84,17 @@ def passes(error: OSError) -> bool:
     return error.errno in _PASSING
 
 
+@contextmanager
+def losing(problem: str) -> Iterator[None]:
+    """What a disk says in here, where nobody tried again, is `StorageLost`, too."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise StorageLost(lost(problem, error)) from error
+
+
 def patient(
     work: Callable[[], T],
     problem: str,
@@ -108,6 +120,7 @@ def patient(
                 began = began or now
                 left = began + most - now
                 if left <= 0:
+                    _waits_no_more(me, given_up=True)
                     raise StorageLost(lost(problem, error, now - began)) from error
                 if at_most is None:
                     _waits(me, f"{problem}: {reason(error)}; trying again for {left:.0f} s")
@@ -142,11 +155,12 @@ def _waits(who: int, text: str) -> None:
     _tell(f"waiting for the storage: {text}")
 
 
-def _waits_no_more(who: int) -> None:
+def _waits_no_more(who: int, given_up: bool = False) -> None:
     global _said
     with _lock:
         since = _waiting.pop(who, None)
         if since is None or _waiting or not _said:
             return
         _said = False
-    _tell(f"the wait for the storage is over after {time.monotonic() - since:.0f} s")
+    if not given_up:  # then the error says it all
+        _tell(f"the wait for the storage is over after {time.monotonic() - since:.0f} s")

@@ -35,7 +35,8 @@ def read_sealed(path: Path) -> tuple[Weights, dict[str, str]]:
     A file that was never sealed is read as it is.
     """
     with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # Copies, because the file is mapped: who cuts it later would end this process.
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         metadata = dict(file.metadata() or {})
     if SEAL in metadata and metadata[SEAL] != seal(tensors, metadata):
         raise ValueError("its content is not what was written")

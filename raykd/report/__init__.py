@@ -9,6 +9,7 @@ compared, load the methods and with them torch.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,9 @@ def write(folder: Path, out: Path, progress: Callable[[int, int], None] | None =
         temporary.replace(out)
     except OSError as error:
         raise _unwritable(out, error.strerror or str(error)) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return out
 
 

@@ -143,18 +143,23 @@ def links(history: History, folder: Path, out: Path) -> Section:
 
 
 def trials_table(history: History, caption: str) -> Table:
-    """Best first, with the axes; the cells are those of `raykd status`."""
+    """Best first; axes that not every trial has share a column."""
     trials = sorted(history.trials.values(), key=lambda t: -(t.best[0] if t.best else -math.inf))
-    axes = list(dict.fromkeys(name for t in trials for name in t.params))
+    names = list(dict.fromkeys(name for t in trials for name in t.params))
+    axes = [name for name in names if all(name in t.params for t in trials)]
+    more = ["further settings"] if len(axes) < len(names) else []
     seeds = len({t.replicate for t in trials}) > 1
-    columns = ["trial", "status", "epoch", "score", "± se", *(["seed"] if seeds else []), "seconds", *axes]
+    columns = ["trial", "status", "epoch", "score", "± se", *(["seed"] if seeds else []), "seconds"]
+    columns += [*axes, *more]
     rows = []
     for trial in trials[:MOST_ROWS]:
         score, epoch = trial.best or (math.nan, 0)
         se = trial.reports.get(epoch, {}).get("score_se", math.nan)
         row = [trial.trial, trial.status, str(trial.epoch), number(score), number(se)]
         row += [str(trial.replicate)] if seeds else []
-        rows.append([*row, f"{trial.wall_s:.0f}", *(number(trial.params.get(axis, "")) for axis in axes)])
+        row += [f"{trial.wall_s:.0f}", *(number(trial.params[axis]) for axis in axes)]
+        rest = (f"{name} {number(value)}" for name, value in trial.params.items() if name not in axes)
+        rows.append([*row, *([", ".join(rest)] if more else [])])
     if len(trials) > MOST_ROWS:
         caption += f"; the best {MOST_ROWS} of {len(trials)}, all are in trials.parquet"
     return Table(caption, columns, rows)

@@ -27,7 +27,7 @@ SYMBOLS = {
 COLOURS = [f"@c{n}" for n in range(1, 9)]
 
 
-def label(text: Any, width: int = 24) -> str:
+def label(text: Any, width: int = 28) -> str:
     """Text for a plot: no markup, no colour name, wrapped to `width` letters."""
     lines = textwrap.wrap(str(text), width) or [""]
     escaped = "<br>".join(html.escape(line) for line in lines)

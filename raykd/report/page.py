@@ -29,7 +29,7 @@ PALETTES: dict[str, dict[str, str]] = {
         "link": "#0b5cad", "best": "#b3480b", "finished": "#1d6fb8", "stopped": "#6e7781",
         "failed": "#cf222e", "running": "#1a7f37", "faint": "#c3c9d1", "paper": "#7a3fc4",
         "warn": "#7a4b00", "warnground": "#fff6df",
-        "q1": "#b3480b", "q2": "#d9a400", "q3": "#7fb2dd", "q4": "#c9d1da",
+        "q1": "#b3480b", "q2": "#a67c00", "q3": "#5b93c4", "q4": "#a9b2bd",
         "c1": "#b3480b", "c2": "#1d6fb8", "c3": "#1a7f37", "c4": "#7a3fc4", "c5": "#9a6b00",
         "c6": "#0f7c85", "c7": "#b0307a", "c8": "#57606a",
     },

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from raykd.spec import SweepSpec
 
 RESAMPLES = 100  # of the importances
+MOST_NAMED = 8  # axes, in a caption
 RESAMPLES_OF_MANY = 20  # of a search over methods, which has a table for each
 
 Progress = Callable[[int, int], None] | None  # (done, of how many)
@@ -89,7 +90,8 @@ def _parallel(spec: SweepSpec, scored: list[TrialRecord]) -> Iterator[Any]:
         "by quarter of the score (a click on a quarter hides it). The table of all trials holds the numbers."
     )
     if left:
-        alt += f" Axes that only some trials have are left out: {', '.join(left)}."
+        which = f": {', '.join(left)}" if len(left) <= MOST_NAMED else ""
+        alt += f" {len(left)} axes that only some trials have are left out{which}."
     least = 100 * (len(shared) + 1)
     yield Figure("All settings at once", alt, figures.parallel(shared, spec.axes, scored), None, least)
 

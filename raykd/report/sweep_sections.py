@@ -112,10 +112,8 @@ def learning(history: History) -> Section:
         return Section("Learning curves", [Text("No epoch has been scored yet.")])
     ranked = sorted((t for t in trials if t.best), key=lambda t: -(t.best or (0.0, 0))[0])[:HIGHLIGHTED]
     stopped = sum(t.status == "stopped" for t in trials)
-    alt = (
-        f"Score by epoch of {len(trials)} trials; the best {len(ranked)} in colour. "
-        f"{stopped} were stopped early, where there is a cross."
-    )
+    said = f"{stopped} were stopped early, where there is a cross" if stopped else "None was stopped early"
+    alt = f"Score by epoch of {len(trials)} trials; the best {len(ranked)} in colour. {said}."
     epochs = sorted({e for t in ranked for e in curve(t)[0]})
     found = [dict(zip(*curve(t), strict=True)) for t in ranked]
     rows = [[str(e), *(number(of.get(e, "")) for of in found)] for e in epochs]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from raykd.ablation_report import number
 from raykd.console import score_of, settings
 from raykd.report.common import score_name
+from raykd.space import METHOD
 from raykd.stats import paired_t
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ def best_in_words(spec: SweepSpec, history: History, best: TrialRecord) -> str:
     """The best trial, or with several seeds the best configuration, and what it scores."""
     assert best.best is not None
     score, epoch = best.best
-    what, said = score_name(history.spec), f"{best.method}, {settings(best)}"
+    what, said = score_name(history.spec), settings(best)
+    if METHOD not in best.params:
+        said = f"{best.method}, {said}"
     if len(spec.seeds) == 1:
         at = f"at epoch {epoch} of {best.epochs or spec.epochs}"
         return f"Trial {best.trial} is best, with {score_of(best.reports[epoch])} {at} ({what}): {said}."

@@ -154,7 +154,7 @@ CHECKPOINTS = [
     checkpoint("code", "t.pt", pickled, "no file's code is run"),
     checkpoint("code in a newer pickle", "t.pt", lambda p: pickled(p, 4), "cannot be read"),
     checkpoint("a zip", "t.pth", zipped, "cannot be read"),
-    checkpoint("a list", "t.pt", saved(lambda: [1, 2]), "holds a list"),
+    checkpoint("a list for weights", "t.pt", saved(lambda: [1, 2]), "holds a list"),
     checkpoint("an optimizer alone", "t.pt", saved(lambda: {"optimizer": {"state": {}}, "epoch": 3}),
                "holds no weights"),
     checkpoint("a file with a weight missing", "t.pt", saved(lambda: missing(3)), "first missing",
@@ -174,7 +174,7 @@ CHECKPOINTS = [
 
 VERBS = [
     verb("no such verb", "rnu s.yaml", "Usage", "No such command 'rnu'"),
-    verb("no spec", "run", "Usage", "Missing argument"),
+    verb("no spec", "run", "SPEC", "is missing"),
     verb("no such option", f"run {FILE} --sample 4", "Usage", "No such option"),
     verb("an unknown sweep", "status swep", "name", "'sweep'"),
     verb("a sweep of another storage", "status sweep --storage HERE", "name", "holds no sweeps"),

@@ -39,6 +39,7 @@ base:
 design: one_at_a_time
 factors: {adapter: [linear, mlp]}
 replicates: 3
+references: []
 """
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from raykd.history import ENDED, History
 from raykd.judge import Judge, TuneJudge
-from raykd.ledger import LEDGER, Ledger
+from raykd.ledger import LEDGER, TRIALS, Ledger
 from raykd.proposer import Proposal, Proposer, Repeat
 from raykd.recorder import Recorder
 from raykd.rounds import Rounds
 from raykd.spec import SweepSpec
+from trainables.data import cache_folder
+from trainables.loop import Workspace, prepare, train
 
 
 class Deaf:
@@ -28,31 +30,59 @@ def score(trial: str, epoch: int) -> float:
     return random.Random(f"{trial} {epoch}").gauss(70 + epoch, 10)
 
 
+class Engine:
+    """One driver's part in a sweep, up to where trials run: what `raykd.sweep` does before Tune."""
+
+    def __init__(self, ledger: Ledger, spec: SweepSpec) -> None:
+        self.record = Recorder(ledger, History.of(ledger.records))
+        self.history = self.record.history
+        for _ in range(0 if self.history.sweep else 2):
+            about = {"spec": spec.model_dump(mode="json"), "spec_hash": spec.hash(), "source": None}
+            self.record("sweep", **about, sampler={}, scheduler={}, versions={})
+        self.spec = spec
+        self._proposer: Proposer | Rounds | None = None
+
+    def begin(self) -> TuneJudge:
+        """Bring sampler and scheduler to where the ledger says they are."""
+        proposer = (Rounds if self.spec.study else Proposer)(self.spec, samples=self.history.samples)
+        proposer.replay(self.history)
+        judge = Judge(self.spec.scheduler, self.spec.epochs)
+        tune_judge = TuneJudge(judge, self.record, proposer, Deaf(), self.spec.epochs)
+        tune_judge.catch_up()
+        self._proposer = proposer
+        self._waiting = [t.trial for t in self.history.trials.values() if t.status not in ENDED]
+        return tune_judge
+
+    def next_trial(self, lane: str) -> str | None:
+        """The next trial, started on a lane; None when there is none."""
+        name = self._waiting.pop(0) if self._waiting else self._proposed()
+        if name is not None:
+            self.record("start", trial=name, attempt=self.history.trials[name].attempts + 1, lane=lane)
+        return name
+
+    def _proposed(self) -> str | None:
+        assert self._proposer is not None
+        while isinstance(found := self._proposer.propose(), Repeat):
+            self.record("repeat", **found.record())
+        if not isinstance(found, Proposal):
+            return None
+        self.record("suggest", **found.record())
+        return found.trial
+
+
 def drive(folder: Path, spec: SweepSpec, *, extend: int = 0, lanes: int = 2) -> History:
     """Run the sweep in `folder` to its end, a new one or one that is there."""
-    ledger = Ledger.open(folder) if (folder / LEDGER).exists() else Ledger.create(folder)
-    with ledger:
-        record = Recorder(ledger, History.of(ledger.records))
-        history = record.history
-        for _ in range(0 if history.sweep else 2):
-            about = {"spec": spec.model_dump(mode="json"), "spec_hash": spec.hash(), "source": None}
-            record("sweep", **about, sampler={}, scheduler={}, versions={})
+    with Ledger.open(folder) if (folder / LEDGER).exists() else Ledger.create(folder) as ledger:
+        engine = Engine(ledger, spec)
         if extend:
-            record("extend", samples=extend)
-        proposer = (Rounds if spec.study else Proposer)(spec, samples=history.samples)
-        proposer.replay(history)
-        judge = TuneJudge(Judge(spec.scheduler, spec.epochs), record, proposer, Deaf(), spec.epochs)
-        judge.catch_up()
-        waiting = [t.trial for t in history.trials.values() if t.status not in ENDED]
+            engine.record("extend", samples=extend)
+        judge = engine.begin()
         live: dict[str, int] = {}  # trial -> its last epoch here
         while True:
-            while len(live) < lanes and (name := waiting.pop(0) if waiting else _next(proposer, record)):
-                record(
-                    "start", trial=name, attempt=history.trials[name].attempts + 1, lane=f"lane-{len(live)}"
-                )
+            while len(live) < lanes and (name := engine.next_trial(f"lane-{len(live)}")):
                 live[name] = 0
             if not live:
-                return history
+                return engine.history
             for name in list(live):
                 live[name] += 1
                 epoch = live[name]
@@ -60,12 +90,14 @@ def drive(folder: Path, spec: SweepSpec, *, extend: int = 0, lanes: int = 2) -> 
                     del live[name]
 
 
-def _next(proposer: Proposer | Rounds, record: Recorder) -> str | None:
-    while True:
-        found = proposer.propose()
-        if isinstance(found, Proposal):
-            record("suggest", **found.record())
-            return found.trial
-        if not isinstance(found, Repeat):
-            return None
-        record("repeat", **found.record())
+def train_all(folder: Path, spec: SweepSpec) -> History:
+    """The same with real trials, one after the other."""
+    with Ledger.create(folder) as ledger:
+        engine = Engine(ledger, spec)
+        judge = engine.begin()
+        while name := engine.next_trial("lane-0"):
+            trial = spec.trial(engine.history.trials[name].params, spec.seeds[0])
+            place = Workspace(folder / TRIALS / name, cache_folder(), folder.parent / ".teachers")
+            prepare(trial, place)
+            train(trial, lambda said, name=name: judge.hear(name, said.epoch, dict(said.metrics)), place)
+        return engine.history

@@ -60,7 +60,17 @@ def storage(ran: Ran) -> Path:
 def test_a_study_says_what_its_data_support(ran: Ran) -> None:
     out = ran[1].stdout
     assert ran[1].returncode == 0, out + ran[1].stderr
-    for said in ("gamma=0.1", "gamma=3.0", "p (Holm)", "equal epochs (1)", "the paper's", "81.50", "Table 9"):
+    for said in (
+        "gamma=0.1",
+        "gamma=3.0",
+        "p (Holm)",
+        "equal epochs (1)",
+        "the paper's",
+        "81.50",
+        "Table 9",
+        "flops a step",
+        "×1.00",
+    ):
         assert said in out, out
 
 
@@ -82,6 +92,7 @@ def test_the_tables_say_what_the_ledger_says(storage: Path) -> None:
     assert math.isclose(float(rows["gamma=3.0"]["difference"]), fmean(paired))
     assert rows["gamma=3.0"]["published_by_the_paper"] == "81.5"
     assert rows["gamma=0.1"]["published_by_the_paper"] == ""
+    assert float(rows["gamma=3.0"]["flops"]) == 7 * float(rows["gamma=3.0"]["step_flops"]) > 1e9
     assert r"\toprule" in (folder / "ablation.tex").read_text()
     assert "| gamma=3.0 | 3 |" in (folder / "ablation.md").read_text()
     trials = pq.read_table(folder / "trials.parquet").to_pylist()
@@ -139,6 +150,9 @@ def test_resume_refuses_a_changed_file(storage: Path) -> None:
     try:
         refused = raykd("ablate", "gamma", "--storage", storage)
         assert refused.returncode == 2 and "study.replicates: 3 -> 4" in refused.stderr, refused.stderr
+        assert "--as-started" in refused.stderr
+        done = raykd("ablate", "gamma", "--as-started", "--storage", storage)
+        assert done.returncode == 0 and "every trial of this sweep has ended" in done.stdout, done.stderr
     finally:
         spec.write_text(STUDY)
 

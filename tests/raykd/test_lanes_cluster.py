@@ -35,20 +35,20 @@ def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True})
         try:
             with connected(cluster.address), pool_of(tmp_path, WorkersSpec(cpus=1), limit=4) as pool:
-                until(lambda: pool.warm == 1)
+                until(lambda: pool.warm == 1, 180)
                 assert pool.target() == 1
                 node = cluster.add_node(num_cpus=1)
-                until(lambda: pool.warm == 2, 90, "for the lane on the new node")
+                until(lambda: pool.warm == 2, 180, "for the lane on the new node")
                 said: list[Message] = []
                 trials = [task(tmp_path, name, pause=0.5) for name in ("one", "two")]
                 threads = [threading.Thread(target=pool.run, args=(t, said.append)) for t in trials]
                 for thread in threads:
                     thread.start()
-                until(lambda: len(said) >= 2)
+                until(lambda: len(said) >= 2, 120)
                 cluster.remove_node(node, allow_graceful=False)
-                until(lambda: len(pool.state) == 1, 90, "for the lost lane to retire")
+                until(lambda: len(pool.state) == 1, 180, "for the lost lane to retire")
                 for thread in threads:
-                    thread.join(90)
+                    thread.join(180)
                 assert sorted(m.epoch for m in said) == sorted(2 * [1, 2, 3, 4, 5]), (
                     "both trials end, each epoch once"
                 )
@@ -60,12 +60,12 @@ def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:
                 threads = [threading.Thread(target=pool.run, args=(t, said.append)) for t in trials]
                 for thread in threads:
                     thread.start()
-                until(lambda: len(said) >= 2)
+                until(lambda: len(said) >= 2, 120)
                 drain(cluster.address, spot.node_id, 60)
-                until(lambda: len(pool.state) == 1, 30, "for the lane to leave in good time")
+                until(lambda: len(pool.state) == 1, 50, "for the lane to leave in good time")
                 assert pool.target() == 1
                 for thread in threads:
-                    thread.join(90)
+                    thread.join(180)
                 assert sorted(m.epoch for m in said) == sorted(2 * [1, 2, 3, 4, 5])
                 starts = [(tmp_path / name / "starts").read_text().split() for name in ("three", "four")]
                 moved = max(starts, key=len)

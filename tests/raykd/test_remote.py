@@ -18,9 +18,12 @@ from pyarrow import fs
 from s3 import KEYS, S3, s3_server
 
 from raykd import claims, segments
+from raykd.beacon import Beacon, find
+from raykd.courier import Courier
 from raykd.driver import driver_of
+from raykd.history import History
 from raykd.ledger import Ledger
-from raykd.remote import Courier, Remote
+from raykd.remote import Remote
 from raykd.storage import fetch, mirror, option, origin_of, storage_folder, sweeps
 from trainables import patience
 from trainables.checkpoint import Checkpoints
@@ -217,6 +220,34 @@ def test_a_driver_that_was_taken_for_dead_writes_nothing_that_counts(storage: Pa
         segments.read(remote, "z")
 
 
+def test_a_damaged_ledger_is_refused_and_mended_in_its_place(storage: Path, s3: S3) -> None:
+    from simulated import drive
+
+    from raykd.repair import repair
+    from raykd.spec import build_sweep
+
+    student = {"arch": "test_efficientnet"}
+    axes = {"lr": {"log": [1e-3, 1e-2]}}
+    raw = {"name": "s", "method": "supervised", "student": student, "epochs": 2, "samples": 3, "axes": axes}
+    before = drive(storage / "s", build_sweep({**raw, "sampler": "random", "scheduler": {"name": "none"}}))
+    origin = origin_of(storage)
+    assert origin is not None
+    (segment,) = origin.remote.list("s/ledger")
+    lines = origin.remote.get(segment.key).splitlines(keepends=True)
+    hit = next(i for i, line in enumerate(lines) if b'"kind":"report"' in line)
+    origin.remote.put(
+        segment.key, b"".join([*lines[:hit], lines[hit].replace(b"1", b"2"), *lines[hit + 1 :]])
+    )
+    for verb in (Ledger.read, Ledger.open):
+        with pytest.raises(UserError, match=f"s3://bucket/.*line {hit + 1} is damaged"):
+            verb(storage / "s")
+    assert "trained again" in (repair(storage / "s") or "")
+    with Ledger.open(storage / "s") as ledger:
+        mended = History.of(ledger.records)
+    assert list(mended.trials) == list(before.trials) and mended.repairs
+    assert len([t for t in mended.trials.values() if t.status == "finished"]) == 2
+
+
 # Who drives -----------------------------------------------------------------------------------------
 
 _HOLD = """
@@ -339,6 +370,25 @@ def test_checkpoints_are_those_of_the_storage(storage: Path, s3: S3, tmp_path: P
     for name in names:
         origin.remote.remove(f"s/t/{name}")
     assert there.load() is None and here.load() is None
+
+
+def test_a_worker_is_let_in_by_what_the_driver_gives_it_and_seeks_the_beacon(
+    storage: Path, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed, beacon = Beacon(storage / "s", "killed"), Beacon(storage / "s", "now")
+    killed.light()
+    beacon.light()
+    given, origin = beacon.credentials, origin_of(storage)
+    assert origin is not None and [s.key for s in origin.remote.list("s")] == ["s/.beacon-now"]
+    assert given["AWS_SECRET_ACCESS_KEY"] == KEYS["AWS_SECRET_ACCESS_KEY"]
+    assert not any(value in repr(beacon.config) for value in given.values() if "test" in value)
+    for name in KEYS:
+        monkeypatch.delenv(name)
+    courier, problem = find(beacon.config, given)
+    assert courier is not None and not problem
+    assert os.environ["AWS_ACCESS_KEY_ID"] == KEYS["AWS_ACCESS_KEY_ID"]
+    beacon.put_out()
+    assert "sees another storage" in find(beacon.config, given)[1]
 
 
 def test_views_are_mirrored_and_the_workers_files_left_to_them(storage: Path, s3: S3) -> None:

@@ -13,6 +13,7 @@ from test_study import BASE, GAMMA
 
 from raykd.arms import ARM
 from raykd.conclusions import conclude
+from raykd.console import Console
 from raykd.history import History
 from raykd.ledger import Ledger
 from raykd.proposer import Proposal
@@ -23,6 +24,8 @@ from raykd.rounds import Rounds
 from raykd.search import LedgerSearch
 from raykd.spec import SweepSpec
 from raykd.study import build_study
+from raykd.sweep import Place, resume
+from trainables.errors import UserError
 
 torch.set_num_threads(1)
 
@@ -119,6 +122,27 @@ def test_extending_leaves_alone_what_was_precise_enough() -> None:
     after = conclude(spec, engine.run(engine.extend(4))).arms
     assert before[1].verdict == after[1].verdict and before[1].verdict.reason == "precision"  # type: ignore[union-attr]
     assert [arm.finished for arm in before] == [4, 3, 4] and [arm.finished for arm in after] == [8, 3, 8]
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (DECIDE, r"has spent all of the error.*alpha = 0.05.*`max_replicates`.*up to 0.1 of all studies"),
+        ({**PRECISE, "precision": 50.0}, r"within ± 50 points already.*a smaller `precision`"),
+    ],
+)
+def test_more_replicates_that_would_answer_nothing_are_refused(
+    raw: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    engine = played(study(raw), {}, 6)
+    engine.run()
+    with Ledger.create(tmp_path / "s") as ledger:
+        for entry in engine.records:
+            head = {"spec_hash": "", "source": None, "sampler": {}, "scheduler": {}, "versions": {}}
+            fields = {k: v for k, v in entry.items() if k not in ("kind", "time")}
+            ledger.append(entry["kind"], **fields, **(head if entry["kind"] == "sweep" else {}))
+    with pytest.raises(UserError, match=said):
+        resume(Place(tmp_path / "s"), Console(), extend=2)
 
 
 @pytest.mark.parametrize("raw", [FIXED, DECIDE, PRECISE])

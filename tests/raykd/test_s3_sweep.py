@@ -17,6 +17,8 @@ from raykd.history import ENDED, History
 from raykd.ledger import Ledger
 from raykd.storage import storage_folder
 
+pytestmark = pytest.mark.ray
+
 SWEEP = SMALL.replace("samples: 4", "samples: 5").replace("epochs: 4", "epochs: 6")
 
 
@@ -54,12 +56,15 @@ def _whole_way(s3: S3, gone: float, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     machine("first")
     driver = start("run", spec, "--storage", uri, output=out)
     folder = storage_folder(uri) / "small"
+    until(lambda: s3.keys("team/sweeps/small/ledger/"), "it has not begun")
+    second = raykd("resume", "small", "--storage", uri)
+    assert second.returncode == 2 and f"run by process {driver.pid} on" in second.stderr, second.stderr
     until(lambda: any("/trials/" in key for key in s3.keys("team/sweeps/small/")), "no trial has begun")
     before = reports()
     s3.shut()
     time.sleep(gone)
     s3.open()
-    until(lambda: reports() > before + 1, "it does not go on")
+    until(lambda: reports() > before, "it does not go on")
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     said = out.read_text()

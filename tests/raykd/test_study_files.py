@@ -44,7 +44,7 @@ def test_it_opens_with_paper_cost_and_command(name: str) -> None:
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_it_works(name: str) -> None:
-    spec, remarks = check_study(load_study(name, [], NOWHERE), NOWHERE)
+    spec, remarks = check_study(load_study(name, [], NOWHERE))
     assert spec.name == name and spec.study is not None
     assert remarks == []
     if spec.study.design != "compare":
@@ -69,18 +69,18 @@ def test_its_presets_are_planned_without_files_and_work_with_them(
     name: str, preset: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with without_files(load_study(name, [f"preset={preset}"], NOWHERE)) as (assumed, remarks):
-        planned, more = check_study(assumed, NOWHERE)
+        planned, more = check_study(assumed)
     assert more == []
     given = {"data": "base.data.path", "checkpoint": "base.teacher.checkpoint"}
     wanted = {"data"} | ({"checkpoint"} & set(planned.teacher or ()))
     assert len(remarks) == len(wanted)
     assert all(any(f"--set {given[file]}=" in remark for remark in remarks) for file in wanted)
     folder = tmp_path_factory.getbasetemp() / "files"
-    sets = [f"preset={preset}", f"base.data.path={data_files(planned, folder)}"]
+    sets = [f"preset={preset}", give_data(planned, folder)]
     if "checkpoint" in wanted:
         teacher = load_study(name, sets, NOWHERE).teacher or {}
         sets.append(f"base.teacher.checkpoint={teacher_file(teacher, folder)}")
-    spec, remarks = check_study(load_study(name, sets, NOWHERE), NOWHERE)
+    spec, remarks = check_study(load_study(name, sets, NOWHERE))
     assert remarks == []
     parameters = [[arm.trained_parameters for arm in s.arms.values()] for s in (planned, spec)]
     assert parameters[0] == parameters[1]
@@ -144,11 +144,14 @@ def cut_short(name: str) -> list[str]:
     return [word for pair in sets for word in ("--set", pair)]
 
 
-def data_files(spec: SweepSpec, folder: Path) -> Path:
-    """A folder with the names that torchvision looks for, and nothing in them."""
-    for any_of in getattr(find_source(spec.data["name"]), "files", ()):
+def give_data(spec: SweepSpec, folder: Path) -> str:
+    """Data that may be fetched; or, where they may not, a folder with the names that are looked for."""
+    source = find_source(spec.data["name"])
+    if not getattr(source, "by_hand", ""):
+        return "base.data.download=true"
+    for any_of in getattr(source, "files", ()):
         (folder / any_of[0]).mkdir(parents=True, exist_ok=True)
-    return folder
+    return f"base.data.path={folder}"
 
 
 def teacher_file(teacher: dict[str, Any], folder: Path) -> Path:
