@@ -1,6 +1,6 @@
 """Can a whole study be trusted? Studies of known truth, played through the engine's own proposer and history.
 
-    python benchmarks/ablation_engine.py                      # 2,000 studies a row, 10 minutes on one core
+    python benchmarks/ablation_engine.py                      # 2,000 studies a row, half an hour on one core
     python benchmarks/ablation_engine.py equal --studies 200
     python benchmarks/ablation_engine.py equal --only decide
 

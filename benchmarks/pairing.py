@@ -48,7 +48,7 @@ def played(name: str, replicates: int, storage: Path) -> History:
     place, console = Place(storage / spec.name), Console()
     if (place.folder / LEDGER).exists():
         return resume(place, console)
-    return run(with_costs(check_study(spec, storage)[0]), place, console)
+    return run(with_costs(check_study(spec)[0]), place, console)
 
 
 def read(folder: Path) -> History:

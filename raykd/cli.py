@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from errno import ENAMETOOLONG
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -158,7 +159,7 @@ def ablate(
         console.json(planned) if json else console.parts(study_lines(planned, remarks))
         return
     if history is None:
-        spec, remarks = check_study(spec, where)
+        spec, remarks = check_study(spec)
     place = engine.Place(folder, address)
     if history is not None and json:
         from raykd.ablation_report import data
@@ -469,6 +470,9 @@ def main(arguments: list[str] | None = None) -> None:
         complain(str(error))
         raise SystemExit(1) from None
     except OSError as error:
+        if error.errno == ENAMETOOLONG:
+            complain(f"{str(error.filename)[:60]}…: a name cannot be as long as this")
+            raise SystemExit(2) from None
         if not passes(error):
             raise
         complain(lost(f"{error.filename or 'the storage'} cannot be used", error))

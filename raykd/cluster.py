@@ -76,7 +76,7 @@ def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, 
         send_logs(log_file)
     common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if address == LOCAL:
-        with _starting_on_loopback():
+        with starting_on_loopback():
             context: Any = ray.init(LOCAL, include_dashboard=True, dashboard_host=_LOOPBACK, **common)
     else:
         context = ray.init(address, **common)
@@ -94,7 +94,7 @@ def on_loopback() -> bool:
 
 
 @contextmanager
-def _starting_on_loopback() -> Iterator[None]:
+def starting_on_loopback() -> Iterator[None]:
     """What is started inside binds to 127.0.0.1; Ray's own choice is every interface.
 
     The switch is the one by which Ray spares macOS and Windows their firewall's questions. Its daemons read

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from trainables.errors import UserError
+from trainables.files import expanded
 
 
 def load_cluster(path: Path) -> dict[str, Any]:
@@ -46,11 +47,11 @@ def on_the_head(path: str, raw: dict[str, Any], folder: Path) -> str:
 
     `folder` is what the relative sources of that section start from: where `ray up` was typed.
     """
-    here = Path(path).expanduser()
+    here = expanded(path)
     if not here.is_file():
         return path
     for target, source in raw.get("file_mounts", {}).items():
-        root = (folder / Path(source).expanduser()).resolve()
+        root = (folder / expanded(source)).resolve()
         if here.resolve().is_relative_to(root):
             return f"{target.rstrip('/')}/{here.resolve().relative_to(root)}"
     raise UserError(

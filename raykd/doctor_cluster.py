@@ -15,10 +15,12 @@ from typing import Any
 
 from raykd import doctor_compare as compare
 from raykd.cluster import connected, live_nodes, ray_address
+from raykd.courier import credentials
 from raykd.doctor import Check, check_spec, first_line
 from raykd.doctor_compare import Node
 from raykd.doctor_node import place, write
 from raykd.spec import SweepSpec
+from raykd.storage import storage_folder
 
 
 def checks(
@@ -33,6 +35,8 @@ def checks(
     `storage` is a folder or a URI; `expected` the addresses of the nodes that should be there, or one word,
     how many. Raises `UserError` if no cluster answers.
     """
+    if "://" not in storage or storage.lower().startswith("file://"):
+        storage = str(storage_folder(storage).absolute())  # a node has another current folder
     with connected(ray_address(address)) as cluster:
         import ray
 
@@ -138,7 +142,7 @@ def _ask(requests: Mapping[str, dict[str, Any]], limit_s: float) -> dict[str, di
     """Ask each node at once: node -> {"facts": …} or {"error": why}."""
     import ray
 
-    def ask(request: str, seconds: float) -> dict[str, Any]:
+    def ask(request: str, seconds: float, given: dict[str, str]) -> dict[str, Any]:
         # Sent by value: a node that has no raykd must be able to say so.
         import json
         import os
@@ -147,11 +151,18 @@ def _ask(requests: Mapping[str, dict[str, Any]], limit_s: float) -> dict[str, di
 
         # Ray hides the GPUs from a task that asks for none.
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
-        env = {k: v for k, v in os.environ.items() if not (hidden and k == "CUDA_VISIBLE_DEVICES")}
+        env = {k: v for k, v in os.environ.items() if not (hidden and k == "CUDA_VISIBLE_DEVICES")} | given
         command = [sys.executable, "-m", "raykd.doctor_node"]
         try:
             done = subprocess.run(
-                command, input=request, capture_output=True, text=True, timeout=seconds, env=env, check=False
+                command,
+                input=request,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                env=env,
+                cwd="/",  # the raykd that is installed, and not one that lies where Ray was started
+                check=False,
             )
         except subprocess.TimeoutExpired:
             return {"error": f"no answer within {seconds:g} s"}
@@ -162,7 +173,7 @@ def _ask(requests: Mapping[str, dict[str, Any]], limit_s: float) -> dict[str, di
 
     task = ray.remote(num_cpus=0, max_retries=0)(ask)
     pending = {
-        task.options(scheduling_strategy=_at(node)).remote(json.dumps(request), limit_s): node
+        task.options(scheduling_strategy=_at(node)).remote(json.dumps(request), limit_s, credentials()): node
         for node, request in requests.items()
     }
     ready, _ = (

@@ -18,12 +18,13 @@ from raykd.doctor import Check
 
 _TRY = """
 import json, sys
-from raykd.cluster import quiet
+from raykd.cluster import quiet, starting_on_loopback
 quiet()
 import ray
 from ray.util.state import list_nodes
-context = ray.init("local", num_cpus=1, include_dashboard=True, dashboard_host="127.0.0.1",
-                   _temp_dir=sys.argv[1], log_to_driver=False, configure_logging=False)
+with starting_on_loopback():
+    context = ray.init("local", num_cpus=1, include_dashboard=True, dashboard_host="127.0.0.1",
+                       _temp_dir=sys.argv[1], log_to_driver=False, configure_logging=False)
 answer = {"task": ray.get(ray.remote(lambda: 6 * 7).remote(), timeout=60)}
 print(json.dumps(answer), flush=True)
 answer["nodes"] = len(list_nodes(context.address_info["address"], timeout=30))

@@ -42,10 +42,7 @@ def export(sweep: Path, trial: str | None, out: Path) -> Path:
     from trainables.run import BEST
 
     out = out.absolute()
-    try:
-        _refuse_used(out)
-    except OSError as error:
-        raise UserError("--out", f"cannot be looked at: {error.strerror}", value=str(out)[:100]) from None
+    _refuse_used(out)
     history = History.of(Ledger.read(sweep))
     spec = SweepSpec.model_validate(history.spec)
     record, whole = chosen(spec, history, trial)
@@ -55,6 +52,10 @@ def export(sweep: Path, trial: str | None, out: Path) -> Path:
         raise UserError("trial", f"has left no student: {why}", value=record.trial)
     making = out.with_name(f".{out.name}.making")
     shutil.rmtree(making, ignore_errors=True)
+    try:
+        making.mkdir(parents=True)
+    except OSError as error:
+        raise UserError("--out", f"cannot be made: {error.strerror}", value=str(out)) from None
     try:
         _write_config(making / CONFIG, spec, whole)
         (making / COMMAND).write_text(_command(whole, out, sweep.parent) + "\n")

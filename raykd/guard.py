@@ -1,6 +1,6 @@
 """The confound guard: an arm may differ from the base in what the study declares, and in nothing else.
 
-    spec, remarks = check_study(spec, Path("sweeps"))       # raises UserError before anything is spent
+    spec, remarks = check_study(spec)       # raises UserError before anything is spent
 
 What an arm declares are its settings, its method and its epochs. A further difference is refused, unless the
 study allows it or it follows necessarily: another method has settings of its own, and may have no teacher.
@@ -11,7 +11,6 @@ is not the base's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from raykd.absent import in_base, refuse_missing_teacher
@@ -27,11 +26,11 @@ from trainables.trial import TrialSpec
 Difference = dict[str, tuple[Any, Any]]  # flat name -> values in base and arm, None where there is none
 
 
-def check_study(spec: SweepSpec, storage: Path) -> tuple[SweepSpec, list[str]]:
+def check_study(spec: SweepSpec) -> tuple[SweepSpec, list[str]]:
     """The study with what was found out about it, and remarks: what can be run but may not be meant.
 
-    `storage` is where teachers lie. Raises `UserError` for an arm that cannot be trained, is another one
-    under another name, or differs in more than it says.
+    Raises `UserError` for an arm that cannot be trained, is another one under another name, or differs in
+    more than it says.
     """
     from trainables.check import TrialChecker
     from trainables.compute import trained_parameters

@@ -60,7 +60,8 @@ class References:
             try:
                 work()
             except SweepFailed as error:
-                self._console.warn(f"a reference could not be measured: {error}")
+                if not self._pool.broken:  # else the sweep ends, and says why
+                    self._console.warn(f"a reference could not be measured: {error}")
             except Exception:
                 # The sweep is ending and its mailbox is gone; `resume` measures what is missing.
                 log.exception("a reference was not measured")

@@ -24,6 +24,7 @@ from raykd.overrides import lay_over
 from raykd.samplers import TPE, AnySampler, Grid
 from raykd.sections import BaselineSpec, SchedulerSpec, Section, WorkersSpec, parse_duration
 from trainables.errors import UserError
+from trainables.files import expanded
 from trainables.parse import as_mapping, build, join
 from trainables.resolve import SECTIONS, FlatField, find_field, put, resolve
 from trainables.trial import Seed, Spec, TrialSpec, digest
@@ -257,7 +258,7 @@ def absolute(raw: dict[str, Any]) -> dict[str, Any]:
     for section, name in (("teacher", "checkpoint"), ("data", "path")):
         part = raw.get(section)
         if isinstance(part, Mapping) and isinstance(part.get(name), str):
-            raw = put(raw, (section, name), str(Path(part[name]).expanduser().absolute()))
+            raw = put(raw, (section, name), str(expanded(part[name]).absolute()))
     return raw
 
 
@@ -285,7 +286,7 @@ def build_sweep(raw: Mapping[str, Any]) -> SweepSpec:
 
 def find_space(source: str | Path) -> Path:
     """The file that `source` names: a path, or the name of a search space that comes with raykd."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_file():
         return path
     known = spaces()

@@ -25,6 +25,7 @@ from raykd.sections import BaselineSpec, Section, WorkersSpec, parse_duration
 from raykd.space import searchable
 from raykd.spec import Reference, SweepSpec, absolute, build_sweep, studies
 from trainables.errors import UserError
+from trainables.files import expanded
 from trainables.parse import as_mapping, build, join
 from trainables.resolve import FlatField, flatten, put
 from trainables.trial import Spec
@@ -104,7 +105,7 @@ def _refuse_search(raw: Mapping[str, Any]) -> None:
 
 def find_study(source: str | Path) -> Path:
     """The file that `source` names: a path, or the name of a study that comes with raykd."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_file():
         return path
     known = studies()

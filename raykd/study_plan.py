@@ -26,7 +26,7 @@ _COLUMNS = (
 def plan_unstarted(spec: SweepSpec, folder: Path) -> tuple[dict[str, Any], list[str]]:
     """The plan of a study that has not begun, and remarks; data and teacher may still be elsewhere."""
     with without_files(spec) as (assumed, missing):
-        checked, remarks = check_study(assumed, folder.parent)
+        checked, remarks = check_study(assumed)
         return plan_study(with_costs(checked), folder), [*remarks, *missing]
 
 

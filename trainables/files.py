@@ -32,6 +32,14 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def expanded(path: str | Path) -> Path:
+    """With `~` as the shell has it: that of a user who does not exist stays as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def cache_folder() -> Path:
     """Where what can be made again lies by default: $RAYKD_CACHE, or ~/.cache/raykd."""
     return Path(os.environ.get("RAYKD_CACHE") or "~/.cache/raykd").expanduser()

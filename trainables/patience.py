@@ -120,6 +120,7 @@ def patient(
                 began = began or now
                 left = began + most - now
                 if left <= 0:
+                    _waits_no_more(me, given_up=True)
                     raise StorageLost(lost(problem, error, now - began)) from error
                 if at_most is None:
                     _waits(me, f"{problem}: {reason(error)}; trying again for {left:.0f} s")
@@ -154,11 +155,12 @@ def _waits(who: int, text: str) -> None:
     _tell(f"waiting for the storage: {text}")
 
 
-def _waits_no_more(who: int) -> None:
+def _waits_no_more(who: int, given_up: bool = False) -> None:
     global _said
     with _lock:
         since = _waiting.pop(who, None)
         if since is None or _waiting or not _said:
             return
         _said = False
-    _tell(f"the wait for the storage is over after {time.monotonic() - since:.0f} s")
+    if not given_up:  # then the error says it all
+        _tell(f"the wait for the storage is over after {time.monotonic() - since:.0f} s")

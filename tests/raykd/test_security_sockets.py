@@ -30,7 +30,7 @@ def test_a_local_ray_and_its_lanes_listen_on_loopback_alone(tmp_path: Path) -> N
     workers = WorkersSpec(count=2, cpus=0.5)
     with quick_importable(), connected(LOCAL), pool_of(tmp_path, workers, limit=1) as pool:
         assert on_loopback()
-        until(lambda: pool.warm == 1, 120)
+        until(lambda: pool.warm == 1, 240)
         pool.run(task(tmp_path, "together", "count_together"), lambda said: None)
         sockets = listening()
     assert len(sockets) > 8, "Ray has more than that"

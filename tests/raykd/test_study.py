@@ -74,7 +74,7 @@ def test_an_arm_is_the_base_with_its_settings() -> None:
 
 def test_a_study_survives_the_ledger() -> None:
     for raw in (PARTS, METHODS, {**GAMMA, "replicates": None, "decide": True, "max_replicates": 6}):
-        spec, _ = check_study(study(raw), NOWHERE)
+        spec, _ = check_study(study(raw))
         again = build_sweep(spec.model_dump(mode="json"))
         assert again.hash() == spec.hash()
         assert [again.trial({ARM: a}, 1) for a in spec.arms] == [spec.trial({ARM: a}, 1) for a in spec.arms]
@@ -88,7 +88,7 @@ def test_fixed_reaches_every_arm_that_has_the_field_and_no_other() -> None:
 
 
 def test_what_follows_from_another_method_is_named() -> None:
-    spec, _ = check_study(study(METHODS), NOWHERE)
+    spec, _ = check_study(study(METHODS))
     also = spec.arms["seed"].also
     assert also["gamma"] == (0.1, None) and "lr" not in also
     assert spec.arms["moco"].also["teacher"] == ("test_resnet", None)
@@ -98,20 +98,20 @@ def test_what_follows_from_another_method_is_named() -> None:
 def test_what_another_preset_brings_along_is_refused_unless_allowed() -> None:
     apart = {"retro": {}, "seed": {"method": "seed", "preset": "paper"}}
     with pytest.raises(UserError, match=r"arms\.seed: differs from 'retro'.*batch_size.*`allow: \["):
-        check_study(study(METHODS, arms=apart), NOWHERE)
+        check_study(study(METHODS, arms=apart))
     with pytest.raises(UserError) as refused:
-        check_study(study(METHODS, arms=apart, allow=["batch_size"]), NOWHERE)
+        check_study(study(METHODS, arms=apart, allow=["batch_size"]))
     assert "batch_size is" not in str(refused.value)
 
 
 def test_a_teacher_trained_in_another_way_brings_its_settings_along_and_is_refused() -> None:
     arms = {"a": {}, "b": {"teacher.train.preset": "paper"}}
     with pytest.raises(UserError, match=r"arms\.b: differs.*teacher\.train\.optim"):
-        check_study(study(METHODS, arms=arms), NOWHERE)
+        check_study(study(METHODS, arms=arms))
 
 
 def test_the_grain_of_a_score_is_one_image_of_one_draw() -> None:
-    spec, _ = check_study(study(GAMMA), NOWHERE)
+    spec, _ = check_study(study(GAMMA))
     # 1797 images, 600 of them the test split; a third of the 1197 others is held out: 399 or so.
     assert spec.study is not None
     images = 100 / (spec.study.step * 30)
@@ -120,7 +120,7 @@ def test_the_grain_of_a_score_is_one_image_of_one_draw() -> None:
 
 def test_trained_parameters_are_counted() -> None:
     arms = {"retro": {}, "rate": {"lr": 0.01}, "tuned": {"head": "tuned"}, "two": {"adapter": "mlp"}}
-    spec, _ = check_study(study(METHODS, arms=arms), NOWHERE)
+    spec, _ = check_study(study(METHODS, arms=arms))
     base, rate, tuned, two = (arm.trained_parameters or 0 for arm in spec.arms.values())
     # A tuned head is the teacher's, MoCo's on test_resnet: two layers, the hidden one as wide as features.
     width = backbone_facts(ModelSpec(arch="test_resnet"), 16).feature_dim
@@ -134,7 +134,7 @@ def test_what_a_step_costs_is_counted_once_for_arms_of_one_arithmetic(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     arms = {"base": {}, "weight": {"gamma": 3.0}, "queue": {"queue_size": 256}, "mlp": {"adapter": "mlp"}}
-    spec, _ = check_study(study(METHODS, arms={**arms, "moco": {"method": "moco"}}), NOWHERE)
+    spec, _ = check_study(study(METHODS, arms={**arms, "moco": {"method": "moco"}}))
     every = {label: step_flops(spec.trial({ARM: label}, 0)) for label in spec.arms}
     counted = []
     monkeypatch.setattr("trainables.compute.step_flops", lambda of: counted.append(of) or step_flops(of))
@@ -216,12 +216,12 @@ def test_bad_input_is_refused_with_the_reason(raw: dict[str, Any], change: dict[
 )
 def test_arms_that_cannot_be_are_refused(raw: dict[str, Any], change: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        check_study(study(raw, **change), NOWHERE)
+        check_study(study(raw, **change))
 
 
 def test_at_equal_steps_half_the_batch_has_half_the_epochs() -> None:
     raw = {**GAMMA, "factors": {"batch_size": [128, 64]}, "base": {**BASE, "epochs": 16}}
-    spec, _ = check_study(study(raw, budget="steps"), NOWHERE)
+    spec, _ = check_study(study(raw, budget="steps"))
     trials = [spec.trial({ARM: label}, 0) for label in spec.arms]
     assert [trial.epochs for trial in trials] == [16, 8]
     assert steps_of(trials[0]) == steps_of(trials[1])
@@ -231,7 +231,7 @@ def test_at_equal_steps_half_the_batch_has_half_the_epochs() -> None:
 def test_at_equal_compute_arms_cost_the_same_to_the_nearest_epoch(tmp_path: Path) -> None:
     arms = {"retro": {}, "moco": {"method": "moco"}}
     raw = {**METHODS, "arms": arms, "base": {**BASE, "epochs": 16}, "budget": "compute"}
-    spec, _ = check_study(study(raw), tmp_path)
+    spec, _ = check_study(study(raw))
     retro, moco = (spec.trial({ARM: label}, 0) for label in arms)
     assert retro.epochs == 16 < moco.epochs
     cost = moco.epochs * step_flops(moco) / (16 * step_flops(retro))
@@ -241,7 +241,7 @@ def test_at_equal_compute_arms_cost_the_same_to_the_nearest_epoch(tmp_path: Path
 
 def test_a_plan_says_how_long_and_how_that_was_got(tmp_path: Path) -> None:
     raw = {**METHODS, "arms": {"retro": {}, "rate": {"lr": 0.01}, "moco": {"method": "moco", "epochs": 4}}}
-    spec = with_costs(check_study(study({**raw, "replicates": 3, "lanes": 1}), NOWHERE)[0])
+    spec = with_costs(check_study(study({**raw, "replicates": 3, "lanes": 1}))[0])
     planned = plan_study(spec, tmp_path / "methods")
     arms = {arm["arm"]: arm for arm in planned["arms"]}
     assert planned["most_flops"] == sum(3 * spec.cost(label)[1] for label in arms)  # type: ignore[operator]
@@ -262,12 +262,12 @@ def test_a_budget_that_finds_the_epochs_takes_none() -> None:
         study(METHODS, budget="steps")
     decays = {**BASE, "optim": {"schedule": "multistep", "decay_epochs": [1]}}
     with pytest.raises(UserError, match=r"budget: 'steps' changes the epochs.*decays at fixed ones"):
-        check_study(study(GAMMA, budget="steps", base=decays), NOWHERE)
+        check_study(study(GAMMA, budget="steps", base=decays))
 
 
 def test_every_arm_has_a_search_of_its_own_with_a_seed_of_its_own() -> None:
     axes = {"lr": {"log": [1e-3, 1e-2]}, "temperature": [0.1, 0.2]}
-    spec, _ = check_study(study(METHODS, retune={"samples": 3, "axes": axes}), NOWHERE)
+    spec, _ = check_study(study(METHODS, retune={"samples": 3, "axes": axes}))
     found = searches(spec)
     assert list(found) == list(spec.arms) and len({search.name for search in found.values()}) == 3
     for label, search in found.items():

@@ -44,7 +44,7 @@ def test_it_opens_with_paper_cost_and_command(name: str) -> None:
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_it_works(name: str) -> None:
-    spec, remarks = check_study(load_study(name, [], NOWHERE), NOWHERE)
+    spec, remarks = check_study(load_study(name, [], NOWHERE))
     assert spec.name == name and spec.study is not None
     assert remarks == []
     if spec.study.design != "compare":
@@ -69,7 +69,7 @@ def test_its_presets_are_planned_without_files_and_work_with_them(
     name: str, preset: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with without_files(load_study(name, [f"preset={preset}"], NOWHERE)) as (assumed, remarks):
-        planned, more = check_study(assumed, NOWHERE)
+        planned, more = check_study(assumed)
     assert more == []
     given = {"data": "base.data.path", "checkpoint": "base.teacher.checkpoint"}
     wanted = {"data"} | ({"checkpoint"} & set(planned.teacher or ()))
@@ -80,7 +80,7 @@ def test_its_presets_are_planned_without_files_and_work_with_them(
     if "checkpoint" in wanted:
         teacher = load_study(name, sets, NOWHERE).teacher or {}
         sets.append(f"base.teacher.checkpoint={teacher_file(teacher, folder)}")
-    spec, remarks = check_study(load_study(name, sets, NOWHERE), NOWHERE)
+    spec, remarks = check_study(load_study(name, sets, NOWHERE))
     assert remarks == []
     parameters = [[arm.trained_parameters for arm in s.arms.values()] for s in (planned, spec)]
     assert parameters[0] == parameters[1]
