@@ -89,6 +89,7 @@ class History:
         self.trials: dict[str, TrialRecord] = {}  # in the order of suggestion
         self.sweep: Record | None = None  # the head record
         self.references: dict[str, Record] = {}  # name -> the last record of that name
+        self.measured: dict[str, dict[str, float]] = {}  # reference -> metrics of its best epoch
         self.drivers: list[Record] = []
         self.repeats: list[Record] = []
         self.repairs: list[Record] = []  # of the ledger, after damage
@@ -198,6 +199,10 @@ class History:
             self.exhausted = False  # until the space, or the study's rules, say so again
         elif kind == "reference":
             self.references[record["name"]] = record
+        elif kind == "measured":
+            best = self.measured.setdefault(record["name"], {})
+            if record["metrics"].get("score", -math.inf) > best.get("score", -math.inf):
+                self.measured[record["name"]] = record["metrics"]
         elif kind == "exhausted":
             self.exhausted = True
         elif kind == "repeat":

@@ -47,6 +47,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "repair": ("lines", "remade", "again", "aside", "students"),
     "extend": ("samples",),  # how many more
     "reference": ("name", "label", "metrics", "trial"),  # a row to compare with: raw pixels, teacher, ...
+    "measured": ("name", "epoch", "metrics"),  # an epoch of a reference that is trained, before it has ended
     # number: running from 0; arm, trial: 8 hex digits; replicate: the seed; params: {axis: value};
     # config: {flat name: value}; origin: sampler | point | grid | replicate; attrs: Optuna's system attrs
     "suggest": ("trial", "number", "arm", "replicate", "params", "config", "origin", "attrs"),

@@ -122,16 +122,16 @@ class References:
             self._measure("teacher", f"the teacher, {self._base.teacher.arch}", "teacher", self._base)
 
     def _measure(self, name: str, label: str, action: str, trial: TrialSpec) -> None:
-        """Run one reference and record its best epoch."""
-        if name in self._record.history.references:
+        """Run one reference and record its best epoch, earlier drivers' included."""
+        history = self._record.history
+        if name in history.references:
             return
-        best: dict[str, float] = {}
 
         def keep(message: Message) -> None:
-            if message.metrics.get("score", -math.inf) > best.get("score", -math.inf):
-                best.update(message.metrics)
+            self._record("measured", name=name, epoch=message.epoch, metrics=message.metrics)
 
         self._pool.run(self._task(name, action, trial), keep)
+        best = history.measured.get(name, {})
         self._record("reference", name=name, label=label, metrics=best, trial=trial.signature())
 
     def _task(self, name: str, action: str, *trials: TrialSpec) -> Task:

@@ -75,13 +75,14 @@ def home(host: int) -> Path:
 @contextlib.contextmanager
 def hosts() -> Iterator[None]:
     """The hosts for as long as the block runs. One at a time on a machine: another waits."""
-    with FOLDER.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = os.open(FOLDER.parent, os.O_RDONLY)  # a folder that is there anyway: no file is left behind
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
         up()
-        try:
-            yield
-        finally:
-            down()
+        yield
+    finally:
+        down()
+        os.close(lock)
 
 
 def up() -> None:

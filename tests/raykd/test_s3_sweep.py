@@ -19,7 +19,9 @@ from raykd.storage import storage_folder
 
 pytestmark = pytest.mark.ray
 
-SWEEP = SMALL.replace("samples: 4", "samples: 5").replace("epochs: 4", "epochs: 6")
+SWEEP = (
+    SMALL.replace("samples: 4", "samples: 5").replace("epochs: 4", "epochs: 6") + "references: [teacher]\n"
+)
 
 
 def test_a_sweep_on_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
