@@ -31,6 +31,7 @@ def _remove_session_files() -> Iterator[None]:
     shutil.rmtree(_SESSION, ignore_errors=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Under `pytest -n`, one process takes all tests that start Ray, from the start, the others all the rest.
 
