@@ -53,12 +53,13 @@ def missing() -> str:
     absent = [tool for tool, found in tools.items() if found is None]
     if absent:
         return f"{', '.join(absent)} not found: apt-get install openssh-server iproute2 rsync"
+    probe = f"rkprobe{os.getpid()}"  # several may ask at once
     try:
         _run("unshare", "-n", "-m", "-p", "-u", "-f", "mount", "-t", "proc", "proc", "/proc")
-        _run("ip", "netns", "add", "rkprobe")
+        _run("ip", "netns", "add", probe)
     except subprocess.CalledProcessError as error:
         return f"this machine makes no namespaces: {error.stderr.strip() or error}"
-    _run("ip", "netns", "del", "rkprobe")
+    _run("ip", "netns", "del", probe)
     return ""
 
 
