@@ -49,7 +49,6 @@ def check(folder: Path) -> History:
 
 def _every_record_once(records: list[Record]) -> None:
     for kind, by in (
-        ("sweep", ()),
         ("suggest", ("trial",)),
         ("end", ("trial",)),
         ("report", ("trial", "epoch")),
@@ -60,6 +59,8 @@ def _every_record_once(records: list[Record]) -> None:
         found = Counter(tuple(r[field] for field in by) for r in records if r["kind"] == kind)
         twice = [key for key, count in found.items() if count > 1]
         assert not twice, f"{kind} twice: {twice}"
+    heads = [r["spec_hash"] for r in records if r["kind"] == "sweep"]  # twice, should one be damaged
+    assert len(heads) == 2 and len(set(heads)) == 1, f"heads {heads}"
     numbers = [r["number"] for r in records if r["kind"] in ("suggest", "repeat")]
     assert numbers == list(range(len(numbers))), f"numbers {numbers}"
 

@@ -14,6 +14,8 @@ from raykd.ledger import Ledger
 from raykd.proposer import Proposer
 from raykd.spec import SweepSpec
 
+pytestmark = pytest.mark.ray
+
 # One lane, so that trials come one after the other; each point is one of the faults.
 FAULTS = """\
 name: faults
