@@ -60,7 +60,7 @@ def _every_record_once(records: list[Record]) -> None:
         twice = [key for key, count in found.items() if count > 1]
         assert not twice, f"{kind} twice: {twice}"
     heads = [r["spec_hash"] for r in records if r["kind"] == "sweep"]  # twice, should one be damaged
-    assert len(heads) == 2 and len(set(heads)) == 1, f"heads {heads}"
+    assert len(heads) <= 2 and len(set(heads)) == 1, f"heads {heads}"
     numbers = [r["number"] for r in records if r["kind"] in ("suggest", "repeat")]
     assert numbers == list(range(len(numbers))), f"numbers {numbers}"
 
