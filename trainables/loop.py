@@ -101,14 +101,19 @@ def _train(
     for last in (False, True):
         try:
             with isolated(trial.seed):
-                run = Run(trial, place)
-                _go(run, report)
-                return then(run)
+                return _run(trial, place, report, then)
         except StoreDamaged:
             # A group of workers is started again by its engine: the others may be waiting in a collective.
             if last or world_size() > 1:
                 raise
             _log.warning("decoded images were damaged", exc_info=True)
+
+
+def _run(trial: TrialSpec, place: Workspace, report: Report, then: Callable[[Run], None]) -> None:
+    # In a frame of its own, which `isolated` can clear when a trial fails.
+    run = Run(trial, place)
+    _go(run, report)
+    then(run)
 
 
 def _make_teacher(run: Run, file: Path) -> None:

@@ -30,6 +30,7 @@ from trainables.errors import TrialFailed, UserError
 from trainables.evaluate import Examiner
 from trainables.loop import EpochReport, Workspace, prepare, train
 from trainables.run import channels_last
+from trainables.seal import is_whole
 from trainables.teachers import load_teacher, teacher_trial
 from trainables.trial import TrialSpec
 
@@ -80,7 +81,8 @@ def test_an_epoch_reports_scores_losses_and_speed_and_the_student_can_be_opened(
     assert 0 < heard.reports[0].metrics["train_s"] < metrics["train_s"]
 
     weights = best(place)
-    facts = {name: weights.pop(name) for name in ("epoch", "score", "trial", "sha256")}
+    assert is_whole(place.folder / "best.safetensors") and weights.pop("sha256")
+    facts = {name: weights.pop(name) for name in ("epoch", "score", "trial")}
     top = max(heard.reports, key=lambda report: report.metrics["score"])
     assert facts == {
         "epoch": str(top.epoch),
