@@ -33,11 +33,17 @@ def _remove_session_files() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under `pytest -n`, one process takes all tests that start Ray, from the start, the others all the rest.
+    """Under `pytest -n 2`, one process takes the tests that start Ray, from the start, the other the rest.
 
-    Two Rays at once on two cores would only wait for each other, and one leaves half a core idle.
+    A test that starts Ray mostly waits, and two of them on two cores wait for each other. Those marked
+    `ray(late=True)` are what the other process has left to do when it is through.
     """
+
+    def turn(item: pytest.Item) -> int:
+        marker = item.get_closest_marker("ray")
+        return 1 if marker is None else 2 if marker.kwargs.get("late") else 0
+
     for item in items:
         if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+            item.add_marker(pytest.mark.xdist_group(f"ray-{turn(item)}"))
+    items.sort(key=turn)

@@ -17,7 +17,7 @@ from raykd.history import ENDED, History
 from raykd.ledger import Ledger
 from raykd.storage import storage_folder
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.ray(late=True)
 
 SWEEP = (
     SMALL.replace("samples: 4", "samples: 5").replace("epochs: 4", "epochs: 6") + "references: [teacher]\n"
