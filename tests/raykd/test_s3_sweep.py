@@ -66,11 +66,12 @@ def _whole_way(s3: S3, gone: float, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     s3.shut()
     time.sleep(gone)
     s3.open()
-    until(lambda: reports() > before, "it does not go on")
+    until(
+        lambda: reports() > before and "wait for the storage is over" in out.read_text(), "it does not go on"
+    )
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
-    said = out.read_text()
-    assert "waiting for the storage" in said and "wait for the storage is over" in said, said
+    assert "waiting for the storage" in out.read_text()
 
     machine("second")
     status = json.loads(raykd("status", "small", "--storage", uri, "--json").stdout)
