@@ -157,7 +157,7 @@ def test_a_dry_run_says_everything_and_writes_nothing(tmp_path: Path) -> None:
         (["run", "quickstart", "--set", "epochs=many"], "epochs"),
         (["list", "method"], "methods"),
         (["export", "nothing", "--out", "x"], "nothing"),
-        (["run"], "Missing argument"),
+        (["run"], "SPEC: is missing"),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(arguments: list[str], said: str, tmp_path: Path) -> None:
