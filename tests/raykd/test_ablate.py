@@ -101,6 +101,7 @@ def test_the_tables_say_what_the_ledger_says(storage: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_study_that_was_killed_ends_with_the_same_table(storage: Path, tmp_path: Path) -> None:
     moments, rows = random.Random(time.time_ns()), []
     study = Sweep(tmp_path, "gamma", STUDY, "ablate")

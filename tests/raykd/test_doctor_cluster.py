@@ -91,6 +91,7 @@ def strange_node(address: str, tmp_path: Path) -> Iterator[None]:
         node.wait(60)
 
 
+@pytest.mark.slow
 @pytest.mark.ray(late=True)
 @pytest.mark.timeout(500)
 def test_a_good_cluster_passes_and_a_strange_node_is_found_out(tmp_path: Path, spec: Path) -> None:

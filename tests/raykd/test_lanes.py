@@ -22,7 +22,7 @@ from raykd.sections import WorkersSpec
 from trainables.errors import SweepFailed
 from trainables.resolve import resolve
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.ray(late=True)
 
 
 @pytest.fixture(scope="module")
