@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # Set before Ray is imported. Short, because Ray's sockets lie below it and their paths may have 107 letters.
 _SESSION = Path(tempfile.mkdtemp(prefix="rk", dir="/tmp"))
@@ -31,19 +34,32 @@ def _remove_session_files() -> Iterator[None]:
     shutil.rmtree(_SESSION, ignore_errors=True)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under `pytest -n 2`, one process takes the tests that start Ray, from the start, the other the rest.
+RAY, REST, LATE = "ray", "rest", "late"
 
-    A test that starts Ray mostly waits, and two of them on two cores wait for each other. Those marked
-    `ray(late=True)` are what the other process has left to do when it is through.
+
+@functools.cache
+def _turn(file: Path) -> str:
+    """When the tests of a file run: by whether one of them is marked `ray`, or `ray(late=True)`."""
+    text = file.read_text()
+    return LATE if "pytest.mark.ray(late=True)" in text else RAY if "pytest.mark.ray" in text else REST
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with tests that start Ray come first, those that do so late come last."""
+    items.sort(key=lambda item: (RAY, REST, LATE).index(_turn(item.path)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Under `pytest -n 2`, one process takes the files that start Ray, the other one file after file.
+
+    A test that starts Ray mostly waits, and two of them on two cores wait for each other. The late ones are
+    what the other process has left to do when it is through.
     """
 
-    def turn(item: pytest.Item) -> int:
-        marker = item.get_closest_marker("ray")
-        return 1 if marker is None else 2 if marker.kwargs.get("late") else 0
+    class ByTurn(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            turn = _turn(config.rootpath / file)
+            return file if turn == REST else turn
 
-    for item in items:
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group(f"ray-{turn(item)}"))
-    items.sort(key=turn)
+    return ByTurn(config, log)
