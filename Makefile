@@ -12,7 +12,7 @@ sweep: $(INSTALLED)  ## install and run the quickstart
 	$(BIN)/raykd run search_spaces/quickstart.yaml
 
 test: $(INSTALLED)  ## install and run the tests that CI runs
-	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow"
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest
