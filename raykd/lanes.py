@@ -38,6 +38,7 @@ log = logging.getLogger("raykd.lanes")
 NAMESPACE = "raykd"
 _POLL_S = 0.5
 _CLOSE_S = 10.0  # how long a lane may take to end by itself
+_ABORT_S = 20.0  # and how long one that is ended
 _QUIET_S = 20.0  # this long without a busy lane is worth a word
 _COLLECTIVE_S = 6 * 3600  # workers wait this long for one that decodes a large data set on its node
 _COLD_DEATHS = 3  # lanes that may end in a row without having become warm
@@ -164,12 +165,17 @@ class LanePool:
         for lane in list(self._lanes.values()):
             self._close(lane)
         deadline = time.monotonic() + _CLOSE_S
-        for lane in list(self._lanes.values()):
+        for lane in self._lanes.values():
             lane.thread.join(max(0.0, deadline - time.monotonic()))
-            if lane.thread.is_alive():
+        # A lane that is only starting tells of its controller when that is up, which a busy node delays.
+        deadline += _ABORT_S
+        while alive := [lane for lane in self._lanes.values() if lane.thread.is_alive()]:
+            for lane in alive:
                 self._abort(lane)
-        for lane in list(self._lanes.values()):
-            lane.thread.join(_CLOSE_S)
+            alive[0].thread.join(_POLL_S)
+            if time.monotonic() > deadline:
+                break
+        free(self.mailbox_name)
         ray.kill(self.mailbox)
         self._beacon.put_out()
 

@@ -14,6 +14,7 @@ import hosts
 import pytest
 from laptop import CHECKOUT, Laptop, furnish, until
 
+from raykd.driver import driver_of
 from raykd.history import History
 from raykd.ledger import LEDGER, Ledger
 
@@ -134,6 +135,7 @@ def test_a_new_head_resumes_after_the_old_one_died(laptop: Laptop) -> None:
     laptop.describe(head=2, workers=[3])
     said = laptop.ray("up", "-y", "cluster.yaml")
     until(lambda: live_nodes(2) == 2, 180, lambda: said)
+    until(lambda: driver_of(SWEEP) is None, 90, lambda: "its last heartbeat still counts")
     standing = laptop.ray("submit", "cluster.yaml", "sweep.py", "--", "status", "spanning", "--json")
     assert '"state": "interrupted"' in standing
     # In a tmux of the head's the command is back at once, and nobody looks on.
