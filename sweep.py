@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from raykd.cli import VERBS, main
-from raykd.terminal import launch
+from raykd.runs.terminal import launch
 
 DRIVES = ("run", "ablate", "resume")
 AT_ONCE = {"--dry-run", "--plan", "--json", "--help"}  # with these nothing is started

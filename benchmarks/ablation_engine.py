@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from raykd.conclusions import Results, conclude
-from raykd.rehearsal import Rehearsal, Rehearsed
-from raykd.study import build_study
+from raykd.ablation.conclusions import Results, conclude
+from raykd.ablation.rehearsal import Rehearsal, Rehearsed
+from raykd.ablation.study import build_study
 
 SEED_SD, TRIAL_SD = 2.0, 1.0
 MOST = 10  # replicates of any study here

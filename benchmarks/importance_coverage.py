@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from raykd.history import History
-from raykd.importance import importances
-from raykd.ledger import Record
-from raykd.spec import SweepSpec, build_sweep
+from raykd.records.history import History
+from raykd.records.ledger import Record
+from raykd.search.importance import importances
+from raykd.spec.sweep import SweepSpec, build_sweep
 
 SLOPES = {"lr": 3.0, "temperature": 2.0, "momentum": 1.0, "views.strength": 0.0}
 TRUE = {axis: slope**2 / sum(s**2 for s in SLOPES.values()) for axis, slope in SLOPES.items()}

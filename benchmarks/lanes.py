@@ -5,7 +5,7 @@
 
 All sides run the same trials in one run on one machine, one trial at a time, each after its workers are warm:
 
-- raykd            `raykd.sweep.run`, one lane; the ledger, Optuna, the scheduler and the views included
+- raykd            `raykd.runs.sweep.run`, one lane; the ledger, Optuna, the scheduler and the views included
 - plain            a Tune function trainable that starts a `TorchTrainer` a trial, reporting every epoch
 - Tune, reuse      a Tune class trainable without Train, `reuse_actors=True`: no process group, no isolation
 - Tune, no reuse   the same with `reuse_actors=False`
@@ -35,13 +35,13 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), os.environ.g
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(HERE))
 
-from raykd.cluster import LOCAL, connected, quiet  # noqa: E402
+from raykd.lanes.cluster import LOCAL, connected, quiet  # noqa: E402
 
 quiet()
 
-from raykd.console import Console  # noqa: E402
-from raykd.history import History  # noqa: E402
-from raykd.spec import SweepSpec, build_sweep  # noqa: E402
+from raykd.console.console import Console  # noqa: E402
+from raykd.records.history import History  # noqa: E402
+from raykd.spec.sweep import SweepSpec, build_sweep  # noqa: E402
 from trainables.loop import EpochReport, Workspace  # noqa: E402
 from trainables.trial import TrialSpec  # noqa: E402
 
@@ -69,7 +69,7 @@ def sweep_of(name: str, trials: int, epochs: int) -> SweepSpec:
 
 
 def trials_of(spec: SweepSpec) -> Trials:
-    from raykd.proposer import Proposal, Proposer
+    from raykd.search.proposer import Proposal, Proposer
 
     proposals = iter(Proposer(spec).propose, None)
     return [spec.trial(p.params, p.replicate) for p in proposals if isinstance(p, Proposal)]
@@ -104,8 +104,8 @@ def bare_process(kind: str, folder: str, trials: str) -> None:
 
 def lanes(kind: str, spec: SweepSpec, folder: Path) -> tuple[float, list[float]]:
     """Wall seconds from the first step to the last trial's end; seconds from each stop to the next step."""
-    from raykd.ledger import Ledger
-    from raykd.sweep import Place, run
+    from raykd.records.ledger import Ledger
+    from raykd.runs.sweep import Place, run
 
     actions = {"train": f"bench_trainables:{kind}", "prepare": "bench_trainables:prepare"}
     with Path(os.devnull).open("w") as hidden:

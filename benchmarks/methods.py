@@ -28,23 +28,23 @@ from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from raykd.cluster import quiet
+from raykd.lanes.cluster import quiet
 
 quiet()
 
 import torch  # noqa: E402
 from scipy import stats  # noqa: E402
 
-from raykd import sweep as engine  # noqa: E402
-from raykd.axis import Axis  # noqa: E402
-from raykd.console import Console  # noqa: E402
-from raykd.export import BEST  # noqa: E402
-from raykd.history import History, TrialRecord  # noqa: E402
-from raykd.ledger import LEDGER, Ledger  # noqa: E402
-from raykd.proposer import Proposal, Proposer  # noqa: E402
-from raykd.space import METHOD  # noqa: E402
-from raykd.spec import SweepSpec, build_sweep, load_sweep, spaces  # noqa: E402
-from raykd.student import open_student  # noqa: E402
+from raykd.console.console import Console  # noqa: E402
+from raykd.export.student import open_student  # noqa: E402
+from raykd.export.trial import BEST  # noqa: E402
+from raykd.records.history import History, TrialRecord  # noqa: E402
+from raykd.records.ledger import LEDGER, Ledger  # noqa: E402
+from raykd.runs import sweep as engine  # noqa: E402
+from raykd.search.proposer import Proposal, Proposer  # noqa: E402
+from raykd.spec.axis import Axis  # noqa: E402
+from raykd.spec.space import METHOD  # noqa: E402
+from raykd.spec.sweep import SweepSpec, build_sweep, load_sweep, spaces  # noqa: E402
 from trainables.backbones import build_backbone  # noqa: E402
 from trainables.compute import equal_epochs  # noqa: E402
 from trainables.data import cache_folder, open_data  # noqa: E402

@@ -17,17 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
-from raykd.arms import ARM
-from raykd.budget import with_costs
-from raykd.conclusions import conclude
-from raykd.console import Console
-from raykd.guard import check_study
-from raykd.history import History
-from raykd.ledger import LEDGER, Ledger
-from raykd.spec import SweepSpec
+from raykd.ablation.budget import with_costs
+from raykd.ablation.conclusions import conclude
+from raykd.ablation.guard import check_study
+from raykd.ablation.study import load_study
+from raykd.console.console import Console
+from raykd.records.history import History
+from raykd.records.ledger import LEDGER, Ledger
+from raykd.runs.sweep import Place, resume, run
+from raykd.spec.arms import ARM
+from raykd.spec.sweep import SweepSpec
 from raykd.stats import pooled_variance_ratio
-from raykd.study import load_study
-from raykd.sweep import Place, resume, run
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from raykd.cluster_file import expected_nodes, load_cluster
+from raykd.doctor.cluster_file import expected_nodes, load_cluster
 
 ROOT = Path(__file__).resolve().parent.parent
 CLUSTERS = ROOT / "clusters"

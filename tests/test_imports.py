@@ -43,7 +43,7 @@ def test_the_engine_names_no_method() -> None:
     from trainables.method import methods
     from trainables.trial import TrialSpec
 
-    for path in sorted((ROOT / "raykd").glob("*.py")):
+    for path in sorted((ROOT / "raykd").rglob("*.py")):
         tree = ast.parse(path.read_text())
         docs = {
             id(node.body[0].value)

@@ -43,10 +43,10 @@ def write(folder: Path, out: Path, progress: Callable[[int, int], None] | None =
 
 def build(folder: Path, out: Path, now: float, progress: Callable[[int, int], None] | None = None) -> Page:
     """What is on the page, as data. `now` is when it is made, unix seconds."""
-    from raykd import views
-    from raykd.console import storage_option
+    from raykd.console.console import storage_option
+    from raykd.records import views
     from raykd.report import common, study_sections, sweep_sections
-    from raykd.spec import SweepSpec
+    from raykd.spec.sweep import SweepSpec
 
     history = views.read(folder)
     spec = SweepSpec.model_validate(history.spec)

@@ -14,12 +14,12 @@ from urllib.parse import quote
 
 import yaml
 
-from raykd.ablation_report import FILES
-from raykd.arms import ARM
-from raykd.console import duration, number, settings, storage_option
-from raykd.history import STATUSES, History, TrialRecord
-from raykd.ledger import LEDGER
+from raykd.ablation.report import FILES
+from raykd.console.console import duration, number, settings, storage_option
+from raykd.records.history import STATUSES, History, TrialRecord
+from raykd.records.ledger import LEDGER
 from raykd.report.parts import Bullets, Code, Facts, Fold, Links, Section, Table, Text
+from raykd.spec.arms import ARM
 from trainables.trial import ProbeSpec
 
 MOST_ROWS = 1000  # of the table of all trials

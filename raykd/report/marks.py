@@ -11,10 +11,10 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from raykd.console import number
+from raykd.console.console import number
 
 if TYPE_CHECKING:
-    from raykd.history import TrialRecord
+    from raykd.records.history import TrialRecord
 
 Plot = dict[str, Any]
 Trace = dict[str, Any]

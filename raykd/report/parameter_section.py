@@ -11,9 +11,9 @@ from raykd.report.parts import Bullets, Figure, Fold, Gallery, Section, Table, T
 from trainables.errors import SweepFailed
 
 if TYPE_CHECKING:
-    from raykd.history import History, TrialRecord
-    from raykd.importance import Importances, Weighed
-    from raykd.spec import SweepSpec
+    from raykd.records.history import History, TrialRecord
+    from raykd.search.importance import Importances, Weighed
+    from raykd.spec.sweep import SweepSpec
 
 RESAMPLES = 100  # of the importances
 MOST_NAMED = 8  # axes, in a caption
@@ -39,7 +39,7 @@ def parameters(spec: SweepSpec, history: History, progress: Progress = None) -> 
 
 def _importance(spec: SweepSpec, history: History, progress: Progress) -> Iterator[Any]:
     """A figure a table, those with a condition folded away; and every doubt."""
-    from raykd.importance import importances
+    from raykd.search.importance import importances
 
     if not spec.axes:
         return

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from raykd.proxy_audit import Rung, audit
 from raykd.report.common import score_name
 from raykd.report.marks import intervals
 from raykd.report.parts import Bullets, Figure, Section, Table, Text
+from raykd.search.proxy_audit import Rung, audit
 
 if TYPE_CHECKING:
-    from raykd.history import History
-    from raykd.spec import SweepSpec
+    from raykd.records.history import History
+    from raykd.spec.sweep import SweepSpec
     from raykd.stats.prediction import Estimate
 
 FEW = 10  # trials, below which the numbers say little

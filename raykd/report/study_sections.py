@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raykd import ablation_report as tables
-from raykd.arms import ARM
-from raykd.conclusions import ArmResult, Results, conclude, verdicts
-from raykd.console import number
-from raykd.costs import costs_table
+from raykd.ablation import report as tables
+from raykd.ablation.conclusions import ArmResult, Results, conclude, verdicts
+from raykd.ablation.costs import costs_table
+from raykd.console.console import number
 from raykd.report import study_figures as figures
 from raykd.report.common import references
 from raykd.report.marks import curve, intervals
 from raykd.report.parts import Bullets, Facts, Figure, Gallery, Section, Table, Text
 from raykd.report.words import sign, study_in_words
+from raykd.spec.arms import ARM
 
 if TYPE_CHECKING:
-    from raykd.history import History
-    from raykd.spec import SweepSpec
+    from raykd.records.history import History
+    from raykd.spec.sweep import SweepSpec
 
 
 def sections(spec: SweepSpec, history: History) -> Iterator[Section]:

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from raykd.axis import Axis, Integer, Log, Pick
-from raykd.console import number
+from raykd.console.console import number
 from raykd.report.marks import (
     COLOURS,
     SYMBOLS,
@@ -24,9 +23,10 @@ from raykd.report.marks import (
     score,
     told,
 )
+from raykd.spec.axis import Axis, Integer, Log, Pick
 
 if TYPE_CHECKING:
-    from raykd.history import TrialRecord
+    from raykd.records.history import TrialRecord
 
 BANDS = ("best quarter", "second quarter", "third quarter", "worst quarter")
 _MOST_NAMED = 12  # levels of a pick that a parallel axis names

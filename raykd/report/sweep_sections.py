@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from raykd.console import comparison, number
-from raykd.history import ENDED, History
+from raykd.console.console import comparison, number
+from raykd.records.history import ENDED, History
 from raykd.report import sweep_figures as figures
 from raykd.report.common import headings, probes, trials_table
 from raykd.report.marks import curve, intervals
@@ -17,7 +17,7 @@ from raykd.report.proxy_section import proxy
 from raykd.report.words import against, best_in_words
 
 if TYPE_CHECKING:
-    from raykd.spec import SweepSpec
+    from raykd.spec.sweep import SweepSpec
 
 HIGHLIGHTED = 5  # trials, among the curves
 

@@ -6,16 +6,16 @@ import math
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from raykd.ablation_report import number
-from raykd.console import score_of, settings
+from raykd.ablation.report import number
+from raykd.console.console import score_of, settings
 from raykd.report.common import score_name
-from raykd.space import METHOD
+from raykd.spec.space import METHOD
 from raykd.stats import paired_t
 
 if TYPE_CHECKING:
-    from raykd.conclusions import ArmResult, Results
-    from raykd.history import History, TrialRecord
-    from raykd.spec import SweepSpec
+    from raykd.ablation.conclusions import ArmResult, Results
+    from raykd.records.history import History, TrialRecord
+    from raykd.spec.sweep import SweepSpec
 
 
 def best_in_words(spec: SweepSpec, history: History, best: TrialRecord) -> str:

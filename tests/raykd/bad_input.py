@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from raykd.document import parse_yaml
+from raykd.spec.document import parse_yaml
 
 SWEEP = """\
 name: s

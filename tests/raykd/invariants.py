@@ -13,13 +13,13 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 
-from raykd.driver import driver_of
-from raykd.history import ENDED, History, missing
-from raykd.judge import Judge
-from raykd.ledger import Ledger, Record
-from raykd.proposer import Proposal, Proposer, Repeat
-from raykd.rounds import Rounds
-from raykd.spec import SweepSpec
+from raykd.ablation.rounds import Rounds
+from raykd.records.history import ENDED, History, missing
+from raykd.records.ledger import Ledger, Record
+from raykd.search.judge import Judge
+from raykd.search.proposer import Proposal, Proposer, Repeat
+from raykd.spec.sweep import SweepSpec
+from raykd.storage.driver import driver_of
 
 MARK = "RAYKD_TEST_SWEEP"  # an environment variable that a driver's descendants inherit
 

@@ -12,8 +12,8 @@ import psutil
 from command import command
 from invariants import MARK, processes
 
-from raykd.history import History
-from raykd.ledger import LEDGER, Ledger
+from raykd.records.history import History
+from raykd.records.ledger import LEDGER, Ledger
 
 # What a process is called that is this part of a sweep.
 TITLES = {

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from raykd.mailbox import Message, Task
-from raykd.sections import WorkersSpec
+from raykd.lanes.mailbox import Message, Task
+from raykd.spec.sections import WorkersSpec
 from trainables.trial import ModelSpec, TrialSpec
 
 ACTIONS = {
@@ -32,7 +32,7 @@ def until(condition: Callable[[], Any], seconds: float = 60, said: str = "") -> 
 
 @contextmanager
 def pool_of(tmp_path: Path, workers: WorkersSpec, limit: int) -> Iterator[Any]:
-    from raykd.lanes import LanePool
+    from raykd.lanes.pool import LanePool
 
     pool = LanePool(
         workers,

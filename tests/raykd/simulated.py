@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from raykd.history import ENDED, History
-from raykd.judge import Judge, TuneJudge
-from raykd.ledger import LEDGER, TRIALS, Ledger
-from raykd.proposer import Proposal, Proposer, Repeat
-from raykd.recorder import Recorder
-from raykd.rounds import Rounds
-from raykd.spec import SweepSpec
+from raykd.ablation.rounds import Rounds
+from raykd.records.history import ENDED, History
+from raykd.records.ledger import LEDGER, TRIALS, Ledger
+from raykd.records.recorder import Recorder
+from raykd.search.judge import Judge, TuneJudge
+from raykd.search.proposer import Proposal, Proposer, Repeat
+from raykd.spec.sweep import SweepSpec
 from trainables.data import cache_folder
 from trainables.loop import Workspace, prepare, train
 
@@ -31,7 +31,7 @@ def score(trial: str, epoch: int) -> float:
 
 
 class Engine:
-    """One driver's part in a sweep, up to where trials run: what `raykd.sweep` does before Tune."""
+    """One driver's part in a sweep, up to where trials run: what `raykd.runs.sweep` does before Tune."""
 
     def __init__(self, ledger: Ledger, spec: SweepSpec) -> None:
         self.record = Recorder(ledger, History.of(ledger.records))

@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from invariants import all_gone, check, processes  # noqa: E402  # isort: skip
 from kills import Sweep  # noqa: E402  # isort: skip
 
-from raykd.ledger import LEDGER  # noqa: E402
+from raykd.records.ledger import LEDGER  # noqa: E402
 
 BASE = """\
   method: disco

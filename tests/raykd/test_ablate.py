@@ -17,8 +17,8 @@ from command import raykd
 from invariants import all_gone, check
 from kills import Sweep
 
-from raykd.history import History
-from raykd.ledger import Ledger
+from raykd.records.history import History
+from raykd.records.ledger import Ledger
 
 pytestmark = pytest.mark.ray
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raykd import cluster
+from raykd.lanes import cluster
 from trainables.errors import UserError
 
 

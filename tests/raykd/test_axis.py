@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykd.axis import Axis, Integer, Log, Pick, Uniform, parse_axis
+from raykd.spec.axis import Axis, Integer, Log, Pick, Uniform, parse_axis
 from trainables.errors import UserError
 
 _ends = st.tuples(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6)).filter(lambda e: e[0] * 1.001 < e[1])

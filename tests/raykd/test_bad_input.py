@@ -23,13 +23,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from simulated import drive
 
-import raykd.validate
+import raykd.spec.validate
 from raykd import cli
-from raykd.document import parse_yaml
-from raykd.history import History
-from raykd.ledger import LEDGER, Ledger
-from raykd.spec import SPACES, build_sweep
-from raykd.validate import validate
+from raykd.records.history import History
+from raykd.records.ledger import LEDGER, Ledger
+from raykd.spec.document import parse_yaml
+from raykd.spec.sweep import SPACES, build_sweep
+from raykd.spec.validate import validate
 from trainables.checkpoint_file import read_checkpoint
 from trainables.data import check_data, check_pictures, open_data
 from trainables.errors import UserError
@@ -141,7 +141,7 @@ def test_a_changed_quickstart_can_run_or_is_refused(
     data: st.DataObject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Names dropped or renamed, values of any other kind."""
-    monkeypatch.setattr(raykd.validate, "COMBINATIONS", 4)
+    monkeypatch.setattr(raykd.spec.validate, "COMBINATIONS", 4)
     written = parse_yaml((SPACES / "quickstart.yaml").read_text(), "quickstart")
     changed: dict[str, Any] = copy.deepcopy(written)
     for _ in range(data.draw(st.integers(1, 3))):

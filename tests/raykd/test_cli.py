@@ -15,8 +15,8 @@ import yaml
 from command import SMALL, raykd
 from safetensors.torch import load_file
 
-from raykd.history import History
-from raykd.ledger import Ledger
+from raykd.records.history import History
+from raykd.records.ledger import Ledger
 
 pytestmark = pytest.mark.ray
 
@@ -188,7 +188,7 @@ def test_reading_verbs_start_without_torch_and_ray(tmp_path: Path) -> None:
         code = (
             "import sys; from raykd import cli\n"
             f"try: cli.main({arguments!r})\nexcept SystemExit: pass\n"
-            "import raykd.views\n"
+            "import raykd.records.views\n"
             "assert not {'torch', 'ray', 'optuna'} & set(sys.modules), sorted(sys.modules)"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

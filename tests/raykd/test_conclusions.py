@@ -13,13 +13,13 @@ import pytest
 from scipy import stats
 from test_study import GAMMA, METHODS
 
-from raykd import ablation_report as report
-from raykd.arms import ARM
-from raykd.conclusions import Results, conclude
-from raykd.history import History
-from raykd.spec import SweepSpec
-from raykd.study import build_study
-from raykd.tables import trials_table
+from raykd.ablation import report
+from raykd.ablation.conclusions import Results, conclude
+from raykd.ablation.study import build_study
+from raykd.records.history import History
+from raykd.records.tables import trials_table
+from raykd.spec.arms import ARM
+from raykd.spec.sweep import SweepSpec
 
 BASE, ARM_A = "gamma=0.1", "gamma=1.0"
 Scores = dict[str, list[float | None]]  # None: failed; NaN: finished without a finite score

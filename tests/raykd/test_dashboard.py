@@ -16,9 +16,9 @@ from optuna_dashboard import wsgi
 from optuna_dashboard._storage_url import get_storage
 from werkzeug.test import Client
 
-from raykd.dashboard import JOURNAL, DashboardStudy
-from raykd.history import History
-from raykd.spec import SweepSpec, build_sweep
+from raykd.records.dashboard import JOURNAL, DashboardStudy
+from raykd.records.history import History
+from raykd.spec.sweep import SweepSpec, build_sweep
 
 AXES = {
     "lr": {"log": [0.001, 0.1]},

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raykd import designs
+from raykd.ablation import designs
 from trainables.errors import UserError
 
 BASE = {"gamma": 0.1, "adapter": "linear", "symmetric": True}

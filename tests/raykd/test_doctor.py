@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from raykd import doctor
-from raykd.doctor import Check
-from raykd.doctor_ray import check_ray
-from raykd.spec import build_sweep
+from raykd.doctor import machine as doctor
+from raykd.doctor.machine import Check
+from raykd.doctor.ray_start import check_ray
+from raykd.spec.sweep import build_sweep
 
 
 def elsewhere(call: str, path: Path | None = None, **env: str) -> Check:

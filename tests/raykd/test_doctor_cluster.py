@@ -20,9 +20,9 @@ import yaml
 from command import raykd
 from PIL import Image
 
-from raykd.doctor import Check
-from raykd.doctor_launch import checks as launched
-from raykd.doctor_launch import explain, parse
+from raykd.doctor.launch import checks as launched
+from raykd.doctor.launch import explain, parse
+from raykd.doctor.machine import Check
 from trainables.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -97,7 +97,7 @@ def strange_node(address: str, tmp_path: Path) -> Iterator[None]:
 def test_a_good_cluster_passes_and_a_strange_node_is_found_out(tmp_path: Path, spec: Path) -> None:
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
         pytest.skip("a node with folders of its own needs a mount namespace, which needs root")
-    from raykd.cluster import quiet
+    from raykd.lanes.cluster import quiet
 
     quiet()
     import ray

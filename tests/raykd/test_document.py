@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raykd.document import parse_yaml, read_yaml
+from raykd.spec.document import parse_yaml, read_yaml
 from trainables.errors import UserError
 
 

@@ -14,9 +14,9 @@ import pytest
 from scipy import stats
 from test_study import GAMMA
 
-from raykd.conclusions import Results, conclude
-from raykd.rehearsal import Rehearsal, Rehearsed
-from raykd.study import build_study
+from raykd.ablation.conclusions import Results, conclude
+from raykd.ablation.rehearsal import Rehearsal, Rehearsed
+from raykd.ablation.study import build_study
 
 LEVELS = [0.1, 0.2, 0.3, 1.0]
 FIXED: dict[str, Any] = {**GAMMA, "factors": {"gamma": LEVELS}, "replicates": 4}

@@ -16,11 +16,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from raykd.export import _command, config_of, export
-from raykd.history import History
-from raykd.ledger import Ledger
-from raykd.spec import SweepSpec, build_sweep, load_sweep
-from raykd.student import interval, open_student, write_student
+from raykd.export.student import interval, open_student, write_student
+from raykd.export.trial import _command, config_of, export
+from raykd.records.history import History
+from raykd.records.ledger import Ledger
+from raykd.spec.sweep import SweepSpec, build_sweep, load_sweep
 from trainables.backbones import build_backbone
 from trainables.data import cache_folder, open_data
 from trainables.errors import UserError
@@ -294,6 +294,7 @@ def test_intervals():
 
 
 def test_importing_export_needs_no_torch():
-    code = "import sys, raykd.export, raykd.model_card; print({'torch', 'ray', 'timm'} & set(sys.modules))"
+    modules = "raykd.export.trial, raykd.export.model_card"
+    code = f"import sys, {modules}; print({{'torch', 'ray', 'timm'}} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"

@@ -12,7 +12,7 @@ import torch
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-from raykd.failures import death, explain
+from raykd.lanes.failures import death, explain
 from trainables.trial import ModelSpec, OptimSpec, TrialSpec
 
 TRIAL = TrialSpec(

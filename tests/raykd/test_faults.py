@@ -9,10 +9,10 @@ import pytest
 from invariants import all_gone, check
 from kills import Sweep
 
-from raykd.history import History
-from raykd.ledger import Ledger
-from raykd.proposer import Proposer
-from raykd.spec import SweepSpec
+from raykd.records.history import History
+from raykd.records.ledger import Ledger
+from raykd.search.proposer import Proposer
+from raykd.spec.sweep import SweepSpec
 
 pytestmark = pytest.mark.ray
 

@@ -9,8 +9,8 @@ import psutil
 import pytest
 from pools import pool_of, quick_importable, run, task, until
 
-from raykd.cluster import LOCAL, connected
-from raykd.sections import WorkersSpec
+from raykd.lanes.cluster import LOCAL, connected
+from raykd.spec.sections import WorkersSpec
 from trainables.errors import SweepFailed
 
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledger_records import end, head, record, report, start, suggest
 
-from raykd.history import ENDED, STATUSES, History
-from raykd.ledger import Ledger
-from raykd.tables import CURVES, TRIALS, curves_table, trials_table, write_tables
+from raykd.records.history import ENDED, STATUSES, History
+from raykd.records.ledger import Ledger
+from raykd.records.tables import CURVES, TRIALS, curves_table, trials_table, write_tables
 from trainables.errors import UserError
 
 

@@ -12,11 +12,11 @@ from command import raykd
 from ledger_records import end, record, report, start
 
 from raykd.cli import main
-from raykd.history import History
-from raykd.importance import Importances, Weighed, importances
-from raykd.ledger import Ledger
-from raykd.proposer import Proposal, Proposer
-from raykd.spec import SweepSpec, build_sweep
+from raykd.records.history import History
+from raykd.records.ledger import Ledger
+from raykd.search.importance import Importances, Weighed, importances
+from raykd.search.proposer import Proposal, Proposer
+from raykd.spec.sweep import SweepSpec, build_sweep
 from trainables.errors import SweepFailed, UserError
 
 EPOCHS = 4

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykd.history import History
-from raykd.judge import Judge
-from raykd.sections import SchedulerSpec
+from raykd.records.history import History
+from raykd.search.judge import Judge
+from raykd.spec.sections import SchedulerSpec
 
 EPOCHS = 16
 

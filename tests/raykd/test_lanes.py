@@ -16,9 +16,9 @@ import psutil
 import pytest
 from pools import pool_of, quick_importable, run, task, until
 
-from raykd.cluster import LOCAL, connected
-from raykd.mailbox import Message, Task
-from raykd.sections import WorkersSpec
+from raykd.lanes.cluster import LOCAL, connected
+from raykd.lanes.mailbox import Message, Task
+from raykd.spec.sections import WorkersSpec
 from trainables.errors import SweepFailed
 from trainables.resolve import resolve
 

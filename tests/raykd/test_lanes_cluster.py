@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from pools import pool_of, quick_importable, task, until
 
-from raykd.cluster import connected, quiet
-from raykd.mailbox import Message
-from raykd.sections import WorkersSpec
+from raykd.lanes.cluster import connected, quiet
+from raykd.lanes.mailbox import Message
+from raykd.spec.sections import WorkersSpec
 
 pytestmark = pytest.mark.ray
 PREEMPTION = 2  # of autoscaler.proto's DrainNodeReason

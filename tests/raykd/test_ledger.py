@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykd.driver import Driver, driver_of
-from raykd.ledger import LEDGER, Ledger, decode, encode
+from raykd.records.ledger import LEDGER, Ledger, decode, encode
+from raykd.storage.driver import Driver, driver_of
 from trainables.errors import UserError
 
 
@@ -28,7 +28,7 @@ def fill(folder: Path, n: int) -> list[dict]:
 
 
 def child(code: str, *args: object) -> subprocess.Popen:
-    head = "import sys; from pathlib import Path; from raykd.ledger import *\n"
+    head = "import sys; from pathlib import Path; from raykd.records.ledger import *\n"
     return subprocess.Popen(
         [sys.executable, "-c", head + code, *map(str, args)],
         stdin=subprocess.PIPE,
@@ -306,7 +306,7 @@ def test_reading_while_another_process_writes(tmp_path):
 
 def test_nothing_heavy_is_imported():
     out, err = child(
-        "import raykd.history, raykd.tables\n"
+        "import raykd.records.history, raykd.records.tables\n"
         "loaded = {m.partition('.')[0] for m in sys.modules}\n"
         "print({'torch', 'ray', 'optuna', 'tensorboard', 'pandas'} & loaded)"
     ).communicate()

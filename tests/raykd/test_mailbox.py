@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from raykd.mailbox import Mailbox, Message, Task
+from raykd.lanes.mailbox import Mailbox, Message, Task
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from test_study import BASE
 
-from raykd.arms import ARM
-from raykd.study import build_study
+from raykd.ablation.study import build_study
+from raykd.spec.arms import ARM
 from trainables.isolation import isolated
 from trainables.loop import Workspace, prepare
 from trainables.method import Batch, Losses

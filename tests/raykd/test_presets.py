@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from raykd.ablation.study import load_study
 from raykd.cli import main
-from raykd.study import load_study
 from trainables.errors import UserError
 
 torch.set_num_threads(1)

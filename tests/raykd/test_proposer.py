@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from raykd.history import History
-from raykd.proposer import REPEATS_IN_A_ROW, Proposal, Proposer, Repeat, sampler_arguments
-from raykd.samplers import SAMPLERS
-from raykd.spec import SweepSpec, build_sweep
+from raykd.records.history import History
+from raykd.search.proposer import REPEATS_IN_A_ROW, Proposal, Proposer, Repeat, sampler_arguments
+from raykd.spec.samplers import SAMPLERS
+from raykd.spec.sweep import SweepSpec, build_sweep
 from trainables.resolve import resolve, unflatten
 
 torch.set_num_threads(1)

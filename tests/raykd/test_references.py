@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from raykd.references import representative
-from raykd.spec import build_sweep
+from raykd.runs.references import representative
+from raykd.spec.sweep import build_sweep
 
 RAW = {
     "name": "both",

@@ -17,14 +17,14 @@ from command import raykd
 from pyarrow import fs
 from s3 import KEYS, S3, s3_server
 
-from raykd import claims, segments
-from raykd.beacon import Beacon, find
-from raykd.courier import Courier
-from raykd.driver import driver_of
-from raykd.history import History
-from raykd.ledger import Ledger
-from raykd.remote import Remote
-from raykd.storage import fetch, mirror, option, origin_of, storage_folder, sweeps
+from raykd.records.history import History
+from raykd.records.ledger import Ledger
+from raykd.storage import claims, segments
+from raykd.storage.beacon import Beacon, find
+from raykd.storage.courier import Courier
+from raykd.storage.driver import driver_of
+from raykd.storage.folders import fetch, mirror, option, origin_of, storage_folder, sweeps
+from raykd.storage.remote import Remote
 from trainables import patience
 from trainables.checkpoint import Checkpoints
 from trainables.errors import StorageLost, SweepFailed, UserError
@@ -223,8 +223,8 @@ def test_a_driver_that_was_taken_for_dead_writes_nothing_that_counts(storage: Pa
 def test_a_damaged_ledger_is_refused_and_mended_in_its_place(storage: Path, s3: S3) -> None:
     from simulated import drive
 
-    from raykd.repair import repair
-    from raykd.spec import build_sweep
+    from raykd.runs.repair import repair
+    from raykd.spec.sweep import build_sweep
 
     student = {"arch": "test_efficientnet"}
     axes = {"lr": {"log": [1e-3, 1e-2]}}
@@ -252,8 +252,8 @@ def test_a_damaged_ledger_is_refused_and_mended_in_its_place(storage: Path, s3: 
 
 _HOLD = """
 import sys, time
-from raykd.claims import take
-from raykd.remote import Remote
+from raykd.storage.claims import take
+from raykd.storage.remote import Remote
 hold = take(Remote.connect(sys.argv[1]), "s")
 print("held", flush=True)
 time.sleep(600)
@@ -270,7 +270,7 @@ def holding(uri: str, **env: str) -> subprocess.Popen[str]:
 
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process sees claims as another machine would."""
-    monkeypatch.setattr("raykd.driver._machine", lambda: "another machine")
+    monkeypatch.setattr("raykd.storage.driver._machine", lambda: "another machine")
 
 
 def test_a_live_driver_is_named_and_a_dead_one_taken_over_at_once(s3: S3) -> None:

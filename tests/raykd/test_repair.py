@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from simulated import drive, score
 
-from raykd.history import History
-from raykd.ledger import LEDGER, Ledger, parse_lines
-from raykd.proposer import Proposer
-from raykd.repair import repair
-from raykd.spec import SweepSpec, build_sweep
+from raykd.records.history import History
+from raykd.records.ledger import LEDGER, Ledger, parse_lines
+from raykd.runs.repair import repair
+from raykd.search.proposer import Proposer
+from raykd.spec.sweep import SweepSpec, build_sweep
 from trainables.errors import UserError
 
 SPEC = {

@@ -19,17 +19,18 @@ from test_conclusions import ARM_A, BASE, history_of, study
 from test_importance import a_sweep
 from test_study import GAMMA, METHODS
 
-from raykd import ablation_report, proxy_audit
+from raykd.ablation import report as ablation_report
+from raykd.ablation.conclusions import conclude
 from raykd.cli import main
-from raykd.conclusions import conclude
-from raykd.history import History
-from raykd.ledger import KINDS, Ledger
-from raykd.proposer import Proposal, Proposer
+from raykd.records.history import History
+from raykd.records.ledger import KINDS, Ledger
+from raykd.records.views import read
 from raykd.report import build, write
 from raykd.report.page import PALETTES
 from raykd.report.parts import Code, Figure, Fold, Gallery, Page, Section, Table
-from raykd.spec import SweepSpec
-from raykd.views import read
+from raykd.search import proxy_audit
+from raykd.search.proposer import Proposal, Proposer
+from raykd.spec.sweep import SweepSpec
 
 EVIL = "<img src=//x.example/a onerror=alert(1)>&\"'</script><script>alert(2)</script>{{7*7}}"
 AXES = {"lr": {"log": [1e-4, 1e-1]}, "adapter": ["linear", "mlp"], "temperature": {"uniform": [0.1, 0.3]}}

@@ -15,9 +15,9 @@ from command import SMALL, raykd, start
 from invariants import all_gone, check
 from kills import Sweep
 
-from raykd.history import History
-from raykd.ledger import LEDGER, Ledger
-from raykd.spec import SweepSpec
+from raykd.records.history import History
+from raykd.records.ledger import LEDGER, Ledger
+from raykd.spec.sweep import SweepSpec
 from trainables.loop import EpochReport, Workspace, train
 from trainables.trial import TrialSpec
 
@@ -122,9 +122,9 @@ def test_each_curve_is_that_of_the_same_configuration_alone(killed: Path, tmp_pa
 
 def test_a_kill_after_any_record_loses_no_end(killed: Path, tmp_path: Path) -> None:
     """Whatever record was the last, the next driver settles what the scheduler had decided, and only that."""
-    from raykd.judge import Judge, TuneJudge
-    from raykd.proposer import Proposer
-    from raykd.recorder import Recorder
+    from raykd.records.recorder import Recorder
+    from raykd.search.judge import Judge, TuneJudge
+    from raykd.search.proposer import Proposer
 
     class Deaf:
         """In place of the mailbox, which a driver that only settles has nothing to ask."""

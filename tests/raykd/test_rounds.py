@@ -11,20 +11,20 @@ import pytest
 import torch
 from test_study import BASE, GAMMA
 
-from raykd.arms import ARM
-from raykd.conclusions import conclude
-from raykd.console import Console
-from raykd.history import History
-from raykd.ledger import Ledger
-from raykd.proposer import Proposal
-from raykd.recorder import Recorder
-from raykd.references import representative, to_prepare
-from raykd.rehearsal import Rehearsal
-from raykd.rounds import Rounds
-from raykd.search import LedgerSearch
-from raykd.spec import SweepSpec
-from raykd.study import build_study
-from raykd.sweep import Place, resume
+from raykd.ablation.conclusions import conclude
+from raykd.ablation.rehearsal import Rehearsal
+from raykd.ablation.rounds import Rounds
+from raykd.ablation.study import build_study
+from raykd.console.console import Console
+from raykd.records.history import History
+from raykd.records.ledger import Ledger
+from raykd.records.recorder import Recorder
+from raykd.runs.references import representative, to_prepare
+from raykd.runs.sweep import Place, resume
+from raykd.search.algorithm import LedgerSearch
+from raykd.search.proposer import Proposal
+from raykd.spec.arms import ARM
+from raykd.spec.sweep import SweepSpec
 from trainables.errors import UserError
 
 torch.set_num_threads(1)

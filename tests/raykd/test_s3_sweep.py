@@ -13,9 +13,9 @@ import pytest
 from command import SMALL, raykd, start
 from s3 import KEYS, S3, s3_server
 
-from raykd.history import ENDED, History
-from raykd.ledger import Ledger
-from raykd.storage import storage_folder
+from raykd.records.history import ENDED, History
+from raykd.records.ledger import Ledger
+from raykd.storage.folders import storage_folder
 
 pytestmark = pytest.mark.ray(late=True)
 

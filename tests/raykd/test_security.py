@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from ledger_records import end, report, start, suggest
 
 from raykd.cli import main
-from raykd.history import History
-from raykd.ledger import Ledger
-from raykd.optuna_state import StudyState
-from raykd.spec import build_sweep
+from raykd.records.history import History
+from raykd.records.ledger import Ledger
+from raykd.search.optuna_state import StudyState
+from raykd.spec.sweep import build_sweep
 from trainables.errors import SweepFailed, UserError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -150,7 +150,7 @@ def test_a_pickle_hidden_in_the_ledger_is_not_loaded(tmp_path: Path) -> None:
 
 def test_nothing_reads_what_could_run_code() -> None:
     """No call unpickles but torch.load with weights_only, and two of what this process has just made."""
-    allowed = {("raykd/optuna_state.py", "pickle.loads"), ("trainables/workers.py", "pickle.loads")}
+    allowed = {("raykd/search/optuna_state.py", "pickle.loads"), ("trainables/workers.py", "pickle.loads")}
     for path in [*(ROOT / "raykd").rglob("*.py"), *(ROOT / "trainables").rglob("*.py"), ROOT / "sweep.py"]:
         where = path.relative_to(ROOT).as_posix()
         for node in ast.walk(ast.parse(path.read_text())):

@@ -8,8 +8,8 @@ import psutil
 import pytest
 from pools import pool_of, quick_importable, task, until
 
-from raykd.cluster import LOCAL, connected, on_loopback
-from raykd.sections import WorkersSpec
+from raykd.lanes.cluster import LOCAL, connected, on_loopback
+from raykd.spec.sections import WorkersSpec
 
 
 def listening() -> dict[str, str]:

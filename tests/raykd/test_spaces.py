@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from raykd.proposer import Proposal, Proposer
-from raykd.spec import about_space, build_sweep, load_sweep, spaces
-from raykd.validate import validate
+from raykd.search.proposer import Proposal, Proposer
+from raykd.spec.sweep import about_space, build_sweep, load_sweep, spaces
+from raykd.spec.validate import validate
 from trainables.data import published_sizes
 from trainables.method import methods
 from trainables.resolve import resolve, unflatten

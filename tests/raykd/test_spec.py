@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykd.samplers import TPE
-from raykd.sections import parse_duration
-from raykd.spec import SweepSpec, build_sweep, difference, find_space, load_sweep, spaces
+from raykd.spec.samplers import TPE
+from raykd.spec.sections import parse_duration
+from raykd.spec.sweep import SweepSpec, build_sweep, difference, find_space, load_sweep, spaces
 from trainables.errors import UserError
 
 BASE: dict[str, Any] = {
@@ -387,7 +387,7 @@ def test_arguments_of_the_sampler_are_explicit() -> None:
 
 def test_reading_a_spec_needs_neither_torch_nor_ray() -> None:
     code = (
-        "import json, sys; from raykd.spec import SweepSpec, build_sweep;"
+        "import json, sys; from raykd.spec.sweep import SweepSpec, build_sweep;"
         f"spec = build_sweep(json.loads({json.dumps(json.dumps(BASE))}));"
         "assert SweepSpec.model_validate(spec.model_dump(mode='json')) == spec;"
         "loaded = {'torch', 'ray', 'optuna', 'timm'} & set(sys.modules); assert not loaded, loaded"

@@ -14,9 +14,9 @@ import pytest
 import torch
 from command import SMALL, raykd, start
 
-from raykd.driver import LOCK, Claim, driver_of, take_lock
-from raykd.history import ENDED, History
-from raykd.ledger import LEDGER, Ledger
+from raykd.records.history import ENDED, History
+from raykd.records.ledger import LEDGER, Ledger
+from raykd.storage.driver import LOCK, Claim, driver_of, take_lock
 from trainables import patience
 from trainables.checkpoint import Checkpoints
 from trainables.errors import StorageLost, SweepFailed, UserError

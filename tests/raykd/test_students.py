@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command import raykd
 
-from raykd.catalogue import _STUDENTS, catalogue
+from raykd.spec.catalogue import _STUDENTS, catalogue
 from trainables.errors import UserError
 from trainables.zoo import architectures, check_name
 

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from raykd.arms import ARM
-from raykd.budget import steps_of, with_costs
-from raykd.console import Line
-from raykd.guard import check_study, differences
-from raykd.retune import searches
-from raykd.sections import WorkersSpec
-from raykd.spec import SweepSpec, build_sweep
-from raykd.study import build_study, load_study
-from raykd.study_plan import plan_study, study_lines
+from raykd.ablation.budget import steps_of, with_costs
+from raykd.ablation.guard import check_study, differences
+from raykd.ablation.study import build_study, load_study
+from raykd.console.console import Line
+from raykd.runs.retune import searches
+from raykd.runs.study_plan import plan_study, study_lines
+from raykd.spec.arms import ARM
+from raykd.spec.sections import WorkersSpec
+from raykd.spec.sweep import SweepSpec, build_sweep
 from trainables.backbones import backbone_facts
 from trainables.compute import step_flops
 from trainables.errors import UserError

@@ -11,14 +11,14 @@ import timm
 import torch
 from command import raykd
 
-from raykd.absent import without_files
-from raykd.arms import ARM
-from raykd.catalogue import catalogue
-from raykd.document import read_yaml
-from raykd.guard import check_study
-from raykd.presets import presets_of
-from raykd.spec import SweepSpec, about_space, spaces, studies
-from raykd.study import load_study
+from raykd.ablation.absent import without_files
+from raykd.ablation.guard import check_study
+from raykd.ablation.study import load_study
+from raykd.spec.arms import ARM
+from raykd.spec.catalogue import catalogue
+from raykd.spec.document import read_yaml
+from raykd.spec.presets import presets_of
+from raykd.spec.sweep import SweepSpec, about_space, spaces, studies
 from trainables.sources import find_source
 
 torch.set_num_threads(1)

@@ -16,7 +16,7 @@ import yaml
 from torch import nn
 
 from raykd.cli import main
-from raykd.teacher import inspect
+from raykd.export.teacher import inspect
 from trainables.method import TAUGHT, methods
 from trainables.resolve import resolve
 

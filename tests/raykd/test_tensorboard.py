@@ -18,9 +18,9 @@ from tensorboard import default, program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from raykd.history import History
-from raykd.spec import SweepSpec, build_sweep
-from raykd.tensorboard import TensorBoardWriter
+from raykd.records.history import History
+from raykd.records.tensorboard import TensorBoardWriter
+from raykd.spec.sweep import SweepSpec, build_sweep
 
 AXES = {
     "lr": {"log": [0.001, 0.1]},
@@ -265,6 +265,6 @@ def test_rebuilt_after_a_crash_anywhere_it_is_what_it_would_have_been(tmp_path_f
 
 
 def test_neither_torch_nor_tensorflow_nor_ray_is_imported():
-    code = "import sys, raykd.tensorboard; print({'torch', 'tensorflow', 'ray'} & set(sys.modules))"
+    code = "import sys, raykd.records.tensorboard; print({'torch', 'tensorflow', 'ray'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"

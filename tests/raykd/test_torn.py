@@ -24,13 +24,13 @@ from simulated import drive, train_all
 
 import trainables.store
 from raykd import cli
-from raykd.dashboard import JOURNAL
-from raykd.document import parse_yaml
-from raykd.history import History
-from raykd.ledger import LEDGER, Ledger
-from raykd.spec import SweepSpec, build_sweep
-from raykd.study import build_study
-from raykd.sweep import _views
+from raykd.ablation.study import build_study
+from raykd.records.dashboard import JOURNAL
+from raykd.records.history import History
+from raykd.records.ledger import LEDGER, Ledger
+from raykd.runs.sweep import _views
+from raykd.spec.document import parse_yaml
+from raykd.spec.sweep import SweepSpec, build_sweep
 from trainables.checkpoint import Checkpoints
 from trainables.data import cache_folder, open_data, store_folder
 from trainables.loop import EpochReport, Workspace, prepare, train

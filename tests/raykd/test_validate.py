@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-import raykd.validate
-from raykd.sections import WorkersSpec
-from raykd.spec import build_sweep, load_sweep
-from raykd.validate import check_resources, describe_axes, validate
+import raykd.spec.validate
+from raykd.spec.sections import WorkersSpec
+from raykd.spec.sweep import build_sweep, load_sweep
+from raykd.spec.validate import check_resources, describe_axes, validate
 from trainables.errors import UserError
 
 torch.set_num_threads(1)
@@ -96,7 +96,7 @@ def test_a_fault_in_a_combination_alone_is_found() -> None:
 
 
 def test_a_fault_in_a_large_space_is_found_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raykd.validate, "COMBINATIONS", 20)
+    monkeypatch.setattr(raykd.spec.validate, "COMBINATIONS", 20)
     axes = [f"axes.{name}.uniform=[0.1, 0.9]" for name in ("sgd_momentum", "decay_rate", "momentum")]
     assert validate(load_sweep("quickstart", ["fixed={}", *axes])) == []
     assert refused("fixed={}", *axes, "axes.queue_size=[256, 200]").field == "axes.queue_size"
@@ -161,7 +161,7 @@ def test_resources_that_cannot(
 
 def test_validation_starts_no_ray(tmp_path: Path) -> None:
     code = (
-        "import sys; from raykd.spec import load_sweep; from raykd.validate import validate;"
+        "import sys; from raykd.spec.sweep import load_sweep; from raykd.spec.validate import validate;"
         "validate(load_sweep('quickstart')); assert 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -1,0 +1,66 @@
+"""A study whose files are not on this machine: planned as far as that goes, or refused with what to type."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from raykd.spec.arms import ARM
+from raykd.spec.sweep import SweepSpec
+from trainables.errors import UserError
+from trainables.trial import TrialSpec
+
+_GIVEN_BY = "--set base.teacher.checkpoint=/where/it/is/"
+
+
+def refuse_missing_teacher(trial: TrialSpec) -> None:
+    """Raise `UserError` for a teacher's file that is not there, with the words that give it."""
+    if path := _missing_checkpoint(trial):
+        expected = f"{_GIVEN_BY}{path.name}"
+        raise UserError("teacher.checkpoint", "no such file", value=str(path), expected=expected)
+
+
+@contextlib.contextmanager
+def without_files(spec: SweepSpec) -> Iterator[tuple[SweepSpec, list[str]]]:
+    """The study as it can be planned without the user's files, and remarks on what is still to be given.
+
+    For as long as the context lasts, data have their published size, and a teacher whose file is not there
+    has one of random weights: of the same architecture, with the head or classifier that the arms ask for.
+    What only the files can tell (the size of a folder of images) is left to the study's check to refuse.
+    """
+    from trainables.data import check_data, published_sizes
+    from trainables.stand_in import write_stand_in
+
+    trials = [spec.trial({ARM: label}, 0) for label in spec.arms]
+    remarks = []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            check_data(trials[0].data)
+        except UserError as error:
+            said = str(error).removeprefix("data.path: ").replace("Expected ", "To run it: ")
+            remarks.append(f"{in_base(said)} Planned with its published size.")
+        with published_sizes():
+            taught = [trial for trial in trials if trial.teacher is not None]
+            if taught and (path := _missing_checkpoint(taught[0])):
+                stand_in = Path(folder) / "teacher.safetensors"
+                write_stand_in(taught, stand_in)
+                spec = spec.model_copy(
+                    update={"teacher": {**(spec.teacher or {}), "checkpoint": str(stand_in)}}
+                )
+                remarks.append(
+                    f"{path} is not there. To run it: {_GIVEN_BY}{path.name}. Planned with random weights."
+                )
+            yield spec, remarks
+
+
+def in_base(text: str) -> str:
+    """What a message says to type, as a study takes it."""
+    return text.replace("--set data.", "--set base.data.")
+
+
+def _missing_checkpoint(trial: TrialSpec) -> Path | None:
+    """The file that the trial's teacher is to come from, if it is not there."""
+    path = trial.teacher.checkpoint if trial.teacher is not None else None
+    return path if path is not None and not path.expanduser().is_file() else None

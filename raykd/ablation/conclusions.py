@@ -1,0 +1,251 @@
+"""What the data of a study support: its history -> results. Pure; the report shows them.
+
+    results = conclude(spec, history)
+
+A replicate counts once its trial has finished with a finite score. A failed one is NaN: it is left out of the
+comparisons it takes part in, counted, and shown. Of a sequential study intervals and outcomes are those of
+its looks, and p values and ranks, which peeking makes too sure, are not given. A factorial asks about arms
+and effects, a `compare` about arms and ranks: each of the two has half of alpha, so that both together claim
+a difference that is not there in at most alpha of all studies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raykd.ablation.costs import spread_of
+from raykd.ablation.designs import design_of
+from raykd.spec.arms import ARM, ArmSpec, StudyRules
+from raykd.stats import (
+    Comparison,
+    FactorialResult,
+    Ranking,
+    Verdict,
+    compare_to_base,
+    decide_all,
+    factorial_effects,
+    for_precision,
+    interquartile_mean,
+    rank,
+    settle,
+    variance_ratio,
+)
+from raykd.stats.paired import FloatArray
+from trainables.errors import UserError
+
+if TYPE_CHECKING:
+    from raykd.records.history import History, TrialRecord
+    from raykd.spec.sweep import SweepSpec
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One arm. Scores are points, by replicate; NaN where there is none."""
+
+    label: str
+    spec: ArmSpec
+    scores: tuple[float, ...]
+    finished: int
+    failed: int
+    waiting: int  # replicates of the plan that have not ended
+    mean: float
+    sd: float
+    iqm: float
+    epochs: int
+    flops: float | None  # of a whole trial; None where they were not counted
+    compute: float  # the same over the base's; NaN likewise
+    wall_s: float  # of a trial, mean
+    comparison: Comparison | None  # with the base; None of the base itself
+    verdict: Verdict | None  # of a sequential study
+    pairing: float  # variance of paired differences over that of unpaired ones
+    published: float | None
+
+
+@dataclass(frozen=True)
+class Results:
+    """A study's results. `arms` in the order of the study."""
+
+    name: str
+    rules: StudyRules
+    score: str  # the probe
+    arms: tuple[ArmResult, ...]
+    ranking: Ranking | None  # of `compare`
+    effects: FactorialResult | None  # of `factorial`
+    budget: str
+    notes: tuple[str, ...]
+    done: bool
+
+    @property
+    def base(self) -> ArmResult:
+        return next(arm for arm in self.arms if arm.label == self.rules.base)
+
+
+def conclude(spec: SweepSpec, history: History) -> Results:
+    """The results of a study as far as it is."""
+    rules = extended_rules(spec, history)
+    table = _trials(spec, history)
+    scores = {
+        label: [math.nan if (s := score_of(rules, t)) is None else s for t in row]
+        for label, row in table.items()
+    }
+    others = [label for label in spec.arms if label != rules.base]
+    base = np.array(scores[rules.base])
+    shared: dict[str, Any] = {"alpha": rules.alpha, "step": rules.step, "families": rules.families}
+    compared = compare_to_base([scores[label] for label in others], base, **shared)
+    said = verdicts(rules, np.array([scores[label] for label in others]) - base)
+    notes: list[str] = []
+    arms = []
+    for label in spec.arms:
+        at = others.index(label) if label in others else None
+        arms.append(
+            _arm(
+                spec,
+                label,
+                table[label],
+                scores[label],
+                compared[at] if at is not None else None,
+                said[at] if said and at is not None else None,
+                variance_ratio(scores[label], base) if at is not None else math.nan,
+            )
+        )
+    effects = None
+    if rules.design == "factorial":
+        try:
+            effects = factorial_effects(
+                design_of(rules.factors, spec.arms),
+                np.array(list(scores.values())).T,
+                **shared,
+            )
+        except UserError as error:
+            notes.append(f"no effects: {error}")
+    ranking = None
+    if rules.design == "compare" and not rules.sequential:
+        ranking = rank(list(scores.values()), alpha=rules.alpha / rules.families)
+    notes += _notes(spec, history, arms)
+    probe = spec.trial({ARM: rules.base}, 0).probe.score
+    budget = _budget(spec, arms)
+    return Results(spec.name, rules, probe, tuple(arms), ranking, effects, budget, tuple(notes), history.done)
+
+
+def extended_rules(spec: SweepSpec, history: History) -> StudyRules:
+    """The rules of a study, as extending it has changed them."""
+    assert spec.study is not None
+    return spec.study.extended(samples // len(spec.arms) for samples in history.extensions)
+
+
+def verdicts(rules: StudyRules, differences: FloatArray) -> list[Verdict]:
+    """What a sequential study says of each arm after its looks; empty of a fixed one.
+
+    differences (arms, replicates), arm minus base, NaN where a side failed or is not there.
+    """
+    if not rules.sequential or not len(differences):
+        return []
+    common: dict[str, Any] = {"margin": rules.margin, "step": rules.step}
+    if rules.decide:
+        return decide_all(differences, rules.looks, alpha=rules.alpha, **common)
+    assert rules.precision is not None
+    plan = for_precision(rules.looks, alpha=rules.alpha / len(differences), ends=rules.ends)
+    return [settle(row, plan, rules.precision, **common) for row in differences]
+
+
+def score_of(rules: StudyRules, trial: TrialRecord | None) -> float | None:
+    """The score that counts of a trial that has finished; None where there is no finite one."""
+    if trial is None or trial.status != "finished":
+        return None
+    score = trial.last if rules.score_at == "last" else trial.best and trial.best[0]
+    return score if score is not None and math.isfinite(score) else None
+
+
+def _trials(spec: SweepSpec, history: History) -> dict[str, list[TrialRecord | None]]:
+    """arm -> its trial of each replicate."""
+    there: Mapping[tuple[str, int], TrialRecord] = {
+        (t.params[ARM], t.replicate): t for t in history.trials.values()
+    }
+    replicates = history.samples // len(spec.arms)
+    if history.exhausted:
+        replicates = max((seed for _, seed in there), default=-1) + 1
+    return {label: [there.get((label, seed)) for seed in range(replicates)] for label in spec.arms}
+
+
+def _arm(
+    spec: SweepSpec,
+    label: str,
+    trials: list[TrialRecord | None],
+    scores: list[float],
+    comparison: Comparison | None,
+    verdict: Verdict | None,
+    pairing: float,
+) -> ArmResult:
+    assert spec.study is not None
+    found = [score for score in scores if math.isfinite(score)]
+    ended = [t for t in trials if t is not None and t.status in ("finished", "stopped", "failed")]
+    published = spec.study.published
+    epochs, flops = spec.cost(label)
+    base = spec.cost(spec.study.base)[1]
+    return ArmResult(
+        label=label,
+        spec=spec.arms[label],
+        scores=tuple(scores),
+        finished=len(found),
+        failed=len(ended) - len(found),
+        waiting=0 if verdict is not None and verdict.stopped else len(trials) - len(ended),
+        mean=fmean(found) if found else math.nan,
+        sd=stdev(found) if len(found) > 1 else math.nan,
+        iqm=interquartile_mean(scores),
+        epochs=epochs,
+        flops=flops,
+        compute=flops / base if flops is not None and base else math.nan,
+        wall_s=fmean([t.wall_s for t in ended]) if ended else math.nan,
+        comparison=comparison,
+        verdict=verdict,
+        pairing=pairing,
+        published=published.values.get(label) if published is not None else None,
+    )
+
+
+def _budget(spec: SweepSpec, arms: list[ArmResult]) -> str:
+    assert spec.study is not None
+    each = ", ".join(f"{arm.label} {arm.epochs}" for arm in arms)
+    if spec.study.budget == "steps":
+        return f"equal optimizer steps, to the nearest epoch; epochs: {each}{spread_of(arms)}"
+    if spec.study.budget == "compute":
+        return f"equal compute (counted, forward and backward), to the nearest epoch; epochs: {each}"
+    epochs = {arm.epochs for arm in arms}
+    if len(epochs) == 1:
+        return f"equal epochs ({epochs.pop()}){spread_of(arms)}"
+    return f"unequal epochs: {each}{spread_of(arms)}"
+
+
+def _notes(spec: SweepSpec, history: History, arms: list[ArmResult]) -> list[str]:
+    """What a reader has to know beside the numbers."""
+    notes = []
+    base = next(arm.spec.trained_parameters for arm in arms if spec.study and arm.label == spec.study.base)
+    for arm in arms:
+        own = arm.spec.trained_parameters
+        if own is not None and base and own != base:
+            notes.append(f"{arm.label} trains {own:,} parameters, the base {base:,} ({own / base - 1:+.1%})")
+        if arm.failed:
+            notes.append(f"{arm.label}: {arm.failed} of {arm.failed + arm.finished} replicates failed")
+        if arm.spec.tuned:
+            tuned = ", ".join(f"{name} {value}" for name, value in arm.spec.tuned.items())
+            notes.append(f"{arm.label} has settings of its own search: {tuned}")
+        if arm.spec.also:
+            named = ", ".join(f"{name} {a!r} -> {b!r}" for name, (a, b) in arm.spec.also.items())
+            notes.append(f"{arm.label} also differs from {spec.study and spec.study.base}: {named}")
+    waiting = sum(arm.waiting for arm in arms)
+    if waiting and not history.done:
+        notes.append(f"{waiting} replicates have not ended: these are no results yet")
+    if history.extended:
+        more, planned = history.extended // len(arms), spec.study and spec.study.replicates
+        extended = f"extended by {more} replicate{'s' * (more > 1)} after {planned}"
+        doubt = "if the results had been looked at, p values and intervals are too good"
+        if spec.study and spec.study.precision is not None:
+            doubt = "intervals hold if their width asked for more, and not where they lie"
+        notes.append(f"{extended}: {doubt}")
+    return notes

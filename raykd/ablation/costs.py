@@ -1,0 +1,64 @@
+"""What the arms of a study cost, beside what they score: the columns that show what equal epochs hide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from raykd.ablation.conclusions import ArmResult, Results
+
+_NONE = "–"
+_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+APART = 1.05  # costs that differ by less are called equal
+
+
+def amount(value: float | None) -> str:
+    """`1.35 G`: three digits and a prefix; whole numbers below a thousand as they are."""
+    if value is None or not math.isfinite(value):
+        return _NONE
+    for size, prefix in _PREFIXES:
+        if value >= 0.9995 * size:
+            return f"{value / size:.3g} {prefix}" if value < 999.5 * size else f"{value / size:.0f} {prefix}"
+    return f"{value:.3g}"
+
+
+def times(ratio: float) -> str:
+    """`×1.35` of the base."""
+    return f"×{ratio:.2f}" if math.isfinite(ratio) else _NONE
+
+
+def costs_table(results: Results) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows, one an arm, the base first: what a trial costs."""
+    columns = ["cost of a trial", "epochs", "steps", "trained parameters", "flops a step", "flops", "seconds"]
+    return columns, [
+        [
+            arm.label,
+            str(arm.epochs),
+            _NONE if arm.spec.epoch_steps is None else str(arm.epochs * arm.spec.epoch_steps),
+            amount(arm.spec.trained_parameters),
+            amount(arm.spec.step_flops),
+            f"{amount(arm.flops)} ({times(arm.compute)})" if arm.flops is not None else _NONE,
+            f"{arm.wall_s:.1f}" if math.isfinite(arm.wall_s) else _NONE,
+        ]
+        for arm in base_first(results)
+    ]
+
+
+def base_first(results: Results) -> list[ArmResult]:
+    return sorted(results.arms, key=lambda arm: arm.label != results.rules.base)
+
+
+def spread_of(arms: Sequence[ArmResult]) -> str:
+    """`; their compute is from ×0.54 (moco) to ×1.00 of the base's`, where it is not one."""
+    known = [arm for arm in arms if math.isfinite(arm.compute)]
+    if not known:
+        return ""
+    least, most = min(known, key=lambda a: a.compute), max(known, key=lambda a: a.compute)
+    if most.compute < APART * least.compute:
+        return ""
+    return (
+        f"; their compute is not: from {times(least.compute)} ({least.label}) to {times(most.compute)} "
+        f"({most.label}) of the base's"
+    )

@@ -1,0 +1,116 @@
+"""Designs: which arms a study has, from what the user says varies. Pure: settings in, arms out.
+
+one_at_a_time   each factor's levels, the other factors as in the base
+leave_one_out   each component removed; what that means is said component by component
+grid            every combination of levels
+factorial       likewise, read as main effects and interactions; or a fraction of given resolution
+compare         named configurations, or whole methods
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raykd.spec.arms import ArmSpec
+from raykd.stats import fractional_factorial
+from trainables.errors import UserError
+from trainables.parse import build, join
+
+BASE = "base"
+Arms = dict[str, ArmSpec]
+
+
+def one_at_a_time(factors: Mapping[str, Sequence[Any]], base: Mapping[str, Any]) -> Arms:
+    """The base, and an arm for each level of each factor that is not the base's (`base`: flat name -> value).
+
+    Of a single factor the base's arm has its level for a name, as the others do.
+    """
+    at_base = {name: base.get(name) for name in factors}
+    arms: Arms = {label(at_base) if len(factors) == 1 else BASE: ArmSpec(levels=at_base)}
+    for name, levels in factors.items():
+        for level in levels:
+            if not same(level, at_base[name]):
+                arms[label({name: level})] = ArmSpec(settings={name: level}, levels={**at_base, name: level})
+    return arms
+
+
+def leave_one_out(components: Mapping[str, Mapping[str, Any]]) -> Arms:
+    """The base, and for each component an arm with the settings that take it away."""
+    whole = dict.fromkeys(components, "with")
+    arms: Arms = {BASE: ArmSpec(levels=whole)}
+    for name, settings in components.items():
+        arms[f"without {name}"] = ArmSpec(settings=dict(settings), levels={**whole, name: "without"})
+    return arms
+
+
+def compare(arms: Mapping[str, Mapping[str, Any]]) -> Arms:
+    """Named configurations: settings by flat name, and `method`, `preset` and `epochs` of their own."""
+    own = ("method", "preset", "epochs")
+    found: Arms = {}
+    for name, raw in arms.items():
+        settings = {key: value for key, value in raw.items() if key not in own}
+        given = {key: raw[key] for key in own if key in raw}
+        found[name] = build(ArmSpec, {**given, "settings": settings, "levels": dict(raw)}, join("arms", name))
+    return found
+
+
+def grid(factors: Mapping[str, Sequence[Any]]) -> Arms:
+    """Every combination of levels; the first levels are the base's, and that arm is the base."""
+    return _combinations(factors, list(itertools.product(*factors.values())))
+
+
+def factorial(factors: Mapping[str, Sequence[Any]], resolution: int | None) -> Arms:
+    """All combinations, or the smallest two-level fraction of at least this resolution; base first."""
+    if resolution is None:
+        return grid(factors)
+    wide = [name for name, levels in factors.items() if len(levels) != 2]
+    if wide:
+        raise UserError(
+            f"factors.{wide[0]}",
+            "a fraction is for factors of two levels",
+            value=list(factors[wide[0]]),
+            expected="two levels, or no `resolution` for the full design",
+        )
+    runs = fractional_factorial(len(factors), resolution).runs
+    columns = list(factors.values())
+    return _combinations(
+        factors, [tuple(columns[f][level] for f, level in enumerate(run)) for run in runs.tolist()]
+    )
+
+
+def design_of(factors: Mapping[str, Sequence[Any]], arms: Mapping[str, ArmSpec]) -> list[list[int]]:
+    """(arms, factors): each arm's level as its place in the factor's list, 0 the base's."""
+    return [
+        [
+            next(i for i, v in enumerate(levels) if same(v, arm.levels[name]))
+            for name, levels in factors.items()
+        ]
+        for arm in arms.values()
+    ]
+
+
+def label(settings: Mapping[str, Any]) -> str:
+    """`gamma=0.1, adapter=mlp`."""
+    return ", ".join(f"{name}={_text(value)}" for name, value in settings.items())
+
+
+def same(a: Any, b: Any) -> bool:
+    """Are two levels one value? 1 and 1.0 are, 1 and true are not."""
+    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _combinations(factors: Mapping[str, Sequence[Any]], rows: Sequence[tuple[Any, ...]]) -> Arms:
+    arms: Arms = {}
+    for row in rows:
+        settings = dict(zip(factors, row, strict=True))
+        arms[label(settings)] = ArmSpec(settings=settings, levels=settings)
+    return arms
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else json.dumps(value)

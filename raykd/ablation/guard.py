@@ -1,0 +1,173 @@
+"""The confound guard: an arm may differ from the base in what the study declares, and in nothing else.
+
+    spec, remarks = check_study(spec)       # raises UserError before anything is spent
+
+What an arm declares are its settings, its method and its epochs. A further difference is refused, unless the
+study allows it or it follows necessarily: another method has settings of its own, and may have no teacher.
+Those are kept in `ArmSpec.also`, and every report names them, as it does a number of trained parameters that
+is not the base's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from raykd.ablation.absent import in_base, refuse_missing_teacher
+from raykd.ablation.budget import with_epochs
+from raykd.ablation.designs import same
+from raykd.spec.arms import ARM, ArmSpec
+from raykd.spec.sweep import SweepSpec
+from trainables.errors import UserError
+from trainables.parse import within
+from trainables.resolve import flatten
+from trainables.trial import TrialSpec
+
+Difference = dict[str, tuple[Any, Any]]  # flat name -> values in base and arm, None where there is none
+
+
+def check_study(spec: SweepSpec) -> tuple[SweepSpec, list[str]]:
+    """The study with what was found out about it, and remarks: what can be run but may not be meant.
+
+    Raises `UserError` for an arm that cannot be trained, is another one under another name, or differs in
+    more than it says.
+    """
+    from trainables.check import TrialChecker
+    from trainables.compute import trained_parameters
+
+    assert spec.study is not None
+    trials = {label: _trial(spec, label) for label in spec.arms}
+    refuse_equal(trials, spec.study.base)
+    base = trials[spec.study.base]
+    also = {label: undeclared(spec, label, base, trial) for label, trial in trials.items()}
+    checker = TrialChecker(spec.workers.count)
+    remarks = []
+    for label, trial in trials.items():
+        try:
+            refuse_missing_teacher(trial)
+            checker.check(trial)
+        except UserError as error:
+            raise _placed(spec, label, error) from None
+        remarks += _one_function(label, checker.same_choices(trial), flatten(base), flatten(trial))
+    if spec.baseline is not None:
+        try:
+            checker.check(spec.baseline_trial())
+        except UserError as error:
+            raise within("baseline", error) from None
+    spec = with_epochs(spec, trials)
+    assert spec.study is not None
+    arms = {}
+    for label, arm in spec.arms.items():
+        parameters = trained_parameters(trials[label], checker.context)
+        arms[label] = arm.model_copy(update={"also": also[label], "trained_parameters": parameters})
+    rules = spec.study.model_copy(update={"step": _grain(base)})
+    return spec.model_copy(update={"arms": arms, "study": rules}), remarks
+
+
+def differences(base: TrialSpec, arm: TrialSpec) -> Difference:
+    """Every field in which two trials differ, the seed left out."""
+    before, after = flatten(base), flatten(arm)
+    return {
+        name: (before.get(name), after.get(name))
+        for name in dict.fromkeys([*before, *after])
+        if name != "seed" and not (name in before and name in after and same(before[name], after[name]))
+    }
+
+
+def undeclared(spec: SweepSpec, label: str, base: TrialSpec, arm: TrialSpec) -> Difference:
+    """What differs beyond what the arm declares and yet may; `UserError` for what may not."""
+    assert spec.study is not None
+    declared = [*_declared(spec.arms[label]), *_declared(spec.arms[spec.study.base])]
+    other = base.method != arm.method
+    may: Difference = {}
+    refused: Difference = {}
+    for name, values in differences(base, arm).items():
+        if _under(name, declared):
+            continue
+        own = other and (name in base.config or name in arm.config)
+        taught = name.startswith("teacher.") and (base.teacher is None) != (arm.teacher is None)
+        (may if own or taught or _under(name, spec.study.allow) else refused)[name] = values
+    if refused:
+        said = "; ".join(f"{name} is {a!r} there and {b!r} here" for name, (a, b) in refused.items())
+        names = ", ".join(refused)
+        raise UserError(
+            f"arms.{label}",
+            f"differs from {spec.study.base!r} in more than it says: {said}",
+            expected=f"one value for both in `base` (or `base.fixed`), or `allow: [{names}]`",
+        )
+    return _whole_teacher(may, base, arm)
+
+
+def refuse_equal(trials: Mapping[str, TrialSpec], base: str) -> None:
+    """Raise `UserError` where two arms are one trial."""
+    seen: dict[str, str] = {trials[base].signature(): base}
+    for label, trial in trials.items():
+        first = seen.setdefault(trial.signature(), label)
+        if first != label:
+            what = "the base" if first == base else f"arm {first!r}"
+            raise UserError(f"arms.{label}", f"is the same as {what}", expected="a setting that changes it")
+
+
+def _declared(arm: ArmSpec) -> list[str]:
+    own = {"method": arm.method, "epochs": arm.epochs}
+    return [*arm.settings, *arm.tuned, *(name for name, value in own.items() if value is not None)]
+
+
+def _under(name: str, fields: Iterable[str]) -> bool:
+    return any(name == field or name.startswith(f"{field}.") for field in fields)
+
+
+def _whole_teacher(found: Difference, base: TrialSpec, arm: TrialSpec) -> Difference:
+    """A teacher that one side lacks, in one entry."""
+    if (base.teacher is None) == (arm.teacher is None):
+        return found
+    left = {name: values for name, values in found.items() if not name.startswith("teacher.")}
+    sides = [trial.teacher.arch if trial.teacher is not None else None for trial in (base, arm)]
+    return {**left, "teacher": (sides[0], sides[1])}
+
+
+def _trial(spec: SweepSpec, label: str) -> TrialSpec:
+    try:
+        return spec.trial({ARM: label}, 0)
+    except UserError as error:
+        raise _placed(spec, label, error) from None
+
+
+def _placed(spec: SweepSpec, label: str, error: UserError) -> UserError:
+    """The error where the user wrote the field: in the arm, or in the base."""
+    field = error.field
+    for section in ("config.", "optim."):
+        field = field.removeprefix(section)
+    where = f"arms.{label}" if _under(field, spec.arms[label].settings) else "base"
+    said = in_base(str(error).removeprefix(f"{error.field}: "))
+    return UserError(f"{where}.{field}", said)
+
+
+def _one_function(
+    label: str,
+    groups: Mapping[str, Iterable[tuple[str, ...]]],
+    base: Mapping[str, Any],
+    arm: Mapping[str, Any],
+) -> list[str]:
+    """Remarks on levels that are one function under two names, so that nothing can come of comparing them."""
+    return [
+        f"arm {label!r}: {field} {base[field]} and {arm[field]} are one function with these networks"
+        for field, found in groups.items()
+        for group in found
+        if base.get(field) != arm.get(field) and {base.get(field), arm.get(field)} <= set(group)
+    ]
+
+
+def _grain(trial: TrialSpec) -> float:
+    """The steps in which scores come: one image more or fewer, in percent; over the draws of a k-shot probe.
+
+    0 for a score that counts no images.
+    """
+    from trainables.data import check_data
+    from trainables.probes import shots
+
+    if trial.probe.score == "rankme":
+        return 0.0
+    images = min(check_data(trial.data).validation_images, trial.probe.max_images)
+    draws = trial.probe.draws if shots(trial.probe.score) else 1
+    return 100 / (images * draws) if images else 0.0

@@ -1,0 +1,7 @@
+"""`python -m raykd.cli`, the same as `raykd`."""
+
+from __future__ import annotations
+
+from raykd.cli.app import main
+
+main()

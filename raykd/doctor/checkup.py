@@ -1,0 +1,48 @@
+"""What `raykd doctor` was asked to look at: this machine, a running cluster, or one behind its file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainables.errors import UserError
+
+if TYPE_CHECKING:
+    from raykd.doctor.machine import Check
+
+
+def checkup(
+    spec: str | None,
+    storage: str | None,
+    sets: list[str],
+    cluster: Path | None,
+    address: str | None,
+    nodes: str | None,
+) -> Iterator[Check]:
+    """The checks, one by one as they are done. `UserError` for options that do not go together.
+
+    With `cluster` everything is read on the head: the spec, RAYKD_STORAGE, the files they name.
+    """
+    if cluster is not None:
+        if address is not None or nodes is not None:
+            raise UserError("--cluster", "goes without --address and --nodes", value=str(cluster))
+        from raykd.doctor import launch as doctor_launch
+
+        given = ["--storage", storage] if storage else []
+        return doctor_launch.checks(cluster, [*given, *(word for s in sets for word in ("--set", s))], spec)
+    if nodes is not None and address is None:
+        raise UserError("--nodes", "goes with --address", value=nodes)
+    from raykd.spec.sweep import load_sweep
+    from raykd.storage.folders import storage_folder
+
+    sweep = load_sweep(spec, sets) if spec else None
+    place = storage or os.environ.get("RAYKD_STORAGE") or "sweeps"
+    if address is not None:
+        from raykd.doctor import cluster as doctor_cluster
+
+        return doctor_cluster.checks(place, sweep, address, nodes.split(",") if nodes else ())
+    from raykd.doctor import machine as doctor
+
+    return doctor.checks(storage_folder(place, check=False), sweep)

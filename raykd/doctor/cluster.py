@@ -1,0 +1,196 @@
+"""Checks of a whole cluster, made from a machine of it: `raykd doctor [SPEC] --address auto`.
+
+One small task on every node looks at that node (`node.py`); `compare.py` compares the answers.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from raykd.doctor import compare
+from raykd.doctor.compare import Node
+from raykd.doctor.machine import Check, check_spec, first_line
+from raykd.doctor.node import place, write
+from raykd.lanes.cluster import connected, live_nodes, ray_address
+from raykd.spec.sweep import SweepSpec
+from raykd.storage.courier import credentials
+from raykd.storage.folders import storage_folder
+
+
+def checks(
+    storage: str,
+    spec: SweepSpec | None = None,
+    address: str | None = "auto",
+    expected: Sequence[str] = (),
+    limit_s: float = 240.0,
+) -> Iterator[Check]:
+    """Every check of the cluster at `address`, one by one.
+
+    `storage` is a folder or a URI; `expected` the addresses of the nodes that should be there, or one word,
+    how many. Raises `UserError` if no cluster answers.
+    """
+    if "://" not in storage or storage.lower().startswith("file://"):
+        storage = str(storage_folder(storage).absolute())  # a node has another current folder
+    with connected(ray_address(address)) as cluster:
+        import ray
+
+        alive = live_nodes()
+        yield compare.check_nodes(alive, len(ray.nodes()) - len(alive), expected)
+        yield check_state_api(cluster["address"])
+        with _beacon(storage) as (beacon, problem):
+            request = {"storage": storage, "beacon": beacon, "spec": spec and spec.model_dump(mode="json")}
+            found = _clocks(_look(alive, request, limit_s))
+            nodes = [node for node in found if not node.error]
+            yield compare.check_answers(found)
+            if not nodes:
+                return
+            yield compare.check_versions(nodes)
+            yield from compare.check_each(nodes)
+            yield compare.check_gpus(nodes)
+            unseen = {} if problem else _read(nodes, request, limit_s)
+            yield compare.check_storage(storage, problem, nodes, unseen)
+        yield compare.check_clocks(nodes)
+        if spec is not None:
+            yield compare.check_inputs(nodes)
+            yield list(check_spec(spec))[-1]  # the sweep as a whole; data and teacher were seen on every node
+            yield compare.check_room(spec, alive, ray.available_resources())
+
+
+def check_state_api(address: str) -> Check:
+    """Does the State API answer? Ray Train frees a dead lane's resources through it."""
+    from ray.util.state import list_nodes
+
+    try:
+        list_nodes(address, timeout=30)
+    except Exception as error:
+        mend = "`pip install 'ray[default]'` on the head; no --include-dashboard=false there"
+        return Check("State API", False, f"does not answer: {first_line(error)}", mend)
+    return Check("State API", True, "answers")
+
+
+@contextmanager
+def _beacon(storage: str) -> Iterator[tuple[str, str]]:
+    """A folder of this run's own in the storage, gone afterwards: its name, and why it is not there."""
+    beacon, problem, made = f".raykd-doctor-{uuid.uuid4().hex[:12]}", "", None
+    if "://" not in storage:
+        above = [Path(storage), *Path(storage).parents]
+        made = [folder for folder in above if not folder.exists()]
+    try:
+        files, root = place(storage)
+        files.create_dir(f"{root}/{beacon}", recursive=True)
+        write(files, f"{root}/{beacon}/driver", beacon)
+    except Exception as error:
+        problem = first_line(error)
+    try:
+        yield beacon, problem
+    finally:
+        with suppress(Exception):
+            files.delete_dir(f"{root}/{beacon}")
+        for folder in made or ():
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _look(alive: Sequence[Mapping[str, Any]], request: dict[str, Any], limit_s: float) -> list[Node]:
+    requests = {node["NodeID"]: {**request, "do": "look", "node": node["NodeID"]} for node in alive}
+    answers = _ask(requests, limit_s)
+    return [
+        Node(
+            node["NodeID"],
+            node["NodeManagerAddress"],
+            node["Resources"],
+            answers[node["NodeID"]].get("facts", {}),
+            answers[node["NodeID"]].get("error", ""),
+        )
+        for node in alive
+    ]
+
+
+def _read(nodes: Sequence[Node], request: dict[str, Any], limit_s: float) -> dict[str, list[str]]:
+    """node -> the nodes whose files it does not see."""
+    tokens = {node.id: node.facts["token"] for node in nodes if "token" in node.facts}
+    request = {**request, "do": "read", "nodes": tokens}
+    answers = _ask(dict.fromkeys(tokens, request), limit_s)
+    return {node: answer.get("facts", {"unseen": ["anybody"]})["unseen"] for node, answer in answers.items()}
+
+
+def _clocks(nodes: Sequence[Node]) -> list[Node]:
+    """The nodes with how far their clocks are off, from the shortest of three asks."""
+    import ray
+
+    clock = ray.remote(num_cpus=0)(lambda: time.time())
+    found = []
+    for node in nodes:
+        best = (float("inf"), 0.0)
+        with suppress(Exception):
+            for _ in range(0 if node.error else 3):
+                began = time.time()
+                there = ray.get(clock.options(scheduling_strategy=_at(node.id)).remote(), timeout=30)
+                half = (time.time() - began) / 2
+                best = min(best, (half, there - began - half))
+        found.append(node._replace(skew_s=best[1], skew_within_s=best[0]))
+    return found
+
+
+def _ask(requests: Mapping[str, dict[str, Any]], limit_s: float) -> dict[str, dict[str, Any]]:
+    """Ask each node at once: node -> {"facts": …} or {"error": why}."""
+    import ray
+
+    def ask(request: str, seconds: float, given: dict[str, str]) -> dict[str, Any]:
+        # Sent by value: a node that has no raykd must be able to say so.
+        import json
+        import os
+        import subprocess
+        import sys
+
+        # Ray hides the GPUs from a task that asks for none.
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+        env = {k: v for k, v in os.environ.items() if not (hidden and k == "CUDA_VISIBLE_DEVICES")} | given
+        command = [sys.executable, "-m", "raykd.doctor.node"]
+        try:
+            done = subprocess.run(
+                command,
+                input=request,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                env=env,
+                cwd="/",  # the raykd that is installed, and not one that lies where Ray was started
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return {"error": f"no answer within {seconds:g} s"}
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
+            return {"error": f"{sys.executable}: {lines[-1]}"}
+        return {"facts": json.loads(done.stdout.splitlines()[-1])}
+
+    task = ray.remote(num_cpus=0, max_retries=0)(ask)
+    pending = {
+        task.options(scheduling_strategy=_at(node)).remote(json.dumps(request), limit_s, credentials()): node
+        for node, request in requests.items()
+    }
+    ready, _ = (
+        ray.wait(list(pending), num_returns=len(pending), timeout=limit_s + 30) if pending else ([], [])
+    )
+    answers: dict[str, dict[str, Any]] = {
+        node: {"error": f"no task was started within {limit_s + 30:g} s"} for node in pending.values()
+    }
+    for reference in ready:
+        try:
+            answers[pending[reference]] = ray.get(reference)
+        except Exception as error:
+            answers[pending[reference]] = {"error": first_line(error)}
+    return answers
+
+
+def _at(node: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)

@@ -1,0 +1,295 @@
+"""Checks before anything is spent: is everything here that a sweep will need, and if not, what mends it.
+
+Each check is a function that looks at one thing, changes nothing and returns a `Check`; none raises. What
+runs a whole Ray is in `ray_start.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import re
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from raykd.storage.folders import origin_of
+from trainables.errors import UserError
+
+if TYPE_CHECKING:
+    from raykd.spec.sweep import SweepSpec
+    from raykd.storage.remote import Remote
+
+GIB = 2**30
+_NEED_DISK = 2 * GIB  # a quickstart's checkpoints, decoded images and Ray's logs, with room
+_NEED_SHM = GIB  # Ray's object store warns below about this, and goes to disk
+_PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "pyarrow", "tensorboard")
+
+
+class Check(NamedTuple):
+    """What a check found. `ok` None: it works, and somebody should know."""
+
+    name: str
+    ok: bool | None
+    said: str
+    mend: str | None = None  # what to do about it; given whenever `ok` is False
+
+
+def examine(storage: Path, spec: SweepSpec | None = None, ray: bool = True) -> list[Check]:
+    """Every check of this machine and of what `spec` needs; `ray` False leaves out starting Ray."""
+    return list(checks(storage, spec, ray))
+
+
+def checks(storage: Path, spec: SweepSpec | None = None, ray: bool = True) -> Iterator[Check]:
+    """The same, one by one as they are done."""
+    yield check_python()
+    yield check_packages()
+    yield check_torchvision()
+    yield check_gpu()
+    yield check_threads()
+    yield check_shared_memory()
+    yield check_storage(storage)
+    yield check_disk(storage)
+    if spec is not None:
+        yield from check_spec(spec)
+    yield check_stale_cluster()
+    if ray:
+        from raykd.doctor.ray_start import check_ray
+
+        yield check_ray()
+
+
+def check_python() -> Check:
+    said = platform.python_version()
+    least = metadata.metadata("raykd")["Requires-Python"] or ""
+    if _numbers(said) < _numbers(least):
+        mend = "make a new environment with a newer python: `make PYTHON=python3.12 sweep`"
+        return Check("python", False, f"{said} is not {least}", mend)
+    return Check("python", True, f"{said}, {sys.executable}")
+
+
+def check_packages() -> Check:
+    """Is what raykd needs installed, and new enough by its own packaging file?"""
+    wrong = []
+    for line in metadata.requires("raykd") or ():
+        found = re.fullmatch(r"([\w-]+)(?:\[[^\]]*\])?\s*>=\s*([\d.]+)\s*", line)  # leaves out the extras
+        if found is None:
+            continue
+        name, least = found.groups()
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{name} is missing")
+            continue
+        if _numbers(version) < _numbers(least):
+            wrong.append(f"{name} {version} is older than {least}")
+    if wrong:
+        return Check("packages", False, "; ".join(wrong), f"{sys.executable} -m pip install --upgrade raykd")
+    return Check("packages", True, ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES))
+
+
+def check_torchvision() -> Check:
+    """Do torch and torchvision fit together? A CPU-only torch with PyPI's torchvision fails on import."""
+    try:
+        torch, ops = importlib.import_module("torch"), importlib.import_module("torchvision.ops")
+        box = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+        ops.nms(box, torch.ones(1), 0.5)
+    except Exception as error:
+        return Check(
+            "torch and torchvision",
+            False,
+            f"do not work together: {first_line(error)}",
+            "install both from one index: `pip install --force-reinstall torch torchvision`",
+        )
+    build = torch.version.cuda and f"CUDA {torch.version.cuda}"
+    return Check(
+        "torch and torchvision", True, f"torch built for {build or 'the CPU'}, compiled operators load"
+    )
+
+
+def check_gpu() -> Check:
+    """Does torch see the GPUs of this machine, and can it compute on them?"""
+    try:
+        torch = importlib.import_module("torch")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        for device in range(count):
+            torch.ones(8, 8, device=f"cuda:{device}").mm(
+                torch.ones(8, 8, device=f"cuda:{device}")
+            ).sum().item()
+        names = [torch.cuda.get_device_name(device) for device in range(count)]
+    except Exception as error:
+        mend = "a torch that fits the driver and the GPU: https://pytorch.org/get-started"
+        return Check("GPU", False, f"torch cannot use it: {first_line(error)}", mend)
+    if count:
+        return Check("GPU", True, ", ".join(names))
+    if Path("/proc/driver/nvidia/version").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
+        mend = "check `nvidia-smi`; a torch that fits the driver: https://pytorch.org/get-started"
+        return Check("GPU", False, "there is an NVIDIA driver, and torch sees no GPU", mend)
+    return Check("GPU", None, "none: everything runs on the CPU, in float32")
+
+
+def check_threads() -> Check:
+    """How many CPUs may this process use, and does OMP_NUM_THREADS fit them?"""
+    cpus = usable_cpus()
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    said = f"{cpus} CPUs" + (f", OMP_NUM_THREADS={asked}" if asked else "")
+    if asked.isdigit() and int(asked) > cpus:
+        return Check(
+            "threads", None, f"{said}: more threads than CPUs slow each other down", "unset OMP_NUM_THREADS"
+        )
+    return Check("threads", True, said)
+
+
+def check_shared_memory(folder: Path = Path("/dev/shm")) -> Check:
+    """Has Ray's object store room in shared memory? In containers it is 64 MB unless asked for."""
+    name = "shared memory"
+    if not folder.is_dir():
+        return Check(name, None, f"there is no {folder}: Ray uses its temporary folder, which is slower")
+    usage = shutil.disk_usage(folder)
+    said = f"{usage.free / GIB:.1f} of {usage.total / GIB:.1f} GiB free in {folder}"
+    if usage.free < _NEED_SHM:
+        return Check(
+            name, None, f"{said}: Ray will use the disk instead", "start the container with --shm-size=8g"
+        )
+    return Check(name, True, said)
+
+
+def check_storage(storage: Path) -> Check:
+    """Can sweeps be written there: new files, renames over old ones, fsync, locks?"""
+    name, place, origin = "storage", _existing(storage), origin_of(storage)
+    if origin is not None:
+        return _asked(name, lambda: _try_remote(origin.remote))
+    mend = "another folder: `--storage DIR`"
+    try:
+        with tempfile.TemporaryDirectory(prefix=".raykd-doctor-", dir=place) as folder:
+            problem = _try_files(Path(folder))
+    except OSError as error:
+        return Check(name, False, f"{place} cannot be written: {error.strerror}", mend)
+    if problem:
+        return Check(name, False, f"{place} {problem}", mend + " on a local disk, or NFS with locks")
+    return Check(name, True, f"{storage}: files, renames and locks work")
+
+
+def check_disk(storage: Path, need: int = _NEED_DISK) -> Check:
+    """Is there room, in bytes, where sweeps go?"""
+    place = _existing(storage)
+    free = shutil.disk_usage(place).free
+    said = f"{free / GIB:.1f} GiB free in {place}"
+    if free < need:
+        mend = f"make room for at least {need / GIB:.1f} GiB, or choose another folder with --storage"
+        return Check("disk", False, said, mend)
+    return Check("disk", True, said)
+
+
+def check_spec(spec: SweepSpec) -> Iterator[Check]:
+    """Does this sweep make sense, is its data there, can its teacher be read?"""
+    from raykd.spec.validate import validate
+    from trainables.data import check_data
+    from trainables.method import load_method
+    from trainables.teachers import check_teacher
+
+    def trial_data() -> str:
+        trial = spec.trial({}, spec.seeds[0])
+        facts = check_data(trial.data)
+        return f"{trial.data.name}: {facts.train_images} images to train on, {facts.classes} classes"
+
+    def trial_teacher() -> str:
+        said = []
+        for method in spec.methods:
+            trial = spec.trial({"method": method}, spec.seeds[0])
+            check_teacher(trial.teacher, load_method(method).needs)
+            if trial.teacher is None:
+                said.append(f"{method} needs none")
+            elif trial.teacher.checkpoint is not None:
+                said.append(f"{trial.teacher.checkpoint} reads as a {trial.teacher.arch}")
+            else:
+                said.append(f"a {trial.teacher.arch} will be trained")
+        return "; ".join(dict.fromkeys(said))
+
+    def whole() -> str:
+        remarks = validate(spec)
+        return "; ".join(remarks) or f"{spec.name}: every setting can work"
+
+    yield _asked("data", trial_data)
+    yield _asked("teacher", trial_teacher)
+    yield _asked("spec", whole)
+
+
+def check_stale_cluster(folder: Path | None = None) -> Check:
+    """Does Ray's note of a running cluster point to one that is there? A stale one makes `ray.init` fail."""
+    name = "Ray's address file"
+    temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # as Ray looks for it
+    path = (folder or Path(temporary) / "ray") / "ray_current_cluster"
+    try:
+        address = path.read_text().strip()
+    except OSError:
+        return Check(name, True, "no cluster was left behind")
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+    except (OSError, ValueError):
+        return Check(name, False, f"{path} names a cluster that is gone ({address})", f"rm {path}")
+    return Check(name, True, f"a Ray cluster is running at {address}; sweeps will join it")
+
+
+def _asked(name: str, question: Callable[[], str]) -> Check:
+    """What the user's own files say: their mistakes come with the way to mend them."""
+    try:
+        return Check(name, True, question())
+    except UserError as error:
+        return Check(
+            name, False, str(error), f"correct `{error.field}`" if error.field else "correct the spec"
+        )
+
+
+def _try_remote(remote: Remote) -> str:
+    remote.check()
+    remote.check_writable()
+    return f"{remote.uri}: can be listed, read and written"
+
+
+def _try_files(folder: Path) -> str | None:
+    import fcntl
+
+    old, new = folder / "old", folder / "new"
+    for path, text in ((old, "old"), (new, "new")):
+        with path.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    new.replace(old)
+    if old.read_text() != "new" or new.exists():
+        return "renames a file without replacing the old one"
+    with old.open("r+") as first, old.open("r+") as second:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+    return "gives a lock to two at once"
+
+
+def _existing(path: Path) -> Path:
+    """`path`, or the nearest folder above it that is there."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3])
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

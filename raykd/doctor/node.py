@@ -1,0 +1,166 @@
+"""What one node of a cluster says of itself, for `raykd doctor --address`: versions, GPUs, data, storage.
+
+`cluster.py` runs this in a fresh interpreter on every node, so that a torch that does not load, or a
+process that hangs, takes nothing with it; what is asked comes as JSON on standard input, the answer is the
+last line of standard output.
+
+    {"do": "look", "storage": …, "beacon": …, "node": …, "spec": … or null}     -> facts
+    {"do": "read", "storage": …, "beacon": …, "nodes": {node: token}}           -> {"unseen": [node, …]}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+import time
+import uuid
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raykd.doctor import machine as doctor
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+    from raykd.spec.sweep import SweepSpec
+
+ROOMS = ("raykd", "trainables", "search_spaces")
+_PATIENCE_S = 8.0  # for a file just written elsewhere: NFS remembers for 3 s that it was not there
+
+
+def source_hash() -> str:
+    """8 hex digits of everything that makes a raykd: its code. Search spaces are read on the head alone."""
+    root, digest = Path(__file__).resolve().parents[2], hashlib.sha256()
+    for room in ROOMS:
+        for path in sorted((root / room).rglob("*.py")):
+            digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:8]
+
+
+def versions() -> dict[str, str]:
+    """What must be the same on every node."""
+    found = {"python": platform.python_version(), "raykd": f"{metadata.version('raykd')} ({source_hash()})"}
+    for name in ("ray", "torch", "torchvision", "timm", "pyarrow"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "missing"
+    return found
+
+
+def place(storage: str) -> tuple[FileSystem, str]:
+    """The filesystem of a folder or of a URI such as `s3://bucket/sweeps`, and the path in it."""
+    from pyarrow import fs
+
+    from raykd.storage.remote import Remote
+
+    if "://" in storage:
+        remote = Remote.connect(storage)
+        return remote.files, remote.root
+    return fs.LocalFileSystem(), storage
+
+
+def write(files: FileSystem, path: str, text: str) -> None:
+    with files.open_output_stream(path) as stream:
+        stream.write(text.encode())
+
+
+def look(request: dict[str, Any]) -> dict[str, Any]:
+    """Everything that can be known of this node alone, and this node's file in the storage."""
+    from raykd.doctor.machine import check_gpu, check_packages, check_shared_memory, check_torchvision
+    from raykd.spec.sweep import SweepSpec
+    from trainables.data import cache_folder
+
+    checks = [check_packages(), check_torchvision(), check_gpu(), check_shared_memory()]
+    cache = doctor.check_disk(cache_folder())
+    checks.append(cache._replace(name="disk", mend=cache.mend and "make room there, or set RAYKD_CACHE"))
+    spec = SweepSpec.model_validate(request["spec"]) if request["spec"] else None
+    if spec is not None:
+        checks += islice(doctor.check_spec(spec), 2)  # data and teacher; the third is of no node
+    return {
+        "versions": versions(),
+        "executable": sys.executable,
+        "gpus": _gpus(),
+        "cpus": doctor.usable_cpus(),
+        "checks": checks,
+        "inputs": inputs(spec) if spec is not None else {},
+        **_leave_file(request),
+    }
+
+
+def inputs(spec: SweepSpec) -> dict[str, str]:
+    """name -> digest of the files that a trial reads and that must be alike everywhere; "" if not there."""
+    from trainables.sources import find_source
+    from trainables.sources.base import Source
+    from trainables.trial import file_digest
+
+    found = {}
+    data = spec.trial({}, spec.seeds[0]).data
+    source = find_source(data.name)
+    if type(source).listing is not Source.listing and data.path is not None:
+        folder, digest = data.path.expanduser(), hashlib.sha256()
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():  # names and sizes: a copy made at another time is the same data
+                digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\n".encode(errors="replace"))
+        found[f"data {folder}"] = digest.hexdigest() if folder.is_dir() else ""
+    for method in spec.methods:
+        teacher = spec.trial({"method": method}, spec.seeds[0]).teacher
+        if teacher is not None and teacher.checkpoint is not None:
+            file = teacher.checkpoint.expanduser()
+            found[f"teacher {file}"] = file_digest(file) if file.is_file() else ""
+    return found
+
+
+def read(request: dict[str, Any]) -> dict[str, Any]:
+    """Which of the other nodes' files this node does not see, or sees with another content."""
+    files, root = place(request["storage"])
+    unseen, deadline = dict(request["nodes"]), time.monotonic() + _PATIENCE_S
+    while True:
+        for node, token in list(unseen.items()):
+            try:
+                with files.open_input_stream(f"{root}/{request['beacon']}/{node}") as stream:
+                    if stream.read() == token.encode():
+                        del unseen[node]
+            except OSError:
+                pass
+        if not unseen or time.monotonic() > deadline:
+            return {"unseen": sorted(unseen)}
+        time.sleep(0.5)
+
+
+def _leave_file(request: dict[str, Any]) -> dict[str, Any]:
+    """Write this node's file beside the one that the driver left, which must be there already."""
+    token = uuid.uuid4().hex
+    try:
+        files, root = place(request["storage"])
+        folder = f"{root}/{request['beacon']}"
+        if read({**request, "nodes": {"driver": request["beacon"]}})["unseen"]:
+            return {"storage": "does not see what the driver has written there"}
+        write(files, f"{folder}/{request['node']}", token)
+    except Exception as error:
+        return {"storage": f"cannot write there: {doctor.first_line(error)}"}
+    return {"token": token}
+
+
+def _gpus() -> int:
+    """How many GPUs torch sees; the check of the same name says why it may see none."""
+    try:
+        import torch
+
+        return torch.cuda.device_count()
+    except Exception:
+        return 0
+
+
+def main() -> None:
+    request = json.load(sys.stdin)
+    answer = look(request) if request["do"] == "look" else read(request)
+    print("\n" + json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

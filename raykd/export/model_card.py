@@ -1,0 +1,144 @@
+"""The README.md of an exported student: what it is, how it was made, how good it is and how sure that is."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from raykd.records.history import History, TrialRecord
+from trainables.trial import TrialSpec
+
+if TYPE_CHECKING:
+    from raykd.export.student import Size, TestScores
+
+
+def model_card(
+    history: History,
+    record: TrialRecord,
+    trial: TrialSpec,
+    facts: Mapping[str, str],
+    scores: TestScores | None,
+    lines: str,
+    size: Size,
+) -> str:
+    """The card as Markdown. `facts`: what the weights' file says (score, epoch); `lines` open the student."""
+    from raykd.export.student import timm_opens
+    from trainables.method import load_method
+
+    spec = history.spec
+    in_config = "; `student/config.json` says so where timm reads it" if timm_opens(trial.student) else ""
+    parts = [
+        _front_matter(trial),
+        f"# {trial.student.arch}, distilled by {trial.method} ({record.trial})",
+        f"{load_method(trial.method).summary}. Trial `{record.trial}` of the raykd sweep `{spec['name']}`: "
+        f"the student after epoch {facts['epoch']} of {trial.epochs}, where its score was best.",
+        "## Use",
+        f"```python\n{lines}\n```",
+        f"It gives {size.features} features an image and has {size.parameters:,} parameters. Images of "
+        f"{trial.data.image_size} px, normalised by ImageNet's mean and deviation{in_config}. "
+        "It has no classifier.",
+        "## Score",
+        *_scores(record, trial, facts, scores),
+        *_comparison(history, record),
+        "## How it was made",
+        *_settings(record, trial),
+        "## Repeat it",
+        "```\nraykd run config.yaml\n```",
+        "On a CPU with as many threads this gives the same curve to the last bit; `command.txt` holds the "
+        "command for the machine where this was exported." + _stopped(record, trial),
+        _versions(history),
+        "## Licence",
+        "Left to you: choose one that your data and the teacher's weights allow, and put it in the first "
+        "lines of this file.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(trial: TrialSpec) -> str:
+    library, prefixed, _ = trial.student.arch.partition("/")
+    library = library if prefixed else "timm"
+    tags = ["feature-extraction", "knowledge-distillation", "self-supervised", "raykd"]
+    return "\n".join(
+        [
+            "---",
+            f"library_name: {library}",
+            "license:  # yours to choose",
+            "tags:",
+            *(f"- {tag}" for tag in tags),
+            "---",
+        ]
+    )
+
+
+def _scores(
+    record: TrialRecord, trial: TrialSpec, facts: Mapping[str, str], scores: TestScores | None
+) -> Iterable[str]:
+    searched = f"On the validation part, which the search looked at, {trial.probe.score} was"
+    search = f"{searched} {_number(facts['score'])}."
+    if trial.probe.point != "backbone":
+        search += f" It was measured at the {trial.probe.point}, which is not part of this student."
+    if scores is None:
+        yield f"There is no labelled test split. {search}"
+        return
+    rows = [
+        [name, _number(e.score), f"{_number(e.low)} to {_number(e.high)}"]
+        for name, e in scores.probes.items()
+    ]
+    yield _table(["probe of frozen features", "test, %", "95 % interval"], rows)
+    yield (
+        f"Probes were fitted on {scores.fitted:,} labelled images (training and validation part) and read on "
+        f"{scores.tested:,} test images, once, for this card. Intervals: Wilson's over the test images; for "
+        "k-shot probes the draws of the labelled images as well. They say nothing of another training seed."
+    )
+    yield search
+
+
+def _comparison(history: History, record: TrialRecord) -> Iterable[str]:
+    if not history.references:
+        return
+    rows = [[r["label"], _number(r["metrics"].get("score", math.nan))] for r in history.references.values()]
+    rows.append([f"this student ({record.trial})", _number(record.best[0] if record.best else math.nan)])
+    yield "Beside it, by the same probe on the same validation part:"
+    yield _table(["", "validation, %"], rows)
+
+
+def _settings(record: TrialRecord, trial: TrialSpec) -> Iterable[str]:
+    data = trial.data
+    yield f"Data: `{data.name}` at {data.image_size} px, views `{trial.views.recipe}`."
+    if trial.teacher is not None:
+        teacher = trial.teacher
+        if teacher.checkpoint is not None:
+            origin = f"from `{teacher.checkpoint.name}`"
+        else:
+            assert teacher.train is not None
+            origin = f"trained on the same data by {teacher.train.method}, epochs: {teacher.train.epochs}"
+        yield f"Teacher: {teacher.arch}, {origin}."
+    if record.params:
+        yield "What the search chose:"
+        yield _table(["axis", "value"], [[f"`{k}`", f"`{json.dumps(v)}`"] for k, v in record.params.items()])
+    yield "Every other setting is in `config.yaml`."
+
+
+def _stopped(record: TrialRecord, trial: TrialSpec) -> str:
+    if record.status == "finished":
+        return ""
+    return (
+        f" This trial is `{record.status}` at epoch {record.epoch}; the repetition goes on to epoch "
+        f"{trial.epochs}, and may end with a better score."
+    )
+
+
+def _versions(history: History) -> str:
+    versions = (history.sweep or {}).get("versions", {})
+    return "Made with " + ", ".join(f"{name} {version}" for name, version in versions.items()) + "."
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def _number(value: Any) -> str:
+    return f"{float(value):.2f}"

@@ -1,0 +1,137 @@
+"""A trial -> what others can use: config, command, student, model card. `raykd export NAME --out DIR`.
+
+    DIR/config.yaml    a sweep of exactly this trial, everything explicit: `raykd run DIR/config.yaml`
+    DIR/command.txt    that command; on the CPU it gives the same score to the last bit
+    DIR/student/       the weights with the best score, as timm (or torchvision) opens them
+    DIR/README.md      the model card, with the score on the test split
+
+This is the one place where the test split is read.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raykd.records.history import History, TrialRecord
+from raykd.records.ledger import Ledger
+from raykd.spec.sweep import SweepSpec, load_sweep
+from raykd.storage.folders import fetch, named, option, origin_of
+from trainables.errors import SweepFailed, UserError
+from trainables.trial import TrialSpec
+
+CONFIG = "config.yaml"
+COMMAND = "command.txt"
+STUDENT = "student"
+CARD = "README.md"
+
+
+def export(sweep: Path, trial: str | None, out: Path) -> Path:
+    """Write trial `trial` (8 hex digits or their beginning; None: the best) of a sweep into the folder `out`.
+
+    Works while the sweep runs. Returns `out`. Raises `UserError` where there is nothing to write, or `out`
+    is in use.
+    """
+    from raykd.export import student
+    from raykd.export.model_card import model_card
+    from trainables.data import cache_folder
+    from trainables.run import BEST
+
+    out = out.absolute()
+    _refuse_used(out)
+    history = History.of(Ledger.read(sweep))
+    spec = SweepSpec.model_validate(history.spec)
+    record, whole = chosen(spec, history, trial)
+    weights = sweep / "trials" / record.trial / BEST
+    if not fetch(weights):
+        why = f"{named(weights)} is gone" if record.best else "none of its epochs was scored"
+        raise UserError("trial", f"has left no student: {why}", value=record.trial)
+    making = out.with_name(f".{out.name}.making")
+    shutil.rmtree(making, ignore_errors=True)
+    try:
+        making.mkdir(parents=True)
+    except OSError as error:
+        raise UserError("--out", f"cannot be made: {error.strerror}", value=str(out)) from None
+    try:
+        _write_config(making / CONFIG, spec, whole)
+        (making / COMMAND).write_text(_command(whole, out, sweep.parent) + "\n")
+        backbone, facts = student.open_student(whole, weights)
+        scores = student.score_on_test(whole, backbone, cache_folder())
+        lines = student.write_student(whole, backbone, making / STUDENT)
+        card = model_card(history, record, whole, facts, scores, lines, student.size_of(backbone))
+        (making / CARD).write_text(card)
+        making.replace(out)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return out
+
+
+def _refuse_used(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError("--out", f"{out} is in use", expected="a new or empty folder")
+    above = next(path for path in out.parents if path.exists())
+    if not above.is_dir():
+        raise UserError("--out", f"{above} is a file", value=str(out), expected="a new folder")
+
+
+def config_of(spec: SweepSpec, trial: TrialSpec) -> dict[str, Any]:
+    """A sweep that is exactly `trial`: every field explicit, no preset, no axes, nothing that stops it."""
+    dump = trial.model_dump(mode="json")
+    if dump["data"]["path"] is not None:  # no part of the trial's identity, and the file may be moved
+        dump["data"]["path"] = str(Path(dump["data"]["path"]).absolute())
+    sections = ("student", "teacher", "data", "views", "optim", "probe")
+    return {
+        "name": f"{spec.name[:80]}-{trial.signature()}",  # at most 100 letters
+        "method": trial.method,
+        **{name: dump[name] for name in sections if dump[name] is not None},
+        "epochs": trial.epochs,
+        "fixed": dump["config"],
+        "samples": 1,
+        "seeds": [trial.seed],
+        "sampler": {"name": "random", "seed": 0},
+        "scheduler": {"name": "none"},
+        "workers": spec.workers.model_dump(mode="json"),
+        "references": [],
+    }
+
+
+def _command(trial: TrialSpec, out: Path, storage: Path) -> str:
+    """Repeats the trial from any folder; beside the sweep, so that a trained teacher is used again."""
+    place = option(storage if origin_of(storage) is not None else storage.resolve())
+    command = shlex.join(["raykd", "run", str(out.resolve() / CONFIG), "--storage", place])
+    checkpoint = trial.teacher.checkpoint if trial.teacher else None
+    if (
+        checkpoint is not None and not checkpoint.is_absolute()
+    ):  # where it lies is part of the trial's identity
+        return f"cd {shlex.quote(str(Path.cwd()))} && {command}"
+    return command
+
+
+def chosen(spec: SweepSpec, history: History, name: str | None) -> tuple[TrialRecord, TrialSpec]:
+    """The trial called `name` (8 hex digits or their beginning), or the best one: its record and its spec."""
+    record = history.find(name) if name is not None else history.best()
+    if record is None:
+        raise SweepFailed("no trial of this sweep has a score yet")
+    trial = spec.trial(record.params, record.replicate)
+    if trial.signature() != record.trial:
+        raise UserError(
+            "trial",
+            f"its settings are {trial.signature()} today: another version of raykd ran the sweep",
+            value=record.trial,
+            expected="the version that `sweep` in the ledger names",
+        )
+    return record, trial
+
+
+def _write_config(path: Path, spec: SweepSpec, trial: TrialSpec) -> None:
+    head = (
+        f"# Trial {trial.signature()} of sweep {spec.name}, complete. Repeat it with:  raykd run {CONFIG}\n"
+    )
+    path.write_text(head + yaml.safe_dump(config_of(spec, trial), sort_keys=False))
+    again = load_sweep(path).trial({}, trial.seed)
+    if again.signature() != trial.signature():
+        raise AssertionError(f"{path} describes {again.signature()}, not {trial.signature()}")

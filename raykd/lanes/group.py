@@ -1,0 +1,147 @@
+"""The worker groups of lanes, where Ray Train leaves something to be done.
+
+Gloo talks on the address that the host's own name has. On Debian and Ubuntu that is 127.0.1.1, on which no
+other host answers, so each worker is told the network interface that has its Ray node's address.
+`GLOO_SOCKET_IFNAME`, where it is set, comes first. NCCL looks for interfaces by itself.
+
+Workers that share a machine find each other by a file and not by an open port.
+
+A controller that is ended while its group waits for room leaves a placement group that nobody knows: Ray
+Train's cleaner hears only of groups that have started. It would take the next node that joins, for as long as
+the sweep runs. So each gets a name by which the pool finds it.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from ray.train.torch import TorchConfig
+from ray.train.torch.config import (
+    _set_torch_distributed_env_vars,
+    _setup_torch_process_group,
+    _TorchBackend,
+)
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.worker_group import worker_group
+
+from raykd.lanes.cluster import on_loopback
+from raykd.lanes.failures import death
+
+
+@dataclass
+class GroupConfig(TorchConfig):
+    """`TorchConfig`, with gloo on the interface that the nodes reach each other by."""
+
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        return _Backend
+
+
+class _Backend(_TorchBackend):
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        worker_group.execute(_choose_interface)
+        if on_loopback():
+            _meet_in_a_file(worker_group, backend_config)
+        else:
+            super().on_start(worker_group, backend_config)
+
+
+def _meet_in_a_file(worker_group: Any, backend_config: Any) -> None:
+    """Connect workers that share a machine, as Ray's backend does by torch's TCP store.
+
+    That one listens on every interface, and asks nobody who they are.
+    """
+    worker_group.execute(_set_torch_distributed_env_vars)
+    meeting = Path(worker_group.execute_single(0, _session_folder)) / f"raykd-{uuid.uuid4().hex}"
+    meet = {
+        "backend": backend_config.backend,
+        "world_size": len(worker_group),
+        "init_method": meeting.as_uri(),
+        "timeout_s": backend_config.timeout_s,
+    }
+    ranks = range(len(worker_group))
+    ray.get(
+        [
+            worker_group.execute_single_async(rank, _setup_torch_process_group, world_rank=rank, **meet)
+            for rank in ranks
+        ]
+    )
+
+
+def _session_folder() -> str:
+    from ray._private.worker import global_worker
+
+    node: Any = global_worker.node
+    return str(node.get_session_dir_path())
+
+
+def _choose_interface() -> None:
+    name = interface_of(ray.util.get_node_ip_address())
+    if name is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+
+
+def interface_of(address: str) -> str | None:
+    """The network interface of this host that has this IP address."""
+    for name, has in psutil.net_if_addrs().items():
+        if any(one.address.partition("%")[0] == address for one in has):
+            return name
+    return None
+
+
+class NameGroup(WorkerGroupCallback):
+    """Gives the placement groups of a run names that begin with `prefix`. In the run's controller."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    @contextmanager
+    def on_worker_group_start(self) -> Iterator[None]:
+        module: Any = worker_group
+        plain = module.placement_group
+
+        def named(*arguments: Any, **options: Any) -> Any:
+            return plain(*arguments, **{**options, "name": f"{self._prefix}-{uuid.uuid4().hex[:8]}"})
+
+        module.placement_group = named
+        try:
+            yield
+        finally:
+            module.placement_group = plain
+
+
+class TellController(ControllerCallback):
+    """Hands the lane's controller to the mailbox: Ray Train names it nowhere, and a stuck lane must end.
+    Says, too, what its workers died of."""
+
+    def __init__(self, mailbox: str, namespace: str, lane: str) -> None:
+        self._mailbox = mailbox
+        self._namespace = namespace
+        self._lane = lane
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        mailbox = ray.get_actor(self._mailbox, namespace=self._namespace)
+        mailbox.controller.remote(self._lane, ray.get_runtime_context().current_actor)
+
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
+        failed = getattr(current_state, "training_failed_error", None)
+        if failed is not None:
+            deaths = filter(None, map(death, getattr(failed, "worker_failures", {}).values()))
+            mailbox = ray.get_actor(self._mailbox, namespace=self._namespace)
+            mailbox.down.remote(self._lane, next(deaths, None))
+
+
+def free(prefix: str) -> None:
+    """Remove the placement groups of a run whose controller is gone."""
+    for row in ray.util.placement_group_table().values():
+        if row["name"].startswith(f"{prefix}-") and row["state"] != "REMOVED":
+            with suppress(ValueError):  # gone by now
+                ray.util.remove_placement_group(ray.util.get_placement_group(row["name"]))

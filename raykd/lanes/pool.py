@@ -1,0 +1,368 @@
+"""The pool of lanes: warm Ray Train worker groups that trials pass through.
+
+Starting a Ray Train run costs 15 to 30 s; a lane pays that once. Each lane is one `TorchTrainer.fit()` in
+a thread of the driver; its workers take task after task from the mailbox (`worker.py`). Ray Train keeps
+the process group, the devices, and restarts the group when a worker dies. The pool adds a lane when the
+live nodes can hold another worker group, and retires one when they cannot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.exceptions
+import ray.train
+from ray.train.torch import TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raykd.lanes.actions import ACTIONS
+from raykd.lanes.cluster import draining_nodes, host_names, live_nodes
+from raykd.lanes.group import GroupConfig, NameGroup, TellController, free
+from raykd.lanes.mailbox import Mailbox, Message, Task
+from raykd.lanes.worker import work
+from raykd.spec.sections import WorkersSpec
+from raykd.storage.beacon import Beacon
+from trainables.errors import SweepFailed
+
+log = logging.getLogger("raykd.lanes.pool")
+
+NAMESPACE = "raykd"
+_POLL_S = 0.5
+_CLOSE_S = 10.0  # how long a lane may take to end by itself
+_ABORT_S = 20.0  # and how long one that is ended
+_QUIET_S = 20.0  # this long without a busy lane is worth a word
+_COLLECTIVE_S = 6 * 3600  # workers wait this long for one that decodes a large data set on its node
+_COLD_DEATHS = 3  # lanes that may end in a row without having become warm
+
+
+@dataclass
+class _Lane:
+    name: str
+    thread: threading.Thread
+    was_warm: bool = False
+    nodes: Sequence[str] = ()  # where it was warm last
+    error: str = ""
+    closing_since: float | None = None
+    leaving: bool = False  # a node of it will go
+
+
+class LanePool:
+    """Keeps as many lanes warm as the cluster holds, up to `limit`.
+
+    `storage` is the sweep's folder, which every node can write or has a copy of, `cache` a folder on each
+    node, `teachers` one beside the sweep's; `scratch`, of this machine, takes Ray's own files.
+    `on_event(text)` is told when lanes come and go, and when they wait for the storage.
+    """
+
+    def __init__(
+        self,
+        workers: WorkersSpec,
+        limit: int,
+        *,
+        storage: Path,
+        scratch: Path,
+        cache: Path,
+        teachers: Path,
+        actions: Mapping[str, str] = ACTIONS,
+        on_event: Callable[[str], None] = log.info,
+    ) -> None:
+        self.workers = workers
+        self.limit = limit
+        self.mailbox_name = f"mailbox-{uuid.uuid4().hex[:8]}"
+        # On the driver's node, so that it lives and dies with the sweep and not with a worker node.
+        here = ray.get_runtime_context().get_node_id()
+        self.mailbox: Any = (
+            ray.remote(Mailbox)
+            .options(
+                name=self.mailbox_name,
+                namespace=NAMESPACE,
+                num_cpus=0,
+                max_concurrency=10_000,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
+            )
+            .remote()
+        )
+        self.scratch = scratch
+        self.broken: str | None = None  # why no trial can run any more
+        self._cold_deaths = 0
+        self._active = time.monotonic()
+        self._beacon = Beacon(storage, self.mailbox_name)
+        self._beacon.light()
+        self._config = {
+            **self._beacon.config,
+            "mailbox": self.mailbox_name,
+            "namespace": NAMESPACE,
+            "cpus": workers.cpus,
+            "cache": str(cache),
+            "teachers": str(teachers),
+            "actions": dict(actions),
+        }
+        self._on_event = on_event
+        self._lanes: dict[str, _Lane] = {}
+        self._count = 0
+        self._state: dict[str, dict[str, Any]] = {}
+        self._stopping = threading.Event()
+        self._supervisor = threading.Thread(target=self._supervise, name="lanes", daemon=True)
+
+    # What the sweep uses --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to warm lanes. Returns at once."""
+        # The mailbox is up, and knows who asks the storage, before the first lane looks for it.
+        ray.get(self.mailbox.keep.remote(self._beacon.credentials))
+        self._adjust()
+        self._supervisor.start()
+
+    @property
+    def warm(self) -> int:
+        """Lanes that can take a trial now or after the one they have."""
+        return sum(lane["warm"] and not lane["closing"] for lane in self._state.values())
+
+    @property
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Each lane by name: warm, idle, closing, task, nodes. At most a second old."""
+        return self._state
+
+    def run(self, task: Task, on_report: Callable[[Message], None]) -> None:
+        """Run a task that needs no verdicts and wait for its end. Raises `SweepFailed` when it failed."""
+        ray.get(self.mailbox.post.remote(task))
+        while True:
+            message = self._listen(task.id)
+            if message.attempt:
+                ray.get(self.mailbox.heard.remote(task.id, message.attempt))
+            elif message.ended:
+                self.mailbox.forget.remote(task.id)
+                if message.failed:
+                    raise SweepFailed(f"{task.action}: {message.failed}")
+                return
+            else:
+                on_report(message)
+                ray.get(self.mailbox.judge.remote(task.id, message.epoch, True))
+
+    def _listen(self, task: str) -> Message:
+        waiting = self.mailbox.listen.remote(task)
+        while True:
+            if self.broken:
+                raise SweepFailed(self.broken)
+            with contextlib.suppress(ray.exceptions.GetTimeoutError):
+                message: Message = ray.get(waiting, timeout=2.0)
+                return message
+
+    def stop(self) -> None:
+        """End all lanes and wait until their resources are free."""
+        self._stopping.set()
+        self._supervisor.join(_CLOSE_S)
+        self.mailbox.clear.remote()
+        for lane in list(self._lanes.values()):
+            self._close(lane)
+        deadline = time.monotonic() + _CLOSE_S
+        for lane in self._lanes.values():
+            lane.thread.join(max(0.0, deadline - time.monotonic()))
+        # A lane that is only starting tells of its controller when that is up, which a busy node delays.
+        deadline += _ABORT_S
+        while alive := [lane for lane in self._lanes.values() if lane.thread.is_alive()]:
+            for lane in alive:
+                self._abort(lane)
+            alive[0].thread.join(_POLL_S)
+            if time.monotonic() > deadline:
+                break
+        free(self.mailbox_name)
+        ray.kill(self.mailbox)
+        self._beacon.put_out()
+
+    # Growing and shrinking ------------------------------------------------------------------------
+
+    def _supervise(self) -> None:
+        while not self._stopping.wait(_POLL_S):
+            try:
+                self._adjust()
+                self._say_why_quiet()
+            except ray.exceptions.ActorDiedError:
+                self.broken = "the sweep's mailbox has died, and with it who does what"
+                return
+            except Exception:
+                # A node that is just leaving can make any of these calls fail; the next round sees it gone.
+                log.exception("the lanes could not be looked after")
+
+    def _adjust(self) -> None:
+        self._state = ray.get(self.mailbox.lanes.remote())
+        for text in ray.get(self.mailbox.said.remote()):
+            self._on_event(text)
+        refusals = ray.get(self.mailbox.refusals.remote())
+        if refusals:
+            self.broken = refusals[0]
+            return
+        nodes = live_nodes()
+        for lane in list(self._lanes.values()):
+            state = self._state.get(lane.name)
+            if state is not None and state["warm"]:
+                lane.was_warm = True
+                self._cold_deaths = 0
+                if len(nodes) > 1 and state["nodes"] != lane.nodes:
+                    self._on_event(f"{lane.name} is warm on {host_names(state['nodes'])}")
+                lane.nodes = state["nodes"]
+            if not lane.thread.is_alive():
+                self._bury(lane)
+            elif lane.closing_since is None:
+                self._end_if_stuck(lane)
+            elif time.monotonic() - lane.closing_since > _CLOSE_S:
+                self._abort(lane)
+        alive = {node["NodeID"] for node in nodes}
+        self._leave(draining_nodes(), alive)
+        lanes = self._lanes.values()
+        open_lanes = [lane for lane in lanes if lane.closing_since is None and not lane.leaving]
+        surplus = len(open_lanes) - self.target()
+        # First those whose nodes are gone, then those that are not warm, then idle ones.
+        for lane in sorted(open_lanes, key=lambda lane: self._worth(lane, alive))[: max(0, surplus)]:
+            worth = self._worth(lane, alive)
+            broken = worth == 0
+            if worth < 3:
+                self._on_event(
+                    f"{lane.name} retires: " + ("its node is gone" if broken else "no room for it")
+                )
+                self._close(lane)
+                if worth < 2:
+                    self._abort(lane)
+        if surplus < 0 and not self._stopping.is_set():
+            self._open()
+
+    def _leave(self, draining: Mapping[str, float | None], alive: set[str]) -> None:
+        """Lanes on nodes that will go end with their present epoch, or with their node if that is sooner."""
+        for lane in self._lanes.values():
+            state = self._state.get(lane.name)
+            going = [draining[node] for node in (state["nodes"] if state else ()) if node in draining]
+            if going and not lane.leaving:
+                lane.leaving = True
+                self.mailbox.leave.remote(lane.name)
+                when = "".join(f" in {s:.0f} s" for s in going if s is not None)
+                self._on_event(f"{lane.name} retires: its node goes{when}; its trial moves after this epoch")
+            elif lane.leaving and lane.closing_since is None and self._worth(lane, alive) == 0:
+                self._abort(lane)
+
+    def _bury(self, lane: _Lane) -> None:
+        """A lane's run has ended: its trial goes to another. Too many that never got warm end the sweep."""
+        del self._lanes[lane.name]
+        ray.get(self.mailbox.lost.remote(lane.name))
+        free(f"{self.mailbox_name}-{lane.name}")
+        if lane.closing_since is not None or lane.leaving:
+            return
+        if lane.was_warm:
+            self._on_event(f"{lane.name} was lost; its trial goes to another lane")
+            return
+        self._cold_deaths += 1
+        self._on_event(f"{lane.name} did not start: {lane.error or 'its log says why'}")
+        if self._cold_deaths >= _COLD_DEATHS:
+            self.broken = f"{self._cold_deaths} lanes in a row did not start: {lane.error}"
+
+    def _end_if_stuck(self, lane: _Lane) -> None:
+        """A worker that hangs may hear nothing, so its lane is ended, and the trial goes to another one."""
+        state, limit = self._state.get(lane.name), self.workers.hang_after
+        if state is None or limit is None or state["stuck_s"] <= limit:
+            return
+        where = f", last seen at {state['where']}" if state["where"] else ""
+        reason = f"no progress for {state['stuck_s']:.0f} s{where}"
+        self._on_event(f"{lane.name} hangs and is ended: {state['task']} made {reason}")
+        ray.get(self.mailbox.broke.remote(lane.name, reason))
+        self._close(lane)
+        self._abort(lane)
+
+    def _say_why_quiet(self) -> None:
+        """Where no lane has had anything to do for a while, the reason."""
+        now = time.monotonic()
+        if any(lane["task"] for lane in self._state.values()):
+            self._active = now
+        elif now - self._active > _QUIET_S:
+            self._active = now
+            workers = self.workers
+            if self.target() == 0:
+                reason = (
+                    f"the live nodes have no room for {workers.count} worker(s) of {workers.cpus:g} CPUs and "
+                    f"{workers.gpus:g} GPUs"
+                )
+            elif self.warm == 0:
+                reason = f"{self.target()} lane(s) are starting, which takes 20 s, more on busy nodes"
+            else:
+                reason = "the warm lanes wait for trials"
+            self._on_event(f"nothing is running: {reason}")
+
+    def target(self) -> int:
+        """How many lanes the live nodes can hold that will not go, at most `limit`."""
+        going = draining_nodes()
+        nodes = [node for node in live_nodes() if node["NodeID"] not in going]
+        return min(self.limit, capacity(self.workers, nodes))
+
+    def _worth(self, lane: _Lane, alive: set[str]) -> int:
+        """0: a node of it is gone; 1: starting; 2: idle; 3: busy."""
+        state = self._state.get(lane.name)
+        if state is not None and not set(state["nodes"]) <= alive:
+            return 0
+        if state is None or not state["warm"]:
+            return 1
+        return 2 if state["idle"] else 3
+
+    def _open(self) -> None:
+        name = f"lane-{self._count}"
+        self._count += 1
+        thread = threading.Thread(target=self._fit, args=(name,), name=name, daemon=True)
+        self._lanes[name] = _Lane(name, thread)
+        thread.start()
+
+    def _close(self, lane: _Lane) -> None:
+        lane.closing_since = lane.closing_since or time.monotonic()
+        self.mailbox.close.remote(lane.name)
+
+    def _abort(self, lane: _Lane) -> None:
+        """End a lane that does not end by itself: without its controller its resources come free."""
+        with contextlib.suppress(ray.exceptions.ActorDiedError):
+            controller = ray.get(self.mailbox.take_controller.remote(lane.name))
+            if controller is not None:
+                ray.kill(controller)
+
+    def _fit(self, name: str) -> None:
+        workers = self.workers
+        resources: dict[str, float] = {"CPU": workers.cpus}
+        if workers.gpus:
+            resources["GPU"] = workers.gpus
+        shared_gpu = 0 < workers.gpus < 1 and workers.count > 1  # NCCL refuses two ranks on one GPU
+        run = f"{self.mailbox_name}-{name}"
+        callbacks: list[Any] = [
+            TellController(self.mailbox_name, NAMESPACE, name),
+            NameGroup(run),
+        ]  # of internal kinds
+        trainer = TorchTrainer(
+            work,
+            train_loop_config={**self._config, "lane": name},
+            torch_config=GroupConfig(
+                backend="nccl" if workers.gpus and not shared_gpu else "gloo", timeout_s=_COLLECTIVE_S
+            ),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
+            ),
+            run_config=ray.train.RunConfig(
+                name=run,
+                storage_path=str(self.scratch),
+                failure_config=ray.train.FailureConfig(max_failures=-1),
+                callbacks=callbacks,
+            ),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:
+            if not self._stopping.is_set():
+                log.warning("%s ended: %s", name, error)
+                if name in self._lanes:
+                    self._lanes[name].error = f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def capacity(workers: WorkersSpec, nodes: list[dict[str, Any]]) -> int:
+    """Worker groups that these live nodes could hold if nothing else ran there."""
+    return sum(workers.slots(node["Resources"]) for node in nodes) // workers.count

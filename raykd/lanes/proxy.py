@@ -1,0 +1,64 @@
+"""A Tune trial: a thin, stateless stand-in that posts its task and relays what the lane says.
+
+It may be killed at any time: the task goes on in its lane, and a new proxy is told what nobody answered.
+It leases in `step`, not in `setup` or `reset`, because Tune also starts actors that it then discards.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray import tune
+
+from raykd.lanes.mailbox import Message, Task
+
+# A worker's slot must not go to a proxy, and `{"cpu": 0.01}` would take a whole one.
+RESOURCES = [{"node:__internal_head__": 0.001}]
+METRICS = "metrics/"
+
+
+class NotKept:
+    """Tune pickles what it is given, to restore from it; here the ledger does that, and nothing is kept."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class TrialProxy(tune.Trainable):
+    """Config: `mailbox`, `namespace`, and the fields of a `Task` under `task`."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._posted: str | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._posted = None
+        return True
+
+    def step(self) -> dict[str, Any]:
+        task = Task(**self.config["task"])
+        mailbox = ray.get_actor(self.config["mailbox"], namespace=self.config["namespace"])
+        if self._posted != task.id:
+            ray.get(mailbox.post.remote(task))
+            self._posted = task.id
+        said: Any = ray.get(mailbox.listen.remote(task.id))
+        return pack(said)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: all state is in the lane, the mailbox and the ledger."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing, likewise."""
+
+
+def pack(message: Message) -> dict[str, Any]:
+    """A message as a Tune result."""
+    said: dict[str, Any] = {name: value for name, value in vars(message).items() if name != "metrics"}
+    return {**said, **{METRICS + name: value for name, value in message.metrics.items()}}
+
+
+def unpack(result: dict[str, Any]) -> Message:
+    """The message in a Tune result."""
+    metrics = {key[len(METRICS) :]: value for key, value in result.items() if key.startswith(METRICS)}
+    fields = {name: result[name] for name in ("attempt", "lane", "epoch", "note", "ended", "failed")}
+    return Message(**fields, metrics=metrics)

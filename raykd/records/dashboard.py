@@ -1,0 +1,162 @@
+"""An Optuna study written from the ledger, for `optuna-dashboard SWEEP/optuna.journal`.
+
+A view: the sweep never reads it back, and it can be deleted. A trial is added when it ends: COMPLETE with its
+best score, PRUNED where the scheduler stopped it, FAIL; its scores by epoch are the intermediate values.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, TrialState
+
+from raykd.records.history import ENDED, History, TrialRecord
+from raykd.records.ledger import Record
+
+if TYPE_CHECKING:
+    from raykd.spec.sweep import SweepSpec
+
+JOURNAL = "optuna.journal"
+_NAME = "trial"  # the attribute that holds a trial's name
+_STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+log = logging.getLogger("raykd.records.dashboard")
+
+
+class DashboardStudy:
+    """A listener of the recorder: adds every trial that ends to the study in the sweep's folder."""
+
+    def __init__(self, folder: Path, spec: SweepSpec) -> None:
+        self.path = folder / JOURNAL
+        self.space = spec.space
+        self.name = spec.name
+        self._study: optuna.Study | None = None
+
+    def __call__(self, record: Record, history: History) -> None:
+        """A record was written; `history` holds it already."""
+        if record["kind"] == "end":
+            self.rebuild(history) if self._study is None else self._add(history.trials[record["trial"]])
+
+    def rebuild(self, history: History) -> None:
+        """Bring the study to what `history` says.
+
+        What is right already stays: a dashboard that is looking keeps its place in the file. Anything else
+        (a torn line, trials of another sweep) and the file is written anew.
+        """
+        ended = [t for t in history.trials.values() if t.status in ENDED]
+        ended.sort(key=lambda t: (t.ended, t.number))
+        there = self._open(ended)
+        if there is None:
+            temporary = self.path.with_name(f".{self.path.name}.tmp")
+            temporary.unlink(missing_ok=True)
+            self._study = self._create(temporary)
+            for trial in ended:
+                self._add(trial)
+            temporary.replace(self.path)
+            there = self._open(ended)
+        for trial in ended:
+            if trial.trial not in (there or ()):
+                self._add(trial)
+
+    def _open(self, ended: list[TrialRecord]) -> set[str] | None:
+        """Open the study that is there and name its trials; None where it has to be written anew."""
+        right = {trial.trial: trial for trial in ended}
+        try:
+            data = self.path.read_bytes()
+            if not data.endswith(b"\n"):
+                return None
+            study = optuna.load_study(study_name=self.name, storage=_storage(self.path))
+            trials = study.trials
+            found = [str(t.user_attrs[_NAME]) for t in trials]
+            same = all(
+                _said(t) == _said(self._frozen(right[name])) for t, name in zip(trials, found, strict=True)
+            )
+        except FileNotFoundError:
+            return None
+        except Exception:  # whatever is wrong with it, the ledger has it all
+            log.warning("%s cannot be read and is written anew", self.path, exc_info=True)
+            return None
+        if len(found) != len(set(found)) or not same:
+            return None
+        self._study = study
+        return set(found)
+
+    def _create(self, path: Path) -> optuna.Study:
+        storage = _storage(path)
+        study_id = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], self.name)
+        study = optuna.load_study(study_name=self.name, storage=storage)
+        assert study._study_id == study_id
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(["score"])
+        return study
+
+    def _add(self, trial: TrialRecord) -> None:
+        assert self._study is not None
+        self._study.add_trial(self._frozen(trial))
+
+    def _frozen(self, trial: TrialRecord) -> FrozenTrial:
+        params, distributions = self.space.encode(trial.params)
+        scores = {epoch: m["score"] for epoch, m in trial.reports.items() if "score" in m}
+        state, value = _STATES[trial.status], trial.best[0] if trial.best else None
+        if state == TrialState.FAIL or value is None:  # Optuna has no complete trial without a value
+            state, value = TrialState.FAIL, None
+        return FrozenTrial(
+            number=-1,  # the storage gives the next one: trials are numbered as they end
+            trial_id=-1,
+            state=state,
+            value=value,
+            datetime_start=_datetime(trial.started if trial.started is not None else trial.suggested),
+            datetime_complete=_datetime(trial.ended),
+            params=params,
+            distributions=distributions,
+            user_attrs=_attributes(trial),
+            system_attrs={},
+            intermediate_values={epoch: s for epoch, s in scores.items() if math.isfinite(s)},
+        )
+
+
+def _said(trial: FrozenTrial) -> tuple[Any, ...]:
+    """What the dashboard shows of a trial."""
+    return trial.state, trial.values, trial.params, trial.user_attrs, trial.intermediate_values
+
+
+def _attributes(trial: TrialRecord) -> dict[str, Any]:
+    attributes = {
+        _NAME: trial.trial,
+        "number": trial.number,
+        "method": trial.method,
+        "arm": trial.arm,
+        "seed": trial.replicate,
+        "origin": trial.origin,
+        "epochs": trial.epoch,
+        "best_epoch": trial.best[1] if trial.best else None,
+        "reason": trial.reason,
+    }
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def _datetime(time: float | None) -> datetime | None:
+    return None if time is None else datetime.fromtimestamp(time, timezone.utc)
+
+
+class _NoLock(JournalFileOpenLock):
+    """One line is appended by one write. Optuna's lock, left behind by a killed process, stops for 30 s."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None: ...
+
+
+def _storage(path: Path) -> JournalStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=_NoLock(str(path))))

@@ -1,0 +1,268 @@
+"""The ledger: what happened in a sweep, append-only and fsynced. The one truth; all else is a view of it.
+
+`SWEEP/ledger.jsonl` holds one record a line, as `CRC JSON`: eight hex digits of the CRC-32 of the JSON bytes,
+a blank, the JSON. `append` returns once the record is on the disk, so whoever acts after it acts on
+something that a crash cannot take back. A crash can only leave a torn last line, which `open` cuts off and
+says; a bad line with good ones behind it is damage of another kind: it is refused, and `repair.py` mends it.
+
+    with Ledger.create(folder) as ledger:
+        ledger.append("start", trial="0a1b2c3d", attempt=1, lane="lane-0")
+    records = Ledger.read(folder)  # from any process, also while a driver writes
+
+One driver writes, the holder of the lock in `driver.py`. On a remote storage the same lines lie in objects
+(`segments.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from raykd.storage.driver import Hold, take_lock
+from raykd.storage.folders import LEDGER, holds_files, holds_ledger, named
+from raykd.storage.tape import Tape, stored, sync_folder, tape_of
+from trainables.errors import StorageLost, UserError
+
+TRIALS = "trials"  # the folder of the trials' files, beside the ledger
+
+__all__ = ["KINDS", "LEDGER", "TRIALS", "Ledger", "Record", "decode", "encode"]
+
+Record = dict[str, Any]  # "kind", "time" (unix seconds), and the fields of its kind
+
+# Every kind of record, and the fields it must have.
+KINDS: dict[str, tuple[str, ...]] = {
+    # the head of the file: what is searched and with which versions
+    # source: {path, overrides} that the spec was read from, or None
+    "sweep": ("spec", "spec_hash", "source", "sampler", "scheduler", "versions"),
+    "driver": ("event", "host", "pid"),  # event: start | end
+    # lines: those found damaged; remade, again, aside: trials proposed, trained, left out because of it;
+    # students: trials that are trained again because their student was damaged
+    "repair": ("lines", "remade", "again", "aside", "students"),
+    "extend": ("samples",),  # how many more
+    "reference": ("name", "label", "metrics", "trial"),  # a row to compare with: raw pixels, teacher, ...
+    "measured": ("name", "epoch", "metrics"),  # an epoch of a reference that is trained, before it has ended
+    # number: running from 0; arm, trial: 8 hex digits; replicate: the seed; params: {axis: value};
+    # config: {flat name: value}; origin: sampler | point | grid | replicate; attrs: Optuna's system attrs
+    "suggest": ("trial", "number", "arm", "replicate", "params", "config", "origin", "attrs"),
+    # proposed again, or cannot be trained (trial None, with the reason): costs nothing
+    "repeat": ("number", "params", "trial", "reason", "attrs"),
+    "exhausted": (),  # the space holds no further configuration
+    "start": ("trial", "attempt", "lane"),  # attempt: 1, 2, ...
+    "report": ("trial", "epoch", "metrics"),
+    "verdict": ("trial", "epoch", "verdict"),  # go | stop
+    "end": ("trial", "status", "reason"),  # finished | stopped | failed
+}
+
+
+class Ledger:
+    """The writing side, held by the one driver of a sweep. Safe to use from several threads."""
+
+    def __init__(
+        self, folder: Path, tape: Tape, lock: Hold, records: list[Record], cut: str | None = None
+    ) -> None:
+        self.folder = folder
+        self.records = records  # those found when it was opened
+        self.cut = cut  # says what `open` cut off, None where the file was whole
+        self._tape = tape
+        self._lock = lock
+        self._mutex = threading.Lock()
+        self._broken: str | None = None
+        self._closed = False
+
+    @classmethod
+    def create(cls, folder: Path) -> Ledger:
+        """Start the ledger of a new sweep; `UserError` where there is one already."""
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = take_lock(folder)
+        try:
+            data, driver = stored(folder)
+            if data and _parse(data, folder)[0]:
+                raise UserError(
+                    "name", f"{named(folder)} already holds a sweep", expected="`resume`, or another name"
+                )
+            refuse_lost(folder)
+            return cls(folder, tape_of(folder, driver, 0, 0), lock, [])
+        except BaseException:
+            lock.close()
+            raise
+
+    @classmethod
+    def open(cls, folder: Path) -> Ledger:
+        """Go on with a sweep. A torn tail is moved aside to `ledger.cut-TIME`, and `cut` says so.
+
+        `UserError` where there is no ledger, where another driver holds it, or where a line in the middle
+        is damaged.
+        """
+        _refuse_nothing(folder)
+        lock = take_lock(folder)
+        try:
+            data, driver = stored(folder)
+            records, whole = _parse(_refuse_nothing(folder, data), folder)
+            if not records:
+                refuse_lost(folder)
+            cut = None
+            if whole < len(data or b""):
+                # The copy reaches the disk before the cut does.
+                aside = keep_aside(folder, "cut", (data or b"")[whole:])
+                cut = (
+                    f"{named(folder)}/{LEDGER}: the last {len(data or b'') - whole} bytes, behind record "
+                    f"{len(records)}, were damaged and have been moved to {aside.name}"
+                )
+            return cls(folder, tape_of(folder, driver, len(records), whole), lock, records, cut)
+        except BaseException:
+            lock.close()
+            raise
+
+    @staticmethod
+    def read(folder: Path) -> list[Record]:
+        """Every whole record, oldest first. Takes no lock: works while a driver writes, and after it died."""
+        records = _parse(_refuse_nothing(folder), folder)[0]
+        if not records:
+            refuse_lost(folder)
+        return records
+
+    def append(self, kind: str, **fields: Any) -> Record:
+        """Add one record and return it, as it will be read back. It is on the disk when this returns."""
+        required = KINDS.get(kind)
+        if required is None:
+            raise TypeError(f"no such kind of record: {kind!r}")
+        if set(required) != set(fields):
+            raise TypeError(f"a {kind!r} record has the fields {sorted(required)}, not {sorted(fields)}")
+        with self._mutex:
+            if self._closed:
+                raise UserError("ledger", "closed")
+            if self._broken:
+                raise StorageLost(self._broken)
+            self._lock.verify()
+            # The time is taken inside, so that the times of successive lines never go back by threads' races.
+            text = encode({"kind": kind, "time": time.time(), **fields})
+            try:
+                self._tape.append(as_line(text))
+            except StorageLost as error:
+                self._broken = str(error)  # nothing more from this driver
+                raise
+        record: Record = decode(text)
+        return record
+
+    def close(self) -> None:
+        """Let go of file and lock. Safe to call twice."""
+        with self._mutex:
+            self._closed = True
+            self._tape.close()
+        self._lock.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _refuse_nothing(folder: Path, data: bytes | None = None) -> bytes:
+    data = stored(folder)[0] if data is None else data
+    if data is None:
+        raise UserError(
+            "name", f"there is no sweep in {named(folder)}", expected=f"a folder that holds {LEDGER}"
+        )
+    return data
+
+
+def refuse_lost(folder: Path) -> None:
+    """`UserError` where trials lie in a folder whose ledger holds nothing, or is not there."""
+    if holds_files(folder / TRIALS):
+        state = "holds no whole record" if holds_ledger(folder) else "is gone"
+        raise UserError(
+            "ledger",
+            f"{named(folder)}/{LEDGER} {state}, and there are trials beside it",
+            expected="the file from a backup; without one, a new sweep under another name",
+        )
+
+
+def parse_lines(data: bytes) -> Iterator[Record | None]:
+    """The record in each line that has an end; None for a damaged one."""
+    for line in data.split(b"\n")[:-1]:
+        head, blank, text = line[:8], line[8:9], line[9:]
+        yield decode(text) if blank == b" " and head == b"%08x" % zlib.crc32(text) else None
+
+
+def as_line(text: bytes) -> bytes:
+    """The line of a record that `encode` wrote."""
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _parse(data: bytes, folder: Path) -> tuple[list[Record], int]:
+    """The whole records, and how many bytes they take. What follows is torn."""
+    records: list[Record] = []
+    bad: int | None = None
+    for number, record in enumerate(parse_lines(data), start=1):
+        if record is None:
+            bad = bad or number
+        elif bad:
+            raise UserError(
+                "ledger",
+                f"{named(folder)}/{LEDGER}, line {bad} is damaged and line {number} behind it is not: no "
+                "crash does this, so nothing is dropped in silence",
+                expected=f"the file from a backup, or `raykd resume {folder.name} --repair`, which keeps a "
+                "copy and trains again what the damage touched",
+            )
+        else:
+            records.append(record)
+    lines = data.split(b"\n", len(records))
+    return records, len(data) - len(lines[-1])
+
+
+def keep_aside(folder: Path, why: str, damaged: bytes) -> Path:
+    """Write `damaged` to a new file `ledger.WHY-TIME`; it is on the disk when this returns."""
+    stem = f"ledger.{why}-{time.strftime('%Y%m%dT%H%M%S')}"
+    for number in range(1000):
+        path = folder / (stem if number == 0 else f"{stem}-{number}")
+        try:
+            with path.open("xb") as file:
+                file.write(damaged)
+                file.flush()
+                os.fsync(file.fileno())
+        except FileExistsError:
+            continue
+        sync_folder(folder)
+        return path
+    raise UserError("ledger", f"{folder} holds too many {stem} files")
+
+
+def encode(value: Any) -> bytes:
+    """One line of ASCII JSON. JSON has no NaN and no infinity: they are written as `{"$float": "nan"}`."""
+    return json.dumps(_plain(value), separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def decode(text: bytes) -> Any:
+    """What `encode` was given, with tuples as lists."""
+    return json.loads(text, object_hook=_rich)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": repr(float(value))}
+    if value is None or isinstance(value, str | int | float):  # bool is an int
+        return value
+    if isinstance(value, dict):
+        # A key of the user's own that starts with $ gets a second one, so that it is not taken for ours.
+        return {f"${k}" if str(k).startswith("$") else str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "item"):  # a NumPy scalar
+        return _plain(value.item())
+    raise TypeError(f"the ledger holds plain JSON, not {value!r}")
+
+
+def _rich(found: dict[str, Any]) -> Any:
+    if len(found) == 1 and "$float" in found:
+        return float(found["$float"])
+    return {k[1:] if k.startswith("$") else k: v for k, v in found.items()}

@@ -1,0 +1,106 @@
+"""A history as Arrow tables, and as the Parquet files that lie beside the ledger for everyone else to read.
+
+`trials.parquet` has one row a trial, `curves.parquet` one row an epoch. Both are views: they can be deleted,
+and are written anew from the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raykd.records.history import History, TrialRecord
+from raykd.spec.arms import ARM, ArmSpec
+from trainables.files import replacing
+
+TRIALS = "trials.parquet"
+CURVES = "curves.parquet"
+
+
+def trials_table(history: History) -> pa.Table:
+    """One row a trial in the order of suggestion; `config/NAME` holds a field, null where a trial has none.
+
+    Of a study `arm_name` is the arm's label, `trained_parameters` how many numbers an optimizer moves,
+    `step_flops` the floating-point operations of a step and `flops` those of the epochs finished. `score` is
+    the best finite score and `best_epoch` when it was reached, `last` the score of the last probed epoch (NaN
+    possible), `epoch` the epochs finished, `wall_s` seconds of training without the pauses between drivers. A
+    field whose values differ in type is text; lists and mappings are JSON.
+    """
+    trials = list(history.trials.values())
+    columns: dict[str, pa.Array] = {
+        "trial": pa.array([t.trial for t in trials], pa.string()),
+        "number": pa.array([t.number for t in trials], pa.int64()),
+        "method": pa.array([t.method for t in trials], pa.string()),
+        "arm": pa.array([t.arm for t in trials], pa.string()),
+        **_labels(trials),
+        "replicate": pa.array([t.replicate for t in trials], pa.int64()),
+        "origin": pa.array([t.origin for t in trials], pa.string()),
+        "status": pa.array([t.status for t in trials], pa.string()),
+        "attempts": pa.array([t.attempts for t in trials], pa.int64()),
+        "epoch": pa.array([t.epoch for t in trials], pa.int64()),
+        "score": pa.array([t.best and t.best[0] for t in trials], pa.float64()),
+        "best_epoch": pa.array([t.best and t.best[1] for t in trials], pa.int64()),
+        "last": pa.array([t.last for t in trials], pa.float64()),
+        "wall_s": pa.array([t.wall_s for t in trials], pa.float64()),
+        **_costs(history, trials),
+        "reason": pa.array([t.reason for t in trials], pa.string()),
+    }
+    for name in dict.fromkeys(name for t in trials for name in t.config):
+        columns[f"config/{name}"] = _column([t.config.get(name) for t in trials])
+    return pa.table(columns)
+
+
+def curves_table(history: History) -> pa.Table:
+    """One row a trial and epoch, one column a metric; null where it was not measured."""
+    rows = [(t.trial, e, t.reports[e]) for t in history.trials.values() for e in sorted(t.reports)]
+    columns = {
+        "trial": pa.array([trial for trial, _, _ in rows], pa.string()),
+        "epoch": pa.array([epoch for _, epoch, _ in rows], pa.int64()),
+    }
+    for name in dict.fromkeys(name for _, _, metrics in rows for name in metrics):
+        columns[name] = pa.array([metrics.get(name) for _, _, metrics in rows], pa.float64())
+    return pa.table(columns)
+
+
+def write_tables(history: History, folder: Path) -> None:
+    """Write both into the sweep's folder; a reader sees the old file or the new one, nothing between."""
+    for name, table in ((TRIALS, trials_table(history)), (CURVES, curves_table(history))):
+        with replacing(folder / name) as temporary:
+            pq.write_table(table, temporary)
+
+
+def _labels(trials: Sequence[TrialRecord]) -> dict[str, pa.Array]:
+    """The arms' names, where there are any."""
+    if not any(ARM in t.params for t in trials):
+        return {}
+    return {"arm_name": pa.array([t.params.get(ARM) for t in trials], pa.string())}
+
+
+def _costs(history: History, trials: Sequence[TrialRecord]) -> dict[str, pa.Array]:
+    """What trials of a study cost, as it was counted before it started."""
+    if not any(ARM in t.params for t in trials):
+        return {}
+    known = {label: ArmSpec.model_validate(arm) for label, arm in history.spec["arms"].items()}
+    arms = [known[t.params[ARM]] for t in trials]
+    return {
+        "trained_parameters": pa.array([arm.trained_parameters for arm in arms], pa.int64()),
+        "step_flops": pa.array([arm.step_flops for arm in arms], pa.float64()),
+        "flops": pa.array([arm.flops(t.epoch) for arm, t in zip(arms, trials, strict=True)], pa.float64()),
+    }
+
+
+def _column(values: Sequence[Any]) -> pa.Array:
+    present = [v for v in values if v is not None]
+    kinds = {type(v) for v in present}
+    if kinds and kinds <= {bool}:
+        return pa.array(values, pa.bool_())
+    if kinds and kinds <= {int} and all(-(2**63) <= v < 2**63 for v in present):
+        return pa.array(values, pa.int64())
+    if kinds and kinds <= {int, float}:
+        return pa.array([None if v is None else float(v) for v in values], pa.float64())
+    return pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string())

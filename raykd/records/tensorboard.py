@@ -1,0 +1,251 @@
+"""TensorBoard's files, written from the ledger: `tensorboard --logdir SWEEP/tensorboard`.
+
+One run a trial, `tensorboard/TRIAL/`: at its start an HParams session with the whole flat config, after each
+epoch its scalars, at its end its true status. One experiment summary in `tensorboard/` itself declares the
+axes with their domains. (Ray's own logger writes one a trial, of which TensorBoard shows the first.)
+
+A run's file is a pure function of the trial's records, in order. So going on after a crash means: keep the
+whole events that are there, cut a torn one, append what is missing; an open TensorBoard sees it grow.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from raykd.records.history import ENDED, History, TrialRecord
+from raykd.records.ledger import Record
+
+if TYPE_CHECKING:
+    from raykd.spec.axis import Axis
+    from raykd.spec.sweep import SweepSpec
+
+FOLDER = "tensorboard"
+METRICS = {  # the columns beside the axes; few, because each is one more in every table and plot
+    "score": ("best score", "the best epoch so far"),
+    "last": ("last score", "the last epoch"),
+    "epoch": ("epochs", "epochs finished"),
+}
+_VERSION = "brain.Event:2"  # how an event file has to begin
+_STATUS = {
+    "finished": api_pb2.STATUS_SUCCESS,
+    "stopped": api_pb2.STATUS_SUCCESS,
+    "failed": api_pb2.STATUS_FAILURE,
+}
+
+
+class TensorBoardWriter:
+    """A listener of the recorder: every record that TensorBoard shows is appended to its file and flushed."""
+
+    def __init__(self, folder: Path, spec: SweepSpec) -> None:
+        """`folder` is the sweep's; files go to `folder/tensorboard`."""
+        self.folder = folder / FOLDER
+        self.space = spec.space
+        self.seeds = spec.seeds if spec.study is None else tuple(range(spec.study.replicates))
+        self._begun: set[str] = set()
+
+    def __call__(self, record: Record, history: History) -> None:
+        """A record was written; `history` holds it already."""
+        kind = record["kind"]
+        if kind in ("start", "report", "end"):
+            trial = history.trials[record["trial"]]
+            if kind == "start":
+                self.begin(trial)
+            elif kind == "report" and trial.times.get(record["epoch"]) == record["time"]:  # not a repetition
+                self.report(trial, record["epoch"])
+            elif kind == "end" and trial.ended == record["time"]:
+                self.end(trial)
+
+    def begin(self, trial: TrialRecord) -> None:
+        """Open the trial's run. A further attempt at a trial goes on with the run it has."""
+        if trial.trial not in self._begun:
+            self._begun.add(trial.trial)
+            _write(self._path(trial), "ab", self._opening(trial))
+
+    def report(self, trial: TrialRecord, epoch: int) -> None:
+        """Add the scalars of an epoch."""
+        self.begin(trial)
+        _write(self._path(trial), "ab", [_epoch(trial, epoch)])
+
+    def end(self, trial: TrialRecord) -> None:
+        """Say how the trial ended."""
+        self.begin(trial)
+        _write(self._path(trial), "ab", [_end(trial)])
+
+    def rebuild(self, history: History) -> None:
+        """Bring all files to what `history` says, keeping what is right already."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._declare(history)
+        for trial in history.trials.values():
+            events = list(self._events(trial))
+            if events:
+                self._begun.add(trial.trial)
+                path = self._path(trial)
+                whole, size = _whole_events(path)
+                if whole > len(events):  # of another sweep: a folder that was copied or mended by hand
+                    whole = size = 0
+                if path.exists():
+                    with path.open("rb+") as file:
+                        file.truncate(size)
+                _write(path, "ab", events[whole:])
+
+    def _events(self, trial: TrialRecord) -> Iterator[Event]:
+        if trial.started is None and trial.status not in ENDED:
+            return
+        yield from self._opening(trial)
+        for epoch in trial.reports:  # in the order in which they came
+            yield _epoch(trial, epoch)
+        if trial.status in ENDED:
+            yield _end(trial)
+
+    def _opening(self, trial: TrialRecord) -> list[Event]:
+        began = trial.started if trial.started is not None else trial.suggested
+        axes = self.space.axes
+        values = {name: _plain(value) for name, value in trial.config.items() if name not in axes}
+        # An axis that takes no part in this trial has no value: an empty cell.
+        for name, axis in axes.items():
+            if name in trial.params:
+                values[name] = _of_type(_levels(axis), axis.encode(trial.params[name]))
+        session = summary_v2.hparams_pb(values, trial_id=trial.trial, start_time_secs=began)
+        return [
+            Event(wall_time=began, file_version=_VERSION),
+            Event(wall_time=began, step=0, summary=session),
+        ]
+
+    def _declare(self, history: History) -> None:
+        """The one experiment summary."""
+        created = history.sweep["time"] if history.sweep else 0.0
+        infos = []
+        for name, axis in self.space.axes.items():
+            info = api_pb2.HParamInfo(name=name, description=axis.describe())
+            _domain(axis).update_hparam_info(info)
+            # What "differs" comes first and is shown. An axis with empty cells comes last, because parallel
+            # coordinates drop every trial that has no value in a column shown.
+            info.differs = not self.space.conditions[name]
+            infos.append(info)
+        if len(self.seeds) > 1:
+            info = api_pb2.HParamInfo(name="seed", description="replicate", differs=True)
+            summary_v2.Discrete([float(seed) for seed in self.seeds]).update_hparam_info(info)
+            infos.append(info)
+        metrics = [
+            summary_v2.Metric(tag, display_name=name, description=description)
+            for tag, (name, description) in METRICS.items()
+        ]
+        experiment = api_pb2.Experiment(
+            hparam_infos=infos, metric_infos=[m.as_proto() for m in metrics], time_created_secs=created
+        )
+        data = plugin_data_pb2.HParamsPluginData(experiment=experiment)
+        events = [
+            Event(wall_time=created, file_version=_VERSION),
+            Event(wall_time=created, summary=_summary(metadata.EXPERIMENT_TAG, data)),
+        ]
+        path = self.folder / _name(0, "sweep")
+        temporary = self.folder / ".writing"
+        _write(temporary, "wb", events)
+        temporary.replace(path)
+
+    def _path(self, trial: TrialRecord) -> Path:
+        began = trial.started if trial.started is not None else trial.suggested
+        return self.folder / trial.trial / _name(began, trial.trial)
+
+
+def _epoch(trial: TrialRecord, epoch: int) -> Event:
+    """The scalars of an epoch: `score` the best so far, `last` this epoch's, the rest as it was reported."""
+    metrics = dict(trial.reports[epoch])
+    last, best = metrics.pop("score", math.nan), trial.best_at(epoch)
+    scalars = {"epoch": float(epoch)}
+    if best is not None:
+        scalars["score"] = best
+    if math.isfinite(last):  # the HParams page gets it as JSON, where a NaN would be text
+        scalars["last"] = last
+    values = [Summary.Value(tag=tag, simple_value=value) for tag, value in {**scalars, **metrics}.items()]
+    return Event(wall_time=trial.times[epoch], step=epoch, summary=Summary(value=values))
+
+
+def _end(trial: TrialRecord) -> Event:
+    ended = trial.ended or 0.0
+    info = plugin_data_pb2.SessionEndInfo(status=_STATUS[trial.status], end_time_secs=ended)
+    data = plugin_data_pb2.HParamsPluginData(session_end_info=info)
+    return Event(wall_time=ended, step=trial.epoch, summary=_summary(metadata.SESSION_END_INFO_TAG, data))
+
+
+def _summary(tag: str, data: plugin_data_pb2.HParamsPluginData) -> Summary:
+    # As `summary_v2` does for session starts; TensorBoard's own function for session ends wants TensorFlow.
+    value = Summary.Value(
+        tag=tag, metadata=metadata.create_summary_metadata(data), tensor=metadata.NULL_TENSOR
+    )
+    return Summary(value=[value])
+
+
+def _levels(axis: Axis) -> list[Any] | None:
+    """The levels of a discrete axis; None for an interval."""
+    return list(axis.domain.values) if axis.domain.kind == "discrete" else None
+
+
+def _type(levels: list[Any] | None) -> type:
+    """The one type that TensorBoard has for an axis: text where the levels are of several."""
+    kinds = {float if type(level) in (int, float) else type(level) for level in levels or [0.0]}
+    kind = kinds.pop()
+    return kind if not kinds and kind in (bool, float, str) else str
+
+
+def _of_type(levels: list[Any] | None, value: Any) -> bool | float | str:
+    kind = _type(levels)
+    plain = _plain(value)
+    if kind is str:
+        return plain if isinstance(plain, str) else json.dumps(plain)
+    return float(plain) if kind is float and isinstance(plain, int | float) else plain
+
+
+def _domain(axis: Axis) -> summary_v2.Domain:
+    levels = _levels(axis)
+    if levels is None:
+        low, high = axis.domain.values
+        return summary_v2.RealInterval(float(low), float(high))
+    return summary_v2.Discrete([_of_type(levels, level) for level in levels], dtype=_type(levels))
+
+
+def _plain(value: Any) -> bool | float | str:
+    """A value as HParams takes it: lists and mappings as JSON, nothing as `none`."""
+    if value is None:
+        return "none"
+    return value if isinstance(value, bool | int | float | str) else json.dumps(value)
+
+
+def _name(time: float, name: str) -> str:
+    return f"events.out.tfevents.{int(time):010d}.{name}"
+
+
+def _write(path: Path, mode: str, events: Iterable[Event]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open(mode) as file:
+        writer = RecordWriter(file)
+        for event in events:
+            writer.write(event.SerializeToString())
+
+
+def _whole_events(path: Path) -> tuple[int, int]:
+    """(number of whole events at the head of the file, bytes they take); what is behind is written anew."""
+    if not path.exists():
+        return 0, 0
+    data = path.read_bytes()
+    count = size = 0
+    while size + 12 <= len(data):
+        length, crc = struct.unpack_from("<QI", data, size)
+        end = size + 12 + length + 4
+        if masked_crc32c(data[size : size + 8]) != crc or end > len(data):
+            break
+        if masked_crc32c(data[size + 12 : end - 4]) != struct.unpack_from("<I", data, end - 4)[0]:
+            break
+        count, size = count + 1, end
+    return count, size

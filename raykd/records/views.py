@@ -1,0 +1,91 @@
+"""What a sweep's folder says, for `status` and `best`: read from the ledger, by any process, at any time."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from raykd.records.history import History
+from raykd.records.ledger import Ledger, Record
+from raykd.storage.driver import driver_of
+from raykd.storage.folders import named, origin_of, sweeps
+from trainables.errors import SweepFailed, UserError
+
+
+def find(storage: Path, name: str) -> Path:
+    """The folder of the sweep called `name`; `UserError` with the nearest name otherwise."""
+    known = sweeps(storage)
+    if name not in known:
+        problem = f"no such sweep in {named(storage)}" if known else f"{named(storage)} holds no sweeps"
+        raise UserError(
+            "name", problem, value=name, expected="a sweep's name, or `--storage DIR`", choices=known
+        )
+    if origin_of(storage) is not None:
+        (storage / name).mkdir(exist_ok=True)  # the first time that this machine looks at it
+    return storage / name
+
+
+def read(folder: Path) -> History:
+    return History.of(Ledger.read(folder))
+
+
+def status(history: History, folder: Path) -> dict[str, Any]:
+    """Counts of trials by status, the best one, and who drives the sweep."""
+    driver = driver_of(folder)
+    counts = history.counts()
+    counts["waiting"] += max(0, history.total - len(history.trials))  # those not proposed yet
+    if not driver:
+        counts["waiting"] += counts["running"]
+        counts["running"] = 0
+    best = history.best()
+    return {
+        "name": folder.name,
+        "state": "running" if driver else "done" if history.done else "interrupted",
+        "driver": {"host": driver.host, "pid": driver.pid} if driver else None,
+        "samples": history.samples,
+        "trials": counts,
+        "best": _score(best) if best is not None else None,
+        "repairs": history.repairs,
+    }
+
+
+def repaired(record: Record) -> str:
+    """What a repair of the ledger found and did, in one line."""
+    found = {
+        "damaged lines": [str(line) for line in record["lines"]],
+        "proposed again": record["remade"],
+        "trained again": [*record["again"], *record["students"]],
+        "left out": record["aside"],
+    }
+    return "; ".join(f"{what} {', '.join(which)}" for what, which in found.items() if which)
+
+
+def refresh(history: History, folder: Path) -> None:
+    """Write the tables of a sweep whose driver is gone: it may have died before it wrote the last ones."""
+    from raykd.records.tables import write_tables
+
+    with contextlib.suppress(OSError):  # somebody else's sweep may not be ours to write in
+        write_tables(history, folder)
+
+
+def best(history: History) -> dict[str, Any]:
+    """The best trial with its config, and the references. `UserError` while no trial has a score."""
+    found = history.best()
+    if found is None:
+        raise SweepFailed("no trial of this sweep has a score yet")
+    return {
+        **_score(found),
+        "arm": found.arm,
+        "replicate": found.replicate,
+        "status": found.status,
+        "params": found.params,
+        "config": found.config,
+        "metrics": found.reports[found.best[1]] if found.best else {},
+        "references": {name: record["metrics"].get("score") for name, record in history.references.items()},
+    }
+
+
+def _score(trial: Any) -> dict[str, Any]:
+    score, epoch = trial.best
+    return {"trial": trial.trial, "score": score, "epoch": epoch}

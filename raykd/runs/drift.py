@@ -1,0 +1,39 @@
+"""A sweep that would go on as another one than it was: the spec's file, the teacher or raykd has changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raykd.records.history import History
+from raykd.spec.sweep import SweepSpec, difference, load_sweep
+from trainables.errors import UserError
+
+
+def refuse_drift(spec: SweepSpec, history: History, storage: Path) -> None:
+    source = (history.sweep or {}).get("source")
+    if source is None or not Path(source["path"]).is_file():
+        return
+    if spec.study is not None:
+        from raykd.ablation.study import load_study
+
+        now, then = load_study(source["path"], source["overrides"], storage), spec.written()
+    else:
+        now, then = load_sweep(source["path"], source["overrides"]), spec
+    if now.hash() != then.hash():
+        raise UserError(
+            "spec",
+            f"{source['path']} is not what this sweep was started with: {'; '.join(difference(then, now))}",
+            expected="the file as it was, `--as-started` to go on with what was written down, or a new name",
+        )
+
+
+def refuse_other_inputs(spec: SweepSpec, history: History) -> None:
+    """A trial's name is a hash of all that defines it, the teacher file's content included."""
+    for trial in list(history.trials.values())[:1]:
+        now = spec.trial(trial.params, trial.replicate).signature()
+        if now != trial.trial:
+            raise UserError(
+                "name",
+                f"trial {trial.trial} would be {now} today: the teacher's file or raykd has changed since",
+                expected="both as they were, or a new sweep",
+            )

@@ -1,0 +1,103 @@
+"""How long a study will take: from its own trials, or else from a few steps of each arm, timed here.
+
+What is timed are steps and probings as the trials will do them (`trainables/timing.py`), on this machine as
+busy as it is now. Not in the figure: the start of lanes (20 s or so), decoding the data, reference rows, what
+workers say to each other, and that lanes that share a machine slow each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raykd.records.history import History
+from raykd.runs.retune import searches
+from raykd.spec.arms import ARM
+from raykd.spec.sweep import SweepSpec
+from trainables.trial import TrialSpec
+
+if TYPE_CHECKING:
+    from trainables.timing import Timing
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds of one lane."""
+
+    trial_s: dict[str, float]  # arm -> a whole trial; empty where none can be given
+    how: str  # how they were got, or why there are none
+    lanes: int = 1  # at once, on this machine
+    search_s: float = 0.0  # of the arms' own searches
+    teacher_s: float = 0.0  # of training what teaches and is not there yet
+
+
+def from_history(spec: SweepSpec, history: History) -> Forecast | None:
+    """By the trials of the study that have ended; None where there are none of them."""
+    ended = [t for t in history.trials.values() if t.ended is not None and t.epoch]
+    if not ended:
+        return None
+    every = sum(t.wall_s for t in ended) / sum(t.epoch for t in ended)
+    found = {}
+    for label in spec.arms:
+        own = [t for t in ended if t.params[ARM] == label]
+        epoch_s = sum(t.wall_s for t in own) / sum(t.epoch for t in own) if own else every
+        found[label] = epoch_s * spec.cost(label)[0]
+    return Forecast(found, "as this study's trials went so far", max(1, _lanes(spec)))
+
+
+def forecast(spec: SweepSpec, storage: Path) -> Forecast:
+    """By a few steps of each arm on this machine; `storage` is where teachers lie.
+
+    Nothing is said for a study whose workers this machine could not hold: its speed would be another's.
+    """
+    lanes = _lanes(spec)
+    if not lanes:
+        return Forecast({}, "this machine cannot hold a lane of this study, so its speed says nothing")
+    timer = _Timer(spec)
+    found = {}
+    for label, arm in spec.arms.items():
+        trial = spec.trial({ARM: label}, 0)
+        alike = (arm.step_flops, arm.trained_parameters, trial.method, trial.views, trial.optim.batch_size)
+        found[label] = timer.seconds(trial, str(alike))
+    searched = sum(search.samples * found[label] for label, search in searches(spec).items())
+    how = f"timed on {timer.steps} step{'s' * (timer.steps > 1)} of each arm on this machine's {timer.device}"
+    return Forecast(found, how, lanes, searched, sum(map(timer.seconds, _untrained(spec, storage))))
+
+
+class _Timer:
+    """Times trials, those that do the same arithmetic once."""
+
+    def __init__(self, spec: SweepSpec) -> None:
+        self.workers = spec.workers
+        self.steps, self.device = 0, ""
+        self._known: dict[str, Timing] = {}
+
+    def seconds(self, trial: TrialSpec, alike: str = "") -> float:
+        """Of a whole trial; `alike` names those that take as long a step."""
+        from trainables.timing import measure
+
+        key = alike or trial.signature()
+        if key not in self._known:
+            self._known[key] = measure(trial, self.workers.count, max(1, int(self.workers.cpus)))
+        timing = self._known[key]
+        self.steps, self.device = timing.steps, {"cuda": "GPU"}.get(timing.device, "CPU")
+        return timing.of(trial)
+
+
+def _lanes(spec: SweepSpec) -> int:
+    """Lanes that this machine would hold."""
+    from raykd.lanes.cluster import quiet, this_machine
+
+    quiet()
+    held = spec.workers.slots(this_machine()["Resources"]) // spec.workers.count
+    return min(held, spec.lanes or held, spec.trials)
+
+
+def _untrained(spec: SweepSpec, storage: Path) -> list[TrialSpec]:
+    """The trainings of teachers that the study needs and that were not done yet."""
+    from raykd.runs.references import to_prepare
+    from trainables.teachers import teacher_file, teacher_trial
+
+    trainings = [training for trial in to_prepare(spec) if (training := teacher_trial(trial)) is not None]
+    return [t for t in trainings if not teacher_file(t, storage / ".teachers").exists()]

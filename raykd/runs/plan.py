@@ -1,0 +1,39 @@
+"""What a sweep would do, for `run --dry-run`: said before anything is spent; `study_plan.py` of a study."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from raykd.search.proposer import Proposal, Proposer
+from raykd.spec.sweep import SweepSpec
+from raykd.spec.validate import describe_axes
+from raykd.storage.folders import named
+
+_SHOWN = 3
+
+
+def plan(spec: SweepSpec, folder: Path) -> dict[str, Any]:
+    """Axes, number of trials, largest cost in epochs, sampled configurations, and where files would go."""
+    return {
+        "name": spec.name,
+        "methods": list(spec.methods),
+        "axes": [list(row) for row in describe_axes(spec)],
+        "trials": spec.trials,
+        "most_epochs": spec.trials * spec.epochs,
+        "scheduler": spec.scheduler.model_dump(mode="json"),
+        "sampler": spec.sampler.model_dump(mode="json"),
+        "workers": spec.workers.model_dump(mode="json"),
+        "samples": samples(spec, _SHOWN),
+        "folder": named(folder),
+        "tensorboard": str(folder / "tensorboard"),
+        "log": str(folder / "log.txt"),
+    }
+
+
+def samples(spec: SweepSpec, most: int) -> list[dict[str, Any]]:
+    """The first configurations that this sweep would try, with their trials' names."""
+    proposer = Proposer(spec, samples=spec.samples)
+    proposals = (p for p in iter(proposer.propose, None) if isinstance(p, Proposal))
+    return [{"trial": p.trial, "seed": p.replicate, "params": p.params} for p in islice(proposals, most)]

@@ -1,0 +1,175 @@
+"""What a sweep's results are compared with: raw pixels, the untrained student, the teacher, no teacher.
+
+They run on the same lanes and the same data as the trials. Preparation (decoding the data, training a
+teacher where there is no checkpoint) goes first; references that need no teacher run beside it, and
+whatever is not done by then runs beside the trials.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from raykd.console.console import Console
+from raykd.lanes.mailbox import Message, Task
+from raykd.lanes.pool import LanePool
+from raykd.records.history import missing
+from raykd.records.recorder import Recorder
+from raykd.spec.arms import ARM
+from raykd.spec.space import METHOD
+from raykd.spec.sweep import SweepSpec
+from trainables.errors import SweepFailed
+from trainables.trial import TrialSpec
+
+log = logging.getLogger("raykd.runs.references")
+
+
+class References:
+    """Preparation and reference rows of one sweep. Those in the ledger already are not run again."""
+
+    def __init__(
+        self, spec: SweepSpec, record: Recorder, pool: LanePool, console: Console, folder: Path
+    ) -> None:
+        self._spec = spec
+        self._record = record
+        self._pool = pool
+        self._console = console
+        self._folder = folder
+        self._base = representative(spec)
+        self._prepared = to_prepare(spec)
+
+    def around(self, sweep: Callable[[], bool]) -> None:
+        """Prepare, then run `sweep`, with the references beside both; wait for them if it returns True.
+
+        Raises what preparation raises.
+        """
+        beside = [self._beside(measure) for measure in (self._measure_networks, self._measure_baseline)]
+        self._prepare()
+        beside.append(self._beside(self._measure_teacher))
+        if sweep():
+            for thread in beside:
+                thread.join()
+
+    def _beside(self, work: Callable[[], None]) -> threading.Thread:
+        """Do this in a thread of its own. If it fails, that is said, and the sweep goes on."""
+
+        def careful() -> None:
+            try:
+                work()
+            except SweepFailed as error:
+                if not self._pool.broken:  # else the sweep ends, and says why
+                    self._console.warn(f"a reference could not be measured: {error}")
+            except Exception:
+                # The sweep is ending and its mailbox is gone; `resume` measures what is missing.
+                log.exception("a reference was not measured")
+
+        thread = threading.Thread(target=careful, name="references", daemon=True)
+        thread.start()
+        return thread
+
+    def _prepare(self) -> None:
+        self._console.say("preparing data and teacher")
+        for at, trial in enumerate(self._prepared):
+            self._prepare_for(trial, "prepare" if at == 0 else f"prepare-{at + 1}")
+
+    def _prepare_for(self, trial: TrialSpec, name: str) -> None:
+        teacher = trial.teacher
+        total = teacher.train.epochs if teacher is not None and teacher.train is not None else 0
+
+        def show(message: Message) -> None:
+            if message.note:
+                self._console.warn(message.note)
+                return
+            if "images" in message.metrics:
+                done, images = int(message.metrics["decoded"]), int(message.metrics["images"])
+                self._console.progress("decoding, image", done, images)
+                return
+            score = message.metrics.get("score", math.nan)
+            said = f", {trial.probe.score} {score:.2f}" if math.isfinite(score) else ""
+            self._console.progress("the teacher trains, epoch", message.epoch, total, said)
+
+        self._pool.run(self._task(name, "prepare", trial), show)
+
+    def _measure_networks(self) -> None:
+        wanted = self._spec.wanted_references()
+        if "raw_pixels" in wanted:
+            self._measure("raw_pixels", "raw pixels", "raw_pixels", self._base)
+        if "untrained" in wanted:
+            self._measure("untrained", "the student, untrained", "untrained", self._base)
+
+    def _measure_baseline(self) -> None:
+        if "baseline" in missing(self._spec, self._record.history):
+            trial = self._equal_compute(self._spec.baseline_trial())
+            label = f"no teacher: {trial.method}, {trial.epochs} epochs"
+            if self._spec.baseline is not None and self._spec.baseline.epochs is None:
+                label += f" (the compute of {self._base.epochs} of {self._base.method})"
+            self._measure("baseline", label, "train", trial)
+
+    def _equal_compute(self, baseline: TrialSpec) -> TrialSpec:
+        """The baseline for as many epochs as cost what a trial costs, unless it says how many."""
+        if self._spec.baseline is None or self._spec.baseline.epochs is not None:
+            return baseline
+        found: list[int] = []
+        task = self._task("equal_compute", "equal_compute", self._base, baseline)
+        self._pool.run(task, lambda message: found.append(int(message.metrics["epochs"])))
+        return baseline.model_copy(update={"epochs": found[0]})
+
+    def _measure_teacher(self) -> None:
+        if "teacher" in self._spec.wanted_references() and self._base.teacher is not None:
+            self._measure("teacher", f"the teacher, {self._base.teacher.arch}", "teacher", self._base)
+
+    def _measure(self, name: str, label: str, action: str, trial: TrialSpec) -> None:
+        """Run one reference and record its best epoch, earlier drivers' included."""
+        history = self._record.history
+        if name in history.references:
+            return
+
+        def keep(message: Message) -> None:
+            self._record("measured", name=name, epoch=message.epoch, metrics=message.metrics)
+
+        self._pool.run(self._task(name, action, trial), keep)
+        best = history.measured.get(name, {})
+        self._record("reference", name=name, label=label, metrics=best, trial=trial.signature())
+
+    def _task(self, name: str, action: str, *trials: TrialSpec) -> Task:
+        folder = (self._folder / "references" / name).resolve()
+        return Task(
+            name, action, [t.model_dump(mode="json") for t in trials], str(folder), self._spec.attempts
+        )
+
+
+def representative(spec: SweepSpec) -> TrialSpec:
+    """The trial that stands for the sweep: of the first method or arm, or the first one with a teacher.
+
+    Of a study it is its base, if that has a teacher.
+    """
+    trials = _of_each(spec)
+    return next((trial for trial in trials if trial.teacher is not None), trials[0])
+
+
+def to_prepare(spec: SweepSpec) -> list[TrialSpec]:
+    """A trial of each data set and teacher that the sweep needs, that of `representative` first."""
+    found: dict[tuple[str, str], TrialSpec] = {}
+    every = [representative(spec), *(_of_each(spec) if spec.study is not None else [])]
+    for trial in sorted(every, key=lambda trial: trial.teacher is None):
+        data = trial.data.model_dump_json()
+        if trial.teacher is not None:
+            found.setdefault((data, trial.teacher.model_dump_json()), trial)
+        elif not any(known == data for known, _ in found):
+            found[data, ""] = trial
+    return list(found.values())
+
+
+def _of_each(spec: SweepSpec) -> list[TrialSpec]:
+    """A trial of each method, or of each arm, the base first."""
+    if spec.study is not None:
+        labels = sorted(spec.arms, key=lambda label: label != spec.study.base)  # type: ignore[union-attr]
+        return [spec.trial({ARM: label}, 0) for label in labels]
+    several = len(spec.methods) > 1
+    return [
+        spec.trial(spec.space.around({METHOD: method} if several else {}), spec.seeds[0])
+        for method in spec.methods
+    ]

@@ -1,0 +1,255 @@
+"""A ledger that is damaged in the middle -> one that a driver can go on with. `raykd resume NAME --repair`.
+
+What a damaged line said is not guessed. The good lines tell what is missing, and that is made again:
+
+- the head: it stands in the file twice;
+- a proposal: the sampler, rebuilt from the records before it, makes it again. It is the same one where a
+  trial of that signature turns up behind it; a trial whose proposal does not come back is left out;
+- a report: its trial is trained again from the first epoch that is missing, and what was recorded of it
+  behind that is left out. Verdicts on other trials stand: they were given;
+- a verdict, an end, a start, a reference: the next driver finds it out, as it does after a crash;
+- a request for more samples: as many as were proposed are there.
+
+A trial that has ended and whose student is damaged is not over: it is trained again.
+
+The damaged file is kept whole as `ledger.damaged-TIME`, and a `repair` record says what was done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raykd.records.history import History
+from raykd.records.ledger import TRIALS, Record, as_line, decode, encode, keep_aside, parse_lines
+from raykd.spec.sweep import SweepSpec
+from raykd.storage.driver import take_lock
+from raykd.storage.folders import fetch, named
+from raykd.storage.tape import stored, write_anew
+from trainables.errors import UserError
+
+_OF_TRIAL = ("start", "report", "verdict", "end")
+
+
+@dataclass
+class Repair:
+    """What was done: the fields of the ledger's `repair` record."""
+
+    lines: list[int]  # those that were damaged, from 1
+    remade: list[str] = field(default_factory=list)  # trials whose proposal was made again
+    again: list[str] = field(default_factory=list)  # trials that are trained again from a missing epoch
+    aside: list[str] = field(default_factory=list)  # trials left out: nobody knows their settings
+    students: list[str] = field(default_factory=list)  # trials trained again for their student
+
+    @property
+    def needed(self) -> bool:
+        """Was anything wrong?"""
+        return any(asdict(self).values())
+
+    def describe(self, kept: Path) -> str:
+        """One sentence for the user."""
+        few = ", ".join(map(str, self.lines[:5])) + (" ..." if len(self.lines) > 5 else "")
+        several = len(self.lines) > 1
+        parts = [f"line{'s' * several} {few} of the ledger {'were' if several else 'was'} damaged"]
+        if not self.lines:
+            parts = ["records were missing in the ledger"] if self.again or self.remade or self.aside else []
+        for trials, what in (
+            (self.remade, "proposed again"),
+            (self.again, "trained again from the epoch that was lost"),
+            (self.aside, "left out, since their settings were lost"),
+            (self.students, "trained again, since the student's file was damaged"),
+        ):
+            if trials:
+                parts.append(f"{what}: {', '.join(trials)}")
+        return "; ".join(parts) + f". The ledger as it was is kept as {kept.name}"
+
+
+def repair(folder: Path) -> str | None:
+    """Mend the ledger in `folder`; says what was done, None where nothing was wrong.
+
+    `UserError` where a driver holds it, or where too much is lost.
+    """
+    lock = take_lock(folder)
+    try:
+        data, driver = stored(folder)
+        if data is None:
+            raise UserError("name", f"there is no ledger in {named(folder)}")
+        lines = list(parse_lines(data))
+        while lines and lines[-1] is None:  # a torn tail is no matter for a repair
+            lines.pop()
+        done = Repair([number for number, record in enumerate(lines, start=1) if record is None])
+        records = mended(lines, done)
+        records = _without_students(records, folder, done)
+        if not done.needed:
+            return None
+        kept = keep_aside(folder, "damaged", data)
+        records.append(_record("repair", time.time(), **asdict(done)))
+        write_anew(folder, driver, [as_line(encode(record)) for record in records])
+    finally:
+        lock.close()
+    return done.describe(kept)
+
+
+def mended(lines: Sequence[Record | None], done: Repair) -> list[Record]:
+    """The records of a whole ledger, made from the lines of a damaged one (None: damaged).
+
+    `done` is told what had to be made again or left out.
+    """
+    heads = [record for record in lines if record is not None and record["kind"] == "sweep"]
+    if not heads:
+        raise UserError(
+            "ledger",
+            "the record of what is searched is lost, and all others mean nothing without it",
+            expected="the file from a backup, or a new sweep under another name",
+        )
+    spec = SweepSpec.model_validate(heads[0]["spec"])
+    rest = [record for record in lines if record is None or record["kind"] != "sweep"]
+    proposed = _with_proposals(spec, [*heads, heads[0]][:2], rest, done)
+    return _without_gaps(proposed, done)
+
+
+def _with_proposals(
+    spec: SweepSpec, head: list[Record], lines: Sequence[Record | None], done: Repair
+) -> list[Record]:
+    """Every number proposed once, in order, and no record of a trial that was not."""
+    records = list(head)
+    ahead = deque(line["number"] for line in lines if line and _proposes(line))
+    names = {line["trial"] for line in lines if line and line["kind"] == "suggest"}
+    lost = {line["trial"] for line in lines if line and line["kind"] in _OF_TRIAL} - names
+    number = 0  # the next one
+    for line in lines:
+        if line is None:
+            gap = ahead[0] - number if ahead else len(lost)
+            again = _propose(spec, records) if gap else []
+            if again and again[-1]["trial"] in lost:  # so this line was its proposal
+                records += again
+                number += 1
+                _remade(again[-1], lost, done)
+        elif line["kind"] not in _OF_TRIAL or line["trial"] not in lost:
+            if _proposes(line):
+                while number < line["number"]:
+                    again = _propose(spec, records)
+                    if not again or again[-1]["trial"] in names:
+                        again = [_untold(number, records)]
+                    records += again
+                    number += 1
+                    _remade(again[-1], lost, done)
+                ahead.popleft()
+                number += 1
+            records.append(line)
+    done.aside += sorted(lost)
+    return _extended(spec, records)
+
+
+def _remade(proposal: Record, lost: set[str], done: Repair) -> None:
+    if proposal["kind"] == "suggest":
+        lost.discard(proposal["trial"])
+        done.remade.append(proposal["trial"])
+
+
+def _propose(spec: SweepSpec, records: list[Record]) -> list[Record]:
+    """The record of what the sampler proposes after these, behind an extension if they allow no more."""
+    from raykd.ablation.rounds import Rounds
+    from raykd.search.proposer import Proposal, Proposer, Repeat
+
+    more: list[Record] = []
+    for _ in range(2):
+        history = History.of([*records, *more])
+        proposer = (Rounds if spec.study else Proposer)(spec, samples=history.samples)
+        proposer.replay(history)
+        found = proposer.propose()
+        if isinstance(found, Proposal | Repeat):
+            kind = "suggest" if isinstance(found, Proposal) else "repeat"
+            return [*more, _record(kind, records[-1]["time"], **found.record())]
+        if found is not None:
+            break
+        more = [_more(spec, records)]
+    return []
+
+
+def _untold(number: int, records: list[Record]) -> Record:
+    """In the place of a proposal that is lost for good: one that came to nothing."""
+    fields: Record = {"params": {}, "trial": None, "reason": "its record was damaged", "attrs": {}}
+    return _record("repeat", records[-1]["time"], number=number, **fields)
+
+
+def _extended(spec: SweepSpec, records: list[Record]) -> list[Record]:
+    """With the requests for more samples without which there would not be so many proposals."""
+    found: list[Record] = []
+    samples, made = spec.samples, 0
+    for record in records:
+        if record["kind"] == "suggest" and record["origin"] != "replicate":
+            if made >= samples:
+                found.append(_more(spec, found))
+                samples += found[-1]["samples"]
+            made += 1
+        elif record["kind"] == "extend":
+            samples += record["samples"]
+        found.append(record)
+    return found
+
+
+def _more(spec: SweepSpec, records: list[Record]) -> Record:
+    return _record("extend", records[-1]["time"], samples=max(1, len(spec.arms)))
+
+
+def _without_gaps(records: list[Record], done: Repair) -> list[Record]:
+    """Each trial's epochs in one piece: nothing of it behind the first one that is missing."""
+    history = History.of(records)
+    whole: dict[str, int] = {}  # trial -> its last epoch before a missing one
+    for name, trial in history.trials.items():
+        last = next(epoch for epoch in range(len(trial.reports) + 1) if epoch + 1 not in trial.reports)
+        known = max((*trial.reports, *trial.verdicts), default=0)
+        verdict = trial.verdicts.get(last)
+        short = {"finished": last < (trial.epochs or 0), "stopped": verdict == "go"}.get(trial.status, False)
+        if known > last or short:
+            whole[name] = last
+            done.again.append(name)
+        elif trial.status == "stopped" and verdict is None:
+            whole[name] = last  # it is judged again, and ends again
+
+    def kept(record: Record) -> bool:
+        last = whole.get(record.get("trial") or "")
+        if last is None or record["kind"] not in ("report", "verdict", "end"):
+            return True
+        return record["kind"] != "end" and int(record["epoch"]) <= last
+
+    return [record for record in records if kept(record)]
+
+
+def _without_students(records: list[Record], folder: Path, done: Repair) -> list[Record]:
+    """Without the last epoch of trials that have ended and whose student is damaged: so they are not over.
+
+    A lane that finds a trial's student damaged begins it anew. A file that is gone was taken away by someone.
+    """
+    from trainables.run import BEST
+    from trainables.seal import is_whole
+
+    last: dict[str, int] = {}
+    for name, trial in History.of(records).trials.items():
+        file = folder / TRIALS / name / BEST
+        if trial.status in ("finished", "stopped") and fetch(file) and not is_whole(file):
+            last[name] = trial.epoch
+    done.students += sorted(last)
+
+    def over(record: Record) -> bool:
+        name, kind = record.get("trial") or "", record["kind"]
+        return name in last and (
+            kind == "end" or (kind in ("report", "verdict") and record["epoch"] == last[name])
+        )
+
+    return [record for record in records if not over(record)]
+
+
+def _proposes(record: Record) -> bool:
+    return record["kind"] in ("suggest", "repeat")
+
+
+def _record(kind: str, time: float, **fields: Any) -> Record:
+    """As `Ledger.append` would return it."""
+    record: Record = decode(encode({"kind": kind, "time": time, **fields}))
+    return record

@@ -1,0 +1,97 @@
+"""Each arm's own small search before arms are compared: at settings tuned for it, the base is flattered.
+
+The searches are sweeps of their own beside the study's folder, with a seed that is no replicate's. Their best
+settings go into the study's spec, so that going on with it searches nothing again. A search that was
+interrupted is gone on with by the same command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING
+
+from raykd.spec.arms import ARM
+from raykd.spec.sweep import SweepSpec, build_sweep, difference
+from raykd.storage.folders import holds_ledger, named
+from trainables.errors import SweepFailed, UserError
+
+if TYPE_CHECKING:
+    from raykd.console.console import Console
+    from raykd.runs.sweep import Place
+
+SEED = 10_000  # of the searches
+
+
+def searches(spec: SweepSpec) -> dict[str, SweepSpec]:
+    """The search of every arm. Raises `UserError` for an axis that an arm sets, or that cannot work."""
+    from raykd.export.trial import config_of
+    from raykd.spec.validate import validate
+
+    assert spec.study is not None
+    wanted = spec.study.retune
+    if wanted is None:
+        return {}
+    for label, arm in spec.arms.items():
+        for axis in wanted.axes:
+            if axis in arm.settings:
+                raise UserError(
+                    f"retune.axes.{axis}", f"is what arm {label!r} sets", expected="another field"
+                )
+    found = {}
+    for label in spec.arms:
+        trial = spec.trial({ARM: label}, SEED)
+        config = config_of(spec, trial)
+        name = f"{spec.name[:50]}-{re.sub('[^A-Za-z0-9.]+', '_', label)[:30]}-{trial.arm()}"
+        fixed = {field: value for field, value in config["fixed"].items() if field not in wanted.axes}
+        search = build_sweep(
+            {
+                **config,
+                "name": name,
+                "fixed": fixed,
+                "axes": wanted.axes,
+                "samples": wanted.samples,
+                "sampler": "tpe",
+                "lanes": spec.lanes,
+                "attempts": spec.attempts,
+            }
+        )
+        validate(search)
+        found[label] = search
+    return found
+
+
+def tune(spec: SweepSpec, place: Place, console: Console) -> SweepSpec:
+    """The study with each arm's best settings. `place` is the study's.
+
+    Raises `SweepFailed` where a search was interrupted or no trial of it has a score.
+    """
+    arms = dict(spec.arms)
+    for label, search in searches(spec).items():
+        console.say(f"{label}: a search of its own, {search.samples} configurations", "bold")
+        arms[label] = arms[label].model_copy(update={"tuned": _best(label, search, place, console)})
+    return spec.model_copy(update={"arms": arms})
+
+
+def _best(label: str, search: SweepSpec, place: Place, console: Console) -> dict[str, object]:
+    from raykd.records.views import read
+    from raykd.runs import sweep as engine
+
+    at = dataclasses.replace(place, folder=place.folder.parent / search.name)
+    if holds_ledger(at.folder):
+        then = SweepSpec.model_validate(read(at.folder).spec)
+        if then.hash() != search.hash():
+            raise UserError(
+                "retune",
+                f"the search in {named(at.folder)} was another one: {'; '.join(difference(then, search))}",
+                expected="another name of the study, or that folder moved away",
+            )
+        history = engine.resume(at, console)
+    else:
+        history = engine.run(search, at, console)
+    best = history.best()
+    if not history.done:
+        raise SweepFailed(f"the search of arm {label!r} is not done; the same command goes on with it")
+    if best is None:
+        raise SweepFailed(f"no trial of the search of arm {label!r} has a score")
+    return best.params

@@ -1,0 +1,124 @@
+"""What an ablation study would do and cost at worst, for `ablate --plan`: said before anything is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from raykd.ablation.absent import without_files
+from raykd.ablation.budget import with_costs
+from raykd.ablation.costs import amount, times
+from raykd.ablation.guard import check_study
+from raykd.console.console import Grid, Line, duration
+from raykd.records.history import History
+from raykd.runs.forecast import Forecast, forecast, from_history
+from raykd.runs.retune import searches
+from raykd.spec.sweep import SweepSpec
+from raykd.storage.folders import named
+
+_COLUMNS = (
+    "arm", "changes", "follows from it", "trained parameters", "epochs", "flops a step", "compute",
+    "seconds a trial", "most epochs in all",
+)  # fmt: skip
+
+
+def plan_unstarted(spec: SweepSpec, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The plan of a study that has not begun, and remarks; data and teacher may still be elsewhere."""
+    with without_files(spec) as (assumed, missing):
+        checked, remarks = check_study(assumed)
+        return plan_study(with_costs(checked), folder), [*remarks, *missing]
+
+
+def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) -> dict[str, Any]:
+    """Arms with what each differs in and costs, and the worst case: trials, epochs, operations, seconds.
+
+    Seconds are those of the trials in `history`, where some have ended; else a few steps of each arm are
+    timed on this machine, which takes a second an arm for small networks.
+    """
+    rules = spec.study
+    assert rules is not None
+    found = (from_history(spec, history) if history is not None else None) or forecast(spec, folder.parent)
+    base = spec.cost(rules.base)[1]
+    arms: list[dict[str, Any]] = []
+    for label, arm in spec.arms.items():
+        changes = {name: value for name, value in (("method", arm.method), ("preset", arm.preset)) if value}
+        changes |= arm.settings
+        epochs, flops = spec.cost(label)
+        arms.append(
+            {
+                "arm": label,
+                "changes": ", ".join(f"{name} {value}" for name, value in changes.items()) or "nothing",
+                "follows from it": ", ".join(f"{name} {a} -> {b}" for name, (a, b) in arm.also.items()),
+                "trained parameters": arm.trained_parameters,
+                "epochs": epochs,
+                "flops a step": arm.step_flops,
+                "compute": flops / base if flops is not None and base else None,
+                "seconds a trial": found.trial_s.get(label),
+                "most epochs in all": epochs * rules.replicates,
+                "most flops in all": None if flops is None else flops * rules.replicates,
+            }
+        )
+    until = "the sign is known" if rules.decide else f"± {rules.precision} points"
+    counted = [arm["most flops in all"] for arm in arms]
+    return {
+        "name": spec.name,
+        "design": rules.design.replace("_", " "),
+        "base": rules.base,
+        "replicates": f"until {until}, {rules.replicates} at most" if rules.sequential else rules.replicates,
+        "trials": spec.trials,
+        "most_epochs": sum(arm["most epochs in all"] for arm in arms),
+        "most_flops": None if None in counted else sum(counted),
+        "search_epochs": sum(s.samples * s.epochs for s in searches(spec).values()) if history is None else 0,
+        **_seconds(spec, found),
+        "arms": arms,
+        "folder": named(folder),
+    }
+
+
+def study_lines(planned: Mapping[str, Any], remarks: Iterable[str]) -> Iterator[Line | Grid]:
+    """A study's plan as the terminal shows it, the worst case first."""
+    yield Line(f"{planned['name']}: {planned['design']}, replicates: {planned['replicates']}", "bold")
+    flops = "" if planned["most_flops"] is None else f", {amount(planned['most_flops'])}flop"
+    yield Line(f"at most {planned['trials']} trials, {planned['most_epochs']} epochs{flops} in all")
+    if planned["search_epochs"]:
+        yield Line(f"before them, {planned['search_epochs']} epochs at most of each arm's own search")
+    if planned["seconds"] is None:
+        yield Line(f"no time can be given: {planned['seconds_from']}", "yellow")
+    else:
+        lanes = planned["lanes"]
+        where = f"on {lanes} lane{'s' * (lanes > 1)} of this machine"
+        most = f"about {duration(planned['seconds'] / lanes)} {where}"
+        least = planned["least_seconds"]
+        early = f"; {duration(least / lanes)} if every answer is there at the first look" if least else ""
+        yield Line(f"{most}{' at most' * bool(least)}{early}, {planned['seconds_from']}")
+        if planned["teacher_seconds"]:
+            yield Line(f"before them, about {duration(planned['teacher_seconds'])} for what teaches")
+    rows = [[_cell(name, arm[name]) for name in _COLUMNS] for arm in planned["arms"]]
+    yield from (Line(), Grid(_COLUMNS, rows), Line())
+    yield from (Line(remark, "yellow") for remark in remarks)
+    yield Line(f"files would go to {planned['folder']}; nothing was started")
+
+
+def _seconds(spec: SweepSpec, found: Forecast) -> dict[str, Any]:
+    """Of one lane: the worst case, the best of a sequential study, and what comes before either."""
+    rules = spec.study
+    assert rules is not None
+    known = len(found.trial_s) == len(spec.arms)
+    round_s = sum(found.trial_s.values())
+    searched = found.search_s if known else 0.0
+    return {
+        "seconds": searched + round_s * rules.replicates if known else None,
+        "least_seconds": searched + round_s * rules.looks[0] if known and rules.looks else None,
+        "teacher_seconds": found.teacher_s,
+        "lanes": found.lanes,
+        "seconds_from": found.how,
+    }
+
+
+def _cell(name: str, value: Any) -> Any:
+    if value is None:
+        return "–"
+    if name in ("trained parameters", "flops a step"):
+        return amount(value)
+    return times(value) if name == "compute" else f"{value:.1f}" if name == "seconds a trial" else value

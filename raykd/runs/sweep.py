@@ -1,0 +1,372 @@
+"""A sweep from its spec to its results: run, resume, extend.
+
+The ledger is the only truth. A new driver replays it, brings sampler, scheduler and views back to where
+they were, and lets Tune run what is left. Tune keeps no state that is read again.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import metadata
+from os import getpid
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from raykd.console.console import Console, resume_hint
+from raykd.lanes.actions import ACTIONS
+from raykd.lanes.cluster import LOCAL, connected, live_nodes, ray_address, this_machine
+from raykd.lanes.mailbox import Task
+from raykd.records.history import ENDED, History, TrialRecord, missing
+from raykd.records.ledger import TRIALS, Ledger, refuse_lost
+from raykd.records.recorder import Listener, Recorder
+from raykd.runs.drift import refuse_drift, refuse_other_inputs
+from raykd.spec.sweep import SweepSpec
+from raykd.storage.courier import Courier
+from raykd.storage.folders import TEACHERS, check_writable, fetch, holds_ledger, mirrored, named, origin_of
+from trainables import patience
+from trainables.errors import StorageLost, SweepFailed, UserError
+
+log = logging.getLogger("raykd.runs.sweep")
+
+_LAST_WORD_S = 10.0  # a driver that ends because the storage is lost does not wait for it again
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and by whom a sweep is run. `actions` is what its lanes can do: the engine runs any trainable."""
+
+    folder: Path  # the sweep's own
+    address: str | None = None  # of a Ray cluster
+    actions: Mapping[str, str] = field(default_factory=lambda: ACTIONS)
+
+
+class Source(NamedTuple):
+    """What a spec was read from, kept so that `resume` sees when it has changed."""
+
+    path: Path
+    overrides: list[str]
+
+
+def run(spec: SweepSpec, place: Place, console: Console, source: Source | None = None) -> History:
+    """Run a new sweep.
+
+    Raises `UserError` if there is one in its folder, or if the cluster can never hold what it asks for.
+    """
+    from raykd.search.proposer import sampler_arguments
+
+    patience.tell_with(console.warn)
+    origin = origin_of(place.folder)
+    if holds_ledger(place.folder):
+        if Ledger.read(place.folder):
+            raise _there_is_one(spec, place)
+    elif origin is not None:
+        shutil.rmtree(place.folder, ignore_errors=True)  # the copy of a sweep that was removed there
+    refuse_lost(place.folder)
+    # The cluster first: one that cannot hold a worker leaves no sweep behind.
+    with _cluster(spec, place) as cluster, Ledger.create(place.folder) as ledger:
+        recorder = Recorder(ledger, History())
+        for _ in range(2):  # all else can be made again after damage, and this cannot
+            recorder(
+                "sweep",
+                spec=spec.model_dump(mode="json"),
+                spec_hash=spec.hash(),
+                source=source and {"path": str(source.path.resolve()), "overrides": source.overrides},
+                sampler={"name": spec.sampler.name, "arguments": sampler_arguments(spec)},
+                scheduler=spec.scheduler.model_dump(mode="json"),
+                versions=versions(),
+            )
+        return _drive(spec, recorder, place, console, cluster)
+
+
+def _there_is_one(spec: SweepSpec, place: Place) -> UserError:
+    return UserError(
+        "name",
+        f"there is a sweep of this name in {named(place.folder.parent)}",
+        value=spec.name,
+        expected=f"`raykd {'ablate' if spec.study else 'resume'} {spec.name}` to go on with it, or "
+        "`--set name=OTHER`",
+    )
+
+
+def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool = False) -> History:
+    """Go on with a sweep that was interrupted, or add `extend` configurations (of a study, replicates) to it.
+
+    Raises `UserError` with the difference if the file that the spec came from now says something else, unless
+    `as_started` asks for what was written down at the start.
+    """
+    patience.tell_with(console.warn)
+    place.folder.mkdir(parents=True, exist_ok=True)  # the first time that a machine drives a remote sweep
+    with Ledger.open(place.folder) as ledger:
+        history = History.of(ledger.records)
+        spec = SweepSpec.model_validate(history.spec)
+        if not as_started:
+            refuse_drift(spec, history, place.folder.parent)
+        if extend and spec.study is not None and spec.study.sequential:
+            _refuse_more(spec, history, extend)
+        recorder = Recorder(ledger, history)
+        if ledger.cut:
+            console.warn(ledger.cut)
+        if history.done and not extend and not missing(spec, history):
+            console.say("every trial of this sweep has ended", "green")
+            _views(spec, history, place.folder)
+            return history
+        refuse_other_inputs(spec, history)
+        with _cluster(spec, place) as cluster:
+            if extend:
+                recorder("extend", samples=extend * max(1, len(spec.arms)))  # of a study, replicates of each
+            return _drive(spec, recorder, place, console, cluster)
+
+
+def _refuse_more(spec: SweepSpec, history: History, extend: int) -> None:
+    """`UserError` where more replicates of a sequential study would claim too much, or answer nothing."""
+    from raykd.ablation.conclusions import conclude
+
+    rules = spec.study
+    assert rules is not None
+    if rules.decide:
+        raise UserError(
+            "--extend",
+            f"by replicate {rules.replicates} `decide` has spent all of the error that it may make, "
+            f"alpha = {rules.alpha:g}: what is open then stays open",
+            value=extend,
+            expected="a `max_replicates` as large as you can pay for, since clear arms stop early; a study "
+            "with a larger one and another name takes these seeds again, so the two together may claim a "
+            f"difference that is not there in up to {2 * rules.alpha:g} of all studies",
+        )
+    arms = conclude(spec, history).arms
+    if all(arm.verdict.reason == "precision" for arm in arms if arm.verdict is not None):
+        problem = f"every interval is within ± {rules.precision:g} points already"
+        raise UserError(
+            "--extend", problem, value=extend, expected="another study with a smaller `precision`"
+        )
+
+
+@contextmanager
+def _cluster(spec: SweepSpec, place: Place) -> Iterator[dict[str, Any]]:
+    """Ray for the sweep, once it is sure that it can hold a worker group."""
+    from raykd.spec.validate import check_resources
+
+    target = ray_address(place.address)
+    if target == LOCAL:
+        check_resources(spec.workers, [this_machine()])
+    check_writable(place.folder)
+    log_file = place.folder / "log.txt"
+    if origin_of(place.folder) is not None:
+        fetch(log_file)  # it goes on where the last driver's ended
+    with connected(target, log_file) as cluster:
+        try:
+            check_resources(spec.workers, live_nodes())
+        except UserError:
+            if list(place.folder.iterdir()) == [log_file]:
+                shutil.rmtree(place.folder)
+            raise
+        yield cluster
+
+
+def _drive(
+    spec: SweepSpec, recorder: Recorder, place: Place, console: Console, cluster: dict[str, Any]
+) -> History:
+    from raykd.records.tables import write_tables
+
+    history, folder = recorder.history, place.folder
+    recorder("driver", event="start", host=socket.gethostname(), pid=getpid())
+    views = _views(spec, history, folder)
+    tables = _Every(5.0, lambda: write_tables(history, folder))
+    recorder.listeners += [console, *views, tables]
+    try:
+        with mirrored(folder):
+            try:
+                _Driver(spec, recorder, place, console).go(cluster)
+            finally:
+                with suppress(SweepFailed), patience.limited(_LAST_WORD_S):
+                    recorder("driver", event="end", host=socket.gethostname(), pid=getpid())
+                recorder.catch_up()
+                with suppress(OSError):  # `status` writes them, too
+                    write_tables(history, folder)
+    except SweepFailed:
+        console.warn(f"go on with:  {resume_hint(folder)}")
+        raise
+    return history
+
+
+def _views(spec: SweepSpec, history: History, folder: Path) -> list[Listener]:
+    """TensorBoard's files, the dashboard's study and the tables, as the ledger says they should be."""
+    from raykd.records.dashboard import DashboardStudy
+    from raykd.records.tables import write_tables
+    from raykd.records.tensorboard import TensorBoardWriter
+
+    tensorboard, dashboard = TensorBoardWriter(folder, spec), DashboardStudy(folder, spec)
+    for rebuild in (tensorboard.rebuild, dashboard.rebuild, partial(write_tables, folder=folder)):
+        patience.patient(partial(rebuild, history), f"{folder} cannot be written")
+    return [tensorboard, dashboard]
+
+
+class _Driver:
+    """One process's part in a sweep: lanes, preparation, references, and Tune."""
+
+    def __init__(self, spec: SweepSpec, recorder: Recorder, place: Place, console: Console) -> None:
+        self.spec = spec
+        self.record = recorder
+        self.history = recorder.history
+        self.folder = place.folder
+        self.actions = place.actions
+        self.console = console
+
+    def go(self, cluster: dict[str, Any]) -> None:
+        from raykd.lanes.pool import LanePool, capacity
+        from raykd.runs.references import References
+        from trainables.data import cache_folder
+
+        spec, console = self.spec, self.console
+        nodes = live_nodes()
+        proposer, judge = self._replayed()
+        left = self.history.total - sum(self.history.counts()[s] for s in ENDED)
+        held = capacity(spec.workers, nodes)
+        console.say(f"{spec.name}: {left} trials to go; files in {named(self.folder)}")
+        console.say(
+            f"{len(nodes)} node{'s' * (len(nodes) > 1)}, room for {held} lane{'s' * (held > 1)} of "
+            f"{spec.workers.count} worker{'s' * (spec.workers.count > 1)}"
+        )
+        if cluster.get("webui_url"):
+            console.say(f"Ray's dashboard: http://{cluster['webui_url']}", "dim")
+        # Ray's own files, which nothing reads again: not on the storage, which may be full or far.
+        scratch = Path(tempfile.mkdtemp(prefix="raykd-"))
+        pool = LanePool(
+            spec.workers,
+            max(1, min(spec.lanes or left, left)),
+            storage=self.folder.resolve(),
+            scratch=scratch,
+            cache=cache_folder().absolute(),
+            teachers=(self.folder.parent / TEACHERS).resolve(),
+            actions=self.actions,
+            on_event=console.warn,
+        )
+        pool.start()
+        began = time.monotonic()
+        try:
+            references = References(spec, self.record, pool, console, self.folder)
+            references.around(lambda: self._tune(pool, proposer, judge, began))
+            if pool.broken:
+                raise SweepFailed(pool.broken)
+        finally:
+            pool.stop()
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _replayed(self) -> tuple[Any, Any]:
+        """The sampler and the scheduler as the ledger says they were."""
+        from raykd.ablation.rounds import Rounds
+        from raykd.search.judge import Judge
+        from raykd.search.proposer import Proposer
+
+        proposer = (Rounds if self.spec.study else Proposer)(self.spec, samples=self.history.samples)
+        proposer.replay(self.history)
+        return proposer, Judge(self.spec.scheduler, self.spec.epochs)
+
+    def _tune(self, pool: Any, proposer: Any, judge: Any, began: float) -> bool:
+        """Let Tune run what is left. False if it was interrupted or the time was over."""
+        if self.history.done:
+            return True
+        from ray import tune
+
+        from raykd.lanes.pool import NAMESPACE
+        from raykd.lanes.proxy import TrialProxy
+        from raykd.lanes.watch import Watch
+        from raykd.search.algorithm import LedgerSearch
+        from raykd.search.judge import TuneJudge
+
+        tune_judge = TuneJudge(judge, self.record, proposer, pool.mailbox, self.spec.epochs)
+        tune_judge.catch_up()
+        search = LedgerSearch(
+            proposer, self.record, lambda: pool.warm, self.task, pool.mailbox_name, NAMESPACE
+        )
+        tuner = tune.Tuner(
+            TrialProxy,
+            tune_config=tune.TuneConfig(
+                search_alg=search,
+                scheduler=tune_judge,
+                num_samples=-1,
+                reuse_actors=True,
+                time_budget_s=self._time(began),
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(pool.scratch),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                callbacks=[Watch(pool)],
+                verbose=0,
+            ),
+        )
+        try:
+            tuner.fit()
+        except Exception as error:
+            log.exception("Tune gave up")
+            said = str(error) if isinstance(error, SweepFailed | UserError) else None
+            why = said or pool.broken or f"{type(error).__name__}: {error}".splitlines()[0]
+            raise (StorageLost if isinstance(error, StorageLost) else SweepFailed)(why) from error
+        if search.complete:
+            return True
+        over = self.spec.time_limit is not None and time.monotonic() - began >= self.spec.time_limit
+        self.console.warn("the time limit is reached" if over else "interrupted")
+        return False
+
+    def _time(self, began: float) -> float | None:
+        """What is left of the sweep's time limit, which counts from when this driver started, in seconds."""
+        if self.spec.time_limit is None:
+            return None
+        return max(1.0, self.spec.time_limit - (time.monotonic() - began))
+
+    def task(self, name: str) -> Task:
+        """The work of a trial, for a lane."""
+        record = self.history.trials[name]
+        trial = self.spec.trial(record.params, record.replicate)
+        folder = trial_folder(self.folder, name).resolve()
+        self._forget_after(folder / "checkpoints", record)
+        trials = [trial.model_dump(mode="json")]
+        return Task(name, "train", trials, str(folder), self.spec.attempts, record.attempts)
+
+    def _forget_after(self, folder: Path, record: TrialRecord) -> None:
+        """No trial goes on from behind what the ledger knows of it: the epochs between would be missing."""
+        from trainables.checkpoint import Checkpoints
+
+        origin = origin_of(self.folder)
+        carrier = Courier(origin.remote, origin.here.resolve()) if origin is not None else None
+        ahead = Checkpoints(folder, carrier).forget_after(record.epoch + 1)
+        if ahead:
+            self.console.warn(
+                f"trial {record.trial} has a checkpoint of epoch {ahead}, and the ledger knows of "
+                f"{record.epoch} epochs: the others are trained again"
+            )
+
+
+def trial_folder(sweep: Path, trial: str) -> Path:
+    """Where a trial's files are."""
+    return sweep / TRIALS / trial
+
+
+def versions() -> dict[str, str]:
+    """What this sweep ran with."""
+    packages = ("raykd", "ray", "torch", "torchvision", "timm", "optuna")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+
+
+class _Every:
+    """A listener that does its work at most once in so many seconds."""
+
+    def __init__(self, seconds: float, work: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._work = work
+        self._at = -seconds
+
+    def __call__(self, *_: Any) -> None:
+        if time.monotonic() - self._at >= self._seconds:
+            self._work()
+            self._at = time.monotonic()

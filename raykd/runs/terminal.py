@@ -1,0 +1,94 @@
+"""A sweep that outlives the terminal it was started from, for `ray submit` over a connection that may break.
+
+The driver runs in a session of its own and writes to a file; this process shows the file as it grows. When
+the connection is lost, this process goes and the sweep goes on. Ctrl-C is passed on: the sweep stops in good
+order, and `resume` goes on with it. `attach NAME` shows a running sweep again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from raykd.storage.driver import driver_of
+from trainables.errors import UserError
+
+_POLL_S = 0.2
+
+
+def outputs() -> Path:
+    """Where the output of drivers is kept, one file each."""
+    return Path.home() / "raykd-output"
+
+
+def launch(arguments: Sequence[str]) -> int:
+    """Run `raykd ARGUMENTS` apart from this terminal, show what it says, and return its exit code."""
+    folder = outputs()
+    folder.mkdir(parents=True, exist_ok=True)
+    started = folder / f"starting-{os.getpid()}"
+    with started.open("wb") as out:
+        driver = subprocess.Popen(
+            [sys.executable, "-u", "-m", "raykd.cli", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    output = started.rename(_output_of(driver.pid))
+    print(f"A lost connection does not stop this; Ctrl-C does. The output is kept in {output}.", flush=True)
+
+    def ended() -> bool:
+        return driver.poll() is not None
+
+    _show(output, driver.pid, ended)
+    return driver.wait()
+
+
+def attach(sweep: Path) -> int:
+    """Show the output of the driver of a running sweep from its start, as `launch` does."""
+    driver = driver_of(sweep)
+    output = _output_of(driver.pid) if driver is not None else None
+    if driver is None or output is None or not output.exists():
+        why = "is not running" if driver is None else f"runs as process {driver.pid} on {driver.host}"
+        expected = (
+            f"a sweep that `ray submit` started and that runs; `status {sweep.name}` shows how it stands"
+        )
+        raise UserError("NAME", why, value=sweep.name, expected=expected)
+    pid = driver.pid
+
+    def ended() -> bool:
+        return not Path("/proc", str(pid)).exists()
+
+    _show(output, pid, ended)
+    return 0
+
+
+def _output_of(driver: int) -> Path:
+    return outputs() / f"{driver}.txt"
+
+
+def _show(output: Path, driver: int, ended: Callable[[], bool]) -> None:
+    """Copy the file to the terminal as it grows, until the driver has ended. Ctrl-C goes to the driver."""
+
+    def interrupt(*_: object) -> None:
+        if not ended():
+            os.kill(driver, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        with output.open("rb") as growing:
+            over = False
+            while not over:
+                over = ended()  # asked before the last look, so that nothing is missed
+                while piece := growing.read(65536):
+                    sys.stdout.buffer.write(piece)
+                    sys.stdout.flush()
+                if not over:
+                    time.sleep(_POLL_S)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,108 @@
+"""Optuna's importance evaluators over plain observations: configurations of a space, each with a score."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.importance import (
+    BaseImportanceEvaluator,
+    FanovaImportanceEvaluator,
+    MeanDecreaseImpurityImportanceEvaluator,
+    PedAnovaImportanceEvaluator,
+    get_param_importances,
+)
+from optuna.trial import FrozenTrial, create_trial
+
+from raykd.search.optuna_state import StudyState
+from raykd.stats.paired import FloatArray
+
+if TYPE_CHECKING:
+    from raykd.spec.space import Space
+
+EVALUATORS = {
+    "fanova": "variance that an axis explains by itself",
+    "pedanova": "what sets the best tenth apart",
+    "mdi": "what a forest splits on",
+}
+FEWEST = 5  # observations, below which no evaluator says anything
+TREES = 64  # Optuna's default
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A configuration and its score."""
+
+    params: dict[str, Any]  # axis -> value, of those that take part
+    score: float
+
+
+def make_evaluator(name: str, trees: int, observations: int, seed: int) -> BaseImportanceEvaluator:
+    """One of `EVALUATORS`, nothing that matters left to Optuna's defaults."""
+    if name == "fanova":
+        return FanovaImportanceEvaluator(n_trees=trees, seed=seed)
+    if name == "mdi":
+        return MeanDecreaseImpurityImportanceEvaluator(n_trees=trees, seed=seed)
+    best = min(0.5, max(0.1, FEWEST / observations))  # Optuna asks for five of the best at least
+    return PedAnovaImportanceEvaluator(target_quantile=best)
+
+
+def shares_of(
+    evaluator: BaseImportanceEvaluator, trials: Sequence[FrozenTrial], names: Sequence[str]
+) -> FloatArray:
+    """The share of each axis in their importances, (axes,), summing to 1; NaN where none can be had."""
+    study = StudyState().study
+    study.add_trials(trials)
+    nothing = np.full(len(names), np.nan)
+    # Sorted, because Optuna's MDI (5.0.0) sorts the axes and labels its results in the order asked for.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of scores that are all equal, which NaN says as well
+        try:
+            found = get_param_importances(study, evaluator=evaluator, params=sorted(names), normalize=False)
+        except (RuntimeError, ValueError):  # a forest without variance; an axis in no trial of a resample
+            return nothing
+    values = np.array([found[name] for name in names], dtype=np.float64)
+    total = values.sum()
+    return values / total if np.isfinite(total) and total > 0 else nothing
+
+
+def freeze(space: Space, names: Sequence[str], seen: Observation, evaluator: str) -> FrozenTrial:
+    """An observation as a complete trial of Optuna's, its axes in a form that the evaluator weighs evenly.
+
+    Optuna's fANOVA weighs every axis evenly by value: of lr in [1e-4, 1e-1] the last decade would count 90 %.
+    So a logarithmic axis goes in as its logarithm. It gives each level of a pick a column of its own, and
+    takes 2^levels marginals (20 methods: minutes, and gigabytes), most of them of levels that exclude each
+    other; for the forests a pick goes in as the place of its level, each a width of 1.
+    """
+    params, distributions = space.encode({n: seen.params[n] for n in names if n in seen.params})
+    for name, distribution in distributions.items():
+        if isinstance(distribution, CategoricalDistribution):
+            if evaluator != "pedanova":
+                params[name] = float(distribution.choices.index(params[name]))
+                distributions[name] = FloatDistribution(-0.5, len(distribution.choices) - 0.5)
+        elif isinstance(distribution, FloatDistribution | IntDistribution) and distribution.log:
+            low, high = math.log(distribution.low), math.log(distribution.high)
+            distributions[name] = FloatDistribution(low, high)
+            params[name] = min(max(math.log(params[name]), low), high)
+    return create_trial(params=params, distributions=distributions, value=seen.score)
+
+
+def predicted(space: Space, names: Sequence[str], seen: Sequence[Observation], seed: int) -> float:
+    """R² of a forest's out-of-bag predictions: 1 tells every score, 0 is no better than their mean."""
+    from sklearn.ensemble import RandomForestRegressor
+
+    columns: list[list[float]] = []
+    for name in names:
+        distribution = space.axes[name].distribution()
+        values = [space.axes[name].encode(o.params[name]) if name in o.params else None for o in seen]
+        if isinstance(distribution, CategoricalDistribution):
+            columns += [[float(value == level) for value in values] for level in distribution.choices]
+        else:
+            columns.append([math.nan if value is None else float(value) for value in values])
+    forest = RandomForestRegressor(n_estimators=4 * TREES, oob_score=True, random_state=seed)
+    return float(forest.fit(np.array(columns).T, [o.score for o in seen]).oob_score_)

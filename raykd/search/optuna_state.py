@@ -1,0 +1,167 @@
+"""An Optuna study in memory that can be taken down as plain JSON and put up again, trial by trial.
+
+Some samplers keep a state of their own in the study: CMA-ES its optimizer, as a pickle, and NSGA-II the
+parents of a generation. `attrs` gives that state with a trial as plain JSON and `place` puts it back. No
+pickle is read that was not made in this process.
+"""
+
+from __future__ import annotations
+
+import base64
+import pickle
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import optuna
+from cmaes import CMA  # exported without saying so
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import Trial, TrialState, create_trial
+
+from raykd.spec.samplers import CMAES, GP, NSGAII, TPE, SamplerSpec
+
+_STUDY = "study"  # among a trial's attributes: what the sampler wrote down with the study while it proposed
+_CMA = "cma:optimizer:"  # Optuna's name for the pieces of a pickled optimizer
+_CMA_STATE = "cma:state"  # ours for the same as plain JSON
+_PICKLED = ":optimizer"  # in the name of whatever Optuna would unpickle, of CMA-ES and its kin
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def make_sampler(spec: SamplerSpec, number: int) -> BaseSampler:
+    """The sampler for one proposal, seeded by the spec's seed and the proposal's number."""
+    seed = int(np.random.SeedSequence((spec.seed, number)).generate_state(1)[0])
+    arguments: dict[str, Any] = {**spec.model_dump(exclude={"name", "seed"}), "seed": seed}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if isinstance(spec, TPE):
+            return optuna.samplers.TPESampler(**arguments)
+        if isinstance(spec, GP):
+            independent = optuna.samplers.RandomSampler(seed=seed)
+            return optuna.samplers.GPSampler(
+                **arguments, independent_sampler=independent, warn_independent_sampling=False
+            )
+        if isinstance(spec, CMAES):
+            return optuna.samplers.CmaEsSampler(**arguments, warn_independent_sampling=False)
+        if isinstance(spec, NSGAII):
+            return optuna.samplers.NSGAIISampler(**arguments)
+        return optuna.samplers.RandomSampler(seed=seed)
+
+
+class StudyState:
+    """A study that maximises. Trials are known by their number, which counts from 0."""
+
+    def __init__(self) -> None:
+        self._storage = optuna.storages.InMemoryStorage()
+        self.study = optuna.create_study(storage=self._storage, direction="maximize")
+        self._with_study: dict[int, dict[str, Any]] = {}
+
+    @property
+    def size(self) -> int:
+        """How many trials there are, and so the number of the next one."""
+        return self._storage.get_n_trials(self.study._study_id)
+
+    def ask(
+        self, sampler: BaseSampler, given: Mapping[str, Any], suggest: Callable[[Trial], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """A new running trial as `sampler` proposes it, the values in `given` as they are."""
+        self.study.sampler = sampler
+        before = self._study_attrs()
+        if given:
+            self.study.enqueue_trial(dict(given))
+        trial = self.study.ask()
+        params = suggest(trial)
+        changed = {key: value for key, value in self._study_attrs().items() if before.get(key) != value}
+        self._with_study[trial.number] = changed
+        return params
+
+    def place(
+        self,
+        values: Mapping[str, Any],
+        distributions: Mapping[str, BaseDistribution],
+        attrs: Mapping[str, Any] | None = None,
+    ) -> int:
+        """A new running trial with these values, which no sampler was asked for. Returns its number."""
+        attrs = attrs or {}
+        for key, value in _without_pickles(attrs.get(_STUDY, {})).items():
+            self._storage.set_study_system_attr(self.study._study_id, key, value)
+        system = _without_pickles({k: v for k, v in attrs.items() if k not in (_STUDY, _CMA_STATE)})
+        if _CMA_STATE in attrs:
+            system[_CMA + "0"] = pickle.dumps(_cma_from_json(attrs[_CMA_STATE])).hex()
+        number = self.size
+        self._with_study[number] = dict(attrs.get(_STUDY, {}))
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=dict(values),
+                distributions=dict(distributions),
+                system_attrs=system,
+            )
+        )
+        return number
+
+    def attrs(self, number: int) -> dict[str, Any]:
+        """What the sampler wrote down while it proposed this trial, as plain JSON."""
+        system = self._storage.get_trial(self._id(number)).system_attrs
+        plain = {key: value for key, value in system.items() if not key.startswith(_CMA)}
+        pieces = [system[key] for key in sorted(system, key=_piece) if key.startswith(_CMA)]
+        if pieces:
+            plain[_CMA_STATE] = _cma_to_json(pickle.loads(bytes.fromhex("".join(pieces))))
+        if self._with_study.get(number):
+            plain[_STUDY] = self._with_study[number]
+        return plain
+
+    def tell(self, number: int, state: TrialState, scores: Mapping[int, float], value: float | None) -> None:
+        """End a running trial; `scores` (by epoch) become its intermediate values."""
+        for epoch, score in scores.items():
+            self._storage.set_trial_intermediate_value(self._id(number), epoch, score)
+        self.study.tell(number, value, state)
+
+    def running(self) -> list[int]:
+        """Numbers of the trials that have not ended."""
+        return [t.number for t in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+
+    def _id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+
+    def _study_attrs(self) -> dict[str, Any]:
+        return dict(self._storage.get_study_system_attrs(self.study._study_id))
+
+
+def _without_pickles(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes that are plain: a ledger may have been written by somebody else."""
+    return {key: value for key, value in attrs.items() if _PICKLED not in key}
+
+
+def _piece(key: str) -> int:
+    """The place of a piece of the pickled optimizer."""
+    return int(key.removeprefix(_CMA)) if key.startswith(_CMA) else -1
+
+
+def _cma_to_json(optimizer: CMA) -> dict[str, Any]:
+    """The state of a CMA-ES optimizer: arrays as their bytes, so that not a bit is lost."""
+    return {name: _to_json(value) for name, value in optimizer.__getstate__().items()}
+
+
+def _cma_from_json(state: Mapping[str, Any]) -> CMA:
+    optimizer = CMA.__new__(CMA)
+    optimizer.__setstate__({name: _from_json(value) for name, value in state.items()})
+    return optimizer
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        array = np.asarray(value, dtype=np.float64)
+        scalar = isinstance(value, np.generic)
+        return {"bytes": base64.b64encode(array.tobytes()).decode(), "shape": array.shape, "scalar": scalar}
+    return value
+
+
+def _from_json(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    flat = np.frombuffer(base64.b64decode(value["bytes"]), dtype=np.float64)
+    array = flat.reshape(value["shape"]).copy()
+    return array[()] if value["scalar"] else array

@@ -1,0 +1,246 @@
+"""Optuna's ask and tell, without Ray: proposes configurations, learns from trials, is rebuilt from a history.
+
+    proposer = Proposer(spec)
+    while (proposal := proposer.propose()) is not None:
+        ...                                   # record it; a `Repeat` costs nothing, go on
+        proposer.report(proposal.trial, epoch, score)
+        proposer.end(proposal.trial, "finished")
+
+What is proposed depends on the spec and on what was told so far, and on nothing else: each proposal has a
+sampler of its own, seeded by (sampler seed, running number). So a proposer that is rebuilt from a history
+goes on as the one that wrote it. What Optuna is told of a trial:
+
+- finished: COMPLETE with its best score over the epochs, as `History` reports it;
+- stopped: PRUNED with its scores as intermediate values (a low-budget score is no result; TPE knows that);
+- failed, or without a finite score: FAIL. In flight: RUNNING, which is what the constant liar looks at.
+
+Every replicate of a configuration and every repeated proposal is an observation of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import TrialState
+
+from raykd.records.history import ENDED
+from raykd.search.optuna_state import StudyState, make_sampler
+from raykd.spec.samplers import Grid
+from raykd.spec.sweep import SweepSpec
+from trainables.errors import UserError
+from trainables.resolve import flatten
+
+if TYPE_CHECKING:
+    from raykd.records.history import History, TrialRecord
+
+
+class Wait:
+    """Nothing now, and something perhaps once trials have ended."""
+
+
+WAIT = Wait()
+REPEATS_IN_A_ROW = 100  # after so many the space counts as exhausted
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to run: the fields of a `suggest` record."""
+
+    number: int  # running number, shared with repeats
+    trial: str  # signature
+    arm: str
+    replicate: int  # the seed
+    params: dict[str, Any]  # axis -> value
+    config: dict[str, Any]  # flat name -> value
+    origin: str  # sampler | point | grid | replicate
+    attrs: dict[str, Any]  # what the sampler wrote down for itself, plain JSON
+
+    def record(self) -> dict[str, Any]:
+        """The fields of the ledger's `suggest` record."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A proposal that was known already, or cannot be trained: the fields of a `repeat` record."""
+
+    number: int
+    params: dict[str, Any]
+    trial: str | None  # the signature that is known; None: it cannot be trained
+    reason: str | None  # why it cannot be trained
+    attrs: dict[str, Any]
+
+    def record(self) -> dict[str, Any]:
+        """The fields of the ledger's `repeat` record."""
+        return asdict(self)
+
+
+@dataclass
+class _Told:
+    """What is known of a trial, and the running numbers of the observations that share its result."""
+
+    numbers: list[int]
+    scores: dict[int, float]  # epoch -> finite score
+    status: str | None = None  # once it has ended
+
+
+class Proposer:
+    """Proposes at most `samples` configurations, each once per seed of the spec."""
+
+    def __init__(self, spec: SweepSpec, samples: int | None = None) -> None:
+        self.spec = spec
+        self.samples = spec.samples if samples is None else samples
+        self._state = StudyState()
+        self.study = self._state.study  # for plots and importance; not to be told anything
+        self._told: dict[str, _Told] = {}
+        self._replicates: deque[tuple[dict[str, Any], int]] = deque()
+        self._configurations = 0  # proposed so far, without repeats
+        self._repeats = 0
+        self._in_a_row = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Has the space nothing more to offer (as opposed to: all samples were proposed)?"""
+        return self._in_a_row >= REPEATS_IN_A_ROW or (self._grid() and self._next_on_grid() is None)
+
+    @property
+    def running(self) -> list[int]:
+        """Numbers of the observations that Optuna waits for."""
+        return self._state.running()
+
+    def extend(self, samples: int) -> None:
+        """Allow so many configurations more."""
+        self.samples += samples
+
+    def propose(self) -> Proposal | Repeat | None:
+        """The next trial; a `Repeat` to record before asking again; None when nothing is left to try."""
+        if self._replicates:
+            params, seed = self._replicates.popleft()
+            return self._propose(
+                self._state.place(*self.spec.space.encode(params)), params, seed, "replicate"
+            )
+        if self._configurations >= self.samples or self._in_a_row >= REPEATS_IN_A_ROW:
+            return None
+        slot = self._configurations + self._repeats
+        if slot < len(self.spec.points):
+            origin, number, params = "point", *self._ask(self.spec.space.with_parents(self.spec.points[slot]))
+        elif self._grid():
+            on_grid = self._next_on_grid()
+            if on_grid is None:
+                return None
+            origin, number, params = "grid", self._state.place(*self.spec.space.encode(on_grid)), on_grid
+        else:
+            origin, number, params = "sampler", *self._ask({})
+        return self._propose(number, params, self.spec.seeds[0], origin)
+
+    def report(self, trial: str, epoch: int, value: float) -> None:
+        """A score of a trial in flight. The first of an epoch counts; one that is not finite is left out."""
+        told = self._told[trial]
+        if math.isfinite(value) and told.status is None and epoch not in told.scores:
+            told.scores[epoch] = float(value)
+
+    def end(self, trial: str, status: str) -> None:
+        """A trial's end: finished, stopped or failed. Its repeats learn of it too."""
+        told = self._told[trial]
+        if told.status is None:
+            told.status = status
+            for number in told.numbers:
+                self._tell(number, told)
+
+    def replay(self, history: History) -> None:
+        """Take in all that a history holds. Trials that have not ended stay in flight."""
+        repeats = {int(record["number"]): record for record in history.repeats}
+        trials = {trial.number: trial for trial in history.trials.values()}
+        for number in sorted(repeats.keys() | trials.keys()):
+            if number in trials:
+                self._replay_trial(trials[number])
+            else:
+                record = repeats[number]
+                self._state.place(*self.spec.space.encode(record["params"]), record.get("attrs") or {})
+                self._note_repeat(number, record["trial"])
+        seen = {(trial.arm, trial.replicate) for trial in trials.values()}
+        for trial in sorted(trials.values(), key=lambda t: t.number):
+            if trial.replicate == self.spec.seeds[0]:
+                missing = [s for s in self.spec.seeds if (trial.arm, s) not in seen]
+                self._replicates.extend((trial.params, seed) for seed in missing)
+        for trial in trials.values():
+            for epoch, metrics in trial.reports.items():
+                if "score" in metrics:
+                    self.report(trial.trial, epoch, metrics["score"])
+            if trial.status in ENDED:
+                self.end(trial.trial, trial.status)
+
+    # --- within -------------------------------------------------------------------------------------------
+
+    def _replay_trial(self, trial: TrialRecord) -> None:
+        number = self._state.place(*self.spec.space.encode(trial.params), trial.attrs)
+        if number != trial.number:
+            raise UserError("ledger", f"trial {trial.trial} has number {trial.number}, and {number} is next")
+        self._note_trial(number, trial.trial, new=trial.origin != "replicate")
+
+    def _ask(self, given: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """(number, configuration) as the sampler proposes it, with some values given."""
+        number = self._state.size
+        sampler = make_sampler(self.spec.sampler, number)
+        values, _ = self.spec.space.encode(given)
+        return number, self._state.ask(sampler, values, self.spec.space.suggest)
+
+    def _propose(self, number: int, params: dict[str, Any], seed: int, origin: str) -> Proposal | Repeat:
+        attrs = self._state.attrs(number)
+        try:
+            trial = self.spec.trial(params, seed)
+        except UserError as error:
+            self._note_repeat(number, None)
+            return Repeat(number, params, None, str(error), attrs)
+        name = trial.signature()
+        if name in self._told:
+            self._note_repeat(number, name)
+            return Repeat(number, params, name, None, attrs)
+        self._note_trial(number, name, new=origin != "replicate")
+        if origin != "replicate":
+            self._replicates.extend((params, seed) for seed in self.spec.seeds[1:])
+        return Proposal(number, name, trial.arm(), seed, params, flatten(trial), origin, attrs)
+
+    def _note_trial(self, number: int, name: str, new: bool) -> None:
+        self._told[name] = _Told([number], {})
+        self._configurations += new
+        self._in_a_row = 0
+
+    def _note_repeat(self, number: int, name: str | None) -> None:
+        self._repeats += 1
+        self._in_a_row += 1
+        if name is None:
+            self._state.tell(number, TrialState.FAIL, {}, None)
+            return
+        told = self._told[name]
+        told.numbers.append(number)
+        if told.status is not None:
+            self._tell(number, told)
+
+    def _tell(self, number: int, told: _Told) -> None:
+        if told.status == "stopped":
+            self._state.tell(number, TrialState.PRUNED, told.scores, None)
+        elif told.status == "finished" and told.scores:
+            self._state.tell(number, TrialState.COMPLETE, told.scores, max(told.scores.values()))
+        else:
+            self._state.tell(number, TrialState.FAIL, {}, None)
+
+    def _grid(self) -> bool:
+        return isinstance(self.spec.sampler, Grid)
+
+    def _next_on_grid(self) -> dict[str, Any] | None:
+        sampler = self.spec.sampler
+        levels = sampler.levels if isinstance(sampler, Grid) else 1
+        at = self._configurations + self._repeats - len(self.spec.points)
+        grid: Iterator[dict[str, Any]] = islice(self.spec.space.grid(levels), max(at, 0), None)
+        return next(grid, None)
+
+
+def sampler_arguments(spec: SweepSpec) -> dict[str, Any]:
+    """Every argument that the sweep's sampler is made with, none left to a default of Optuna's."""
+    return spec.sampler.model_dump(mode="json", exclude={"name"})

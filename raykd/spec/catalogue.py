@@ -1,0 +1,163 @@
+"""What `raykd list` shows: methods, search spaces, data sets, teachers, students."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainables.errors import UserError
+
+Table = tuple[list[str], list[list[Any]]]
+SIZES = (8, 1024)  # of images, as a trial may have them
+
+# What this field compresses into, or from. Any other timm or torchvision name does as well.
+_STUDENTS = (
+    "test_resnet", "test_efficientnet", "test_convnext", "test_vit",
+    "raykd/mlp_32", "raykd/ae_32", "raykd/mlp_1200", "raykd/ae_64", "raykd/mlp", "raykd/resnet9",
+    "mobilenetv3_small_100", "mobilenetv3_large_100", "mobilenetv2_100", "mobilenetv1_100",
+    "mobilenetv4_conv_small", "efficientnet_b0", "efficientnet_b1", "ghostnet_100", "regnetx_002",
+    "convnext_atto", "vit_tiny_patch16_224", "deit_tiny_patch16_224",
+    "resnet18", "resnet34", "resnet50", "torchvision/resnet18", "torchvision/mobilenet_v2",
+)  # fmt: skip
+
+
+def catalogue(what: str, storage: Path, pattern: str | None = None, image_size: int | None = None) -> Table:
+    """Columns and rows of one list. Raises `UserError` for a list that there is not.
+
+    `pattern` (a name, or several by * and ?) and `image_size` (pixels, 32 if not given) are for `students`.
+    """
+    if what == "students":
+        return _students(pattern, 32 if image_size is None else image_size)
+    if what not in LISTS:
+        raise UserError("list", "no such list", value=what, choices=[*LISTS, "students"])
+    for name, value in (("PATTERN", pattern), ("--image-size", image_size)):
+        if value is not None:
+            raise UserError(name, f"goes with `raykd list students`, not with `{what}`", value=value)
+    return LISTS[what](storage)
+
+
+def _students(pattern: str | None, image_size: int) -> Table:
+    """Networks and their sizes; the last column says what a network needs, or why it cannot be one."""
+    from trainables.sizes import network_size
+    from trainables.zoo import architectures, check_name
+
+    if not SIZES[0] <= image_size <= SIZES[1]:
+        expected = f"pixels, {SIZES[0]} to {SIZES[1]}"
+        raise UserError("--image-size", "no size of images", value=image_size, expected=expected)
+    names = list(_STUDENTS) if pattern is None else sorted(fnmatch.filter(architectures(), pattern))
+    if pattern is not None and not names:
+        if set(pattern) & set("*?["):
+            raise UserError(
+                "PATTERN", "no architecture has such a name", value=pattern, expected="'*net*', say"
+            )
+        try:
+            check_name(pattern, "student")
+        except UserError as error:
+            raise UserError("PATTERN", str(error).partition(": ")[2]) from None
+        names = [pattern]  # timm's, with a tag of weights
+    rows: list[list[Any]] = []
+    for name in names:
+        try:
+            size = network_size(name, image_size)
+        except UserError as error:
+            rows.append([name, None, None, None, None, None, str(error).partition(": ")[2]])
+            continue
+        rows.append(
+            [
+                name,
+                size.parameters / 1e6,
+                size.multiply_adds / 1e6,
+                size.features,
+                size.map_size or None,
+                size.small_stem,
+                ", ".join(f"options.{option}: {value}" for option, value in size.options.items()),
+            ]
+        )
+    columns = ["arch", "parameters, M", "multiply-adds, M", "features", "map side", "small stem", "needs"]
+    return columns, rows
+
+
+def _methods(storage: Path) -> Table:
+    from trainables.method import methods
+
+    rows = []
+    for name, method in methods().items():
+        always, sometimes = (
+            ", ".join(sorted(needs)).replace("_", " ") for needs in (method.needs, method.may_need)
+        )
+        needs = (always or "nothing") + (f"; by setting {sometimes}" if sometimes else "")
+        rows.append([name, method.summary, needs, ", ".join(method.presets)])
+    return ["method", "what it does", "needs", "presets"], rows
+
+
+def _spaces(storage: Path) -> Table:
+    from raykd.spec.sweep import about_space, spaces
+
+    return ["space", "about"], [[name, about_space(path)] for name, path in spaces().items()]
+
+
+def _studies(storage: Path) -> Table:
+    from raykd.spec.document import read_yaml
+    from raykd.spec.presets import presets_of
+    from raykd.spec.sweep import about_space, studies
+
+    rows = [
+        [name, about_space(path), _cost(path), ", ".join(presets_of(read_yaml(path)))]
+        for name, path in studies().items()
+    ]
+    return ["study", "about", "cost", "presets"], rows
+
+
+def _cost(path: Path) -> str:
+    """What the head of a file says under `Cost`, in one line."""
+    said: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        word, text = line[2:11].strip(), line[11:].strip()
+        if word == "Cost" or (said and line.startswith("#") and not word):
+            said.append(text)
+        elif said:
+            break
+    return " ".join(said)
+
+
+def _data(storage: Path) -> Table:
+    from trainables.data import sources
+
+    return ["data", "about"], [[name, source.summary] for name, source in sources().items()]
+
+
+def _teachers(storage: Path) -> Table:
+    """Those trained in this storage; any checkpoint that `teacher.checkpoint` can read is one too."""
+    from raykd.storage.folders import fetch_teachers
+    from trainables.seal import UNREADABLE, read_sealed
+
+    fetch_teachers(storage)
+    rows = []
+    for path in sorted((storage / ".teachers").glob("*.safetensors")):
+        try:
+            trial = json.loads(read_sealed(path)[1].get("trial", "{}"))
+        except UNREADABLE:
+            trial = {"student": {"arch": "(damaged)"}}
+        rows.append(
+            [
+                path.stem,
+                trial.get("student", {}).get("arch", ""),
+                trial.get("method", ""),
+                str(trial.get("epochs", "")),
+                trial.get("data", {}).get("name", ""),
+                str(path),
+            ]
+        )
+    return ["teacher", "arch", "method", "epochs", "data", "file"], rows
+
+
+LISTS: dict[str, Callable[[Path], Table]] = {
+    "methods": _methods,
+    "spaces": _spaces,
+    "studies": _studies,
+    "data": _data,
+    "teachers": _teachers,
+}

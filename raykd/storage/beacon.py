@@ -1,0 +1,114 @@
+"""What every node must see, or the storage is not shared: a file, lit by the driver, sought by each worker.
+
+    beacon = Beacon(folder, name)
+    beacon.light()
+
+and, in a worker:
+
+    courier, problem = find(beacon.config, beacon.credentials)
+
+A lane whose workers do not find it takes no part.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raykd.storage.courier import Courier, credentials
+from raykd.storage.folders import origin_of
+from raykd.storage.remote import Remote
+from trainables.errors import SweepFailed, UserError
+from trainables.patience import PATIENCE, limited, patience, patient
+
+if TYPE_CHECKING:
+    from trainables.loop import Workspace
+    from trainables.trial import TrialSpec
+
+_NAME = ".beacon-"
+_BRIEF_S = 10.0
+
+
+class Beacon:
+    """In the folder of one driver's sweep."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._path = folder / f"{_NAME}{name}"
+        self._origin = origin_of(folder)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What a worker needs to find it: plain, and without secrets."""
+        origin = self._origin
+        return {
+            "beacon": str(self._path),
+            "origin": origin and (origin.uri, str(origin.here)),
+            "patience": patience(),
+        }
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """What a worker on another node needs to be let in."""
+        return credentials() if self._origin is not None else {}
+
+    def light(self) -> None:
+        """Put it there, in the place of those of drivers that were killed."""
+        folder = self._path.parent
+        if self._origin is None:
+            patient(self._light_here, f"{folder} cannot be written")
+            return
+        there = self._origin.remote
+        for stored in there.list(self._origin.key(folder), recursive=False):
+            if fnmatch(stored.key.rpartition("/")[2], f"{_NAME}*"):
+                there.remove(stored.key)
+        there.put(self._origin.key(self._path), b"whoever reads this shares the storage")
+
+    def put_out(self) -> None:
+        """Take it away, if that can be done now."""
+        with suppress(OSError, SweepFailed), limited(_BRIEF_S):
+            if self._origin is None:
+                self._path.unlink(missing_ok=True)
+            else:
+                self._origin.remote.remove(self._origin.key(self._path))
+
+    def _light_here(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        for path in self._path.parent.glob(f"{_NAME}*"):
+            path.unlink(missing_ok=True)
+        self._path.touch()
+
+
+def find(config: Mapping[str, Any], given: Mapping[str, str]) -> tuple[Courier | None, str]:
+    """Who carries this worker's files, where that is needed; and what is wrong with its storage, or "".
+
+    `config` is the beacon's, `given` its credentials.
+    """
+    os.environ[PATIENCE] = str(config["patience"])
+    beacon = Path(config["beacon"])
+    if config["origin"] is None:
+        seen = patient(beacon.exists, f"{beacon} cannot be read")
+        return None, "" if seen else f"does not see {beacon.parent}: every node must share the storage"
+    uri, here = config["origin"]
+    os.environ.update(given)
+    try:
+        courier = Courier(Remote.connect(uri), Path(here))
+        courier.remote.check()
+        key = beacon.relative_to(here).as_posix()
+        return courier, "" if courier.remote.has(key) else f"sees another storage than the driver at {uri}"
+    except (UserError, SweepFailed) as error:
+        return None, f"cannot use the storage: {error}"
+
+
+def fetch_teachers(courier: Courier, trials: Sequence[TrialSpec], workspace: Workspace) -> None:
+    """Bring the trials' teachers here that were trained on another node."""
+    from trainables.seal import is_whole
+    from trainables.teachers import teacher_file, teacher_trial
+
+    for training in filter(None, map(teacher_trial, trials)):
+        file = teacher_file(training, workspace.teachers)
+        if not is_whole(file):
+            courier.pull(file)

@@ -1,0 +1,244 @@
+"""A storage that is no folder: an object store, or whatever pyarrow has a file system for, by its URI.
+
+    remote = Remote.connect("s3://bucket/sweeps?region=eu-west-1")
+    remote.put("wide/ledger/0", b"...")   # whole and readable by everyone when this returns
+
+Keys are relative to the URI. Every call is tried again for the patience of `trainables/patience.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from pyarrow import fs
+
+from raykd.storage.uri import open_uri, shown
+from trainables.errors import StorageLost, UserError
+from trainables.files import replacing
+from trainables.patience import patience, patient
+
+_FIRST_WORD_S = 10.0  # how long a storage may take to answer before anything was started
+_ATOMIC = ("s3", "gcs", "abfs")  # a name appears there with all of its content
+_CHUNK = 8 << 20
+# What the storage says of a request that will never be granted.
+_REFUSED = re.compile(
+    r"ACCESS.?DENIED|INVALID.?ACCESS.?KEY|SIGNATURE.?DOES.?NOT.?MATCH|INVALID.?CLIENT|EXPIRED.?TOKEN"
+    r"|INVALID.?TOKEN|UNRECOGNIZED.?CLIENT|HTTP response code 40[13]|UNAUTHENTICATED|PERMISSION.?DENIED"
+    r"|credentials",
+    re.IGNORECASE,
+)
+_NO_BUCKET = re.compile(r"NO.?SUCH.?BUCKET|BucketNotFound|ContainerNotFound", re.IGNORECASE)
+T = TypeVar("T")
+
+
+class Stored(NamedTuple):
+    """A file of the storage."""
+
+    key: str
+    size: int  # bytes
+    changed: float  # unix seconds by the storage's own clock
+
+
+class Remote:
+    """One place on a remote storage. Safe to use from several threads."""
+
+    def __init__(self, files: fs.FileSystem, root: str, uri: str) -> None:
+        self.files = files
+        self.root = root.rstrip("/")
+        self.uri = uri
+        self._atomic = files.type_name in _ATOMIC
+
+    @classmethod
+    def connect(cls, uri: str) -> Remote:
+        """The storage at `uri`. `UserError` for a URI that cannot be one, or that holds a secret."""
+        files, root = open_uri(uri)
+        return cls(files, root, uri)
+
+    def check(self) -> None:
+        """`UserError` where the storage refuses us, has no such bucket, or does not answer in 10 seconds."""
+        bucket = self.root.split("/")[0] if self._atomic else self.root
+
+        def ask() -> fs.FileType:
+            self.files.get_file_info(fs.FileSelector(self.root, allow_not_found=True))
+            return self.files.get_file_info(bucket).type
+
+        try:
+            found = patient(
+                lambda: _readable(ask),
+                "it does not answer",
+                passing=lambda error: _passing(error) and not _REFUSED.search(str(error)),
+                limit=min(_FIRST_WORD_S, patience()),
+            )
+            if self._atomic and found == fs.FileType.NotFound:
+                raise UserError(
+                    "--storage", f"there is no bucket {bucket!r}", value=self.uri,
+                    expected="one that is there: raykd makes none",
+                )  # fmt: skip
+        except StorageLost as error:
+            said = _said(error.__cause__) if isinstance(error.__cause__, OSError) else str(error)
+            raise UserError(
+                "--storage", f"does not answer: {said}", value=self.uri,
+                expected="a server that runs; `?endpoint_override=HOST:PORT&scheme=http` for one's own",
+            ) from None  # fmt: skip
+        except OSError as error:
+            raise UserError(
+                "--storage", f"refuses us: {_said(error)}", value=self.uri,
+                expected="credentials that may list, read and write there, in AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, in ~/.aws, or as this machine's role",
+            ) from None  # fmt: skip
+
+    def check_writable(self) -> None:
+        """`UserError` where nothing can be written or removed."""
+        key = f".raykd-{uuid.uuid4().hex}"
+        try:
+            self._put(key, b"raykd")
+            self.files.delete_file(self._path(key))
+        except OSError as error:
+            raise UserError(
+                "--storage", f"cannot be written: {_said(error)}", value=self.uri,
+                expected="credentials that may list, read, write and delete there",
+            ) from None  # fmt: skip
+
+    def get(self, key: str) -> bytes:
+        """The content of a file. `FileNotFoundError` where there is none."""
+
+        def read() -> bytes:
+            with self.files.open_input_stream(self._path(key)) as stream:
+                data: bytes = stream.read()
+                return data
+
+        return self._patient(read, key, "read")
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write a file, over what is there. Whoever reads it sees the old content or the new one."""
+        self._patient(lambda: self._put(key, data), key, "written")
+
+    def push(self, path: Path, key: str) -> None:
+        """Copy a file of this machine to the storage, in pieces, whole or not at all."""
+
+        def copy() -> None:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size <= _CHUNK:
+                    self._put(key, file.read())
+                    return
+                # A stream that an error closes ends its file all the same: only a whole one gets the name.
+                aside = self._path(f"{key}.{uuid.uuid4().hex[:8]}.tmp")
+                try:
+                    with self._writing(aside) as stream:
+                        for start in range(0, size, _CHUNK):
+                            stream.write(file.read(min(_CHUNK, size - start)))
+                    if self.files.get_file_info(aside).size != size:
+                        raise TimeoutError(110, "not all of it arrived")
+                    self.files.move(aside, self._path(key))
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        self.files.delete_file(aside)
+                    raise
+
+        self._patient(copy, key, "written")
+
+    def pull(self, key: str, path: Path) -> bool:
+        """Copy a file of the storage to this machine, whole or not at all; False where there is none."""
+
+        def copy() -> None:
+            with replacing(path) as temporary, self.files.open_input_stream(self._path(key)) as stream:
+                size = stream.size() if stream.seekable() else None
+                with temporary.open("wb") as file:
+                    while piece := stream.read(_CHUNK):
+                        file.write(piece)
+                if size is not None and temporary.stat().st_size != size:
+                    raise TimeoutError(110, "not all of it arrived")
+
+        try:
+            self._patient(copy, key, "read")
+        except FileNotFoundError:
+            return False
+        return True
+
+    def list(self, prefix: str, recursive: bool = True) -> list[Stored]:
+        """The files below the folder `prefix` ("" for all), by key; none where it is not there.
+
+        Not `recursive`: what lies right in it, folders included, these with size -1.
+        """
+
+        def look() -> list[Stored]:
+            selector = fs.FileSelector(self._path(prefix), recursive=recursive, allow_not_found=True)
+            return [
+                Stored(info.path[len(self.root) + 1 :], info.size if info.is_file else -1, _changed(info))
+                for info in self.files.get_file_info(selector)
+                if info.is_file or not recursive
+            ]
+
+        return sorted(self._patient(look, prefix, "listed"))
+
+    def has(self, key: str) -> bool:
+        """Is there such a file?"""
+        path = self._path(key)
+        return self._patient(lambda: bool(self.files.get_file_info(path).is_file), key, "looked for")
+
+    def remove(self, key: str) -> None:
+        """Remove a file, if it is there."""
+
+        def delete() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self.files.delete_file(self._path(key))
+
+        self._patient(delete, key, "removed")
+
+    def _put(self, key: str, data: bytes) -> None:
+        path = self._path(key)
+        aside = path if self._atomic else f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+        with self._writing(aside) as stream:
+            stream.write(data)
+        if aside != path:
+            self.files.move(aside, path)
+
+    def _writing(self, path: str) -> fs.NativeFile:
+        if not self._atomic:
+            self.files.create_dir(path.rpartition("/")[0], recursive=True)
+        return self.files.open_output_stream(path)
+
+    def _path(self, key: str) -> str:
+        return f"{self.root}/{key}" if key else self.root
+
+    def _patient(self, work: Callable[[], T], key: str, verb: str) -> T:
+        return patient(lambda: _readable(work), f"{shown(self.uri, key)} cannot be {verb}", passing=_passing)
+
+
+def _readable(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno is None:  # Arrow's: a page of text, of which one line tells
+            raise OSError(0, _said(error)) from error
+        raise
+
+
+def _said(error: BaseException) -> str:
+    """The telling part of what Arrow says."""
+    text = (getattr(error, "strerror", None) or str(error)).strip()
+    found = re.search(r"AWS Error (\w+) during (\w+) operation: (.*)", text)
+    if found is None:
+        return text.splitlines()[0][:300] if text else type(error).__name__
+    kind, _, detail = found.groups()
+    detail = detail.split("; Details: ")[-1].partition(" (Request ID")[0].strip()
+    bare = "" if detail in ("", "No response body.") else f" ({detail})"
+    return kind.replace("_", " ").lower() + bare
+
+
+def _passing(error: OSError) -> bool:
+    """Everything may pass but what says that there is no such file or bucket."""
+    return not isinstance(error, FileNotFoundError) and not _NO_BUCKET.search(str(error))
+
+
+def _changed(info: fs.FileInfo) -> float:
+    return info.mtime.timestamp() if info.mtime is not None else 0.0

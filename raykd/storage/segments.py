@@ -1,0 +1,68 @@
+"""A ledger on a remote storage, which can write whole objects and append to none.
+
+    SWEEP/ledger/000002-0000000412.jsonl    of the 2nd driver, from record 412 on (counted from 0)
+
+Each object holds at most 64 KiB of the ledger's lines; an append writes the last one anew, whole, and returns
+when the storage has it. Every driver begins objects of its own, and what a later driver began replaces what
+earlier ones had from that record on: a driver that was taken for dead and is not can write nothing that
+counts.
+"""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+from raykd.storage.folders import SEGMENTS
+from raykd.storage.remote import Remote
+from raykd.storage.uri import shown
+from trainables.errors import UserError
+
+_MOST = 64 << 10  # bytes
+_NAME = re.compile(r"(\d{6})-(\d{10})\.jsonl")
+
+
+class Segments:
+    """The writing side: appends lines behind those that `read` gave."""
+
+    def __init__(self, remote: Remote, sweep: str, driver: int, count: int) -> None:
+        """`sweep` is its key, `driver` a number above all before, `count` the lines that are there."""
+        self._remote = remote
+        self._folder = f"{sweep}/{SEGMENTS}"
+        self._driver = driver
+        self._count = self._start = count
+        self._tail = b""
+
+    def append(self, line: bytes) -> None:
+        """Add a line, its end included; the storage has it when this returns. Raises `StorageLost`."""
+        tail, start = self._tail + line, self._start
+        if len(tail) > _MOST:
+            tail, start = line, self._count
+        self._remote.put(f"{self._folder}/{self._driver:06d}-{start:010d}.jsonl", tail)
+        self._tail, self._start, self._count = tail, start, self._count + 1
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def read(remote: Remote, sweep: str) -> tuple[bytes, int]:
+    """The ledger's lines, and the number of its last driver (0: there is none).
+
+    `UserError` where an object is missing in the middle.
+    """
+    folder = f"{sweep}/{SEGMENTS}"
+    named = [(_NAME.fullmatch(stored.key.rpartition("/")[2]), stored.key) for stored in remote.list(folder)]
+    found = sorted((int(match[1]), int(match[2]), key) for match, key in named if match)
+    lines: list[bytes] = []
+    with ThreadPoolExecutor(8) as pool:
+        contents = list(pool.map(remote.get, [key for _, _, key in found]))
+    for (_, start, key), content in zip(found, contents, strict=True):
+        if start > len(lines):
+            raise UserError(
+                "ledger",
+                f"before {shown(remote.uri, key)} there are {len(lines)} records of {start}: "
+                "an object is gone",
+                expected="it from a backup of the bucket, or an earlier version where those are kept",
+            )
+        lines[start:] = content.splitlines(keepends=True)
+    return b"".join(lines), max((driver for driver, _, _ in found), default=0)
