@@ -11,6 +11,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# The rooms of the engine from the ground up: each may import itself and those before it.
+ROOMS = (
+    "stats", "storage", "spec", "records", "lanes", "search", "console", "export", "ablation", "runs",
+    "report", "doctor", "cli",
+)  # fmt: skip
 FORBIDDEN = {
     "trainables": {"ray", "optuna", "raykd", "sweep", "tests", "benchmarks"},
     "raykd": {"sweep", "tests", "benchmarks"},
@@ -18,22 +23,37 @@ FORBIDDEN = {
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, top-level package) of every import in a file, those inside functions too."""
+    """(line, dotted name) of every import in a file, those inside functions and for types alone too."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name.split(".")[0]) for alias in node.names)
+            yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}:{node.lineno}: relative import"
-            yield node.lineno, (node.module or "").split(".")[0]
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
 
 
 @pytest.mark.parametrize("room", sorted(FORBIDDEN))
 def test_no_arrow_points_back(room: str) -> None:
     wrong = [
-        f"{path.relative_to(ROOT)}:{line} imports {package}"
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
         for path in sorted((ROOT / room).rglob("*.py"))
-        for line, package in imported(path)
-        if package in FORBIDDEN[room]
+        for line, name in imported(path)
+        if name.split(".")[0] in FORBIDDEN[room]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_engine_s_rooms_stand_on_one_another() -> None:
+    """Not even inside a function may a room import one that is built on it."""
+    engine = ROOT / "raykd"
+    assert {path.parent.name for path in engine.glob("*/*.py")} == set(ROOMS), "a room outside the table"
+    assert [path.name for path in engine.glob("*.py")] == ["__init__.py"], "a module that is in no room"
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for room in ROOMS
+        for path in sorted((engine / room).rglob("*.py"))
+        for line, name in imported(path)
+        if name.split(".")[0] == "raykd" and name.split(".")[1] not in ROOMS[: ROOMS.index(room) + 1]
     ]
     assert not wrong, "\n".join(wrong)
 

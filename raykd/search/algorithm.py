@@ -15,12 +15,11 @@ from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Trial
 from ray.tune.search import SearchAlgorithm
 
-from raykd.ablation.rounds import Rounds
 from raykd.lanes.mailbox import Task
 from raykd.lanes.proxy import RESOURCES, NotKept
 from raykd.records.history import ENDED
 from raykd.records.recorder import Recorder
-from raykd.search.proposer import Proposer, Repeat, Wait
+from raykd.search.proposer import Proposes, Repeat, Wait
 
 
 class LedgerSearch(NotKept, SearchAlgorithm):
@@ -31,7 +30,7 @@ class LedgerSearch(NotKept, SearchAlgorithm):
 
     def __init__(
         self,
-        proposer: Proposer | Rounds,
+        proposer: Proposes,
         recorder: Recorder,
         open_lanes: Callable[[], int],
         task: Callable[[str], Task],

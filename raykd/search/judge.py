@@ -17,9 +17,8 @@ from raykd.records.history import ENDED, History
 from raykd.spec.sections import SchedulerSpec
 
 if TYPE_CHECKING:
-    from raykd.ablation.rounds import Rounds
     from raykd.records.recorder import Recorder
-    from raykd.search.proposer import Proposer
+    from raykd.search.proposer import Proposes
 
 _METRIC, _TIME = "score", "epoch"
 
@@ -113,7 +112,7 @@ class TuneJudge(NotKept, TrialScheduler):
     """The judge as Tune sees it: takes what a proxy relays, records, judges, records, answers."""
 
     def __init__(
-        self, judge: Judge, recorder: Recorder, proposer: Proposer | Rounds, mailbox: Any, epochs: int
+        self, judge: Judge, recorder: Recorder, proposer: Proposes, mailbox: Any, epochs: int
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._judge = judge

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from optuna.trial import TrialState
 
@@ -78,6 +78,23 @@ class Repeat:
     def record(self) -> dict[str, Any]:
         """The fields of the ledger's `repeat` record."""
         return asdict(self)
+
+
+class Proposes(Protocol):
+    """What chooses the next trial and hears of it: `Proposer` for a search, `ablation.rounds` for a study."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Is it over, with fewer trials than it might have had?"""
+
+    def propose(self) -> Proposal | Repeat | Wait | None:
+        """The next trial; None when there is nothing more to run."""
+
+    def report(self, trial: str, epoch: int, value: float) -> None:
+        """A trial's score at an epoch."""
+
+    def end(self, trial: str, status: str) -> None:
+        """A trial has ended."""
 
 
 @dataclass
