@@ -1,0 +1,52 @@
+"""What the verbs share: options, and where a sweep lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from raykd.storage.folders import origin_of, storage_folder
+from trainables.errors import UserError
+
+Storage = Annotated[
+    str, typer.Option(help="Folder that holds the sweeps, or s3://, gs:// ...", envvar="RAYKD_STORAGE")
+]
+Name = Annotated[str, typer.Argument(help="Name of a sweep.")]
+Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Ray cluster to join; default: RAY_ADDRESS, one that `ray start` began here, or a new one."
+    ),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Override a field of the spec, e.g. --set samples=4."),
+]
+HERE = "sweeps"
+
+
+def writable(given: str, probe: bool) -> Path:
+    """The storage, if a folder is or could be there; with `probe` only if it can be written in."""
+    storage = storage_folder(given)
+    if origin_of(storage) is not None:
+        return storage
+    above = next(path for path in (storage, *storage.absolute().parents) if path.exists())
+    if not above.is_dir():
+        raise UserError("--storage", f"{above} is a file", value=given, expected="a folder")
+    try:
+        if probe:  # what it says of itself does not count: not for root, nor on a read-only disk
+            TemporaryDirectory(dir=above, prefix=".raykd-").cleanup()
+    except OSError as error:
+        problem = f"{above} cannot be written in: {error.strerror}"
+        raise UserError("--storage", problem, value=given, expected="a folder of yours") from None
+    return storage
+
+
+def folder_of(storage: str | Path, name: str) -> Path:
+    from raykd.records.views import find
+
+    return find(storage_folder(storage), name)

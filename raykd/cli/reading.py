@@ -1,0 +1,126 @@
+"""The verbs that read a sweep, running or ended: `status`, `best`, `importance`, `report`, `export`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raykd.cli.common import HERE, Json, Name, Storage, folder_of
+from raykd.console.console import Console, resume_hint
+from raykd.storage.folders import publish
+
+verbs = typer.Typer()
+
+
+@verbs.command(epilog="Example:  raykd status quickstart --json")
+def status(name: Name, storage: Storage = HERE, json: Json = False) -> None:
+    """How a sweep stands: running, interrupted or done."""
+    from raykd.records import views
+
+    console = Console()
+    folder = folder_of(storage, name)
+    history = views.read(folder)
+    data = views.status(history, folder)
+    if not data["driver"]:
+        views.refresh(history, folder)
+    if json:
+        console.json(data)
+        return
+    driver = data["driver"]
+    console.text(
+        f"{name}: "
+        + (f"running, driven by process {driver['pid']} on {driver['host']}" if driver else data["state"])
+    )
+    for repaired in history.repairs:
+        console.text("its ledger was repaired: " + views.repaired(repaired))
+    console.standing(history)
+    console.trials(history)
+    if data["state"] == "interrupted":
+        console.text(f"go on with it:  {resume_hint(folder)}")
+
+
+@verbs.command(epilog="Example:  raykd best quickstart --json")
+def best(name: Name, storage: Storage = HERE, json: Json = False) -> None:
+    """The best trial, and what it has to be compared with."""
+    from raykd.records import views
+
+    console = Console()
+    folder = folder_of(storage, name)
+    history = views.read(folder)
+    data = views.best(history)
+    if json:
+        console.json(data)
+        return
+    console.summary(history, folder)
+
+
+@verbs.command(epilog="Example:  raykd importance quickstart --evaluator pedanova")
+def importance(
+    name: Name,
+    storage: Storage = HERE,
+    evaluator: Annotated[str, typer.Option(help="fanova | pedanova | mdi")] = "fanova",
+    resamples: Annotated[int, typer.Option(min=20, help="Of the bootstrap, for the intervals.")] = 200,
+    json: Json = False,
+) -> None:
+    """Which axes of a sweep matter, how sure that is, and whether the sweep is too small to say."""
+    from raykd.records import views
+    from raykd.search import importance as weigh
+    from raykd.spec.sweep import SweepSpec
+
+    console = Console()
+    history = views.read(folder_of(storage, name))
+    spec = SweepSpec.model_validate(history.spec)
+
+    def progress(done: int, total: int) -> None:
+        if not json and done < total:
+            console.progress("resamples", done, total)
+
+    found = weigh.importances(spec, history, evaluator, resamples=resamples, progress=progress)
+    if json:
+        console.json(asdict(found))
+    else:
+        console.importance(found)
+
+
+@verbs.command(epilog="Example:  raykd report quickstart --out quickstart.html")
+def report(
+    name: Name,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; default: report.html in the sweep's folder.")
+    ] = None,
+    storage: Storage = HERE,
+) -> None:
+    """One HTML page of a sweep or a study that needs no network: to read, to print, to mail."""
+    from raykd.report import REPORT, write
+
+    console = Console()
+    folder = folder_of(storage, name)
+
+    def progress(done: int, total: int) -> None:
+        if done < total:
+            console.progress("resamples of importances", done, total)
+
+    if out is None:
+        folder.mkdir(parents=True, exist_ok=True)  # of a sweep elsewhere there may be no copy here yet
+    written = write(folder, folder / REPORT if out is None else out, progress)
+    if out is None:
+        publish(written)
+    console.text(f"written to {written} ({written.stat().st_size / 1e6:.1f} MB, opens without a network)")
+
+
+@verbs.command(epilog="Example:  raykd export quickstart --out student")
+def export(
+    name: Name,
+    out: Annotated[Path, typer.Option(help="New folder for the student.")],
+    trial: Annotated[str | None, typer.Option(help="Which trial; default: the best.")] = None,
+    storage: Storage = HERE,
+) -> None:
+    """Write a trial's config, command, student and model card."""
+    from raykd.export.trial import export as write
+
+    console = Console()
+    written = write(folder_of(storage, name), trial, out)
+    console.text(f"written to {out}: " + ", ".join(sorted(p.name for p in written.iterdir())))

@@ -1,0 +1,211 @@
+"""The verbs that train: `run`, `ablate` and `resume`; and `attach`, which shows one that does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raykd.cli.common import HERE, Address, Json, Name, Sets, Storage, folder_of, writable
+from raykd.console.console import Console, Line, report_hint, resume_hint
+from raykd.storage.folders import holds_ledger, mirror
+from trainables.errors import UserError
+
+if TYPE_CHECKING:
+    from raykd.records.history import History
+    from raykd.spec.sweep import SweepSpec
+
+verbs = typer.Typer()
+
+
+@verbs.command(epilog="Example:  raykd run quickstart --set samples=4 --set 'axes.gamma.log=[0.01,1]'")
+def run(
+    spec: Annotated[
+        str | None, typer.Argument(help="A YAML file, or the name of a space in `raykd list spaces`.")
+    ] = None,
+    storage: Storage = HERE,
+    set_: Sets = None,
+    space: Annotated[str | None, typer.Option(help="The same as SPEC.", metavar="SPEC")] = None,
+    samples: Annotated[int | None, typer.Option(help="The same as --set samples=N.", metavar="N")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would run, and start nothing.")
+    ] = False,
+    address: Address = None,
+    json: Json = False,
+) -> None:
+    """Run a search space."""
+    from raykd.spec.sweep import find_space, load_sweep
+    from raykd.spec.validate import validate
+
+    console = Console()
+    if json and not dry_run:
+        raise UserError("--json", "goes with `--dry-run`", expected="`raykd best NAME --json` for results")
+    if (spec is None) == (space is None):
+        problem = "is missing" if spec is None else f"is given twice: {spec} and {space}"
+        raise UserError("SPEC", problem, expected="a YAML file, or a name in `raykd list spaces`")
+    spec = spec or space or ""
+    set_ = [*(set_ or []), *([f"samples={samples}"] if samples is not None else [])]
+    sweep = load_sweep(spec, set_)
+    folder = writable(storage, probe=not dry_run) / sweep.name
+    if dry_run:
+        from raykd.runs.plan import plan
+
+        remarks = validate(sweep)
+        planned = plan(sweep, folder)
+        if json:
+            console.json(planned)
+        else:
+            console.plan(planned, remarks)
+        return
+    for remark in validate(sweep):
+        console.warn(remark)
+    from raykd.runs import sweep as engine
+
+    source = engine.Source(find_space(spec), set_)
+    close(console, engine.run(sweep, engine.Place(folder, address), console, source), folder)
+
+
+@verbs.command(epilog="Example:  raykd ablate retro_parts --plan")
+def ablate(
+    study: Annotated[
+        str, typer.Argument(help="A YAML file, a study in `raykd list studies`, or one to go on with.")
+    ],
+    preset: Annotated[
+        str | None, typer.Option(help="Of the study's file, such as `paper`; default: the file as it is.")
+    ] = None,
+    storage: Storage = HERE,
+    set_: Sets = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show arms and worst-case cost, and start nothing.")
+    ] = False,
+    extend: Annotated[int, typer.Option(min=0, help="So many more replicates of every arm.")] = 0,
+    as_started: Annotated[
+        bool, typer.Option("--as-started", help="Go on even if the study's file has changed since.")
+    ] = False,
+    address: Address = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="The plan, or the results so far, as JSON; starts nothing.")
+    ] = False,
+) -> None:
+    """Run an ablation study, or go on with one, and say what its data support."""
+    from raykd.ablation.budget import with_costs
+    from raykd.ablation.guard import check_study
+    from raykd.ablation.study import find_study, load_study
+    from raykd.records.views import read
+    from raykd.runs import sweep as engine
+    from raykd.runs.retune import tune
+    from raykd.spec.sweep import NAME
+
+    console = Console()
+    where = writable(storage, probe=not (plan or json))
+    folder = where / (f"{study}_{preset}" if preset else study)
+    begun = bool(NAME.fullmatch(folder.name)) and Path(study).name == study
+    begun = begun and not Path(study).is_file() and holds_ledger(folder)
+    sets = [*([f"preset={preset}"] if preset else []), *(set_ or [])]
+    history, remarks = (read(folder) if begun else None), list[str]()
+    if history is not None:
+        spec = study_of(history)
+        if set_:
+            expected = "it as it is, or another name"
+            raise UserError("--set", f"the study {study!r} has begun", expected=expected)
+    elif extend or as_started:
+        option = "--extend" if extend else "--as-started"
+        raise UserError(option, "goes with the name of a study that has begun", value=study)
+    else:
+        spec = load_study(study, sets, where)
+        folder = where / spec.name
+    if plan:
+        from raykd.runs.study_plan import plan_study, plan_unstarted, study_lines
+
+        if history is None:
+            planned, remarks = plan_unstarted(spec, folder)
+        else:
+            planned = plan_study(spec, folder, history)
+        console.json(planned) if json else console.parts(study_lines(planned, remarks))
+        return
+    if history is None:
+        spec, remarks = check_study(spec)
+    place = engine.Place(folder, address)
+    if history is not None and json:
+        from raykd.ablation.conclusions import conclude
+        from raykd.ablation.report import data
+
+        console.json(data(conclude(spec, history)))
+        return
+    if json:
+        raise UserError("--json", "goes with `--plan`, or with a study that has begun", value=study)
+    if history is not None:
+        close(console, engine.resume(place, console, extend=extend, as_started=as_started), folder)
+        return
+    for remark in remarks:
+        console.warn(remark)
+    spec = with_costs(tune(spec, place, console))
+    source = engine.Source(find_study(study), sets)
+    close(console, engine.run(spec, place, console, source), folder)
+
+
+@verbs.command(epilog="Example:  raykd resume quickstart --extend 12")
+def resume(
+    name: Name,
+    storage: Storage = HERE,
+    extend: Annotated[int, typer.Option(min=0, help="Try so many more configurations.")] = 0,
+    as_started: Annotated[
+        bool, typer.Option("--as-started", help="Even if the spec's file has changed since.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend a damaged ledger first; the damaged one is kept.")
+    ] = False,
+    address: Address = None,
+) -> None:
+    """Go on with a sweep that was interrupted, or extend one."""
+    from raykd.runs import sweep as engine
+
+    console = Console()
+    folder = folder_of(writable(storage, probe=True), name)
+    if repair:
+        from raykd.runs import repair as mending
+
+        console.warn(mending.repair(folder) or "the ledger is whole: there is nothing to repair")
+    place = engine.Place(folder, address)
+    close(console, engine.resume(place, console, extend=extend, as_started=as_started), folder)
+
+
+@verbs.command(epilog="Example:  raykd attach quickstart")
+def attach(name: Name, storage: Storage = HERE) -> None:
+    """Show what a running sweep says that `ray submit` started; Ctrl-C stops the sweep."""
+    from raykd.runs import terminal
+
+    raise typer.Exit(terminal.attach(folder_of(storage, name)))
+
+
+def study_of(history: History) -> SweepSpec:
+    """The spec of a study that has begun; `UserError` for a search."""
+    from raykd.spec.sweep import SweepSpec
+
+    if not history.study:
+        name = history.spec["name"]
+        raise UserError("STUDY", "is a search, no study", value=name, expected=f"`raykd resume {name}`")
+    return SweepSpec.model_validate(history.spec)
+
+
+def close(console: Console, history: History, folder: Path) -> None:
+    """Show what a sweep found; exit code 1 where it is not complete or nothing succeeded."""
+    if history.study:
+        from raykd.ablation.conclusions import conclude
+        from raykd.ablation.report import terminal, write
+
+        results = conclude(study_of(history), history)
+        write(results, folder)
+        mirror(folder)
+        console.parts(terminal(results, folder))
+    else:
+        console.summary(history, folder)
+    console.parts([Line(f"page:       {report_hint(folder)}", "dim")])
+    counts = history.counts()
+    unfinished = history.total - sum(counts[s] for s in ("finished", "stopped", "failed"))
+    if unfinished > 0:
+        console.warn(f"{unfinished} trials are not done; go on with:  {resume_hint(folder)}")
+        raise typer.Exit(1)
+    if not counts["finished"] and not counts["stopped"]:
+        raise typer.Exit(1)

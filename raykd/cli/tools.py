@@ -1,0 +1,96 @@
+"""The verbs that need no sweep: `list`, `doctor`, `teacher inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raykd.cli.common import HERE, Json, Sets, Storage
+from raykd.console.console import Console
+from raykd.storage.folders import storage_folder
+
+verbs = typer.Typer()
+teacher = typer.Typer(no_args_is_help=True, help="Look at a checkpoint before it teaches.")
+verbs.add_typer(teacher, name="teacher")
+
+
+@verbs.command("list", epilog="Example:  raykd list methods")
+def list_(
+    what: Annotated[str, typer.Argument(help="methods | spaces | studies | data | teachers | students")],
+    pattern: Annotated[
+        str | None, typer.Argument(help="Of students: a name, or several, as 'mobilenet*'.")
+    ] = None,
+    storage: Storage = HERE,
+    image_size: Annotated[
+        int | None, typer.Option(help="Of students: side of the images, pixels; default: 32.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """What there is to choose from."""
+    from raykd.spec import catalogue
+
+    console = Console()
+    place = storage_folder(storage, check=what == "teachers")
+    columns, rows = catalogue.catalogue(what, place, pattern, image_size)
+    if json:
+        console.json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        said = {None: "", True: "yes", False: "no"}
+        console.rows(
+            columns, [[said[c] if c is None or isinstance(c, bool) else c for c in row] for row in rows]
+        )
+
+
+@verbs.command(epilog="Example:  raykd doctor retro --cluster cluster.yaml")
+def doctor(
+    spec: Annotated[str | None, typer.Argument(help="Also check what this spec needs.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Where sweeps go; default: RAYKD_STORAGE of the machine that checks.")
+    ] = None,
+    set_: Sets = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(help="The file that `ray up` took: check that cluster, from any machine, by its head."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Check the running cluster there; `auto`: the one of this machine.")
+    ] = None,
+    nodes: Annotated[
+        str | None,
+        typer.Option(help="With --address: the nodes that should be there, or how many."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check this machine, or a whole cluster, before anything is spent."""
+    from raykd.doctor.checkup import checkup
+
+    console, found = Console(), []
+    for check in checkup(spec, storage, set_ or [], cluster, address, nodes):
+        found.append(check)
+        if not json:
+            console.checks([check])
+    if json:
+        console.json([check._asdict() for check in found])
+    if any(check.ok is False for check in found):
+        raise typer.Exit(1)
+
+
+@teacher.command(epilog="Example:  raykd teacher inspect moco_v2_800ep_pretrain.pth.tar --arch resnet50")
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A checkpoint: .pth, .pth.tar, .ckpt, .safetensors ...")],
+    arch: Annotated[
+        str | None, typer.Option(help="Check that it is this one; default: compare with the usual ones.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Whose a checkpoint is, what it holds, and which methods it can teach. Nothing in it is run."""
+    from raykd.export.teacher import inspect as look
+
+    console = Console()
+    found = look(file, arch)
+    if json:
+        console.json(found)
+    else:
+        console.teacher(found)
