@@ -39,7 +39,7 @@ from raykd.lanes.cluster import LOCAL, connected, quiet  # noqa: E402
 
 quiet()
 
-from raykd.console.console import Console  # noqa: E402
+from raykd.console.live import Console  # noqa: E402
 from raykd.records.history import History  # noqa: E402
 from raykd.spec.sweep import SweepSpec, build_sweep  # noqa: E402
 from trainables.loop import EpochReport, Workspace  # noqa: E402

@@ -35,7 +35,7 @@ quiet()
 import torch  # noqa: E402
 from scipy import stats  # noqa: E402
 
-from raykd.console.console import Console  # noqa: E402
+from raykd.console.live import Console  # noqa: E402
 from raykd.export.student import open_student  # noqa: E402
 from raykd.export.trial import BEST  # noqa: E402
 from raykd.records.history import History, TrialRecord  # noqa: E402

@@ -21,7 +21,7 @@ from raykd.ablation.budget import with_costs
 from raykd.ablation.conclusions import conclude
 from raykd.ablation.guard import check_study
 from raykd.ablation.study import load_study
-from raykd.console.console import Console
+from raykd.console.live import Console
 from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger
 from raykd.runs.sweep import Place, resume, run

@@ -17,7 +17,7 @@ from typing import Any
 
 from raykd.ablation.conclusions import ArmResult, Results
 from raykd.ablation.costs import base_first, costs_table, times
-from raykd.console.console import Grid, Line
+from raykd.console.screen import Grid, Line
 from trainables.files import replacing
 from trainables.patience import patient
 

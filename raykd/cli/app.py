@@ -7,7 +7,7 @@ from errno import ENAMETOOLONG
 import typer
 
 from raykd.cli import reading, starting, tools
-from raykd.console.console import complain
+from raykd.console.screen import complain
 from trainables.errors import SweepFailed, UserError
 from trainables.patience import lost, passes
 

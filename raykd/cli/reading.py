@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from raykd.cli.common import HERE, Json, Name, Storage, folder_of
-from raykd.console.console import Console, resume_hint
+from raykd.console import answers
+from raykd.console.live import Console
+from raykd.console.wording import resume_hint
 from raykd.storage.folders import publish
 
 verbs = typer.Typer()
@@ -82,7 +84,7 @@ def importance(
     if json:
         console.json(asdict(found))
     else:
-        console.importance(found)
+        answers.importance(console, found)
 
 
 @verbs.command(epilog="Example:  raykd report quickstart --out quickstart.html")

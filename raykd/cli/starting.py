@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raykd.cli.common import HERE, Address, Json, Name, Sets, Storage, folder_of, writable
-from raykd.console.console import Console, Line, report_hint, resume_hint
+from raykd.console import answers
+from raykd.console.live import Console
+from raykd.console.screen import Line
+from raykd.console.wording import report_hint, resume_hint
 from raykd.storage.folders import holds_ledger, mirror
 from trainables.errors import UserError
 
@@ -56,7 +59,7 @@ def run(
         if json:
             console.json(planned)
         else:
-            console.plan(planned, remarks)
+            answers.plan(console, planned, remarks)
         return
     for remark in validate(sweep):
         console.warn(remark)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from raykd.cli.common import HERE, Json, Sets, Storage
-from raykd.console.console import Console
+from raykd.console import answers
+from raykd.console.live import Console
 from raykd.storage.folders import storage_folder
 
 verbs = typer.Typer()
@@ -70,7 +71,7 @@ def doctor(
     for check in checkup(spec, storage, set_ or [], cluster, address, nodes):
         found.append(check)
         if not json:
-            console.checks([check])
+            answers.checks(console, [check])
     if json:
         console.json([check._asdict() for check in found])
     if any(check.ok is False for check in found):
@@ -93,4 +94,4 @@ def inspect(
     if json:
         console.json(found)
     else:
-        console.teacher(found)
+        answers.teacher(console, found)

@@ -43,7 +43,7 @@ def write(folder: Path, out: Path, progress: Callable[[int, int], None] | None =
 
 def build(folder: Path, out: Path, now: float, progress: Callable[[int, int], None] | None = None) -> Page:
     """What is on the page, as data. `now` is when it is made, unix seconds."""
-    from raykd.console.console import storage_option
+    from raykd.console.wording import storage_option
     from raykd.records import views
     from raykd.report import common, study_sections, sweep_sections
     from raykd.spec.sweep import SweepSpec

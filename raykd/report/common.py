@@ -15,7 +15,7 @@ from urllib.parse import quote
 import yaml
 
 from raykd.ablation.report import FILES
-from raykd.console.console import duration, number, settings, storage_option
+from raykd.console.wording import duration, number, settings, storage_option
 from raykd.records.history import STATUSES, History, TrialRecord
 from raykd.records.ledger import LEDGER
 from raykd.report.parts import Bullets, Code, Facts, Fold, Links, Section, Table, Text

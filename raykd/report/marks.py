@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from raykd.console.console import number
+from raykd.console.wording import number
 
 if TYPE_CHECKING:
     from raykd.records.history import TrialRecord

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from raykd.console.console import number
+from raykd.console.wording import number
 from raykd.report.marks import (
     COLOURS,
     Plot,

@@ -11,7 +11,7 @@ import numpy as np
 from raykd.ablation import report as tables
 from raykd.ablation.conclusions import ArmResult, Results, conclude, verdicts
 from raykd.ablation.costs import costs_table
-from raykd.console.console import number
+from raykd.console.wording import number
 from raykd.report import study_figures as figures
 from raykd.report.common import references
 from raykd.report.marks import curve, intervals

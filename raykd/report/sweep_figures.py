@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from raykd.console.console import number
+from raykd.console.wording import number
 from raykd.report.marks import (
     COLOURS,
     SYMBOLS,

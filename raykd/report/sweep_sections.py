@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from raykd.console.console import comparison, number
+from raykd.console.wording import comparison, number
 from raykd.records.history import ENDED, History
 from raykd.report import sweep_figures as figures
 from raykd.report.common import headings, probes, trials_table

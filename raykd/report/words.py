@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from raykd.ablation.report import number
-from raykd.console.console import score_of, settings
+from raykd.console.wording import score_of, settings
 from raykd.report.common import score_name
 from raykd.spec.space import METHOD
 from raykd.stats import paired_t

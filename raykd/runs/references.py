@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from raykd.console.console import Console
+from raykd.console.live import Console
 from raykd.lanes.mailbox import Message, Task
 from raykd.lanes.pool import LanePool
 from raykd.records.history import missing

@@ -17,7 +17,7 @@ from raykd.storage.folders import holds_ledger, named
 from trainables.errors import SweepFailed, UserError
 
 if TYPE_CHECKING:
-    from raykd.console.console import Console
+    from raykd.console.live import Console
     from raykd.runs.sweep import Place
 
 SEED = 10_000  # of the searches

@@ -10,7 +10,8 @@ from raykd.ablation.absent import without_files
 from raykd.ablation.budget import with_costs
 from raykd.ablation.costs import amount, times
 from raykd.ablation.guard import check_study
-from raykd.console.console import Grid, Line, duration
+from raykd.console.screen import Grid, Line
+from raykd.console.wording import duration
 from raykd.records.history import History
 from raykd.runs.forecast import Forecast, forecast, from_history
 from raykd.runs.retune import searches

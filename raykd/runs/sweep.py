@@ -21,7 +21,8 @@ from os import getpid
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from raykd.console.console import Console, resume_hint
+from raykd.console.live import Console
+from raykd.console.wording import resume_hint
 from raykd.lanes.actions import ACTIONS
 from raykd.lanes.cluster import LOCAL, connected, live_nodes, ray_address, this_machine
 from raykd.lanes.mailbox import Task

@@ -20,7 +20,7 @@ from raykd.spec.sweep import build_sweep
 
 def elsewhere(call: str, path: Path | None = None, **env: str) -> Check:
     """Run one check in a fresh interpreter, with `path` first on the import path."""
-    code = f"from raykd import doctor; print(repr(tuple(doctor.{call})))"
+    code = f"from raykd.doctor import machine as doctor; print(repr(tuple(doctor.{call})))"
     paths = [str(p) for p in (path, os.environ.get("PYTHONPATH")) if p]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **env}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
@@ -94,7 +94,7 @@ def test_storage_that_cannot_be_written(tmp_path):
 def test_storage_on_a_full_disk():
     code = "check_storage(__import__('pathlib').Path('/tmp'))"
     limit = "(__import__('signal').signal(25, 1), __import__('resource').setrlimit(1, (1, -1))) and doctor."
-    code = f"from raykd import doctor; print(repr(tuple({limit}{code})))"
+    code = f"from raykd.doctor import machine as doctor; print(repr(tuple({limit}{code})))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert resource.RLIMIT_FSIZE == 1
     check = Check(*eval(run.stdout))

@@ -15,7 +15,7 @@ from raykd.ablation.conclusions import conclude
 from raykd.ablation.rehearsal import Rehearsal
 from raykd.ablation.rounds import Rounds
 from raykd.ablation.study import build_study
-from raykd.console.console import Console
+from raykd.console.live import Console
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.records.recorder import Recorder

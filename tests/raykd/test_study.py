@@ -11,7 +11,7 @@ import torch
 from raykd.ablation.budget import steps_of, with_costs
 from raykd.ablation.guard import check_study, differences
 from raykd.ablation.study import build_study, load_study
-from raykd.console.console import Line
+from raykd.console.screen import Line
 from raykd.runs.retune import searches
 from raykd.runs.study_plan import plan_study, study_lines
 from raykd.spec.arms import ARM

@@ -1,0 +1,105 @@
+"""What is shown of a plan, the doctor's findings, a checkpoint, and the importances of axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from raykd.console.screen import Screen
+from raykd.console.wording import settings_of
+
+if TYPE_CHECKING:
+    from raykd.search.importance import Importances
+
+
+def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> None:
+    """What a sweep would do."""
+    text = screen.out.print
+    trials, epochs = planned["trials"], planned["most_epochs"]
+    text(f"[bold]{planned['name']}[/bold]: {', '.join(planned['methods'])}")
+    text(f"{trials} trials, at most {epochs} epochs in all; scheduler {planned['scheduler']['name']}")
+    text()
+    screen.rows(("axis", "values", "what it is"), planned["axes"])
+    text()
+    text("the first configurations:")
+    screen.rows(
+        ("trial", "seed", "settings"),
+        [(s["trial"], s["seed"], settings_of(s["params"])) for s in planned["samples"]],
+    )
+    text()
+    for remark in remarks:
+        text(f"[yellow]{escape(remark)}[/yellow]")
+    text(f"files would go to {planned['folder']}; nothing was started")
+
+
+def checks(screen: Screen, found: Iterable[Any]) -> None:
+    """The doctor's findings, each failed one with how to mend it."""
+    marks = {True: "[green]ok[/green]  ", False: "[red]bad[/red] ", None: "[dim]--[/dim]  "}
+    for check in found:
+        screen.out.print(f"{marks[check.ok]}  [bold]{escape(check.name)}[/bold]: {escape(check.said)}")
+        if check.ok is not True and check.mend:
+            screen.out.print(f"      [dim]{escape(check.mend)}[/dim]")
+
+
+def teacher(screen: Screen, found: Mapping[str, Any]) -> None:
+    """What a checkpoint holds, the methods it can teach, and the lines that make it a teacher."""
+    grid = Table.grid(padding=(0, 3))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    under = f", under `{found['container']}`" if found["container"] else ""
+    rows = [("origin", found["origin"] + under), ("architecture", _architecture(found["architecture"]))]
+    for role, count in found["roles"].items():
+        told = {"backbone": f"{found['parameters']:,} parameters", "head": found["head"]["text"]}
+        if role == "classifier":
+            told[role] = f"{found['classes']} classes" if found["classes"] else "not one linear layer"
+        held = f"{count} tensor{'s' if count != 1 else ''}"
+        rows.append((role, held + (f": {told[role]}" if role in told else "")))
+    rows.append(("SHA-256", found["sha256"]))
+    for name, text in rows:
+        grid.add_row(escape(name), escape(text))
+    screen.out.print(f"[bold]{escape(found['file'])}[/bold]", grid, sep="\n")
+    if found["remark"]:
+        screen.out.print(f"[yellow]{escape(found['remark'])}[/yellow]")
+    screen.out.print()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("method", "can learn from it", ""):
+        table.add_column(column, overflow="fold")
+    marks = {True: "[green]yes[/green]", False: "[red]no[/red]", None: "[dim]perhaps[/dim]"}
+    for name, said in found["serves"].items():
+        table.add_row(name, marks[said["can"]], f"[dim]{escape(said['why'])}[/dim]")
+    screen.out.print(table)
+    screen.out.print(f"\n[dim]in a search space:[/dim]\n{escape(found['paste'])}")
+
+
+def importance(screen: Screen, found: Importances) -> None:
+    """What share each axis has, table by table, with what it stands on and what speaks against it."""
+    left = ", ".join(f"{n} {why}" for why, n in found.left_out.items() if n)
+    text = f"best score up to epoch {found.epoch} of {found.epochs}: {found.trials} trials"
+    text += f" of {found.configurations} configurations" + (f"; left out: {left}" if left else "")
+    screen.out.print(f"importances by {found.evaluator} ({found.meaning}), with 95 % intervals")
+    screen.out.print(text)
+    for line in found.warnings:
+        screen.out.print(f"[yellow]{escape(line)}[/yellow]")
+    for weighed in found.tables:
+        screen.out.print(f"\n[bold]{escape(weighed.label)}[/bold] ({weighed.configurations} configurations)")
+        if weighed.shares:
+            cells = [
+                (s.axis, *(f"{100 * x:.0f} %" for x in (s.share, s.low, s.high))) for s in weighed.shares
+            ]
+            screen.rows(("axis", "share", "from", "to"), cells)
+        for line in weighed.warnings:
+            screen.out.print(f"[yellow]{escape(line)}[/yellow]")
+
+
+def _architecture(found: Mapping[str, Any]) -> str:
+    """`resnet50, by names and shapes; every weight fits (the file says resnet50)`."""
+    guess, asked = found["guess"], found["asked"]
+    name = asked or (guess["arch"] if guess is not None else "none of the usual ones")
+    options = guess["options"] if guess is not None and guess["arch"] == name else {}
+    said = f" (the file says {found['said']})" if found["said"] else ""
+    text = name + (f" with {', '.join(f'{k} {v}' for k, v in options.items())}" if options else "")
+    text += "" if asked or guess is None else ", by names and shapes"
+    return text + ("; every weight fits" if found["verified"] else "") + said

@@ -1,0 +1,83 @@
+"""Numbers, durations, settings and commands as people read them: on the terminal, in files and on pages."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raykd.records.history import ENDED, History, TrialRecord
+from raykd.storage.folders import option
+
+
+def settings(trial: TrialRecord) -> str:
+    """The searched settings of a trial in one line."""
+    return settings_of(trial.params)
+
+
+def settings_of(params: Mapping[str, Any]) -> str:
+    """Settings by name in one line."""
+    return ", ".join(f"{name} {number(value)}" for name, value in params.items()) or "no axes"
+
+
+def score_of(metrics: Mapping[str, float]) -> str:
+    score, se = metrics.get("score", math.nan), metrics.get("score_se")
+    return f"{score:.2f}" + (f" ± {se:.2f}" if se is not None and math.isfinite(se) else "")
+
+
+def number(value: Any) -> str:
+    """A cell: floats to a few digits, everything else as it is."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return ""
+        return f"{value:.2f}" if 1 <= abs(value) < 1e5 or value == 0 else f"{value:.3g}"
+    return str(value)
+
+
+def duration(seconds: float) -> str:
+    """1 h 05 min, 4 min, 30 s."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def time_left(history: History) -> float | None:
+    """Seconds until the sweep ends if trials go on as the ended ones did; None before one has ended."""
+    ended = [t for t in history.trials.values() if t.status in ENDED]
+    if not ended:
+        return None
+    at_once = max(1, history.counts()["running"])
+    left = history.total - len(ended)
+    return sum(t.wall_s for t in ended) / len(ended) * left / at_once
+
+
+def report_hint(folder: Path) -> str:
+    """The command that writes a sweep's page."""
+    return f"raykd report {folder.name}{storage_option(folder)}"
+
+
+def resume_hint(folder: Path) -> str:
+    """The command that goes on with a sweep."""
+    return f"raykd resume {folder.name}{storage_option(folder)}"
+
+
+def storage_option(folder: Path) -> str:
+    """What a command says of the storage, with a blank before it; nothing where it is the default."""
+    return "" if folder.parent == Path("sweeps") else f" --storage {shlex.quote(option(folder.parent))}"
+
+
+def comparison(history: History) -> list[tuple[str, Mapping[str, float]]]:
+    """(label, metrics) of the best and the worst trial and of every reference, best score first."""
+    best = history.best()
+    scored = [t for t in history.trials.values() if t.best is not None and t is not best]
+    worst = min(scored, key=lambda t: (t.best or (0.0, 0))[0], default=None)
+    rows: list[tuple[str, Mapping[str, float]]] = []
+    for label, trial in (("best trial", best), ("worst trial", worst)):
+        if trial is not None and trial.best is not None:
+            epoch = trial.best[1]
+            rows.append((f"{label} {trial.trial}, epoch {epoch}", trial.reports[epoch]))
+    rows += [(record["label"], record["metrics"]) for record in history.references.values()]
+    return sorted(rows, key=lambda row: -row[1].get("score", -math.inf))
