@@ -127,7 +127,7 @@ class TuneJudge(NotKept, TrialScheduler):
         message = unpack(result)
         record = self._record.history.trials[name]
         if message.attempt:
-            if message.attempt > record.attempts:  # else it was said twice: a proxy asks before `heard` is there
+            if message.attempt > record.attempts:  # else a proxy asked again before `heard` was there
                 self._record("start", trial=name, attempt=message.attempt, lane=message.lane)
             self._mailbox.heard.remote(name, message.attempt)
             return str(TrialScheduler.CONTINUE)
