@@ -13,22 +13,20 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.exceptions
-import ray.train
-from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.lanes.actions import ACTIONS
 from raykd.lanes.cluster import draining_nodes, host_names, live_nodes
-from raykd.lanes.group import GroupConfig, NameGroup, TellController, free
-from raykd.lanes.mailbox import Mailbox, Message, Task
-from raykd.lanes.worker import work
+from raykd.lanes.group import free
+from raykd.lanes.lane import Lane, fit
+from raykd.lanes.mailbox import Mailbox
+from raykd.lanes.messages import Message, Task
 from raykd.spec.sections import WorkersSpec
 from raykd.storage.beacon import Beacon
 from trainables.errors import SweepFailed
@@ -40,19 +38,7 @@ _POLL_S = 0.5
 _CLOSE_S = 10.0  # how long a lane may take to end by itself
 _ABORT_S = 20.0  # and how long one that is ended
 _QUIET_S = 20.0  # this long without a busy lane is worth a word
-_COLLECTIVE_S = 6 * 3600  # workers wait this long for one that decodes a large data set on its node
 _COLD_DEATHS = 3  # lanes that may end in a row without having become warm
-
-
-@dataclass
-class _Lane:
-    name: str
-    thread: threading.Thread
-    was_warm: bool = False
-    nodes: Sequence[str] = ()  # where it was warm last
-    error: str = ""
-    closing_since: float | None = None
-    leaving: bool = False  # a node of it will go
 
 
 class LanePool:
@@ -107,7 +93,7 @@ class LanePool:
             "actions": dict(actions),
         }
         self._on_event = on_event
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[str, Lane] = {}
         self._count = 0
         self._state: dict[str, dict[str, Any]] = {}
         self._stopping = threading.Event()
@@ -248,7 +234,7 @@ class LanePool:
             elif lane.leaving and lane.closing_since is None and self._worth(lane, alive) == 0:
                 self._abort(lane)
 
-    def _bury(self, lane: _Lane) -> None:
+    def _bury(self, lane: Lane) -> None:
         """A lane's run has ended: its trial goes to another. Too many that never got warm end the sweep."""
         del self._lanes[lane.name]
         ray.get(self.mailbox.lost.remote(lane.name))
@@ -263,7 +249,7 @@ class LanePool:
         if self._cold_deaths >= _COLD_DEATHS:
             self.broken = f"{self._cold_deaths} lanes in a row did not start: {lane.error}"
 
-    def _end_if_stuck(self, lane: _Lane) -> None:
+    def _end_if_stuck(self, lane: Lane) -> None:
         """A worker that hangs may hear nothing, so its lane is ended, and the trial goes to another one."""
         state, limit = self._state.get(lane.name), self.workers.hang_after
         if state is None or limit is None or state["stuck_s"] <= limit:
@@ -300,7 +286,7 @@ class LanePool:
         nodes = [node for node in live_nodes() if node["NodeID"] not in going]
         return min(self.limit, capacity(self.workers, nodes))
 
-    def _worth(self, lane: _Lane, alive: set[str]) -> int:
+    def _worth(self, lane: Lane, alive: set[str]) -> int:
         """0: a node of it is gone; 1: starting; 2: idle; 3: busy."""
         state = self._state.get(lane.name)
         if state is not None and not set(state["nodes"]) <= alive:
@@ -313,14 +299,14 @@ class LanePool:
         name = f"lane-{self._count}"
         self._count += 1
         thread = threading.Thread(target=self._fit, args=(name,), name=name, daemon=True)
-        self._lanes[name] = _Lane(name, thread)
+        self._lanes[name] = Lane(name, thread)
         thread.start()
 
-    def _close(self, lane: _Lane) -> None:
+    def _close(self, lane: Lane) -> None:
         lane.closing_since = lane.closing_since or time.monotonic()
         self.mailbox.close.remote(lane.name)
 
-    def _abort(self, lane: _Lane) -> None:
+    def _abort(self, lane: Lane) -> None:
         """End a lane that does not end by itself: without its controller its resources come free."""
         with contextlib.suppress(ray.exceptions.ActorDiedError):
             controller = ray.get(self.mailbox.take_controller.remote(lane.name))
@@ -328,34 +314,8 @@ class LanePool:
                 ray.kill(controller)
 
     def _fit(self, name: str) -> None:
-        workers = self.workers
-        resources: dict[str, float] = {"CPU": workers.cpus}
-        if workers.gpus:
-            resources["GPU"] = workers.gpus
-        shared_gpu = 0 < workers.gpus < 1 and workers.count > 1  # NCCL refuses two ranks on one GPU
-        run = f"{self.mailbox_name}-{name}"
-        callbacks: list[Any] = [
-            TellController(self.mailbox_name, NAMESPACE, name),
-            NameGroup(run),
-        ]  # of internal kinds
-        trainer = TorchTrainer(
-            work,
-            train_loop_config={**self._config, "lane": name},
-            torch_config=GroupConfig(
-                backend="nccl" if workers.gpus and not shared_gpu else "gloo", timeout_s=_COLLECTIVE_S
-            ),
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
-            ),
-            run_config=ray.train.RunConfig(
-                name=run,
-                storage_path=str(self.scratch),
-                failure_config=ray.train.FailureConfig(max_failures=-1),
-                callbacks=callbacks,
-            ),
-        )
         try:
-            trainer.fit()
+            fit(name, self.workers, self._config, self.scratch)
         except Exception as error:
             if not self._stopping.is_set():
                 log.warning("%s ended: %s", name, error)

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from raykd.lanes.mailbox import Message, Task
+from raykd.lanes.messages import Message, Task
 
 # A worker's slot must not go to a proxy, and `{"cpu": 0.01}` would take a whole one.
 RESOURCES = [{"node:__internal_head__": 0.001}]

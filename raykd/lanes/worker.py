@@ -17,7 +17,7 @@ import ray.train
 import ray.train.collective
 
 from raykd.lanes.failures import explain
-from raykd.lanes.mailbox import Message, Task
+from raykd.lanes.messages import Message, Task
 from raykd.storage.beacon import fetch_teachers, find
 from trainables import patience
 from trainables.errors import StorageLost, SweepFailed, TrialFailed, UserError

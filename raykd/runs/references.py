@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from raykd.console.live import Console
-from raykd.lanes.mailbox import Message, Task
+from raykd.lanes.messages import Message, Task
 from raykd.lanes.pool import LanePool
 from raykd.records.history import missing
 from raykd.records.recorder import Recorder

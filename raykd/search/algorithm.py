@@ -15,7 +15,7 @@ from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Trial
 from ray.tune.search import SearchAlgorithm
 
-from raykd.lanes.mailbox import Task
+from raykd.lanes.messages import Task
 from raykd.lanes.proxy import RESOURCES, NotKept
 from raykd.records.history import ENDED
 from raykd.records.recorder import Recorder

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from raykd.lanes.mailbox import Message, Task
+from raykd.lanes.messages import Message, Task
 from raykd.spec.sections import WorkersSpec
 from trainables.trial import ModelSpec, TrialSpec
 

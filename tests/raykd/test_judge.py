@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykd.lanes.mailbox import Message
+from raykd.lanes.messages import Message
 from raykd.lanes.proxy import pack
 from raykd.records.history import History
 from raykd.records.ledger import Ledger

@@ -17,7 +17,7 @@ import pytest
 from pools import pool_of, quick_importable, run, task, until
 
 from raykd.lanes.cluster import LOCAL, connected
-from raykd.lanes.mailbox import Message, Task
+from raykd.lanes.messages import Message, Task
 from raykd.spec.sections import WorkersSpec
 from trainables.errors import SweepFailed
 from trainables.resolve import resolve

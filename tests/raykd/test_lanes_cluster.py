@@ -11,7 +11,7 @@ import pytest
 from pools import pool_of, quick_importable, task, until
 
 from raykd.lanes.cluster import connected, quiet
-from raykd.lanes.mailbox import Message
+from raykd.lanes.messages import Message
 from raykd.spec.sections import WorkersSpec
 
 pytestmark = pytest.mark.ray

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from raykd.lanes.mailbox import Mailbox, Message, Task
+from raykd.lanes.mailbox import Mailbox
+from raykd.lanes.messages import Message, Task
 
 T = TypeVar("T")
 

@@ -1,0 +1,64 @@
+"""One lane of the pool: its Ray Train run, from the worker group's start until the lane closes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train.torch import TorchTrainer
+
+from raykd.lanes.group import GroupConfig, NameGroup, TellController
+from raykd.lanes.worker import work
+from raykd.spec.sections import WorkersSpec
+
+_COLLECTIVE_S = 6 * 3600  # workers wait this long for one that decodes a large data set on its node
+
+
+@dataclass
+class Lane:
+    """What the pool knows of a lane."""
+
+    name: str
+    thread: threading.Thread
+    was_warm: bool = False
+    nodes: Sequence[str] = ()  # where it was warm last
+    error: str = ""
+    closing_since: float | None = None
+    leaving: bool = False  # a node of it will go
+
+
+def fit(name: str, workers: WorkersSpec, config: Mapping[str, Any], scratch: Path) -> None:
+    """Run a lane until it closes; raises what else ends its run. `config` is what its workers are told.
+
+    Ray's own files go to `scratch`.
+    """
+    resources: dict[str, float] = {"CPU": workers.cpus}
+    if workers.gpus:
+        resources["GPU"] = workers.gpus
+    shared_gpu = 0 < workers.gpus < 1 and workers.count > 1  # NCCL refuses two ranks on one GPU
+    run = f"{config['mailbox']}-{name}"
+    callbacks: list[Any] = [
+        TellController(config["mailbox"], config["namespace"], name),
+        NameGroup(run),
+    ]  # of internal kinds
+    trainer = TorchTrainer(
+        work,
+        train_loop_config={**config, "lane": name},
+        torch_config=GroupConfig(
+            backend="nccl" if workers.gpus and not shared_gpu else "gloo", timeout_s=_COLLECTIVE_S
+        ),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            name=run,
+            storage_path=str(scratch),
+            failure_config=ray.train.FailureConfig(max_failures=-1),
+            callbacks=callbacks,
+        ),
+    )
+    trainer.fit()

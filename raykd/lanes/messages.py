@@ -1,0 +1,78 @@
+"""What passes through the mailbox, and what it keeps of each task and each lane."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Task:
+    """Work for a lane."""
+
+    id: str  # a trial's signature, or the name of a piece of preparation
+    action: str  # which of the lane's actions runs it
+    trials: list[dict[str, Any]]  # what it is about: TrialSpecs as plain JSON types
+    folder: str  # where its files go
+    attempts: int = 3  # tries in a row without a new epoch, before it fails
+    tried: int = 0  # attempts under earlier drivers
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a task says: that a lane has begun it (`attempt`, `lane`), a report (`epoch`, `metrics`), or its
+    end (`ended`, with the reason if it failed)."""
+
+    attempt: int = 0
+    lane: str = ""
+    epoch: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+    ended: bool = False
+    failed: str | None = None
+
+
+@dataclass
+class Box:
+    """Everything about one task in progress."""
+
+    task: Task
+    lane: str | None = None
+    attempt: int = 0
+    heard: int = 0  # the last attempt that the driver knows of
+    fruitless: int = 0  # attempts since the last new epoch
+    trouble: str = ""  # why the last attempt broke
+    pending: Message | None = None  # said, not judged
+    verdicts: dict[int, bool] = field(default_factory=dict)
+    end: Message | None = None
+
+
+@dataclass
+class LaneState:
+    """One worker group: the ranks of its present generation, and what they do."""
+
+    world: int
+    generation: str = ""
+    ranks: dict[int, str] = field(default_factory=dict)  # rank -> node id
+    turn: int = 0  # counts the tasks handed out
+    work: Task | None = None
+    waiting: set[int] = field(default_factory=set)  # ranks that ask for the next task
+    closing: bool = False
+    leaving: bool = False  # its node will go: the task moves after its present epoch
+    left: tuple[str, int] | None = None  # the task and the epoch with which it did
+    down: bool = False  # its group has failed, and Ray Train starts it again
+    sign: float = field(default_factory=time.monotonic)  # when it was last seen to get on with its task
+    where: str = ""  # and with what
+
+    @property
+    def task(self) -> str | None:
+        return self.work.id if self.work is not None else None
+
+    @property
+    def warm(self) -> bool:
+        return len(self.ranks) == self.world and not self.down
+
+    @property
+    def idle(self) -> bool:
+        return self.warm and self.work is None and len(self.waiting) == self.world and not self.closing

@@ -1,0 +1,173 @@
+"""One process's part in a sweep: warms lanes, prepares, measures references, lets Tune run what is left."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raykd.console.live import Console
+from raykd.lanes.cluster import live_nodes
+from raykd.lanes.messages import Task
+from raykd.records.history import ENDED, TrialRecord
+from raykd.records.ledger import TRIALS
+from raykd.records.recorder import Recorder
+from raykd.spec.sweep import SweepSpec
+from raykd.storage.courier import Courier
+from raykd.storage.folders import TEACHERS, named, origin_of
+from trainables.errors import StorageLost, SweepFailed, UserError
+
+log = logging.getLogger("raykd.runs.drive")
+
+
+class Drive:
+    """Lanes, preparation, references, and Tune, for the sweep in `folder`; `actions` is what lanes can do."""
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        recorder: Recorder,
+        console: Console,
+        folder: Path,
+        actions: Mapping[str, str],
+    ) -> None:
+        self.spec = spec
+        self.record = recorder
+        self.history = recorder.history
+        self.folder = folder
+        self.actions = actions
+        self.console = console
+
+    def go(self, cluster: dict[str, Any]) -> None:
+        from raykd.lanes.pool import LanePool, capacity
+        from raykd.runs.references import References
+        from trainables.data import cache_folder
+
+        spec, console = self.spec, self.console
+        nodes = live_nodes()
+        proposer, judge = self._replayed()
+        left = self.history.total - sum(self.history.counts()[s] for s in ENDED)
+        held = capacity(spec.workers, nodes)
+        console.say(f"{spec.name}: {left} trials to go; files in {named(self.folder)}")
+        console.say(
+            f"{len(nodes)} node{'s' * (len(nodes) > 1)}, room for {held} lane{'s' * (held > 1)} of "
+            f"{spec.workers.count} worker{'s' * (spec.workers.count > 1)}"
+        )
+        if cluster.get("webui_url"):
+            console.say(f"Ray's dashboard: http://{cluster['webui_url']}", "dim")
+        # Ray's own files, which nothing reads again: not on the storage, which may be full or far.
+        scratch = Path(tempfile.mkdtemp(prefix="raykd-"))
+        pool = LanePool(
+            spec.workers,
+            max(1, min(spec.lanes or left, left)),
+            storage=self.folder.resolve(),
+            scratch=scratch,
+            cache=cache_folder().absolute(),
+            teachers=(self.folder.parent / TEACHERS).resolve(),
+            actions=self.actions,
+            on_event=console.warn,
+        )
+        pool.start()
+        began = time.monotonic()
+        try:
+            references = References(spec, self.record, pool, console, self.folder)
+            references.around(lambda: self._tune(pool, proposer, judge, began))
+            if pool.broken:
+                raise SweepFailed(pool.broken)
+        finally:
+            pool.stop()
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _replayed(self) -> tuple[Any, Any]:
+        """The sampler and the scheduler as the ledger says they were."""
+        from raykd.ablation.rounds import Rounds
+        from raykd.search.judge import Judge
+        from raykd.search.proposer import Proposer
+
+        proposer = (Rounds if self.spec.study else Proposer)(self.spec, samples=self.history.samples)
+        proposer.replay(self.history)
+        return proposer, Judge(self.spec.scheduler, self.spec.epochs)
+
+    def _tune(self, pool: Any, proposer: Any, judge: Any, began: float) -> bool:
+        """Let Tune run what is left. False if it was interrupted or the time was over."""
+        if self.history.done:
+            return True
+        from ray import tune
+
+        from raykd.lanes.pool import NAMESPACE
+        from raykd.lanes.proxy import TrialProxy
+        from raykd.lanes.watch import Watch
+        from raykd.search.algorithm import LedgerSearch
+        from raykd.search.judge import TuneJudge
+
+        tune_judge = TuneJudge(judge, self.record, proposer, pool.mailbox, self.spec.epochs)
+        tune_judge.catch_up()
+        search = LedgerSearch(
+            proposer, self.record, lambda: pool.warm, self.task, pool.mailbox_name, NAMESPACE
+        )
+        tuner = tune.Tuner(
+            TrialProxy,
+            tune_config=tune.TuneConfig(
+                search_alg=search,
+                scheduler=tune_judge,
+                num_samples=-1,
+                reuse_actors=True,
+                time_budget_s=self._time(began),
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(pool.scratch),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                callbacks=[Watch(pool)],
+                verbose=0,
+            ),
+        )
+        try:
+            tuner.fit()
+        except Exception as error:
+            log.exception("Tune gave up")
+            said = str(error) if isinstance(error, SweepFailed | UserError) else None
+            why = said or pool.broken or f"{type(error).__name__}: {error}".splitlines()[0]
+            raise (StorageLost if isinstance(error, StorageLost) else SweepFailed)(why) from error
+        if search.complete:
+            return True
+        over = self.spec.time_limit is not None and time.monotonic() - began >= self.spec.time_limit
+        self.console.warn("the time limit is reached" if over else "interrupted")
+        return False
+
+    def _time(self, began: float) -> float | None:
+        """What is left of the sweep's time limit, which counts from when this driver started, in seconds."""
+        if self.spec.time_limit is None:
+            return None
+        return max(1.0, self.spec.time_limit - (time.monotonic() - began))
+
+    def task(self, name: str) -> Task:
+        """The work of a trial, for a lane."""
+        record = self.history.trials[name]
+        trial = self.spec.trial(record.params, record.replicate)
+        folder = trial_folder(self.folder, name).resolve()
+        self._forget_after(folder / "checkpoints", record)
+        trials = [trial.model_dump(mode="json")]
+        return Task(name, "train", trials, str(folder), self.spec.attempts, record.attempts)
+
+    def _forget_after(self, folder: Path, record: TrialRecord) -> None:
+        """No trial goes on from behind what the ledger knows of it: the epochs between would be missing."""
+        from trainables.checkpoint import Checkpoints
+
+        origin = origin_of(self.folder)
+        carrier = Courier(origin.remote, origin.here.resolve()) if origin is not None else None
+        ahead = Checkpoints(folder, carrier).forget_after(record.epoch + 1)
+        if ahead:
+            self.console.warn(
+                f"trial {record.trial} has a checkpoint of epoch {ahead}, and the ledger knows of "
+                f"{record.epoch} epochs: the others are trained again"
+            )
+
+
+def trial_folder(sweep: Path, trial: str) -> Path:
+    """Where a trial's files are."""
+    return sweep / TRIALS / trial
