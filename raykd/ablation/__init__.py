@@ -1,4 +1,4 @@
 """Studies: designs and their arms, the guard, rounds of replicates, conclusions. Needs no cluster.
 
-May import the rooms up to `export`; runs nothing itself.
+May import `stats`, `spec`, `records`, `search`, `console` and `export`; starts nothing itself.
 """

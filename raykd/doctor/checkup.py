@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
-    from raykd.doctor.machine import Check
+    from raykd.doctor.check import Check
 
 
 def checkup(
@@ -28,10 +28,10 @@ def checkup(
     if cluster is not None:
         if address is not None or nodes is not None:
             raise UserError("--cluster", "goes without --address and --nodes", value=str(cluster))
-        from raykd.doctor import launch as doctor_launch
+        from raykd.doctor import launch
 
         given = ["--storage", storage] if storage else []
-        return doctor_launch.checks(cluster, [*given, *(word for s in sets for word in ("--set", s))], spec)
+        return launch.checks(cluster, [*given, *(word for s in sets for word in ("--set", s))], spec)
     if nodes is not None and address is None:
         raise UserError("--nodes", "goes with --address", value=nodes)
     from raykd.spec.sweep import load_sweep
@@ -40,9 +40,9 @@ def checkup(
     sweep = load_sweep(spec, sets) if spec else None
     place = storage or os.environ.get("RAYKD_STORAGE") or "sweeps"
     if address is not None:
-        from raykd.doctor import cluster as doctor_cluster
+        from raykd.doctor import cluster as running
 
-        return doctor_cluster.checks(place, sweep, address, nodes.split(",") if nodes else ())
-    from raykd.doctor import machine as doctor
+        return running.checks(place, sweep, address, nodes.split(",") if nodes else ())
+    from raykd.doctor import machine
 
-    return doctor.checks(storage_folder(place, check=False), sweep)
+    return machine.checks(storage_folder(place, check=False), sweep)

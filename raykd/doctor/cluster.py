@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from raykd.doctor import compare
+from raykd.doctor.check import Check
 from raykd.doctor.compare import Node
-from raykd.doctor.machine import Check, check_spec, first_line
+from raykd.doctor.machine import check_spec, first_line
 from raykd.doctor.node import place, write
 from raykd.lanes.cluster import connected, live_nodes, ray_address
 from raykd.spec.sweep import SweepSpec

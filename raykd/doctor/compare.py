@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from raykd.doctor.machine import Check
+from raykd.doctor.check import Check
 from raykd.spec.sweep import SweepSpec
 from trainables.errors import UserError
 

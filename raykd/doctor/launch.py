@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from raykd.doctor.check import Check
 from raykd.doctor.cluster_file import expected_nodes, load_cluster, on_the_head
-from raykd.doctor.machine import Check
 from raykd.doctor.node import source_hash
 
 # What the launcher or the head says, and what mends it; the first that is found counts.

@@ -17,8 +17,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from raykd.doctor.check import Check
+from raykd.doctor.ray_start import check_ray
 from raykd.storage.folders import origin_of
 from trainables.errors import UserError
 
@@ -30,15 +32,6 @@ GIB = 2**30
 _NEED_DISK = 2 * GIB  # a quickstart's checkpoints, decoded images and Ray's logs, with room
 _NEED_SHM = GIB  # Ray's object store warns below about this, and goes to disk
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "pyarrow", "tensorboard")
-
-
-class Check(NamedTuple):
-    """What a check found. `ok` None: it works, and somebody should know."""
-
-    name: str
-    ok: bool | None
-    said: str
-    mend: str | None = None  # what to do about it; given whenever `ok` is False
 
 
 def examine(storage: Path, spec: SweepSpec | None = None, ray: bool = True) -> list[Check]:
@@ -60,8 +53,6 @@ def checks(storage: Path, spec: SweepSpec | None = None, ray: bool = True) -> It
         yield from check_spec(spec)
     yield check_stale_cluster()
     if ray:
-        from raykd.doctor.ray_start import check_ray
-
         yield check_ray()
 
 

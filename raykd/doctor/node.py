@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raykd.doctor import machine as doctor
+from raykd.doctor import machine
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -76,16 +76,16 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
     from trainables.data import cache_folder
 
     checks = [check_packages(), check_torchvision(), check_gpu(), check_shared_memory()]
-    cache = doctor.check_disk(cache_folder())
+    cache = machine.check_disk(cache_folder())
     checks.append(cache._replace(name="disk", mend=cache.mend and "make room there, or set RAYKD_CACHE"))
     spec = SweepSpec.model_validate(request["spec"]) if request["spec"] else None
     if spec is not None:
-        checks += islice(doctor.check_spec(spec), 2)  # data and teacher; the third is of no node
+        checks += islice(machine.check_spec(spec), 2)  # data and teacher; the third is of no node
     return {
         "versions": versions(),
         "executable": sys.executable,
         "gpus": _gpus(),
-        "cpus": doctor.usable_cpus(),
+        "cpus": machine.usable_cpus(),
         "checks": checks,
         "inputs": inputs(spec) if spec is not None else {},
         **_leave_file(request),
@@ -142,7 +142,7 @@ def _leave_file(request: dict[str, Any]) -> dict[str, Any]:
             return {"storage": "does not see what the driver has written there"}
         write(files, f"{folder}/{request['node']}", token)
     except Exception as error:
-        return {"storage": f"cannot write there: {doctor.first_line(error)}"}
+        return {"storage": f"cannot write there: {machine.first_line(error)}"}
     return {"token": token}
 
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 
-from raykd.doctor.machine import Check
+from raykd.doctor.check import Check
 
 _TRY = """
 import json, sys

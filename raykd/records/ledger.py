@@ -3,14 +3,15 @@
 `SWEEP/ledger.jsonl` holds one record a line, as `CRC JSON`: eight hex digits of the CRC-32 of the JSON bytes,
 a blank, the JSON. `append` returns once the record is on the disk, so whoever acts after it acts on
 something that a crash cannot take back. A crash can only leave a torn last line, which `open` cuts off and
-says; a bad line with good ones behind it is damage of another kind: it is refused, and `repair.py` mends it.
+says; a bad line with good ones behind it is damage of another kind: it is refused, and
+`runs/repair.py` mends it.
 
     with Ledger.create(folder) as ledger:
         ledger.append("start", trial="0a1b2c3d", attempt=1, lane="lane-0")
     records = Ledger.read(folder)  # from any process, also while a driver writes
 
-One driver writes, the holder of the lock in `driver.py`. On a remote storage the same lines lie in objects
-(`segments.py`).
+One driver writes, the holder of the lock in `storage/driver.py`. On a remote storage the same lines lie
+in objects (`storage/segments.py`).
 """
 
 from __future__ import annotations

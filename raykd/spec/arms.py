@@ -1,6 +1,7 @@
 """The arms of a study inside a sweep's spec: a sweep whose only axis is `arm`.
 
-`study.py` compiles what a user writes into this; ledger, lanes, tables, TensorBoard and export need no more.
+`ablation/study.py` compiles what a user writes into this; ledger, lanes, tables, TensorBoard and export
+need no more.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What can propose configurations, and with which arguments.
 
 All explicit: nothing is left to Optuna's defaults, which change between versions. A sweep writes them down.
-`proposer.py` makes the Optuna samplers from these.
+`search/proposer.py` makes the Optuna samplers from these.
 """
 
 from __future__ import annotations

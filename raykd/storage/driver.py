@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from raykd.storage.folders import origin_of
 from trainables import patience
 from trainables.errors import SweepFailed, UserError
 
@@ -134,8 +135,6 @@ def stale_s() -> float:
 
 def driver_of(folder: Path) -> Driver | None:
     """The driver that is alive and holds this sweep now, or None."""
-    from raykd.storage.folders import origin_of
-
     origin = origin_of(folder)
     if origin is not None:
         from raykd.storage.claims import holder
@@ -160,8 +159,6 @@ def driver_of(folder: Path) -> Driver | None:
 
 def take_lock(folder: Path) -> Hold:
     """The sweep, until it is closed; `UserError` naming who holds it already."""
-    from raykd.storage.folders import origin_of
-
     origin = origin_of(folder)
     if origin is not None:
         from raykd.storage.claims import take

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from raykd.doctor import machine as doctor
-from raykd.doctor.machine import Check
+from raykd.doctor.check import Check
 from raykd.doctor.ray_start import check_ray
 from raykd.spec.sweep import build_sweep
 

@@ -20,9 +20,9 @@ import yaml
 from command import raykd
 from PIL import Image
 
+from raykd.doctor.check import Check
 from raykd.doctor.launch import checks as launched
 from raykd.doctor.launch import explain, parse
-from raykd.doctor.machine import Check
 from trainables.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
