@@ -37,7 +37,6 @@ from scipy import stats  # noqa: E402
 
 from raykd.console.live import Console  # noqa: E402
 from raykd.export.student import open_student  # noqa: E402
-from raykd.export.trial import BEST  # noqa: E402
 from raykd.records.history import History, TrialRecord  # noqa: E402
 from raykd.records.ledger import LEDGER, Ledger  # noqa: E402
 from raykd.runs import sweep as engine  # noqa: E402
@@ -52,7 +51,7 @@ from trainables.encode import Encode  # noqa: E402
 from trainables.evaluate import Examiner, raw_pixels  # noqa: E402
 from trainables.loop import Workspace  # noqa: E402
 from trainables.method import methods  # noqa: E402
-from trainables.run import build_method  # noqa: E402
+from trainables.run import BEST, build_method  # noqa: E402
 from trainables.teachers import load_teacher  # noqa: E402
 from trainables.trial import TrialSpec  # noqa: E402
 
