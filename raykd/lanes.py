@@ -1,6 +1,6 @@
 """The pool of lanes: warm Ray Train worker groups that trials pass through.
 
-Starting a Ray Train run costs 15 to 30 s; a lane pays that once. Each lane is one `TorchTrainer.fit()` in
+Starting a Ray Train run costs 15 to 30 s; a lane pays that once. Each lane is one `LaneTrainer.fit()` in
 a thread of the driver; its workers take task after task from the mailbox (`worker.py`). Ray Train keeps
 the process group, the devices, and restarts the group when a worker dies. The pool adds a lane when the
 live nodes can hold another worker group, and retires one when they cannot.
@@ -21,13 +21,12 @@ from typing import Any
 import ray
 import ray.exceptions
 import ray.train
-from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.actions import ACTIONS
 from raykd.beacon import Beacon
 from raykd.cluster import draining_nodes, host_names, live_nodes
-from raykd.group import GroupConfig, NameGroup, TellController, free
+from raykd.group import GroupConfig, LaneTrainer, NameGroup, TellController, free
 from raykd.mailbox import Mailbox, Message, Task
 from raykd.sections import WorkersSpec
 from raykd.worker import work
@@ -338,7 +337,7 @@ class LanePool:
             TellController(self.mailbox_name, NAMESPACE, name),
             NameGroup(run),
         ]  # of internal kinds
-        trainer = TorchTrainer(
+        trainer = LaneTrainer(
             work,
             train_loop_config={**self._config, "lane": name},
             torch_config=GroupConfig(

@@ -10,10 +10,13 @@ lane that is lost goes to the next idle lane.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
+
+_STUMBLE_S = 10.0  # so much later than the first may the last of several ranks fail of the same thing
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class _Lane:
     turn: int = 0  # counts the tasks handed out
     work: Task | None = None
     waiting: set[int] = field(default_factory=set)  # ranks that ask for the next task
+    stumbled: dict[int, str] = field(default_factory=dict)  # ranks that failed, and why, in this order
     closing: bool = False
     leaving: bool = False  # its node will go: the task moves after its present epoch
     left: tuple[str, int] | None = None  # the task and the epoch with which it did
@@ -107,7 +111,7 @@ class Mailbox:
         async with self._changed:
             state = self._lanes.setdefault(lane, _Lane(world))
             if state.generation != generation:
-                state.generation, state.ranks, state.waiting = generation, {}, set()
+                state.generation, state.ranks, state.waiting, state.stumbled = generation, {}, set(), {}
                 state.sign, state.where, state.down = time.monotonic(), "", False
                 if state.task is not None and not self._again(state.task):
                     state.work = None
@@ -175,13 +179,33 @@ class Mailbox:
         if state is not None and state.generation == generation:
             state.sign, state.where = time.monotonic(), where
 
-    async def broke(self, lane: str, reason: str, generation: str | None = None) -> None:
+    async def stumble(self, lane: str, generation: str, rank: int, task: str, reason: str) -> None:
+        """A rank of several has failed; its group must be started again. Waits a moment for the others: where
+        every rank fails by itself, another try would go the same way, and the task has failed."""
+        async with self._changed:
+            state, box = self._lanes[lane], self._boxes.get(task)
+            if state.generation != generation or state.task != task or box is None:
+                return
+            state.stumbled.setdefault(rank, reason)
+            box.trouble = next(iter(state.stumbled.values()))  # of the first: it may be why others failed
+
+            def alike() -> bool:
+                return state.generation != generation or len(state.stumbled) == state.world
+
+            self._changed.notify_all()
+            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait_for(alike), _STUMBLE_S)
+            if len(state.stumbled) == state.world and box.end is None:
+                box.end = Message(ended=True, failed=box.trouble)
+                self._changed.notify_all()
+
+    async def broke(self, lane: str, reason: str) -> None:
         """The lane's workers leave their task in a way that only a restart of the group, or another lane,
-        mends. A worker says its generation, so that one which is late is not heard."""
+        mends."""
         async with self._changed:
             state = self._lanes.get(lane)
             box = self._boxes.get(state.task or "") if state is not None else None
-            if state is not None and box is not None and generation in (None, state.generation):
+            if box is not None:
                 box.trouble = reason
 
     async def down(self, lane: str, reason: str | None) -> None:
