@@ -99,6 +99,11 @@ class Method(nn.Module):
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
+        if teacher is None and self.needs & TAUGHT:
+            raise UserError("teacher", f"method {self.name!r} learns from a teacher, and there is none")
+        if teacher is not None and teacher.head is None and "teacher_head" in self.needs:
+            raise UserError("teacher", f"method {self.name!r} needs its projection head, and it has none")
+        self.check(config, context)
         super().__init__()
         self.config = config
         self.context = context

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from small_methods import SIDE, STUDENT, TEACHER, context, make_batch, make_method, train_steps
+from small_methods import SIDE, STUDENT, TEACHER, adam_steps, context, make_batch, make_method, train_steps
 from torch import Tensor, nn
 
 from trainables.backbones import build_backbone, seeded
@@ -370,21 +370,6 @@ def test_settings_of_the_paper() -> None:
     )
 
 
-def test_without_a_teacher_it_is_refused() -> None:
-    with pytest.raises(UserError, match="teacher: RRKD"):
-        Rrkd(Rrkd.Config(), build_backbone(STUDENT, 0), None, context())
-
-
-@pytest.mark.parametrize("anchors", ["in_batch", "random"])
-def test_loss_falls(anchors: str) -> None:
-    method = make_method("rrkd", anchors=anchors)
-    batch = make_batch(method)
-    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], 3e-3)
-    totals = []
-    for _ in range(12):
-        total = method(batch).total
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        totals.append(total.item())
-    assert totals[-1] < totals[0] / 2
+def test_loss_falls_with_anchors_that_the_student_encodes() -> None:
+    first, *_, last = adam_steps(make_method("rrkd", anchors="random"))
+    assert last["total"] < first["total"] / 2

@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.backbones import Backbone, seeded
-from trainables.errors import UserError
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.mean_student import MeanStudent
 from trainables.parts.numerics import in_float32, unit
@@ -93,18 +92,16 @@ class Compress(Method):
         },
     }
     config: Config
+    teacher: Teacher
 
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None:
-            raise UserError("teacher", "CompRess learns from a teacher's features, and there is none")
-        self.check(config, context)
         with seeded(context.seed):
-            self.teacher_queue = Queue(self.config.queue_size, teacher.feature_dim)
+            self.teacher_queue = Queue(self.config.queue_size, self.teacher.feature_dim)
             if self.config.variant == "1q":
-                self.adapter = nn.Linear(student.feature_dim, teacher.feature_dim)
+                self.adapter = nn.Linear(student.feature_dim, self.teacher.feature_dim)
             else:
                 self.student_queue = Queue(self.config.queue_size, student.feature_dim)
         if self.config.variant == "2q":
@@ -116,7 +113,6 @@ class Compress(Method):
         check_queue(config.queue_size, context)
 
     def forward(self, batch: Batch) -> Losses:
-        assert self.teacher is not None
         (view,) = batch.views
         t = unit(self.teacher.features(view))
         features: Tensor = self.student(view)

@@ -27,7 +27,6 @@ from pydantic import Field
 from torch import Tensor
 
 from trainables.backbones import Backbone, seeded
-from trainables.errors import UserError
 from trainables.method import Batch, Context, Losses, MethodConfig
 from trainables.parts.headed import Headed
 from trainables.parts.heads import projection_head
@@ -98,17 +97,15 @@ class Disco(Headed):
         },
     }
     config: Config
+    teacher: Teacher
 
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None or teacher.head is None:
-            raise UserError("teacher", "DisCo imitates a teacher's embeddings, and this one has no head")
-        self.check(config, context)
         with seeded(context.seed):
-            self.head = projection_head(student.feature_dim, self.config.hidden, teacher.head_dim)
-            self.queue = Queue(self.config.queue_size, teacher.head_dim)
+            self.head = projection_head(student.feature_dim, self.config.hidden, self.teacher.head_dim)
+            self.queue = Queue(self.config.queue_size, self.teacher.head_dim)
         self.mean = MeanStudent(student=student, head=self.head)
 
     @classmethod
@@ -117,7 +114,6 @@ class Disco(Headed):
         check_queue(config.queue_size, context)
 
     def forward(self, batch: Batch) -> Losses:
-        assert self.teacher is not None
         view1, view2 = batch.views
         q1, q2 = unit(self.head(self.student(view1))), unit(self.head(self.student(view2)))
         t1, t2 = unit(self.teacher.embed(view1)), unit(self.teacher.embed(view2))

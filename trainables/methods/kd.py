@@ -33,7 +33,6 @@ from torch import nn
 
 from trainables.backbones import Backbone
 from trainables.encode import TrainingImages
-from trainables.errors import UserError
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.classifier import class_kl, cross_entropy, linear_classifier
 from trainables.parts.recipes import REPDISTILLER, on_digits
@@ -70,15 +69,15 @@ class Kd(Method):
         },
     }
     config: Config
+    teacher: Teacher
 
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None:
-            raise UserError("teacher", "KD learns from a teacher's classes, and there is none")
         self.classifier = linear_classifier(student, context)
-        self.teacher_classifier = TeacherClassifier(teacher, context.classes, self.config.teacher_classifier)
+        kind = self.config.teacher_classifier
+        self.teacher_classifier = TeacherClassifier(self.teacher, context.classes, kind)
 
     @classmethod
     def requires(cls, config: MethodConfig) -> Mapping[str, str]:
@@ -87,11 +86,9 @@ class Kd(Method):
         return {**own, **super().requires(config)}
 
     def begin(self, images: TrainingImages) -> None:
-        assert self.teacher is not None
         self.teacher_classifier.begin(self.teacher, images)
 
     def forward(self, batch: Batch) -> Losses:
-        assert self.teacher is not None
         (view,) = batch.views
         logits = self.classifier(self.student(view))
         target = self.teacher_classifier(self.teacher.features(view))

@@ -122,18 +122,16 @@ class Lpkd(Method):
         },
     }
     config: Config
+    teacher: Teacher
 
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None:
-            raise UserError("teacher", "LPKD takes neighbours from a teacher's features, and there is none")
-        self.check(config, context)
         self.classifier = linear_classifier(student, context)
         if self.config.soft_ce_weight > 0:
             self.teacher_classifier = TeacherClassifier(
-                teacher, context.classes, self.config.teacher_classifier
+                self.teacher, context.classes, self.config.teacher_classifier
             )
 
     @classmethod
@@ -166,11 +164,9 @@ class Lpkd(Method):
 
     def begin(self, images: TrainingImages) -> None:
         if self.config.soft_ce_weight > 0:
-            assert self.teacher is not None
             self.teacher_classifier.begin(self.teacher, images)
 
     def forward(self, batch: Batch) -> Losses:
-        assert self.teacher is not None
         config, (view,) = self.config, batch.views
         s, t = self.student(view), self.teacher.features(view)
         # Gathered in full precision, so that gradients of other workers are summed in it, too.

@@ -64,7 +64,6 @@ class Moco(Headed):
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        self.check(config, context)
         d = student.feature_dim
         with seeded(context.seed):
             self.head = projection_head(d, max(1, round(self.config.head_ratio * d)), self.config.head_dim)

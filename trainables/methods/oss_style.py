@@ -94,7 +94,6 @@ class OssStyle(Headed):
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        self.check(config, context)
         size, dim = self.config.queue_size, self.config.head_dim
         with seeded(context.seed):
             self.head = projection_head(student.feature_dim, student.feature_dim, dim)

@@ -165,23 +165,22 @@ class Projector(Labelled):
     }
     points = ("backbone", "adapter")
     config: Config
+    teacher: Teacher
 
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None:
-            raise UserError("teacher", "projector distillation learns from a teacher, and there is none")
-        _check(self.config, student.feature_dim, teacher.feature_dim)
+        _check(self.config, student.feature_dim, self.teacher.feature_dim)
         with seeded(context.seed):
-            self.projector = _projector(self.config.projector, student.feature_dim, teacher.feature_dim)
-        self.normalise = _normalisation(self.config, teacher.feature_dim)
+            self.projector = _projector(self.config.projector, student.feature_dim, self.teacher.feature_dim)
+        self.normalise = _normalisation(self.config, self.teacher.feature_dim)
         self.teacher_classifier: TeacherClassifier | None = None
         if self.config.kl_weight > 0:
             if self.classifier is None:
                 self.classifier = linear_classifier(student, context)
             kind = self.config.teacher_classifier
-            self.teacher_classifier = TeacherClassifier(teacher, context.classes, kind)
+            self.teacher_classifier = TeacherClassifier(self.teacher, context.classes, kind)
 
     @classmethod
     def requires(cls, config: MethodConfig) -> Mapping[str, str]:
@@ -200,11 +199,10 @@ class Projector(Labelled):
             _check(config, context.student.feature_dim, context.teacher.feature_dim)
 
     def begin(self, images: TrainingImages) -> None:
-        if self.teacher_classifier is not None and self.teacher is not None:
+        if self.teacher_classifier is not None:
             self.teacher_classifier.begin(self.teacher, images)
 
     def forward(self, batch: Batch) -> Losses:
-        assert self.teacher is not None
         (view,) = batch.views
         features, teacher_features = self.student(view), self.teacher.features(view)
         distance = self._distance(self.projector(features), teacher_features)

@@ -136,15 +136,13 @@ class RekdStyle(Headed):
         },
     }
     config: Config
+    teacher: Teacher
 
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None or teacher.head is None:
-            raise UserError("teacher", "ReKD-style clusters a teacher's embeddings, and this one has no head")
-        self.check(config, context)
-        size, dim = self.config.queue_size, teacher.head_dim
+        size, dim = self.config.queue_size, self.teacher.head_dim
         with seeded(context.seed):
             self.head = projection_head(student.feature_dim, student.feature_dim, dim)
             self.queue, self.teacher_queue = Queue(size, dim), Queue(size, dim)
@@ -164,13 +162,11 @@ class RekdStyle(Headed):
             )
 
     def begin(self, images: TrainingImages) -> None:
-        assert self.teacher is not None
         generator = torch.Generator().manual_seed(self.context.seed)
         first = torch.randperm(len(images.ids), generator=generator)[: self.config.clusters]
         self.clusters.prototypes.copy_(unit(images.encode(self.teacher.embed, images.ids[first])))
 
     def forward(self, batch: Batch) -> Losses:
-        assert self.teacher is not None
         view1, view2 = batch.views
         q = unit(self.head(self.student(view1)))
         k = keys_of(self.mean, self.mean, view2, self.queue, self.context.seed)

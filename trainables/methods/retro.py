@@ -84,25 +84,23 @@ class Retro(Method):
     }
     points = ("backbone", "adapter", "head")
     config: Config
+    teacher: Teacher
 
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None or teacher.head is None:
-            raise UserError(
-                "teacher", "RETRO reuses the teacher's projection head, and this teacher has none"
-            )
         if self.config.adapter in SPATIAL:
             context = dataclasses.replace(context, student=student.facts(context.image_size))
-        self.check(config, context)
+            self.check(config, context)
+        teacher_head = cast(nn.Module, self.teacher.head)
         with seeded(context.seed):
-            self.adapter = build_adapter(self.config.adapter, student, teacher.feature_dim)
+            self.adapter = build_adapter(self.config.adapter, student, self.teacher.feature_dim)
             if self.config.head == "tuned":
-                self.head = copy.deepcopy(teacher.head).requires_grad_(True)
+                self.head = copy.deepcopy(teacher_head).requires_grad_(True)
             elif self.config.head == "fresh":
-                self.head = build_head(describe_head(teacher.head))
-            self.queue = Queue(self.config.queue_size, teacher.head_dim)
+                self.head = build_head(describe_head(teacher_head))
+            self.queue = Queue(self.config.queue_size, self.teacher.head_dim)
         if self.adapter.spatial and context.student is not None:
             # Scales and shifts of a norm after pooling: the adapter passes them by, so they stay as they are.
             for name in context.student.after_map:
@@ -172,12 +170,10 @@ class Retro(Method):
         return keys_of(self._key_embedding, self, images, self.queue, self.context.seed)
 
     def _target(self, images: Tensor) -> Tensor:
-        assert self.teacher is not None
         return unit(self.teacher.embed(images))
 
     def _project(self, adapted: Tensor) -> Tensor:
         """Through the head of the query's side."""
-        assert self.teacher is not None
         head = self.teacher.head if self.config.head == "frozen" else self.head
         embedding: Tensor = cast(nn.Module, head)(adapted)
         return embedding

@@ -180,6 +180,7 @@ class Rrkd(Labelled):
         },
     }
     config: Config
+    teacher: Teacher
     anchor_ids: Tensor  # (A,) int64: which training images the fixed anchors are
     anchor_images: Tensor  # (A, 3, S, S): their plain views
     teacher_anchors: Tensor  # (A, D_T): what the teacher makes of them, once and for all
@@ -188,20 +189,17 @@ class Rrkd(Labelled):
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None:
-            raise UserError("teacher", "RRKD learns from a teacher's features, and there is none")
-        self.check(config, context)
         kind = self.config.anchors
         if kind in FIXED:
             count = _fixed_count(self.config, context)
             side = context.image_size
             self.register_buffer("anchor_ids", torch.full((count,), -1))
             self.register_buffer("anchor_images", torch.zeros(count, 3, side, side))
-            self.register_buffer("teacher_anchors", torch.zeros(count, teacher.feature_dim))
+            self.register_buffer("teacher_anchors", torch.zeros(count, self.teacher.feature_dim))
         elif kind == "queue":
             with seeded(context.seed):
                 self.student_queue = Queue(self.config.queue_size, student.feature_dim)
-                self.teacher_queue = Queue(self.config.queue_size, teacher.feature_dim)
+                self.teacher_queue = Queue(self.config.queue_size, self.teacher.feature_dim)
 
     @classmethod
     def requires(cls, config: MethodConfig) -> Mapping[str, str]:
@@ -234,14 +232,12 @@ class Rrkd(Labelled):
     def begin(self, images: TrainingImages) -> None:
         if self.config.anchors not in FIXED:
             return
-        assert self.teacher is not None
         ids = self._choose(images)
         self.anchor_ids.copy_(ids)
         self.anchor_images.copy_(images.plain(ids))
         self.teacher_anchors.copy_(images.encode(self.teacher.features, ids))
 
     def forward(self, batch: Batch) -> Losses:
-        assert self.teacher is not None
         (view,) = batch.views
         s: Tensor = self.student(view)
         t = self.teacher.features(view)
@@ -261,7 +257,6 @@ class Rrkd(Labelled):
 
     def _choose(self, images: TrainingImages) -> Tensor:
         """The ids of the fixed anchors."""
-        assert self.teacher is not None
         config, seed = self.config, self.context.seed
         if config.anchors == "random":
             drawn = torch.randperm(len(images.ids), generator=torch.Generator().manual_seed(seed))

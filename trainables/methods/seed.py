@@ -30,7 +30,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainables.backbones import Backbone, seeded
-from trainables.errors import UserError
 from trainables.method import Batch, Context, Losses, MethodConfig
 from trainables.parts.headed import Headed
 from trainables.parts.heads import projection_head
@@ -97,17 +96,15 @@ class Seed(Headed):
         },
     }
     config: Config
+    teacher: Teacher
 
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None or teacher.head is None:
-            raise UserError("teacher", "SEED compares a teacher's embeddings, and this one has no head")
-        self.check(config, context)
         with seeded(context.seed):
-            self.head = projection_head(student.feature_dim, student.feature_dim, teacher.head_dim)
-            self.queue = Queue(self.config.queue_size, teacher.head_dim)
+            self.head = projection_head(student.feature_dim, student.feature_dim, self.teacher.head_dim)
+            self.queue = Queue(self.config.queue_size, self.teacher.head_dim)
 
     @classmethod
     def check(cls, config: MethodConfig, context: Context) -> None:
@@ -115,7 +112,6 @@ class Seed(Headed):
         check_queue(config.queue_size, context)
 
     def forward(self, batch: Batch) -> Losses:
-        assert self.teacher is not None
         (view,) = batch.views
         s, t = unit(self.head(self.student(view))), unit(self.teacher.embed(view))
         self.queue.hold(t)

@@ -74,17 +74,17 @@ class Staged(Labelled):
 
     needs = frozenset({"teacher", "feature_maps"})
     views: ClassVar[int] = 1
+    teacher: Teacher
 
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None:
-            raise UserError("teacher", f"{self.name} compares a teacher's feature maps, and there is none")
-        self.stages = student.facts(context.image_size).stages, teacher_stages(teacher, context.image_size)
-        self.pairs = self.choose(self.config, *self.stages, context.image_size)
+        size = context.image_size
+        self.stages = student.facts(size).stages, teacher_stages(self.teacher, size)
+        self.pairs = self.choose(self.config, *self.stages, size)
         if self.classifier is None:
-            freeze_unreached(student, [pair.student for pair in self.pairs], context.image_size)
+            freeze_unreached(student, [pair.student for pair in self.pairs], size)
 
     @classmethod
     def choose(
@@ -104,7 +104,6 @@ class Staged(Labelled):
 
     def compared(self, images: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """The student's features (B, D), and both sides' maps of each pair in `pairs`, at their own size."""
-        assert self.teacher is not None
         features, student = self.student.with_maps(images)
         _, teacher = self.teacher.features_and_maps(images)
         return features, [(student[pair.student], teacher[pair.teacher]) for pair in self.pairs]
