@@ -32,7 +32,7 @@ from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.mean_student import MeanStudent
 from trainables.parts.numerics import in_float32, unit
 from trainables.parts.queue import Queue, check_queue
-from trainables.parts.recipes import on_digits
+from trainables.parts.recipes import momentum_sgd, on_digits
 from trainables.teachers import Teacher
 
 
@@ -72,17 +72,14 @@ class Compress(Method):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "config": {"variant": "2q", "temperature": 0.04, "queue_size": 128000, "momentum": 0.999},
-            "optim": {
-                "optimizer": "momentum",
-                "decay_norms": True,
-                "lr": 0.01,
-                "sgd_momentum": 0.9,
-                "weight_decay": 1e-4,
-                "batch_size": 256,
-                "schedule": "multistep",
-                "decay_epochs": (90, 120),
-                "decay_rate": 0.2,
-            },
+            "optim": momentum_sgd(
+                lr=0.01,
+                weight_decay=1e-4,
+                batch_size=256,
+                schedule="multistep",
+                decay_epochs=(90, 120),
+                decay_rate=0.2,
+            ),
             "views": {"recipe": "light"},
             "epochs": 130,
         },

@@ -53,10 +53,7 @@ class Kd(Method):
         ce_weight: Annotated[float, Field(ge=0)] = Field(
             0.1, description="of the cross-entropy on the labels; 0: the teacher's classes alone"
         )
-        teacher_classifier: Kind = Field(
-            "auto",
-            description="own: what the teacher was trained with; fitted: to its features; auto: own if any",
-        )
+        teacher_classifier: Kind = "auto"
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {

@@ -20,29 +20,21 @@ from pydantic import Field
 
 from trainables.backbones import Backbone, seeded
 from trainables.method import Batch, Context, Losses, MethodConfig
-from trainables.parts.headed import Headed
+from trainables.parts.contrast import Contrast, ContrastConfig
 from trainables.parts.heads import projection_head
 from trainables.parts.losses import info_nce
 from trainables.parts.mean_student import MeanStudent, keys_of
 from trainables.parts.numerics import unit
-from trainables.parts.queue import Queue, check_queue
+from trainables.parts.queue import Queue
 from trainables.parts.recipes import MOCO_V2, on_digits
 from trainables.teachers import Teacher
 
 
-class Moco(Headed):
+class Moco(Contrast):
     name = "moco"
     summary = "MoCo-v2: contrastive learning with a mean student and a queue; no teacher"
 
-    class Config(MethodConfig):
-        queue_size: Annotated[int, Field(ge=2)] = Field(
-            65536,
-            description="past keys to contrast with; a multiple of the batch, smaller than the data set",
-        )
-        momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
-            0.999, description="how slowly the mean student follows"
-        )
-        temperature: Annotated[float, Field(gt=0)] = Field(0.2, description="of the contrastive softmax")
+    class Config(ContrastConfig):
         head_ratio: Annotated[float, Field(gt=0)] = Field(
             1.0, description="width of the head's hidden layer, as a multiple of the student's features"
         )
@@ -70,11 +62,6 @@ class Moco(Headed):
             self.queue = Queue(self.config.queue_size, self.config.head_dim)
         self.mean = MeanStudent(student=student, head=self.head)
 
-    @classmethod
-    def check(cls, config: MethodConfig, context: Context) -> None:
-        assert isinstance(config, cls.Config)
-        check_queue(config.queue_size, context)
-
     def forward(self, batch: Batch) -> Losses:
         view1, view2 = batch.views
         q = unit(self.head(self.student(view1)))
@@ -82,7 +69,3 @@ class Moco(Headed):
         self.queue.hold(k)
         contrastive = info_nce(q, k, self.queue.rows, self.config.temperature)
         return Losses(contrastive, {"contrastive": contrastive})
-
-    def after_step(self, progress: float) -> None:
-        self.mean.follow(self.config.momentum, student=self.student, head=self.head)
-        self.queue.advance()

@@ -49,7 +49,7 @@ from trainables.parts.distributed import gather_with_gradient
 from trainables.parts.heads import L2Normalise
 from trainables.parts.losses import consistency
 from trainables.parts.numerics import at_least_float32, in_float32
-from trainables.parts.recipes import on_digits
+from trainables.parts.recipes import momentum_sgd, on_digits
 from trainables.parts.teacher_classifier import Kind, TeacherClassifier
 from trainables.teachers import Teacher
 
@@ -120,23 +120,17 @@ class Projector(Labelled):
             0.0, description="weight of the KL divergence of class probabilities; 0: labels unused"
         )
         temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="of that term's softmaxes")
-        teacher_classifier: Kind = Field(
-            "auto",
-            description="own: what the teacher was trained with; fitted: to its features; auto: own if any",
-        )
+        teacher_classifier: Kind = "auto"
 
     _imagenet: ClassVar[Mapping[str, Any]] = {
-        "optim": {
-            "optimizer": "momentum",
-            "decay_norms": True,
-            "lr": 0.1,
-            "sgd_momentum": 0.9,
-            "weight_decay": 1e-4,
-            "batch_size": 256,
-            "schedule": "multistep",
-            "decay_epochs": (30, 60, 90),
-            "decay_rate": 0.1,
-        },
+        "optim": momentum_sgd(
+            lr=0.1,
+            weight_decay=1e-4,
+            batch_size=256,
+            schedule="multistep",
+            decay_epochs=(30, 60, 90),
+            decay_rate=0.1,
+        ),
         "views": {"recipe": "light"},
         "epochs": 100,
     }

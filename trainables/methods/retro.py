@@ -31,6 +31,7 @@ from trainables.backbones import Backbone, BackboneFacts, seeded
 from trainables.errors import UserError
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.adapters import NEIGHBOURHOOD, SPATIAL, Adapter, build_adapter
+from trainables.parts.contrast import ContrastConfig
 from trainables.parts.heads import build_head, describe_head
 from trainables.parts.losses import consistency, info_nce
 from trainables.parts.mean_student import MeanStudent, keys_of
@@ -45,18 +46,13 @@ class Retro(Method):
     summary = "RETRO: the teacher's projection head reused through an adapter, plus contrast with a queue"
     needs = frozenset({"teacher", "teacher_head"})
 
-    class Config(MethodConfig):
+    class Config(ContrastConfig):
         adapter: Literal["linear", "mlp", "conv1x1", "conv1x1_bn_act", "bottleneck", "mbconv"] = Field(
             "linear", description="what makes the student's features fit the teacher's head"
         )
         gamma: Annotated[float, Field(ge=0)] = Field(
             0.1,
             description="weight of the contrastive term; the paper gives none; unused by `fidelity: code`",
-        )
-        temperature: Annotated[float, Field(gt=0)] = Field(0.2, description="of the contrastive softmax")
-        queue_size: Annotated[int, Field(ge=2)] = Field(
-            65536,
-            description="past keys to contrast with; a multiple of the batch, smaller than the data set",
         )
         momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
             0.999, description="how slowly the mean student follows; unused by `mean_student: false`"

@@ -63,7 +63,7 @@ from trainables.parts.classifier import Labelled, LabelledConfig, soft_cross_ent
 from trainables.parts.distributed import gather, gather_with_gradient
 from trainables.parts.numerics import in_float32, unit
 from trainables.parts.queue import Queue, check_queue
-from trainables.parts.recipes import on_digits
+from trainables.parts.recipes import momentum_sgd, on_digits
 from trainables.parts.teacher_classifier import TeacherClassifier
 from trainables.teachers import Teacher
 from trainables.workers import rank, world_size
@@ -162,15 +162,7 @@ class Rrkd(Labelled):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {  # CIFAR-10, supervised
             "config": {"anchors": "in_batch", "matching": "cosine_log", "ce_weight": 1.0},
-            "optim": {
-                "optimizer": "momentum",
-                "decay_norms": True,
-                "lr": 0.1,
-                "sgd_momentum": 0.9,
-                "weight_decay": 0.0,
-                "batch_size": 128,
-                "schedule": "constant",
-            },
+            "optim": momentum_sgd(lr=0.1, weight_decay=0.0, batch_size=128, schedule="constant"),
             "views": {"recipe": "none"},
             "epochs": 50,
         },

@@ -35,7 +35,7 @@ from trainables.parts.headed import Headed
 from trainables.parts.heads import projection_head
 from trainables.parts.numerics import in_float32, unit
 from trainables.parts.queue import Queue, check_queue
-from trainables.parts.recipes import on_digits
+from trainables.parts.recipes import MOCO_V2, on_digits
 from trainables.teachers import Teacher
 
 
@@ -77,18 +77,8 @@ class Seed(Headed):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "config": {"temperature": 0.2, "teacher_temperature": 1e-4, "queue_size": 65536},
-            "optim": {
-                "optimizer": "momentum",
-                "decay_norms": True,
-                "lr": 0.03,
-                "sgd_momentum": 0.9,
-                "weight_decay": 1e-4,
-                "batch_size": 256,
-                "schedule": "cosine",
-                "warmup_epochs": 5,
-            },
-            "views": {"recipe": "moco_v2"},
-            "epochs": 200,
+            **MOCO_V2,
+            "optim": {**MOCO_V2["optim"], "warmup_epochs": 5},
         },
         "digits": {
             "config": {"temperature": 0.2, "teacher_temperature": 1e-4, "queue_size": 512},
