@@ -69,6 +69,7 @@ class Context:
     seed: int
     student: BackboneFacts | None = None  # shapes of the student at image_size; None: not looked at
     teacher: BackboneFacts | None = None  # likewise, of the teacher
+    class_images: tuple[int, ...] = ()  # labelled ones of train_size, by class; (): not known yet
     accumulate: int = 1  # micro-batches of a step: a loss over relations sees the samples of one at a time
 
 

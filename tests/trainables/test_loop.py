@@ -308,6 +308,19 @@ def test_prepare_trains_the_teacher_once_and_keeps_it(place: Workspace, tmp_path
         assert torch.equal(value, weights[f"/method/student.model.{name}"])
 
 
+def test_no_teacher_is_trained_for_a_trial_that_the_images_do_not_allow(
+    place: Workspace, tmp_path: Path
+) -> None:
+    # A tenth of the 899 images, and not every class has so many.
+    asked = {"anchors": "per_class", "anchors_per_class": 89}
+    teacher = tiny("retro").model_dump()["teacher"]
+    fresh = Workspace(place.folder, place.cache, tmp_path / "teachers")
+    heard = Log()
+    with pytest.raises(UserError, match=r"config\.anchors_per_class: class \d has 8\d training images"):
+        prepare(tiny("rrkd", config=asked, teacher=teacher), fresh, heard)
+    assert not heard.reports and not fresh.teachers.exists()
+
+
 def test_an_unfinished_teacher_is_gone_on_with(place: Workspace, tmp_path: Path) -> None:
     raw = tiny("retro").model_dump()
     raw["teacher"]["train"]["epochs"] = 3

@@ -309,14 +309,13 @@ def test_drawn_anchors_are_training_images_of_their_class() -> None:
 
 
 def test_a_class_with_too_few_images_is_refused() -> None:
-    method = Rrkd(
-        Rrkd.Config(anchors="per_class", anchors_per_class=12),
-        build_backbone(STUDENT, 0),
-        Teacher(build_backbone(TEACHER, 0), None),
-        context(),
-    )
-    with pytest.raises(UserError, match=r"config\.anchors_per_class: class \d has 1\d training images"):
-        method.begin(images(range(50)))
+    sizes = context(class_images=(13, 11, 12, 28))
+    Rrkd.check(Rrkd.Config(anchors="per_class", anchors_per_class=11), sizes)
+    config = Rrkd.Config(anchors="best_per_class", anchors_per_class=12)
+    with pytest.raises(UserError, match=r"config\.anchors_per_class: class 1 has 11 .*got 12.*at most 11"):
+        Rrkd.check(config, sizes)
+    with pytest.raises(UserError, match=r"class 2 has 0 training images .*Expected `anchors: random`"):
+        Rrkd.check(config, context(class_images=(32, 32, 0, 0)))
 
 
 @pytest.mark.parametrize(

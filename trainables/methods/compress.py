@@ -11,7 +11,7 @@ Koohpayegani et al. 2020, "CompRess: Self-supervised learning by compressing rep
 linear layer `a`, as in the published code; there is no mean student.
 
 Expect on digits (preset `digits`, test_efficientnet, two seeds): 5-shot ridge 89.5 from a test_resnet taught
-by 64 epochs of MoCo at view strength 1, with `variant: 1q` 88 to 89; untrained 77.5 (DIGITS.md). The loss
+by 64 epochs of MoCo at view strength 1, with `variant: 1q` 88 to 89; untrained 77.5. The loss
 falls from 7.3 in the first epoch to 2.3, with `1q` from 3.6 to .5. One run at temperature .1 reached 91.
 
     raykd run search_spaces/compress.yaml

@@ -12,8 +12,8 @@ batch of one GPU; that is not followed, so that no result depends on the number 
 weight of B here.
 
 Expect on digits (preset `digits`, test_efficientnet, two seeds): 5-shot ridge 90 to 91.5 from a test_resnet
-taught by 64 epochs of MoCo at view strength 1, with `consistency_weight: 1` 89 to 91; untrained 77.5
-(DIGITS.md). The distillation falls from 2.5 in the first epoch to .2, where random directions would give 4.
+taught by 64 epochs of MoCo at view strength 1, with `consistency_weight: 1` 89 to 91; untrained
+77.5. The distillation falls from 2.5 in the first epoch to .2, where random directions would give 4.
 
     raykd run search_spaces/disco.yaml
 """

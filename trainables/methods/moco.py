@@ -6,7 +6,7 @@ Chen et al. 2020, "Improved baselines with momentum contrastive learning" (arXiv
     q = u(g(f(x1)))     k = sg u(g_m(f_m(x2)))     L = CE0(q, k; Q, T)
 
 Expect on digits (preset `digits`, test_efficientnet, two seeds): 5-shot ridge 85 to 87, at view strength 1
-74 to 80; untrained 77.5 (DIGITS.md). In the first epochs it dips below the untrained student.
+74 to 80; untrained 77.5. In the first epochs it dips below the untrained student.
 
     raykd run search_spaces/moco.yaml
 """
@@ -45,7 +45,7 @@ class Moco(Contrast):
             "config": {"queue_size": 65536, "momentum": 0.999, "temperature": 0.2, "head_ratio": 1.0},
             **MOCO_V2,
         },
-        "digits": {  # measured: DIGITS.md
+        "digits": {
             "config": {"queue_size": 512, "momentum": 0.99, "temperature": 0.2},
             **on_digits(),
         },

@@ -12,7 +12,7 @@ term compares the student's view 1 with the teacher's view 2. It sums L_dis over
 not followed, so that no result depends on the number of workers: its weight 1 is a weight of B here.
 
 Expect on digits (preset `digits`, test_efficientnet, two seeds): 5-shot ridge 90 to 91.5 from a test_resnet
-taught by 64 epochs of MoCo at view strength 1, 89 to 90 from one at strength 0.5; untrained 77.5 (DIGITS.md).
+taught by 64 epochs of MoCo at view strength 1, 89 to 90 from one at strength 0.5; untrained 77.5.
 
     raykd run search_spaces/quickstart.yaml
 """
@@ -73,7 +73,7 @@ class Retro(Method):
             "config": {"queue_size": 65536, "momentum": 0.999, "temperature": 0.2},
             **MOCO_V2,
         },
-        "digits": {  # measured: DIGITS.md
+        "digits": {
             "config": {"queue_size": 512, "momentum": 0.99, "temperature": 0.2, "gamma": 0.1},
             **on_digits(),
         },

@@ -204,6 +204,8 @@ class Rrkd(Labelled):
         assert isinstance(config, cls.Config)
         if config.anchors == "queue":
             check_queue(config.queue_size, context)
+        if config.anchors in BY_CLASS:
+            _check_classes(config.anchors_per_class, context.class_images)
         if config.anchors not in FIXED or _fixed_count(config, context) <= context.train_size:
             return
         images = f"the {context.train_size} training images"
@@ -255,15 +257,6 @@ class Rrkd(Labelled):
             return images.ids[drawn[: config.anchor_count]]
         known = images.labels >= 0
         labels, ids = images.labels[known], images.ids[known]
-        counts = labels.bincount(minlength=images.classes)
-        if counts.min() < config.anchors_per_class:
-            fewest = int(counts.argmin())
-            raise UserError(
-                "config.anchors_per_class",
-                f"class {fewest} has {int(counts[fewest])} training images",
-                value=config.anchors_per_class,
-                expected=f"at most {int(counts[fewest])}, or `anchors: random`",
-            )
         if config.anchors == "per_class":
             return draw_per_class(labels, ids, images.classes, config.anchors_per_class, seed)
         classifier = TeacherClassifier(self.teacher, images.classes, "auto").to(self.anchor_images.device)
@@ -288,6 +281,18 @@ class Rrkd(Labelled):
         padded = gather_with_gradient(F.pad(mine, (0, 0, 0, longest - len(mine)))).split(longest)
         own = [rows[: len(share)] for rows, share in zip(padded, shares, strict=True)]
         return torch.cat(own), self.teacher_anchors
+
+
+def _check_classes(wanted: int, class_images: tuple[int, ...]) -> None:
+    """Refuse more anchors of each class than the smallest one has images, where that is known."""
+    fewest = min(class_images, default=wanted)
+    if fewest < wanted:
+        raise UserError(
+            "config.anchors_per_class",
+            f"class {class_images.index(fewest)} has {fewest} training images",
+            value=wanted,
+            expected=f"at most {fewest}, or `anchors: random`" if fewest else "`anchors: random`",
+        )
 
 
 def _fixed_count(config: Rrkd.Config, context: Context) -> int:

@@ -12,8 +12,8 @@ the teacher finds alike. Similarities and softmaxes are float32 whatever the net
 turns a rounding of 1e-3 into 10 logits.
 
 Expect on digits (preset `digits`, test_efficientnet, two seeds): 5-shot ridge 89 to 90 from a test_resnet
-taught by 64 epochs of MoCo at view strength 1, with `teacher_temperature: 0.05` 90.5 to 91; untrained 77.5
-(DIGITS.md). The loss falls from 5.4 in the first epoch to 3.4: below log(K + 1), no preference at all, which
+taught by 64 epochs of MoCo at view strength 1, with `teacher_temperature: 0.05` 90.5 to 91; untrained
+77.5. The loss falls from 5.4 in the first epoch to 3.4: below log(K + 1), no preference at all, which
 is 6.2, and never below the target's entropy.
 
     raykd run search_spaces/seed.yaml

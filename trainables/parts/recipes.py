@@ -60,7 +60,7 @@ SLIM_IMAGENET_100: Mapping[str, Any] = {
 
 
 def on_digits(lr: float = 2e-3, batch_size: int = 128, epochs: int = 16) -> dict[str, Any]:
-    """Minutes on scikit-learn's digits; DIGITS.md says why so."""
+    """Minutes on scikit-learn's digits: in so few steps AdamW beats SGD, and views help at half strength."""
     return {
         "optim": {"optimizer": "adamw", "lr": lr, "batch_size": batch_size, "schedule": "cosine"},
         "views": {"recipe": "digits", "strength": 0.5},
