@@ -280,15 +280,18 @@ def test_best_per_class_by_hand() -> None:
     assert best_per_class(three, torch.tensor([0, 0]), torch.tensor([1, 2]), 2).tolist() == [2, 1]
 
 
-def test_drawn_anchors_are_training_images_of_their_class() -> None:
-    given = images(range(7, 207, 3))
+def begun(given: TrainingImages, **config: Any) -> Rrkd:
+    teacher = Teacher(build_backbone(TEACHER, 0), None)
     method = Rrkd(
-        Rrkd.Config(anchors="per_class", anchors_per_class=3),
-        build_backbone(STUDENT, 0),
-        Teacher(build_backbone(TEACHER, 0), None),
-        context(train_size=len(given.ids)),
+        Rrkd.Config(**config), build_backbone(STUDENT, 0), teacher, context(train_size=len(given.ids))
     )
     method.begin(given)
+    return method
+
+
+def test_drawn_anchors_are_training_images_of_their_class() -> None:
+    given = images(range(7, 207, 3))
+    method = begun(given, anchors="per_class", anchors_per_class=3)
     label = dict(zip(given.ids.tolist(), given.labels.tolist(), strict=True))
     chosen = method.anchor_ids.tolist()
     assert [label[i] for i in chosen] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3] and len(set(chosen)) == 12
@@ -298,13 +301,7 @@ def test_drawn_anchors_are_training_images_of_their_class() -> None:
     }
     assert len(drawn) > 4  # by the seed, not the first ones
 
-    random = Rrkd(
-        Rrkd.Config(anchors="random", anchor_count=50),
-        build_backbone(STUDENT, 0),
-        Teacher(build_backbone(TEACHER, 0), None),
-        context(train_size=len(given.ids)),
-    )
-    random.begin(given)
+    random = begun(given, anchors="random", anchor_count=50)
     assert set(random.anchor_ids.tolist()) < set(label) and len(set(random.anchor_ids.tolist())) == 50
 
 
