@@ -127,7 +127,8 @@ class TuneJudge(NotKept, TrialScheduler):
         message = unpack(result)
         record = self._record.history.trials[name]
         if message.attempt:
-            self._record("start", trial=name, attempt=message.attempt, lane=message.lane)
+            if message.attempt > record.attempts:  # else a proxy asked again before `heard` was there
+                self._record("start", trial=name, attempt=message.attempt, lane=message.lane)
             self._mailbox.heard.remote(name, message.attempt)
             return str(TrialScheduler.CONTINUE)
         if message.ended:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raykd.history import History
-from raykd.judge import Judge
+from raykd.judge import Judge, TuneJudge
+from raykd.ledger import Ledger
+from raykd.mailbox import Message
+from raykd.proxy import pack
+from raykd.recorder import Recorder
 from raykd.sections import SchedulerSpec
 
 EPOCHS = 16
@@ -130,6 +136,34 @@ def test_a_verdict_lost_in_a_crash_is_found_again_on_replay() -> None:
             if (number, epoch) != (1, 2):
                 history.add({"kind": "verdict", "time": 0.0, "trial": name, "epoch": epoch, "verdict": "go"})
     assert Judge(spec, EPOCHS).replay(history) == [("00000001", 2, False)]
+
+
+def test_what_a_proxy_says_twice_is_written_once(tmp_path: Path) -> None:
+    """It asks again before the driver's answer has reached the mailbox, or is started anew."""
+
+    class Deaf:
+        """In place of mailbox and proposer."""
+
+        def __getattr__(self, name: str) -> Any:
+            return self
+
+        def __call__(self, *_: object) -> None: ...
+
+    history = History()
+    history.add(suggest(0))
+    (name,) = history.trials
+    tune_trial = SimpleNamespace(config={"task": {"id": name}})
+    with Ledger.create(tmp_path) as ledger:
+        deaf: Any = Deaf()
+        judge = TuneJudge(
+            Judge(SchedulerSpec(name="none"), EPOCHS), Recorder(ledger, history), deaf, deaf, EPOCHS
+        )
+        begun = [Message(attempt=1, lane="lane-0"), Message(attempt=2, lane="lane-1")]
+        epoch = Message(epoch=1, metrics={"score": 50.0})
+        for message in [begun[0], begun[0], epoch, epoch, begun[1], begun[1], epoch]:
+            assert judge.on_trial_result(None, tune_trial, pack(message)) == "CONTINUE"
+    said = [(r["kind"], r.get("attempt") or r["epoch"]) for r in Ledger.read(tmp_path)]
+    assert said == [("start", 1), ("report", 1), ("verdict", 1), ("start", 2)]
 
 
 @pytest.mark.parametrize("name", ["asha", "hyperband"])
