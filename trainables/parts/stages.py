@@ -7,7 +7,7 @@ The larger of two maps is averaged down to the side of the smaller.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from trainables.backbones import Backbone
 from trainables.errors import UserError
-from trainables.method import Context, MethodConfig
+from trainables.method import Batch, Context, Losses, MethodConfig
 from trainables.parts.classifier import Labelled
 from trainables.teachers import Teacher
 
@@ -98,15 +98,21 @@ class Staged(Labelled):
         if context.student is not None and context.teacher is not None:
             cls.choose(config, context.student.stages, context.teacher.stages, context.image_size)
 
-    def named(self, losses: Sequence[Tensor]) -> dict[str, Tensor]:
-        """A loss for each pair, as terms to log: `stage_2` is the student's second from the image."""
-        return {f"stage_{pair.student + 1}": loss for pair, loss in zip(self.pairs, losses, strict=True)}
-
     def compared(self, images: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """The student's features (B, D), and both sides' maps of each pair in `pairs`, at their own size."""
         features, student = self.student.with_maps(images)
         _, teacher = self.teacher.features_and_maps(images)
         return features, [(student[pair.student], teacher[pair.teacher]) for pair in self.pairs]
+
+    def summed(self, batch: Batch, weight: float, stage_loss: Callable[[Tensor, Tensor], Tensor]) -> Losses:
+        """`weight` times the sum of `stage_loss` over the pairs, and the labels' part.
+
+        The log's `stage_2` is the loss at the student's second stage from the image.
+        """
+        features, maps = self.compared(batch.views[0])
+        losses = [stage_loss(student, teacher) for student, teacher in maps]
+        terms = {f"stage_{pair.student + 1}": loss for pair, loss in zip(self.pairs, losses, strict=True)}
+        return self.with_labels(weight * torch.stack(losses).sum(), terms, features, batch.labels)
 
 
 def teacher_stages(teacher: Teacher, image_size: int) -> Stages:
