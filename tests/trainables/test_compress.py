@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from small_methods import TEACHER, adam_steps, context, make_batch, make_method, train_steps
 
 from trainables.backbones import build_backbone
-from trainables.errors import UserError
 from trainables.methods.compress import Compress, similarity_kl
 from trainables.parts.numerics import unit
 from trainables.parts.queue import Queue
@@ -125,11 +124,6 @@ def test_settings_of_the_paper() -> None:
     optim = preset["optim"]
     assert (optim["lr"], optim["decay_rate"], tuple(optim["decay_epochs"])) == (0.01, 0.2, (90, 120))
     assert (preset["epochs"], preset["views"]) == (130, {"recipe": "light"})
-
-
-def test_a_queue_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(UserError, match=r"config\.queue_size: .*smaller than the 64 training images"):
-        Compress.check(Compress.Config(queue_size=64), context())
 
 
 @pytest.mark.parametrize("variant", ["2q", "1q"])

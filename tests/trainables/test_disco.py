@@ -8,10 +8,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from small_methods import context, make_batch, make_method, make_teacher, train_steps
+from small_methods import make_batch, make_method, make_teacher, train_steps
 from torch import nn
 
-from trainables.errors import UserError
 from trainables.methods.disco import Disco, disco_terms
 from trainables.parts.numerics import unit
 
@@ -96,8 +95,3 @@ def test_settings_of_the_paper() -> None:
     preset = Disco.presets["paper"]
     assert Disco.Config(**preset["config"]) == paper
     assert (preset["optim"]["lr"], preset["optim"]["batch_size"], preset["epochs"]) == (0.03, 256, 200)
-
-
-def test_a_queue_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(UserError, match=r"config\.queue_size: .*smaller than the 64 training images"):
-        Disco.check(Disco.Config(queue_size=64), context())

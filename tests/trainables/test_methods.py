@@ -141,6 +141,19 @@ def test_a_teacher_that_is_missing_or_lacks_a_head_is_refused(name: str) -> None
         train_steps(make_method(name, teacher=bare), 1)
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if "queue_size" in load_method(name).Config.model_fields]
+)
+def test_a_queue_that_does_not_fit_is_refused(name: str) -> None:
+    asked = {"anchors": "queue"} if name == "rrkd" else {}
+    for size, words in (
+        (12, "divisible by the global batch of 8"),
+        (64, "smaller than the 64 training images"),
+    ):
+        with pytest.raises(UserError, match=rf"config\.queue_size: .*{words}"):
+            make_method(name, queue_size=size, **asked)
+
+
 @each_method
 def test_the_loss_of_a_batch_that_comes_again_falls(name: str) -> None:
     # Of the teacher's classes this batch has hardly any: they are far to go.

@@ -326,7 +326,6 @@ def test_a_class_with_too_few_images_is_refused() -> None:
             {"anchors": "best_per_class", "anchors_per_class": 17},
             r"config\.anchors_per_class: for each of 4 classes .*at most 16",
         ),
-        ({"anchors": "queue", "queue_size": 12}, r"config\.queue_size: .*divisible by the global batch of 8"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(config: dict[str, Any], words: str) -> None:

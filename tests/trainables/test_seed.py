@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from small_methods import context, make_batch, make_method, make_teacher, train_steps
+from small_methods import make_batch, make_method, make_teacher, train_steps
 from torch import nn
 
-from trainables.errors import UserError
 from trainables.methods.seed import Seed, seed_loss
 from trainables.parts.losses import info_nce
 from trainables.parts.mean_student import MeanStudent
@@ -138,8 +137,3 @@ def test_the_method_and_a_trials_seed_are_told_apart() -> None:
     assert (trial.method, trial.seed) == ("seed", 7)
     assert find_field("seed", ["seed"], "axes").path == ("seed",)
     assert find_field("seed.temperature", ["seed", "moco"], "axes").methods == frozenset({"seed"})
-
-
-def test_a_queue_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(UserError, match=r"config\.queue_size: .*divisible by the global batch of 8"):
-        Seed.check(Seed.Config(queue_size=12), context())
