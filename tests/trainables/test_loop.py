@@ -21,14 +21,14 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny_trials import Log, assert_same_bits, final, run, tiny, workspace
+from tiny_trials import Log, assert_same_bits, final, run, tiny
 
 from trainables.__main__ import main
 from trainables.backbones import build_backbone
 from trainables.data import open_data
 from trainables.errors import TrialFailed, UserError
 from trainables.evaluate import Examiner
-from trainables.loop import EpochReport, Workspace, prepare, train
+from trainables.loop import Workspace, prepare, train
 from trainables.run import channels_last
 from trainables.seal import is_whole
 from trainables.teachers import load_teacher, teacher_trial
@@ -415,8 +415,3 @@ def test_the_command_says_what_is_wrong(
     assert main([str(file), *places]) == code
     err = capsys.readouterr().err
     assert re.search(message, err) and "Traceback" not in err
-
-
-def test_reports_are_values() -> None:
-    assert EpochReport(1, {"score": 1.0}) == EpochReport(1, {"score": 1.0})
-    assert workspace(Path("/x")).folder == Path("/x/trial")
