@@ -84,6 +84,7 @@ class TrialChecker:
             seed=trial.seed,
             student=backbone_facts(trial.student, size),
             teacher=self._teacher_facts(trial.teacher, size) if trial.teacher is not None else None,
+            class_images=facts.class_images,
             accumulate=trial.optim.accumulate,
         )
 

@@ -23,7 +23,7 @@ from trainables.decode import decode
 from trainables.errors import UserError
 from trainables.files import cache_folder
 from trainables.sources import Sample, data_folder, find_source, sources
-from trainables.splits import Ids, held_out, stratified
+from trainables.splits import Ids, class_sizes, held_out, stratified
 from trainables.store import FORMAT, Images, Progress, load_store, make_store
 from trainables.trial import DataSpec
 
@@ -52,6 +52,7 @@ class DataFacts:
     probe_images: int = 0  # those of train_images that have a label
     validation_images: int = 0
     test_images: int = 0
+    class_images: tuple[int, ...] = ()  # probe_images by class; (): not known before they are read
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,15 @@ def check_data(spec: DataSpec) -> DataFacts:
         probe_images=counts.labelled - held,
         validation_images=held,
         test_images=counts.test,
+        class_images=_kept(counts.per_class, spec),
     )
+
+
+def _kept(per_class: tuple[int, ...], spec: DataSpec) -> tuple[int, ...]:
+    """What is left of each class for training: a draw takes as many of each whatever the order of images."""
+    labels = np.repeat(np.arange(len(per_class)), per_class)
+    held = stratified(labels, spec.validation, spec.split_seed)
+    return class_sizes(np.delete(labels, held), len(per_class))
 
 
 def check_pictures(spec: DataSpec) -> None:

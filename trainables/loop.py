@@ -24,7 +24,7 @@ from trainables.files import replacing
 from trainables.isolation import isolated
 from trainables.patience import patient
 from trainables.progress import got_to
-from trainables.run import Run
+from trainables.run import Run, check_with_data
 from trainables.seal import is_whole
 from trainables.store import StoreDamaged
 from trainables.teachers import save_teacher, teacher_file, teacher_trial
@@ -77,10 +77,11 @@ def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None
     its checkpoint. With a process group every worker calls this, and all of them train the teacher. A
     `report` that answers False leaves the teacher unfinished.
     """
-    on_each(lambda: open_data(trial.data, workspace.cache))
+    data = on_each(lambda: open_data(trial.data, workspace.cache))
     training = teacher_trial(trial)
     if training is None:
         return
+    check_with_data(trial, data)  # else the teacher would be trained for nothing
     file = teacher_file(training, workspace.teachers)
     carrier = workspace.carrier
     place = replace(workspace, folder=workspace.teachers / training.signature())

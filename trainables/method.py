@@ -69,6 +69,7 @@ class Context:
     seed: int
     student: BackboneFacts | None = None  # shapes of the student at image_size; None: not looked at
     teacher: BackboneFacts | None = None  # likewise, of the teacher
+    class_images: tuple[int, ...] = ()  # labelled ones of train_size, by class; (): not known yet
     accumulate: int = 1  # micro-batches of a step: a loss over relations sees the samples of one at a time
 
 
@@ -99,6 +100,11 @@ class Method(nn.Module):
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
+        if teacher is None and self.needs & TAUGHT:
+            raise UserError("teacher", f"method {self.name!r} learns from a teacher, and there is none")
+        if teacher is not None and teacher.head is None and "teacher_head" in self.needs:
+            raise UserError("teacher", f"method {self.name!r} needs its projection head, and it has none")
+        self.check(config, context)
         super().__init__()
         self.config = config
         self.context = context

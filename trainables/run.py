@@ -25,12 +25,13 @@ from trainables.evaluate import Examiner
 from trainables.files import replacing
 from trainables.isolation import rng_state, set_rng_state
 from trainables.loader import fetch, order
-from trainables.method import TAUGHT, Batch, Context, Losses, Method, load_method
+from trainables.method import TAUGHT, Batch, Context, Losses, Method, MethodConfig, load_method
 from trainables.optim import Schedule, check_optim, make_optimizer
 from trainables.parts.distributed import convert_sync_batch_norm
 from trainables.patience import patient
 from trainables.progress import got_to
 from trainables.seal import is_whole, save_sealed
+from trainables.splits import class_sizes
 from trainables.teachers import load_teacher
 from trainables.trial import TrialSpec
 from trainables.views import Views
@@ -51,6 +52,23 @@ def channels_last(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
+def check_with_data(trial: TrialSpec, data: DataSet) -> tuple[type[Method], MethodConfig, Context]:
+    """The method, its settings and what it may know; `UserError` where the images as read do not do."""
+    kind = load_method(trial.method)
+    context = Context(
+        len(data.train_ids),
+        trial.optim.batch_size,
+        data.classes,
+        trial.data.image_size,
+        trial.seed,
+        class_images=class_sizes(data.train.labels[data.probe_ids], data.classes),
+        accumulate=trial.optim.accumulate,
+    )
+    config = kind.Config(**trial.config)
+    kind.check(config, context)
+    return kind, config, context
+
+
 def build_method(
     trial: TrialSpec,
     data: DataSet,
@@ -63,17 +81,7 @@ def build_method(
 
     Without `begin` it has not looked at the training images: a checkpoint will say what it saw.
     """
-    kind = load_method(trial.method)
-    context = Context(
-        len(data.train_ids),
-        trial.optim.batch_size,
-        data.classes,
-        trial.data.image_size,
-        trial.seed,
-        accumulate=trial.optim.accumulate,
-    )
-    config = kind.Config(**trial.config)
-    kind.check(config, context)
+    kind, config, context = check_with_data(trial, data)
     student = build_backbone(trial.student, trial.seed)
     if teacher is None and trial.teacher is not None and kind.needs & TAUGHT:
         teacher = load_teacher(trial.teacher, workspace.teachers, trial)

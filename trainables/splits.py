@@ -8,6 +8,11 @@ import numpy.typing as npt
 Ids = npt.NDArray[np.int64]
 
 
+def class_sizes(labels: Ids, classes: int) -> tuple[int, ...]:
+    """How many of `labels` are of each of so many classes; a negative one is of none."""
+    return tuple(np.bincount(labels[labels >= 0], minlength=classes).tolist())
+
+
 def held_out(count: int, share: float) -> int:
     """How many of `count` labelled images a draw of `share` holds out: rounded, and never none or all."""
     return min(max(round(count * share), 1), count - 1) if count > 1 else 0

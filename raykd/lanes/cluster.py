@@ -64,8 +64,7 @@ def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, 
     """Ray for as long as the block runs. Yields what it says of itself.
 
     It joins the cluster at `address` and leaves it running; with `LOCAL` it starts Ray here, on loopback
-    alone, and stops it again. The dashboard is needed: Ray Train frees a dead lane's resources through the
-    State API that it serves.
+    alone and with its dashboard, and stops it again.
     """
     quiet()
     import ray
@@ -123,8 +122,11 @@ def _refuse_silent(address: str) -> None:
     """`UserError` for an address at which nobody answers: Ray would wait for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
+        if not port.isdigit():
+            here = "none was started on this machine by `ray start`"
+            raise OSError(here if address == "auto" else "this is no HOST:PORT")
         socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, ValueError) as error:
+    except OSError as error:
         expected = "HOST:PORT of a running Ray cluster, or no address for a new one here"
         raise UserError(
             "--address", f"no cluster answers ({error})", value=address, expected=expected

@@ -9,6 +9,10 @@ Workers that share a machine find each other by a file and not by an open port.
 A controller that is ended while its group waits for room leaves a placement group that nobody knows: Ray
 Train's cleaner hears only of groups that have started. It would take the next node that joins, for as long as
 the sweep runs. So each gets a name by which the pool finds it.
+
+With that the cleaner has nothing left to do (when the driver dies, Ray removes the groups of its job), and
+lanes read no Ray Data. Both are left out: each is a process more for a lane, and the cleaner asks the State
+API every second whether its controller lives, and never ends where that does not answer.
 """
 
 from __future__ import annotations
@@ -23,12 +27,14 @@ from typing import Any
 
 import psutil
 import ray
-from ray.train.torch import TorchConfig
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import (
     _set_torch_distributed_env_vars,
     _setup_torch_process_group,
     _TorchBackend,
 )
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.worker_group import worker_group
 
@@ -95,6 +101,16 @@ def interface_of(address: str) -> str | None:
         if any(one.address.partition("%")[0] == address for one in has):
             return name
     return None
+
+
+class LaneTrainer(TorchTrainer):
+    """`TorchTrainer` without the processes that a lane has no use for."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc]
+        return [
+            one for one in callbacks if not isinstance(one, PlacementGroupCleanerCallback | DatasetsCallback)
+        ]
 
 
 class NameGroup(WorkerGroupCallback):

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train.torch import TorchTrainer
 
-from raykd.lanes.group import GroupConfig, NameGroup, TellController
+from raykd.lanes.group import GroupConfig, LaneTrainer, NameGroup, TellController
 from raykd.lanes.worker import work
 from raykd.spec.sections import WorkersSpec
 
@@ -45,7 +44,7 @@ def fit(name: str, workers: WorkersSpec, config: Mapping[str, Any], scratch: Pat
         TellController(config["mailbox"], config["namespace"], name),
         NameGroup(run),
     ]  # of internal kinds
-    trainer = TorchTrainer(
+    trainer = LaneTrainer(
         work,
         train_loop_config={**config, "lane": name},
         torch_config=GroupConfig(

@@ -10,11 +10,14 @@ lane that is lost goes to the next idle lane.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from typing import Any
 
 from raykd.lanes.messages import Box, LaneState, Message, Task
+
+_STUMBLE_S = 10.0  # so much later than the first may the last of several ranks fail of the same thing
 
 
 class Mailbox:
@@ -37,7 +40,7 @@ class Mailbox:
         async with self._changed:
             state = self._lanes.setdefault(lane, LaneState(world))
             if state.generation != generation:
-                state.generation, state.ranks, state.waiting = generation, {}, set()
+                state.generation, state.ranks, state.waiting, state.stumbled = generation, {}, set(), {}
                 state.sign, state.where, state.down = time.monotonic(), "", False
                 if state.task is not None and not self._again(state.task):
                     state.work = None
@@ -105,13 +108,33 @@ class Mailbox:
         if state is not None and state.generation == generation:
             state.sign, state.where = time.monotonic(), where
 
-    async def broke(self, lane: str, reason: str, generation: str | None = None) -> None:
+    async def stumble(self, lane: str, generation: str, rank: int, task: str, reason: str) -> None:
+        """A rank of several has failed; its group must be started again. Waits a moment for the others: where
+        every rank fails by itself, another try would go the same way, and the task has failed."""
+        async with self._changed:
+            state, box = self._lanes[lane], self._boxes.get(task)
+            if state.generation != generation or state.task != task or box is None:
+                return
+            state.stumbled.setdefault(rank, reason)
+            box.trouble = next(iter(state.stumbled.values()))  # of the first: it may be why others failed
+
+            def alike() -> bool:
+                return state.generation != generation or len(state.stumbled) == state.world
+
+            self._changed.notify_all()
+            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait_for(alike), _STUMBLE_S)
+            if len(state.stumbled) == state.world and box.end is None:
+                box.end = Message(ended=True, failed=box.trouble)
+                self._changed.notify_all()
+
+    async def broke(self, lane: str, reason: str) -> None:
         """The lane's workers leave their task in a way that only a restart of the group, or another lane,
-        mends. A worker says its generation, so that one which is late is not heard."""
+        mends."""
         async with self._changed:
             state = self._lanes.get(lane)
             box = self._boxes.get(state.task or "") if state is not None else None
-            if state is not None and box is not None and generation in (None, state.generation):
+            if box is not None:
                 box.trouble = reason
 
     async def down(self, lane: str, reason: str | None) -> None:

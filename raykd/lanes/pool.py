@@ -1,6 +1,6 @@
 """The pool of lanes: warm Ray Train worker groups that trials pass through.
 
-Starting a Ray Train run costs 15 to 30 s; a lane pays that once. Each lane is one `TorchTrainer.fit()` in
+Starting a Ray Train run costs 15 to 30 s; a lane pays that once. Each lane is one `LaneTrainer.fit()` in
 a thread of the driver; its workers take task after task from the mailbox (`worker.py`). Ray Train keeps
 the process group, the devices, and restarts the group when a worker dies. The pool adds a lane when the
 live nodes can hold another worker group, and retires one when they cannot.

@@ -87,8 +87,9 @@ def work(config: Mapping[str, Any]) -> None:
             _keep(workspace, rank)
             if world > 1:
                 # This rank may be the one that broke, or one whose peer died, and others may wait for it in a
-                # collective: the group is started again, and the task goes on from its checkpoint.
-                ray.get(mailbox.broke.remote(lane, failed, generation))
+                # collective: the group is started again, and the task goes on from its checkpoint, unless
+                # all failed alike.
+                ray.get(mailbox.stumble.remote(lane, generation, rank, task.id, failed))
                 raise
             if _poisoned(error):
                 ray.get(mailbox.finish.remote(lane, generation, rank, task.id, failed))

@@ -130,10 +130,6 @@ class Proposer:
         """Numbers of the observations that Optuna waits for."""
         return self._state.running()
 
-    def extend(self, samples: int) -> None:
-        """Allow so many configurations more."""
-        self.samples += samples
-
     def propose(self) -> Proposal | Repeat | None:
         """The next trial; a `Repeat` to record before asking again; None when nothing is left to try."""
         if self._replicates:

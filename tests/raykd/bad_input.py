@@ -7,25 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from command import SMALL
 
 from raykd.spec.document import parse_yaml
 
-SWEEP = """\
-name: s
-method: retro
-preset: digits
-student: {arch: test_efficientnet, options: {channel_multiplier: 0.5}}
-teacher: {arch: test_resnet, train: {method: moco, preset: digits, epochs: 2}}
-data: {name: digits, image_size: 16}
-epochs: 4
-samples: 4
-scheduler: {name: asha, grace: 1, factor: 2}
-fixed: {queue_size: 256}
-references: []
-axes:
-  gamma: {log: [0.003, 3]}
-  adapter: [linear, mlp]
-"""
 STUDY = """\
 name: t
 base:
@@ -41,9 +26,25 @@ factors: {adapter: [linear, mlp]}
 replicates: 3
 references: []
 """
-
-
 FILE = "HERE/s.yaml"
+
+
+def changed(base: str, change: dict[str, Any]) -> str:
+    """The file with values laid over it, `a/b/c: value`; None takes the field away."""
+    whole: dict[str, Any] = parse_yaml(base, "")
+    for path, value in change.items():
+        here = whole
+        *above, last = path.split("/")
+        for step in above:
+            here = here.setdefault(step, {})
+        if value is None:
+            here.pop(last)
+        else:
+            here[last] = value
+    return yaml.safe_dump(whole)
+
+
+SWEEP = changed(SMALL, {"baseline": None, "references": []})
 
 
 class Bad(NamedTuple):
@@ -63,21 +64,6 @@ def text(name: str, content: str, field: str, word: str, verb: str = "run") -> B
 
 def raw(name: str, content: bytes, field: str, word: str) -> Bad:
     return Bad(name, lambda here: (here / "s.yaml").write_bytes(content), "run HERE/s.yaml", field, word)
-
-
-def changed(base: str, change: dict[str, Any]) -> str:
-    """The file with values laid over it, `a.b.c: value`; None takes the field away."""
-    whole: dict[str, Any] = parse_yaml(base, "")
-    for path, value in change.items():
-        here = whole
-        *above, last = path.split("/")
-        for step in above:
-            here = here.setdefault(step, {})
-        if value is None:
-            here.pop(last)
-        else:
-            here[last] = value
-    return yaml.safe_dump(whole)
 
 
 def sweep(name: str, change: dict[str, Any], field: str, word: str) -> Bad:

@@ -33,7 +33,18 @@ def test_the_address_asked_for_comes_first(
     assert cluster.ray_address(asked) == expected
 
 
-@pytest.mark.parametrize("address", ["auto", "nowhere", "127.0.0.1:1"])
-def test_an_address_where_nobody_answers_is_refused_at_once(address: str) -> None:
-    with pytest.raises(UserError, match="--address: no cluster answers"), cluster.connected(address):
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("auto", "none was started on this machine"),
+        ("nowhere", "this is no HOST:PORT"),
+        ("nowhere:", "this is no HOST:PORT"),
+        ("127.0.0.1:1", "refused"),
+    ],
+)
+def test_an_address_where_nobody_answers_is_refused_at_once(address: str, why: str) -> None:
+    with (
+        pytest.raises(UserError, match=rf"--address: no cluster answers \(.*{why}"),
+        cluster.connected(address),
+    ):
         pass

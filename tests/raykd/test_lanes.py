@@ -164,6 +164,11 @@ def test_a_group_of_two_workers_is_one_lane(ray_here: None, tmp_path: Path) -> N
         pool.run(slow, lambda m: (said.append(m), kill_one_rank(m)))  # type: ignore[func-returns-value]
         assert [m.epoch for m in said] == [1, 2, 3, 4, 5], "one dead rank restarts the group"
 
+        # Both ranks fail by themselves: a second try would go the same way.
+        with pytest.raises(SweepFailed, match="ask_for: out of memory with"):
+            run(pool, task(tmp_path, "greedy", "ask_for", what="torch"))
+        assert run(pool, task(tmp_path, "d"))[-1].epoch == 5
+
         # One rank stops answering, and on the second try goes round in circles; the other one waits for it.
         said.clear()
         stuck = dataclasses.replace(task(tmp_path, "stuck", "hang"), attempts=2)

@@ -362,13 +362,11 @@ def test_points_are_not_tried_again_after_a_replay() -> None:
 def test_more_samples_can_be_asked_for() -> None:
     driver, proposer = play(sweep(samples=3))
     assert proposer.propose() is None and not proposer.exhausted
-    proposer.extend(2)
-    while driver.step(proposer):
+    extended = Proposer(driver.spec, samples=5)
+    extended.replay(History.of(driver.records))
+    while driver.step(extended):
         pass
-    assert len(driver.done) == 5
-    resumed = Proposer(driver.spec, samples=6)
-    resumed.replay(History.of(driver.records))
-    assert isinstance(resumed.propose(), Proposal) and resumed.propose() is None
+    assert len(driver.done) == 5 and extended.propose() is None and not extended.exhausted
 
 
 def test_a_configuration_that_cannot_be_trained_is_passed_over() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -260,12 +261,16 @@ time.sleep(600)
 """
 
 
-def holding(uri: str, **env: str) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", _HOLD, uri], stdout=subprocess.PIPE, text=True, env={**os.environ, **env}
-    )
-    assert process.stdout is not None and process.stdout.readline() == "held\n"
-    return process
+@contextlib.contextmanager
+def holding(uri: str) -> Iterator[int]:
+    """Another process that drives the sweep, its id; killed at the end."""
+    process = subprocess.Popen([sys.executable, "-c", _HOLD, uri], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
 
 
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,14 +280,9 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_live_driver_is_named_and_a_dead_one_taken_over_at_once(s3: S3) -> None:
     uri = s3.uri("claims/here")
-    first = holding(uri)
     remote = Remote.connect(uri)
-    try:
-        with pytest.raises(UserError, match=f"is being run by process {first.pid} on"):
-            claims.take(remote, "s")
-    finally:
-        first.kill()
-        first.wait()
+    with holding(uri) as pid, pytest.raises(UserError, match=f"is being run by process {pid} on"):
+        claims.take(remote, "s")
     assert claims.holder(remote, "s") is None
     began = time.monotonic()
     claims.take(remote, "s").close()
@@ -295,15 +295,10 @@ def test_of_another_machine_a_driver_counts_while_it_beats_and_is_stale_when_it_
 ) -> None:
     monkeypatch.setenv("RAYKD_LOCK_STALE", "4")
     uri = s3.uri("claims/there")
-    first = holding(uri)
     elsewhere(monkeypatch)
     remote = Remote.connect(uri)
-    try:
-        with pytest.raises(UserError, match=f"is being run by process {first.pid} on"):
-            claims.take(remote, "s")
-    finally:
-        first.kill()
-        first.wait()
+    with holding(uri) as pid, pytest.raises(UserError, match=f"is being run by process {pid} on"):
+        claims.take(remote, "s")
     began = time.monotonic()
     hold = claims.take(remote, "s")
     assert 1 < time.monotonic() - began < 20

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from trainables.data import check_data, open_data
+from trainables.splits import class_sizes
 from trainables.trial import DataSpec
 
 RNG = np.random.default_rng(0)
@@ -34,6 +35,7 @@ def opened(root: Path, cache: Path, name: str = "folder") -> tuple[list[int], li
     data, facts = open_data(spec, cache), check_data(spec)
     assert facts.train_images == len(data.train_ids) and facts.classes == data.classes
     assert facts.probe_images == len(data.probe_ids) and facts.validation_images == len(data.val_ids)
+    assert facts.class_images == class_sizes(data.train.labels[data.probe_ids], data.classes)
     assert facts.test_images == (0 if data.test is None else len(data.test))
     test = None if data.test is None else data.test.labels.tolist()
     return data.train.labels.tolist(), test, data.classes

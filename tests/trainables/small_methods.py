@@ -118,3 +118,22 @@ def train_steps(method: Method, steps: int, first: int = 0, lr: float = 0.05) ->
         method.after_step((step + 1) / 100)
         totals.append(losses.total.item())
     return totals
+
+
+def adam_steps(
+    method: Method, steps: int = 15, lr: float = 3e-3, batch: Batch | None = None
+) -> list[dict[str, float]]:
+    """Adam on one batch that comes again: `total` and the terms of each step.
+
+    The queue stays, or the batch would be its own rival.
+    """
+    batch = batch or make_batch(method)
+    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr)
+    found = []
+    for _ in range(steps):
+        losses = method(batch)
+        optimizer.zero_grad()
+        losses.total.backward()
+        optimizer.step()
+        found.append({name: term.item() for name, term in {"total": losses.total, **losses.terms}.items()})
+    return found

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from small_methods import SIDE, make_batch, make_method
+from small_methods import SIDE, adam_steps, make_batch, make_method
 from torch import nn
 
 from trainables.methods.autoencoder import Autoencoder, reconstruction_loss, target_pixels
@@ -84,10 +84,5 @@ def test_it_learns_to_tell_images_apart() -> None:
     blocks = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     batch = make_batch(method)._replace(views=[F.interpolate(blocks, SIDE)])
     pixels = target_pixels(batch.views[0], False)
-    optimizer = torch.optim.Adam(method.parameters(), 3e-3)
-    for _ in range(40):
-        total = method(batch).total
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
+    adam_steps(method, 40, batch=batch)
     assert method(batch).total.item() < pixels.var(0, unbiased=False).mean().item() / 4

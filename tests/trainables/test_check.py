@@ -20,7 +20,7 @@ from trainables.errors import UserError
 from trainables.method import Method, methods
 from trainables.parts.classifier import Labelled, LabelledConfig
 from trainables.resolve import resolve
-from trainables.trial import ModelSpec
+from trainables.trial import DataSpec, ModelSpec
 
 torch.set_num_threads(1)
 
@@ -110,6 +110,15 @@ def test_a_method_that_needs_feature_maps(monkeypatch: pytest.MonkeyPatch) -> No
     assert error.field == "teacher.arch" and "compares feature maps" in str(error)
     student = {"arch": "test_resnet"}
     assert refused(raw(method="inside", config={}, teacher=teacher, student=student)).field == "student.arch"
+
+
+def test_more_anchors_of_a_class_than_it_has_images() -> None:
+    teacher = {"arch": "test_resnet", "train": {"method": "moco", "epochs": 1, "config": {"queue_size": 256}}}
+    most = min(check_data(DataSpec()).class_images)  # what no total tells: below the mean of the classes
+    asked = {count: {"anchors": "per_class", "anchors_per_class": count} for count in (most, most + 1)}
+    TrialChecker().check(resolve(raw(method="rrkd", config=asked[most], teacher=teacher)))
+    error = refused(raw(method="rrkd", config=asked[most + 1], teacher=teacher))
+    assert error.field == "config.anchors_per_class" and f"has {most} training images" in str(error)
 
 
 def test_a_teachers_training_is_checked_too() -> None:

@@ -22,6 +22,7 @@ import trainables.store_writer
 from trainables.data import cache_folder, check_data, open_data, store_folder
 from trainables.decode import decode
 from trainables.errors import UserError
+from trainables.splits import class_sizes
 from trainables.store import StoreDamaged
 from trainables.trial import DataSpec
 
@@ -58,6 +59,7 @@ def test_digits(tmp_path: Path) -> None:
     facts = check_data(DataSpec(image_size=8))
     assert (facts.train_images, facts.classes) == (899, 10)
     assert (facts.probe_images, facts.validation_images, facts.test_images) == (899, 449, 449)
+    assert facts.class_images == class_sizes(data.train.labels[data.probe_ids], 10)
     # Every digit is there once, in one part or the other, and its pixels are scikit-learn's.
     stored = np.concatenate([part.take(np.arange(len(part))).numpy() for part in (data.train, data.test)])
     known = np.rint(load_digits().images * 255 / 16).astype(np.uint8)

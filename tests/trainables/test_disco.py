@@ -8,14 +8,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from small_methods import STUDENT, TEACHER, context, make_batch, make_method, make_teacher, train_steps
+from small_methods import make_batch, make_method, make_teacher, train_steps
 from torch import nn
 
-from trainables.backbones import build_backbone
-from trainables.errors import UserError
 from trainables.methods.disco import Disco, disco_terms
 from trainables.parts.numerics import unit
-from trainables.teachers import Teacher
 
 
 def test_terms_by_hand() -> None:
@@ -98,28 +95,3 @@ def test_settings_of_the_paper() -> None:
     preset = Disco.presets["paper"]
     assert Disco.Config(**preset["config"]) == paper
     assert (preset["optim"]["lr"], preset["optim"]["batch_size"], preset["epochs"]) == (0.03, 256, 200)
-
-
-def test_a_teacher_without_a_head_is_refused() -> None:
-    for teacher in (Teacher(build_backbone(TEACHER, 0), None), None):
-        with pytest.raises(UserError, match=r"teacher: DisCo .* has no head"):
-            Disco(Disco.Config(queue_size=16), build_backbone(STUDENT, 0), teacher, context())
-
-
-def test_a_queue_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(UserError, match=r"config\.queue_size: .*smaller than the 64 training images"):
-        Disco.check(Disco.Config(queue_size=64), context())
-
-
-def test_loss_falls() -> None:
-    method = make_method("disco")
-    batch = make_batch(method)
-    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], 3e-3)
-    totals = []
-    for _ in range(12):
-        total = method(batch).total
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        totals.append(total.item())
-    assert totals[-1] < totals[0] / 2

@@ -29,7 +29,7 @@ def test_raw_pixels_score_what_was_measured_on_digits(digits: DataSet) -> None:
     metrics = Examiner(ProbeSpec(), digits, 16, CPU).judge(raw_pixels)
     assert list(metrics)[:3] == ["score", "score_se", "probe/ridge_5shot"]
     assert metrics["score"] == metrics["probe/ridge_5shot"]
-    assert metrics["score"] == pytest.approx(80, abs=3)  # DIGITS.md, on another split
+    assert metrics["score"] == pytest.approx(80, abs=3)  # a prototype's, on another split
     assert metrics["probe/ridge"] == pytest.approx(94, abs=3)
     assert metrics["probe/knn"] == pytest.approx(97.5, abs=2)
     assert metrics["probe/ridge_1shot"] == pytest.approx(57.7, abs=4)

@@ -21,14 +21,14 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny_trials import Log, assert_same_bits, final, run, tiny, workspace
+from tiny_trials import Log, assert_same_bits, final, run, tiny
 
 from trainables.__main__ import main
 from trainables.backbones import build_backbone
 from trainables.data import open_data
 from trainables.errors import TrialFailed, UserError
 from trainables.evaluate import Examiner
-from trainables.loop import EpochReport, Workspace, prepare, train
+from trainables.loop import Workspace, prepare, train
 from trainables.run import channels_last
 from trainables.seal import is_whole
 from trainables.teachers import load_teacher, teacher_trial
@@ -308,6 +308,19 @@ def test_prepare_trains_the_teacher_once_and_keeps_it(place: Workspace, tmp_path
         assert torch.equal(value, weights[f"/method/student.model.{name}"])
 
 
+def test_no_teacher_is_trained_for_a_trial_that_the_images_do_not_allow(
+    place: Workspace, tmp_path: Path
+) -> None:
+    # A tenth of the 899 images, and not every class has so many.
+    asked = {"anchors": "per_class", "anchors_per_class": 89}
+    teacher = tiny("retro").model_dump()["teacher"]
+    fresh = Workspace(place.folder, place.cache, tmp_path / "teachers")
+    heard = Log()
+    with pytest.raises(UserError, match=r"config\.anchors_per_class: class \d has 8\d training images"):
+        prepare(tiny("rrkd", config=asked, teacher=teacher), fresh, heard)
+    assert not heard.reports and not fresh.teachers.exists()
+
+
 def test_an_unfinished_teacher_is_gone_on_with(place: Workspace, tmp_path: Path) -> None:
     raw = tiny("retro").model_dump()
     raw["teacher"]["train"]["epochs"] = 3
@@ -402,8 +415,3 @@ def test_the_command_says_what_is_wrong(
     assert main([str(file), *places]) == code
     err = capsys.readouterr().err
     assert re.search(message, err) and "Traceback" not in err
-
-
-def test_reports_are_values() -> None:
-    assert EpochReport(1, {"score": 1.0}) == EpochReport(1, {"score": 1.0})
-    assert workspace(Path("/x")).folder == Path("/x/trial")

@@ -12,7 +12,16 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import torch
-from small_methods import SIDE, TEACHER, context, make_batch, make_method, make_teacher, train_steps
+from small_methods import (
+    SIDE,
+    TEACHER,
+    adam_steps,
+    context,
+    make_batch,
+    make_method,
+    make_teacher,
+    train_steps,
+)
 from torch import Tensor, nn
 
 from trainables.errors import UserError
@@ -20,9 +29,11 @@ from trainables.method import NEEDS, TAUGHT, Method, load_method, methods
 from trainables.parts.mean_student import MeanStudent
 from trainables.parts.queue import Queue
 from trainables.resolve import check_names, resolve
+from trainables.teachers import Teacher
 
 METHODS = list(methods())
 each_method = pytest.mark.parametrize("name", METHODS)
+each_taught = pytest.mark.parametrize("name", [name for name in METHODS if load_method(name).needs & TAUGHT])
 
 
 def choices() -> list[tuple[str, str, Any]]:
@@ -106,7 +117,7 @@ def test_losses_are_finite_and_gradients_go_where_declared(name: str) -> None:
         assert all(p.grad is None and not p.requires_grad for p in method.teacher.parameters())
 
 
-@pytest.mark.parametrize("name", [name for name, kind in methods().items() if kind.needs & TAUGHT])
+@each_taught
 @pytest.mark.parametrize("batch_norm", ["eval", "batch"])
 def test_the_teacher_is_the_same_to_the_last_bit(name: str, batch_norm: str) -> None:
     teacher = make_teacher(batch_norm)
@@ -115,6 +126,40 @@ def test_the_teacher_is_the_same_to_the_last_bit(name: str, batch_norm: str) -> 
     train_steps(method, 4)
     assert fingerprint(teacher) == before
     assert not any(parameter is other for parameter in method.parameters() for other in teacher.parameters())
+
+
+@each_taught
+def test_a_teacher_that_is_missing_or_lacks_a_head_is_refused(name: str) -> None:
+    method = make_method(name)
+    with pytest.raises(UserError, match=r"teacher: .*learns from a teacher"):
+        type(method)(method.config, method.student, None, method.context)
+    bare = Teacher(make_teacher().backbone, None)
+    if "teacher_head" in method.needs:
+        with pytest.raises(UserError, match=r"teacher: .*needs its projection head"):
+            type(method)(method.config, method.student, bare, method.context)
+    else:
+        train_steps(make_method(name, teacher=bare), 1)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if "queue_size" in load_method(name).Config.model_fields]
+)
+def test_a_queue_that_does_not_fit_is_refused(name: str) -> None:
+    asked = {"anchors": "queue"} if name == "rrkd" else {}
+    for size, words in (
+        (12, "divisible by the global batch of 8"),
+        (64, "smaller than the 64 training images"),
+    ):
+        with pytest.raises(UserError, match=rf"config\.queue_size: .*{words}"):
+            make_method(name, queue_size=size, **asked)
+
+
+@each_method
+def test_the_loss_of_a_batch_that_comes_again_falls(name: str) -> None:
+    # Of the teacher's classes this batch has hardly any: they are far to go.
+    steps = 60 if name == "kd" else 15
+    first, *_, last = (step["total"] for step in adam_steps(make_method(name), steps))
+    assert last < 0.6 * first
 
 
 @each_method

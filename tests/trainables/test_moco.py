@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from small_methods import context, make_batch, make_method, train_steps
+from small_methods import make_batch, make_method, train_steps
 from torch import nn
 
-from trainables.errors import UserError
 from trainables.methods.moco import Moco
 from trainables.parts.losses import info_nce
 
@@ -97,24 +96,3 @@ def test_settings_of_the_paper() -> None:
     assert Moco.Config(**preset["config"]) == paper
     assert (preset["optim"]["lr"], preset["optim"]["batch_size"], preset["epochs"]) == (0.03, 256, 200)
     assert preset["views"] == {"recipe": "moco_v2"}
-
-
-def test_a_queue_that_does_not_fit_is_refused_before_anything_is_built() -> None:
-    with pytest.raises(UserError, match=r"config\.queue_size: .*smaller than the 64 training images.*56"):
-        Moco.check(Moco.Config(queue_size=64), context())
-    with pytest.raises(UserError, match=r"divisible by the global batch of 8.*8 or 16"):
-        make_method("moco", queue_size=12)
-
-
-def test_loss_falls() -> None:
-    method = make_method("moco", momentum=0.9, temperature=0.2)
-    batch = make_batch(method)
-    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], 3e-3)
-    totals = []
-    for _ in range(12):
-        total = method(batch).total
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        totals.append(total.item())
-    assert totals[-1] < totals[0] / 2

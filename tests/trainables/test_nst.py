@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from small_methods import STUDENT, TEACHER, context, make_batch, make_method
+from small_methods import context, make_batch, make_method
 
-from trainables.backbones import backbone_facts, build_backbone
-from trainables.errors import UserError
 from trainables.methods.nst import Nst, selectivity_loss
 
 seeds = st.integers(0, 1000)
@@ -86,35 +84,14 @@ def test_a_step_is_the_formula() -> None:
     torch.testing.assert_close(losses.total, 20 * summed + 0.5 * labels)
 
 
-def test_stages_of_one_position_are_left_out_and_nothing_else_refused() -> None:
+def test_stages_of_one_position_are_left_out() -> None:
     method = make_method("nst", context(image_size=16))
     batch = make_batch(method)
     losses = method(batch._replace(views=[F.interpolate(batch.views[0], 16)]))
     assert [name for name in losses.terms if name != "cross_entropy"] == ["stage_1", "stage_2"]
     assert selectivity_loss(maps(0, side=1), maps(1, side=1)).item() == pytest.approx(0.0, abs=1e-6)  # why
 
-    teacher = backbone_facts(TEACHER, 16)
-    flat = type(teacher)(24, 24, 1, True, (), (), ((24, 1), (24, 1)))
-    with pytest.raises(UserError, match=r"data\.image_size: .*1x1"):
-        Nst.check(Nst.Config(), context(image_size=16, student=flat, teacher=teacher))
-    with pytest.raises(UserError, match="teacher: nst compares"):
-        Nst(Nst.Config(), build_backbone(STUDENT, 0), None, context())
-
 
 def test_settings_of_the_paper() -> None:
     config = Nst.Config(**Nst.presets["paper"]["config"])
     assert (config.weight, config.ce_weight, Nst.Config().ce_weight) == (50, 1, 0)
-
-
-def test_loss_falls() -> None:
-    method = make_method("nst")
-    batch = make_batch(method)
-    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], 3e-3)
-    totals = []
-    for _ in range(15):
-        total = method(batch).total
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        totals.append(total.item())
-    assert totals[-1] < totals[0] * 0.7

@@ -80,7 +80,7 @@ def test_ridge_scores_digits_as_scikit_learn_does(digits: tuple[Tensor, ...]) ->
         for s in probes._STRENGTHS
     ]
     assert any(abs(ours.score - score) < 1e-9 for score in near)
-    assert 91 < ours.score < 96 and ours.se is None  # DIGITS.md: raw pixels 93.5
+    assert 91 < ours.score < 96 and ours.se is None  # raw pixels, by a prototype: 93.5
 
 
 def test_shots_are_fixed_draws_with_their_standard_error(digits: tuple[Tensor, ...]) -> None:

@@ -11,8 +11,6 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from small_methods import (
-    STUDENT,
-    TEACHER,
     context,
     make_batch,
     make_method,
@@ -21,12 +19,10 @@ from small_methods import (
     training_images,
 )
 
-from trainables.backbones import build_backbone
 from trainables.errors import UserError
 from trainables.methods.rekd_style import OnlineClusters, RekdStyle, relation_nce
 from trainables.parts.losses import info_nce
 from trainables.parts.numerics import unit
-from trainables.teachers import Teacher
 
 
 def test_loss_by_hand() -> None:
@@ -161,13 +157,6 @@ def test_prototypes_begin_at_training_images() -> None:
 def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(UserError, match=r"config\.clusters: .*at most 64"):
         RekdStyle.check(RekdStyle.Config(queue_size=16, clusters=65), context())
-    with pytest.raises(UserError, match=r"config\.queue_size: .*divisible by the global batch of 8"):
-        RekdStyle.check(RekdStyle.Config(queue_size=12), context())
-    for teacher in (Teacher(build_backbone(TEACHER, 0), None), None):
-        with pytest.raises(UserError, match=r"teacher: ReKD-style .* has no head"):
-            RekdStyle(
-                RekdStyle.Config(queue_size=16, clusters=4), build_backbone(STUDENT, 0), teacher, context()
-            )
 
 
 def test_settings_are_mocos() -> None:
@@ -175,17 +164,3 @@ def test_settings_are_mocos() -> None:
     assert (config.queue_size, config.momentum, config.temperature) == (65536, 0.999, 0.2)
     assert RekdStyle.Config(**RekdStyle.presets["paper"]["config"]) == config
     assert make_method("rekd_style", teacher=make_teacher(head_dim=20)).own_head()[2].out_features == 20
-
-
-def test_loss_falls() -> None:
-    method = make_method("rekd_style", momentum=0.9)
-    batch = make_batch(method)
-    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], 3e-3)
-    totals = []
-    for _ in range(12):
-        total = method(batch).total
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        totals.append(total.item())
-    assert totals[-1] < totals[0] / 2

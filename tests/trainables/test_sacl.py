@@ -120,17 +120,3 @@ def test_settings_of_the_paper() -> None:
     config = Sacl.Config()
     assert (config.xd_form, config.alpha, config.xd_weight, config.slice) == ("alpha", 0.95, 1e-4, "index")
     assert (config.hidden, config.head_dim, config.redundancy) == (2048, 2048, 0.0051)
-
-
-def test_loss_falls() -> None:
-    method = make_method("sacl")
-    batch = make_batch(method)
-    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], 3e-3)
-    totals = []
-    for _ in range(12):
-        total = method(batch).total
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        totals.append(total.item())
-    assert totals[-1] < totals[0] / 2

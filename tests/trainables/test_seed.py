@@ -10,17 +10,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from small_methods import STUDENT, TEACHER, context, make_batch, make_method, make_teacher, train_steps
+from small_methods import make_batch, make_method, make_teacher, train_steps
 from torch import nn
 
-from trainables.backbones import build_backbone
-from trainables.errors import UserError
 from trainables.methods.seed import Seed, seed_loss
 from trainables.parts.losses import info_nce
 from trainables.parts.mean_student import MeanStudent
 from trainables.parts.numerics import unit
 from trainables.resolve import find_field, resolve
-from trainables.teachers import Teacher
 
 
 def test_loss_by_hand() -> None:
@@ -140,28 +137,3 @@ def test_the_method_and_a_trials_seed_are_told_apart() -> None:
     assert (trial.method, trial.seed) == ("seed", 7)
     assert find_field("seed", ["seed"], "axes").path == ("seed",)
     assert find_field("seed.temperature", ["seed", "moco"], "axes").methods == frozenset({"seed"})
-
-
-def test_a_teacher_without_a_head_is_refused() -> None:
-    for teacher in (Teacher(build_backbone(TEACHER, 0), None), None):
-        with pytest.raises(UserError, match=r"teacher: SEED .* has no head"):
-            Seed(Seed.Config(queue_size=16), build_backbone(STUDENT, 0), teacher, context())
-
-
-def test_a_queue_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(UserError, match=r"config\.queue_size: .*divisible by the global batch of 8"):
-        Seed.check(Seed.Config(queue_size=12), context())
-
-
-def test_loss_falls() -> None:
-    method = make_method("seed")
-    batch = make_batch(method)
-    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], 3e-3)
-    totals = []
-    for _ in range(12):  # the queue stays, or a batch that comes again would be its own rival
-        total = method(batch).total
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        totals.append(total.item())
-    assert totals[-1] < totals[0] / 2

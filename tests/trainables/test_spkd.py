@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from small_methods import STUDENT, context, make_batch, make_method
+from small_methods import make_batch, make_method
 
-from trainables.backbones import build_backbone
-from trainables.errors import UserError
 from trainables.methods.spkd import Spkd, similarity_loss
 
 seeds = st.integers(0, 1000)
@@ -96,25 +94,9 @@ def test_needs_follow_the_settings() -> None:
     assert dict(Spkd.requires(Spkd.Config())) == {"teacher": ""}
     full = Spkd.requires(Spkd.Config(compare="maps", ce_weight=1))
     assert dict(full) == {"teacher": "", "feature_maps": "compare: maps", "labels": "ce_weight: 1"}
-    with pytest.raises(UserError, match="teacher: SPKD"):
-        Spkd(Spkd.Config(), build_backbone(STUDENT, 0), None, context())
 
 
 def test_settings_of_the_paper() -> None:
     config = Spkd.Config(**Spkd.presets["paper"]["config"])
     assert (config.weight, config.compare, config.ce_weight) == (3000, "maps", 1)
     assert Spkd.Config().weight == 3000
-
-
-def test_loss_falls() -> None:
-    method = make_method("spkd")
-    batch = make_batch(method)
-    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], 3e-3)
-    totals = []
-    for _ in range(12):
-        total = method(batch).total
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        totals.append(total.item())
-    assert totals[-1] < totals[0] / 2

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 
-import pytest
 import torch
 import torch.nn.functional as F
-from small_methods import context, make_batch, make_method, train_steps
+from small_methods import make_batch, make_method, train_steps
 from torch import nn
 
-from trainables.errors import UserError
 from trainables.method import Method, load_method
 from trainables.methods.moco import Moco
 from trainables.methods.ssl_small import SslSmall
@@ -56,22 +54,3 @@ def test_settings_of_the_paper() -> None:
     optim = preset["optim"]
     assert (optim["lr"], optim["batch_size"], optim["schedule"]) == (0.06, 512, "cosine")
     assert (preset["views"], preset["epochs"]) == ({"recipe": "ssl_small"}, 800)
-
-
-def test_a_queue_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(UserError, match=r"config\.queue_size: .*smaller than the 64 training images.*56"):
-        SslSmall.check(SslSmall.Config(queue_size=64), context())
-
-
-def test_loss_falls() -> None:
-    method = make_method("ssl_small", momentum=0.9)
-    batch = make_batch(method)
-    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], 3e-3)
-    totals = []
-    for _ in range(12):
-        total = method(batch).total
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        totals.append(total.item())
-    assert totals[-1] < totals[0] / 2

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_methods import make_batch, make_method, train_steps
+from small_methods import adam_steps, make_batch, make_method, train_steps
 from tiny_trials import final, run, tiny, workspace
 
 import trainables.check
@@ -71,13 +71,8 @@ def test_a_batch_without_labels_moves_nothing() -> None:
 def test_loss_falls_and_the_classifier_is_its_own() -> None:
     method = make_method("supervised")
     batch = make_batch(method)
-    optimizer = torch.optim.Adam(method.parameters(), 3e-3)
-    for _ in range(20):
-        total = method(batch).total
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-    assert total.item() < math.log(4) / 2  # of four classes
+    *_, last = adam_steps(method, 20, batch=batch)
+    assert last["total"] < math.log(4) / 2  # of four classes
     right = method.own_classifier()(method.student(batch.views[0])).argmax(1) == batch.labels
     assert right.float().mean() > 0.8
 

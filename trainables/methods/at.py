@@ -28,7 +28,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -80,7 +79,4 @@ class At(Staged):
     config: Config
 
     def forward(self, batch: Batch) -> Losses:
-        features, maps = self.compared(batch.views[0])
-        terms = self.named([attention_loss(s, t) for s, t in maps])
-        total = self.config.weight * torch.stack(list(terms.values())).sum()
-        return self.with_labels(total, terms, features, batch.labels)
+        return self.summed(batch, self.config.weight, attention_loss)

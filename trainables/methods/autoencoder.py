@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from trainables.backbones import Backbone, seeded
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.numerics import in_float32
-from trainables.parts.recipes import on_digits
+from trainables.parts.recipes import momentum_sgd, on_digits
 from trainables.teachers import Teacher
 from trainables.view_ops import MEAN, STD
 
@@ -71,15 +71,7 @@ class Autoencoder(Method):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {  # MNIST: add `data: {name: mnist, image_size: 28}`
             "config": {"decoder_ratio": 2.0, "dropout": 0.5, "colour": False},
-            "optim": {
-                "optimizer": "momentum",
-                "decay_norms": True,
-                "lr": 0.1,
-                "sgd_momentum": 0.9,
-                "weight_decay": 0.0,
-                "batch_size": 128,
-                "schedule": "constant",
-            },
+            "optim": momentum_sgd(lr=0.1, weight_decay=0.0, batch_size=128, schedule="constant"),
             "views": {"recipe": "none"},
             "epochs": 20,
         },

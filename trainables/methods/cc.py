@@ -30,7 +30,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trainables.backbones import Backbone, seeded
-from trainables.errors import UserError
 from trainables.method import Batch, Context, Losses, MethodConfig
 from trainables.parts.classifier import Labelled, LabelledConfig
 from trainables.parts.distributed import gather, gather_with_gradient
@@ -92,18 +91,16 @@ class Cc(Labelled):
     }
     points = ("backbone", "adapter")
     config: Config
+    teacher: Teacher
 
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None:
-            raise UserError("teacher", "CC compares with a teacher's features, and there is none")
         with seeded(context.seed):
-            self.adapter = nn.Linear(student.feature_dim, teacher.feature_dim)
+            self.adapter = nn.Linear(student.feature_dim, self.teacher.feature_dim)
 
     def forward(self, batch: Batch) -> Losses:
-        assert self.teacher is not None
         (view,) = batch.views
         features: Tensor = self.student(view)
         s, t = gather_with_gradient(self.adapter(features)), gather(self.teacher.features(view))

@@ -12,8 +12,8 @@ batch of one GPU; that is not followed, so that no result depends on the number 
 weight of B here.
 
 Expect on digits (preset `digits`, test_efficientnet, two seeds): 5-shot ridge 90 to 91.5 from a test_resnet
-taught by 64 epochs of MoCo at view strength 1, with `consistency_weight: 1` 89 to 91; untrained 77.5
-(DIGITS.md). The distillation falls from 2.5 in the first epoch to .2, where random directions would give 4.
+taught by 64 epochs of MoCo at view strength 1, with `consistency_weight: 1` 89 to 91; untrained
+77.5. The distillation falls from 2.5 in the first epoch to .2, where random directions would give 4.
 
     raykd run search_spaces/disco.yaml
 """
@@ -27,14 +27,13 @@ from pydantic import Field
 from torch import Tensor
 
 from trainables.backbones import Backbone, seeded
-from trainables.errors import UserError
 from trainables.method import Batch, Context, Losses, MethodConfig
-from trainables.parts.headed import Headed
+from trainables.parts.contrast import Contrast, ContrastConfig
 from trainables.parts.heads import projection_head
 from trainables.parts.losses import consistency, info_nce
 from trainables.parts.mean_student import MeanStudent, keys_of
 from trainables.parts.numerics import unit
-from trainables.parts.queue import Queue, check_queue
+from trainables.parts.queue import Queue
 from trainables.parts.recipes import MOCO_V2, on_digits
 from trainables.teachers import Teacher
 
@@ -60,25 +59,17 @@ def disco_terms(
     }
 
 
-class Disco(Headed):
+class Disco(Contrast):
     name = "disco"
     summary = "DisCo: MoCo-v2 with a wide head, drawn to the teacher's embeddings of both views"
     needs = frozenset({"teacher", "teacher_head"})
 
-    class Config(MethodConfig):
+    class Config(ContrastConfig):
         hidden: Annotated[int, Field(ge=1)] = Field(
             2048, description="width of the head's hidden layer; the paper ablates 512, 1280, 2048"
         )
         consistency_weight: Annotated[float, Field(ge=0)] = Field(
             1.0, description="of both consistency terms; the published code's 1 is the batch size here"
-        )
-        temperature: Annotated[float, Field(gt=0)] = Field(0.2, description="of the contrastive softmax")
-        queue_size: Annotated[int, Field(ge=2)] = Field(
-            65536,
-            description="past keys to contrast with; a multiple of the batch, smaller than the data set",
-        )
-        momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
-            0.999, description="how slowly the mean student follows"
         )
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -98,26 +89,18 @@ class Disco(Headed):
         },
     }
     config: Config
+    teacher: Teacher
 
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None or teacher.head is None:
-            raise UserError("teacher", "DisCo imitates a teacher's embeddings, and this one has no head")
-        self.check(config, context)
         with seeded(context.seed):
-            self.head = projection_head(student.feature_dim, self.config.hidden, teacher.head_dim)
-            self.queue = Queue(self.config.queue_size, teacher.head_dim)
+            self.head = projection_head(student.feature_dim, self.config.hidden, self.teacher.head_dim)
+            self.queue = Queue(self.config.queue_size, self.teacher.head_dim)
         self.mean = MeanStudent(student=student, head=self.head)
 
-    @classmethod
-    def check(cls, config: MethodConfig, context: Context) -> None:
-        assert isinstance(config, cls.Config)
-        check_queue(config.queue_size, context)
-
     def forward(self, batch: Batch) -> Losses:
-        assert self.teacher is not None
         view1, view2 = batch.views
         q1, q2 = unit(self.head(self.student(view1))), unit(self.head(self.student(view2)))
         t1, t2 = unit(self.teacher.embed(view1)), unit(self.teacher.embed(view2))
@@ -126,7 +109,3 @@ class Disco(Headed):
         terms = disco_terms(q1, q2, k2, t1, t2, self.queue.rows, self.config.temperature)
         total = terms["contrastive"] + self.config.consistency_weight * terms["distillation"]
         return Losses(total, terms)
-
-    def after_step(self, progress: float) -> None:
-        self.mean.follow(self.config.momentum, student=self.student, head=self.head)
-        self.queue.advance()

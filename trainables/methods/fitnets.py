@@ -6,7 +6,8 @@ in `HobbitLong/RepDistiller`.
     L = mean (r(F_s) - F_t)^2                    (one view, shared; mean over batch, channels and positions)
 
 `stage` counts from the deepest backwards, on both sides: 1 is the last one, 2 the one before, a middle layer
-of networks with three or four. The larger map is averaged down to the smaller before the regressor: a 1x1
+of networks with three or four; there are as many as the network with fewer has. (The `stage_N` that AT and
+NST log count from the image.) The larger map is averaged down to the smaller before the regressor: a 1x1
 convolution and batch norm, followed by ReLU as in the common code (`relu: false` for teachers whose stages
 end without one, such as EfficientNets: a ReLU cannot give their negative values). The paper's regressor was
 a convolution of both maps' sides instead, one with as few parameters as would do.
@@ -98,8 +99,8 @@ class FitNets(Staged):
         if config.stage > len(pairs):
             raise UserError(
                 "config.stage",
-                f"the student has {len(student)} stages with maps, the teacher {len(teacher)}, counted from "
-                "the deepest",
+                f"counts from the deepest, which is 1: the student has {len(student)} stages with maps, the "
+                f"teacher {len(teacher)}",
                 value=config.stage,
                 expected=f"1 to {len(pairs)}",
             )

@@ -33,7 +33,6 @@ from torch import nn
 
 from trainables.backbones import Backbone
 from trainables.encode import TrainingImages
-from trainables.errors import UserError
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.classifier import class_kl, cross_entropy, linear_classifier
 from trainables.parts.recipes import REPDISTILLER, on_digits
@@ -54,10 +53,7 @@ class Kd(Method):
         ce_weight: Annotated[float, Field(ge=0)] = Field(
             0.1, description="of the cross-entropy on the labels; 0: the teacher's classes alone"
         )
-        teacher_classifier: Kind = Field(
-            "auto",
-            description="own: what the teacher was trained with; fitted: to its features; auto: own if any",
-        )
+        teacher_classifier: Kind = "auto"
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
@@ -70,15 +66,15 @@ class Kd(Method):
         },
     }
     config: Config
+    teacher: Teacher
 
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None:
-            raise UserError("teacher", "KD learns from a teacher's classes, and there is none")
         self.classifier = linear_classifier(student, context)
-        self.teacher_classifier = TeacherClassifier(teacher, context.classes, self.config.teacher_classifier)
+        kind = self.config.teacher_classifier
+        self.teacher_classifier = TeacherClassifier(self.teacher, context.classes, kind)
 
     @classmethod
     def requires(cls, config: MethodConfig) -> Mapping[str, str]:
@@ -87,11 +83,9 @@ class Kd(Method):
         return {**own, **super().requires(config)}
 
     def begin(self, images: TrainingImages) -> None:
-        assert self.teacher is not None
         self.teacher_classifier.begin(self.teacher, images)
 
     def forward(self, batch: Batch) -> Losses:
-        assert self.teacher is not None
         (view,) = batch.views
         logits = self.classifier(self.student(view))
         target = self.teacher_classifier(self.teacher.features(view))

@@ -41,7 +41,7 @@ from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.classifier import cross_entropy, linear_classifier, soft_cross_entropy
 from trainables.parts.distributed import gather, gather_with_gradient
 from trainables.parts.numerics import at_least_float32, in_float32
-from trainables.parts.recipes import on_digits
+from trainables.parts.recipes import momentum_sgd, on_digits
 from trainables.parts.teacher_classifier import Kind, TeacherClassifier
 from trainables.teachers import Teacher
 
@@ -96,23 +96,12 @@ class Lpkd(Method):
         temperature: Annotated[float, Field(gt=0)] = Field(
             1.0, description="of both softmaxes over the teacher's classes"
         )
-        teacher_classifier: Kind = Field(
-            "auto",
-            description="own: what the teacher was trained with; fitted: to its features; auto: own if any",
-        )
+        teacher_classifier: Kind = "auto"
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {  # CIFAR as in RRKD's comparison: the paper's own schedule is not known to us
             "config": {"locality_weight": 1.5, "neighbours": 5, "scale": 1.0, "soft_ce_weight": 2.0},
-            "optim": {
-                "optimizer": "momentum",
-                "decay_norms": True,
-                "lr": 0.1,
-                "sgd_momentum": 0.9,
-                "weight_decay": 0.0,
-                "batch_size": 128,
-                "schedule": "constant",
-            },
+            "optim": momentum_sgd(lr=0.1, weight_decay=0.0, batch_size=128, schedule="constant"),
             "views": {"recipe": "light"},
             "epochs": 50,
         },
@@ -122,18 +111,16 @@ class Lpkd(Method):
         },
     }
     config: Config
+    teacher: Teacher
 
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None:
-            raise UserError("teacher", "LPKD takes neighbours from a teacher's features, and there is none")
-        self.check(config, context)
         self.classifier = linear_classifier(student, context)
         if self.config.soft_ce_weight > 0:
             self.teacher_classifier = TeacherClassifier(
-                teacher, context.classes, self.config.teacher_classifier
+                self.teacher, context.classes, self.config.teacher_classifier
             )
 
     @classmethod
@@ -166,11 +153,9 @@ class Lpkd(Method):
 
     def begin(self, images: TrainingImages) -> None:
         if self.config.soft_ce_weight > 0:
-            assert self.teacher is not None
             self.teacher_classifier.begin(self.teacher, images)
 
     def forward(self, batch: Batch) -> Losses:
-        assert self.teacher is not None
         config, (view,) = self.config, batch.views
         s, t = self.student(view), self.teacher.features(view)
         # Gathered in full precision, so that gradients of other workers are summed in it, too.

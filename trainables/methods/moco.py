@@ -6,7 +6,7 @@ Chen et al. 2020, "Improved baselines with momentum contrastive learning" (arXiv
     q = u(g(f(x1)))     k = sg u(g_m(f_m(x2)))     L = CE0(q, k; Q, T)
 
 Expect on digits (preset `digits`, test_efficientnet, two seeds): 5-shot ridge 85 to 87, at view strength 1
-74 to 80; untrained 77.5 (DIGITS.md). In the first epochs it dips below the untrained student.
+74 to 80; untrained 77.5. In the first epochs it dips below the untrained student.
 
     raykd run search_spaces/moco.yaml
 """
@@ -20,29 +20,21 @@ from pydantic import Field
 
 from trainables.backbones import Backbone, seeded
 from trainables.method import Batch, Context, Losses, MethodConfig
-from trainables.parts.headed import Headed
+from trainables.parts.contrast import Contrast, ContrastConfig
 from trainables.parts.heads import projection_head
 from trainables.parts.losses import info_nce
 from trainables.parts.mean_student import MeanStudent, keys_of
 from trainables.parts.numerics import unit
-from trainables.parts.queue import Queue, check_queue
+from trainables.parts.queue import Queue
 from trainables.parts.recipes import MOCO_V2, on_digits
 from trainables.teachers import Teacher
 
 
-class Moco(Headed):
+class Moco(Contrast):
     name = "moco"
     summary = "MoCo-v2: contrastive learning with a mean student and a queue; no teacher"
 
-    class Config(MethodConfig):
-        queue_size: Annotated[int, Field(ge=2)] = Field(
-            65536,
-            description="past keys to contrast with; a multiple of the batch, smaller than the data set",
-        )
-        momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
-            0.999, description="how slowly the mean student follows"
-        )
-        temperature: Annotated[float, Field(gt=0)] = Field(0.2, description="of the contrastive softmax")
+    class Config(ContrastConfig):
         head_ratio: Annotated[float, Field(gt=0)] = Field(
             1.0, description="width of the head's hidden layer, as a multiple of the student's features"
         )
@@ -53,7 +45,7 @@ class Moco(Headed):
             "config": {"queue_size": 65536, "momentum": 0.999, "temperature": 0.2, "head_ratio": 1.0},
             **MOCO_V2,
         },
-        "digits": {  # measured: DIGITS.md
+        "digits": {
             "config": {"queue_size": 512, "momentum": 0.99, "temperature": 0.2},
             **on_digits(),
         },
@@ -64,17 +56,11 @@ class Moco(Headed):
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        self.check(config, context)
         d = student.feature_dim
         with seeded(context.seed):
             self.head = projection_head(d, max(1, round(self.config.head_ratio * d)), self.config.head_dim)
             self.queue = Queue(self.config.queue_size, self.config.head_dim)
         self.mean = MeanStudent(student=student, head=self.head)
-
-    @classmethod
-    def check(cls, config: MethodConfig, context: Context) -> None:
-        assert isinstance(config, cls.Config)
-        check_queue(config.queue_size, context)
 
     def forward(self, batch: Batch) -> Losses:
         view1, view2 = batch.views
@@ -83,7 +69,3 @@ class Moco(Headed):
         self.queue.hold(k)
         contrastive = info_nce(q, k, self.queue.rows, self.config.temperature)
         return Losses(contrastive, {"contrastive": contrastive})
-
-    def after_step(self, progress: float) -> None:
-        self.mean.follow(self.config.momentum, student=self.student, head=self.head)
-        self.queue.advance()

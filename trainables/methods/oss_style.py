@@ -39,7 +39,7 @@ from trainables.parts.losses import info_nce
 from trainables.parts.mean_student import MeanStudent, keys_of
 from trainables.parts.numerics import unit
 from trainables.parts.queue import Queue, check_queue
-from trainables.parts.recipes import MOCO_V2
+from trainables.parts.recipes import MOCO_V2, on_digits
 from trainables.teachers import Teacher
 from trainables.trial import ModelSpec
 
@@ -83,9 +83,7 @@ class OssStyle(Headed):
                 "momentum": 0.99,
                 "teacher_temperature": 0.05,
             },
-            "optim": {"optimizer": "adamw", "lr": 2e-3, "batch_size": 128, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 32,
+            **on_digits(epochs=32),
         },
     }
     config: Config
@@ -94,7 +92,6 @@ class OssStyle(Headed):
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        self.check(config, context)
         size, dim = self.config.queue_size, self.config.head_dim
         with seeded(context.seed):
             self.head = projection_head(student.feature_dim, student.feature_dim, dim)

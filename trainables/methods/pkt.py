@@ -29,9 +29,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from trainables.backbones import Backbone
-from trainables.errors import UserError
-from trainables.method import Batch, Context, Losses, MethodConfig
+from trainables.method import Batch, Losses
 from trainables.parts.classifier import Labelled, LabelledConfig
 from trainables.parts.distributed import gather, gather_with_gradient
 from trainables.parts.numerics import in_float32, unit
@@ -81,16 +79,9 @@ class Pkt(Labelled):
         },
     }
     config: Config
-
-    def __init__(
-        self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
-    ) -> None:
-        super().__init__(config, student, teacher, context)
-        if teacher is None:
-            raise UserError("teacher", "PKT compares with a teacher's features, and there is none")
+    teacher: Teacher
 
     def forward(self, batch: Batch) -> Losses:
-        assert self.teacher is not None
         (view,) = batch.views
         features: Tensor = self.student(view)
         s, t = gather_with_gradient(features), gather(self.teacher.features(view))

@@ -49,7 +49,7 @@ from trainables.parts.distributed import gather_with_gradient
 from trainables.parts.heads import L2Normalise
 from trainables.parts.losses import consistency
 from trainables.parts.numerics import at_least_float32, in_float32
-from trainables.parts.recipes import on_digits
+from trainables.parts.recipes import momentum_sgd, on_digits
 from trainables.parts.teacher_classifier import Kind, TeacherClassifier
 from trainables.teachers import Teacher
 
@@ -120,23 +120,17 @@ class Projector(Labelled):
             0.0, description="weight of the KL divergence of class probabilities; 0: labels unused"
         )
         temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="of that term's softmaxes")
-        teacher_classifier: Kind = Field(
-            "auto",
-            description="own: what the teacher was trained with; fitted: to its features; auto: own if any",
-        )
+        teacher_classifier: Kind = "auto"
 
     _imagenet: ClassVar[Mapping[str, Any]] = {
-        "optim": {
-            "optimizer": "momentum",
-            "decay_norms": True,
-            "lr": 0.1,
-            "sgd_momentum": 0.9,
-            "weight_decay": 1e-4,
-            "batch_size": 256,
-            "schedule": "multistep",
-            "decay_epochs": (30, 60, 90),
-            "decay_rate": 0.1,
-        },
+        "optim": momentum_sgd(
+            lr=0.1,
+            weight_decay=1e-4,
+            batch_size=256,
+            schedule="multistep",
+            decay_epochs=(30, 60, 90),
+            decay_rate=0.1,
+        ),
         "views": {"recipe": "light"},
         "epochs": 100,
     }
@@ -165,23 +159,22 @@ class Projector(Labelled):
     }
     points = ("backbone", "adapter")
     config: Config
+    teacher: Teacher
 
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None:
-            raise UserError("teacher", "projector distillation learns from a teacher, and there is none")
-        _check(self.config, student.feature_dim, teacher.feature_dim)
+        _check(self.config, student.feature_dim, self.teacher.feature_dim)
         with seeded(context.seed):
-            self.projector = _projector(self.config.projector, student.feature_dim, teacher.feature_dim)
-        self.normalise = _normalisation(self.config, teacher.feature_dim)
+            self.projector = _projector(self.config.projector, student.feature_dim, self.teacher.feature_dim)
+        self.normalise = _normalisation(self.config, self.teacher.feature_dim)
         self.teacher_classifier: TeacherClassifier | None = None
         if self.config.kl_weight > 0:
             if self.classifier is None:
                 self.classifier = linear_classifier(student, context)
             kind = self.config.teacher_classifier
-            self.teacher_classifier = TeacherClassifier(teacher, context.classes, kind)
+            self.teacher_classifier = TeacherClassifier(self.teacher, context.classes, kind)
 
     @classmethod
     def requires(cls, config: MethodConfig) -> Mapping[str, str]:
@@ -200,11 +193,10 @@ class Projector(Labelled):
             _check(config, context.student.feature_dim, context.teacher.feature_dim)
 
     def begin(self, images: TrainingImages) -> None:
-        if self.teacher_classifier is not None and self.teacher is not None:
+        if self.teacher_classifier is not None:
             self.teacher_classifier.begin(self.teacher, images)
 
     def forward(self, batch: Batch) -> Losses:
-        assert self.teacher is not None
         (view,) = batch.views
         features, teacher_features = self.student(view), self.teacher.features(view)
         distance = self._distance(self.projector(features), teacher_features)

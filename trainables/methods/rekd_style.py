@@ -39,12 +39,12 @@ from trainables.backbones import Backbone, seeded
 from trainables.encode import TrainingImages
 from trainables.errors import UserError
 from trainables.method import Batch, Context, Losses, MethodConfig
+from trainables.parts.contrast import Contrast, ContrastConfig
 from trainables.parts.distributed import gather
-from trainables.parts.headed import Headed
 from trainables.parts.heads import projection_head
 from trainables.parts.mean_student import MeanStudent, keys_of
 from trainables.parts.numerics import in_float32, unit
-from trainables.parts.queue import Queue, check_queue
+from trainables.parts.queue import Queue
 from trainables.parts.recipes import MOCO_V2, on_digits
 from trainables.teachers import Teacher
 
@@ -106,23 +106,15 @@ def _nearest(u_BD: Tensor, prototypes_CD: Tensor) -> Tensor:
     return (u_BD @ prototypes_CD.T).argmax(1)
 
 
-class RekdStyle(Headed):
+class RekdStyle(Contrast):
     name = "rekd_style"
     summary = "ReKD-style (not the paper's code): MoCo with the teacher's online clusters as positives, too"
     needs = frozenset({"teacher", "teacher_head"})
 
-    class Config(MethodConfig):
+    class Config(ContrastConfig):
         clusters: Annotated[int, Field(ge=2)] = Field(1000, description="prototypes of the online clustering")
         cluster_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
             0.99, description="how slowly a prototype follows what is assigned to it"
-        )
-        temperature: Annotated[float, Field(gt=0)] = Field(0.2, description="of the contrastive softmax")
-        queue_size: Annotated[int, Field(ge=2)] = Field(
-            65536,
-            description="past keys to contrast with; a multiple of the batch, smaller than the data set",
-        )
-        momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
-            0.999, description="how slowly the mean student follows"
         )
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -136,15 +128,13 @@ class RekdStyle(Headed):
         },
     }
     config: Config
+    teacher: Teacher
 
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None or teacher.head is None:
-            raise UserError("teacher", "ReKD-style clusters a teacher's embeddings, and this one has no head")
-        self.check(config, context)
-        size, dim = self.config.queue_size, teacher.head_dim
+        size, dim = self.config.queue_size, self.teacher.head_dim
         with seeded(context.seed):
             self.head = projection_head(student.feature_dim, student.feature_dim, dim)
             self.queue, self.teacher_queue = Queue(size, dim), Queue(size, dim)
@@ -154,7 +144,7 @@ class RekdStyle(Headed):
     @classmethod
     def check(cls, config: MethodConfig, context: Context) -> None:
         assert isinstance(config, cls.Config)
-        check_queue(config.queue_size, context)
+        super().check(config, context)
         if config.clusters > context.train_size:
             raise UserError(
                 "config.clusters",
@@ -164,13 +154,11 @@ class RekdStyle(Headed):
             )
 
     def begin(self, images: TrainingImages) -> None:
-        assert self.teacher is not None
         generator = torch.Generator().manual_seed(self.context.seed)
         first = torch.randperm(len(images.ids), generator=generator)[: self.config.clusters]
         self.clusters.prototypes.copy_(unit(images.encode(self.teacher.embed, images.ids[first])))
 
     def forward(self, batch: Batch) -> Losses:
-        assert self.teacher is not None
         view1, view2 = batch.views
         q = unit(self.head(self.student(view1)))
         k = keys_of(self.mean, self.mean, view2, self.queue, self.context.seed)
@@ -185,7 +173,6 @@ class RekdStyle(Headed):
         return Losses(loss, {"relation": loss})
 
     def after_step(self, progress: float) -> None:
-        self.mean.follow(self.config.momentum, student=self.student, head=self.head)
-        self.queue.advance()
+        super().after_step(progress)
         self.teacher_queue.advance()
         self.clusters.advance(self.config.cluster_momentum)

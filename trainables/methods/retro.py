@@ -12,7 +12,7 @@ term compares the student's view 1 with the teacher's view 2. It sums L_dis over
 not followed, so that no result depends on the number of workers: its weight 1 is a weight of B here.
 
 Expect on digits (preset `digits`, test_efficientnet, two seeds): 5-shot ridge 90 to 91.5 from a test_resnet
-taught by 64 epochs of MoCo at view strength 1, 89 to 90 from one at strength 0.5; untrained 77.5 (DIGITS.md).
+taught by 64 epochs of MoCo at view strength 1, 89 to 90 from one at strength 0.5; untrained 77.5.
 
     raykd run search_spaces/quickstart.yaml
 """
@@ -31,6 +31,7 @@ from trainables.backbones import Backbone, BackboneFacts, seeded
 from trainables.errors import UserError
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.adapters import NEIGHBOURHOOD, SPATIAL, Adapter, build_adapter
+from trainables.parts.contrast import ContrastConfig
 from trainables.parts.heads import build_head, describe_head
 from trainables.parts.losses import consistency, info_nce
 from trainables.parts.mean_student import MeanStudent, keys_of
@@ -45,18 +46,13 @@ class Retro(Method):
     summary = "RETRO: the teacher's projection head reused through an adapter, plus contrast with a queue"
     needs = frozenset({"teacher", "teacher_head"})
 
-    class Config(MethodConfig):
+    class Config(ContrastConfig):
         adapter: Literal["linear", "mlp", "conv1x1", "conv1x1_bn_act", "bottleneck", "mbconv"] = Field(
             "linear", description="what makes the student's features fit the teacher's head"
         )
         gamma: Annotated[float, Field(ge=0)] = Field(
             0.1,
             description="weight of the contrastive term; the paper gives none; unused by `fidelity: code`",
-        )
-        temperature: Annotated[float, Field(gt=0)] = Field(0.2, description="of the contrastive softmax")
-        queue_size: Annotated[int, Field(ge=2)] = Field(
-            65536,
-            description="past keys to contrast with; a multiple of the batch, smaller than the data set",
         )
         momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
             0.999, description="how slowly the mean student follows; unused by `mean_student: false`"
@@ -77,32 +73,30 @@ class Retro(Method):
             "config": {"queue_size": 65536, "momentum": 0.999, "temperature": 0.2},
             **MOCO_V2,
         },
-        "digits": {  # measured: DIGITS.md
+        "digits": {
             "config": {"queue_size": 512, "momentum": 0.99, "temperature": 0.2, "gamma": 0.1},
             **on_digits(),
         },
     }
     points = ("backbone", "adapter", "head")
     config: Config
+    teacher: Teacher
 
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None or teacher.head is None:
-            raise UserError(
-                "teacher", "RETRO reuses the teacher's projection head, and this teacher has none"
-            )
         if self.config.adapter in SPATIAL:
             context = dataclasses.replace(context, student=student.facts(context.image_size))
-        self.check(config, context)
+            self.check(config, context)
+        teacher_head = cast(nn.Module, self.teacher.head)
         with seeded(context.seed):
-            self.adapter = build_adapter(self.config.adapter, student, teacher.feature_dim)
+            self.adapter = build_adapter(self.config.adapter, student, self.teacher.feature_dim)
             if self.config.head == "tuned":
-                self.head = copy.deepcopy(teacher.head).requires_grad_(True)
+                self.head = copy.deepcopy(teacher_head).requires_grad_(True)
             elif self.config.head == "fresh":
-                self.head = build_head(describe_head(teacher.head))
-            self.queue = Queue(self.config.queue_size, teacher.head_dim)
+                self.head = build_head(describe_head(teacher_head))
+            self.queue = Queue(self.config.queue_size, self.teacher.head_dim)
         if self.adapter.spatial and context.student is not None:
             # Scales and shifts of a norm after pooling: the adapter passes them by, so they stay as they are.
             for name in context.student.after_map:
@@ -172,12 +166,10 @@ class Retro(Method):
         return keys_of(self._key_embedding, self, images, self.queue, self.context.seed)
 
     def _target(self, images: Tensor) -> Tensor:
-        assert self.teacher is not None
         return unit(self.teacher.embed(images))
 
     def _project(self, adapted: Tensor) -> Tensor:
         """Through the head of the query's side."""
-        assert self.teacher is not None
         head = self.teacher.head if self.config.head == "frozen" else self.head
         embedding: Tensor = cast(nn.Module, head)(adapted)
         return embedding

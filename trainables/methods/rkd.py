@@ -32,7 +32,6 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.backbones import Backbone
 from trainables.errors import UserError
 from trainables.method import Batch, Context, Losses, MethodConfig
 from trainables.parts.classifier import Labelled, LabelledConfig
@@ -108,14 +107,7 @@ class Rkd(Labelled):
         },
     }
     config: Config
-
-    def __init__(
-        self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
-    ) -> None:
-        super().__init__(config, student, teacher, context)
-        if teacher is None:
-            raise UserError("teacher", "RKD compares with a teacher's features, and there is none")
-        self.check(config, context)
+    teacher: Teacher
 
     @classmethod
     def check(cls, config: MethodConfig, context: Context) -> None:
@@ -129,7 +121,6 @@ class Rkd(Labelled):
             )
 
     def forward(self, batch: Batch) -> Losses:
-        assert self.teacher is not None
         (view,) = batch.views
         features: Tensor = self.student(view)
         s, t = gather_with_gradient(features), gather(self.teacher.features(view))

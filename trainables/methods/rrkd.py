@@ -63,7 +63,7 @@ from trainables.parts.classifier import Labelled, LabelledConfig, soft_cross_ent
 from trainables.parts.distributed import gather, gather_with_gradient
 from trainables.parts.numerics import in_float32, unit
 from trainables.parts.queue import Queue, check_queue
-from trainables.parts.recipes import on_digits
+from trainables.parts.recipes import momentum_sgd, on_digits
 from trainables.parts.teacher_classifier import TeacherClassifier
 from trainables.teachers import Teacher
 from trainables.workers import rank, world_size
@@ -162,15 +162,7 @@ class Rrkd(Labelled):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {  # CIFAR-10, supervised
             "config": {"anchors": "in_batch", "matching": "cosine_log", "ce_weight": 1.0},
-            "optim": {
-                "optimizer": "momentum",
-                "decay_norms": True,
-                "lr": 0.1,
-                "sgd_momentum": 0.9,
-                "weight_decay": 0.0,
-                "batch_size": 128,
-                "schedule": "constant",
-            },
+            "optim": momentum_sgd(lr=0.1, weight_decay=0.0, batch_size=128, schedule="constant"),
             "views": {"recipe": "none"},
             "epochs": 50,
         },
@@ -180,6 +172,7 @@ class Rrkd(Labelled):
         },
     }
     config: Config
+    teacher: Teacher
     anchor_ids: Tensor  # (A,) int64: which training images the fixed anchors are
     anchor_images: Tensor  # (A, 3, S, S): their plain views
     teacher_anchors: Tensor  # (A, D_T): what the teacher makes of them, once and for all
@@ -188,20 +181,17 @@ class Rrkd(Labelled):
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None:
-            raise UserError("teacher", "RRKD learns from a teacher's features, and there is none")
-        self.check(config, context)
         kind = self.config.anchors
         if kind in FIXED:
             count = _fixed_count(self.config, context)
             side = context.image_size
             self.register_buffer("anchor_ids", torch.full((count,), -1))
             self.register_buffer("anchor_images", torch.zeros(count, 3, side, side))
-            self.register_buffer("teacher_anchors", torch.zeros(count, teacher.feature_dim))
+            self.register_buffer("teacher_anchors", torch.zeros(count, self.teacher.feature_dim))
         elif kind == "queue":
             with seeded(context.seed):
                 self.student_queue = Queue(self.config.queue_size, student.feature_dim)
-                self.teacher_queue = Queue(self.config.queue_size, teacher.feature_dim)
+                self.teacher_queue = Queue(self.config.queue_size, self.teacher.feature_dim)
 
     @classmethod
     def requires(cls, config: MethodConfig) -> Mapping[str, str]:
@@ -214,6 +204,8 @@ class Rrkd(Labelled):
         assert isinstance(config, cls.Config)
         if config.anchors == "queue":
             check_queue(config.queue_size, context)
+        if config.anchors in BY_CLASS:
+            _check_classes(config.anchors_per_class, context.class_images)
         if config.anchors not in FIXED or _fixed_count(config, context) <= context.train_size:
             return
         images = f"the {context.train_size} training images"
@@ -234,14 +226,12 @@ class Rrkd(Labelled):
     def begin(self, images: TrainingImages) -> None:
         if self.config.anchors not in FIXED:
             return
-        assert self.teacher is not None
         ids = self._choose(images)
         self.anchor_ids.copy_(ids)
         self.anchor_images.copy_(images.plain(ids))
         self.teacher_anchors.copy_(images.encode(self.teacher.features, ids))
 
     def forward(self, batch: Batch) -> Losses:
-        assert self.teacher is not None
         (view,) = batch.views
         s: Tensor = self.student(view)
         t = self.teacher.features(view)
@@ -261,22 +251,12 @@ class Rrkd(Labelled):
 
     def _choose(self, images: TrainingImages) -> Tensor:
         """The ids of the fixed anchors."""
-        assert self.teacher is not None
         config, seed = self.config, self.context.seed
         if config.anchors == "random":
             drawn = torch.randperm(len(images.ids), generator=torch.Generator().manual_seed(seed))
             return images.ids[drawn[: config.anchor_count]]
         known = images.labels >= 0
         labels, ids = images.labels[known], images.ids[known]
-        counts = labels.bincount(minlength=images.classes)
-        if counts.min() < config.anchors_per_class:
-            fewest = int(counts.argmin())
-            raise UserError(
-                "config.anchors_per_class",
-                f"class {fewest} has {int(counts[fewest])} training images",
-                value=config.anchors_per_class,
-                expected=f"at most {int(counts[fewest])}, or `anchors: random`",
-            )
         if config.anchors == "per_class":
             return draw_per_class(labels, ids, images.classes, config.anchors_per_class, seed)
         classifier = TeacherClassifier(self.teacher, images.classes, "auto").to(self.anchor_images.device)
@@ -301,6 +281,18 @@ class Rrkd(Labelled):
         padded = gather_with_gradient(F.pad(mine, (0, 0, 0, longest - len(mine)))).split(longest)
         own = [rows[: len(share)] for rows, share in zip(padded, shares, strict=True)]
         return torch.cat(own), self.teacher_anchors
+
+
+def _check_classes(wanted: int, class_images: tuple[int, ...]) -> None:
+    """Refuse more anchors of each class than the smallest one has images, where that is known."""
+    fewest = min(class_images, default=wanted)
+    if fewest < wanted:
+        raise UserError(
+            "config.anchors_per_class",
+            f"class {class_images.index(fewest)} has {fewest} training images",
+            value=wanted,
+            expected=f"at most {fewest}, or `anchors: random`" if fewest else "`anchors: random`",
+        )
 
 
 def _fixed_count(config: Rrkd.Config, context: Context) -> int:

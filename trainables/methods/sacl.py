@@ -44,6 +44,7 @@ from torch.nn import functional as F
 from trainables.backbones import Backbone, seeded
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.barlow import XdConfig, barlow_losses, cross_distilled
+from trainables.parts.recipes import SLIM_IMAGENET_100, on_digits
 from trainables.parts.slim import Host, build_host, check_host_of
 from trainables.teachers import Teacher
 
@@ -67,7 +68,7 @@ class Sacl(Method):
         )
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {  # the author's ImageNet-100 recipe; there LARS clips at .02, and one view is solarised
+        "paper": {  # the author's ImageNet-100 recipe
             "config": {
                 "xd_form": "alpha",
                 "alpha": 0.95,
@@ -77,17 +78,7 @@ class Sacl(Method):
                 "hidden": 2048,
                 "head_dim": 2048,
             },
-            "optim": {
-                "optimizer": "larc",
-                "lr": 0.45,  # 0.3 at a batch of 256
-                "sgd_momentum": 0.9,
-                "weight_decay": 5e-5,
-                "batch_size": 384,
-                "schedule": "cosine",
-                "warmup_epochs": 10,
-            },
-            "views": {"recipe": "moco_v2"},
-            "epochs": 400,
+            **SLIM_IMAGENET_100,
         },
         "digits": {
             "config": {
@@ -97,9 +88,7 @@ class Sacl(Method):
                 "hidden": 256,
                 "head_dim": 256,
             },
-            "optim": {"optimizer": "adamw", "lr": 2e-3, "batch_size": 64, "schedule": "cosine"},
-            "views": {"recipe": "digits", "strength": 0.5},
-            "epochs": 64,
+            **on_digits(batch_size=64, epochs=64),
         },
     }
     config: Config

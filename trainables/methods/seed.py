@@ -12,8 +12,8 @@ the teacher finds alike. Similarities and softmaxes are float32 whatever the net
 turns a rounding of 1e-3 into 10 logits.
 
 Expect on digits (preset `digits`, test_efficientnet, two seeds): 5-shot ridge 89 to 90 from a test_resnet
-taught by 64 epochs of MoCo at view strength 1, with `teacher_temperature: 0.05` 90.5 to 91; untrained 77.5
-(DIGITS.md). The loss falls from 5.4 in the first epoch to 3.4: below log(K + 1), no preference at all, which
+taught by 64 epochs of MoCo at view strength 1, with `teacher_temperature: 0.05` 90.5 to 91; untrained
+77.5. The loss falls from 5.4 in the first epoch to 3.4: below log(K + 1), no preference at all, which
 is 6.2, and never below the target's entropy.
 
     raykd run search_spaces/seed.yaml
@@ -30,13 +30,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainables.backbones import Backbone, seeded
-from trainables.errors import UserError
 from trainables.method import Batch, Context, Losses, MethodConfig
 from trainables.parts.headed import Headed
 from trainables.parts.heads import projection_head
 from trainables.parts.numerics import in_float32, unit
 from trainables.parts.queue import Queue, check_queue
-from trainables.parts.recipes import on_digits
+from trainables.parts.recipes import MOCO_V2, on_digits
 from trainables.teachers import Teacher
 
 
@@ -78,18 +77,8 @@ class Seed(Headed):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "config": {"temperature": 0.2, "teacher_temperature": 1e-4, "queue_size": 65536},
-            "optim": {
-                "optimizer": "momentum",
-                "decay_norms": True,
-                "lr": 0.03,
-                "sgd_momentum": 0.9,
-                "weight_decay": 1e-4,
-                "batch_size": 256,
-                "schedule": "cosine",
-                "warmup_epochs": 5,
-            },
-            "views": {"recipe": "moco_v2"},
-            "epochs": 200,
+            **MOCO_V2,
+            "optim": {**MOCO_V2["optim"], "warmup_epochs": 5},
         },
         "digits": {
             "config": {"temperature": 0.2, "teacher_temperature": 1e-4, "queue_size": 512},
@@ -97,17 +86,15 @@ class Seed(Headed):
         },
     }
     config: Config
+    teacher: Teacher
 
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None or teacher.head is None:
-            raise UserError("teacher", "SEED compares a teacher's embeddings, and this one has no head")
-        self.check(config, context)
         with seeded(context.seed):
-            self.head = projection_head(student.feature_dim, student.feature_dim, teacher.head_dim)
-            self.queue = Queue(self.config.queue_size, teacher.head_dim)
+            self.head = projection_head(student.feature_dim, student.feature_dim, self.teacher.head_dim)
+            self.queue = Queue(self.config.queue_size, self.teacher.head_dim)
 
     @classmethod
     def check(cls, config: MethodConfig, context: Context) -> None:
@@ -115,7 +102,6 @@ class Seed(Headed):
         check_queue(config.queue_size, context)
 
     def forward(self, batch: Batch) -> Losses:
-        assert self.teacher is not None
         (view,) = batch.views
         s, t = unit(self.head(self.student(view))), unit(self.teacher.embed(view))
         self.queue.hold(t)

@@ -34,7 +34,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainables.backbones import Backbone
-from trainables.errors import UserError
 from trainables.method import Batch, Context, Losses, MethodConfig
 from trainables.parts.classifier import Labelled, LabelledConfig
 from trainables.parts.distributed import gather, gather_with_gradient
@@ -91,13 +90,12 @@ class Spkd(Labelled):
         },
     }
     config: Config
+    teacher: Teacher
 
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None:
-            raise UserError("teacher", "SPKD keeps a teacher's similarities, and there is none")
         if self.config.compare == "maps" and self.classifier is None:
             freeze_unreached(student, [-1], context.image_size)
 
@@ -108,7 +106,6 @@ class Spkd(Labelled):
         return {**asked, **super().requires(config)}
 
     def forward(self, batch: Batch) -> Losses:
-        assert self.teacher is not None
         (view,) = batch.views
         if self.config.compare == "maps":
             features, maps = self.student.with_maps(view)

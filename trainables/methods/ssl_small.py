@@ -25,7 +25,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from trainables.methods.moco import Moco
-from trainables.parts.recipes import on_digits
+from trainables.parts.recipes import momentum_sgd, on_digits
 
 
 class SslSmall(Moco):
@@ -41,15 +41,7 @@ class SslSmall(Moco):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "config": {"queue_size": 65536, "momentum": 0.999, "temperature": 0.1, "head_ratio": 2.0},
-            "optim": {
-                "optimizer": "momentum",
-                "decay_norms": True,
-                "lr": 0.06,
-                "sgd_momentum": 0.9,
-                "weight_decay": 1e-4,
-                "batch_size": 512,
-                "schedule": "cosine",
-            },
+            "optim": momentum_sgd(lr=0.06, weight_decay=1e-4, batch_size=512, schedule="cosine"),
             "views": {"recipe": "ssl_small"},
             "epochs": 800,
         },

@@ -28,7 +28,7 @@ from torch import nn
 from trainables.backbones import Backbone, seeded
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
 from trainables.parts.barlow import XdConfig, barlow_losses, cross_distilled
-from trainables.parts.recipes import on_digits
+from trainables.parts.recipes import SLIM_IMAGENET_100, on_digits
 from trainables.teachers import Teacher
 
 
@@ -42,7 +42,7 @@ class Xd(Method):
         )
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {  # the author's ImageNet-100 recipe; there LARS clips at .02, and one view is solarised
+        "paper": {  # the author's ImageNet-100 recipe
             "config": {
                 "xd_form": "alpha",
                 "alpha": 0.95,
@@ -50,17 +50,7 @@ class Xd(Method):
                 "hidden": 2048,
                 "head_dim": 2048,
             },
-            "optim": {
-                "optimizer": "larc",
-                "lr": 0.45,  # 0.3 at a batch of 256
-                "sgd_momentum": 0.9,
-                "weight_decay": 5e-5,
-                "batch_size": 384,
-                "schedule": "cosine",
-                "warmup_epochs": 10,
-            },
-            "views": {"recipe": "moco_v2"},
-            "epochs": 400,
+            **SLIM_IMAGENET_100,
         },
         "digits": {
             "config": {"alpha": 0.95, "loss_scale": 0.1, "redundancy": 0.02, "hidden": 256, "head_dim": 256},

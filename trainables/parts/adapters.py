@@ -1,4 +1,4 @@
-"""Adapters: what makes a student's features fit a teacher's head. RETRO learns one (METHODS.md).
+"""Adapters: what makes a student's features fit a teacher's head. RETRO learns one.
 
 `spatial` ones read the student's feature map and average over its positions afterwards; the others read the
 pooled features. Here s is the student's width, t the teacher's feature dimension.

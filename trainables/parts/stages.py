@@ -7,7 +7,7 @@ The larger of two maps is averaged down to the side of the smaller.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from trainables.backbones import Backbone
 from trainables.errors import UserError
-from trainables.method import Context, MethodConfig
+from trainables.method import Batch, Context, Losses, MethodConfig
 from trainables.parts.classifier import Labelled
 from trainables.teachers import Teacher
 
@@ -74,17 +74,17 @@ class Staged(Labelled):
 
     needs = frozenset({"teacher", "feature_maps"})
     views: ClassVar[int] = 1
+    teacher: Teacher
 
     def __init__(
         self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
     ) -> None:
         super().__init__(config, student, teacher, context)
-        if teacher is None:
-            raise UserError("teacher", f"{self.name} compares a teacher's feature maps, and there is none")
-        self.stages = student.facts(context.image_size).stages, teacher_stages(teacher, context.image_size)
-        self.pairs = self.choose(self.config, *self.stages, context.image_size)
+        size = context.image_size
+        self.stages = student.facts(size).stages, teacher_stages(self.teacher, size)
+        self.pairs = self.choose(self.config, *self.stages, size)
         if self.classifier is None:
-            freeze_unreached(student, [pair.student for pair in self.pairs], context.image_size)
+            freeze_unreached(student, [pair.student for pair in self.pairs], size)
 
     @classmethod
     def choose(
@@ -98,16 +98,21 @@ class Staged(Labelled):
         if context.student is not None and context.teacher is not None:
             cls.choose(config, context.student.stages, context.teacher.stages, context.image_size)
 
-    def named(self, losses: Sequence[Tensor]) -> dict[str, Tensor]:
-        """A loss for each pair, as terms to log: `stage_2` is the student's second from the image."""
-        return {f"stage_{pair.student + 1}": loss for pair, loss in zip(self.pairs, losses, strict=True)}
-
     def compared(self, images: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """The student's features (B, D), and both sides' maps of each pair in `pairs`, at their own size."""
-        assert self.teacher is not None
         features, student = self.student.with_maps(images)
         _, teacher = self.teacher.features_and_maps(images)
         return features, [(student[pair.student], teacher[pair.teacher]) for pair in self.pairs]
+
+    def summed(self, batch: Batch, weight: float, stage_loss: Callable[[Tensor, Tensor], Tensor]) -> Losses:
+        """`weight` times the sum of `stage_loss` over the pairs, and the labels' part.
+
+        The log's `stage_2` is the loss at the student's second stage from the image.
+        """
+        features, maps = self.compared(batch.views[0])
+        losses = [stage_loss(student, teacher) for student, teacher in maps]
+        terms = {f"stage_{pair.student + 1}": loss for pair, loss in zip(self.pairs, losses, strict=True)}
+        return self.with_labels(weight * torch.stack(losses).sum(), terms, features, batch.labels)
 
 
 def teacher_stages(teacher: Teacher, image_size: int) -> Stages:

@@ -7,10 +7,11 @@ can serve methods that learn from a teacher's classes, as long as the images hav
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,7 +19,10 @@ from trainables.encode import TrainingImages
 from trainables.errors import UserError
 from trainables.teachers import Teacher
 
-Kind = Literal["auto", "own", "fitted"]
+Kind = Annotated[
+    Literal["auto", "own", "fitted"],
+    Field(description="own: what the teacher was trained with; fitted: to its features; auto: own if any"),
+]
 _MOST = 50_000  # images that a classifier is fitted on
 _CHECKED = 2_000  # images that a teacher's own classifier is tried on
 _STEPS = 1000

@@ -49,6 +49,7 @@ class Counts:
     unlabelled: int  # training images without
     test: int
     classes: int
+    per_class: tuple[int, ...] = ()  # the labelled ones by class; (): not known before they are read
 
 
 class Source(ABC):

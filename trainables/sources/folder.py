@@ -23,7 +23,7 @@ import numpy as np
 from trainables.errors import UserError
 from trainables.sources.base import Counts, Part, Parts, Sample, Source
 from trainables.sources.files import TEST, UNLABELLED, find_files, user_folder
-from trainables.splits import Ids
+from trainables.splits import Ids, class_sizes
 from trainables.trial import DataSpec
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -56,8 +56,11 @@ class Folder(Source):
 
     def counts(self, spec: DataSpec) -> Counts:
         found = self._layout(spec)
-        labelled = int((found.train.labels >= 0).sum())
-        return Counts(labelled, len(found.train.labels) - labelled, len(found.test.labels), found.classes)
+        labels = found.train.labels
+        sizes = class_sizes(labels, found.classes)
+        return Counts(
+            sum(sizes), len(labels) - sum(sizes), len(found.test.labels), found.classes, per_class=sizes
+        )
 
     def open(self, spec: DataSpec) -> Parts:
         folder, found = self.where(spec), self._layout(spec)

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from trainables.errors import UserError
 from trainables.sources.base import Counts, Part, Parts, Sample, Source
 from trainables.sources.files import TEST, UNLABELLED, find_files, user_folder
+from trainables.splits import class_sizes
 from trainables.trial import DataSpec
 
 LABELS = ("label", "labels", "fine_label")
@@ -50,8 +51,9 @@ class Parquet(Source):
 
     def counts(self, spec: DataSpec) -> Counts:
         train, test, classes = self._tables(spec)
-        labelled, every = (sum(_count(table, only) for table in train) for only in (True, False))
-        return Counts(labelled, every - labelled, sum(_count(table, True) for table in test), classes)
+        labels = np.concatenate([table.labels for table in train])
+        sizes, held = class_sizes(labels, classes), sum(_count(table, True) for table in test)
+        return Counts(sum(sizes), len(labels) - sum(sizes), held, classes, per_class=sizes)
 
     def open(self, spec: DataSpec) -> Parts:
         train, test, classes = self._tables(spec)
