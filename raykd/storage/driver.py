@@ -137,7 +137,7 @@ def driver_of(folder: Path) -> Driver | None:
     """The driver that is alive and holds this sweep now, or None."""
     origin = origin_of(folder)
     if origin is not None:
-        from raykd.storage.claims import holder
+        from raykd.storage.claims import holder  # built on this module; needed for remote storages alone
 
         found = holder(origin.remote, origin.key(folder))
         return Driver(found.host, found.pid) if found is not None else None
