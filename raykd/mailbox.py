@@ -14,6 +14,7 @@ import contextlib
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 _STUMBLE_S = 10.0  # so much later than the first may the last of several ranks fail of the same thing
@@ -103,6 +104,15 @@ class Mailbox:
         self._said: list[str] = []
         self._kept: dict[str, str] = {}
         self._changed = asyncio.Condition()
+
+    async def outlast(self) -> None:
+        """Be no more likely to be ended than any other process when this machine runs out of memory.
+
+        Ray makes its workers the kernel's first choice, and this actor is one. Its own memory monitor ends
+        those that were started last first, and this one was before all lanes.
+        """
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("0")
 
     # What workers say -----------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ import logging
 import platform
 import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -30,8 +29,9 @@ from raykd.history import ENDED, History, TrialRecord, missing
 from raykd.ledger import TRIALS, Ledger, refuse_lost
 from raykd.mailbox import Task
 from raykd.recorder import Listener, Recorder
+from raykd.scratch import make_scratch, remove_left
 from raykd.spec import SweepSpec
-from raykd.storage import TEACHERS, check_writable, fetch, holds_ledger, mirrored, named, origin_of
+from raykd.storage import TEACHERS, check_writable, fetch, holds_ledger, mirror, mirrored, named, origin_of
 from trainables import patience
 from trainables.errors import StorageLost, SweepFailed, UserError
 
@@ -118,6 +118,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
         if history.done and not extend and not missing(spec, history):
             console.say("every trial of this sweep has ended", "green")
             _views(spec, history, place.folder)
+            mirror(place.folder)
             return history
         refuse_other_inputs(spec, history)
         with _cluster(spec, place) as cluster:
@@ -153,6 +154,7 @@ def _refuse_more(spec: SweepSpec, history: History, extend: int) -> None:
 @contextmanager
 def _cluster(spec: SweepSpec, place: Place) -> Iterator[dict[str, Any]]:
     """Ray for the sweep, once it is sure that it can hold a worker group."""
+    from raykd.demand import grows
     from raykd.validate import check_resources
 
     target = ray_address(place.address)
@@ -164,12 +166,16 @@ def _cluster(spec: SweepSpec, place: Place) -> Iterator[dict[str, Any]]:
         fetch(log_file)  # it goes on where the last driver's ended
     with connected(target, log_file) as cluster:
         try:
-            check_resources(spec.workers, live_nodes())
+            try:
+                check_resources(spec.workers, live_nodes())
+            except UserError:
+                if target == LOCAL or not grows(spec.workers):
+                    raise
         except UserError:
             if list(place.folder.iterdir()) == [log_file]:
                 shutil.rmtree(place.folder)
             raise
-        yield cluster
+        yield {**cluster, "alone": target == LOCAL}
 
 
 def _drive(
@@ -222,6 +228,7 @@ class _Driver:
         self.console = console
 
     def go(self, cluster: dict[str, Any]) -> None:
+        from raykd.demand import Demand
         from raykd.lanes import LanePool, capacity
         from raykd.references import References
         from trainables.data import cache_folder
@@ -229,17 +236,17 @@ class _Driver:
         spec, console = self.spec, self.console
         nodes = live_nodes()
         proposer, judge = self._replayed()
-        left = self.history.total - sum(self.history.counts()[s] for s in ENDED)
+        left = self._left()
         held = capacity(spec.workers, nodes)
         console.say(f"{spec.name}: {left} trials to go; files in {named(self.folder)}")
         console.say(
-            f"{len(nodes)} node{'s' * (len(nodes) > 1)}, room for {held} lane{'s' * (held > 1)} of "
+            f"{len(nodes)} node{'s' * (len(nodes) > 1)}, room for {held} lane{'s' * (held != 1)} of "
             f"{spec.workers.count} worker{'s' * (spec.workers.count > 1)}"
         )
         if cluster.get("webui_url"):
             console.say(f"Ray's dashboard: http://{cluster['webui_url']}", "dim")
-        # Ray's own files, which nothing reads again: not on the storage, which may be full or far.
-        scratch = Path(tempfile.mkdtemp(prefix="raykd-"))
+        remove_left()
+        scratch = make_scratch()
         pool = LanePool(
             spec.workers,
             max(1, min(spec.lanes or left, left)),
@@ -248,6 +255,7 @@ class _Driver:
             cache=cache_folder().absolute(),
             teachers=(self.folder.parent / TEACHERS).resolve(),
             actions=self.actions,
+            demand=None if cluster["alone"] else Demand(spec.workers, self._left, spec.lanes),
             on_event=console.warn,
         )
         pool.start()
@@ -260,6 +268,11 @@ class _Driver:
         finally:
             pool.stop()
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _left(self) -> int:
+        """How many trials have not ended."""
+        # A list first: the pool asks from a thread of its own.
+        return self.history.total - sum(t.status in ENDED for t in list(self.history.trials.values()))
 
     def _replayed(self) -> tuple[Any, Any]:
         """The sampler and the scheduler as the ledger says they were."""
