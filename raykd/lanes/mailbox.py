@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 from raykd.lanes.messages import Box, LaneState, Message, Task
@@ -32,6 +33,15 @@ class Mailbox:
         self._said: list[str] = []
         self._kept: dict[str, str] = {}
         self._changed = asyncio.Condition()
+
+    async def outlast(self) -> None:
+        """Be no more likely to be ended than any other process when this machine runs out of memory.
+
+        Ray makes its workers the kernel's first choice, and this actor is one. Its own memory monitor ends
+        those that were started last first, and this one was before all lanes.
+        """
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("0")
 
     # What workers say -----------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.lanes.actions import ACTIONS
 from raykd.lanes.cluster import draining_nodes, host_names, live_nodes
+from raykd.lanes.demand import Demand
 from raykd.lanes.group import free
 from raykd.lanes.lane import Lane, fit
 from raykd.lanes.mailbox import Mailbox
@@ -45,8 +46,9 @@ class LanePool:
     """Keeps as many lanes warm as the cluster holds, up to `limit`.
 
     `storage` is the sweep's folder, which every node can write or has a copy of, `cache` a folder on each
-    node, `teachers` one beside the sweep's; `scratch`, of this machine, takes Ray's own files.
-    `on_event(text)` is told when lanes come and go, and when they wait for the storage.
+    node, `teachers` one beside the sweep's; `scratch`, of this machine, takes Ray's own files. `demand` asks
+    the cluster's autoscaler for nodes, if there may be one. `on_event(text)` is told when lanes come and go,
+    and when they wait for the storage.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class LanePool:
         cache: Path,
         teachers: Path,
         actions: Mapping[str, str] = ACTIONS,
+        demand: Demand | None = None,
         on_event: Callable[[str], None] = log.info,
     ) -> None:
         self.workers = workers
@@ -92,6 +95,7 @@ class LanePool:
             "teachers": str(teachers),
             "actions": dict(actions),
         }
+        self._demand = demand
         self._on_event = on_event
         self._lanes: dict[str, Lane] = {}
         self._count = 0
@@ -104,7 +108,7 @@ class LanePool:
     def start(self) -> None:
         """Begin to warm lanes. Returns at once."""
         # The mailbox is up, and knows who asks the storage, before the first lane looks for it.
-        ray.get(self.mailbox.keep.remote(self._beacon.credentials))
+        ray.get([self.mailbox.outlast.remote(), self.mailbox.keep.remote(self._beacon.credentials)])
         self._adjust()
         self._supervisor.start()
 
@@ -147,6 +151,8 @@ class LanePool:
         """End all lanes and wait until their resources are free."""
         self._stopping.set()
         self._supervisor.join(_CLOSE_S)
+        if self._demand is not None:
+            self._demand.withdraw()
         self.mailbox.clear.remote()
         for lane in list(self._lanes.values()):
             self._close(lane)
@@ -206,15 +212,18 @@ class LanePool:
         self._leave(draining_nodes(), alive)
         lanes = self._lanes.values()
         open_lanes = [lane for lane in lanes if lane.closing_since is None and not lane.leaving]
-        surplus = len(open_lanes) - self.target()
+        target = self.target()
+        if self._demand is not None:
+            starting = max(0, target - sum(self._worth(lane, alive) > 1 for lane in open_lanes))
+            self._demand.ask(target, starting, self.mailbox_name)
+        surplus = len(open_lanes) - target
         # First those whose nodes are gone, then those that are not warm, then idle ones.
         for lane in sorted(open_lanes, key=lambda lane: self._worth(lane, alive))[: max(0, surplus)]:
             worth = self._worth(lane, alive)
             broken = worth == 0
             if worth < 3:
-                self._on_event(
-                    f"{lane.name} retires: " + ("its node is gone" if broken else "no room for it")
-                )
+                why = "its node is gone" if broken else "there is no room or no trial for it"
+                self._on_event(f"{lane.name} retires: {why}")
                 self._close(lane)
                 if worth < 2:
                     self._abort(lane)
@@ -272,7 +281,7 @@ class LanePool:
             if self.target() == 0:
                 reason = (
                     f"the live nodes have no room for {workers.count} worker(s) of {workers.cpus:g} CPUs and "
-                    f"{workers.gpus:g} GPUs"
+                    f"{workers.gpus:g} GPUs" + (", which the cluster is asked for" if self._demand else "")
                 )
             elif self.warm == 0:
                 reason = f"{self.target()} lane(s) are starting, which takes 20 s, more on busy nodes"
@@ -284,7 +293,8 @@ class LanePool:
         """How many lanes the live nodes can hold that will not go, at most `limit`."""
         going = draining_nodes()
         nodes = [node for node in live_nodes() if node["NodeID"] not in going]
-        return min(self.limit, capacity(self.workers, nodes))
+        limit = self.limit if self._demand is None else min(self.limit, self._demand.useful)
+        return min(limit, capacity(self.workers, nodes))
 
     def _worth(self, lane: Lane, alive: set[str]) -> int:
         """0: a node of it is gone; 1: starting; 2: idle; 3: busy."""

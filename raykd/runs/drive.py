@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from raykd.records.recorder import Recorder
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.courier import Courier
 from raykd.storage.folders import TEACHERS, named, origin_of
+from raykd.storage.scratch import make_scratch, remove_left
 from trainables.errors import StorageLost, SweepFailed, UserError
 
 log = logging.getLogger("raykd.runs.drive")
@@ -43,6 +43,7 @@ class Drive:
         self.console = console
 
     def go(self, cluster: dict[str, Any]) -> None:
+        from raykd.lanes.demand import Demand
         from raykd.lanes.pool import LanePool, capacity
         from raykd.runs.references import References
         from trainables.data import cache_folder
@@ -50,17 +51,17 @@ class Drive:
         spec, console = self.spec, self.console
         nodes = live_nodes()
         proposer, judge = self._replayed()
-        left = self.history.total - sum(self.history.counts()[s] for s in ENDED)
+        left = self._left()
         held = capacity(spec.workers, nodes)
         console.say(f"{spec.name}: {left} trials to go; files in {named(self.folder)}")
         console.say(
-            f"{len(nodes)} node{'s' * (len(nodes) > 1)}, room for {held} lane{'s' * (held > 1)} of "
+            f"{len(nodes)} node{'s' * (len(nodes) > 1)}, room for {held} lane{'s' * (held != 1)} of "
             f"{spec.workers.count} worker{'s' * (spec.workers.count > 1)}"
         )
         if cluster.get("webui_url"):
             console.say(f"Ray's dashboard: http://{cluster['webui_url']}", "dim")
-        # Ray's own files, which nothing reads again: not on the storage, which may be full or far.
-        scratch = Path(tempfile.mkdtemp(prefix="raykd-"))
+        remove_left()
+        scratch = make_scratch()
         pool = LanePool(
             spec.workers,
             max(1, min(spec.lanes or left, left)),
@@ -69,6 +70,7 @@ class Drive:
             cache=cache_folder().absolute(),
             teachers=(self.folder.parent / TEACHERS).resolve(),
             actions=self.actions,
+            demand=None if cluster["alone"] else Demand(spec.workers, self._left, spec.lanes),
             on_event=console.warn,
         )
         pool.start()
@@ -81,6 +83,11 @@ class Drive:
         finally:
             pool.stop()
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _left(self) -> int:
+        """How many trials have not ended."""
+        # A list first: the pool asks from a thread of its own.
+        return self.history.total - sum(t.status in ENDED for t in list(self.history.trials.values()))
 
     def _replayed(self) -> tuple[Any, Any]:
         """The sampler and the scheduler as the ledger says they were."""

@@ -29,7 +29,7 @@ from raykd.records.recorder import Listener, Recorder
 from raykd.runs.drift import refuse_drift, refuse_other_inputs
 from raykd.runs.drive import Drive
 from raykd.spec.sweep import SweepSpec
-from raykd.storage.folders import check_writable, fetch, holds_ledger, mirrored, named, origin_of
+from raykd.storage.folders import check_writable, fetch, holds_ledger, mirror, mirrored, named, origin_of
 from trainables import patience
 from trainables.errors import SweepFailed, UserError
 
@@ -114,6 +114,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
         if history.done and not extend and not missing(spec, history):
             console.say("every trial of this sweep has ended", "green")
             _views(spec, history, place.folder)
+            mirror(place.folder)
             return history
         refuse_other_inputs(spec, history)
         with _cluster(spec, place) as cluster:
@@ -149,6 +150,7 @@ def _refuse_more(spec: SweepSpec, history: History, extend: int) -> None:
 @contextmanager
 def _cluster(spec: SweepSpec, place: Place) -> Iterator[dict[str, Any]]:
     """Ray for the sweep, once it is sure that it can hold a worker group."""
+    from raykd.lanes.demand import grows
     from raykd.spec.validate import check_resources
 
     target = ray_address(place.address)
@@ -160,12 +162,16 @@ def _cluster(spec: SweepSpec, place: Place) -> Iterator[dict[str, Any]]:
         fetch(log_file)  # it goes on where the last driver's ended
     with connected(target, log_file) as cluster:
         try:
-            check_resources(spec.workers, live_nodes())
+            try:
+                check_resources(spec.workers, live_nodes())
+            except UserError:
+                if target == LOCAL or not grows(spec.workers):
+                    raise
         except UserError:
             if list(place.folder.iterdir()) == [log_file]:
                 shutil.rmtree(place.folder)
             raise
-        yield cluster
+        yield {**cluster, "alone": target == LOCAL}
 
 
 def _drive(

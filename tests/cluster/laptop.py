@@ -117,14 +117,14 @@ class Laptop:
         shutil.copy(hosts.KEY, key)
         self.folder = folder
 
-    def describe(self, head: int, workers: Sequence[int]) -> None:
+    def describe(self, head: int, workers: Sequence[int], storage: str = "/srv/sweeps") -> None:
         """Write `cluster.yaml` as a user does: the lines marked CHANGE, and no other."""
         values = {
             "head_ip:": hosts.address(head),
             "worker_ips:": f"[{', '.join(map(hosts.address, workers))}]",
             "ssh_user:": "root",
             "ssh_private_key:": "~/.ssh/id_ed25519",
-            "RAYKD_STORAGE=": "/srv/sweeps",
+            "RAYKD_STORAGE=": storage,
         }
         lines = (ROOT / "cluster.yaml").read_text().splitlines()
         for at, line in enumerate(lines):

@@ -31,7 +31,7 @@ def until(condition: Callable[[], Any], seconds: float = 60, said: str = "") -> 
 
 
 @contextmanager
-def pool_of(tmp_path: Path, workers: WorkersSpec, limit: int) -> Iterator[Any]:
+def pool_of(tmp_path: Path, workers: WorkersSpec, limit: int, **more: Any) -> Iterator[Any]:
     from raykd.lanes.pool import LanePool
 
     pool = LanePool(
@@ -43,6 +43,7 @@ def pool_of(tmp_path: Path, workers: WorkersSpec, limit: int) -> Iterator[Any]:
         teachers=tmp_path / "teachers",
         actions=ACTIONS,
         on_event=lambda text: None,
+        **more,
     )
     pool.start()
     try:

@@ -12,6 +12,8 @@ from raykd.records.recorder import Recorder
 from raykd.search.judge import Judge, TuneJudge
 from raykd.search.proposer import Proposal, Proposer, Repeat
 from raykd.spec.sweep import SweepSpec
+from raykd.storage.courier import Courier
+from raykd.storage.folders import origin_of
 from trainables.data import cache_folder
 from trainables.loop import Workspace, prepare, train
 
@@ -92,12 +94,14 @@ def drive(folder: Path, spec: SweepSpec, *, extend: int = 0, lanes: int = 2) -> 
 
 def train_all(folder: Path, spec: SweepSpec) -> History:
     """The same with real trials, one after the other."""
+    origin = origin_of(folder)
+    carrier = Courier(origin.remote, origin.here) if origin is not None else None
     with Ledger.create(folder) as ledger:
         engine = Engine(ledger, spec)
         judge = engine.begin()
         while name := engine.next_trial("lane-0"):
             trial = spec.trial(engine.history.trials[name].params, spec.seeds[0])
-            place = Workspace(folder / TRIALS / name, cache_folder(), folder.parent / ".teachers")
+            place = Workspace(folder / TRIALS / name, cache_folder(), folder.parent / ".teachers", carrier)
             prepare(trial, place)
             train(trial, lambda said, name=name: judge.hear(name, said.epoch, dict(said.metrics)), place)
         return engine.history

@@ -47,6 +47,16 @@ def test_trials_pass_through_one_warm_group(pool: Any, tmp_path: Path) -> None:
     assert len(pids) == 1
 
 
+def test_the_mailbox_is_not_the_first_to_go_when_memory_is_short(pool: Any, tmp_path: Path) -> None:
+    def willing(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+    run(pool, task(tmp_path, "one"))
+    found = [p for p in psutil.process_iter() if p.name().startswith("ray::Mailbox")]
+    (mailbox,) = [p.pid for p in found if p.environ().get("RAY_TMPDIR") == os.environ["RAY_TMPDIR"]]
+    assert willing(mailbox) == 0 < willing(int((tmp_path / "one" / "pid").read_text()))
+
+
 def test_a_stopped_trial_frees_its_lane_at_once(pool: Any, tmp_path: Path) -> None:
     import ray
 

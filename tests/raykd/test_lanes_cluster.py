@@ -10,6 +10,7 @@ import pytest
 from pools import pool_of, quick_importable, task, until
 
 from raykd.lanes.cluster import connected, quiet
+from raykd.lanes.demand import Demand
 from raykd.lanes.messages import Message
 from raykd.spec.sections import WorkersSpec
 
@@ -27,6 +28,17 @@ def drain(address: str, node: str, seconds: float) -> None:
     assert accepted, why
 
 
+def asked() -> list[list[dict[str, float]]]:
+    """The bundles of every placement group that waits for room: for these Ray's autoscalers add nodes."""
+    import ray
+    from ray._raylet import GcsClient
+    from ray.autoscaler.v2.sdk import get_cluster_resource_state
+
+    state = get_cluster_resource_state(GcsClient(address=ray.get_runtime_context().gcs_address))
+    groups = state.pending_gang_resource_requests
+    return [[dict(bundle.resources_bundle) for bundle in group.requests] for group in groups]
+
+
 def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:
     quiet()
     from ray.cluster_utils import Cluster
@@ -35,11 +47,17 @@ def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:
         # Without a dashboard, and so without the State API, a lane that is lost must come free all the same.
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         try:
-            with connected(cluster.address), pool_of(tmp_path, WorkersSpec(cpus=1), limit=4) as pool:
+            one, left = WorkersSpec(cpus=1), [12]
+            demand = Demand(one, lambda: left[0])
+            with connected(cluster.address), pool_of(tmp_path, one, limit=4, demand=demand) as pool:
                 until(lambda: pool.warm == 1, 180)
                 assert pool.target() == 1
+                until(lambda: asked() == 2 * [[{"CPU": 1}]], 30, "for four trials a lane to be asked for")
                 node = cluster.add_node(num_cpus=1)
                 until(lambda: pool.warm == 2, 180, "for the lane on the new node")
+                until(lambda: asked() == [[{"CPU": 1}]], 30, "for the room that has come not to be asked for")
+                left[0] = 4
+                until(lambda: not asked(), 30, "for nothing to be asked for a trial a lane")
                 said: list[Message] = []
                 trials = [task(tmp_path, name, pause=0.5) for name in ("one", "two")]
                 threads = [threading.Thread(target=pool.run, args=(t, said.append)) for t in trials]

@@ -1,0 +1,50 @@
+"""A driver's temporary folder, for Ray's own files, which nothing reads again.
+
+Not on the storage, which may be full or far. A driver removes its own at its end, and those of drivers that
+were killed at its start.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from raykd.storage.driver import Claim
+
+_PREFIX = "raykd-"
+_OWNER = ".driver"
+
+
+def make_scratch() -> Path:
+    """A new folder that says whose it is."""
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    (folder / _OWNER).write_bytes(Claim.mine().data())
+    return folder
+
+
+def remove_left() -> list[Path]:
+    """Remove the folders of this user's drivers on this machine that are dead. Those that were."""
+    left = [folder for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*") if _is_left(folder)]
+    for folder in left:
+        shutil.rmtree(folder, ignore_errors=True)  # it follows no link, neither here nor inside
+    return left
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether it is surely a dead driver's: one that does not say so may be anything."""
+    try:
+        if not _own(folder, stat.S_ISDIR) or not _own(folder / _OWNER, stat.S_ISREG):
+            return False
+        return Claim.read((folder / _OWNER).read_bytes()).lives is False
+    except OSError:
+        return False
+
+
+def _own(path: Path, is_kind: Callable[[int], bool]) -> bool:
+    """Whether it is this user's, and itself of that kind and no link to one."""
+    status = path.lstat()
+    return status.st_uid == os.getuid() and is_kind(status.st_mode)

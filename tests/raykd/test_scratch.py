@@ -1,0 +1,64 @@
+"""What a killed driver leaves in the temporary folder goes with the next one, and nothing else does."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from raykd.storage.driver import Claim
+from raykd.storage.scratch import make_scratch, remove_left
+
+MAKE = "from raykd.storage.scratch import make_scratch; import os, signal; print(make_scratch(), flush=True);"
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return tmp_path
+
+
+def a_dead_drivers() -> Path:
+    code = f"{MAKE} os.kill(os.getpid(), signal.SIGKILL)"
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    return Path(killed.stdout.strip())
+
+
+def test_those_of_dead_drivers_go(temporary: Path) -> None:
+    dead, mine = a_dead_drivers(), make_scratch()
+    (dead / "tune").mkdir()
+    (dead / "tune" / "tuner.pkl").write_bytes(b"...")
+    elsewhere = temporary / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").touch()
+    (dead / "tune" / "link").symlink_to(elsewhere)
+    assert remove_left() == [dead]
+    assert not dead.exists() and mine.exists() and (elsewhere / "kept").exists()
+
+
+def test_what_may_be_anothers_stays(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = dataclasses.replace(Claim.read((a_dead_drivers() / ".driver").read_bytes()))
+    kept = {name: temporary / f"raykd-{name}" for name in ("other_machine", "silent", "torn", "linked")}
+    for folder in kept.values():
+        folder.mkdir()
+    (kept["other_machine"] / ".driver").write_bytes(dataclasses.replace(gone, machine="another").data())
+    (kept["torn"] / ".driver").write_bytes(gone.data()[:-5])
+    (temporary / "owner").write_bytes(gone.data())
+    (kept["linked"] / ".driver").symlink_to(temporary / "owner")
+    (temporary / "target").mkdir()
+    (temporary / "target" / ".driver").write_bytes(gone.data())
+    (temporary / "raykd-link").symlink_to(temporary / "target")
+    (temporary / "raykd-file").write_bytes(gone.data())
+    assert len(remove_left()) == 1, "the dead driver's own"
+    assert all(folder.exists() for folder in kept.values())
+    assert (temporary / "target" / ".driver").exists() and (temporary / "raykd-file").exists()
+
+    theirs = a_dead_drivers()
+    monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
+    assert remove_left() == [] and theirs.exists(), "another user's"
