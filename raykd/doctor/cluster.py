@@ -38,12 +38,11 @@ def checks(
     """
     if "://" not in storage or storage.lower().startswith("file://"):
         storage = str(storage_folder(storage).absolute())  # a node has another current folder
-    with connected(ray_address(address)) as cluster:
+    with connected(ray_address(address)):
         import ray
 
         alive = live_nodes()
         yield compare.check_nodes(alive, len(ray.nodes()) - len(alive), expected)
-        yield check_state_api(cluster["address"])
         with _beacon(storage) as (beacon, problem):
             request = {"storage": storage, "beacon": beacon, "spec": spec and spec.model_dump(mode="json")}
             found = _clocks(_look(alive, request, limit_s))
@@ -61,18 +60,6 @@ def checks(
             yield compare.check_inputs(nodes)
             yield list(check_spec(spec))[-1]  # the sweep as a whole; data and teacher were seen on every node
             yield compare.check_room(spec, alive, ray.available_resources())
-
-
-def check_state_api(address: str) -> Check:
-    """Does the State API answer? Ray Train frees a dead lane's resources through it."""
-    from ray.util.state import list_nodes
-
-    try:
-        list_nodes(address, timeout=30)
-    except Exception as error:
-        mend = "`pip install 'ray[default]'` on the head; no --include-dashboard=false there"
-        return Check("State API", False, f"does not answer: {first_line(error)}", mend)
-    return Check("State API", True, "answers")
 
 
 @contextmanager
