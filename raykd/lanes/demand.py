@@ -36,7 +36,7 @@ class Demand:
     """
 
     def __init__(self, workers: WorkersSpec, left: Callable[[], int], lanes: int | None = None) -> None:
-        self._shape = [_resources(workers)] * workers.count
+        self._shape = [workers.resources] * workers.count
         self._left = left
         self._lanes = lanes
         self._groups: list[Any] = []
@@ -112,7 +112,3 @@ def _starting() -> bool:
         return bool(status.pending_launches or status.pending_nodes)
     said = json.loads(_internal_kv_get("__autoscaling_status") or b"{}").get("autoscaler_report") or {}
     return bool(said.get("pending_launches") or said.get("pending_nodes"))
-
-
-def _resources(workers: WorkersSpec) -> dict[str, float]:
-    return {"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})}
