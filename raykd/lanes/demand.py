@@ -32,7 +32,7 @@ class Demand:
     """Keeps the autoscaler asked for lanes of these workers.
 
     `left()` is how many trials have not ended. `lanes`, where the user gave it, is how many are to be had at
-    once; else there are nodes asked for while each lane has at least four trials to take.
+    once; else there are nodes asked for while each lane has about four trials to take.
     """
 
     def __init__(self, workers: WorkersSpec, left: Callable[[], int], lanes: int | None = None) -> None:
@@ -49,7 +49,9 @@ class Demand:
     @property
     def wanted(self) -> int:
         """Lanes that it is worth having a node started for."""
-        return self.useful if self._lanes else min(self.useful, -(-self._left() // _TRIALS_A_LANE))
+        if self._lanes:
+            return self.useful
+        return min(self.useful, max(1, -(-self._left() // _TRIALS_A_LANE)))
 
     def ask(self, held: int, starting: int = 0, run: str = "?") -> None:
         """Ask for what is wanted beyond the `held` lanes that the present nodes have room for.
