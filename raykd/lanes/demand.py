@@ -87,7 +87,7 @@ class Demand:
 
 def grows(workers: WorkersSpec) -> bool:
     """Whether the cluster's autoscaler starts nodes when a lane is asked for that has no room now."""
-    tell("the nodes have no room for a lane now; the cluster's autoscaler is asked for some")
+    tell("the nodes have no room for a lane; an autoscaler, if there is one, is asked for some")
     demand = Demand(workers, lambda: 1)
     nodes = len(live_nodes())
     demand.ask(0)

@@ -279,9 +279,10 @@ class LanePool:
             self._active = now
             workers = self.workers
             if self.target() == 0:
+                asked = ", which an autoscaler, if there is one, is asked for" if self._demand else ""
                 reason = (
                     f"the live nodes have no room for {workers.count} worker(s) of {workers.cpus:g} CPUs and "
-                    f"{workers.gpus:g} GPUs" + (", which the cluster is asked for" if self._demand else "")
+                    f"{workers.gpus:g} GPUs{asked}"
                 )
             elif self.warm == 0:
                 reason = f"{self.target()} lane(s) are starting, which takes 20 s, more on busy nodes"
