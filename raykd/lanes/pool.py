@@ -27,10 +27,10 @@ from raykd.lanes.demand import Demand
 from raykd.lanes.group import free
 from raykd.lanes.lane import Lane, fit
 from raykd.lanes.mailbox import Mailbox
-from raykd.lanes.messages import Message, Task
+from raykd.lanes.messages import Message, Mistake, Task
 from raykd.spec.sections import WorkersSpec
 from raykd.storage.beacon import Beacon
-from trainables.errors import SweepFailed
+from trainables.errors import SweepFailed, UserError
 
 log = logging.getLogger("raykd.lanes.pool")
 
@@ -123,7 +123,10 @@ class LanePool:
         return self._state
 
     def run(self, task: Task, on_report: Callable[[Message], None]) -> None:
-        """Run a task that needs no verdicts and wait for its end. Raises `SweepFailed` when it failed."""
+        """Run a task that needs no verdicts and wait for its end.
+
+        Raises `SweepFailed` when it failed, `UserError` when what the user wrote is why.
+        """
         ray.get(self.mailbox.post.remote(task))
         while True:
             message = self._listen(task.id)
@@ -131,6 +134,9 @@ class LanePool:
                 ray.get(self.mailbox.heard.remote(task.id, message.attempt))
             elif message.ended:
                 self.mailbox.forget.remote(task.id)
+                if isinstance(message.failed, Mistake):
+                    field, _, problem = message.failed.partition(": ")
+                    raise UserError(field, problem)
                 if message.failed:
                     raise SweepFailed(f"{task.action}: {message.failed}")
                 return
