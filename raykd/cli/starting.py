@@ -12,7 +12,7 @@ from raykd.console import answers
 from raykd.console.live import Console
 from raykd.console.screen import Line
 from raykd.console.wording import report_hint, resume_hint
-from raykd.storage.folders import holds_ledger, mirror
+from raykd.storage.folders import holds_ledger
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
@@ -196,12 +196,9 @@ def close(console: Console, history: History, folder: Path) -> None:
     """Show what a sweep found; exit code 1 where it is not complete or nothing succeeded."""
     if history.study:
         from raykd.ablation.conclusions import conclude
-        from raykd.ablation.report import terminal, write
+        from raykd.ablation.report import terminal
 
-        results = conclude(study_of(history), history)
-        write(results, folder)
-        mirror(folder)
-        console.parts(terminal(results, folder))
+        console.parts(terminal(conclude(study_of(history), history), folder))
     else:
         console.summary(history, folder)
     console.parts([Line(f"page:       {report_hint(folder)}", "dim")])

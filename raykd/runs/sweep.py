@@ -113,7 +113,9 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             console.warn(ledger.cut)
         if history.done and not extend and not missing(spec, history):
             console.say("every trial of this sweep has ended", "green")
+            _log_of(place.folder)
             _views(spec, history, place.folder)
+            _write_study(spec, history, place.folder)
             mirror(place.folder)
             return history
         refuse_other_inputs(spec, history)
@@ -157,9 +159,7 @@ def _cluster(spec: SweepSpec, place: Place) -> Iterator[dict[str, Any]]:
     if target == LOCAL:
         check_resources(spec.workers, [this_machine()])
     check_writable(place.folder)
-    log_file = place.folder / "log.txt"
-    if origin_of(place.folder) is not None:
-        fetch(log_file)  # it goes on where the last driver's ended
+    log_file = _log_of(place.folder)
     with connected(target, log_file) as cluster:
         try:
             try:
@@ -172,6 +172,14 @@ def _cluster(spec: SweepSpec, place: Place) -> Iterator[dict[str, Any]]:
                 shutil.rmtree(place.folder)
             raise
         yield {**cluster, "alone": target == LOCAL}
+
+
+def _log_of(folder: Path) -> Path:
+    """The sweep's log, as the last driver left it, on whichever machine: there it goes on."""
+    log_file = folder / "log.txt"
+    if origin_of(folder) is not None:
+        fetch(log_file)
+    return log_file
 
 
 def _drive(
@@ -194,10 +202,21 @@ def _drive(
                 recorder.catch_up()
                 with suppress(OSError):  # `status` writes them, too
                     write_tables(history, folder)
+            _write_study(spec, history, folder)
     except SweepFailed:
         console.warn(f"go on with:  {resume_hint(folder)}")
         raise
     return history
+
+
+def _write_study(spec: SweepSpec, history: History, folder: Path) -> None:
+    """What the data of a study support so far, as files."""
+    if spec.study is None:
+        return
+    from raykd.ablation.conclusions import conclude
+    from raykd.ablation.report import write
+
+    write(conclude(spec, history), folder)
 
 
 def _views(spec: SweepSpec, history: History, folder: Path) -> list[Listener]:

@@ -35,7 +35,7 @@ _PROBE = 64 << 10  # bytes that have to go into a storage before a sweep starts
 _FIRST_TRY_S = 10.0
 _BRIEF_S = 5.0  # views can wait for the next round
 _LARGE, _LARGE_EVERY = 1 << 20, 6  # larger files are mirrored in every sixth round only
-_NOT_MIRRORED = ("trials", "references")  # the workers bring theirs
+_NOT_MIRRORED = ("trials", "references", "report.html")  # who writes there brings it
 
 
 class Origin(NamedTuple):
@@ -184,7 +184,7 @@ def mirrored(folder: Path) -> Iterator[None]:
     """While this runs, what is written in a sweep's folder is copied to the storage it belongs to, if any.
 
     Views only, all of which can be made again from the ledger: when one cannot be copied, the next round
-    will.
+    will. Only while the sweep's ledger is held: what lies here may be older than another machine's.
     """
     origin = origin_of(folder)
     if origin is None:

@@ -56,11 +56,14 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 
 @pytest.fixture
 def verb(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Verb:
-    """A verb on this storage to its good end, from a machine that has never seen it: what it says."""
+    """A verb on this storage to its good end, from a machine that has never seen it: what it says.
+
+    Or from one that has, with its `cache`.
+    """
     machines = itertools.count()
 
-    def call(*arguments: str | Path) -> str:
-        monkeypatch.setenv("RAYKD_CACHE", str(tmp_path / f"machine-{next(machines)}"))
+    def call(*arguments: str | Path, cache: Path | None = None) -> str:
+        monkeypatch.setenv("RAYKD_CACHE", str(cache or tmp_path / f"machine-{next(machines)}"))
         line = [*map(str, arguments), "--storage", s3.uri("team/sweeps")]
         with redirect_stdout(io.StringIO()) as said, redirect_stderr(said):
             try:
@@ -100,6 +103,25 @@ def test_what_is_written_of_a_sweep(verb: Verb, s3: S3, tmp_path: Path) -> None:
     conclusions = json.loads(verb("ablate", "parts", "--json"))
     assert len(conclusions["arms"]) == 2
     assert "parts" in verb("ablate", "parts", "--plan")
+
+
+def test_what_a_machine_kept_of_a_sweep_that_went_on_elsewhere_replaces_nothing(
+    verb: Verb, s3: S3, tmp_path: Path
+) -> None:
+    newer = {"log.txt": b"what the last driver said", "report.html": b"the page of all trials"}
+    for study in ("small", "parts"):
+        verb("resume", study)
+        (kept,) = (tmp_path / f"machine-{study == 'parts':d}").glob(f"storage/*/{study}")
+        for name, content in newer.items():
+            (kept / name).write_bytes(b"of when the sweep began")
+            s3.client.put_object(Bucket=BUCKET, Key=f"team/sweeps/{study}/{name}", Body=content)
+        if study == "parts":
+            s3.client.delete_object(Bucket=BUCKET, Key="team/sweeps/parts/ablation.csv")
+        verb("resume", study, cache=kept.parents[2])
+        for name, content in newer.items():
+            stored = s3.client.get_object(Bucket=BUCKET, Key=f"team/sweeps/{study}/{name}")
+            assert stored["Body"].read() == content, name
+    assert "team/sweeps/parts/ablation.csv" in s3.keys("team/sweeps/parts/")
 
 
 def test_a_damaged_ledger_is_repaired_there(verb: Verb, s3: S3) -> None:
