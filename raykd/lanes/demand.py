@@ -1,7 +1,8 @@
 """What a sweep asks of Ray's autoscaler: room for the lanes that it could use beyond the present nodes.
 
 Asked by placement groups of a lane's shape that wait for room, because that is what the autoscalers (both of
-Ray's, KubeRay's too) add nodes for. They only keep the room that they find until a lane takes it.
+Ray's, KubeRay's too) add nodes for. They only keep the room that they find until a lane takes it. A lane that
+waits for room is such a group, too: none is opened, beyond those wanted, that does not fit into what is free.
 
 `ray.autoscaler.sdk.request_resources` was the other way. A cluster has one such request, which holds until
 another one replaces it. Ray Train writes it every 20 s (what its running groups have, for 180 s more should
@@ -14,10 +15,11 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from raykd.lanes.cluster import live_nodes
+from raykd.lanes.cluster import draining_nodes, live_nodes
 from raykd.spec.sections import WorkersSpec
 from trainables.patience import tell
 
@@ -25,7 +27,9 @@ _TRIALS_A_LANE = 4  # a node that starts for fewer hardly earns its start, and a
 _MOST = 32  # groups that wait at once: each is tried again and again
 _ANSWER_S = 20.0  # an autoscaler looks every 5 s
 _LOOK_S = 0.5
+_SURE_S = 5.0  # so long there has to be room, or none, before a lane beyond those wanted comes or goes
 _WAITS = ("PENDING", "PREPARED", "RESCHEDULING")
+_HAS_ROOM = ("PREPARED", "CREATED")
 
 
 class Demand:
@@ -36,10 +40,12 @@ class Demand:
     """
 
     def __init__(self, workers: WorkersSpec, left: Callable[[], int], lanes: int | None = None) -> None:
+        self._workers = workers
         self._shape = [workers.resources] * workers.count
         self._left = left
         self._lanes = lanes
         self._groups: list[Any] = []
+        self._rooms: deque[tuple[float, int]] = deque()
 
     @property
     def useful(self) -> int:
@@ -52,6 +58,32 @@ class Demand:
         if self._lanes:
             return self.useful
         return min(self.useful, max(1, -(-self._left() // _TRIALS_A_LANE)))
+
+    def bounds(self, room: int) -> tuple[int, int]:
+        """Up to how many lanes may be opened, and beyond how many they end; there is now `room` for so many.
+
+        Those wanted may wait for room, the others may not. What another sweep's lane leaves for a moment, or
+        one of these that starts again, counts only when it has been so for a while.
+        """
+        now = time.monotonic()
+        self._rooms.append((now, room))
+        while now - self._rooms[0][0] > _SURE_S:
+            self._rooms.popleft()
+        lately = [room for _, room in self._rooms]
+        return max(self.wanted, min(lately)), max(self.wanted, max(lately))
+
+    def room(self, run: str) -> int:
+        """Lanes that have room now (their placement groups' names begin with `run`) or would find some."""
+        import ray.util
+        from ray._private.state import available_resources_per_node
+
+        table = ray.util.placement_group_table()
+        ours = {group.id.hex() for group in self._groups}
+        rows = [row for id, row in table.items() if id in ours or row["name"].startswith(f"{run}-")]
+        going = draining_nodes()
+        free = [has for node, has in available_resources_per_node().items() if node not in going]
+        placed = sum(row["state"] in _HAS_ROOM for row in rows)
+        return placed + sum(map(self._workers.slots, free)) // self._workers.count
 
     def ask(self, held: int, starting: int = 0, run: str = "?") -> None:
         """Ask for what is wanted beyond the `held` lanes that the present nodes have room for.

@@ -218,11 +218,13 @@ class LanePool:
         self._leave(draining_nodes(), alive)
         lanes = self._lanes.values()
         open_lanes = [lane for lane in lanes if lane.closing_since is None and not lane.leaving]
-        target = self.target()
+        target = most = self.target()
         if self._demand is not None:
             starting = max(0, target - sum(self._worth(lane, alive) > 1 for lane in open_lanes))
             self._demand.ask(target, starting, self.mailbox_name)
-        surplus = len(open_lanes) - target
+            may_open, may_stay = self._demand.bounds(self._demand.room(self.mailbox_name))
+            target, most = min(target, may_open), min(target, may_stay)
+        surplus = len(open_lanes) - most
         # First those whose nodes are gone, then those that are not warm, then idle ones.
         for lane in sorted(open_lanes, key=lambda lane: self._worth(lane, alive))[: max(0, surplus)]:
             worth = self._worth(lane, alive)
@@ -233,7 +235,7 @@ class LanePool:
                 self._close(lane)
                 if worth < 2:
                     self._abort(lane)
-        if surplus < 0 and not self._stopping.is_set():
+        if len(open_lanes) < target and not self._stopping.is_set():
             self._open()
 
     def _leave(self, draining: Mapping[str, float | None], alive: set[str]) -> None:
