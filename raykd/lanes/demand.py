@@ -12,20 +12,21 @@ machines would run for nobody. The groups of several drivers add up, and Ray rem
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from raykd.lanes.autoscaler import starting
 from raykd.lanes.cluster import draining_nodes, live_nodes
 from raykd.spec.sections import WorkersSpec
 from trainables.patience import tell
 
 _TRIALS_A_LANE = 4  # a node that starts for fewer hardly earns its start, and a sampler learns from rounds
 _MOST = 32  # groups that wait at once: each is tried again and again
-_ANSWER_S = 20.0  # an autoscaler looks every 5 s
+_ANSWER_S = 20.0  # an autoscaler looks every 5 s; so long after a node has joined, too, another may start
+_START_S = 900.0  # a node may take so long to start
 _LOOK_S = 0.5
 _SURE_S = 5.0  # so long there has to be room, or none, before a lane beyond those wanted comes or goes
 _WAITS = ("PENDING", "PREPARED", "RESCHEDULING")
@@ -118,31 +119,26 @@ class Demand:
 
 
 def grows(workers: WorkersSpec) -> bool:
-    """Whether the cluster's autoscaler starts nodes when a lane is asked for that has no room now."""
+    """Whether the cluster's autoscaler makes room for a lane when one is asked for; waits until it is there.
+
+    Nodes that start may be of another kind, or for others: they count when they have joined.
+    """
     tell("the nodes have no room for a lane; an autoscaler, if there is one, is asked for some")
     demand = Demand(workers, lambda: 1)
-    nodes = len(live_nodes())
     demand.ask(0)
+    said = False
     try:
+        end = time.monotonic() + _START_S
         deadline = time.monotonic() + _ANSWER_S
-        while time.monotonic() < deadline:
-            if _starting() or len(live_nodes()) > nodes:
+        while time.monotonic() < min(deadline, end):
+            if sum(workers.slots(node["Resources"]) for node in live_nodes()) >= workers.count:
                 return True
+            if starting():
+                deadline = time.monotonic() + _ANSWER_S
+                if not said:
+                    tell(f"nodes are being started; they are waited for up to {_START_S / 60:g} minutes")
+                    said = True
             time.sleep(_LOOK_S)
     finally:
         demand.withdraw()
     return False
-
-
-def _starting() -> bool:
-    """Whether nodes are being started."""
-    import ray
-    from ray.autoscaler.v2.sdk import get_cluster_status
-    from ray.autoscaler.v2.utils import is_autoscaler_v2
-    from ray.experimental.internal_kv import _internal_kv_get
-
-    if is_autoscaler_v2(fetch_from_server=True):
-        status = get_cluster_status(ray.get_runtime_context().gcs_address)
-        return bool(status.pending_launches or status.pending_nodes)
-    said = json.loads(_internal_kv_get("__autoscaling_status") or b"{}").get("autoscaler_report") or {}
-    return bool(said.get("pending_launches") or said.get("pending_nodes"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from raykd.lanes import demand
 from raykd.lanes.demand import Demand
 from raykd.spec.sections import WorkersSpec
 
@@ -20,24 +21,58 @@ def test_nodes_are_wanted_for_about_four_trials_each(left: int, lanes: int | Non
 
 @pytest.mark.parametrize("lanes", [None, 2])
 def test_a_sweep_with_references_alone_left_wants_a_lane(lanes: int | None) -> None:
-    demand = Demand(WorkersSpec(), lambda: 0, lanes)
-    assert demand.wanted == demand.useful == 1
+    asked = Demand(WorkersSpec(), lambda: 0, lanes)
+    assert asked.wanted == asked.useful == 1
 
 
 def test_lanes_beyond_those_wanted_come_only_to_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two sweeps of 50 trials on 26 nodes: neither takes the other's room for its own, and has more come."""
     seconds = iter(range(100))
     monkeypatch.setattr("raykd.lanes.demand.time.monotonic", lambda: next(seconds))
-    demand = Demand(WorkersSpec(), lambda: 50)
-    assert demand.bounds(0) == (13, 13), "those wanted may wait for room"
+    asked = Demand(WorkersSpec(), lambda: 50)
+    assert asked.bounds(0) == (13, 13), "those wanted may wait for room"
     for room in (5, 13, 13, 13, 13, 13, 13):
-        bounds = demand.bounds(room)
+        bounds = asked.bounds(room)
     assert bounds == (13, 13), "the nodes hold 26, and half of them is taken"
-    assert demand.bounds(14) == (13, 14), "what a lane of the other one leaves is its own again at once"
+    assert asked.bounds(14) == (13, 14), "what a lane of the other one leaves is its own again at once"
     for _ in range(6):
-        bounds = demand.bounds(15)
+        bounds = asked.bounds(15)
     assert bounds == (15, 15), "what stays free is taken"
-    assert demand.bounds(14) == (14, 15), "a lane that starts again does not end"
+    assert asked.bounds(14) == (14, 15), "a lane that starts again does not end"
     for _ in range(6):
-        bounds = demand.bounds(14)
+        bounds = asked.bounds(14)
     assert bounds == (14, 14), "one that finds no room does"
+
+
+class Cloud:
+    """Nodes that join at their seconds; the clock goes on when it is waited for."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *nodes: tuple[float, float]) -> None:
+        self.now, self.nodes, self.said = 0.0, nodes, list[str]()
+        patch.setattr(demand.time, "monotonic", lambda: self.now)
+        patch.setattr(demand.time, "sleep", self.wait)
+        patch.setattr(
+            demand, "live_nodes", lambda: [{"Resources": {"CPU": n}} for at, n in nodes if at <= self.now]
+        )
+        patch.setattr(demand, "starting", lambda: any(at > self.now for at, _ in nodes))
+        patch.setattr(demand, "tell", self.said.append)
+        patch.setattr(Demand, "ask", lambda *_: None)
+        patch.setattr(Demand, "withdraw", lambda _: None)
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_a_node_that_starts_is_no_answer_before_it_has_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = WorkersSpec(cpus=4)
+    cloud = Cloud(monkeypatch, (0, 1), (100, 2), (130, 4))
+    assert demand.grows(large) and 130 <= cloud.now < 132
+    assert "waited for up to 15 minutes" in cloud.said[-1]
+    other = Cloud(monkeypatch, (0, 1), (100, 2))
+    assert not demand.grows(large) and 119 < other.now < 121, "it is another sweep's, and too small"
+    static = Cloud(monkeypatch, (0, 1))
+    assert not demand.grows(large) and 20 <= static.now < 22 and len(static.said) == 1
+    never = Cloud(monkeypatch, (0, 1), (5000, 4))
+    assert not demand.grows(large) and 900 <= never.now < 902
+    together = Cloud(monkeypatch, (0, 2), (50, 2))
+    assert demand.grows(WorkersSpec(count=2, cpus=2)) and 50 <= together.now < 52
