@@ -18,6 +18,7 @@ from raykd.doctor.check import Check
 from raykd.doctor.compare import Node
 from raykd.doctor.machine import check_spec, first_line
 from raykd.doctor.node import place, write
+from raykd.lanes.autoscaler import autoscales
 from raykd.lanes.cluster import connected, live_nodes, ray_address
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.courier import credentials
@@ -59,7 +60,7 @@ def checks(
         if spec is not None:
             yield compare.check_inputs(nodes)
             yield list(check_spec(spec))[-1]  # the sweep as a whole; data and teacher were seen on every node
-            yield compare.check_room(spec, alive, ray.available_resources())
+            yield compare.check_room(spec, alive, ray.available_resources(), autoscales())
 
 
 @contextmanager

@@ -161,8 +161,13 @@ def check_inputs(nodes: Sequence[Node]) -> Check:
     return Check("inputs", True, "the same everywhere: " + ", ".join(many) if many else "none to be shared")
 
 
-def check_room(spec: SweepSpec, alive: Sequence[Mapping[str, Any]], free: Mapping[str, float]) -> Check:
-    """Can the cluster hold what the sweep asks for, and is it free now?"""
+def check_room(
+    spec: SweepSpec, alive: Sequence[Mapping[str, Any]], free: Mapping[str, float], autoscales: bool
+) -> Check:
+    """Can the cluster hold what the sweep asks for, and is it free now?
+
+    An autoscaler may start nodes that can (with `min_workers: 0` only the head is up); the sweep asks it.
+    """
     from raykd.lanes.pool import capacity
     from raykd.spec.validate import check_resources
 
@@ -170,6 +175,10 @@ def check_room(spec: SweepSpec, alive: Sequence[Mapping[str, Any]], free: Mappin
     try:
         check_resources(workers, alive)
     except UserError as error:
+        if autoscales:
+            mend = "larger or more workers in the cluster's file, if it has none that can hold this"
+            said = f"no room now, and the sweep will ask the autoscaler for nodes; {error}"
+            return Check("workers", None, said, mend)
         mend = f"smaller `{error.field}` (`--set {error.field}=…`), or larger nodes, or more of them"
         return Check("workers", False, str(error), mend)
     lanes = capacity(workers, [dict(node) for node in alive])

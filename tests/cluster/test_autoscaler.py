@@ -101,6 +101,7 @@ def test_nodes_come_while_there_are_trials_for_them(laptop: Laptop, version: int
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
         "RAY_enable_autoscaler_v2": str(version - 1),
         "RAY_CLOUD_INSTANCE_ID": HEAD,
+        "RAY_NODE_TYPE_NAME": "ray.head.default",  # as `ray up` and KubeRay tell it
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD,
     }
     start = "ray start --head --num-cpus=0 --autoscaling-config=cloud.json --dashboard-host=127.0.0.1"
@@ -109,19 +110,22 @@ def test_nodes_come_while_there_are_trials_for_them(laptop: Laptop, version: int
     assert started.returncode == 0, started.stdout + started.stderr
     assert nodes() == 1
 
-    def raykd(line: str) -> subprocess.Popen[str]:
+    def command(line: str) -> list[str]:
         line = f"{line} --address auto --storage /root/sweeps"
         what = f"cd {CHECKOUT} && exec {sys.executable} -m raykd.cli {line}"
+        return hosts.command(0, "env", "OMP_NUM_THREADS=1", "bash", "-c", what)
+
+    def raykd(line: str) -> subprocess.Popen[str]:
         said = (tmp_path / "said").open("a")
-        return subprocess.Popen(
-            hosts.command(0, "env", "OMP_NUM_THREADS=1", "bash", "-c", what),
-            stdout=said,
-            stderr=said,
-            text=True,
-        )
+        return subprocess.Popen(command(line), stdout=said, stderr=said, text=True)
 
     def said() -> str:
         return (tmp_path / "said").read_text()
+
+    found = subprocess.run(command("doctor growing.yaml --json"), capture_output=True, text=True, check=False)
+    room = next(check for check in json.loads(found.stdout) if check["name"] == "workers")
+    assert room["ok"] is None and "will ask the autoscaler" in room["said"], found.stdout
+    assert found.returncode == 0, found.stdout
 
     driver = raykd("run growing.yaml")
     until(lambda: reports() >= 3, 400, said)

@@ -20,8 +20,11 @@ from command import raykd
 from PIL import Image
 
 from raykd.doctor.check import Check
+from raykd.doctor.compare import check_room
 from raykd.doctor.launch import checks as launched
 from raykd.doctor.launch import explain, parse
+from raykd.lanes.autoscaler import has_types
+from raykd.spec.sweep import load_sweep
 from trainables.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -142,6 +145,18 @@ def test_a_good_cluster_passes_and_a_strange_node_is_found_out(tmp_path: Path, s
         assert "--set workers.cpus" in (found["workers"].mend or "")
     finally:
         cluster.shutdown()
+
+
+def test_no_room_is_no_fault_where_an_autoscaler_makes_some() -> None:
+    spec = load_sweep("quickstart", [])
+    head = [{"Alive": True, "Resources": {}}]
+    fixed, growing = (check_room(spec, head, {}, autoscales) for autoscales in (False, True))
+    assert fixed.ok is False and fixed.mend and "--set workers.cpus" in fixed.mend
+    assert growing.ok is None and "will ask the autoscaler for nodes" in growing.said
+    id = "3f3467ad40224c704702c55b35a6c999ed2e5b02f4f6b20d7fb3c71f"
+    assert not has_types([]) and not has_types([f"node_{id}"]), "started by hand"
+    assert not has_types(["local.cluster.node"]), "hosts that are all there are"
+    assert has_types([f"node_{id}", "ray.head.default"]) and has_types(["node_gpu"])
 
 
 # From a laptop ------------------------------------------------------------------------------------
