@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from raykd.lanes.autoscaler import starting
@@ -84,7 +84,7 @@ class Demand:
         going = draining_nodes()
         free = [has for node, has in available_resources_per_node().items() if node not in going]
         placed = sum(row["state"] in _HAS_ROOM for row in rows)
-        return placed + sum(map(self._workers.slots, free)) // self._workers.count
+        return placed + sum(fitting(self._workers, has) for has in free) // self._workers.count
 
     def ask(self, held: int, starting: int = 0, run: str = "?") -> None:
         """Ask for what is wanted beyond the `held` lanes that the present nodes have room for.
@@ -116,6 +116,11 @@ class Demand:
         groups, self._groups = self._groups, []
         for group in groups:
             remove_placement_group(group)
+
+
+def fitting(workers: WorkersSpec, free: Mapping[str, float]) -> int:
+    """Workers that find room in what is free on a node, as far as Ray says: parts of GPUs it only adds up."""
+    return min(int(free.get(kind, 0) / each + 1e-6) for kind, each in workers.resources.items())
 
 
 def grows(workers: WorkersSpec) -> bool:

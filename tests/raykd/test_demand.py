@@ -76,3 +76,10 @@ def test_a_node_that_starts_is_no_answer_before_it_has_joined(monkeypatch: pytes
     assert not demand.grows(large) and 900 <= never.now < 902
     together = Cloud(monkeypatch, (0, 2), (50, 2))
     assert demand.grows(WorkersSpec(count=2, cpus=2)) and 50 <= together.now < 52
+
+
+def test_half_a_gpu_that_is_free_is_room_for_half_a_gpu() -> None:
+    assert demand.fitting(WorkersSpec(gpus=0.5), {"CPU": 3, "GPU": 0.5}) == 1
+    assert demand.fitting(WorkersSpec(gpus=2), {"CPU": 3, "GPU": 3}) == 1
+    assert demand.fitting(WorkersSpec(cpus=0.7), {"CPU": 2.1}) == 3
+    assert demand.fitting(WorkersSpec(gpus=1), {"CPU": 3}) == 0
