@@ -137,7 +137,11 @@ class Method(nn.Module):
 
     @classmethod
     def check(cls, config: MethodConfig, context: Context) -> None:
-        """Raise `UserError` for a setting that cannot work with this run. Called before anything starts."""
+        """Raise `UserError` for a setting that cannot work with this run.
+
+        Called before anything starts, and again by `__init__`: once the data has been read, `context` may
+        know more.
+        """
 
     @classmethod
     def same(cls, context: Context) -> Mapping[str, tuple[tuple[str, ...], ...]]:

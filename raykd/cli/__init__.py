@@ -1,6 +1,6 @@
 """The verbs of the command line: each one parses, calls, prints.
 
-May import every room, and each verb only when it runs.
+May import every room but `stats` and `lanes`, and each verb only when it runs.
 """
 
 from __future__ import annotations

@@ -32,11 +32,11 @@ class Demand:
     """Keeps the autoscaler asked for lanes of these workers.
 
     `left()` is how many trials have not ended. `lanes`, where the user gave it, is how many are to be had at
-    once; else there are nodes asked for while each lane has at least four trials to take.
+    once; else there are nodes asked for while each lane has about four trials to take.
     """
 
     def __init__(self, workers: WorkersSpec, left: Callable[[], int], lanes: int | None = None) -> None:
-        self._shape = [_resources(workers)] * workers.count
+        self._shape = [workers.resources] * workers.count
         self._left = left
         self._lanes = lanes
         self._groups: list[Any] = []
@@ -49,7 +49,9 @@ class Demand:
     @property
     def wanted(self) -> int:
         """Lanes that it is worth having a node started for."""
-        return self.useful if self._lanes else min(self.useful, -(-self._left() // _TRIALS_A_LANE))
+        if self._lanes:
+            return self.useful
+        return min(self.useful, max(1, -(-self._left() // _TRIALS_A_LANE)))
 
     def ask(self, held: int, starting: int = 0, run: str = "?") -> None:
         """Ask for what is wanted beyond the `held` lanes that the present nodes have room for.
@@ -85,7 +87,7 @@ class Demand:
 
 def grows(workers: WorkersSpec) -> bool:
     """Whether the cluster's autoscaler starts nodes when a lane is asked for that has no room now."""
-    tell("the nodes have no room for a lane now; the cluster's autoscaler is asked for some")
+    tell("the nodes have no room for a lane; an autoscaler, if there is one, is asked for some")
     demand = Demand(workers, lambda: 1)
     nodes = len(live_nodes())
     demand.ask(0)
@@ -112,7 +114,3 @@ def _starting() -> bool:
         return bool(status.pending_launches or status.pending_nodes)
     said = json.loads(_internal_kv_get("__autoscaling_status") or b"{}").get("autoscaler_report") or {}
     return bool(said.get("pending_launches") or said.get("pending_nodes"))
-
-
-def _resources(workers: WorkersSpec) -> dict[str, float]:
-    return {"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})}

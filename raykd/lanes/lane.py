@@ -35,9 +35,6 @@ def fit(name: str, workers: WorkersSpec, config: Mapping[str, Any], scratch: Pat
 
     Ray's own files go to `scratch`.
     """
-    resources: dict[str, float] = {"CPU": workers.cpus}
-    if workers.gpus:
-        resources["GPU"] = workers.gpus
     shared_gpu = 0 < workers.gpus < 1 and workers.count > 1  # NCCL refuses two ranks on one GPU
     run = f"{config['mailbox']}-{name}"
     callbacks: list[Any] = [
@@ -51,7 +48,7 @@ def fit(name: str, workers: WorkersSpec, config: Mapping[str, Any], scratch: Pat
             backend="nccl" if workers.gpus and not shared_gpu else "gloo", timeout_s=_COLLECTIVE_S
         ),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
+            num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=workers.resources
         ),
         run_config=ray.train.RunConfig(
             name=run,

@@ -19,6 +19,10 @@ class Task:
     tried: int = 0  # attempts under earlier drivers
 
 
+class Mistake(str):
+    """Why a task failed, where what the user wrote is at fault: a `UserError`'s message."""
+
+
 @dataclass(frozen=True)
 class Message:
     """What a task says: that a lane has begun it (`attempt`, `lane`), a report (`epoch`, `metrics`), or its

@@ -27,10 +27,10 @@ from raykd.lanes.demand import Demand
 from raykd.lanes.group import free
 from raykd.lanes.lane import Lane, fit
 from raykd.lanes.mailbox import Mailbox
-from raykd.lanes.messages import Message, Task
+from raykd.lanes.messages import Message, Mistake, Task
 from raykd.spec.sections import WorkersSpec
 from raykd.storage.beacon import Beacon
-from trainables.errors import SweepFailed
+from trainables.errors import SweepFailed, UserError
 
 log = logging.getLogger("raykd.lanes.pool")
 
@@ -135,7 +135,10 @@ class LanePool:
         return self._state
 
     def run(self, task: Task, on_report: Callable[[Message], None]) -> None:
-        """Run a task that needs no verdicts and wait for its end. Raises `SweepFailed` when it failed."""
+        """Run a task that needs no verdicts and wait for its end.
+
+        Raises `SweepFailed` when it failed, `UserError` when what the user wrote is why.
+        """
         ray.get(self.mailbox.post.remote(task))
         while True:
             message = self._listen(task.id)
@@ -143,6 +146,9 @@ class LanePool:
                 ray.get(self.mailbox.heard.remote(task.id, message.attempt))
             elif message.ended:
                 self.mailbox.forget.remote(task.id)
+                if isinstance(message.failed, Mistake):
+                    field, _, problem = message.failed.partition(": ")
+                    raise UserError(field, problem)
                 if message.failed:
                     raise SweepFailed(f"{task.action}: {message.failed}")
                 return
@@ -291,9 +297,10 @@ class LanePool:
             self._active = now
             workers = self.workers
             if self.target() == 0:
+                asked = ", which an autoscaler, if there is one, is asked for" if self._demand else ""
                 reason = (
                     f"the live nodes have no room for {workers.count} worker(s) of {workers.cpus:g} CPUs and "
-                    f"{workers.gpus:g} GPUs" + (", which the cluster is asked for" if self._demand else "")
+                    f"{workers.gpus:g} GPUs{asked}"
                 )
             elif self.warm == 0:
                 reason = f"{self.target()} lane(s) are starting, which takes 20 s, more on busy nodes"

@@ -17,7 +17,7 @@ import ray.train
 import ray.train.collective
 
 from raykd.lanes.failures import explain, out_of_memory
-from raykd.lanes.messages import Message, Task
+from raykd.lanes.messages import Message, Mistake, Task
 from raykd.storage.beacon import fetch_teachers, find
 from trainables import patience
 from trainables.errors import StorageLost, SweepFailed, TrialFailed, UserError
@@ -81,7 +81,8 @@ def work(config: Mapping[str, Any]) -> None:
             ray.get(mailbox.refuse.remote(lane, f"{host}: {error}"))
             return
         except (TrialFailed, UserError) as error:
-            failed = str(error)  # decided alike on all ranks, so the group is still in step
+            kind = Mistake if isinstance(error, UserError) else str
+            failed = kind(error)  # decided alike on all ranks, so the group is still in step
         except Exception as error:
             failed = explain(error, next(iter(trials), None))
             _keep(workspace, rank)

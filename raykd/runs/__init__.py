@@ -1,4 +1,4 @@
 """A sweep or a study from its spec to its results: planned, tuned, run, resumed, repaired.
 
-May import every room but `report`, `doctor` and `cli`.
+May import every room but `stats`, `report`, `doctor` and `cli`.
 """

@@ -21,7 +21,7 @@ from raykd.records.recorder import Recorder
 from raykd.spec.arms import ARM
 from raykd.spec.space import METHOD
 from raykd.spec.sweep import SweepSpec
-from trainables.errors import SweepFailed
+from trainables.errors import SweepFailed, UserError
 from trainables.trial import TrialSpec
 
 log = logging.getLogger("raykd.runs.references")
@@ -59,7 +59,7 @@ class References:
         def careful() -> None:
             try:
                 work()
-            except SweepFailed as error:
+            except (SweepFailed, UserError) as error:
                 if not self._pool.broken:  # else the sweep ends, and says why
                     self._console.warn(f"a reference could not be measured: {error}")
             except Exception:
@@ -91,7 +91,10 @@ class References:
             said = f", {trial.probe.score} {score:.2f}" if math.isfinite(score) else ""
             self._console.progress("the teacher trains, epoch", message.epoch, total, said)
 
-        self._pool.run(self._task(name, "prepare", trial), show)
+        try:
+            self._pool.run(self._task(name, "prepare", trial), show)
+        except UserError as error:  # which only the data as read could show
+            raise self._spec.placed(error, {}) from None
 
     def _measure_networks(self) -> None:
         wanted = self._spec.wanted_references()

@@ -69,6 +69,11 @@ class WorkersSpec(Spec):
             )
         return gpus
 
+    @property
+    def resources(self) -> dict[str, float]:
+        """What each worker takes, as Ray counts it."""
+        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+
     def slots(self, has: Mapping[str, float]) -> int:
         """How many workers a node with these resources holds. A part of a GPU has to fit on one device."""
         slots = int(has.get("CPU", 0) / self.cpus + 1e-6)

@@ -22,8 +22,7 @@ _OWNER = ".driver"
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A new folder that says whose it is, gone at the end. First those go that this user's dead drivers have left
-    on this machine."""
+    """A new folder that says whose it is, gone at the end. First those go that dead drivers left."""
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         if _is_left(left):
             shutil.rmtree(left, ignore_errors=True)  # it follows no link, neither here nor inside

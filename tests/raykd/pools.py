@@ -17,7 +17,17 @@ from trainables.trial import ModelSpec, TrialSpec
 
 ACTIONS = {
     name: f"quick:{name}"
-    for name in ("count", "count_together", "nothing", "die", "stumble", "train_and_weigh", "hang", "ask_for")
+    for name in (
+        "count",
+        "count_together",
+        "nothing",
+        "die",
+        "stumble",
+        "refuse",
+        "train_and_weigh",
+        "hang",
+        "ask_for",
+    )
 }
 TRIAL = TrialSpec(method="none", config={"gamma": 1.0}, student=ModelSpec(arch="none"), epochs=5)
 

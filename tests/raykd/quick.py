@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from trainables import loop
+from trainables.errors import UserError
 from trainables.loop import EpochReport, Report, Workspace
 from trainables.progress import got_to
 from trainables.trial import TrialSpec
@@ -64,6 +65,13 @@ def die(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
 def stumble(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     """A bug."""
     raise ZeroDivisionError("a bug in a trainable")
+
+
+def refuse(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
+    """A setting that the data cannot serve."""
+    raise UserError(
+        "config.anchors_per_class", "too many: class 2 has 5 images", value=9, expected="at most 5"
+    )
 
 
 def hang(trial: TrialSpec, report: Report, workspace: Workspace) -> None:

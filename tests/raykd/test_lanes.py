@@ -19,7 +19,7 @@ from pools import pool_of, quick_importable, run, task, until
 from raykd.lanes.cluster import LOCAL, connected
 from raykd.lanes.messages import Message, Task
 from raykd.spec.sections import WorkersSpec
-from trainables.errors import SweepFailed
+from trainables.errors import SweepFailed, UserError
 from trainables.resolve import resolve
 
 pytestmark = pytest.mark.ray(late=True)
@@ -103,6 +103,15 @@ def test_a_bug_in_a_trainable_fails_the_trial_with_its_reason(pool: Any, tmp_pat
         run(pool, task(tmp_path, "buggy", "stumble"))
     assert "quick.py" in (tmp_path / "buggy" / "error-rank0.txt").read_text()
     assert run(pool, task(tmp_path, "after"))[-1].epoch == 5
+
+
+def test_what_the_data_shows_to_be_a_user_s_mistake_is_told_as_one(pool: Any, tmp_path: Path) -> None:
+    """And so nobody is told to go on with a sweep that would end there again."""
+    with pytest.raises(
+        UserError, match=r"^config\.anchors_per_class: too many: .* Expected at most 5\.$"
+    ) as told:
+        run(pool, task(tmp_path, "wrong", "refuse"))
+    assert told.value.field == "config.anchors_per_class"
 
 
 def test_asking_for_too_much_memory_fails_the_trial_and_not_its_lane(pool: Any, tmp_path: Path) -> None:

@@ -25,7 +25,11 @@ class ContrastConfig(MethodConfig):
 
 
 class Contrast(Headed):
-    """A method with a `queue` of keys from `mean`, the mean of student and `head`; held keys join by step."""
+    """A method with a `queue` of keys from `mean`, the mean of student and `head`.
+
+    `forward` gives the batch's keys to `queue.hold`. After each optimizer step `mean` follows the student,
+    and the keys that were held join the queue.
+    """
 
     config: ContrastConfig
     queue: Queue
