@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections import deque
 from pathlib import Path
 from typing import Any
 
 from raykd.lanes.messages import Box, LaneState, Message, Task
-
-_STUMBLE_S = 10.0  # so much later than the first may the last of several ranks fail of the same thing
 
 
 class Mailbox:
@@ -35,13 +34,14 @@ class Mailbox:
         self._changed = asyncio.Condition()
 
     async def outlast(self) -> None:
-        """Be no more likely to be ended than any other process when this machine runs out of memory.
+        """Be no more likely to be ended than the raylet when this machine runs out of memory.
 
         Ray makes its workers the kernel's first choice, and this actor is one. Its own memory monitor ends
         those that were started last first, and this one was before all lanes.
         """
         with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text("0")
+            raylet = Path(f"/proc/{os.getppid()}/oom_score_adj").read_text()
+            Path("/proc/self/oom_score_adj").write_text(raylet)
 
     # What workers say -----------------------------------------------------------------------------
 
@@ -50,7 +50,7 @@ class Mailbox:
         async with self._changed:
             state = self._lanes.setdefault(lane, LaneState(world))
             if state.generation != generation:
-                state.generation, state.ranks, state.waiting, state.stumbled = generation, {}, set(), {}
+                state.generation, state.ranks, state.waiting = generation, {}, set()
                 state.sign, state.where, state.down = time.monotonic(), "", False
                 if state.task is not None and not self._again(state.task):
                     state.work = None
@@ -118,33 +118,13 @@ class Mailbox:
         if state is not None and state.generation == generation:
             state.sign, state.where = time.monotonic(), where
 
-    async def stumble(self, lane: str, generation: str, rank: int, task: str, reason: str) -> None:
-        """A rank of several has failed; its group must be started again. Waits a moment for the others: where
-        every rank fails by itself, another try would go the same way, and the task has failed."""
-        async with self._changed:
-            state, box = self._lanes[lane], self._boxes.get(task)
-            if state.generation != generation or state.task != task or box is None:
-                return
-            state.stumbled.setdefault(rank, reason)
-            box.trouble = next(iter(state.stumbled.values()))  # of the first: it may be why others failed
-
-            def alike() -> bool:
-                return state.generation != generation or len(state.stumbled) == state.world
-
-            self._changed.notify_all()
-            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait_for(alike), _STUMBLE_S)
-            if len(state.stumbled) == state.world and box.end is None:
-                box.end = Message(ended=True, failed=box.trouble)
-                self._changed.notify_all()
-
-    async def broke(self, lane: str, reason: str) -> None:
+    async def broke(self, lane: str, reason: str, generation: str | None = None) -> None:
         """The lane's workers leave their task in a way that only a restart of the group, or another lane,
-        mends."""
+        mends. A worker says its generation, so that one which is late is not heard."""
         async with self._changed:
             state = self._lanes.get(lane)
             box = self._boxes.get(state.task or "") if state is not None else None
-            if box is not None:
+            if state is not None and box is not None and generation in (None, state.generation):
                 box.trouble = reason
 
     async def down(self, lane: str, reason: str | None) -> None:

@@ -62,7 +62,6 @@ class LaneState:
     turn: int = 0  # counts the tasks handed out
     work: Task | None = None
     waiting: set[int] = field(default_factory=set)  # ranks that ask for the next task
-    stumbled: dict[int, str] = field(default_factory=dict)  # ranks that failed, and why, in this order
     closing: bool = False
     leaving: bool = False  # its node will go: the task moves after its present epoch
     left: tuple[str, int] | None = None  # the task and the epoch with which it did

@@ -105,8 +105,20 @@ class LanePool:
 
     # What the sweep uses --------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def __enter__(self) -> LanePool:
         """Begin to warm lanes. Returns at once."""
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End all lanes and wait until their resources are free."""
+        self._stop()
+
+    def _start(self) -> None:
         # The mailbox is up, and knows who asks the storage, before the first lane looks for it.
         ray.get([self.mailbox.outlast.remote(), self.mailbox.keep.remote(self._beacon.credentials)])
         self._adjust()
@@ -153,10 +165,10 @@ class LanePool:
                 message: Message = ray.get(waiting, timeout=2.0)
                 return message
 
-    def stop(self) -> None:
-        """End all lanes and wait until their resources are free."""
+    def _stop(self) -> None:
         self._stopping.set()
-        self._supervisor.join(_CLOSE_S)
+        if self._supervisor.is_alive():
+            self._supervisor.join(_CLOSE_S)
         if self._demand is not None:
             self._demand.withdraw()
         self.mailbox.clear.remote()

@@ -16,7 +16,7 @@ import ray
 import ray.train
 import ray.train.collective
 
-from raykd.lanes.failures import explain
+from raykd.lanes.failures import explain, out_of_memory
 from raykd.lanes.messages import Message, Mistake, Task
 from raykd.storage.beacon import fetch_teachers, find
 from trainables import patience
@@ -86,13 +86,12 @@ def work(config: Mapping[str, Any]) -> None:
         except Exception as error:
             failed = explain(error, next(iter(trials), None))
             _keep(workspace, rank)
-            if world > 1:
+            if world > 1 and not out_of_memory(error):
                 # This rank may be the one that broke, or one whose peer died, and others may wait for it in a
-                # collective: the group is started again, and the task goes on from its checkpoint, unless
-                # all failed alike.
-                ray.get(mailbox.stumble.remote(lane, generation, rank, task.id, failed))
+                # collective: the group is started again, and the task goes on from its checkpoint.
+                ray.get(mailbox.broke.remote(lane, failed, generation))
                 raise
-            if _poisoned(error):
+            if world > 1 or _poisoned(error):
                 ray.get(mailbox.finish.remote(lane, generation, rank, task.id, failed))
                 raise
         ray.get(mailbox.finish.remote(lane, generation, rank, task.id, failed))

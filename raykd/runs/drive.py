@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from raykd.records.recorder import Recorder
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.courier import Courier
 from raykd.storage.folders import TEACHERS, named, origin_of
-from raykd.storage.scratch import make_scratch, remove_left
+from raykd.storage.scratch import scratch_folder
 from trainables.errors import StorageLost, SweepFailed, UserError
 
 log = logging.getLogger("raykd.runs.drive")
@@ -60,29 +59,24 @@ class Drive:
         )
         if cluster.get("webui_url"):
             console.say(f"Ray's dashboard: http://{cluster['webui_url']}", "dim")
-        remove_left()
-        scratch = make_scratch()
-        pool = LanePool(
-            spec.workers,
-            max(1, min(spec.lanes or left, left)),
-            storage=self.folder.resolve(),
-            scratch=scratch,
-            cache=cache_folder().absolute(),
-            teachers=(self.folder.parent / TEACHERS).resolve(),
-            actions=self.actions,
-            demand=None if cluster["alone"] else Demand(spec.workers, self._left, spec.lanes),
-            on_event=console.warn,
-        )
-        pool.start()
-        began = time.monotonic()
-        try:
-            references = References(spec, self.record, pool, console, self.folder)
-            references.around(lambda: self._tune(pool, proposer, judge, began))
-            if pool.broken:
-                raise SweepFailed(pool.broken)
-        finally:
-            pool.stop()
-            shutil.rmtree(scratch, ignore_errors=True)
+        with scratch_folder() as scratch:
+            pool = LanePool(
+                spec.workers,
+                max(1, min(spec.lanes or left, left)),
+                storage=self.folder.resolve(),
+                scratch=scratch,
+                cache=cache_folder().absolute(),
+                teachers=(self.folder.parent / TEACHERS).resolve(),
+                actions=self.actions,
+                demand=None if cluster["alone"] else Demand(spec.workers, self._left, spec.lanes),
+                on_event=console.warn,
+            )
+            with pool:
+                began = time.monotonic()
+                references = References(spec, self.record, pool, console, self.folder)
+                references.around(lambda: self._tune(pool, proposer, judge, began))
+                if pool.broken:
+                    raise SweepFailed(pool.broken)
 
     def _left(self) -> int:
         """How many trials have not ended."""

@@ -10,7 +10,8 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from raykd.storage.driver import Claim
@@ -19,19 +20,18 @@ _PREFIX = "raykd-"
 _OWNER = ".driver"
 
 
-def make_scratch() -> Path:
-    """A new folder that says whose it is."""
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A new folder that says whose it is, gone at the end. First those go that dead drivers left."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        if _is_left(left):
+            shutil.rmtree(left, ignore_errors=True)  # it follows no link, neither here nor inside
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    (folder / _OWNER).write_bytes(Claim.mine().data())
-    return folder
-
-
-def remove_left() -> list[Path]:
-    """Remove the folders of this user's drivers on this machine that are dead. Those that were."""
-    left = [folder for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*") if _is_left(folder)]
-    for folder in left:
-        shutil.rmtree(folder, ignore_errors=True)  # it follows no link, neither here nor inside
-    return left
+    try:
+        (folder / _OWNER).write_bytes(Claim.mine().data())
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_left(folder: Path) -> bool:

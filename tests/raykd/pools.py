@@ -55,11 +55,8 @@ def pool_of(tmp_path: Path, workers: WorkersSpec, limit: int, **more: Any) -> It
         on_event=lambda text: None,
         **more,
     )
-    pool.start()
-    try:
+    with pool:
         yield pool
-    finally:
-        pool.stop()
 
 
 @contextmanager

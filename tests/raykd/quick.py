@@ -30,6 +30,8 @@ def count(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     done = int(state.read_text()) if state.exists() else 0
     with (workspace.folder / "starts").open("a") as starts:
         starts.write(f"{done}\n")
+    if dist.is_initialized():
+        dist.barrier()  # no rank may find what another one of this start has written
     for epoch in range(max(done, 1), trial.epochs + 1):
         if epoch > done:  # the last one written down may not have been heard: it is said again
             time.sleep(float(trial.config.get("pause", 0.0)))

@@ -213,6 +213,7 @@ async def test_a_trial_given_up_says_why_its_last_try_broke(box: Mailbox) -> Non
     await warm(box, "a")
     await box.post(task("t1", attempts=1))
     await box.broke("a", "no progress for 900 s, last seen at epoch 3, step 41/70")
+    await box.broke("a", "said too late", "older")
     await box.lost("a")
     await box.heard("t1", 1)
     said = await soon(box.listen("t1"))
@@ -220,48 +221,6 @@ async def test_a_trial_given_up_says_why_its_last_try_broke(box: Mailbox) -> Non
         "given up after 1 try without a new epoch; the last: no progress for 900 s, last seen at "
         "epoch 3, step 41/70"
     )
-
-
-async def pair(box: Mailbox, generation: str) -> None:
-    """A lane of two workers with the task t1, both at work on it."""
-    for rank in range(2):
-        await box.register("a", generation, rank, 2, "node")
-    asked = [await ask(box, "a", generation, rank) for rank in range(2)]
-    await box.post(task("t1"))
-    for call in asked:
-        assert (await soon(call))[1].id == "t1"
-
-
-@in_a_loop
-async def test_a_task_that_every_rank_fails_alike_is_not_tried_again(box: Mailbox) -> None:
-    await pair(box, "g0")
-    first = asyncio.ensure_future(box.stumble("a", "g0", 0, "t1", "out of memory"))
-    assert await blocked(first), "the other rank may only be waiting for this one"
-    await soon(box.stumble("a", "g0", 1, "t1", "out of memory, too"))
-    await soon(first)
-    await box.heard("t1", 1)
-    said = await soon(box.listen("t1"))
-    assert said.failed == "out of memory"
-    for rank in range(2):  # the group is started again, and takes the next one
-        await box.register("a", "g1", rank, 2, "node")
-    assert (await box.lanes())["a"]["task"] is None
-
-
-@in_a_loop
-async def test_a_rank_that_fails_alone_costs_a_try(box: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raykd.lanes.mailbox._STUMBLE_S", 0.05)
-    await pair(box, "g0")
-    await soon(box.stumble("a", "g0", 1, "t1", "a bit flipped"))
-    await pair(box, "g1")
-    await soon(box.stumble("a", "g0", 0, "t1", "said too late"))
-    await soon(box.stumble("a", "g1", 0, "t1", "another bit"))
-    await box.heard("t1", 2)
-    assert await blocked(asyncio.ensure_future(box.listen("t1")))
-    await pair(box, "g2")
-    await box.heard("t1", 3)
-    await box.lost("a")
-    said = await soon(box.listen("t1"))
-    assert said.failed == "given up after 3 tries without a new epoch; the last: another bit"
 
 
 @pytest.mark.parametrize("settled", ["before", "after"])

@@ -13,9 +13,15 @@ from pathlib import Path
 import pytest
 
 from raykd.storage.driver import Claim
-from raykd.storage.scratch import make_scratch, remove_left
+from raykd.storage.scratch import scratch_folder
 
-MAKE = "from raykd.storage.scratch import make_scratch; import os, signal; print(make_scratch(), flush=True);"
+KILLED = """
+import os, signal
+from raykd.storage.scratch import scratch_folder
+with scratch_folder() as folder:
+    print(folder, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -26,26 +32,28 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def a_dead_drivers() -> Path:
-    code = f"{MAKE} os.kill(os.getpid(), signal.SIGKILL)"
-    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert killed.returncode == -signal.SIGKILL and killed.stdout.strip(), killed.stderr
+    killed = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL and killed.stdout, killed.stderr
     return Path(killed.stdout.strip())
 
 
 def test_those_of_dead_drivers_go(temporary: Path) -> None:
-    dead, mine = a_dead_drivers(), make_scratch()
+    dead = a_dead_drivers()
     (dead / "tune").mkdir()
     (dead / "tune" / "tuner.pkl").write_bytes(b"...")
     elsewhere = temporary / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "kept").touch()
     (dead / "tune" / "link").symlink_to(elsewhere)
-    assert remove_left() == [dead]
-    assert not dead.exists() and mine.exists() and (elsewhere / "kept").exists()
+    with scratch_folder() as mine, scratch_folder() as another:
+        assert not dead.exists() and mine.is_dir() and another.is_dir()
+    assert not mine.exists() and not another.exists()
+    assert (elsewhere / "kept").exists()
 
 
 def test_what_may_be_anothers_stays(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = dataclasses.replace(Claim.read((a_dead_drivers() / ".driver").read_bytes()))
+    dead = a_dead_drivers()
+    gone = Claim.read((dead / ".driver").read_bytes())
     kept = {name: temporary / f"raykd-{name}" for name in ("other_machine", "silent", "torn", "linked")}
     for folder in kept.values():
         folder.mkdir()
@@ -57,10 +65,12 @@ def test_what_may_be_anothers_stays(temporary: Path, monkeypatch: pytest.MonkeyP
     (temporary / "target" / ".driver").write_bytes(gone.data())
     (temporary / "raykd-link").symlink_to(temporary / "target")
     (temporary / "raykd-file").write_bytes(gone.data())
-    assert len(remove_left()) == 1, "the dead driver's own"
+    with scratch_folder():
+        assert not dead.exists()
     assert all(folder.exists() for folder in kept.values())
     assert (temporary / "target" / ".driver").exists() and (temporary / "raykd-file").exists()
 
     theirs = a_dead_drivers()
     monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
-    assert remove_left() == [] and theirs.exists(), "another user's"
+    with scratch_folder():
+        assert theirs.exists(), "another user's"
