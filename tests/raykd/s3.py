@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
+from urllib.request import Request, urlopen
 
 BUCKET = "bucket"
 KEYS = {
@@ -96,6 +97,8 @@ class S3(Gate):
 
     def stop(self) -> None:
         self.shut()
+        # What moto keeps is the process's: the next server would begin with it.
+        urlopen(Request(f"http://127.0.0.1:{self._server}/moto-api/reset", method="POST")).close()
         self._moto.stop()
 
 
