@@ -81,7 +81,7 @@ def test_ray_up_brings_this_checkout_to_every_node_and_keeps_strangers_out(lapto
     until(lambda: live_nodes(1) == 3, 180, lambda: said)
     where = 'cd / && python -c "import raykd.cli; print(raykd.cli.__file__)"'
     for host in (1, 2, 3):
-        assert "/root/raykd-src/raykd/cli/app.py" in hosts.execute(host, "bash", "-lic", where).stdout
+        assert "/root/raykd-src/raykd/cli/__init__.py" in hosts.execute(host, "bash", "-lic", where).stdout
     tokens = [hosts.home(host) / ".ray" / "auth_token" for host in (1, 2, 3)]
     assert len({token.read_text() for token in tokens}) == 1
     assert {token.stat().st_mode & 0o777 for token in tokens} == {0o600}
