@@ -192,7 +192,7 @@ def test_a_group_of_two_workers_is_one_lane(ray_here: None, tmp_path: Path) -> N
         # One rank stops answering, and on the second try goes round in circles; the other one waits for it.
         said.clear()
         stuck = dataclasses.replace(task(tmp_path, "stuck", "hang"), attempts=2)
-        with pytest.raises(SweepFailed, match=r"2 tries.*no progress for 5 s, last seen at epoch 3"):
+        with pytest.raises(SweepFailed, match=r"2 tries.*no progress for \d+ s, last seen at epoch 3"):
             pool.run(stuck, said.append)
         assert [m.epoch for m in said] == [1, 2]
         starts = (tmp_path / "stuck" / "starts").read_text().split()
