@@ -50,6 +50,7 @@ axes:
   hidden: [64, 128, 4398046511104]
   weight_decay: {{log: [1e-6, 1e-3]}}
 points:
+  - {{lr: 1e-3, hidden: 64, weight_decay: 1e-4}}  # a sweep without a success exits with 1
   - {{lr: 1e20, hidden: 64, weight_decay: 1e-4}}
   - {{lr: 1e-3, hidden: 4398046511104, weight_decay: 1e-4}}
 """
