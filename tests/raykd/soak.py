@@ -173,6 +173,7 @@ def main() -> int:
     arguments = parser.parse_args()
     dice = random.Random(arguments.seed)
     storage = Path(tempfile.mkdtemp(prefix="soak"))
+    os.environ["RAYKD_CACHE"] = str(storage / ".cache")
     began, total, trials, sweeps = time.monotonic(), Counter[str](), 0, 0
     print(f"soak for {arguments.seconds:.0f} s, seed {arguments.seed}, in {storage}", flush=True)
     while time.monotonic() - began < arguments.seconds:
@@ -198,7 +199,6 @@ def main() -> int:
     for what, count in sorted(total.items()):
         print(f"  {count:5d}  {what}")
     shutil.rmtree(storage)
-    shutil.rmtree(os.environ["RAYKD_CACHE"], ignore_errors=True)
     return 0
 
 
