@@ -48,12 +48,6 @@ class Rounds:
         """Is it over, with fewer trials than it might have had?"""
         return self._closed
 
-    def extend(self, samples: int) -> None:
-        """Allow so many trials more."""
-        self.samples += samples
-        self.rules = self.rules.extended([samples // len(self.spec.arms)])
-        self._decided.clear()
-
     def propose(self) -> Proposal | Wait | None:
         """The next trial; `WAIT` until a round has ended; None when there is nothing more to run."""
         for seed in range(self.samples // len(self.spec.arms)):

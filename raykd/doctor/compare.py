@@ -168,7 +168,6 @@ def check_room(
 
     An autoscaler may start nodes that can (with `min_workers: 0` only the head is up); the sweep asks it.
     """
-    from raykd.lanes.pool import capacity
     from raykd.spec.validate import check_resources
 
     workers = spec.workers
@@ -181,7 +180,7 @@ def check_room(
             return Check("workers", None, said, mend)
         mend = f"smaller `{error.field}` (`--set {error.field}=…`), or larger nodes, or more of them"
         return Check("workers", False, str(error), mend)
-    lanes = capacity(workers, [dict(node) for node in alive])
+    lanes = workers.lanes(alive)
     said = f"room for {lanes} lane{'s' * (lanes > 1)} of {workers.count} worker{'s' * (workers.count > 1)}"
     taken = [
         f"{sum(node['Resources'].get(kind, 0) for node in alive) - free.get(kind, 0):g} {kind}s"

@@ -136,7 +136,7 @@ def grows(workers: WorkersSpec) -> bool:
         end = time.monotonic() + _START_S
         deadline = time.monotonic() + _ANSWER_S
         while time.monotonic() < min(deadline, end):
-            if sum(workers.slots(node["Resources"]) for node in live_nodes()) >= workers.count:
+            if workers.lanes(live_nodes()):
                 return True
             if starting():
                 deadline = time.monotonic() + _ANSWER_S

@@ -315,7 +315,7 @@ class LanePool:
         going = draining_nodes()
         nodes = [node for node in live_nodes() if node["NodeID"] not in going]
         limit = self.limit if self._demand is None else min(self.limit, self._demand.useful)
-        return min(limit, capacity(self.workers, nodes))
+        return min(limit, self.workers.lanes(nodes))
 
     def _worth(self, lane: Lane, alive: set[str]) -> int:
         """0: a node of it is gone; 1: starting; 2: idle; 3: busy."""
@@ -352,8 +352,3 @@ class LanePool:
                 log.warning("%s ended: %s", name, error)
                 if name in self._lanes:
                     self._lanes[name].error = f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-def capacity(workers: WorkersSpec, nodes: list[dict[str, Any]]) -> int:
-    """Worker groups that these live nodes could hold if nothing else ran there."""
-    return sum(workers.slots(node["Resources"]) for node in nodes) // workers.count

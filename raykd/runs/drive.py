@@ -43,7 +43,7 @@ class Drive:
 
     def go(self, cluster: dict[str, Any]) -> None:
         from raykd.lanes.demand import Demand
-        from raykd.lanes.pool import LanePool, capacity
+        from raykd.lanes.pool import LanePool
         from raykd.runs.references import References
         from trainables.data import cache_folder
 
@@ -51,7 +51,7 @@ class Drive:
         nodes = live_nodes()
         proposer, judge = self._replayed()
         left = self._left()
-        held = capacity(spec.workers, nodes)
+        held = spec.workers.lanes(nodes)
         console.say(f"{spec.name}: {left} trials to go; files in {named(self.folder)}")
         console.say(
             f"{len(nodes)} node{'s' * (len(nodes) > 1)}, room for {held} lane{'s' * (held != 1)} of "

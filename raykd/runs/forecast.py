@@ -90,7 +90,7 @@ def _lanes(spec: SweepSpec) -> int:
     from raykd.lanes.cluster import quiet, this_machine
 
     quiet()
-    held = spec.workers.slots(this_machine()["Resources"]) // spec.workers.count
+    held = spec.workers.lanes([this_machine()])
     return min(held, spec.lanes or held, spec.trials)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -82,6 +82,10 @@ class WorkersSpec(Spec):
         gpus = int(has.get("GPU", 0) + 1e-6)
         held = gpus * int(1 / self.gpus + 1e-6) if self.gpus < 1 else int(gpus / self.gpus)
         return min(slots, held)
+
+    def lanes(self, nodes: Iterable[Mapping[str, Any]]) -> int:
+        """How many lanes these nodes (as `ray.nodes()` lists them) hold if nothing else runs there."""
+        return sum(self.slots(node["Resources"]) for node in nodes) // self.count
 
 
 class BaselineSpec(Spec):
