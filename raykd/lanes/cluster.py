@@ -69,8 +69,7 @@ def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, 
     quiet()
     import ray
 
-    if address != LOCAL:
-        _refuse_silent(address)
+    refuse_silent(address)
     if log_file is not None:
         send_logs(log_file)
     common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
@@ -118,8 +117,10 @@ def starting_on_loopback() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _refuse_silent(address: str) -> None:
+def refuse_silent(address: str) -> None:
     """`UserError` for an address at which nobody answers: Ray would wait for minutes."""
+    if address == LOCAL:
+        return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         if not port.isdigit():

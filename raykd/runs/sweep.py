@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from raykd.console.live import Console
 from raykd.console.wording import resume_hint
 from raykd.lanes.actions import ACTIONS
-from raykd.lanes.cluster import LOCAL, connected, live_nodes, ray_address, this_machine
+from raykd.lanes.cluster import LOCAL, connected, live_nodes, ray_address, refuse_silent, this_machine
 from raykd.records.history import History, missing
 from raykd.records.ledger import Ledger, refuse_lost
 from raykd.records.recorder import Listener, Recorder
@@ -158,6 +158,7 @@ def _cluster(spec: SweepSpec, place: Place) -> Iterator[dict[str, Any]]:
     target = ray_address(place.address)
     if target == LOCAL:
         check_resources(spec.workers, [this_machine()])
+    refuse_silent(target)  # before the storage is touched
     check_writable(place.folder)
     log_file = _log_of(place.folder)
     with connected(target, log_file) as cluster:

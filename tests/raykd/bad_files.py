@@ -199,6 +199,8 @@ VERBS = [
          "cannot be written"),
     verb("a cluster that does not answer", f"run {FILE} --address 127.0.0.1:1", "--address",
          "no cluster answers"),
+    verb("such a cluster and a new storage", f"run {FILE} --address 127.0.0.1:1 --storage HERE/new",
+         "--address", "no cluster answers"),
     verb("an address without a port", "resume sweep --extend 1 --address here", "--address", "HOST:PORT"),
     verb("JSON of what is still to run", f"run {FILE} --json", "--json", "--dry-run"),
     verb("an unknown evaluator", "importance sweep --evaluator fanvoa", "--evaluator", "'fanova'"),
