@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from raykd.spec.arms import ARM
+from raykd.ablation.placing import in_base, trial_of
 from raykd.spec.sweep import SweepSpec
 from trainables.errors import UserError
 from trainables.trial import TrialSpec
@@ -33,7 +33,7 @@ def without_files(spec: SweepSpec) -> Iterator[tuple[SweepSpec, list[str]]]:
     from trainables.data import check_data, published_sizes
     from trainables.stand_in import write_stand_in
 
-    trials = [spec.trial({ARM: label}, 0) for label in spec.arms]
+    trials = [trial_of(spec, label) for label in spec.arms]
     remarks = []
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -53,11 +53,6 @@ def without_files(spec: SweepSpec) -> Iterator[tuple[SweepSpec, list[str]]]:
                     f"{path} is not there. To run it: {_GIVEN_BY}{path.name}. Planned with random weights."
                 )
             yield spec, remarks
-
-
-def in_base(text: str) -> str:
-    """What a message says to type, as a study takes it."""
-    return text.replace("--set data.", "--set base.data.")
 
 
 def _missing_checkpoint(trial: TrialSpec) -> Path | None:

@@ -215,7 +215,8 @@ def _budget(spec: SweepSpec, arms: list[ArmResult]) -> str:
     if spec.study.budget == "steps":
         return f"equal optimizer steps, to the nearest epoch; epochs: {each}{spread_of(arms)}"
     if spec.study.budget == "compute":
-        return f"equal compute (counted, forward and backward), to the nearest epoch; epochs: {each}"
+        left = spread_of(arms, "what rounding leaves: from")
+        return f"equal compute (counted, forward and backward), to the nearest epoch; epochs: {each}{left}"
     epochs = {arm.epochs for arm in arms}
     if len(epochs) == 1:
         return f"equal epochs ({epochs.pop()}){spread_of(arms)}"

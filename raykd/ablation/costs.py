@@ -50,8 +50,8 @@ def base_first(results: Results) -> list[ArmResult]:
     return sorted(results.arms, key=lambda arm: arm.label != results.rules.base)
 
 
-def spread_of(arms: Sequence[ArmResult]) -> str:
-    """`; their compute is from ×0.54 (moco) to ×1.00 of the base's`, where it is not one."""
+def spread_of(arms: Sequence[ArmResult], said: str = "their compute is not: from") -> str:
+    """`; their compute is not: from ×0.54 (moco) to ×1.00 of the base's`, where it is not one."""
     known = [arm for arm in arms if math.isfinite(arm.compute)]
     if not known:
         return ""
@@ -59,6 +59,6 @@ def spread_of(arms: Sequence[ArmResult]) -> str:
     if most.compute < APART * least.compute:
         return ""
     return (
-        f"; their compute is not: from {times(least.compute)} ({least.label}) to {times(most.compute)} "
+        f"; {said} {times(least.compute)} ({least.label}) to {times(most.compute)} "
         f"({most.label}) of the base's"
     )

@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from raykd.ablation.absent import in_base, refuse_missing_teacher
+from raykd.ablation.absent import refuse_missing_teacher
 from raykd.ablation.budget import with_epochs
 from raykd.ablation.designs import same
-from raykd.spec.arms import ARM, ArmSpec
+from raykd.ablation.placing import placed, trial_of, under
+from raykd.spec.arms import ArmSpec
 from raykd.spec.sweep import SweepSpec
 from trainables.errors import UserError
 from trainables.parse import within
@@ -36,7 +37,7 @@ def check_study(spec: SweepSpec) -> tuple[SweepSpec, list[str]]:
     from trainables.compute import trained_parameters
 
     assert spec.study is not None
-    trials = {label: _trial(spec, label) for label in spec.arms}
+    trials = {label: trial_of(spec, label) for label in spec.arms}
     refuse_equal(trials, spec.study.base)
     base = trials[spec.study.base]
     also = {label: undeclared(spec, label, base, trial) for label, trial in trials.items()}
@@ -47,7 +48,7 @@ def check_study(spec: SweepSpec) -> tuple[SweepSpec, list[str]]:
             refuse_missing_teacher(trial)
             checker.check(trial)
         except UserError as error:
-            raise _placed(spec, label, error) from None
+            raise placed(spec, label, error) from None
         remarks += _one_function(label, checker.same_choices(trial), flatten(base), flatten(trial))
     if spec.baseline is not None:
         try:
@@ -82,11 +83,11 @@ def undeclared(spec: SweepSpec, label: str, base: TrialSpec, arm: TrialSpec) -> 
     may: Difference = {}
     refused: Difference = {}
     for name, values in differences(base, arm).items():
-        if _under(name, declared):
+        if under(name, declared):
             continue
         own = other and (name in base.config or name in arm.config)
         taught = name.startswith("teacher.") and (base.teacher is None) != (arm.teacher is None)
-        (may if own or taught or _under(name, spec.study.allow) else refused)[name] = values
+        (may if own or taught or under(name, spec.study.allow) else refused)[name] = values
     if refused:
         said = "; ".join(f"{name} is {a!r} there and {b!r} here" for name, (a, b) in refused.items())
         names = ", ".join(refused)
@@ -113,10 +114,6 @@ def _declared(arm: ArmSpec) -> list[str]:
     return [*arm.settings, *arm.tuned, *(name for name, value in own.items() if value is not None)]
 
 
-def _under(name: str, fields: Iterable[str]) -> bool:
-    return any(name == field or name.startswith(f"{field}.") for field in fields)
-
-
 def _whole_teacher(found: Difference, base: TrialSpec, arm: TrialSpec) -> Difference:
     """A teacher that one side lacks, in one entry."""
     if (base.teacher is None) == (arm.teacher is None):
@@ -124,23 +121,6 @@ def _whole_teacher(found: Difference, base: TrialSpec, arm: TrialSpec) -> Differ
     left = {name: values for name, values in found.items() if not name.startswith("teacher.")}
     sides = [trial.teacher.arch if trial.teacher is not None else None for trial in (base, arm)]
     return {**left, "teacher": (sides[0], sides[1])}
-
-
-def _trial(spec: SweepSpec, label: str) -> TrialSpec:
-    try:
-        return spec.trial({ARM: label}, 0)
-    except UserError as error:
-        raise _placed(spec, label, error) from None
-
-
-def _placed(spec: SweepSpec, label: str, error: UserError) -> UserError:
-    """The error where the user wrote the field: in the arm, or in the base."""
-    field = error.field
-    for section in ("config.", "optim."):
-        field = field.removeprefix(section)
-    where = f"arms.{label}" if _under(field, spec.arms[label].settings) else "base"
-    said = in_base(str(error).removeprefix(f"{error.field}: "))
-    return UserError(f"{where}.{field}", said)
 
 
 def _one_function(

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from raykd.ablation import designs
+from raykd.ablation.published import published_of
 from raykd.spec.arms import ArmSpec, Budget, Design, Published, Retune
 from raykd.spec.document import parse_yaml, read_mapping
 from raykd.spec.overrides import lay_over
@@ -27,7 +28,7 @@ from raykd.spec.sweep import Reference, SweepSpec, absolute, build_sweep, studie
 from trainables.errors import UserError
 from trainables.files import expanded
 from trainables.parse import as_mapping, build, join
-from trainables.resolve import FlatField, flatten, put
+from trainables.resolve import FlatField, find_field, flat_fields, flatten, put
 from trainables.trial import Spec
 
 FEWEST_TO_LOOK = 3  # pairs at the first look of a sequential study
@@ -40,6 +41,11 @@ _VARIES = {  # design -> the section that says what varies
     "factorial": "factors",
     "leave_one_out": "components",
     "compare": "arms",
+}
+_ELSEWHERE = {  # what arms differ in otherwise
+    "method": "`design: compare`, with an arm a method: `arms: {moco: {method: moco}}`",
+    "epochs": "`design: compare`, with `epochs` in an arm; or `budget`, for what is equal between arms",
+    "seed": "`replicates: 5`, which gives every arm the same five seeds",
 }
 
 
@@ -65,7 +71,9 @@ class StudyFile(Spec):
         None, description="of precision and decide: where they end"
     )
     budget: Budget = Field("epochs", description="epochs | steps | compute: what is equal between the arms")
-    retune: Retune | None = Field(None, description="each arm's own search first: `samples` and `axes`")
+    retune: Retune | None = Field(
+        None, description="each arm's own search first: how many configurations, or `samples` and `axes`"
+    )
     margin: Annotated[float, Field(ge=0)] = Field(0.0, description="points that make no difference")
     alpha: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="error over the whole study")
     score_at: Literal["last", "best"] = Field("last", description="the score of which epoch counts")
@@ -130,13 +138,14 @@ def build_study(raw: Mapping[str, Any], storage: Path) -> SweepSpec:
     against = _against(file, arms)
     # Fields of all methods, so that `fixed` reaches each arm that has them.
     methods = tuple(dict.fromkeys([base.method, *(arm.method or base.method for arm in arms.values())]))
+    _check_allowed(file.allow, methods)
     rules = {
         "design": file.design,
         "base": against,
         "replicates": replicates,
         "looks": looks,
         "allow": file.allow,
-        "published": _published(file, arms),
+        "published": published_of(file, arms),
         "factors": _factors(file, base) if file.design == "factorial" else {},
         **{name: getattr(file, name) for name in _RULES},
     }
@@ -241,7 +250,7 @@ def _arms(file: StudyFile, base: SweepSpec) -> designs.Arms:
 
 def _factors(file: StudyFile, base: SweepSpec) -> dict[str, tuple[Any, ...]]:
     """Flat name -> levels, none of them twice."""
-    fields = {name: searchable(name, base.methods, f"factors.{name}") for name in file.factors}
+    fields = {name: _field(name, base.methods, f"factors.{name}") for name in file.factors}
     found: dict[str, tuple[Any, ...]] = {}
     for name, levels in file.factors.items():
         for at, level in enumerate(levels):
@@ -263,9 +272,16 @@ def _values(factors: Mapping[str, Any], base: SweepSpec) -> dict[str, Any]:
 def _flat(settings: Mapping[str, Any], methods: tuple[str, ...], where: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in settings.items():
-        field = searchable(name, methods, join(where, name))
+        field = _field(name, methods, join(where, name))
         found[_unique(field, found, join(where, name))] = value
     return found
+
+
+def _field(name: str, methods: tuple[str, ...], where: str) -> FlatField:
+    """The field of that name, if arms may differ in it."""
+    if name in _ELSEWHERE:
+        raise UserError(where, "is no factor", expected=_ELSEWHERE[name])
+    return searchable(name, methods, where)
 
 
 def _unique(field: FlatField, found: Mapping[str, Any], where: str) -> str:
@@ -285,6 +301,14 @@ def _arm(label: str, raw: Mapping[str, Any], base: SweepSpec, budget: Budget) ->
     return {**own, **_flat(settings, (method,), f"arms.{label}")}
 
 
+def _check_allowed(names: tuple[str, ...], methods: tuple[str, ...]) -> None:
+    """A field, or a section of fields (`views`)."""
+    known = flat_fields(methods)
+    for at, name in enumerate(names):
+        if not any(field.startswith(f"{name}.") for field in known):
+            find_field(name, methods, f"allow.{at}")
+
+
 def _against(file: StudyFile, arms: Mapping[str, ArmSpec]) -> str:
     if file.against is None:
         return next(iter(arms))
@@ -293,38 +317,6 @@ def _against(file: StudyFile, arms: Mapping[str, ArmSpec]) -> str:
     if file.against not in arms:
         raise UserError("against", "no such arm", value=file.against, choices=arms)
     return file.against
-
-
-def _published(file: StudyFile, arms: Mapping[str, ArmSpec]) -> Published | None:
-    """With the arms' labels; of a single factor a level alone is enough."""
-    if file.published is None:
-        return None
-    names = {label: label for label in arms}
-    if len(file.factors) == 1:
-        names |= {label.partition("=")[2]: label for label in arms}
-    if file.design == "leave_one_out":
-        names |= {label.removeprefix("without "): label for label in arms}
-    values: dict[str, float] = {}
-    for name, value in file.published.values.items():
-        label = names.get(name) or _with_level(name, file, arms)
-        if label is None:
-            raise UserError(f"published.values.{name}", "is no arm of this study", value=name, choices=names)
-        if label in values:
-            raise UserError(f"published.values.{name}", f"is arm {label!r}, which stands there already")
-        values[label] = value
-    return file.published.model_copy(update={"values": values})
-
-
-def _with_level(text: str, file: StudyFile, arms: Mapping[str, ArmSpec]) -> str | None:
-    """The arm of a single factor that has the level which `text` says: 1e-4 is 0.0001, and 64 is 64.0."""
-    if len(file.factors) != 1:
-        return None
-    try:
-        level = parse_yaml(text, "published.values")
-    except UserError:
-        return None
-    having = (label for label, arm in arms.items() if designs.same(next(iter(arm.levels.values())), level))
-    return next(having, None)
 
 
 def _override(raw: dict[str, Any], override: str) -> dict[str, Any]:

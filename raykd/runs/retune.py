@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from raykd.spec.arms import ARM
 from raykd.spec.sweep import SweepSpec, build_sweep, difference
 from raykd.storage.folders import holds_ledger, named
 from trainables.errors import SweepFailed, UserError
+from trainables.parse import within
 
 if TYPE_CHECKING:
     from raykd.console.live import Console
     from raykd.runs.sweep import Place
 
 SEED = 10_000  # of the searches
+_ABOUT = 4  # of a search that names no axes: learning rates from a quarter of the arm's to four times as much
 
 
 def searches(spec: SweepSpec) -> dict[str, SweepSpec]:
@@ -33,7 +36,7 @@ def searches(spec: SweepSpec) -> dict[str, SweepSpec]:
     if wanted is None:
         return {}
     for label, arm in spec.arms.items():
-        for axis in wanted.axes:
+        for axis in wanted.axes or ("lr",):
             if axis in arm.settings:
                 raise UserError(
                     f"retune.axes.{axis}", f"is what arm {label!r} sets", expected="another field"
@@ -43,20 +46,25 @@ def searches(spec: SweepSpec) -> dict[str, SweepSpec]:
         trial = spec.trial({ARM: label}, SEED)
         config = config_of(spec, trial)
         name = f"{spec.name[:50]}-{re.sub('[^A-Za-z0-9.]+', '_', label)[:30]}-{trial.arm()}"
-        fixed = {field: value for field, value in config["fixed"].items() if field not in wanted.axes}
-        search = build_sweep(
-            {
-                **config,
-                "name": name,
-                "fixed": fixed,
-                "axes": wanted.axes,
-                "samples": wanted.samples,
-                "sampler": "tpe",
-                "lanes": spec.lanes,
-                "attempts": spec.attempts,
-            }
-        )
-        validate(search)
+        rate = trial.optim.lr
+        axes: Mapping[str, Any] = wanted.axes or {"lr": {"log": [rate / _ABOUT, rate * _ABOUT]}}
+        fixed = {field: value for field, value in config["fixed"].items() if field not in axes}
+        try:
+            search = build_sweep(
+                {
+                    **config,
+                    "name": name,
+                    "fixed": fixed,
+                    "axes": axes,
+                    "samples": wanted.samples,
+                    "sampler": "tpe",
+                    "lanes": spec.lanes,
+                    "attempts": spec.attempts,
+                }
+            )
+            validate(search)
+        except UserError as error:
+            raise (within("retune", error) if error.field.startswith("axes") else error) from None
         found[label] = search
     return found
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from raykd.spec.axis import AnyAxis
 from raykd.spec.sections import Section
@@ -56,7 +56,15 @@ class Retune(Spec):
     """A search of its own for every arm, before arms are compared."""
 
     samples: Annotated[int, Field(ge=1)] = Field(description="configurations to try, of each arm")
-    axes: Annotated[dict[str, AnyAxis], Field(min_length=1)] = Field(description="flat name -> what varies")
+    axes: dict[str, AnyAxis] = Field(
+        {}, description="flat name -> what varies; none: the learning rate, about the arm's own"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _samples_alone(cls, raw: Any) -> Any:
+        # `retune: 8`
+        return {"samples": raw} if isinstance(raw, int) and not isinstance(raw, bool) else raw
 
 
 def _names(raw: Any) -> Any:

@@ -13,7 +13,7 @@ from raykd.ablation.guard import check_study, differences
 from raykd.ablation.study import build_study, load_study
 from raykd.console.screen import Line
 from raykd.runs.retune import searches
-from raykd.runs.study_plan import plan_study, study_lines
+from raykd.runs.study_plan import plan_study, plan_unstarted, study_lines
 from raykd.spec.arms import ARM
 from raykd.spec.sections import WorkersSpec
 from raykd.spec.sweep import SweepSpec, build_sweep
@@ -172,7 +172,13 @@ def test_overrides_reach_the_base_and_factors_with_dots(tmp_path: Path) -> None:
         (GAMMA, {"factors": {"hidden": [1, 2]}}, r"factors\.hidden: no such field.*belongs to .*disco"),
         (GAMMA, {"factors": {"gamma": [0.1]}}, "nothing to compare"),
         (GAMMA, {"factors": {"gamma": [0.1, 1, 1.0]}}, r"factors\.gamma\.2: stands there twice"),
-        (GAMMA, {"factors": {"seed": [0, 1]}}, r"factors\.seed: cannot be searched"),
+        (GAMMA, {"factors": {"seed": [0, 1]}}, r"factors\.seed: is no factor.*`replicates"),
+        (
+            GAMMA,
+            {"factors": {"method": ["retro", "moco"]}},
+            r"factors\.method: is no factor.*`design: compare`",
+        ),
+        (GAMMA, {"allow": ["batchsize"]}, r"allow\.0: no such field.*'batch_size'"),
         (GAMMA, {"factors": {"data.split_seed": [0, 1]}}, "scores on different images do not compare"),
         (GAMMA, {"factors": {}}, "factors: is missing"),
         (GAMMA, {"design": "ablate"}, "design: .*one_at_a_time"),
@@ -279,6 +285,32 @@ def test_every_arm_has_a_search_of_its_own_with_a_seed_of_its_own() -> None:
         assert differences(after.trial({ARM: label}, 0), trial) == {}
         assert after.written().hash() == spec.written().hash()
     assert found["moco"].epochs == 4
+
+
+def test_retune_by_a_number_alone_searches_the_learning_rate_about_each_arms_own() -> None:
+    arms = {"retro": {}, "faster": {"gamma": 1.0}, "moco": {"method": "moco"}}
+    spec, _ = check_study(study(METHODS, arms=arms, retune=3))
+    found = searches(SweepSpec.model_validate(spec.model_dump(mode="json")))  # as the ledger gives it back
+    for label, search in found.items():
+        rate = spec.trial({ARM: label}, 0).optim.lr
+        assert search.samples == 3 and list(search.axes) == ["lr"]
+        tried = [point["lr"] / rate for point in search.space.corners()]
+        assert (min(tried), max(tried)) == pytest.approx((0.25, 4))
+    with pytest.raises(UserError, match=r"retune\.axes\.lr: is what arm 'lr=0.01' sets"):
+        searches(study(GAMMA, factors={"lr": [0.006, 0.01]}, retune=3))
+    with pytest.raises(UserError, match=r"retune\.axes\.lrr: no such field"):
+        searches(study(GAMMA, retune={"samples": 3, "axes": {"lrr": [0.1, 0.2]}}))
+
+
+def test_a_plan_says_where_a_mistake_was_written_as_a_run_does(tmp_path: Path) -> None:
+    spec = study(GAMMA, factors={"gamma": [0.1, -3]})
+    for check in (check_study, lambda spec: plan_unstarted(spec, tmp_path)):
+        with pytest.raises(UserError, match=r"^arms\.gamma=-3\.gamma: wrong value"):
+            check(spec)
+    own = {"retro": {}, "seed": {"method": "seed", "preset": "paper"}}
+    allow = ["optimizer", "lr", "decay_norms", "warmup_epochs", "batch_size"]
+    with pytest.raises(UserError, match=r"^arms\.seed\.warmup_epochs: leave nothing of 2 epochs"):
+        check_study(study(METHODS, arms=own, allow=allow))
 
 
 def test_what_a_study_compares_is_not_tuned() -> None:
