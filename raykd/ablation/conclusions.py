@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from raykd.records.history import History, TrialRecord
     from raykd.spec.sweep import SweepSpec
 
+FUTILE = 0.05  # chance of an answer at the last look, below which `decide` gives an arm up
+
 
 @dataclass(frozen=True)
 class ArmResult:
@@ -148,7 +150,7 @@ def verdicts(rules: StudyRules, differences: FloatArray) -> list[Verdict]:
         return []
     common: dict[str, Any] = {"margin": rules.margin, "step": rules.step}
     if rules.decide:
-        return decide_all(differences, rules.looks, alpha=rules.alpha, **common)
+        return decide_all(differences, rules.looks, alpha=rules.alpha, futility=FUTILE, **common)
     assert rules.precision is not None
     plan = for_precision(rules.looks, alpha=rules.alpha / len(differences), ends=rules.ends)
     return [settle(row, plan, rules.precision, **common) for row in differences]

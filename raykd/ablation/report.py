@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from raykd.ablation.conclusions import ArmResult, Results
+from raykd.ablation.conclusions import FUTILE, ArmResult, Results
 from raykd.ablation.costs import base_first, costs_table, times
 from raykd.console.screen import Grid, Line
 from trainables.files import replacing
@@ -32,6 +32,8 @@ _TEX = str.maketrans(
         "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
         "×": r"$\times$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
         "±": r"$\pm$", "–": "--", "≥": r"$\geq$", "−": "$-$",
+        # In LaTeX's default font encoding these three are other characters.
+        "<": "$<$", ">": "$>$", "|": "$|$",
     }
 )  # fmt: skip
 
@@ -108,10 +110,16 @@ def comma_separated(results: Results) -> str:
 
 
 def latex(results: Results) -> str:
-    """Two booktabs tables: what the arms score, and what they cost."""
+    """Booktabs tables: what the arms score, effects where there are any, and what the arms cost."""
     said = "; ".join([*facts(results), *results.notes])
-    costs = f"{results.name}: the cost of a trial. {_COUNTED}."
-    return _booktabs(f"{results.name}. {said}.", *table(results)) + _booktabs(costs, *costs_table(results))
+    if results.ranking is not None:
+        said += ". " + "; ".join(ranks(results)).rstrip(".")
+    tables = [_booktabs(f"{results.name}. {said}.", *table(results))]
+    effects = effects_table(results)
+    if effects is not None:
+        tables.append(_booktabs(f"{results.name}: main effects and two-way interactions.", *effects))
+    tables.append(_booktabs(f"{results.name}: the cost of a trial. {_COUNTED}.", *costs_table(results)))
+    return "% \\usepackage{booktabs}\n" + "".join(tables)
 
 
 def _booktabs(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -161,6 +169,10 @@ def legend(results: Results) -> list[str]:
         lines.append(
             "interval, answer: alpha spending (Lan and DeMets 1983) over the looks, simultaneous over "
             f"{family}"
+        )
+        lines.append(
+            f"futile: the chance of an answer at the last look was below {100 * FUTILE:g} % (Spiegelhalter, "
+            "Freedman and Blackburn 1986); says nothing for or against a difference"
         )
     elif rules.precision is not None:
         lines.append(f"interval: valid where its own rule stops, simultaneous over {family} (Bonferroni)")

@@ -164,7 +164,7 @@ def test_a_sequential_study_gives_answers_and_no_p_values() -> None:
 
 def test_failures_may_leave_a_sequential_study_without_an_answer() -> None:
     spec = study(GAMMA, replicates=None, decide=True, max_replicates=4)
-    scores: Scores = {BASE: [80.0, 81.0, 80.5, 82.0], ARM_A: [80.5, None, 80.0, 82.0]}
+    scores: Scores = {BASE: [80.0, 81.0, 80.5, 82.0], ARM_A: [81.0, None, 82.5, 82.5]}
     columns, rows = report.table(results(spec, scores))
     row = dict(zip(columns, rows[1], strict=True))
     # Three pairs, which is a look but not the last one.
@@ -198,6 +198,10 @@ def test_a_factorial_has_effects_and_interactions() -> None:
     assert estimates == pytest.approx({(0,): 1.0, (1,): -5.0, (0, 1): -6.0})
     text = report.markdown(found)
     assert "gamma x symmetric" in text and "| -6.00 |" in text
+    # No bare < or >, which LaTeX's default fonts show as other characters.
+    tex = report.latex(found)
+    assert "gamma=0.1 -$>$ 1.0 & +1.00" in tex
+    assert not set("<>") & set(tex.replace("$<$", "").replace("$>$", ""))
 
 
 def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
@@ -207,6 +211,7 @@ def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO((tmp_path / "ablation.csv").read_text())))
     assert [float(row["mean"]) for row in rows] == [82.0, 84.0] and float(rows[1]["difference"]) == 2.0
     tex = (tmp_path / "ablation.tex").read_text()
-    assert r"a\_b" in tex and r"84.00 $\pm$ 3.00" in tex and "%" not in tex.replace(r"\%", "")
+    assert tex.startswith("% \\usepackage{booktabs}\n")
+    assert r"a\_b" in tex and r"84.00 $\pm$ 3.00" in tex and "%" not in tex.replace(r"\%", "")[1:]
     body = tex[tex.index(r"\midrule") : tex.index(r"\bottomrule")]
     assert {line.count("&") for line in body.splitlines()[1:] if line.strip()} == {10}

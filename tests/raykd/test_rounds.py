@@ -75,12 +75,20 @@ def test_extending_adds_replicates_of_every_arm() -> None:
 
 def test_a_sequential_study_closes_what_is_clear_and_goes_on_with_the_rest() -> None:
     spec = study(DECIDE)
-    history = played(spec, {"gamma=1.0": 8.0}, 1).run()
+    history = played(spec, {"gamma=1.0": 8.0, "gamma=2.0": -0.5}, 1).run()
     count = {label: sum(t.params[ARM] == label for t in history.trials.values()) for label in spec.arms}
-    assert 3 <= count["gamma=1.0"] < count["gamma=2.0"] == count["gamma=0.1"] == 9
+    assert 3 <= count["gamma=1.0"] < count["gamma=2.0"] == count["gamma=0.1"] <= 9
     said = {arm.label: arm.verdict for arm in conclude(spec, history).arms}
     assert said["gamma=1.0"].outcome == "better" and said["gamma=1.0"].pairs == count["gamma=1.0"]  # type: ignore[union-attr]
-    assert said["gamma=2.0"].outcome == "open" and said["gamma=2.0"].reason == "exhausted"  # type: ignore[union-attr]
+    assert said["gamma=2.0"].outcome == "worse" and said["gamma=2.0"].reason == "sign"  # type: ignore[union-attr]
+
+
+def test_a_study_gives_up_what_will_not_be_decided_by_its_end() -> None:
+    spec = study(DECIDE)
+    history = played(spec, {"gamma=1.0": 8.0}, 1).run()
+    verdict = conclude(spec, history).arms[2].verdict
+    assert verdict is not None and (verdict.outcome, verdict.reason) == ("open", "futile")
+    assert 3 <= verdict.pairs == sum(t.params[ARM] == "gamma=2.0" for t in history.trials.values()) < 9
 
 
 def test_a_study_whose_answers_are_all_there_ends_early_and_is_done() -> None:
