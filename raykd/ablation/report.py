@@ -179,7 +179,9 @@ def legend(results: Results) -> list[str]:
     else:
         lines.append("interval: paired t, of each comparison alone")
         beside = {"factorial": " and for the effects", "compare": " and for the ranks"}.get(rules.design, "")
-        lines.append(f"p: paired t, two-sided, corrected by Holm for {family}{beside}")
+        tested = max((arm.comparison.comparisons for arm in results.arms if arm.comparison), default=0)
+        those = family if tested == len(results.arms) - 1 else f"the {tested} with pairs enough"
+        lines.append(f"p: paired t, two-sided, corrected by Holm for {those}{beside}")
     lines += [
         "effect: Hedges' g of the paired differences; P(better): of a run of the arm over one of the base",
         "detectable: the smallest true difference that this many pairs find with power 0.8",

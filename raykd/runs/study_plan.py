@@ -34,12 +34,14 @@ def plan_unstarted(spec: SweepSpec, folder: Path) -> tuple[dict[str, Any], list[
 def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) -> dict[str, Any]:
     """Arms with what each differs in and costs, and the worst case: trials, epochs, operations, seconds.
 
-    Seconds are those of the trials in `history`, where some have ended; else a few steps of each arm are
-    timed on this machine, which takes a second an arm for small networks.
+    Of a study that has begun it is the whole study's, extensions included. Seconds are those of the trials in
+    `history`, where some have ended; else a few steps of each arm are timed on this machine, which takes a
+    second an arm for small networks.
     """
     rules = spec.study
     assert rules is not None
     found = (from_history(spec, history) if history is not None else None) or forecast(spec, folder.parent)
+    replicates = history.samples // len(spec.arms) if history is not None else rules.replicates
     base = spec.cost(rules.base)[1]
     arms: list[dict[str, Any]] = []
     for label, arm in spec.arms.items():
@@ -56,8 +58,8 @@ def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) ->
                 "flops a step": arm.step_flops,
                 "compute": flops / base if flops is not None and base else None,
                 "seconds a trial": found.trial_s.get(label),
-                "most epochs in all": epochs * rules.replicates,
-                "most flops in all": None if flops is None else flops * rules.replicates,
+                "most epochs in all": epochs * replicates,
+                "most flops in all": None if flops is None else flops * replicates,
             }
         )
     until = "the sign is known" if rules.decide else f"± {rules.precision} points"
@@ -66,12 +68,12 @@ def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) ->
         "name": spec.name,
         "design": rules.design.replace("_", " "),
         "base": rules.base,
-        "replicates": f"until {until}, {rules.replicates} at most" if rules.sequential else rules.replicates,
-        "trials": spec.trials,
+        "replicates": f"until {until}, {replicates} at most" if rules.sequential else replicates,
+        "trials": replicates * len(spec.arms),
         "most_epochs": sum(arm["most epochs in all"] for arm in arms),
         "most_flops": None if None in counted else sum(counted),
         "search_epochs": sum(s.samples * s.epochs for s in searches(spec).values()) if history is None else 0,
-        **_seconds(spec, found),
+        **_seconds(spec, found, replicates),
         "arms": arms,
         "folder": named(folder),
     }
@@ -101,7 +103,7 @@ def study_lines(planned: Mapping[str, Any], remarks: Iterable[str]) -> Iterator[
     yield Line(f"files would go to {planned['folder']}; nothing was started")
 
 
-def _seconds(spec: SweepSpec, found: Forecast) -> dict[str, Any]:
+def _seconds(spec: SweepSpec, found: Forecast, replicates: int) -> dict[str, Any]:
     """Of one lane: the worst case, the best of a sequential study, and what comes before either."""
     rules = spec.study
     assert rules is not None
@@ -109,7 +111,7 @@ def _seconds(spec: SweepSpec, found: Forecast) -> dict[str, Any]:
     round_s = sum(found.trial_s.values())
     searched = found.search_s if known else 0.0
     return {
-        "seconds": searched + round_s * rules.replicates if known else None,
+        "seconds": searched + round_s * replicates if known else None,
         "least_seconds": searched + round_s * rules.looks[0] if known and rules.looks else None,
         "teacher_seconds": found.teacher_s,
         "lanes": found.lanes,

@@ -141,6 +141,16 @@ def test_what_equal_epochs_hide_stands_beside_the_scores() -> None:
     ]
 
 
+def test_an_arm_that_always_fails_is_no_part_of_the_correction() -> None:
+    scores: Scores = {"retro": [80.0, 81.0, 83.0], "seed": [84.0, 84.5, 86.0], "moco": [None, None, None]}
+    found = results(study(METHODS, replicates=3), scores)
+    legend = "\n".join(report.legend(found))
+    assert "corrected by Holm for the 1 with pairs enough and for the ranks" in legend
+    columns, rows = report.table(found)
+    assert rows[2][columns.index("replicates")] == "0 of 3, 0 pairs"
+    assert "moco: 3 of 3 replicates failed" in report.markdown(found)
+
+
 def test_published_numbers_stand_apart() -> None:
     published = {"source": "RRKD, Table 5", "unit": "MNIST", "values": {ARM_A: 81.42}}
     scores: Scores = {BASE: [80.0, 82.0, 84.0], ARM_A: [81.0, 84.0, 87.0]}

@@ -20,6 +20,7 @@ from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.records.recorder import Recorder
 from raykd.runs.references import representative, to_prepare
+from raykd.runs.study_plan import plan_study
 from raykd.runs.sweep import Place, resume
 from raykd.search.algorithm import LedgerSearch
 from raykd.search.proposer import Proposal
@@ -100,6 +101,17 @@ def test_a_study_whose_answers_are_all_there_ends_early_and_is_done() -> None:
     results = conclude(spec, history)
     assert [arm.verdict and arm.verdict.outcome for arm in results.arms] == [None, "better", "worse"]
     assert all(arm.waiting == 0 for arm in results.arms)
+
+
+def test_the_plan_of_an_extended_study_counts_the_extension(tmp_path: Path) -> None:
+    spec = study(FIXED)
+    engine = played(spec, {}, 4)
+    engine.run()
+    assert plan_study(spec, tmp_path, engine.history)["trials"] == spec.samples
+    engine.extend(2)
+    planned = plan_study(spec, tmp_path, engine.history)
+    assert planned["trials"] == spec.samples + 2 * len(spec.arms) == engine.history.samples
+    assert planned["most_epochs"] == planned["trials"] * spec.epochs
 
 
 def test_precision_stops_at_the_wanted_width() -> None:
