@@ -83,12 +83,13 @@ def comparison(results: Results, history: History) -> Section:
 def design(results: Results) -> Section:
     """What was varied, what else differs, and how many pairs each comparison stands on."""
     rules = results.rules
+    replicates = f"{rules.replicates} at most" if rules.sequential else len(results.base.scores)
     rows: list[tuple[str, str]] = [
         ("Design", rules.design.replace("_", " ")),
         ("Base", rules.base),
         ("Budget", results.budget),
         ("Score", f"{results.score}, at the {rules.score_at} epoch"),
-        ("Replicates", f"{rules.replicates}{' at most' if rules.sequential else ''}, paired by seed"),
+        ("Replicates", f"{replicates}, paired by seed"),
         ("Error over the whole study", f"{rules.alpha:g}"),
     ]
     rows += [("Looks after", f"{', '.join(map(str, rules.looks))} pairs")] if rules.sequential else []

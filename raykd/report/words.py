@@ -65,7 +65,11 @@ def study_in_words(results: Results) -> tuple[str, list[str]]:
     elif all(sign == "none" for sign in signs):
         lead = f"There are too few results to compare any arm with {base!r}."
     else:
-        lead = f"The data show no difference between {base!r} and any of {len(others)} other arms."
+        compared = [arm.label for arm, sign in zip(others, signs, strict=True) if sign != "none"]
+        whom = repr(compared[0]) if len(compared) == 1 else f"any of {len(compared)} other arms"
+        left = len(others) - len(compared)
+        lead = f"The data show no difference between {base!r} and {whom}"
+        lead += f"; {left} of {len(others)} could not be compared." if left else "."
     return start + lead, told
 
 

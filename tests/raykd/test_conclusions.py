@@ -18,6 +18,7 @@ from raykd.ablation.conclusions import Results, conclude
 from raykd.ablation.study import build_study
 from raykd.records.history import History
 from raykd.records.tables import trials_table
+from raykd.report.words import study_in_words
 from raykd.spec.arms import ARM
 from raykd.spec.sweep import SweepSpec
 
@@ -149,6 +150,12 @@ def test_an_arm_that_always_fails_is_no_part_of_the_correction() -> None:
     columns, rows = report.table(found)
     assert rows[2][columns.index("replicates")] == "0 of 3, 0 pairs"
     assert "moco: 3 of 3 replicates failed" in report.markdown(found)
+    alike = {**scores, "seed": [80.5, 80.5, 83.0]}
+    said, _ = study_in_words(results(study(METHODS, replicates=3), alike))
+    assert (
+        said
+        == "The data show no difference between 'retro' and any of 1 other arms; 1 of 2 could not be compared."
+    )
 
 
 def test_published_numbers_stand_apart() -> None:
