@@ -152,10 +152,7 @@ def test_an_arm_that_always_fails_is_no_part_of_the_correction() -> None:
     assert "moco: 3 of 3 replicates failed" in report.markdown(found)
     alike = {**scores, "seed": [80.5, 80.5, 83.0]}
     said, _ = study_in_words(results(study(METHODS, replicates=3), alike))
-    assert (
-        said
-        == "The data show no difference between 'retro' and any of 1 other arms; 1 of 2 could not be compared."
-    )
+    assert said.endswith("between 'retro' and 'seed'; 1 of 2 could not be compared.")
 
 
 def test_published_numbers_stand_apart() -> None:
