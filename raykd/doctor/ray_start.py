@@ -20,8 +20,8 @@ from raykd.lanes.cluster import quiet, starting_on_loopback
 quiet()
 import ray
 with starting_on_loopback():
-    ray.init("local", num_cpus=1, include_dashboard=True, dashboard_host="127.0.0.1",
-             _temp_dir=sys.argv[1], log_to_driver=False, configure_logging=False)
+    ray.init("local", num_cpus=1, dashboard_host="127.0.0.1", _temp_dir=sys.argv[1],
+             log_to_driver=False, configure_logging=False)
 print(ray.get(ray.remote(lambda: 6 * 7).remote(), timeout=60), flush=True)
 ray.shutdown()
 """

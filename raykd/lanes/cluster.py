@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,8 @@ def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, 
     common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if address == LOCAL:
         with starting_on_loopback():
-            context: Any = ray.init(LOCAL, include_dashboard=True, dashboard_host=_LOOPBACK, **common)
+            # No word on include_dashboard: with True, one that a busy machine starts too slowly ends Ray.
+            context: Any = ray.init(LOCAL, dashboard_host=_LOOPBACK, **common)
     else:
         context = ray.init(address, **common)
     try:
@@ -159,10 +160,10 @@ class _QuietFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None: ...
 
 
-def host_names(nodes: Iterable[str]) -> str:
-    """The hosts of these node ids, for people."""
-    names = {node["NodeID"]: node["NodeManagerHostname"] for node in live_nodes()}
-    return ", ".join(sorted(names.get(node, node) for node in nodes))
+def host_names(ids: Iterable[str], nodes: Iterable[Mapping[str, Any]]) -> str:
+    """The hosts of these node ids, for people; `nodes` as `live_nodes` lists them."""
+    names = {node["NodeID"]: node["NodeManagerHostname"] for node in nodes}
+    return ", ".join(sorted(names.get(id, id) for id in ids))
 
 
 def draining_nodes() -> dict[str, float | None]:

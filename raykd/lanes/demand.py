@@ -15,11 +15,11 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from raykd.lanes.autoscaler import starting
-from raykd.lanes.cluster import draining_nodes, live_nodes
+from raykd.lanes.cluster import live_nodes
 from raykd.spec.sections import WorkersSpec
 from trainables.patience import tell
 
@@ -73,15 +73,15 @@ class Demand:
         lately = [room for _, room in self._rooms]
         return max(self.wanted, min(lately)), max(self.wanted, max(lately))
 
-    def room(self, run: str) -> int:
-        """Lanes that have room now (their placement groups' names begin with `run`) or would find some."""
+    def room(self, run: str, going: Container[str]) -> int:
+        """Lanes that have room now (their placement groups' names begin with `run`) or would find some, not
+        on the nodes that are `going`."""
         import ray.util
         from ray._private.state import available_resources_per_node
 
         table = ray.util.placement_group_table()
         ours = {group.id.hex() for group in self._groups}
         rows = [row for id, row in table.items() if id in ours or row["name"].startswith(f"{run}-")]
-        going = draining_nodes()
         free = [has for node, has in available_resources_per_node().items() if node not in going]
         placed = sum(row["state"] in _HAS_ROOM for row in rows)
         return placed + sum(fitting(self._workers, has) for has in free) // self._workers.count

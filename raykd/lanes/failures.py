@@ -39,6 +39,14 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, (RuntimeError, OSError)) and any(said in str(error) for said in _SAID)
 
 
+def may_be_a_peers(error: Exception) -> bool:
+    """Whether a rank may have raised this because another one died: torch's collectives raise RuntimeErrors.
+
+    Anything else is this rank's own, and would come again.
+    """
+    return isinstance(error, (RuntimeError, OSError)) and not out_of_memory(error)
+
+
 def death(error: Exception) -> str | None:
     """Why a worker process is gone, from what Ray knows of it; None if it raised something and lives."""
     cause = getattr(error, "health_check_failure", error)  # Ray Train wraps what it found

@@ -95,8 +95,16 @@ class Mailbox:
             go = box is not None and box.verdicts.get(message.epoch, False)
             return go and state.left != (task, message.epoch)
 
-    async def finish(self, lane: str, generation: str, rank: int, task: str, failed: str | None) -> None:
-        """A rank has left the task. When rank 0 has, the task is over."""
+    async def finish(
+        self,
+        lane: str,
+        generation: str,
+        rank: int,
+        task: str,
+        failed: str | None = None,
+        mistake: bool = False,
+    ) -> None:
+        """A rank has left the task. When rank 0 has, or one has failed, the task is over."""
         async with self._changed:
             state, box = self._lanes[lane], self._boxes.get(task)
             if state.generation != generation or state.task != task:
@@ -108,7 +116,7 @@ class Mailbox:
                         box.lane = None
                         self._queue.appendleft(task)
                     else:
-                        box.end = Message(ended=True, failed=failed)
+                        box.end = Message(ended=True, failed=failed, mistake=mistake)
                 self._assign()
                 self._changed.notify_all()
 

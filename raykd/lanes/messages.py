@@ -19,14 +19,10 @@ class Task:
     tried: int = 0  # attempts under earlier drivers
 
 
-class Mistake(str):
-    """Why a task failed, where what the user wrote is at fault: a `UserError`'s message."""
-
-
 @dataclass(frozen=True)
 class Message:
     """What a task says: that a lane has begun it (`attempt`, `lane`), a report (`epoch`, `metrics`), or its
-    end (`ended`, with the reason if it failed)."""
+    end (`ended`, with the reason if it failed, and whether that is a `mistake` of the user's)."""
 
     attempt: int = 0
     lane: str = ""
@@ -35,6 +31,7 @@ class Message:
     note: str = ""
     ended: bool = False
     failed: str | None = None
+    mistake: bool = False
 
 
 @dataclass

@@ -27,7 +27,7 @@ from raykd.lanes.demand import Demand
 from raykd.lanes.group import free
 from raykd.lanes.lane import Lane, fit
 from raykd.lanes.mailbox import Mailbox
-from raykd.lanes.messages import Message, Mistake, Task
+from raykd.lanes.messages import Message, Task
 from raykd.spec.sections import WorkersSpec
 from raykd.storage.beacon import Beacon
 from trainables.errors import SweepFailed, UserError
@@ -40,6 +40,7 @@ _CLOSE_S = 10.0  # how long a lane may take to end by itself
 _ABORT_S = 20.0  # and how long one that is ended
 _QUIET_S = 20.0  # this long without a busy lane is worth a word
 _COLD_DEATHS = 3  # lanes that may end in a row without having become warm
+_GONE, _STARTING, _IDLE, _BUSY = range(4)  # what a lane is worth; _GONE: a node of it is
 
 
 class LanePool:
@@ -100,6 +101,8 @@ class LanePool:
         self._lanes: dict[str, Lane] = {}
         self._count = 0
         self._state: dict[str, dict[str, Any]] = {}
+        self._nodes: list[dict[str, Any]] = []  # those that are alive
+        self._going: dict[str, float | None] = {}  # those of them that will go
         self._stopping = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, name="lanes", daemon=True)
 
@@ -146,7 +149,7 @@ class LanePool:
                 ray.get(self.mailbox.heard.remote(task.id, message.attempt))
             elif message.ended:
                 self.mailbox.forget.remote(task.id)
-                if isinstance(message.failed, Mistake):
+                if message.failed and message.mistake:
                     field, _, problem = message.failed.partition(": ")
                     raise UserError(field, problem)
                 if message.failed:
@@ -204,63 +207,76 @@ class LanePool:
                 log.exception("the lanes could not be looked after")
 
     def _adjust(self) -> None:
-        self._state = ray.get(self.mailbox.lanes.remote())
-        for text in ray.get(self.mailbox.said.remote()):
-            self._on_event(text)
-        refusals = ray.get(self.mailbox.refusals.remote())
-        if refusals:
-            self.broken = refusals[0]
+        self._hear()
+        if self.broken:
             return
-        nodes = live_nodes()
+        self._nodes, self._going = live_nodes(), draining_nodes()
         for lane in list(self._lanes.values()):
-            state = self._state.get(lane.name)
-            if state is not None and state["warm"]:
-                lane.was_warm = True
-                self._cold_deaths = 0
-                if len(nodes) > 1 and state["nodes"] != lane.nodes:
-                    self._on_event(f"{lane.name} is warm on {host_names(state['nodes'])}")
-                lane.nodes = state["nodes"]
-            if not lane.thread.is_alive():
-                self._bury(lane)
-            elif lane.closing_since is None:
-                self._end_if_stuck(lane)
-            elif time.monotonic() - lane.closing_since > _CLOSE_S:
-                self._abort(lane)
-        alive = {node["NodeID"] for node in nodes}
-        self._leave(draining_nodes(), alive)
-        lanes = self._lanes.values()
-        open_lanes = [lane for lane in lanes if lane.closing_since is None and not lane.leaving]
-        target = most = self.target()
-        if self._demand is not None:
-            starting = max(0, target - sum(self._worth(lane, alive) > 1 for lane in open_lanes))
-            self._demand.ask(target, starting, self.mailbox_name)
-            may_open, may_stay = self._demand.bounds(self._demand.room(self.mailbox_name))
-            target, most = min(target, may_open), min(target, may_stay)
-        surplus = len(open_lanes) - most
-        # First those whose nodes are gone, then those that are not warm, then idle ones.
-        for lane in sorted(open_lanes, key=lambda lane: self._worth(lane, alive))[: max(0, surplus)]:
-            worth = self._worth(lane, alive)
-            broken = worth == 0
-            if worth < 3:
-                why = "its node is gone" if broken else "there is no room or no trial for it"
-                self._on_event(f"{lane.name} retires: {why}")
-                self._close(lane)
-                if worth < 2:
-                    self._abort(lane)
-        if len(open_lanes) < target and not self._stopping.is_set():
+            self._tend(lane)
+        self._move_away()
+        lanes = [lane for lane in self._lanes.values() if lane.closing_since is None and not lane.leaving]
+        most_opened, most_kept = self._bounds(lanes)
+        # First those whose nodes are gone, then those that are not warm, then idle ones; never a busy one.
+        surplus = max(0, len(lanes) - most_kept)
+        for lane in sorted(lanes, key=self._worth)[:surplus]:
+            if self._worth(lane) < _BUSY:
+                self._retire(lane)
+        if len(lanes) < most_opened and not self._stopping.is_set():
             self._open()
 
-    def _leave(self, draining: Mapping[str, float | None], alive: set[str]) -> None:
+    def _hear(self) -> None:
+        """What the workers said since the last time, and where each lane is."""
+        said: Any = ray.get([getattr(self.mailbox, what).remote() for what in ("lanes", "said", "refusals")])
+        self._state, texts, refusals = said
+        for text in texts:
+            self._on_event(text)
+        if refusals:
+            self.broken = refusals[0]
+
+    def _tend(self, lane: Lane) -> None:
+        state = self._state.get(lane.name)
+        if state is not None and state["warm"]:
+            lane.was_warm = True
+            self._cold_deaths = 0
+            if len(self._nodes) > 1 and state["nodes"] != lane.nodes:
+                self._on_event(f"{lane.name} is warm on {host_names(state['nodes'], self._nodes)}")
+            lane.nodes = state["nodes"]
+        if not lane.thread.is_alive():
+            self._bury(lane)
+        elif lane.closing_since is None:
+            self._end_if_stuck(lane)
+        elif time.monotonic() - lane.closing_since > _CLOSE_S:
+            self._abort(lane)
+
+    def _bounds(self, lanes: list[Lane]) -> tuple[int, int]:
+        """Up to how many lanes are opened, and down to how many are ended, `lanes` being those that stay."""
+        target = self.target()
+        if self._demand is None:
+            return target, target
+        starting = max(0, target - sum(self._worth(lane) > _STARTING for lane in lanes))
+        self._demand.ask(target, starting, self.mailbox_name)
+        may_open, may_stay = self._demand.bounds(self._demand.room(self.mailbox_name, self._going))
+        return min(target, may_open), min(target, may_stay)
+
+    def _retire(self, lane: Lane) -> None:
+        worth = self._worth(lane)
+        why = "its node is gone" if worth == _GONE else "there is no room or no trial for it"
+        self._on_event(f"{lane.name} retires: {why}")
+        self._close(lane)
+        if worth <= _STARTING:
+            self._abort(lane)
+
+    def _move_away(self) -> None:
         """Lanes on nodes that will go end with their present epoch, or with their node if that is sooner."""
         for lane in self._lanes.values():
             state = self._state.get(lane.name)
-            going = [draining[node] for node in (state["nodes"] if state else ()) if node in draining]
+            going = [self._going[node] for node in (state["nodes"] if state else ()) if node in self._going]
             if going and not lane.leaving:
                 lane.leaving = True
                 self.mailbox.leave.remote(lane.name)
                 when = "".join(f" in {s:.0f} s" for s in going if s is not None)
                 self._on_event(f"{lane.name} retires: its node goes{when}; its trial moves after this epoch")
-            elif lane.leaving and lane.closing_since is None and self._worth(lane, alive) == 0:
+            elif lane.leaving and lane.closing_since is None and self._worth(lane) == _GONE:
                 self._abort(lane)
 
     def _bury(self, lane: Lane) -> None:
@@ -311,20 +327,18 @@ class LanePool:
             self._on_event(f"nothing is running: {reason}")
 
     def target(self) -> int:
-        """How many lanes the live nodes can hold that will not go, at most `limit`."""
-        going = draining_nodes()
-        nodes = [node for node in live_nodes() if node["NodeID"] not in going]
+        """How many lanes the live nodes that will not go can hold, at most `limit`. Half a second old."""
+        nodes = [node for node in self._nodes if node["NodeID"] not in self._going]
         limit = self.limit if self._demand is None else min(self.limit, self._demand.useful)
         return min(limit, self.workers.lanes(nodes))
 
-    def _worth(self, lane: Lane, alive: set[str]) -> int:
-        """0: a node of it is gone; 1: starting; 2: idle; 3: busy."""
+    def _worth(self, lane: Lane) -> int:
         state = self._state.get(lane.name)
-        if state is not None and not set(state["nodes"]) <= alive:
-            return 0
+        if state is not None and not set(state["nodes"]) <= {node["NodeID"] for node in self._nodes}:
+            return _GONE
         if state is None or not state["warm"]:
-            return 1
-        return 2 if state["idle"] else 3
+            return _STARTING
+        return _IDLE if state["idle"] else _BUSY
 
     def _open(self) -> None:
         name = f"lane-{self._count}"

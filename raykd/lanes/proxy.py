@@ -6,6 +6,7 @@ It leases in `step`, not in `setup` or `reset`, because Tune also starts actors 
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import ray
@@ -60,5 +61,5 @@ def pack(message: Message) -> dict[str, Any]:
 def unpack(result: dict[str, Any]) -> Message:
     """The message in a Tune result."""
     metrics = {key[len(METRICS) :]: value for key, value in result.items() if key.startswith(METRICS)}
-    fields = {name: result[name] for name in ("attempt", "lane", "epoch", "note", "ended", "failed")}
-    return Message(**fields, metrics=metrics)
+    plain = {field.name: result[field.name] for field in fields(Message) if field.name != "metrics"}
+    return Message(**plain, metrics=metrics)

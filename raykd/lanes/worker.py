@@ -16,8 +16,8 @@ import ray
 import ray.train
 import ray.train.collective
 
-from raykd.lanes.failures import explain, out_of_memory
-from raykd.lanes.messages import Message, Mistake, Task
+from raykd.lanes.failures import explain, may_be_a_peers
+from raykd.lanes.messages import Message, Task
 from raykd.storage.beacon import fetch_teachers, find
 from trainables import patience
 from trainables.errors import StorageLost, SweepFailed, TrialFailed, UserError
@@ -67,6 +67,7 @@ def work(config: Mapping[str, Any]) -> None:
 
         workspace = Workspace(Path(task.folder), Path(config["cache"]), Path(config["teachers"]), courier)
         failed: str | None = None
+        mistake = False
         trials: list[TrialSpec] = []
         try:
             trials = [TrialSpec.model_validate(trial) for trial in task.trials]
@@ -81,20 +82,19 @@ def work(config: Mapping[str, Any]) -> None:
             ray.get(mailbox.refuse.remote(lane, f"{host}: {error}"))
             return
         except (TrialFailed, UserError) as error:
-            kind = Mistake if isinstance(error, UserError) else str
-            failed = kind(error)  # decided alike on all ranks, so the group is still in step
+            # Decided alike on all ranks, so the group is still in step.
+            failed, mistake = str(error), isinstance(error, UserError)
         except Exception as error:
             failed = explain(error, next(iter(trials), None))
             _keep(workspace, rank)
-            if world > 1 and not out_of_memory(error):
-                # This rank may be the one that broke, or one whose peer died, and others may wait for it in a
-                # collective: the group is started again, and the task goes on from its checkpoint.
+            if world > 1 and may_be_a_peers(error):
+                # The group is started again, and the task goes on from its checkpoint.
                 ray.get(mailbox.broke.remote(lane, failed, generation))
                 raise
-            if world > 1 or _poisoned(error):
+            if world > 1 or _poisoned(error):  # the other ranks may wait for this one in a collective
                 ray.get(mailbox.finish.remote(lane, generation, rank, task.id, failed))
                 raise
-        ray.get(mailbox.finish.remote(lane, generation, rank, task.id, failed))
+        ray.get(mailbox.finish.remote(lane, generation, rank, task.id, failed, mistake))
 
 
 def _poisoned(error: Exception) -> bool:

@@ -191,6 +191,8 @@ def _drive(
     history, folder = recorder.history, place.folder
     recorder("driver", event="start", host=socket.gethostname(), pid=getpid())
     views = _views(spec, history, folder)
+    if history.trials:  # of another machine's driver, perhaps: what lies here may be older
+        _write_study(spec, history, folder)
     tables = _Every(5.0, lambda: write_tables(history, folder))
     recorder.listeners += [console, *views, tables]
     try:

@@ -12,7 +12,7 @@ import contextlib
 import os
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -30,10 +30,16 @@ _CHUNK = 8 << 20
 _REFUSED = re.compile(
     r"ACCESS.?DENIED|INVALID.?ACCESS.?KEY|SIGNATURE.?DOES.?NOT.?MATCH|INVALID.?CLIENT|EXPIRED.?TOKEN"
     r"|INVALID.?TOKEN|UNRECOGNIZED.?CLIENT|HTTP response code 40[13]|UNAUTHENTICATED|PERMISSION.?DENIED"
-    r"|credentials",
+    r"|OAuth2 access token|credentials",
     re.IGNORECASE,
 )
 _NO_BUCKET = re.compile(r"NO.?SUCH.?BUCKET|BucketNotFound|ContainerNotFound", re.IGNORECASE)
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, in ~/.aws, or as this machine's role",
+    "gcs": "the file that GOOGLE_APPLICATION_CREDENTIALS names, from `gcloud auth application-default "
+    "login`, or as this machine's service account",
+    "abfs": "AZURE_CLIENT_ID and its like, from `az login`, or as this machine's managed identity",
+}
 T = TypeVar("T")
 
 
@@ -89,8 +95,8 @@ class Remote:
         except OSError as error:
             raise UserError(
                 "--storage", f"refuses us: {_said(error)}", value=self.uri,
-                expected="credentials that may list, read and write there, in AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, in ~/.aws, or as this machine's role",
+                expected="credentials that may list, read and write there, in "
+                + _CREDENTIALS.get(self.files.type_name, "its own files"),
             ) from None  # fmt: skip
 
     def check_writable(self) -> None:
@@ -136,7 +142,7 @@ class Remote:
                             stream.write(file.read(min(_CHUNK, size - start)))
                     if self.files.get_file_info(aside).size != size:
                         raise TimeoutError(110, "not all of it arrived")
-                    self.files.move(aside, self._path(key))
+                    self._rename(aside, self._path(key))
                 except OSError:
                     with contextlib.suppress(OSError):
                         self.files.delete_file(aside)
@@ -168,15 +174,19 @@ class Remote:
         Not `recursive`: what lies right in it, folders included, these with size -1.
         """
 
+        # Arrow sees no folders on Google's: it reads every name there, and so do we.
+        deep = recursive or self.files.type_name == "gcs"
+
         def look() -> list[Stored]:
-            selector = fs.FileSelector(self._path(prefix), recursive=recursive, allow_not_found=True)
+            selector = fs.FileSelector(self._path(prefix), recursive=deep, allow_not_found=True)
             return [
                 Stored(info.path[len(self.root) + 1 :], info.size if info.is_file else -1, _changed(info))
                 for info in self.files.get_file_info(selector)
-                if info.is_file or not recursive
+                if info.is_file or not deep
             ]
 
-        return sorted(self._patient(look, prefix, "listed"))
+        found = self._patient(look, prefix, "listed")
+        return sorted(found if deep == recursive else _right_in(prefix, found))
 
     def has(self, key: str) -> bool:
         """Is there such a file?"""
@@ -198,7 +208,14 @@ class Remote:
         with self._writing(aside) as stream:
             stream.write(data)
         if aside != path:
-            self.files.move(aside, path)
+            self._rename(aside, path)
+
+    def _rename(self, source: str, target: str) -> None:
+        if not self._atomic:
+            self.files.move(source, target)
+            return
+        self.files.copy_file(source, target)  # object stores do no more, and Arrow moves nothing on Azure's
+        self.files.delete_file(source)
 
     def _writing(self, path: str) -> fs.NativeFile:
         if not self._atomic:
@@ -210,6 +227,13 @@ class Remote:
 
     def _patient(self, work: Callable[[], T], key: str, verb: str) -> T:
         return patient(lambda: _readable(work), f"{shown(self.uri, key)} cannot be {verb}", passing=_passing)
+
+
+def _right_in(prefix: str, files: Iterable[Stored]) -> set[Stored]:
+    """Of these files those right in a folder, and for the others the folders in it that hold them."""
+    start = len(prefix) + 1 if prefix else 0
+    ends = [(file, file.key.find("/", start)) for file in files]
+    return {file if end < 0 else Stored(file.key[:end], -1, 0.0) for file, end in ends}
 
 
 def _readable(work: Callable[[], T]) -> T:
@@ -227,6 +251,9 @@ def _said(error: BaseException) -> str:
     """The telling part of what Arrow says."""
     text = (getattr(error, "strerror", None) or str(error)).strip()
     found = re.search(r"AWS Error (\w+) during (\w+) operation: (.*)", text)
+    if found is None and text.startswith("google::cloud::Status("):
+        told = text.partition("(")[2].partition(" error_info=")[0].rpartition("a last message of ")[2]
+        return told.split(". ")[0]
     if found is None:
         return text.splitlines()[0][:300] if text else type(error).__name__
     kind, _, detail = found.groups()

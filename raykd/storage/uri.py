@@ -19,6 +19,7 @@ from trainables.patience import reason
 
 _S3 = {"scheme": str, "endpoint_override": str, "region": str, "tls_ca_file_path": str}
 _S3_FLAGS = ("force_virtual_addressing", "anonymous")
+_RETRY_S = 2
 _SECRET = re.compile(r"secret|password|token|sig$|key$|credential", re.IGNORECASE)
 
 
@@ -41,6 +42,9 @@ def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
         )  # fmt: skip
     if parts.scheme == "s3":
         return _open_s3(uri, parts.netloc, parts.path, options)
+    if parts.scheme in ("gs", "gcs") and "retry_limit_seconds" not in options:
+        # Tried again by us, and told; Arrow would do it for 15 minutes in silence.
+        uri += f"{'&' if parts.query else '?'}retry_limit_seconds={_RETRY_S}"
     try:
         files, root = fs.FileSystem.from_uri(uri)
     except (ValueError, OSError) as error:  # pyarrow's ArrowInvalid is a ValueError

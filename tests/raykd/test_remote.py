@@ -45,6 +45,23 @@ def s3(server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
     return server
 
 
+@pytest.fixture(scope="module")
+def google() -> Iterator[str]:
+    """The URI of a bucket on a server that speaks Google's protocol."""
+    from gcp_storage_emulator.server import create_server
+
+    port = free_port()
+    emulator = create_server("127.0.0.1", port, in_memory=True, default_bucket="lab")
+    emulator.start()
+    yield f"gs://anonymous@lab/team?scheme=http&endpoint_override=127.0.0.1:{port}"
+    emulator.stop()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
 @pytest.fixture
 def storage(s3: S3, request: pytest.FixtureRequest) -> Path:
     """The working copy of a storage of this test's own."""
@@ -81,17 +98,26 @@ def test_a_bucket_that_is_not_there_and_keys_that_are_refused(s3: S3, tmp_path: 
         strict.wait()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def test_a_server_that_is_not_there_is_said_soon(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("bucket", "said"),
+    [
+        ("s3://bucket/x", r"network connection .*onnect"),
+        ("gs://anonymous@lab/x", r".* not connect to server \("),
+    ],
+)
+def test_a_server_that_is_not_there_is_said_soon(
+    bucket: str, said: str, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAYKD_STORAGE_PATIENCE", "1")
     began = time.monotonic()
-    with pytest.raises(UserError, match=r"does not answer: network connection .*onnect"):
-        storage_folder(f"s3://bucket/x?scheme=http&endpoint_override=127.0.0.1:{free_port()}")
+    with pytest.raises(UserError, match=f"does not answer: {said}"):
+        storage_folder(f"{bucket}?scheme=http&endpoint_override=127.0.0.1:{free_port()}")
     assert time.monotonic() - began < 20
+
+
+def test_google_s_bucket_that_is_not_there(google: str) -> None:
+    with pytest.raises(UserError, match="there is no bucket 'nobody'"):
+        storage_folder(google.replace("@lab", "@nobody"))
 
 
 @pytest.mark.parametrize(
@@ -121,11 +147,11 @@ def test_a_path_and_a_file_uri_are_folders(tmp_path: Path) -> None:
 # Objects --------------------------------------------------------------------------------------------
 
 
-def test_what_is_written_is_whole_also_where_names_appear_early(s3: S3, tmp_path: Path) -> None:
+def test_what_is_written_is_whole_also_where_names_appear_early(s3: S3, google: str, tmp_path: Path) -> None:
     big = os.urandom((8 << 20) + 17)
     (tmp_path / "big").write_bytes(big)
     elsewhere = Remote(fs.LocalFileSystem(), str(tmp_path / "store"), "other://store")
-    for remote in (Remote.connect(s3.uri("whole")), elsewhere):
+    for remote in (Remote.connect(s3.uri("whole")), Remote.connect(google), elsewhere):
         remote.put("a/b", b"old")
         remote.put("a/b", b"new")
         remote.push(tmp_path / "big", "a/big")
@@ -133,7 +159,8 @@ def test_what_is_written_is_whole_also_where_names_appear_early(s3: S3, tmp_path
         assert remote.get("a/b") == b"new" and remote.has("a/b") and not remote.has("a")
         assert remote.pull("a/big", tmp_path / "back") and (tmp_path / "back").read_bytes() == big
         assert not remote.pull("a/none", tmp_path / "none") and not (tmp_path / "none").exists()
-        assert [s.key for s in remote.list("", recursive=False)] == ["a"]
+        assert [(s.key, s.size) for s in remote.list("", recursive=False)] == [("a", -1)]
+        assert [s.key for s in remote.list("a", recursive=False)] == ["a/b", "a/big"], "and nothing aside"
         remote.remove("a/b")
         remote.remove("a/b")
         assert remote.list("nothing/here") == []
@@ -219,6 +246,25 @@ def test_a_driver_that_was_taken_for_dead_writes_nothing_that_counts(storage: Pa
     remote.remove("z/ledger/000001-0000000000.jsonl")
     with pytest.raises(UserError, match="an object is gone"):
         segments.read(remote, "z")
+
+
+def test_sweeps_in_google_s_bucket_are_found_from_another_machine(
+    google: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    storage = storage_folder(google)
+    with Ledger.create(storage / "s") as ledger:
+        report(ledger, 0)
+    with (
+        pytest.raises(UserError, match="being run by"),
+        Ledger.open(storage / "s"),
+        Ledger.open(storage / "s"),
+    ):
+        pass
+    monkeypatch.setenv("RAYKD_CACHE", str(tmp_path))
+    assert storage_folder(google) != storage and "s" in sweeps(storage_folder(google))
+    with Ledger.open(storage_folder(google) / "s") as ledger:
+        report(ledger, 1)
+    assert epochs(storage / "s") == [0, 1]
 
 
 def test_a_damaged_ledger_is_refused_and_mended_in_its_place(storage: Path, s3: S3) -> None:
