@@ -21,6 +21,7 @@ import hosts
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKOUT = "/root/raykd"
+STALE_S = 30
 PIP = "[global]\nno-index = true\nno-build-isolation = false\ndisable-pip-version-check = true\n"
 
 
@@ -35,7 +36,7 @@ def until(condition: Callable[[], Any], seconds: float, said: Callable[[], str])
 def furnish(host: int) -> None:
     """`~/raykd-env` on the host, with this machine's packages: pip finds them there and downloads nothing.
 
-    Of its CPUs it offers one, so that two workers need two hosts.
+    Of its CPUs it offers one, so that two workers need two hosts. A dead driver's lock is stale sooner there.
     """
     made = hosts.execute(host, sys.executable, "-m", "venv", "--without-pip", "/root/raykd-env")
     assert made.returncode == 0, made.stderr
@@ -53,6 +54,7 @@ def furnish(host: int) -> None:
     settings.write_text(PIP)
     with (hosts.home(host) / ".bashrc").open("a") as bashrc:
         bashrc.write("""export RAY_OVERRIDE_RESOURCES='{"CPU": 1}'\n""")
+        bashrc.write(f"export RAYKD_LOCK_STALE={STALE_S}\n")
 
 
 class Terminal:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import hosts
 import pytest
-from laptop import CHECKOUT, Laptop, furnish, until
+from laptop import CHECKOUT, STALE_S, Laptop, furnish, until
 
 from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger
@@ -126,7 +126,8 @@ def test_a_sweep_spans_hosts_and_outlives_its_connection_and_a_node(laptop: Lapt
     hosts.start(int(first[2].removeprefix("rk")))
 
 
-def test_a_new_head_resumes_after_the_old_one_died(laptop: Laptop) -> None:
+def test_a_new_head_resumes_after_the_old_one_died(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYKD_LOCK_STALE", str(STALE_S))
     resumed = laptop.terminal(*SUBMIT, "resume", "spanning")
     before = reports()
     until(lambda: reports() > before, 240, lambda: resumed.said)
@@ -162,4 +163,9 @@ def test_results_come_back_and_the_cluster_goes(laptop: Laptop) -> None:
     said = hosts.execute(0, "bash", "-c", best)
     assert json.loads(said.stdout)["trial"] in History.of(Ledger.read(SWEEP)).trials, said.stderr
     laptop.ray("down", "-y", "cluster.yaml")
-    until(lambda: not any(hosts.processes(host, "raylet") for host in (2, 3)), 120, lambda: "raylets")
+    until(lambda: not hosts.processes(2, "raylet"), 120, lambda: "the head's raylet")
+
+
+@pytest.mark.slow
+def test_the_other_nodes_go_when_they_have_missed_their_head_for_a_minute(laptop: Laptop) -> None:
+    until(lambda: not hosts.processes(3, "raylet"), 120, lambda: "the worker node's raylet")
