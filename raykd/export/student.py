@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,6 +139,8 @@ def write_student(trial: TrialSpec, student: Backbone, folder: Path) -> str:
         about = {"arch": trial.student.arch, "options": json.dumps(trial.student.options, sort_keys=True)}
         save_file(tensors, folder / _WEIGHTS, {"format": "pt", **about})
         lines = _lines(trial.student, student.model)
+    # safetensors gives a file to its owner alone.
+    (folder / _WEIGHTS).chmod((folder.stat().st_mode & 0o666) | stat.S_IRUSR | stat.S_IWUSR)
     _check_same(trial, student, folder)
     return lines
 

@@ -87,8 +87,9 @@ class References:
                 done, images = int(message.metrics["decoded"]), int(message.metrics["images"])
                 self._console.progress("decoding, image", done, images)
                 return
-            score = message.metrics.get("score", math.nan)
-            said = f", {trial.probe.score} {score:.2f}" if math.isfinite(score) else ""
+            # Not by the trial's probe: a teacher may have no labels to be judged by.
+            rank = message.metrics.get("probe/rankme", math.nan)
+            said = f", effective rank of its features {rank:.1f}" if math.isfinite(rank) else ""
             self._console.progress("the teacher trains, epoch", message.epoch, total, said)
 
         try:

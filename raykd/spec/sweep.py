@@ -27,7 +27,7 @@ from trainables.errors import UserError
 from trainables.files import expanded
 from trainables.parse import as_mapping, build, join
 from trainables.resolve import SECTIONS, FlatField, find_field, put, resolve
-from trainables.trial import Seed, Spec, TrialSpec, digest
+from trainables.trial import RANKME, Seed, Spec, TrialSpec, digest
 
 if TYPE_CHECKING:
     from raykd.spec.space import Space
@@ -203,7 +203,12 @@ class SweepSpec(Spec):
             raise UserError(shown, str(error).removeprefix(f"{error.field}: ")) from None
 
     def wanted_references(self) -> list[str]:
-        """The rows of the comparison that this sweep can have."""
+        """The rows of the comparison that this sweep can have.
+
+        None by rankme, which is for trials of one method: raw pixels have the highest.
+        """
+        if self.probe.get("score") == RANKME:
+            return []
         lacking = {"teacher": self.teacher, "baseline": self.baseline}
         return [name for name in self.references if lacking.get(name, True) is not None]
 

@@ -18,7 +18,7 @@ from raykd.spec.sections import WorkersSpec
 from raykd.spec.sweep import SweepSpec
 from trainables.errors import UserError
 from trainables.parse import within
-from trainables.trial import TrialSpec
+from trainables.trial import RANKME, TrialSpec
 
 COMBINATIONS = 400  # at most so many are checked; of a larger space a seeded draw
 
@@ -147,5 +147,9 @@ def _same_levels(
 def _remarks(spec: SweepSpec) -> Iterator[str]:
     if not spec.axes and len(spec.methods) == 1 and spec.samples > 1:
         yield f"axes: there is nothing to search; all {spec.samples} samples are one configuration"
-    if "baseline" in spec.references and spec.baseline is None:
+    if spec.probe.get("score") == RANKME:
+        yield "probe.score: rankme ranks trials of one method; nothing else is put beside them"
+        if len(spec.methods) > 1:
+            yield f"probe.score: by rankme {' and '.join(spec.methods)} cannot be compared"
+    elif "baseline" in spec.references and spec.baseline is None:
         yield "references: without `baseline: {method: moco}` there is no no-teacher row"

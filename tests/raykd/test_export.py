@@ -271,6 +271,9 @@ def test_students_that_timm_cannot_open_alone_open_by_the_lines_given(arch, opti
     with torch.no_grad():
         assert torch.equal(scope["model"](images), student(images))
     assert [p.name for p in (tmp_path / "student").iterdir()] == ["model.safetensors"]
+    (tmp_path / "beside").touch()
+    modes = {p.stat().st_mode for p in (tmp_path / "student" / "model.safetensors", tmp_path / "beside")}
+    assert len(modes) == 1, "whoever may read the folder may read the student"
 
 
 def test_data_without_a_path_stays_so_and_a_path_becomes_absolute():

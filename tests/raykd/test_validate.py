@@ -82,6 +82,14 @@ def test_two_names_of_one_function_are_remarked_on() -> None:
     assert remarks == ["axes.adapter: linear and conv1x1 are one function here; one is enough"]
 
 
+def test_by_rankme_nothing_is_put_beside_the_trials() -> None:
+    spec = load_sweep("quickstart", ["probe.score=rankme"])
+    assert spec.references and spec.wanted_references() == []
+    assert validate(spec) == [
+        "probe.score: rankme ranks trials of one method; nothing else is put beside them"
+    ]
+
+
 def test_a_search_without_axes_is_remarked_on() -> None:
     raw = {"name": "s", "method": "moco", "preset": "digits", "student": {"arch": "test_efficientnet"}}
     remarks = validate(build_sweep({**raw, "epochs": 4, "samples": 3, "references": []}))
