@@ -11,7 +11,7 @@ from raykd.records.history import History, TrialRecord
 from trainables.trial import TrialSpec
 
 if TYPE_CHECKING:
-    from raykd.export.student import Size, TestScores
+    from raykd.export.student import Estimate, Size, TestScores
 
 
 def model_card(
@@ -20,10 +20,14 @@ def model_card(
     trial: TrialSpec,
     facts: Mapping[str, str],
     scores: TestScores | None,
+    teacher: TestScores | None,
     lines: str,
     size: Size,
 ) -> str:
-    """The card as Markdown. `facts`: what the weights' file says (score, epoch); `lines` open the student."""
+    """The card as Markdown. `facts`: what the weights' file says (score, epoch); `lines` open the student.
+
+    `scores` of it and of its `teacher` on the test split.
+    """
     from raykd.export.student import timm_opens
     from trainables.method import load_method
 
@@ -40,7 +44,7 @@ def model_card(
         f"{trial.data.image_size} px, normalised by ImageNet's mean and deviation{in_config}. "
         "It has no classifier.",
         "## Score",
-        *_scores(record, trial, facts, scores),
+        *_scores(record, trial, facts, scores, teacher),
         *_comparison(history, record),
         "## How it was made",
         *_settings(record, trial),
@@ -73,7 +77,11 @@ def _front_matter(trial: TrialSpec) -> str:
 
 
 def _scores(
-    record: TrialRecord, trial: TrialSpec, facts: Mapping[str, str], scores: TestScores | None
+    record: TrialRecord,
+    trial: TrialSpec,
+    facts: Mapping[str, str],
+    scores: TestScores | None,
+    teacher: TestScores | None,
 ) -> Iterable[str]:
     searched = f"On the validation part, which the search looked at, {trial.probe.score} was"
     search = f"{searched} {_number(facts['score'])}."
@@ -82,11 +90,10 @@ def _scores(
     if scores is None:
         yield f"There is no labelled test split. {search}"
         return
-    rows = [
-        [name, _number(e.score), f"{_number(e.low)} to {_number(e.high)}"]
-        for name, e in scores.probes.items()
-    ]
-    yield _table(["probe of frozen features", "test, %", "95 % interval"], rows)
+    sides = [side.probes for side in (scores, teacher) if side is not None]
+    head = ["probe of frozen features", "test, %", "95 % interval", "its teacher", "95 % interval"]
+    rows = [[name, *(text for side in sides for text in _estimate(side[name]))] for name in scores.probes]
+    yield _table(head[: 1 + 2 * len(sides)], rows)
     yield (
         f"Probes were fitted on {scores.fitted:,} labelled images (training and validation part) and read on "
         f"{scores.tested:,} test images, once, for this card. Intervals: Wilson's over the test images; for "
@@ -102,6 +109,10 @@ def _comparison(history: History, record: TrialRecord) -> Iterable[str]:
     rows.append([f"this student ({record.trial})", _number(record.best[0] if record.best else math.nan)])
     yield "Beside it, by the same probe on the same validation part:"
     yield _table(["", "validation, %"], rows)
+
+
+def _estimate(found: Estimate) -> tuple[str, str]:
+    return _number(found.score), f"{_number(found.low)} to {_number(found.high)}"
 
 
 def _settings(record: TrialRecord, trial: TrialSpec) -> Iterable[str]:

@@ -24,6 +24,7 @@ from trainables.errors import UserError
 from trainables.evaluate import Examiner
 from trainables.seal import UNREADABLE, read_sealed
 from trainables.stems import STEM, stem_lines
+from trainables.teachers import load_teacher
 from trainables.trial import ModelSpec, TrialSpec
 from trainables.view_ops import MEAN, STD
 from trainables.workers import device
@@ -107,6 +108,18 @@ def score_on_test(trial: TrialSpec, student: Backbone, cache: Path) -> TestScore
         name: interval(found[f"probe/{name}"], found.get(f"probe/{name}_se"), tested) for name in names
     }
     return TestScores(estimates, len(examiner.fit_ids), tested)
+
+
+def teacher_on_test(trial: TrialSpec, teachers: Path, cache: Path) -> TestScores | None:
+    """The same of the trial's teacher; None where it has none, or the file of it is gone from `teachers`."""
+    if trial.teacher is None:
+        return None
+    try:
+        spec = trial.teacher.model_copy(update={"batch_norm": "eval"})
+        backbone = load_teacher(spec, teachers, trial).backbone
+    except UserError:
+        return None
+    return score_on_test(trial, backbone.eval(), cache)
 
 
 def interval(score: float, se: float | None, tested: int) -> Estimate:

@@ -27,6 +27,7 @@ from trainables.errors import UserError
 from trainables.evaluate import Examiner
 from trainables.loop import EpochReport, Workspace, prepare, train
 from trainables.resolve import flatten
+from trainables.teachers import load_teacher
 from trainables.trial import ModelSpec, TeacherSpec, TrialSpec
 from trainables.views import plain
 
@@ -186,8 +187,12 @@ def test_the_card_says_what_a_user_needs(sweep, exported):
     data = open_data(trial.data, cache_folder())
     found = Examiner(trial.probe, data, 16, torch.device("cpu"), final=True).judge(student)
     row = next(line for line in card.splitlines() if line.startswith("| ridge_5shot |"))
-    score, low, high = (float(x) for x in row.replace("to", "|").split("|")[2:5])
+    score, low, high, its, least, most = (float(x) for x in row.replace("to", "|").split("|")[2:8])
     assert score == round(found["score"], 2) and low < score < high
+    # And so is its teacher's, by the same probe on the same images.
+    teacher = load_teacher(trial.teacher, sweep.parent / ".teachers", trial).backbone.eval()
+    found = Examiner(trial.probe, data, 16, torch.device("cpu"), final=True).judge(teacher)
+    assert its == round(found["score"], 2) != score and least < its < most
     assert float(facts["score"]) == record.best[0] and f"after epoch {record.best[1]} of 2" in card
     assert f"read on {len(data.test):,} test images" in card
     labelled = int((data.train.labels >= 0).sum())
