@@ -12,6 +12,7 @@ wires student, teacher and loss together. The loop runs it:
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Mapping
@@ -191,11 +192,16 @@ _registry: dict[str, type[Method]] = {}
 
 def methods() -> dict[str, type[Method]]:
     """Every method by name."""
+    _import_all()
+    return dict(sorted(_registry.items()))
+
+
+@functools.cache
+def _import_all() -> None:
     import trainables.methods as package
 
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
-    return dict(sorted(_registry.items()))
 
 
 def load_method(name: str, field: str = "method") -> type[Method]:
