@@ -61,6 +61,7 @@ def run(
         else:
             answers.plan(console, planned, remarks)
         return
+    console.say(f"checking {sweep.name}", "dim")
     for remark in validate(sweep):
         console.warn(remark)
     from raykd.runs import sweep as engine

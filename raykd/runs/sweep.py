@@ -68,7 +68,7 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
         shutil.rmtree(place.folder, ignore_errors=True)  # the copy of a sweep that was removed there
     refuse_lost(place.folder)
     # The cluster first: one that cannot hold a worker leaves no sweep behind.
-    with _cluster(spec, place) as cluster, Ledger.create(place.folder) as ledger:
+    with _cluster(spec, place, console) as cluster, Ledger.create(place.folder) as ledger:
         recorder = Recorder(ledger, History())
         for _ in range(2):  # all else can be made again after damage, and this cannot
             recorder(
@@ -119,7 +119,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             mirror(place.folder)
             return history
         refuse_other_inputs(spec, history)
-        with _cluster(spec, place) as cluster:
+        with _cluster(spec, place, console) as cluster:
             if extend:
                 recorder("extend", samples=extend * max(1, len(spec.arms)))  # of a study, replicates of each
             return _drive(spec, recorder, place, console, cluster)
@@ -150,7 +150,7 @@ def _refuse_more(spec: SweepSpec, history: History, extend: int) -> None:
 
 
 @contextmanager
-def _cluster(spec: SweepSpec, place: Place) -> Iterator[dict[str, Any]]:
+def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[str, Any]]:
     """Ray for the sweep, once it is sure that it can hold a worker group."""
     from raykd.lanes.demand import grows
     from raykd.spec.validate import check_resources
@@ -161,6 +161,7 @@ def _cluster(spec: SweepSpec, place: Place) -> Iterator[dict[str, Any]]:
     refuse_silent(target)  # before the storage is touched
     check_writable(place.folder)
     log_file = _log_of(place.folder)
+    console.say("starting Ray on this machine" if target == LOCAL else f"joining Ray at {target}", "dim")
     with connected(target, log_file) as cluster:
         try:
             try:
