@@ -19,7 +19,9 @@ from trainables.checkpoint_file import ReadCheckpoint
 from trainables.checkpoint_roles import attention_heads
 from trainables.stems import STEM
 from trainables.trial import ModelSpec
+from trainables.zoo import RAYKD, TORCHVISION
 
+_OWN_NAMES = (TORCHVISION, RAYKD)  # no other library's files say such names
 Shapes = Mapping[str, tuple[int, ...]]
 
 # A weight that every architecture of a family has, and the family, the most usual first.
@@ -90,11 +92,12 @@ _CLASSIFIERS = ("fc.", "classifier.")  # torchvision's
 def guess_arch(read: ReadCheckpoint) -> ModelSpec | None:
     """The usual architecture whose weights have the names and shapes of those in the file; None: no such.
 
-    A file of raykd's own says what it is, options included. Files of other origins are compared, since what
-    they say (`vit_small`) means another thing in each library.
+    A teacher or an exported student of raykd's own says what it is, options included. Files of other origins
+    are compared, since what they say (`vit_small`) means another thing in each library.
     """
-    if read.facts.origin == "raykd" and read.facts.arch:
-        return ModelSpec(arch=read.facts.arch, options=dict(read.facts.options))
+    facts = read.facts
+    if facts.arch and (facts.origin == "raykd" or facts.options or facts.arch.startswith(_OWN_NAMES)):
+        return ModelSpec(arch=facts.arch, options=dict(facts.options))
     for given in read.backbones:
         for mark, family in _USUAL:
             for arch in family if mark in given else ():

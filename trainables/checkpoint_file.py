@@ -115,7 +115,7 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
         roles={role: len(named) for role, named in roles.items()},
         head=head,
         arch=metadata.get("arch"),
-        options=_described(metadata, "options", {}, field) if layout.metadata else {},
+        options=_described(metadata, "options", {}, field) if "arch" in metadata else {},
         classes=len(classifier["weight"]) if classifier else 0,
         parameters=sum(t.numel() for name, t in backbone.items() if not name.endswith(_STATISTICS)),
         sha256=file_digest(path),

@@ -4,12 +4,15 @@
 
 The steps are real ones (views, forward, backward, optimizer) on images of noise, and so are the probes, on as
 many features as they will get: what a step costs does not depend on what the images show.
+
+A figure is of a machine with nothing else to do: on the CPU the thread's own time counts, without the turns
+that other processes take, and of many short steps the fastest. Beside two other busy processes on two CPUs a
+step of 5 ms takes 20, and one of two threads, which wait for one another, 300.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,19 +32,21 @@ from trainables.run import Run, channels_last, move
 from trainables.trial import TrialSpec
 from trainables.workers import device
 
-STEPS = 3  # timed, after one that warms up
+STEPS = 3  # timed at least, after one that warms up
+_SPELL_S = 0.5  # short steps are timed for so long
 _SLOW_S = 5.0  # where the first step takes longer, it is the only one
 _PIXELS = {"cpu": 2**20, "cuda": 2**26}  # of one view of a micro-batch: a larger one is taken in part
 _ENCODED = 256  # images, of those that a probe looks at
 
 
 class Timing(NamedTuple):
-    """Seconds here, on one worker."""
+    """Seconds here, on one worker, with nothing else running."""
 
     step_s: float  # of one optimizer step of this worker's share of the batch
     probe_s: float  # of one probing, all images and all probes
     steps: int  # timed
     device: str  # cpu | cuda
+    busy: float = 1.0  # times as long as that the steps took just now, since other processes were at work
 
     def of(self, trial: TrialSpec) -> float:
         """Seconds of a whole trial that trains and probes at this speed."""
@@ -61,7 +66,7 @@ class _Noise(Images):
 
 
 def measure(trial: TrialSpec, workers: int = 1, threads: int = 1) -> Timing:
-    """Time `STEPS` steps and one probing of a trial, on the GPU where there is one.
+    """Time `STEPS` or more steps and one probing of a trial, on the GPU where there is one.
 
     `threads` are those that a lane's worker has. Of `workers` each gets its share of the batch; what they
     say to each other is not in the figure. A micro-batch that is too large for here is taken in part.
@@ -81,21 +86,37 @@ def measure(trial: TrialSpec, workers: int = 1, threads: int = 1) -> Timing:
         views, ids = run.views.epoch(1), np.arange(images)
         run.method.train()
 
-        def step() -> float:
-            start = time.perf_counter()
+        def step() -> None:
             run.optimizer.zero_grad(set_to_none=True)
             run.micro_batch(run.data.train.take(ids).to(where), ids, views, last=True)
             run.optimizer.step()
             with torch.no_grad():
                 run.method.after_step(0.0)
-            _wait(where)
-            return time.perf_counter() - start
 
-        seconds = [step()]
-        if seconds[0] < _SLOW_S:
-            seconds = [step() for _ in range(STEPS)]
-        each = statistics.median(seconds) * share / images * trial.optim.accumulate
-        return Timing(each, _probing(run, where), len(seconds), where.type)
+        timed = [_timed(step, where)]
+        if timed[0].passed < _SLOW_S:
+            timed.clear()
+            while len(timed) < STEPS or sum(t.passed for t in timed) < _SPELL_S:
+                timed.append(_timed(step, where))
+        each = min(t.own for t in timed)
+        busy = sum(t.passed for t in timed) / len(timed) / each
+        whole = each * share / images * trial.optim.accumulate
+        return Timing(whole, _probing(run, where), len(timed), where.type, busy)
+
+
+class _Seconds(NamedTuple):
+    own: float  # of computing
+    passed: float  # on the clock
+
+
+def _timed(work: Callable[[], None], where: torch.device) -> _Seconds:
+    """What `work` takes. A GPU's time is the clock's: the thread that waits for it does nothing itself."""
+    start = time.perf_counter(), time.thread_time()
+    work()
+    if where.type == "cuda":
+        torch.cuda.synchronize(where)
+    passed, own = time.perf_counter() - start[0], time.thread_time() - start[1]
+    return _Seconds(passed if where.type == "cuda" else own, passed)
 
 
 def _noise(trial: TrialSpec, facts: DataFacts) -> DataSet:
@@ -133,16 +154,6 @@ def _probing(run: Run, where: torch.device) -> float:
 
 
 def _once_warm(work: Callable[[], None], where: torch.device) -> float:
-    """Seconds of the second time, or of the first if that is slow."""
-    for _ in range(2):
-        start = time.perf_counter()
-        work()
-        _wait(where)
-        if (seconds := time.perf_counter() - start) > _SLOW_S:
-            break
-    return seconds
-
-
-def _wait(where: torch.device) -> None:
-    if where.type == "cuda":
-        torch.cuda.synchronize(where)
+    """Seconds of the faster of two times, or of the first if that is slow."""
+    first = _timed(work, where)
+    return first.own if first.passed > _SLOW_S else min(first.own, _timed(work, where).own)

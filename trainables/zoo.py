@@ -17,7 +17,7 @@ from trainables.stems import STEM, check_stem, put_small_stem
 
 TORCHVISION = "torchvision/"
 RAYKD = "raykd/"
-_OURS = ("num_classes", "pretrained", "in_chans", "weights", "checkpoint_path", "features_only")
+OURS = ("num_classes", "pretrained", "in_chans", "weights", "checkpoint_path", "features_only")
 _STAGES = 4
 
 
@@ -25,7 +25,7 @@ def create(arch: str, options: Mapping[str, Any], field: str) -> nn.Module:
     """The network without its classifier, drawn from the global generator. Raises `UserError` at `field`."""
     check_name(arch, field)
     for name in options:
-        if name in _OURS:
+        if name in OURS:
             raise UserError(f"{field}.options.{name}", "is raykd's own to set", value=options[name])
     own = {name: value for name, value in options.items() if name != STEM}
     stem = options.get(STEM)

@@ -52,9 +52,9 @@ def run(
     sweep = load_sweep(spec, set_)
     folder = writable(storage, probe=not dry_run) / sweep.name
     if dry_run:
-        from raykd.runs.plan import plan
+        from raykd.runs.plan import no_room, plan
 
-        remarks = validate(sweep)
+        remarks = [*validate(sweep), *no_room(sweep, address)]
         planned = plan(sweep, folder)
         if json:
             console.json(planned)

@@ -95,11 +95,11 @@ def importance(screen: Screen, found: Importances) -> None:
 
 
 def _architecture(found: Mapping[str, Any]) -> str:
-    """`resnet50, by names and shapes; every weight fits (the file says resnet50)`."""
+    """`resnet50, by names and shapes; every weight fits (the file says resnet50)`; or by its config.json."""
     guess, asked = found["guess"], found["asked"]
     name = asked or (guess["arch"] if guess is not None else "none of the usual ones")
     options = guess["options"] if guess is not None and guess["arch"] == name else {}
     said = f" (the file says {found['said']})" if found["said"] else ""
     text = name + (f" with {', '.join(f'{k} {v}' for k, v in options.items())}" if options else "")
-    text += "" if asked or guess is None else ", by names and shapes"
+    text += "" if asked or guess is None else f", by {found['by']}"
     return text + ("; every weight fits" if found["verified"] else "") + said

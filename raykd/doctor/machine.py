@@ -51,6 +51,7 @@ def checks(storage: Path, spec: SweepSpec | None = None, ray: bool = True) -> It
     yield check_disk(storage)
     if spec is not None:
         yield from check_spec(spec)
+        yield check_workers(spec)
     yield check_stale_cluster()
     if ray:
         yield check_ray()
@@ -210,6 +211,28 @@ def check_spec(spec: SweepSpec) -> Iterator[Check]:
     yield _asked("data", trial_data)
     yield _asked("teacher", trial_teacher)
     yield _asked("spec", whole)
+
+
+def check_workers(spec: SweepSpec) -> Check:
+    """Can what `run` would use here hold a lane: this machine, or the cluster that it would join?"""
+    from raykd.doctor.compare import check_room
+
+    try:
+        from raykd.lanes.cluster import LOCAL, connected, live_nodes, ray_address, this_machine
+
+        address = ray_address(None)
+        if address == LOCAL:
+            here = this_machine()
+            return check_room(spec, [here], here["Resources"], autoscales=False)
+        with connected(address):
+            import ray
+
+            from raykd.lanes.autoscaler import autoscales
+
+            return check_room(spec, live_nodes(), ray.available_resources(), autoscales())
+    except Exception as error:  # a Ray that is broken, or of another version than the cluster's
+        mend = "`raykd doctor` without a spec looks at Ray; a cluster is joined where RAY_ADDRESS says so"
+        return Check("workers", False, f"Ray cannot say what is here: {first_line(error)}", mend)
 
 
 def check_stale_cluster(folder: Path | None = None) -> Check:

@@ -9,18 +9,26 @@ from typing import Any
 from trainables.arch_guess import guess_arch
 from trainables.backbones import build_backbone
 from trainables.checkpoint_file import CheckpointFacts, read_checkpoint
+from trainables.errors import UserError
 from trainables.method import NEEDS, TAUGHT, methods
 from trainables.parts.heads import head_text
 from trainables.teachers import lacks, verify
 from trainables.trial import ModelSpec
+from trainables.zoo import OURS
 
 _NO_ARCH = "give its architecture with --arch NAME to check the rest"
+_WEIGHTS, _CONFIG = "model.safetensors", "config.json"  # as timm, the hub and `raykd export` call them
 
 
 def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
-    """Everything about the file, plain JSON. `UserError` where it cannot be read, or is not of `arch`."""
+    """Everything about the file, plain JSON. `UserError` where it cannot be read, or is not of `arch`.
+
+    `path` may be the folder that `raykd export` or timm wrote, too.
+    """
+    path = _in_folder(path)
     read = read_checkpoint(path, "FILE")
-    facts, guess = read.facts, guess_arch(read)
+    told = _configured(path)
+    facts, guess = read.facts, told or guess_arch(read)
     model = guess
     if arch is not None and (guess is None or guess.arch != arch):
         model = ModelSpec(arch=arch)
@@ -33,6 +41,7 @@ def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
         "architecture": {
             "said": facts.arch,
             "guess": guess.model_dump() if guess is not None else None,
+            "by": None if guess is None else f"its {_CONFIG}" if told else "names and shapes",
             "asked": arch,
             "verified": model is not None,
         },
@@ -45,6 +54,29 @@ def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
         "serves": _serves(facts, model),
         "paste": _paste(path, model),
     }
+
+
+def _in_folder(path: Path) -> Path:
+    """The weights in an exported student's folder; `path` itself where it is none."""
+    folder = path.expanduser()
+    found = (place / _WEIGHTS for place in (folder, folder / "student"))
+    return next((file for file in found if file.is_file()), path)
+
+
+def _configured(path: Path) -> ModelSpec | None:
+    """What timm's `config.json` beside a `model.safetensors` says; None where there is no such file."""
+    config = path.expanduser().with_name(_CONFIG)
+    if path.name != _WEIGHTS or not config.is_file():
+        return None
+    try:
+        said = json.loads(config.read_text(encoding="utf-8"))
+        options = dict(said.get("model_args") or {})
+        arch = said.get("architecture")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError("FILE", f"its {_CONFIG} cannot be read: {error}", value=str(config)) from None
+    if not isinstance(arch, str):
+        return None  # another library's
+    return ModelSpec(arch=arch, options={k: v for k, v in options.items() if k not in OURS})
 
 
 def _serves(facts: CheckpointFacts, model: ModelSpec | None) -> dict[str, dict[str, Any]]:

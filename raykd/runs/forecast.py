@@ -1,8 +1,8 @@
 """How long a study will take: from its own trials, or else from a few steps of each arm, timed here.
 
 What is timed are steps and probings as the trials will do them (`trainables/timing.py`), on this machine as
-busy as it is now. Not in the figure: the start of lanes (20 s or so), decoding the data, reference rows, what
-workers say to each other, and that lanes that share a machine slow each other.
+if it had nothing else to do. Said beside the figure: the start of Ray and its lanes. Not in it: decoding the
+data, reference rows, what workers say to each other, and that lanes that share a machine slow each other.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from trainables.trial import TrialSpec
 
 if TYPE_CHECKING:
     from trainables.timing import Timing
+
+
+START_S = 30.0  # Ray and a machine's first lanes: 20 to 40 s on two cores
+_BUSY = 1.5  # a machine whose steps take so many times as long has other things to do
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,9 @@ def forecast(spec: SweepSpec, storage: Path) -> Forecast:
         alike = (arm.step_flops, arm.trained_parameters, trial.method, trial.views, trial.optim.batch_size)
         found[label] = timer.seconds(trial, str(alike))
     searched = sum(search.samples * found[label] for label, search in searches(spec).items())
-    how = f"timed on {timer.steps} step{'s' * (timer.steps > 1)} of each arm on this machine's {timer.device}"
+    how = f"timed on a few steps of each arm on this machine's {timer.device}"
+    if timer.busy > _BUSY:
+        how += f" as if it were idle, while other work makes them take up to {timer.busy:.1f} times as long"
     return Forecast(found, how, lanes, searched, sum(map(timer.seconds, _untrained(spec, storage))))
 
 
@@ -70,7 +76,7 @@ class _Timer:
 
     def __init__(self, spec: SweepSpec) -> None:
         self.workers = spec.workers
-        self.steps, self.device = 0, ""
+        self.device, self.busy = "", 1.0
         self._known: dict[str, Timing] = {}
 
     def seconds(self, trial: TrialSpec, alike: str = "") -> float:
@@ -81,7 +87,7 @@ class _Timer:
         if key not in self._known:
             self._known[key] = measure(trial, self.workers.count, max(1, int(self.workers.cpus)))
         timing = self._known[key]
-        self.steps, self.device = timing.steps, {"cuda": "GPU"}.get(timing.device, "CPU")
+        self.device, self.busy = {"cuda": "GPU"}.get(timing.device, "CPU"), max(self.busy, timing.busy)
         return timing.of(trial)
 
 

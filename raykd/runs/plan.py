@@ -8,8 +8,9 @@ from typing import Any
 
 from raykd.search.proposer import Proposal, Proposer
 from raykd.spec.sweep import SweepSpec
-from raykd.spec.validate import describe_axes
+from raykd.spec.validate import check_resources, describe_axes
 from raykd.storage.folders import named
+from trainables.errors import UserError
 
 _SHOWN = 3
 
@@ -30,6 +31,19 @@ def plan(spec: SweepSpec, folder: Path) -> dict[str, Any]:
         "tensorboard": str(folder / "tensorboard"),
         "log": str(folder / "log.txt"),
     }
+
+
+def no_room(spec: SweepSpec, address: str | None) -> list[str]:
+    """A remark where this machine cannot hold a lane; none of a cluster: a plan may be made elsewhere."""
+    from raykd.lanes.cluster import LOCAL, ray_address, this_machine
+
+    if ray_address(address) != LOCAL:
+        return []
+    try:
+        check_resources(spec.workers, [this_machine()])
+    except UserError as error:
+        return [f"it cannot run on this machine: {error}"]
+    return []
 
 
 def samples(spec: SweepSpec, most: int) -> list[dict[str, Any]]:

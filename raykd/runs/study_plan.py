@@ -13,7 +13,7 @@ from raykd.ablation.guard import check_study
 from raykd.console.screen import Grid, Line
 from raykd.console.wording import duration
 from raykd.records.history import History
-from raykd.runs.forecast import Forecast, forecast, from_history
+from raykd.runs.forecast import START_S, Forecast, forecast, from_history
 from raykd.runs.retune import searches
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.folders import named
@@ -95,6 +95,8 @@ def study_lines(planned: Mapping[str, Any], remarks: Iterable[str]) -> Iterator[
         least = planned["least_seconds"]
         early = f"; {duration(least / lanes)} if every answer is there at the first look" if least else ""
         yield Line(f"{most}{' at most' * bool(least)}{early}, {planned['seconds_from']}")
+        start = f"about {planned['start_seconds']:.0f} s until Ray and its lanes have started"
+        yield Line(f"besides, {start}, and what decoding the data and the reference rows take")
         if planned["teacher_seconds"]:
             yield Line(f"before them, about {duration(planned['teacher_seconds'])} for what teaches")
     rows = [[_cell(name, arm[name]) for name in _COLUMNS] for arm in planned["arms"]]
@@ -113,6 +115,7 @@ def _seconds(spec: SweepSpec, found: Forecast, replicates: int) -> dict[str, Any
     return {
         "seconds": searched + round_s * replicates if known else None,
         "least_seconds": searched + round_s * rules.looks[0] if known and rules.looks else None,
+        "start_seconds": START_S,
         "teacher_seconds": found.teacher_s,
         "lanes": found.lanes,
         "seconds_from": found.how,

@@ -15,8 +15,10 @@ import yaml
 from command import SMALL, raykd
 from safetensors.torch import load_file
 
+from raykd.doctor.machine import check_workers
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
+from raykd.spec.sweep import load_sweep
 
 pytestmark = pytest.mark.ray
 
@@ -146,6 +148,19 @@ def test_a_dry_run_says_everything_and_writes_nothing(tmp_path: Path) -> None:
     assert data["trials"] == 4 and data["most_epochs"] == 16 and len(data["samples"]) == 3
     assert [axis[0] for axis in data["axes"]] == ["gamma", "adapter"]
     assert not storage.exists()
+
+
+def test_workers_that_this_machine_cannot_hold_are_said_beforehand(tmp_path: Path) -> None:
+    """The doctor refuses as `run` would; a dry run remarks it, for one may plan elsewhere."""
+    (tmp_path / "small.yaml").write_text(SMALL)
+    asked = [tmp_path / "small.yaml", "--storage", tmp_path, "--set", "workers={cpus: 4000}"]
+    dry = raykd("run", *asked, "--dry-run")
+    words = "workers.cpus: no node can hold a worker of 4000 CPUs"
+    assert dry.returncode == 0 and words in " ".join(dry.stdout.split())
+    spec = load_sweep(str(asked[0]), ["workers={cpus: 4000}"])
+    check = check_workers(spec)
+    assert check.ok is False and words in check.said and "--set workers.cpus=" in (check.mend or "")
+    assert check_workers(load_sweep(str(asked[0]), [])).ok is True
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,13 @@ import yaml
 from torch import nn
 
 from raykd.cli import main
+from raykd.export.student import write_student
 from raykd.export.teacher import inspect
+from trainables.backbones import build_backbone
 from trainables.method import TAUGHT, methods
 from trainables.resolve import resolve
+from trainables.teachers import check_teacher
+from trainables.trial import TeacherSpec
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,7 @@ def test_text_says_all_that_json_does(moco: Path, capsys: pytest.CaptureFixture[
     assert found["architecture"] == {
         "said": "resnet18",
         "guess": {"arch": "resnet18", "options": {}},
+        "by": "names and shapes",
         "asked": None,
         "verified": True,
     }
@@ -105,6 +110,35 @@ def test_an_unknown_architecture_is_asked_for(tmp_path: Path, capsys: pytest.Cap
     checked = inspect(path, "test_resnet")
     assert checked["architecture"]["verified"] and checked["serves"]["compress"]["can"] is True
     assert "test_resnet; every weight fits" in said(capsys, path, "--arch", "test_resnet")
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "by"),
+    [
+        ("test_efficientnet", {"channel_multiplier": 0.5}, "its config.json"),
+        ("test_resnet", {"stem": "small"}, "names and shapes"),  # what timm has no word for is in the file
+    ],
+)
+def test_an_exported_student_teaches_without_a_word(
+    arch: str, options: dict[str, Any], by: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = resolve(
+        {
+            "method": "moco",
+            "preset": "digits",
+            "student": {"arch": arch, "options": options},
+            "data": {"name": "digits", "image_size": 16},
+            "epochs": 1,
+        }
+    )
+    write_student(trial, build_backbone(trial.student, 0).eval(), tmp_path / "out" / "student")
+    for path in (tmp_path / "out", tmp_path / "out/student", tmp_path / "out/student/model.safetensors"):
+        found = inspect(path)
+        assert found["architecture"]["verified"] and found["architecture"]["by"] == by
+        teacher = yaml.safe_load(found["paste"])["teacher"]
+        assert teacher["arch"] == arch and teacher["options"].items() >= options.items()
+        check_teacher(TeacherSpec(**teacher), frozenset({"teacher"}))
+    assert f"{arch} with" in said(capsys, path, "--arch", arch)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 import torch
 from tiny_trials import tiny
 
 from trainables.compute import epoch_steps
+from trainables.run import Run
 from trainables.timing import measure
 from trainables.trial import TrialSpec
 
@@ -35,3 +37,19 @@ def test_steps_and_probes_are_timed(trial: TrialSpec) -> None:
     rarely = trial.model_copy(update={"probe": trial.probe.model_copy(update={"every": 2})})
     assert found.of(rarely) == pytest.approx(whole - found.probe_s)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_turns_that_other_processes_take_are_not_a_trial_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sleep stands for them: the thread waits and does nothing. They are said beside the figure."""
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is timed by the clock")
+    trial = tiny("retro")
+    alone, micro_batch = measure(trial), Run.micro_batch
+
+    def waits(*arguments: Any, **named: Any) -> Any:
+        time.sleep(0.2)
+        return micro_batch(*arguments, **named)
+
+    monkeypatch.setattr(Run, "micro_batch", waits)
+    crowded = measure(trial)
+    assert crowded.step_s < 3 * alone.step_s and crowded.busy > 1.5
