@@ -22,8 +22,9 @@ _TEXT = 24  # characters that a column of words has at least, where it needs the
 _HEADER = 13  # characters up to which a header stays in one line
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _NUMBER = re.compile(r"\W*\d")
-# Before a word, or behind an equals sign: never before a digit, so that 1e-05 and v1.5 stay whole.
-_BREAKS = re.compile(r"(?<=\w[-_./])(?=[^\W\d_])|(?<==)(?=\S)|(?<=\s)(?![±%×])(?<!± )")
+# So 80 ± 1 and [0.5, 1] stay whole; and inside a name, where a digit follows, 1e-05 and v1.5 do.
+_BLANKS = re.compile(r"(?<=\s)(?![±%×])(?<!± )(?![^\[\]]{0,20}\])")
+_INSIDE = re.compile(r"(?<=\w[-_./])(?=[^\W\d_])|(?<==)(?=\S)")
 
 
 def parted(columns: Sequence[str], rows: Rows, width: int, first: Sequence[str] = ()) -> list[list[int]]:
@@ -31,10 +32,11 @@ def parted(columns: Sequence[str], rows: Rows, width: int, first: Sequence[str] 
 
     Then those named in `first` come first, the others in their order.
     """
-    least = [_least(lines) for lines in _by_column(columns, rows)]
+    by_column = _by_column(columns, rows)
     everything = list(range(len(columns)))
-    if _together(least) <= width:
+    if _together(_least(by_column, width)) <= width:
         return [everything]
+    least = [_narrowest(cells, _HEADER) for cells in by_column]
     parts: list[list[int]] = []
     for at in sorted(everything[1:], key=lambda at: columns[at] not in first):
         if parts and _together([least[i] for i in (*parts[-1], at)]) <= width:
@@ -68,16 +70,21 @@ def drawn(columns: Sequence[str], rows: Rows, part: Sequence[int], width: int) -
 def wrap(cell: str, width: int, header: bool = False) -> list[str]:
     """The lines of a cell; one of them is wider than `width` only where nothing can be broken."""
     lines = [""]
-    for piece in _pieces(cell, header):
-        if lines[-1] and cell_len((lines[-1] + piece).rstrip()) > width:
-            lines.append("")
-        lines[-1] += piece
+    for word in _words(cell, header):
+        for piece in [word] if cell_len(word.rstrip()) <= width else _INSIDE.split(word):
+            if lines[-1] and cell_len((lines[-1] + piece).rstrip()) > width:
+                lines.append("")
+            lines[-1] += piece
     return [line.rstrip() for line in lines]
 
 
 def _pieces(cell: str, header: bool = False) -> list[str]:
-    breaks = len(cell) > _HEADER if header else _WORD.search(cell)
-    return _BREAKS.split(cell) if breaks else [cell]
+    """What of a cell cannot be broken."""
+    return [piece for word in _words(cell, header) for piece in _INSIDE.split(word)]
+
+
+def _words(cell: str, header: bool) -> list[str]:
+    return _BLANKS.split(cell) if header or _WORD.search(cell) else [cell]
 
 
 def _by_column(columns: Sequence[str], rows: Rows) -> list[list[str]]:
@@ -85,17 +92,24 @@ def _by_column(columns: Sequence[str], rows: Rows) -> list[list[str]]:
     return [[column, *(row[at] for row in rows)] for at, column in enumerate(columns)]
 
 
-def _least(cells: Sequence[str]) -> int:
-    """The width below which a column is not shown."""
-    pieces = [piece for at, cell in enumerate(cells) for piece in _pieces(cell, header=at == 0)]
-    unbroken = max(cell_len(piece.rstrip()) for piece in pieces)
-    words = max((cell_len(cell) for cell in cells[1:] if len(_pieces(cell)) > 1), default=0)
-    return max(unbroken, min(words, _TEXT))
+def _least(by_column: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The widths below which columns are not shown; short headers in one line, if all can be."""
+    least = [_narrowest(cells, _HEADER) for cells in by_column]
+    return least if _together(least) <= width else [_narrowest(cells) for cells in by_column]
+
+
+def _narrowest(cells: Sequence[str], whole: int = 0) -> int:
+    """A column's, with a header of up to `whole` characters in one line."""
+    head, *body = cells
+    pieces = [head] if len(head) <= whole else _pieces(head, header=True)
+    pieces = [*pieces, *(piece for cell in body for piece in _pieces(cell))]
+    words = max((cell_len(cell) for cell in body if len(_pieces(cell)) > 1), default=0)
+    return max(min(words, _TEXT), *(cell_len(piece.rstrip()) for piece in pieces))
 
 
 def _widths(by_column: Sequence[Sequence[str]], width: int) -> list[int]:
     """What each column gets: what is left over goes to those that would have the most lines."""
-    widths = [_least(cells) for cells in by_column]
+    widths = _least(by_column, width)
     most = [max(map(cell_len, cells)) for cells in by_column]
     for _ in range(width - _together(widths)):
         at = max(range(len(widths)), key=lambda at: most[at] / max(1, widths[at]))
