@@ -243,7 +243,8 @@ def _notes(spec: SweepSpec, history: History, arms: list[ArmResult]) -> list[str
             notes.append(f"{arm.label} also differs from {spec.study and spec.study.base}: {named}")
     waiting = sum(arm.waiting for arm in arms)
     if waiting and not history.done:
-        notes.append(f"{waiting} replicates have not ended: these are no results yet")
+        these = "1 replicate has" if waiting == 1 else f"{waiting} replicates have"
+        notes.append(f"{these} not ended: these are no results yet")
     if history.extended:
         more, planned = history.extended // len(arms), spec.study and spec.study.replicates
         extended = f"extended by {more} replicate{'s' * (more > 1)} after {planned}"

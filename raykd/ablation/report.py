@@ -71,7 +71,9 @@ def terminal(results: Results, folder: Path) -> Iterator[Line | Grid]:
     """What `raykd ablate` shows at its end."""
     yield from (Line(), Line(results.name, "bold"))
     yield from map(Line, facts(results))
-    yield from (Line(), Grid(*table(results, compute=False)), Line(), Grid(*costs_table(results)))
+    columns, rows = table(results, compute=False)
+    at = columns.index("difference")
+    yield from (Line(), Grid(columns, rows, first=columns[at : at + 3]), Line(), Grid(*costs_table(results)))
     effects = effects_table(results)
     if effects is not None:
         yield from (Line(), Grid(*effects))
@@ -163,7 +165,7 @@ def facts(results: Results) -> list[str]:
 def legend(results: Results) -> list[str]:
     """How each column was come by."""
     rules = results.rules
-    family = f"all {len(results.arms) - 1} comparisons"
+    family = "the one comparison" if len(results.arms) == 2 else f"all {len(results.arms) - 1} comparisons"
     lines = ["difference: arm minus base in points, paired by seed; failed ones are left out and counted"]
     if rules.decide:
         lines.append(

@@ -11,7 +11,7 @@ import typer
 from raykd.cli.common import HERE, Json, Name, Storage, folder_of
 from raykd.console import answers
 from raykd.console.live import Console
-from raykd.console.wording import resume_hint
+from raykd.console.wording import resume_hint, standing
 from raykd.storage.folders import publish
 
 verbs = typer.Typer()
@@ -38,8 +38,8 @@ def status(name: Name, storage: Storage = HERE, json: Json = False) -> None:
     )
     for repaired in history.repairs:
         console.text("its ledger was repaired: " + views.repaired(repaired))
-    console.standing(history)
-    console.trials(history)
+    console.text(standing(history, bool(driver)), "bold")
+    console.trials(history, bool(driver))
     if data["state"] == "interrupted":
         console.text(f"go on with it:  {resume_hint(folder)}")
 

@@ -11,7 +11,7 @@ from raykd.cli.common import HERE, Address, Json, Name, Sets, Storage, folder_of
 from raykd.console import answers
 from raykd.console.live import Console
 from raykd.console.screen import Line
-from raykd.console.wording import report_hint, resume_hint
+from raykd.console.wording import counted, report_hint, resume_hint
 from raykd.storage.folders import holds_ledger
 from trainables.errors import UserError
 
@@ -206,7 +206,8 @@ def close(console: Console, history: History, folder: Path) -> None:
     counts = history.counts()
     unfinished = history.total - sum(counts[s] for s in ("finished", "stopped", "failed"))
     if unfinished > 0:
-        console.warn(f"{unfinished} trials are not done; go on with:  {resume_hint(folder)}")
+        are = "is" if unfinished == 1 else "are"
+        console.warn(f"{counted(unfinished, 'trial')} {are} not done; go on with:  {resume_hint(folder)}")
         raise typer.Exit(1)
     if not counts["finished"] and not counts["stopped"]:
         raise typer.Exit(1)

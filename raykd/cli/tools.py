@@ -39,7 +39,7 @@ def list_(
         console.json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
         said = {None: "", True: "yes", False: "no"}
-        console.rows(
+        console.entries(
             columns, [[said[c] if c is None or isinstance(c, bool) else c for c in row] for row in rows]
         )
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from raykd.console.screen import Screen
-from raykd.console.wording import settings_of
+from raykd.console.wording import counted, settings_of
 
 if TYPE_CHECKING:
     from raykd.search.importance import Importances
@@ -20,7 +20,8 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
     text = screen.out.print
     trials, epochs = planned["trials"], planned["most_epochs"]
     text(f"[bold]{planned['name']}[/bold]: {', '.join(planned['methods'])}")
-    text(f"{trials} trials, at most {epochs} epochs in all; scheduler {planned['scheduler']['name']}")
+    most = f"at most {counted(epochs, 'epoch')} in all"
+    text(f"{counted(trials, 'trial')}, {most}; scheduler {planned['scheduler']['name']}")
     text()
     screen.rows(("axis", "values", "what it is"), planned["axes"])
     text()
@@ -31,7 +32,7 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
     )
     text()
     for remark in remarks:
-        text(f"[yellow]{escape(remark)}[/yellow]")
+        screen.text(remark, "yellow")
     text(f"files would go to {planned['folder']}; nothing was started")
 
 
@@ -55,7 +56,7 @@ def teacher(screen: Screen, found: Mapping[str, Any]) -> None:
         told = {"backbone": f"{found['parameters']:,} parameters", "head": found["head"]["text"]}
         if role == "classifier":
             told[role] = f"{found['classes']} classes" if found["classes"] else "not one linear layer"
-        held = f"{count} tensor{'s' if count != 1 else ''}"
+        held = counted(count, "tensor")
         rows.append((role, held + (f": {told[role]}" if role in told else "")))
     rows.append(("SHA-256", found["sha256"]))
     for name, text in rows:
@@ -77,21 +78,23 @@ def teacher(screen: Screen, found: Mapping[str, Any]) -> None:
 def importance(screen: Screen, found: Importances) -> None:
     """What share each axis has, table by table, with what it stands on and what speaks against it."""
     left = ", ".join(f"{n} {why}" for why, n in found.left_out.items() if n)
-    text = f"best score up to epoch {found.epoch} of {found.epochs}: {found.trials} trials"
-    text += f" of {found.configurations} configurations" + (f"; left out: {left}" if left else "")
+    text = f"best score up to epoch {found.epoch} of {found.epochs}: {counted(found.trials, 'trial')}"
+    text += f" of {counted(found.configurations, 'configuration')}" + (f"; left out: {left}" if left else "")
     screen.out.print(f"importances by {found.evaluator} ({found.meaning}), with 95 % intervals")
     screen.out.print(text)
     for line in found.warnings:
-        screen.out.print(f"[yellow]{escape(line)}[/yellow]")
+        screen.text(line, "yellow")
     for weighed in found.tables:
-        screen.out.print(f"\n[bold]{escape(weighed.label)}[/bold] ({weighed.configurations} configurations)")
+        screen.out.print(
+            f"\n[bold]{escape(weighed.label)}[/bold] ({counted(weighed.configurations, 'configuration')})"
+        )
         if weighed.shares:
             cells = [
                 (s.axis, *(f"{100 * x:.0f} %" for x in (s.share, s.low, s.high))) for s in weighed.shares
             ]
             screen.rows(("axis", "share", "from", "to"), cells)
         for line in weighed.warnings:
-            screen.out.print(f"[yellow]{escape(line)}[/yellow]")
+            screen.text(line, "yellow")
 
 
 def _architecture(found: Mapping[str, Any]) -> str:

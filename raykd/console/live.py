@@ -9,12 +9,20 @@ from pathlib import Path
 
 from rich.console import Console as Rich
 from rich.markup import escape
-from rich.table import Table
 
 from raykd.console.screen import Screen
-from raykd.console.wording import comparison, duration, number, score_of, settings, storage_option, time_left
-from raykd.records.history import ENDED, History, TrialRecord
+from raykd.console.wording import (
+    comparison,
+    counted,
+    score_of,
+    settings,
+    standing,
+    status_of,
+    storage_option,
+)
+from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import Record
+from raykd.storage.driver import driver_of
 from raykd.storage.folders import named
 
 _TABLE_EVERY_S = 60.0
@@ -35,9 +43,10 @@ class Console(Screen):
     def say(self, text: str, style: str = "") -> None:
         """One line, with the minutes and seconds since the start."""
         elapsed = int(time.monotonic() - self._began)
+        stamp = f"{elapsed // 60:3d}:{elapsed % 60:02d}  "
+        lines = escape("\n".join(self.wrapped(text, " " * len(stamp), hang=""))[len(stamp) :])
         with self._lock:
-            stamp = f"[dim]{elapsed // 60:3d}:{elapsed % 60:02d}[/dim]  "
-            self.out.print(stamp + (f"[{style}]{escape(text)}[/{style}]" if style else escape(text)))
+            self.out.print(f"[dim]{stamp}[/dim]" + (f"[{style}]{lines}[/{style}]" if style else lines))
 
     def warn(self, text: str) -> None:
         self.say(text, "yellow")
@@ -69,9 +78,10 @@ class Console(Screen):
         elif kind == "exhausted":
             trials = len(history.trials)
             if history.study:
-                self.say(f"every answer is there after {trials} trials", "green")
+                self.say(f"every answer is there after {counted(trials, 'trial')}", "green")
             else:
-                self.say(f"the space holds no further configuration than these {trials} trials")
+                these = "this one trial" if trials == 1 else f"these {trials} trials"
+                self.say(f"the space holds no further configuration than {these}")
 
     def _ended(self, trial: TrialRecord, history: History) -> None:
         if trial.status == "failed":
@@ -89,40 +99,23 @@ class Console(Screen):
 
     def standing(self, history: History) -> None:
         """How far the sweep is: counts, best, time left."""
-        counts = history.counts()
-        total = history.total
-        ended = sum(counts[s] for s in ENDED)
-        said = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-        left = time_left(history)
-        best = history.best()
-        text = f"{ended} of {total} trials ended ({said})"
-        if best is not None and best.best is not None:
-            text += f"; best {best.best[0]:.2f} by {best.trial}"
-        if left:
-            text += f"; about {duration(left)} left"
-        self.say(text, "bold")
+        self.say(standing(history), "bold")
 
     # Results ----------------------------------------------------------------------------------------
 
-    def trials(self, history: History, most: int = 20) -> None:
+    def trials(self, history: History, driven: bool, most: int = 20) -> None:
         """The trials, best first, with the axes that were searched."""
         trials = sorted(history.trials.values(), key=lambda t: -(t.best[0] if t.best else -math.inf))
         axes = list(dict.fromkeys(name for t in trials for name in t.params))
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("trial", "status", "epoch", "score", "± se"):
-            table.add_column(
-                column, justify="left" if column in ("trial", "status") else "right", no_wrap=True
-            )
-        for axis in axes:
-            table.add_column(axis, justify="right")
+        rows = []
         for trial in trials[:most]:
             score, epoch = trial.best or (math.nan, 0)
             se = trial.reports.get(epoch, {}).get("score_se", math.nan)
-            row = [trial.trial, trial.status, str(trial.epoch), number(score), number(se)]
-            table.add_row(*row, *(number(trial.params.get(axis, "")) for axis in axes))
-        self.out.print(table)
+            row = [trial.trial, status_of(trial.status, driven), trial.epoch, score, se]
+            rows.append([*row, *(trial.params.get(axis, "") for axis in axes)])
+        self.rows(("trial", "status", "epoch", "score", "± se", *axes), rows, elsewhere="trials.parquet")
         if len(trials) > most:
-            self.out.print(f"[dim]and {len(trials) - most} more in trials.parquet[/dim]")
+            self.text(f"and {len(trials) - most} more in trials.parquet", "dim")
 
     def summary(self, history: History, folder: Path) -> None:
         """What the sweep found, beside what it has to be compared with."""
@@ -130,21 +123,17 @@ class Console(Screen):
         names = list(
             dict.fromkeys(k for _, m in rows for k in m if k.startswith("probe/") and not k.endswith("_se"))
         )
-        table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-        table.add_column("", no_wrap=True)
-        for column in ("score", "± se", *(n.removeprefix("probe/") for n in names)):
-            table.add_column(column, justify="right")
-        for label, metrics in rows:
-            cells = [number(metrics.get(k, "")) for k in ("score", "score_se", *names)]
-            table.add_row(escape(label), *cells)
         self.out.print()
-        self.trials(history, most=12)
+        self.trials(history, driver_of(folder) is not None, most=12)
         self.out.print()
-        self.out.print(table)
+        self.rows(
+            ("", "score", "± se", *(n.removeprefix("probe/") for n in names)),
+            [(label, *(m.get(k, "") for k in ("score", "score_se", *names))) for label, m in rows],
+        )
         self.out.print()
         best = history.best()
         if best is not None:
-            self.out.print(f"best trial {best.trial}: {settings(best)}")
+            self.text(f"best trial {best.trial}: {settings(best)}")
             self.out.print(
                 f"[dim]export it:  raykd export {folder.name}{storage_option(folder)} --out student[/dim]"
             )

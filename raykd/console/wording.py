@@ -54,6 +54,29 @@ def time_left(history: History) -> float | None:
     return sum(t.wall_s for t in ended) / len(ended) * left / at_once
 
 
+def counted(number: int, noun: str) -> str:
+    """1 trial, 2 trials."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def status_of(status: str, driven: bool) -> str:
+    """A trial's status: without a driver nothing runs, and what had begun is interrupted."""
+    return "interrupted" if status == "running" and not driven else status
+
+
+def standing(history: History, driven: bool = True) -> str:
+    """How far a sweep is: counts, best, and while something drives it, the time left."""
+    counts = history.counts()
+    ended = sum(counts[s] for s in ENDED)
+    said = ", ".join(f"{n} {status_of(status, driven)}" for status, n in counts.items() if n)
+    text = f"{ended} of {counted(history.total, 'trial')} ended" + (f" ({said})" if said else "")
+    best = history.best()
+    if best is not None and best.best is not None:
+        text += f"; best {best.best[0]:.2f} by {best.trial}"
+    left = time_left(history)
+    return text + (f"; about {duration(left)} left" if driven and left else "")
+
+
 def report_hint(folder: Path) -> str:
     """The command that writes a sweep's page."""
     return f"raykd report {folder.name}{storage_option(folder)}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raykd.console.live import Console
+from raykd.console.wording import counted
 from raykd.lanes.cluster import live_nodes
 from raykd.lanes.messages import Task
 from raykd.records.history import ENDED, TrialRecord
@@ -52,11 +53,9 @@ class Drive:
         proposer, judge = self._replayed()
         left = self._left()
         held = spec.workers.lanes(nodes)
-        console.say(f"{spec.name}: {left} trials to go; files in {named(self.folder)}")
-        console.say(
-            f"{len(nodes)} node{'s' * (len(nodes) > 1)}, room for {held} lane{'s' * (held != 1)} of "
-            f"{spec.workers.count} worker{'s' * (spec.workers.count > 1)}"
-        )
+        console.say(f"{spec.name}: {counted(left, 'trial')} to go; files in {named(self.folder)}")
+        room = f"{counted(held, 'lane')} of {counted(spec.workers.count, 'worker')}"
+        console.say(f"{counted(len(nodes), 'node')}, room for {room}")
         if cluster.get("webui_url"):
             console.say(f"Ray's dashboard: http://{cluster['webui_url']}", "dim")
         with scratch_folder() as scratch:
@@ -165,7 +164,7 @@ class Drive:
         if ahead:
             self.console.warn(
                 f"trial {record.trial} has a checkpoint of epoch {ahead}, and the ledger knows of "
-                f"{record.epoch} epochs: the others are trained again"
+                f"{counted(record.epoch, 'epoch')}: the others are trained again"
             )
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from raykd.console.wording import counted
 from raykd.spec.arms import ARM
 from raykd.spec.sweep import SweepSpec, build_sweep, difference
 from raykd.storage.folders import holds_ledger, named
@@ -76,7 +77,7 @@ def tune(spec: SweepSpec, place: Place, console: Console) -> SweepSpec:
     """
     arms = dict(spec.arms)
     for label, search in searches(spec).items():
-        console.say(f"{label}: a search of its own, {search.samples} configurations", "bold")
+        console.say(f"{label}: a search of its own, {counted(search.samples, 'configuration')}", "bold")
         arms[label] = arms[label].model_copy(update={"tuned": _best(label, search, place, console)})
     return spec.model_copy(update={"arms": arms})
 

@@ -11,7 +11,7 @@ from raykd.ablation.budget import with_costs
 from raykd.ablation.costs import amount, times
 from raykd.ablation.guard import check_study
 from raykd.console.screen import Grid, Line
-from raykd.console.wording import duration
+from raykd.console.wording import counted, duration
 from raykd.records.history import History
 from raykd.runs.forecast import START_S, Forecast, forecast, from_history
 from raykd.runs.retune import searches
@@ -83,14 +83,15 @@ def study_lines(planned: Mapping[str, Any], remarks: Iterable[str]) -> Iterator[
     """A study's plan as the terminal shows it, the worst case first."""
     yield Line(f"{planned['name']}: {planned['design']}, replicates: {planned['replicates']}", "bold")
     flops = "" if planned["most_flops"] is None else f", {amount(planned['most_flops'])}flop"
-    yield Line(f"at most {planned['trials']} trials, {planned['most_epochs']} epochs{flops} in all")
+    most = f"{counted(planned['trials'], 'trial')}, {counted(planned['most_epochs'], 'epoch')}"
+    yield Line(f"at most {most}{flops} in all")
     if planned["search_epochs"]:
         yield Line(f"before them, {planned['search_epochs']} epochs at most of each arm's own search")
     if planned["seconds"] is None:
         yield Line(f"no time can be given: {planned['seconds_from']}", "yellow")
     else:
         lanes = planned["lanes"]
-        where = f"on {lanes} lane{'s' * (lanes > 1)} of this machine"
+        where = f"on {counted(lanes, 'lane')} of this machine"
         most = f"about {duration(planned['seconds'] / lanes)} {where}"
         least = planned["least_seconds"]
         early = f"; {duration(least / lanes)} if every answer is there at the first look" if least else ""
