@@ -18,6 +18,7 @@ from rich.cells import cell_len
 Rows = Sequence[Sequence[str]]
 
 _GAP = "  "
+_HANG = "  "  # before what is not a cell's first line, so that it does not look like a row
 _TEXT = 24  # characters that a column of words has at least, where it needs them
 _HEADER = 13  # characters up to which a header stays in one line
 _WORD = re.compile(r"[^\W\d_]{2,}")
@@ -69,18 +70,20 @@ def drawn(columns: Sequence[str], rows: Rows, part: Sequence[int], width: int) -
 
 def wrap(cell: str, width: int, header: bool = False) -> list[str]:
     """The lines of a cell; one of them is wider than `width` only where nothing can be broken."""
+    hang = "" if header else _HANG
     lines = [""]
     for word in _words(cell, header):
-        for piece in [word] if cell_len(word.rstrip()) <= width else _INSIDE.split(word):
-            if lines[-1] and cell_len((lines[-1] + piece).rstrip()) > width:
-                lines.append("")
+        for piece in [word] if cell_len((hang + word).rstrip()) <= width else _INSIDE.split(word):
+            if lines[-1].strip() and cell_len((lines[-1] + piece).rstrip()) > width:
+                lines.append(hang)
             lines[-1] += piece
     return [line.rstrip() for line in lines]
 
 
 def _pieces(cell: str, header: bool = False) -> list[str]:
-    """What of a cell cannot be broken."""
-    return [piece for word in _words(cell, header) for piece in _INSIDE.split(word)]
+    """What of a cell cannot be broken, as it would stand in a line of its own."""
+    first, *others = (piece for word in _words(cell, header) for piece in _INSIDE.split(word))
+    return [first, *(piece if header else _HANG + piece for piece in others)]
 
 
 def _words(cell: str, header: bool) -> list[str]:
