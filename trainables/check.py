@@ -108,7 +108,27 @@ class TrialChecker:
         try:
             self.check(training)
         except UserError as error:
+            if name := self._preset_that_fits(training, error.field):
+                said = str(error).removeprefix(f"{error.field}: ")
+                hint = f"It is the method's default; preset {name!r} fits: `train: {{preset: {name}}}`"
+                error = UserError(error.field, f"{said} {hint}")
             raise within("teacher.train", error) from None
+
+    def _preset_that_fits(self, training: TrialSpec, field: str) -> str | None:
+        """Where a default of the method's settings was refused: a preset of it whose settings pass."""
+        method, name = load_method(training.method), field.removeprefix("config.")
+        default = method.Config.model_fields.get(name)
+        if name == field or default is None or training.config[name] != default.default:
+            return None
+        for preset, sections in method.presets.items():
+            try:
+                method.check(
+                    method.Config(**training.config | sections.get("config", {})), self.context(training)
+                )
+            except UserError:
+                continue
+            return preset
+        return None
 
     def _once(self, key: tuple[Any, ...], find: Callable[[], T]) -> T:
         """What `find` returns, found out once. Specs hold mappings, so keys hold their text."""

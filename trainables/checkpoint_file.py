@@ -165,7 +165,8 @@ def _read_torch(path: Path, field: str) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         # Only what it asked for is repeated: torch's own text tells people to switch the safety off.
         asked = re.search(r"GLOBAL (\S+)", str(error))
-        reason = _ASKS.format(asked[1]) if asked else "damaged, or no checkpoint"
+        advice = _WHOLE if asked and _MODEL.match(asked[1]) else _ASKS
+        reason = advice.format(asked[1]) if asked else "damaged, or no checkpoint"
         raise _unreadable(path, field, reason) from None
     except Exception as error:  # torch raises half a dozen kinds for damaged files
         reason = f"damaged, or no checkpoint ({type(error).__name__}: {_first_line(error)})"
@@ -178,7 +179,14 @@ def _read_torch(path: Path, field: str) -> dict[str, Any]:
 _ASKS = (
     "it asks to run {}, and no file's code is run. If it is a record of settings (omegaconf, a class of the "
     "training script), load the file where its code is at home and trusted, and save the weights alone: "
-    "`torch.save({{'state_dict': content['state_dict']}}, 'weights.pth')`"
+    "`torch.save({{'state_dict': content['state_dict']}}, 'weights.pth')`; of a whole model of your own, "
+    "`torch.save(model.state_dict(), 'weights.pth')`"
+)
+
+_MODEL = re.compile(r"(timm\.(models|layers)|torchvision\.models|torch\.nn\.modules)\.")
+_WHOLE = (
+    "it is a whole model, pickled with its classes ({}), and no file's code is run. Load the file where it "
+    "was made, and save the weights alone: `torch.save(model.state_dict(), 'weights.pth')`"
 )
 
 

@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field
 from raykd.ablation import designs
 from raykd.ablation.published import published_of
 from raykd.spec.arms import ArmSpec, Budget, Design, Published, Retune
-from raykd.spec.document import parse_yaml, read_mapping
+from raykd.spec.document import like_it, parse_yaml, read_mapping
 from raykd.spec.overrides import lay_over
 from raykd.spec.presets import others, with_preset
 from raykd.spec.sections import BaselineSpec, Section, WorkersSpec, parse_duration
@@ -120,7 +120,7 @@ def find_study(source: str | Path) -> Path:
     if str(source) in known:
         return known[str(source)]
     problem = "is a folder" if path.is_dir() else "no such file or study"
-    raise UserError("STUDY", problem, value=str(source), choices=known)
+    raise UserError("STUDY", problem, value=str(source), choices=[*known, *like_it(path)])
 
 
 def build_study(raw: Mapping[str, Any], storage: Path) -> SweepSpec:

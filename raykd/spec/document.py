@@ -6,6 +6,7 @@ in silence. This loader follows YAML 1.2's core schema; every mistake becomes a 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Hashable
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from trainables.errors import UserError
+from trainables.errors import UserError, nearest
 from trainables.parse import as_mapping
 
 _LARGEST = 2**63  # what Arrow, NumPy and torch count with
@@ -93,6 +94,15 @@ def read_yaml(path: Path) -> Any:
     except OSError as error:
         raise UserError(str(path), f"cannot be read: {error.strerror}") from None
     return parse_yaml(text, str(path))
+
+
+def like_it(path: Path) -> list[str]:
+    """The YAML file beside a `path` where nothing is whose name is most like it, as one would type it."""
+    with contextlib.suppress(OSError, ValueError):
+        names = [file.name for file in path.parent.iterdir() if file.suffix in (".yaml", ".yml")]
+        near = nearest(path.name, names)
+        return [str(path.with_name(near))] if near else []
+    return []
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from raykd.spec.arms import ARM, ArmSpec, StudyRules
 from raykd.spec.axis import AnyAxis
-from raykd.spec.document import read_mapping
+from raykd.spec.document import like_it, read_mapping
 from raykd.spec.overrides import lay_over
 from raykd.spec.samplers import TPE, AnySampler, Grid
 from raykd.spec.sections import BaselineSpec, SchedulerSpec, Section, WorkersSpec, parse_duration
@@ -298,7 +298,7 @@ def find_space(source: str | Path) -> Path:
     if str(source) in known:
         return known[str(source)]
     problem = "is a folder" if path.is_dir() else "no such file or search space"
-    raise UserError("SPEC", problem, value=str(source), choices=known)
+    raise UserError("SPEC", problem, value=str(source), choices=[*known, *like_it(path)])
 
 
 def spaces() -> dict[str, Path]:

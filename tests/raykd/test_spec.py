@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raykd.ablation.study import find_study
 from raykd.spec.samplers import TPE
 from raykd.spec.sections import parse_duration
 from raykd.spec.sweep import SweepSpec, build_sweep, difference, find_space, load_sweep, spaces
@@ -325,6 +328,17 @@ def test_a_search_space_is_known_by_its_name() -> None:
     assert find_space("quickstart") == spaces()["quickstart"]
     with pytest.raises(UserError, match="Did you mean 'quickstart'"):
         find_space("quikstart")
+
+
+@pytest.mark.parametrize("find", [find_space, find_study])
+def test_a_file_of_nearly_that_name_is_suggested(find: Callable[[str], Path], tmp_path: Path) -> None:
+    for name in ("mine.yaml", "other.yaml", "mine.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=re.escape(f"Did you mean '{tmp_path}/mine.yaml'?")):
+        find(f"{tmp_path}/mine.yml")
+    with pytest.raises(UserError, match="no such file") as caught:
+        find(f"{tmp_path}/absent/mine.yml")
+    assert "mine.yaml" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["- 1", "a", "", "name: x", "name: x\nname: y", "{"])

@@ -124,7 +124,17 @@ def test_more_anchors_of_a_class_than_it_has_images() -> None:
 def test_a_teachers_training_is_checked_too() -> None:
     training = {"method": "moco", "epochs": 1, "config": {"queue_size": 200}}
     trial = raw(method="retro", teacher={"arch": "test_resnet", "train": training})
-    assert refused(trial).field == "teacher.train.config.queue_size"
+    error = refused(trial)
+    assert error.field == "teacher.train.config.queue_size" and "preset" not in str(error)
+
+
+def test_a_teachers_default_that_the_data_refuse_is_mended_by_a_preset() -> None:
+    trial = raw(method="compress", teacher={"arch": "test_resnet", "train": {"method": "moco", "epochs": 1}})
+    error = refused(trial)
+    assert error.field == "teacher.train.config.queue_size"
+    assert "`train: {preset: digits}`" in str(error) and str(error).count("teacher.train.config") == 1
+    trial["teacher"]["train"]["preset"] = "digits"
+    TrialChecker().check(resolve(trial))
 
 
 def test_a_teacher_has_to_take_the_images() -> None:

@@ -328,6 +328,13 @@ class Trap:
         return os.mkdir, (str(self.mark),)
 
 
+@pytest.mark.parametrize("make", [timm.create_model, torchvision.models.get_model])
+def test_a_whole_model_is_refused_with_what_to_save(make: Callable[[str], nn.Module], tmp_path: Path) -> None:
+    torch.save(make("resnet18"), tmp_path / "model.pth")
+    with pytest.raises(UserError, match=r"whole model.*`torch\.save\(model\.state_dict\(\), "):
+        read_checkpoint(tmp_path / "model.pth", "FILE")
+
+
 @pytest.mark.parametrize("writer", [*HEADED, *HEADLESS], ids=named)
 def test_files_with_code_or_cut_short_are_refused_and_nothing_runs(tmp_path: Path, writer: Writer) -> None:
     path, mark = tmp_path / "teacher.ckpt", tmp_path / "mark"

@@ -5,6 +5,7 @@ check by one for existence. What happens when a sum is wrong is tested with the 
 """
 
 import pickle
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -235,6 +236,11 @@ def test_default_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert data_folder() == tmp_path
     assert find_source("cifar10").where(DataSpec(name="cifar10")) == tmp_path
     assert find_source("svhn").where(DataSpec(name="svhn")) == tmp_path / "svhn"
+    monkeypatch.delenv("RAYKD_DATA")
+    monkeypatch.setenv("RAYKD_CACHE", str(tmp_path / "cache"))
+    assert data_folder() == tmp_path / "cache" / "raw"
+    with pytest.raises(UserError, match=re.escape(f"not in {tmp_path}/cache/raw")):
+        check_data(DataSpec(name="mnist"))
 
 
 def test_names() -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from trainables.files import cache_folder
 from trainables.trial import DataSpec
 
 Picture = Path | bytes | Image.Image  # a file, a file's content, or pixels
@@ -84,5 +85,6 @@ class Source(ABC):
 
 
 def data_folder() -> Path:
-    """Where data sets lie by default: $RAYKD_DATA, or ~/.cache/raykd/raw."""
-    return Path(os.environ.get("RAYKD_DATA") or "~/.cache/raykd/raw").expanduser()
+    """Where data sets lie by default: $RAYKD_DATA, or `raw` in the cache: $RAYKD_CACHE, ~/.cache/raykd."""
+    given = os.environ.get("RAYKD_DATA")
+    return Path(given).expanduser() if given else cache_folder() / "raw"
