@@ -61,7 +61,7 @@ def run(
         else:
             answers.plan(console, planned, remarks)
         return
-    console.say(f"checking {sweep.name}", "dim")
+    console.waits_for(f"checking {sweep.name}")
     for remark in validate(sweep):
         console.warn(remark)
     from raykd.runs import sweep as engine

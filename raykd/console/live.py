@@ -48,6 +48,11 @@ class Console(Screen):
         with self._lock:
             self.out.print(f"[dim]{stamp}[/dim]" + (f"[{style}]{lines}[/{style}]" if style else lines))
 
+    def waits_for(self, what: str) -> None:
+        """A line for whoever sits there and waits; nothing in a file or a pipe."""
+        if self.out.is_terminal:
+            self.say(what, "dim")
+
     def warn(self, text: str) -> None:
         self.say(text, "yellow")
 

@@ -39,8 +39,8 @@ class Screen:
 
     def __init__(self, rich: Rich | None = None) -> None:
         self.out = rich or Rich(highlight=False, soft_wrap=True)
-        self._wraps = self.out.is_terminal or "COLUMNS" in os.environ
-        if not self._wraps:
+        self._narrow = self.out.is_terminal or "COLUMNS" in os.environ
+        if not self._narrow:
             self.out.width = 160  # a file or a pipe has room; 80 columns would part the tables
 
     def parts(self, parts: Iterable[Line | Grid]) -> None:
@@ -84,26 +84,26 @@ class Screen:
             return
         for name, about, *more in cells:
             self.text(name, "bold")
-            self.text(about, indent="    ")
+            self.text(about, indent="    ", wraps=self._narrow)
             for column, cell in zip(columns[2:], more, strict=True):
                 if cell:
-                    self.text(f"{column}: {cell}", "dim", indent="    ")
+                    self.text(f"{column}: {cell}", "dim", indent="    ", wraps=self._narrow)
 
     def _table(self, head: str, body: str) -> None:
         self.out.print(f"[bold]{escape(head)}[/bold]")
         if body:
             self.out.print(escape(body))
 
-    def text(self, text: str, style: str = "", indent: str = "") -> None:
-        """A line; on a terminal that is narrower, several, wrapped between words."""
-        lines = escape("\n".join(self.wrapped(text, indent)))
+    def text(self, text: str, style: str = "", indent: str = "", wraps: bool = False) -> None:
+        """A line; several, wrapped between words, if it `wraps` or is too long for a terminal."""
+        lines = escape("\n".join(self.wrapped(text, indent, wraps=wraps)))
         self.out.print(f"[{style}]{lines}[/{style}]" if style else lines)
 
-    def wrapped(self, text: str, indent: str = "", hang: str = "  ") -> list[str]:
+    def wrapped(self, text: str, indent: str = "", hang: str = "  ", wraps: bool = False) -> list[str]:
         """The lines of a text: those after the first stand further in, and a command stays in one piece."""
         before, mark, command = text.partition(":  ")
         lines = (before + mark + command.replace(" ", _TIE)).split("\n")
-        if self._wraps:
+        if wraps or self.out.is_terminal:  # else a program may read it
             wrapper = textwrap.TextWrapper(
                 width=self.out.width,
                 initial_indent=indent,

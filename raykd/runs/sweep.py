@@ -161,7 +161,7 @@ def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[s
     refuse_silent(target)  # before the storage is touched
     check_writable(place.folder)
     log_file = _log_of(place.folder)
-    console.say("starting Ray on this machine" if target == LOCAL else f"joining Ray at {target}", "dim")
+    console.waits_for("starting Ray on this machine" if target == LOCAL else f"joining Ray at {target}")
     with connected(target, log_file) as cluster:
         try:
             try:

@@ -52,7 +52,10 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return capsys.readouterr().out
 
 
-def test_text_says_all_that_json_does(moco: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_says_all_that_json_does(
+    moco: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     text = said(capsys, moco)
     found = json.loads(said(capsys, moco, "--json"))
     digest = hashlib.sha256(moco.read_bytes()).hexdigest()

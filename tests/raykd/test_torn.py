@@ -282,7 +282,7 @@ def test_a_sweep_with_everything_damaged_at_once_is_resumed(storage: Path, whole
     assert f"line {bad + 1} of the ledger was damaged" in out
     assert f"trained again from the epoch that was lost: {first}" in out
     assert f"since the student's file was damaged: {second}" in out
-    assert f"trial {third} has a checkpoint of epoch 4, and the ledger knows of 1 epochs" in out
+    assert f"trial {third} has a checkpoint of epoch 4, and the ledger knows of 1 epoch:" in out
 
     code, stands = call("status", "small", "--storage", storage)
     assert code == 0 and f"its ledger was repaired: damaged lines {bad + 1}; trained again" in stands
