@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 
+from raykd.storage.folders import fetch
 from trainables import torchvision_models
 from trainables.backbones import Backbone, build_backbone
 from trainables.data import open_data
@@ -24,13 +24,13 @@ from trainables.errors import UserError
 from trainables.evaluate import Examiner
 from trainables.seal import UNREADABLE, read_sealed
 from trainables.stems import STEM, stem_lines
-from trainables.teachers import load_teacher
+from trainables.teachers import load_teacher, teacher_file, teacher_trial
 from trainables.trial import ModelSpec, TrialSpec
 from trainables.view_ops import MEAN, STD
 from trainables.workers import device
 from trainables.zoo import RAYKD, TORCHVISION
 
-_WEIGHTS = "model.safetensors"  # as timm and the Hugging Face hub call it
+WEIGHTS = "model.safetensors"  # as timm and the Hugging Face hub call it
 _LOGISTIC_LIMIT = 10**9  # images x features x classes that scikit-learn fits in minutes
 
 
@@ -114,6 +114,9 @@ def teacher_on_test(trial: TrialSpec, teachers: Path, cache: Path) -> TestScores
     """The same of the trial's teacher; None where it has none, or the file of it is gone from `teachers`."""
     if trial.teacher is None:
         return None
+    training = teacher_trial(trial)
+    if training is not None:
+        fetch(teacher_file(training, teachers))
     try:
         spec = trial.teacher.model_copy(update={"batch_norm": "eval"})
         backbone = load_teacher(spec, teachers, trial).backbone
@@ -150,10 +153,9 @@ def write_student(trial: TrialSpec, student: Backbone, folder: Path) -> str:
     else:
         tensors = {name: tensor.contiguous() for name, tensor in student.model.state_dict().items()}
         about = {"arch": trial.student.arch, "options": json.dumps(trial.student.options, sort_keys=True)}
-        save_file(tensors, folder / _WEIGHTS, {"format": "pt", **about})
+        save_file(tensors, folder / WEIGHTS, {"format": "pt", **about})
         lines = _lines(trial.student, student.model)
-    # safetensors gives a file to its owner alone.
-    (folder / _WEIGHTS).chmod((folder.stat().st_mode & 0o666) | stat.S_IRUSR | stat.S_IWUSR)
+    (folder / WEIGHTS).chmod(folder.stat().st_mode & 0o666)  # safetensors gives a file to its owner alone
     _check_same(trial, student, folder)
     return lines
 
@@ -164,7 +166,7 @@ def open_exported(trial: TrialSpec, folder: Path) -> torch.nn.Module:
         model: torch.nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
         return model.eval()
     backbone = build_backbone(trial.student, 0)
-    backbone.model.load_state_dict(load_file(folder / _WEIGHTS))
+    backbone.model.load_state_dict(load_file(folder / WEIGHTS))
     return backbone.model.eval()
 
 
@@ -220,7 +222,7 @@ def _lines(spec: ModelSpec, model: torch.nn.Module) -> str:
         made = [f'model = timm.create_model("{spec.arch}", num_classes=0{arguments})']
     if STEM in spec.options:
         made += stem_lines(model)
-    load = f'model.load_state_dict(load_file("student/{_WEIGHTS}"))\nmodel.eval()'
+    load = f'model.load_state_dict(load_file("student/{WEIGHTS}"))\nmodel.eval()'
     return imports + "\n\n" + "\n".join(made) + "\n" + load
 
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from raykd.export.student import WEIGHTS
+from raykd.export.trial import STUDENT
 from trainables.arch_guess import guess_arch
 from trainables.backbones import build_backbone
 from trainables.checkpoint_file import CheckpointFacts, read_checkpoint
@@ -17,7 +19,7 @@ from trainables.trial import ModelSpec
 from trainables.zoo import OURS
 
 _NO_ARCH = "give its architecture with --arch NAME to check the rest"
-_WEIGHTS, _CONFIG = "model.safetensors", "config.json"  # as timm, the hub and `raykd export` call them
+_CONFIG = "config.json"  # as timm and the Hugging Face hub call it
 
 
 def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
@@ -59,14 +61,14 @@ def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
 def _in_folder(path: Path) -> Path:
     """The weights in an exported student's folder; `path` itself where it is none."""
     folder = path.expanduser()
-    found = (place / _WEIGHTS for place in (folder, folder / "student"))
+    found = (place / WEIGHTS for place in (folder, folder / STUDENT))
     return next((file for file in found if file.is_file()), path)
 
 
 def _configured(path: Path) -> ModelSpec | None:
     """What timm's `config.json` beside a `model.safetensors` says; None where there is no such file."""
     config = path.expanduser().with_name(_CONFIG)
-    if path.name != _WEIGHTS or not config.is_file():
+    if path.name != WEIGHTS or not config.is_file():
         return None
     try:
         said = json.loads(config.read_text(encoding="utf-8"))

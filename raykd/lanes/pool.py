@@ -226,8 +226,8 @@ class LanePool:
 
     def _hear(self) -> None:
         """What the workers said since the last time, and where each lane is."""
-        said: Any = ray.get([getattr(self.mailbox, what).remote() for what in ("lanes", "said", "refusals")])
-        self._state, texts, refusals = said
+        box = self.mailbox
+        self._state, texts, refusals = ray.get([box.lanes.remote(), box.said.remote(), box.refusals.remote()])
         for text in texts:
             self._on_event(text)
         if refusals:

@@ -115,7 +115,6 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             console.say("every trial of this sweep has ended", "green")
             _log_of(place.folder)
             _views(spec, history, place.folder)
-            _write_study(spec, history, place.folder)
             mirror(place.folder)
             return history
         refuse_other_inputs(spec, history)
@@ -192,8 +191,6 @@ def _drive(
     history, folder = recorder.history, place.folder
     recorder("driver", event="start", host=socket.gethostname(), pid=getpid())
     views = _views(spec, history, folder)
-    if history.trials:  # of another machine's driver, perhaps: what lies here may be older
-        _write_study(spec, history, folder)
     tables = _Every(5.0, lambda: write_tables(history, folder))
     recorder.listeners += [console, *views, tables]
     try:
@@ -224,7 +221,10 @@ def _write_study(spec: SweepSpec, history: History, folder: Path) -> None:
 
 
 def _views(spec: SweepSpec, history: History, folder: Path) -> list[Listener]:
-    """TensorBoard's files, the dashboard's study and the tables, as the ledger says they should be."""
+    """TensorBoard's files, the dashboard's study and the tables, as the ledger says they should be.
+
+    Those that lie here may be older: another machine may have driven the sweep since.
+    """
     from raykd.records.dashboard import DashboardStudy
     from raykd.records.tables import write_tables
     from raykd.records.tensorboard import TensorBoardWriter
@@ -232,6 +232,8 @@ def _views(spec: SweepSpec, history: History, folder: Path) -> list[Listener]:
     tensorboard, dashboard = TensorBoardWriter(folder, spec), DashboardStudy(folder, spec)
     for rebuild in (tensorboard.rebuild, dashboard.rebuild, partial(write_tables, folder=folder)):
         patience.patient(partial(rebuild, history), f"{folder} cannot be written")
+    if history.trials:
+        _write_study(spec, history, folder)
     return [tensorboard, dashboard]
 
 
