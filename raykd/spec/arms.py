@@ -63,8 +63,11 @@ class Retune(Spec):
     @model_validator(mode="before")
     @classmethod
     def _samples_alone(cls, raw: Any) -> Any:
-        # `retune: 8`
-        return {"samples": raw} if isinstance(raw, int) and not isinstance(raw, bool) else raw
+        if isinstance(raw, int) and not isinstance(raw, bool):
+            return {"samples": raw}
+        if not isinstance(raw, Mapping | Retune):
+            raise UserError("", "is no search", value=raw, expected="`8`, or `{samples: 8, axes: {...}}`")
+        return raw
 
 
 def _names(raw: Any) -> Any:

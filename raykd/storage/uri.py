@@ -19,6 +19,7 @@ from trainables.patience import reason
 
 _S3 = {"scheme": str, "endpoint_override": str, "region": str, "tls_ca_file_path": str}
 _S3_FLAGS = ("force_virtual_addressing", "anonymous")
+_GOOGLES = ("gs", "gcs")
 _RETRY_S = 2
 _SECRET = re.compile(r"secret|password|token|sig$|key$|credential", re.IGNORECASE)
 
@@ -40,9 +41,11 @@ def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
             expected="credentials in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), in the "
             "storage's own files (~/.aws), or a role of the machine",
         )  # fmt: skip
+    if parts.scheme in ("s3", *_GOOGLES) and not parts.netloc:
+        raise UserError("--storage", "names no bucket", value=uri, expected=f"{parts.scheme}://BUCKET/FOLDER")
     if parts.scheme == "s3":
-        return _open_s3(uri, parts.netloc, parts.path, options)
-    if parts.scheme in ("gs", "gcs") and "retry_limit_seconds" not in options:
+        return _open_s3(parts.netloc, parts.path, options)
+    if parts.scheme in _GOOGLES and "retry_limit_seconds" not in options:
         # Tried again by us, and told; Arrow would do it for 15 minutes in silence.
         uri += f"{'&' if parts.query else '?'}retry_limit_seconds={_RETRY_S}"
     try:
@@ -55,9 +58,7 @@ def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
     return files, str(root)
 
 
-def _open_s3(uri: str, bucket: str, path: str, options: dict[str, str]) -> tuple[fs.FileSystem, str]:
-    if not bucket:
-        raise UserError("--storage", "names no bucket", value=uri, expected="s3://BUCKET/FOLDER")
+def _open_s3(bucket: str, path: str, options: dict[str, str]) -> tuple[fs.FileSystem, str]:
     for name in options:
         if name not in (*_S3, *_S3_FLAGS):
             raise UserError("--storage", "no such option", value=name, choices=(*_S3, *_S3_FLAGS))

@@ -129,6 +129,7 @@ def test_google_s_bucket_that_is_not_there(google: str) -> None:
         ("s3://bucket/x?secret_key=hidden", "secret in it"),
         ("s3://bucket/x?regoin=eu-west-1", "Did you mean 'region'"),
         ("s3:///x", "names no bucket"),
+        ("gs://", "names no bucket"),
         ("what://bucket/x", "cannot be used"),
     ],
 )

@@ -298,6 +298,9 @@ def test_retune_by_a_number_alone_searches_the_learning_rate_about_each_arms_own
         assert search.samples == 3 and list(search.axes) == ["lr"]
         tried = [point["lr"] / rate for point in search.space.corners()]
         assert (min(tried), max(tried)) == pytest.approx((0.25, 4))
+    for neither in ("three", True, [3]):
+        with pytest.raises(UserError, match=r"retune: is no search .* `8`, or `\{samples: 8, axes"):
+            study(METHODS, arms=arms, retune=neither)
     with pytest.raises(UserError, match=r"retune\.axes\.lr: is what arm 'lr=0.01' sets"):
         searches(study(GAMMA, factors={"lr": [0.006, 0.01]}, retune=3))
     with pytest.raises(UserError, match=r"retune\.axes\.lrr: no such field"):
