@@ -23,7 +23,7 @@ ROOMS = {
     "export": "storage spec records",
     "ablation": "stats spec records search console export",
     "runs": "storage spec records lanes search console export ablation",
-    "report": "stats spec records search console ablation",
+    "report": "stats storage spec records search console ablation",
     "doctor": "storage spec lanes",
     "cli": "storage spec records search console export ablation runs report doctor",
 }

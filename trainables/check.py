@@ -70,7 +70,7 @@ class TrialChecker:
         method.check(config, context)
         training = teacher_trial(trial)
         if training is not None:
-            self._once(("training", _text(training)), lambda: self._training(training))
+            self._once(("training", _text(training)), lambda: self.check_section(training, "teacher.train"))
 
     def context(self, trial: TrialSpec) -> Context:
         """What the trial's method may know about it, the student's shapes included."""
@@ -104,15 +104,20 @@ class TrialChecker:
     def _teacher_facts(self, spec: TeacherSpec, image_size: int) -> BackboneFacts:
         return backbone_facts(ModelSpec(arch=spec.arch, options=spec.options), image_size, "teacher")
 
-    def _training(self, training: TrialSpec) -> None:
+    def check_section(self, trial: TrialSpec, where: str) -> None:
+        """`check` for a trial that the section `where` describes: a teacher's training, a baseline.
+
+        Where a default of the method's settings cannot work, the message names a preset that does.
+        """
         try:
-            self.check(training)
+            self.check(trial)
         except UserError as error:
-            if name := self._preset_that_fits(training, error.field):
+            if name := self._preset_that_fits(trial, error.field):
                 said = str(error).removeprefix(f"{error.field}: ")
-                hint = f"It is the method's default; preset {name!r} fits: `train: {{preset: {name}}}`"
+                section = where.rpartition(".")[2]
+                hint = f"It is the method's default; preset {name!r} fits: `{section}: {{preset: {name}}}`"
                 error = UserError(error.field, f"{said} {hint}")
-            raise within("teacher.train", error) from None
+            raise within(where, error) from None
 
     def _preset_that_fits(self, training: TrialSpec, field: str) -> str | None:
         """Where a default of the method's settings was refused: a preset of it whose settings pass."""

@@ -20,10 +20,11 @@ M = TypeVar("M", bound=BaseModel)
 
 _WHOLE = "the file"  # the path of everything that is written
 _LONGEST_VALUE = 100  # characters of a value that a message repeats
+_MAPPING = "`name: value` lines"
 _PLAIN = {
     "a valid tuple": "a list",
     "a valid list": "a list",
-    "a valid dictionary": "`name: value` lines",
+    "a valid dictionary": _MAPPING,
     "a valid string": "text",
     "a valid integer": "a whole number",
     "a valid number": "a number",
@@ -48,13 +49,26 @@ def as_mapping(raw: Any, where: str) -> dict[str, Any]:
     if raw is None:
         return {}
     if not isinstance(raw, Mapping):
-        raise UserError(
-            where or _WHOLE, "is not a mapping", value=_Short(raw), expected="`name: value` lines"
-        )
+        raise UserError(where or _WHOLE, "is not a mapping", value=_Short(raw), expected=_MAPPING)
     for key in raw:
         if not isinstance(key, str) or not key.strip():
             raise UserError(where or _WHOLE, "a field's name is not text", value=key, expected="a name")
     return dict(raw)
+
+
+def spelled_out(raw: Mapping[str, Any], shorthand: Mapping[tuple[str, ...], str]) -> dict[str, Any]:
+    """`raw` with each section that is one plain value (`scheduler: none`) as a mapping (`{name: none}`).
+
+    `shorthand` maps the path of a section to the field that a plain value there fills.
+    """
+    written = dict(raw)
+    for (first, *rest), field in shorthand.items():
+        inner = written.get(first)
+        if rest and isinstance(inner, Mapping):
+            written[first] = spelled_out(inner, {tuple(rest): field})
+        elif not rest and isinstance(inner, str | int | float):
+            written[first] = {field: inner}
+    return written
 
 
 def join(*parts: str) -> str:
@@ -89,6 +103,10 @@ def _user_error(
         if isinstance(cause, UserError):
             return within(path, cause)
         return UserError(path or _WHOLE, str(cause or problem["msg"]), **_value(problem, loc))
+    if problem["type"] in ("model_type", "model_attributes_type"):
+        return within(
+            path, UserError("", "is not a mapping", **_value(problem, loc), expected=_MAPPING + about)
+        )
     if problem["type"] == "literal_error":
         return UserError(path, "no such choice", **_value(problem, loc), choices=_literals(annotation))
     return UserError(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from trainables.errors import UserError
-from trainables.parse import as_mapping, build, join
+from trainables.parse import as_mapping, build, join, spelled_out
 from trainables.trial import (
     DataSpec,
     ModelSpec,
@@ -41,6 +41,16 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "optim": OptimSpec,
     "probe": ProbeSpec,
 }
+# What a section that is one plain value (`student: resnet18`) says: section -> field.
+SHORTHAND: dict[tuple[str, ...], str] = {
+    ("student",): "arch",
+    ("teacher",): "arch",
+    ("teacher", "train"): "method",
+    ("data",): "name",
+    ("views",): "recipe",
+    ("optim",): "optimizer",
+    ("probe",): "score",
+}
 _BARE = ("method", "epochs", "seed")  # top-level fields that are no sections
 # Mappings whose keys this module cannot list: constructor arguments, and the parts of a teacher's training.
 _OPEN = (
@@ -59,7 +69,7 @@ def resolve(raw: Mapping[str, Any], where: str = "") -> TrialSpec:
     `where` is its path in the user's file. Precedence: defaults < preset < what is written. A teacher is
     dropped where the method learns from none. Raises `UserError`.
     """
-    written = as_mapping(raw, where)
+    written = spelled_out(as_mapping(raw, where), SHORTHAND)
     for key in written:
         if key not in KEYS:
             raise UserError(join(where, key), "no such field", value=key, expected=_home(key), choices=KEYS)
@@ -291,11 +301,11 @@ def find_field(name: str, methods: Sequence[str], where: str) -> FlatField:
     if any(name.startswith(prefix + ".") and name != prefix + "." for prefix in _OPEN):
         return FlatField(name, tuple(name.split(".")), frozenset(methods), "")
     others = [m for m, cls in all_methods().items() if name in cls.Config.model_fields]
-    expected = (
-        f"a field of {', '.join(methods)}; {name!r} belongs to {', '.join(others)}" if others else _dot(name)
-    )
+    problem, expected = "no such field", None if others else _dot(name)
+    if others:
+        problem += f" of {', '.join(methods)}: {name!r} belongs to {', '.join(others)}"
     near = [k for k in known if ("." in k) == ("." in name)] if _home(name) is None else known
-    raise UserError(where, "no such field", value=name, expected=expected, choices=near)
+    raise UserError(where, problem, value=name, expected=expected, choices=near)
 
 
 def _dot(name: str) -> str | None:

@@ -121,7 +121,7 @@ class TeacherTraining(Spec):
 
     method: str = "moco"
     preset: str | None = None
-    epochs: Annotated[int, Field(ge=1)]
+    epochs: Annotated[int, Field(ge=1)] = Field(description="a number of epochs")
     config: dict[str, Any] = {}
     optim: dict[str, Any] = {}
     views: dict[str, Any] = {}

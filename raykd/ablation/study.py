@@ -19,15 +19,14 @@ from pydantic import BeforeValidator, Field
 from raykd.ablation import designs
 from raykd.ablation.published import published_of
 from raykd.spec.arms import ArmSpec, Budget, Design, Published, Retune
-from raykd.spec.document import like_it, parse_yaml, read_mapping
+from raykd.spec.document import find_document, named_by_file, parse_yaml, read_mapping
 from raykd.spec.overrides import lay_over
 from raykd.spec.presets import others, with_preset
-from raykd.spec.sections import BaselineSpec, Section, WorkersSpec, parse_duration
+from raykd.spec.sections import SHORTHAND, BaselineSpec, Section, WorkersSpec, parse_duration
 from raykd.spec.space import searchable
-from raykd.spec.sweep import Reference, SweepSpec, absolute, build_sweep, studies
+from raykd.spec.sweep import MOST_TRIALS, Reference, SweepSpec, absolute, build_sweep, studies
 from trainables.errors import UserError
-from trainables.files import expanded
-from trainables.parse import as_mapping, build, join
+from trainables.parse import as_mapping, build, join, spelled_out
 from trainables.resolve import FlatField, find_field, flat_fields, flatten, put
 from trainables.trial import Spec
 
@@ -62,12 +61,14 @@ class StudyFile(Spec):
         None, description="of factorial: a fraction; None: every combination"
     )
     against: str | None = Field(None, description="of compare: the arm to compare with; None: the first")
-    replicates: Annotated[int, Field(ge=1)] | None = Field(None, description="seeds of every arm")
+    replicates: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = Field(
+        None, description="seeds of every arm"
+    )
     precision: Annotated[float, Field(gt=0)] | None = Field(
         None, description="points: more replicates until every interval is at most as wide to each side"
     )
     decide: bool = Field(False, description="more replicates while it is open whether an arm differs")
-    max_replicates: Annotated[int, Field(ge=1)] | None = Field(
+    max_replicates: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = Field(
         None, description="of precision and decide: where they end"
     )
     budget: Budget = Field("epochs", description="epochs | steps | compute: what is equal between the arms")
@@ -99,7 +100,7 @@ def load_study(source: str | Path, overrides: list[str] | tuple[str, ...], stora
     path = find_study(source)
     written = read_mapping(path)
     _refuse_search(written)
-    raw = with_preset({"name": path.stem, **written}, overrides)
+    raw = with_preset({**named_by_file(path), **written}, overrides)
     for override in others(overrides):
         raw = _override(raw, override)
     return build_study(raw, storage)
@@ -112,20 +113,14 @@ def _refuse_search(raw: Mapping[str, Any]) -> None:
 
 
 def find_study(source: str | Path) -> Path:
-    """The file that `source` names: a path, or the name of a study that comes with raykd."""
-    path = expanded(source)
-    if path.is_file():
-        return path
-    known = studies()
-    if str(source) in known:
-        return known[str(source)]
-    problem = "is a folder" if path.is_dir() else "no such file or study"
-    raise UserError("STUDY", problem, value=str(source), choices=[*known, *like_it(path)])
+    """The file that `source` names: a path, `-`, or the name of a study that comes with raykd."""
+    return find_document(source, studies(), "STUDY", "study")
 
 
 def build_study(raw: Mapping[str, Any], storage: Path) -> SweepSpec:
     """The sweep over arms that `raw` describes. Raises `UserError`, with the reason, for what cannot work."""
     _refuse_search(raw)
+    raw = spelled_out(raw, SHORTHAND)
     file = build(StudyFile, raw)
     replicates, looks = _replicates(file)
     shared = _base(file, storage)

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
+from raykd.storage.commands import DEFAULT_STORAGE, STORAGE_VARIABLE
 from raykd.storage.folders import origin_of, storage_folder
 from trainables.errors import UserError
 
 Storage = Annotated[
-    str, typer.Option(help="Folder that holds the sweeps, or s3://, gs:// ...", envvar="RAYKD_STORAGE")
+    str, typer.Option(help="Folder that holds the sweeps, or s3://, gs:// ...", envvar=STORAGE_VARIABLE)
 ]
 Name = Annotated[str, typer.Argument(help="Name of a sweep.")]
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
@@ -26,7 +27,7 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override a field of the spec, e.g. --set samples=4."),
 ]
-HERE = "sweeps"
+HERE = DEFAULT_STORAGE
 
 
 def writable(given: str, probe: bool) -> Path:

@@ -11,7 +11,8 @@ import typer
 from raykd.cli.common import HERE, Json, Name, Storage, folder_of
 from raykd.console import answers
 from raykd.console.live import Console
-from raykd.console.wording import resume_hint, standing
+from raykd.console.wording import standing
+from raykd.storage.commands import command
 from raykd.storage.folders import publish
 
 verbs = typer.Typer()
@@ -41,7 +42,7 @@ def status(name: Name, storage: Storage = HERE, json: Json = False) -> None:
     console.text(standing(history, bool(driver)), "bold")
     console.trials(history, bool(driver))
     if data["state"] == "interrupted":
-        console.text(f"go on with it:  {resume_hint(folder)}")
+        console.text(f"go on with it:  {command('resume', folder)}")
 
 
 @verbs.command(epilog="Example:  raykd best quickstart --json")
@@ -64,7 +65,9 @@ def importance(
     name: Name,
     storage: Storage = HERE,
     evaluator: Annotated[str, typer.Option(help="fanova | pedanova | mdi")] = "fanova",
-    resamples: Annotated[int, typer.Option(min=20, help="Of the bootstrap, for the intervals.")] = 200,
+    resamples: Annotated[
+        int, typer.Option(min=20, max=100_000, help="Of the bootstrap, for the intervals.")
+    ] = 200,
     json: Json = False,
 ) -> None:
     """Which axes of a sweep matter, how sure that is, and whether the sweep is too small to say."""

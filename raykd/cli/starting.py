@@ -11,7 +11,8 @@ from raykd.cli.common import HERE, Address, Json, Name, Sets, Storage, folder_of
 from raykd.console import answers
 from raykd.console.live import Console
 from raykd.console.screen import Line
-from raykd.console.wording import counted, report_hint, resume_hint
+from raykd.console.wording import counted
+from raykd.storage.commands import command
 from raykd.storage.folders import holds_ledger
 from trainables.errors import UserError
 
@@ -25,7 +26,10 @@ verbs = typer.Typer()
 @verbs.command(epilog="Example:  raykd run quickstart --set samples=4 --set 'axes.gamma.log=[0.01,1]'")
 def run(
     spec: Annotated[
-        str | None, typer.Argument(help="A YAML file, or the name of a space in `raykd list spaces`.")
+        str | None,
+        typer.Argument(
+            help="A YAML file, - for standard input, or the name of a space in `raykd list spaces`."
+        ),
     ] = None,
     storage: Storage = HERE,
     set_: Sets = None,
@@ -66,14 +70,14 @@ def run(
         console.warn(remark)
     from raykd.runs import sweep as engine
 
-    source = engine.Source(find_space(spec), set_)
+    source = engine.Source.of(find_space(spec), set_)
     close(console, engine.run(sweep, engine.Place(folder, address), console, source), folder)
 
 
 @verbs.command(epilog="Example:  raykd ablate retro_parts --plan")
 def ablate(
     study: Annotated[
-        str, typer.Argument(help="A YAML file, a study in `raykd list studies`, or one to go on with.")
+        str, typer.Argument(help="A YAML file, -, a study in `raykd list studies`, or one to go on with.")
     ],
     preset: Annotated[
         str | None, typer.Option(help="Of the study's file, such as `paper`; default: the file as it is.")
@@ -109,7 +113,7 @@ def ablate(
     sets = [*([f"preset={preset}"] if preset else []), *(set_ or [])]
     history, remarks = (read(folder) if begun else None), list[str]()
     if history is not None:
-        spec = study_of(history)
+        spec = study_of(history, folder)
         if set_:
             expected = "it as it is, or another name"
             raise UserError("--set", f"the study {study!r} has begun", expected=expected)
@@ -145,7 +149,7 @@ def ablate(
     for remark in remarks:
         console.warn(remark)
     spec = with_costs(tune(spec, place, console))
-    source = engine.Source(find_study(study), sets)
+    source = engine.Source.of(find_study(study), sets)
     close(console, engine.run(spec, place, console, source), folder)
 
 
@@ -183,13 +187,13 @@ def attach(name: Name, storage: Storage = HERE) -> None:
     raise typer.Exit(terminal.attach(folder_of(storage, name)))
 
 
-def study_of(history: History) -> SweepSpec:
+def study_of(history: History, folder: Path) -> SweepSpec:
     """The spec of a study that has begun; `UserError` for a search."""
     from raykd.spec.sweep import SweepSpec
 
     if not history.study:
-        name = history.spec["name"]
-        raise UserError("STUDY", "is a search, no study", value=name, expected=f"`raykd resume {name}`")
+        expected = f"`{command('resume', folder)}`"
+        raise UserError("STUDY", "is a search, no study", value=history.spec["name"], expected=expected)
     return SweepSpec.model_validate(history.spec)
 
 
@@ -199,15 +203,17 @@ def close(console: Console, history: History, folder: Path) -> None:
         from raykd.ablation.conclusions import conclude
         from raykd.ablation.report import terminal
 
-        console.parts(terminal(conclude(study_of(history), history), folder))
+        console.parts(terminal(conclude(study_of(history, folder), history), folder))
     else:
         console.summary(history, folder)
-    console.parts([Line(f"page:       {report_hint(folder)}", "dim")])
+    console.parts([Line(f"page:       {command('report', folder)}", "dim")])
     counts = history.counts()
     unfinished = history.total - sum(counts[s] for s in ("finished", "stopped", "failed"))
     if unfinished > 0:
         are = "is" if unfinished == 1 else "are"
-        console.warn(f"{counted(unfinished, 'trial')} {are} not done; go on with:  {resume_hint(folder)}")
+        console.warn(
+            f"{counted(unfinished, 'trial')} {are} not done; go on with:  {command('resume', folder)}"
+        )
         raise typer.Exit(1)
     if not counts["finished"] and not counts["stopped"]:
         raise typer.Exit(1)

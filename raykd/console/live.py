@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import threading
 import time
 from pathlib import Path
@@ -18,10 +19,10 @@ from raykd.console.wording import (
     settings,
     standing,
     status_of,
-    storage_option,
 )
 from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import Record
+from raykd.storage.commands import command
 from raykd.storage.driver import driver_of
 from raykd.storage.folders import named
 
@@ -139,12 +140,10 @@ class Console(Screen):
         best = history.best()
         if best is not None:
             self.text(f"best trial {best.trial}: {settings(best)}")
-            self.out.print(
-                f"[dim]export it:  raykd export {folder.name}{storage_option(folder)} --out student[/dim]"
-            )
-        self.out.print(f"[dim]curves:     tensorboard --logdir {_seen(folder / 'tensorboard')}[/dim]")
+            self.text(f"export it:  {command('export', folder, '--out', 'student')}", "dim")
+        self.text(f"curves:     tensorboard --logdir {shlex.quote(_seen(folder / 'tensorboard'))}", "dim")
         tables = ", ".join(_seen(folder / f"{name}.parquet") for name in ("trials", "curves"))
-        self.out.print(f"[dim]tables:     {tables}[/dim]")
+        self.text(f"tables:     {tables}", "dim")
 
 
 def _seen(path: Path) -> str:

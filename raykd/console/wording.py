@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from raykd.records.history import ENDED, History, TrialRecord
-from raykd.storage.folders import option
 
 
 def settings(trial: TrialRecord) -> str:
@@ -75,21 +72,6 @@ def standing(history: History, driven: bool = True) -> str:
         text += f"; best {best.best[0]:.2f} by {best.trial}"
     left = time_left(history)
     return text + (f"; about {duration(left)} left" if driven and left else "")
-
-
-def report_hint(folder: Path) -> str:
-    """The command that writes a sweep's page."""
-    return f"raykd report {folder.name}{storage_option(folder)}"
-
-
-def resume_hint(folder: Path) -> str:
-    """The command that goes on with a sweep."""
-    return f"raykd resume {folder.name}{storage_option(folder)}"
-
-
-def storage_option(folder: Path) -> str:
-    """What a command says of the storage, with a blank before it; nothing where it is the default."""
-    return "" if folder.parent == Path("sweeps") else f" --storage {shlex.quote(option(folder.parent))}"
 
 
 def comparison(history: History) -> list[tuple[str, Mapping[str, float]]]:

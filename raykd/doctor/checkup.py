@@ -35,10 +35,11 @@ def checkup(
     if nodes is not None and address is None:
         raise UserError("--nodes", "goes with --address", value=nodes)
     from raykd.spec.sweep import load_sweep
+    from raykd.storage.commands import DEFAULT_STORAGE, STORAGE_VARIABLE
     from raykd.storage.folders import storage_folder
 
     sweep = load_sweep(spec, sets) if spec else None
-    place = storage or os.environ.get("RAYKD_STORAGE") or "sweeps"
+    place = storage or os.environ.get(STORAGE_VARIABLE) or DEFAULT_STORAGE
     if address is not None:
         from raykd.doctor import cluster as running
 

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 
+from raykd.storage.commands import command
 from raykd.storage.folders import fetch
 from trainables import torchvision_models
 from trainables.backbones import Backbone, build_backbone
@@ -77,7 +78,7 @@ def open_student(trial: TrialSpec, path: Path) -> tuple[Backbone, dict[str, str]
             "trial",
             f"its student {path} is damaged: {str(error).splitlines()[0]}",
             value=trial.signature(),
-            expected=f"`raykd resume {path.parents[2].name} --repair`, which trains it again",
+            expected=f"`{command('resume', path.parents[2], '--repair')}`, which trains it again",
         ) from None
     return backbone.eval(), facts
 

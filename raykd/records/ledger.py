@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from raykd.storage.commands import command
 from raykd.storage.driver import Hold, take_lock
 from raykd.storage.folders import LEDGER, holds_files, holds_ledger, named
 from raykd.storage.tape import Tape, stored, sync_folder, tape_of
@@ -210,8 +211,8 @@ def _parse(data: bytes, folder: Path) -> tuple[list[Record], int]:
                 "ledger",
                 f"{named(folder)}/{LEDGER}, line {bad} is damaged and line {number} behind it is not: no "
                 "crash does this, so nothing is dropped in silence",
-                expected=f"the file from a backup, or `raykd resume {folder.name} --repair`, which keeps a "
-                "copy and trains again what the damage touched",
+                expected=f"the file from a backup, or `{command('resume', folder, '--repair')}`, which "
+                "keeps a copy and trains again what the damage touched",
             )
         else:
             records.append(record)

@@ -43,16 +43,15 @@ def write(folder: Path, out: Path, progress: Callable[[int, int], None] | None =
 
 def build(folder: Path, out: Path, now: float, progress: Callable[[int, int], None] | None = None) -> Page:
     """What is on the page, as data. `now` is when it is made, unix seconds."""
-    from raykd.console.wording import storage_option
     from raykd.records import views
     from raykd.report import common, study_sections, sweep_sections
     from raykd.spec.sweep import SweepSpec
+    from raykd.storage.commands import command
 
     history = views.read(folder)
     spec = SweepSpec.model_validate(history.spec)
     status = views.status(history, folder)
-    storage = storage_option(folder)
-    export = f"raykd export {folder.name}{storage} --out student"
+    export = command("export", folder, "--out", "student")
     own = (
         study_sections.sections(spec, history)
         if history.study
@@ -66,7 +65,7 @@ def build(folder: Path, out: Path, now: float, progress: Callable[[int, int], No
         "running": f"It is still running: {so_far}. What is below is how it stood when this page was made; "
         "`raykd report` again brings it up to date.",
         "interrupted": f"It is not complete: {so_far}, and nothing drives it. "
-        f"`raykd {'ablate' if history.study else 'resume'} {folder.name}{storage}` goes on with it.",
+        f"`{command('ablate' if history.study else 'resume', folder)}` goes on with it.",
     }
     return Page(
         title=spec.name,

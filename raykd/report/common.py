@@ -15,11 +15,12 @@ from urllib.parse import quote
 import yaml
 
 from raykd.ablation.report import FILES
-from raykd.console.wording import duration, number, settings, storage_option
+from raykd.console.wording import duration, number, settings
 from raykd.records.history import STATUSES, History, TrialRecord
 from raykd.records.ledger import LEDGER
 from raykd.report.parts import Bullets, Code, Facts, Fold, Links, Section, Table, Text
 from raykd.spec.arms import ARM
+from raykd.storage.commands import storage_words
 from trainables.trial import ProbeSpec
 
 MOST_ROWS = 1000  # of the table of all trials
@@ -65,7 +66,7 @@ def again(history: History, folder: Path) -> Section:
         words = ["raykd", verb, source["path"]]
         words += [word for override in source["overrides"] for word in ("--set", override)]
         parts += [
-            Code(shlex.join(words) + storage_option(folder)),
+            Code(shlex.join([*words, *storage_words(folder.parent)])),
             Text("Under another name, or in another storage: `--set name=OTHER`."),
         ]
     else:

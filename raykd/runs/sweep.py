@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from raykd.console.live import Console
-from raykd.console.wording import resume_hint
 from raykd.lanes.actions import ACTIONS
 from raykd.lanes.cluster import LOCAL, connected, live_nodes, ray_address, refuse_silent, this_machine
 from raykd.records.history import History, missing
@@ -28,7 +27,8 @@ from raykd.records.ledger import Ledger, refuse_lost
 from raykd.records.recorder import Listener, Recorder
 from raykd.runs.drift import refuse_drift, refuse_other_inputs
 from raykd.runs.drive import Drive
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.sweep import MOST_TRIALS, SweepSpec
+from raykd.storage.commands import command
 from raykd.storage.folders import check_writable, fetch, holds_ledger, mirror, mirrored, named, origin_of
 from trainables import patience
 from trainables.errors import SweepFailed, UserError
@@ -50,6 +50,11 @@ class Source(NamedTuple):
 
     path: Path
     overrides: list[str]
+
+    @classmethod
+    def of(cls, path: Path, overrides: list[str]) -> Source | None:
+        """None for a pipe or standard input, which cannot be read again: the ledger holds what it said."""
+        return cls(path, overrides) if path.resolve().is_file() else None
 
 
 def run(spec: SweepSpec, place: Place, console: Console, source: Source | None = None) -> History:
@@ -88,7 +93,7 @@ def _there_is_one(spec: SweepSpec, place: Place) -> UserError:
         "name",
         f"there is a sweep of this name in {named(place.folder.parent)}",
         value=spec.name,
-        expected=f"`raykd {'ablate' if spec.study else 'resume'} {spec.name}` to go on with it, or "
+        expected=f"`{command('ablate' if spec.study else 'resume', place.folder)}` to go on with it, or "
         "`--set name=OTHER`",
     )
 
@@ -106,7 +111,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
         spec = SweepSpec.model_validate(history.spec)
         if not as_started:
             refuse_drift(spec, history, place.folder.parent)
-        if extend and spec.study is not None and spec.study.sequential:
+        if extend:
             _refuse_more(spec, history, extend)
         recorder = Recorder(ledger, history)
         if ledger.cut:
@@ -125,11 +130,19 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
 
 
 def _refuse_more(spec: SweepSpec, history: History, extend: int) -> None:
-    """`UserError` where more replicates of a sequential study would claim too much, or answer nothing."""
+    """`UserError` for more trials than can be meant, and for replicates that would claim too much.
+
+    Those of a sequential study may; others of it would answer nothing.
+    """
     from raykd.ablation.conclusions import conclude
 
+    most = (MOST_TRIALS - history.total) // (len(spec.arms) or len(spec.seeds))
+    if extend > most:
+        problem = f"a sweep has at most {MOST_TRIALS:,} trials, and this one has {history.total:,}"
+        raise UserError("--extend", problem, value=extend, expected=f"at most {max(0, most):,}")
     rules = spec.study
-    assert rules is not None
+    if rules is None or not rules.sequential:
+        return
     if rules.decide:
         raise UserError(
             "--extend",
@@ -205,7 +218,7 @@ def _drive(
                     write_tables(history, folder)
             _write_study(spec, history, folder)
     except SweepFailed:
-        console.warn(f"go on with:  {resume_hint(folder)}")
+        console.warn(f"go on with:  {command('resume', folder)}")
         raise
     return history
 

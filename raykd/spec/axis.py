@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 _GOLDEN = 0.6180339887  # a place inside a range that is hardly ever a whole number
+_SHORT = 32  # whole numbers; so many of an axis are looked at one by one
 
 
 class Domain(NamedTuple):
@@ -77,8 +78,12 @@ class Axis(Spec):
         """In one line, as it would be written."""
 
     def extremes(self) -> list[Any]:
-        """Values that show whether the field takes what this axis offers: its ends, and one inside."""
+        """Values that show whether the field takes what this axis offers: its ends, and some inside."""
         return self.levels(2)
+
+    def inside(self) -> list[Any]:
+        """More values between the ends: a field may refuse one whose neighbours it takes."""
+        return []
 
     def encode(self, value: Any) -> Any:
         """`value` as Optuna keeps it."""
@@ -221,6 +226,20 @@ class Integer(Axis):
             return sorted({round(value) for value in Log(log=self.integer).levels(n)})
         positions = Uniform(uniform=(0, count - 1)).levels(n)
         return [low + self.step * round(position) for position in positions]
+
+    def extremes(self) -> list[Any]:
+        """The ends, the value next to the lower one (a multiple of 128 is followed by none), one inside."""
+        low, high = self.integer
+        middle = low + round(_GOLDEN * ((high - low) // self.step)) * self.step
+        return list(dict.fromkeys([low, high, low + self.step, middle]))
+
+    def inside(self) -> list[Any]:
+        """Every value of a short axis; of a long one the first, the last and some between."""
+        if (self.integer[1] - self.integer[0]) // self.step < _SHORT:
+            return self.levels(_SHORT)
+        low, high = self.integer
+        near = [value for i in range(1, 4) for value in (low + i * self.step, high - i * self.step)]
+        return [*near, *self.levels(_SHORT // 2)]
 
     def contains(self, value: Any) -> bool:
         low, high = self.integer

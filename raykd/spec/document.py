@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from trainables.errors import UserError, nearest
+from trainables.files import expanded
 from trainables.parse import as_mapping
 
 _LARGEST = 2**63  # what Arrow, NumPy and torch count with
 _LONGEST_NUMBER = 70  # digits
+_LONGEST = 10_000_000  # characters of a file: a pipe may never end
 _MOST_VALUES = 100_000  # in one file, those that anchors repeat counted each time
 
 
@@ -88,12 +90,36 @@ def parse_yaml(text: str, source: str) -> Any:
 def read_yaml(path: Path) -> Any:
     """The value in the YAML file at `path`."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_LONGEST + 1)
     except UnicodeDecodeError:
         raise UserError(str(path), "is not a text file in UTF-8") from None
     except OSError as error:
         raise UserError(str(path), f"cannot be read: {error.strerror}") from None
+    if len(text) > _LONGEST:
+        raise UserError(str(path), f"holds more than {_LONGEST:,} characters", expected="a search space")
     return parse_yaml(text, str(path))
+
+
+def find_document(source: str | Path, known: Mapping[str, Path], field: str, noun: str) -> Path:
+    """The file that `source` names: a path, `-` for standard input, a pipe, or one of `known` by its name.
+
+    `UserError` about `field`, which holds a search space or a study (`noun`), where it names none.
+    """
+    if str(source) == "-":
+        return Path("/dev/stdin")
+    path = expanded(source)
+    if path.is_file() or path.is_fifo():
+        return path
+    if str(source) in known:
+        return known[str(source)]
+    problem = "is a folder" if path.is_dir() else f"no such file or {noun}"
+    raise UserError(field, problem, value=str(source), choices=[*known, *like_it(path)])
+
+
+def named_by_file(path: Path) -> dict[str, Any]:
+    """`{name: …}` as the file's name says it; nothing for standard input or a pipe, which have none."""
+    return {"name": path.stem} if path.is_file() and not path.is_relative_to("/dev") else {}
 
 
 def like_it(path: Path) -> list[str]:

@@ -10,12 +10,15 @@ from typing import Any
 
 from raykd.spec.axis import KINDS
 from raykd.spec.document import parse_yaml
+from raykd.spec.sections import SHORTHAND
 from trainables.errors import UserError
+from trainables.parse import spelled_out
 from trainables.resolve import put
 
 
 def lay_over(raw: dict[str, Any], override: str) -> dict[str, Any]:
     """`raw` with `path=value` laid over it; the value is YAML."""
+    raw = spelled_out(raw, SHORTHAND)
     path, equals, text = override.partition("=")
     source = f"--set {override}"
     if not equals or not path.strip():

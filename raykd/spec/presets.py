@@ -39,7 +39,8 @@ def with_preset(raw: Mapping[str, Any], overrides: list[str] | tuple[str, ...]) 
     base = as_mapping(study.get("base"), "base")
     if "base" in over:
         base |= as_mapping(over["base"], join(PRESETS, name, "base"))
-    return {**study, "name": f"{study['name']}_{name}", **over, "base": base}
+    named = {"name": f"{study['name']}_{name}"} if "name" in study else {}  # what a pipe holds may have none
+    return {**study, **named, **over, "base": base}
 
 
 def presets_of(raw: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

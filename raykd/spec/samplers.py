@@ -92,10 +92,10 @@ SAMPLERS: dict[str, type[SamplerSpec]] = {
 
 
 def parse_sampler(raw: Any) -> SamplerSpec:
-    """`{name: tpe, …}`, or the name alone."""
+    """The sampler that `{name: tpe, …}` describes."""
     if isinstance(raw, SamplerSpec):
         return raw
-    mapping = {"name": raw} if isinstance(raw, str) else as_mapping(raw, "")
+    mapping = as_mapping(raw, "")
     name = mapping.get("name", "tpe")
     if not isinstance(name, str) or name not in SAMPLERS:
         raise UserError("name", "no such sampler", value=name, choices=SAMPLERS)

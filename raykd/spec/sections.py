@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from trainables import resolve
 from trainables.errors import UserError
 from trainables.parse import as_mapping
 from trainables.trial import Spec
@@ -31,6 +32,15 @@ def parse_duration(raw: Any) -> Any:
         raise UserError("", "is no duration", value=raw, expected="such as 90s, 45m, 2h30m, 1d, or seconds")
     return sum(float(number) * _UNITS[unit] for unit, number in parts.items())
 
+
+# As of a trial: what a section that is one plain value (`scheduler: none`, `workers: 2`) says.
+SHORTHAND = {
+    **resolve.SHORTHAND,
+    ("scheduler",): "name",
+    ("sampler",): "name",
+    ("workers",): "count",
+    ("baseline",): "method",
+}
 
 Section = Annotated[dict[str, Any], BeforeValidator(section)]
 

@@ -10,6 +10,7 @@ Reading a spec needs neither torch nor Ray; `validate.py` says whether it can wo
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,13 +20,13 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from raykd.spec.arms import ARM, ArmSpec, StudyRules
 from raykd.spec.axis import AnyAxis
-from raykd.spec.document import like_it, read_mapping
+from raykd.spec.document import find_document, named_by_file, read_mapping
 from raykd.spec.overrides import lay_over
 from raykd.spec.samplers import TPE, AnySampler, Grid
-from raykd.spec.sections import BaselineSpec, SchedulerSpec, Section, WorkersSpec, parse_duration
+from raykd.spec.sections import SHORTHAND, BaselineSpec, SchedulerSpec, Section, WorkersSpec, parse_duration
 from trainables.errors import UserError
 from trainables.files import expanded
-from trainables.parse import as_mapping, build, join
+from trainables.parse import as_mapping, build, join, spelled_out
 from trainables.resolve import SECTIONS, FlatField, find_field, put, resolve
 from trainables.trial import RANKME, Seed, Spec, TrialSpec, digest
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from raykd.spec.space import Space
 
 SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
+MOST_TRIALS = 1_000_000  # of a sweep; more is a slip of the pen, and `--extend` has no way back
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
@@ -55,7 +57,7 @@ class SweepSpec(Spec):
     fixed: Section = Field({}, description="flat name -> value, for what does not vary")
     axes: dict[str, AnyAxis] = Field({}, description="flat name -> what varies")
     points: tuple[dict[str, Any], ...] = Field((), description="configurations to try first")
-    samples: Annotated[int, Field(ge=1)] = Field(
+    samples: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = Field(
         description="configurations to try; a grid has its own number"
     )
     seeds: tuple[Seed, ...] = Field((0,), description="each configuration, once per seed")
@@ -251,11 +253,14 @@ def load_sweep(source: str | Path, overrides: list[str] | tuple[str, ...] = ()) 
     raw = read_mapping(path)
     if "design" in raw:
         raise UserError(
-            "SPEC", "is an ablation study", value=str(source), expected=f"`raykd ablate {source}`"
+            "SPEC",
+            "is an ablation study",
+            value=str(source),
+            expected=f"`{shlex.join(['raykd', 'ablate', str(source)])}`",
         )
     for override in overrides:
         raw = lay_over(raw, override)
-    return build_sweep({"name": path.stem, **absolute(raw)})
+    return build_sweep({**named_by_file(path), **absolute(raw)})
 
 
 def absolute(raw: dict[str, Any]) -> dict[str, Any]:
@@ -269,19 +274,16 @@ def absolute(raw: dict[str, Any]) -> dict[str, Any]:
 
 def build_sweep(raw: Mapping[str, Any]) -> SweepSpec:
     """The sweep that `raw` describes. A grid that names no `samples` has as many as its points."""
-    for key in as_mapping(raw, ""):
+    raw = spelled_out(as_mapping(raw, ""), SHORTHAND)
+    for key in raw:
         if key not in SweepSpec.model_fields:
             homes = [f"`{s}.{key}`" for s, model in SECTIONS.items() if key in model.model_fields]
             expected = " or ".join([*homes, "`fixed` or `axes` for a setting of the method"])
             raise UserError(
                 str(key), "no such field", value=key, expected=expected, choices=SweepSpec.model_fields
             )
-    sampler = (
-        as_mapping(raw["sampler"], "sampler")
-        if isinstance(raw.get("sampler"), Mapping)
-        else raw.get("sampler")
-    )
-    grid = sampler == "grid" or (isinstance(sampler, dict) and sampler.get("name") == "grid")
+    sampler = raw.get("sampler")
+    grid = isinstance(sampler, Mapping) and sampler.get("name") == "grid"
     if not grid or raw.get("samples") is not None:
         return build(SweepSpec, raw)
     spec = build(SweepSpec, {**raw, "samples": 1})
@@ -290,15 +292,8 @@ def build_sweep(raw: Mapping[str, Any]) -> SweepSpec:
 
 
 def find_space(source: str | Path) -> Path:
-    """The file that `source` names: a path, or the name of a search space that comes with raykd."""
-    path = expanded(source)
-    if path.is_file():
-        return path
-    known = spaces()
-    if str(source) in known:
-        return known[str(source)]
-    problem = "is a folder" if path.is_dir() else "no such file or search space"
-    raise UserError("SPEC", problem, value=str(source), choices=[*known, *like_it(path)])
+    """The file that `source` names: a path, `-`, or the name of a search space that comes with raykd."""
+    return find_document(source, spaces(), "SPEC", "search space")
 
 
 def spaces() -> dict[str, Path]:

@@ -1,8 +1,8 @@
 """Everything that can be known about a sweep before Ray starts and machine time is spent.
 
-Names and ranges are checked against the methods' fields; then configurations at the ends of the axes are
-resolved and checked like trials: each end of each axis once, and many combinations of them, because some
-settings fail only together (a queue size with a batch size, an adapter with a student).
+Names and ranges are checked against the methods' fields; then configurations at the ends of the axes and
+between them are resolved and checked like trials: each such value of each axis once, and many combinations of
+them, because some settings fail only together (a queue size with a batch size, an adapter with a student).
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from raykd.spec.axis import Integer, Pick
+from raykd.spec.axis import Axis, Integer, Pick
 from raykd.spec.samplers import Grid
 from raykd.spec.sections import WorkersSpec
 from raykd.spec.sweep import SweepSpec
+from raykd.spec.workable import workable
 from trainables.errors import UserError
-from trainables.parse import within
 from trainables.trial import RANKME, TrialSpec
+
+if TYPE_CHECKING:
+    from trainables.check import TrialChecker
 
 COMBINATIONS = 400  # at most so many are checked; of a larger space a seeded draw
 
@@ -36,15 +39,12 @@ def validate(spec: SweepSpec) -> list[str]:
             if trial.signature() not in checked:
                 checker.check(trial)
         except UserError as error:
-            raise _told(spec, error, params, varied) from None
+            told = _told(spec, error, params, varied)
+            raise (_told_of_axis(spec, checker, told, params, varied) if varied else told) from None
         checked.add(trial.signature())
         bases.setdefault(trial.method, trial)
     if spec.baseline is not None:
-        baseline = spec.baseline_trial()
-        try:
-            checker.check(baseline)
-        except UserError as error:
-            raise within("baseline", error) from None
+        checker.check_section(spec.baseline_trial(), "baseline")
     _check_samples(spec)
     same = {method: checker.same_choices(trial) for method, trial in bases.items()}
     return [*_same_levels(spec, same), *_remarks(spec)]
@@ -87,7 +87,7 @@ def _configurations(spec: SweepSpec) -> Iterator[tuple[dict[str, Any], str | Non
     """(configuration, axis whose end it is for): the ends of each axis, the points, then combinations."""
     space = spec.space
     for name, axis in space.axes.items():
-        for value in axis.extremes():
+        for value in _values(spec, axis):
             yield space.around({name: value}), name
     yield space.around({}), ""
     for at, point in enumerate(spec.points):
@@ -98,12 +98,46 @@ def _configurations(spec: SweepSpec) -> Iterator[tuple[dict[str, Any], str | Non
                 conditions = ", ".join(space.conditions[name])
                 raise UserError(f"points.{at}.{name}", problem, expected=f"other values of {conditions}")
         yield params, None
-    corners = list(islice(space.corners(), COMBINATIONS + 1))
+    together = space.grid(spec.sampler.levels) if isinstance(spec.sampler, Grid) else space.corners()
+    corners = list(islice(together, COMBINATIONS + 1))
     if len(corners) > COMBINATIONS:
         rng = random.Random(0)
         corners = [space.corner(rng) for _ in range(COMBINATIONS)]
     for corner in corners:
         yield corner, None
+
+
+def _values(spec: SweepSpec, axis: Axis) -> list[Any]:
+    """The values of an axis that are checked one by one; of a grid those that it visits."""
+    if isinstance(spec.sampler, Grid):
+        return axis.levels(spec.sampler.levels)
+    return [*axis.extremes(), *axis.inside()]
+
+
+def _told_of_axis(
+    spec: SweepSpec, checker: TrialChecker, told: UserError, params: Mapping[str, Any], name: str
+) -> UserError:
+    """`told` with what would work, where one value of an axis of whole numbers fails and others do not."""
+    axis = spec.space.axes[name]
+    if not isinstance(axis, Integer):
+        return told
+
+    def works(value: int) -> bool:
+        try:
+            checker.check(spec.trial(spec.space.around({name: value}), spec.seeds[0]))
+            return True
+        except UserError:
+            return False
+
+    better = workable(axis, works)
+    if better is None:
+        return told
+    message = str(told).removeprefix(f"axes.{name}: ")
+    if message == str(told):  # it names another field, which does not say at which value of this one
+        message = f"{params[name]} cannot be trained: {message}"
+    return UserError(
+        f"axes.{name}", f"{message} Of this axis these values can be trained: `{name}: {better}`"
+    )
 
 
 def _told(spec: SweepSpec, error: UserError, params: Mapping[str, Any], varied: str | None) -> UserError:

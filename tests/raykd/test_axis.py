@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raykd.spec.axis import Axis, Integer, Log, Pick, Uniform, parse_axis
+from raykd.spec.document import parse_yaml
+from raykd.spec.workable import workable
 from trainables.errors import UserError
 
 _ends = st.tuples(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6)).filter(lambda e: e[0] * 1.001 < e[1])
@@ -73,6 +75,39 @@ def test_extremes_show_what_a_field_has_to_take(axis: Axis) -> None:
 
 def test_a_real_axis_tries_a_number_that_is_not_whole() -> None:
     assert any(value != int(value) for value in parse_axis({"uniform": [1, 1024]}).extremes())
+
+
+@given(axes.filter(lambda axis: isinstance(axis, Integer)))
+def test_values_inside_are_values_of_the_axis(axis: Integer) -> None:
+    assert all(axis.contains(value) for value in axis.inside())
+    low, high = axis.integer
+    if (high - low) // axis.step < 8:
+        assert set(range(low, high + 1, axis.step)) <= {*axis.extremes(), *axis.inside()}
+
+
+@given(
+    low=st.integers(1, 300),
+    count=st.integers(2, 2000),
+    log=st.booleans(),
+    divisor=st.sampled_from([2, 8, 96]),
+)
+def test_what_is_offered_in_place_of_an_axis_works(low: int, count: int, log: bool, divisor: int) -> None:
+    offered = workable(Integer(integer=(low, low + count), log=log), lambda value: value % divisor == 0)
+    multiples = [value for value in range(low, low + count + 1) if value % divisor == 0]
+    if offered is None:
+        assert not multiples or count >= 512  # of a long axis not every value is tried
+        return
+    axis = parse_axis(parse_yaml(offered, ""))
+    values = axis.levels(10_000)
+    assert set(values) <= set(multiples)
+    if isinstance(axis, Integer) and count < 512:
+        assert values == multiples
+
+
+def test_of_values_that_are_not_evenly_spaced_a_list_is_offered() -> None:
+    axis = Integer(integer=(64, 256))
+    assert workable(axis, lambda value: 512 % value == 0) == "[64, 128, 256]"
+    assert workable(axis, lambda value: False) is None
 
 
 def test_levels_by_magnitude_and_by_step() -> None:

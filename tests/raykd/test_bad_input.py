@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import io
 import random
+import re
 import shlex
 import shutil
 import subprocess
 import warnings
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from raykd.spec.validate import validate
 from trainables.checkpoint_file import read_checkpoint
 from trainables.data import check_data, check_pictures, open_data
 from trainables.errors import UserError
-from trainables.trial import DataSpec
+from trainables.trial import DataSpec, Spec
 
 EVERY = [*SPECS, *STUDIES, *DATA, *CHECKPOINTS, *VERBS]
 KINDS = ("pt", "safetensors", "ledger", "png", "parquet")
@@ -77,6 +79,23 @@ def said(message: str, bad: Bad, here: Path) -> None:
     else:
         assert message.startswith(f"raykd: {field}") and len(message.splitlines()) == 1, message
     assert word in message, message
+    in_users_words(message)
+
+
+def in_users_words(message: str) -> None:
+    """No class of ours is named, nor is what was given all that is expected, or what was meant."""
+    ours = {cls.__name__ for cls in classes_of(Spec)}
+    assert not ours & set(re.findall(r"\w+", message)) and "instance of" not in message, message
+    given = re.search(r"\(got '?([^()']+?)'?\)\.", message)
+    for wanted in re.findall(r"(?:Expected|Did you mean) ['`]?([^.]+?)['`]?[.?]", message):
+        assert given is None or wanted != given[1], message
+
+
+def classes_of(base: type) -> Iterator[type]:
+    """Every class below `base`."""
+    for cls in base.__subclasses__():
+        yield cls
+        yield from classes_of(cls)
 
 
 @pytest.mark.parametrize("bad", EVERY, ids=[bad.name for bad in EVERY])

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raykd.ablation.study import find_study
+from raykd.spec.overrides import lay_over
 from raykd.spec.samplers import TPE
 from raykd.spec.sections import parse_duration
 from raykd.spec.sweep import SweepSpec, build_sweep, difference, find_space, load_sweep, spaces
@@ -73,6 +74,40 @@ def test_of_two_settings_the_narrower_wins() -> None:
     searched = build_sweep({**raw, "fixed": {}, "axes": {"lr": [0.4]}})
     assert searched.trial({"lr": 0.4}, 0).optim.lr == 0.4
     assert searched.trial({}, 0).optim.lr == 0.1  # without the axis: what the file says
+
+
+def test_a_section_that_is_one_plain_value() -> None:
+    training = {"method": "moco", "epochs": 2}
+    plain: dict[str, Any] = {
+        "student": "test_efficientnet",
+        "teacher": {"arch": "test_resnet", "train": training},
+        "data": "digits",
+        "views": "light",
+        "optim": "sgd",
+        "probe": "knn",
+        "scheduler": "none",
+        "sampler": "random",
+        "workers": 2,
+        "baseline": "moco",
+    }
+    spelled = {
+        **plain,
+        "student": {"arch": "test_efficientnet"},
+        "data": {"name": "digits"},
+        "views": {"recipe": "light"},
+        "optim": {"optimizer": "sgd"},
+        "probe": {"score": "knn"},
+        "scheduler": {"name": "none"},
+        "sampler": {"name": "random"},
+        "workers": {"count": 2},
+        "baseline": {"method": "moco"},
+    }
+    assert build_sweep({**BASE, **plain}).hash() == build_sweep({**BASE, **spelled}).hash()
+    # A part may be set of what the file says in one word.
+    raw = lay_over({**BASE, "scheduler": "asha"}, "scheduler.grace=2")
+    assert build_sweep(raw).scheduler.grace == 2
+    raw = lay_over({**BASE, "teacher": {"arch": "test_resnet", "train": "moco"}}, "teacher.train.epochs=3")
+    assert build_sweep(raw).trial({}, 0).teacher.train.epochs == 3  # type: ignore[union-attr]
 
 
 def test_axes_take_part_where_their_field_is() -> None:
@@ -152,7 +187,8 @@ def test_a_grid_has_its_own_number_of_samples() -> None:
         ({"method": ["retro", "retro"]}, "method.1", "twice"),
         ({"preset": "digitz"}, "preset", "Did you mean 'digits'?"),
         ({"optim": {"lrr": 1}}, "optim.lrr", "Did you mean 'lr'?"),
-        ({"optim": 3}, "optim", "is not a mapping"),
+        ({"optim": 3}, "optim.optimizer", "wrong value (got 3)"),
+        ({"optim": [3]}, "optim", "is not a mapping"),
         ({"epochs": 0}, "epochs", "greater than or equal to 1"),
         ({"epochs": None}, "epochs", "a whole number"),
         ({"samples": None}, "samples", "a whole number"),

@@ -110,6 +110,20 @@ def test_a_fault_in_a_large_space_is_found_within_bounds(monkeypatch: pytest.Mon
     assert refused("fixed={}", *axes, "axes.queue_size=[256, 200]").field == "axes.queue_size"
 
 
+def test_a_grid_is_held_to_the_values_that_it_visits() -> None:
+    # 128, 256, 384, 512: multiples of the batch, while 129 is none.
+    axis = "axes={queue_size: {integer: [128, 512]}}"
+    assert validate(load_sweep("quickstart", [axis, "sampler={name: grid, levels: 4}", "samples="])) == []
+    error = refused(axis, "sampler={name: grid, levels: 3}", "samples=", "optim.batch_size=96")
+    assert error.field == "axes.queue_size"
+
+
+def test_a_fault_of_whole_numbers_in_a_combination_is_found() -> None:
+    # Each axis alone passes: 130 goes with a batch of 65 or 26, not with 128.
+    error = refused("fixed={}", "axes={queue_size: {integer: [256, 260]}, batch_size: [128, 64]}")
+    assert error.field == "axes.queue_size"
+
+
 def test_a_sweep_over_methods() -> None:
     overrides = ["method=[retro, moco]", "axes.head_ratio=[1, 2]"]
     assert validate(load_sweep("quickstart", overrides)) == []

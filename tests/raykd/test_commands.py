@@ -1,0 +1,54 @@
+"""Commands that are printed can be pasted; a spec may come from standard input."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from command import SMALL, command
+
+from raykd.storage import commands
+
+ODD = ["sweeps", "my sweeps #1", "a'b", "$HOME", "ü", "-x", "a;b"]
+
+
+@pytest.mark.parametrize("storage", ODD)
+def test_a_command_is_read_by_the_shell_as_it_was_meant(
+    storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(commands.STORAGE_VARIABLE, raising=False)
+    words = shlex.split(commands.command("export", Path(storage, "wide"), "--out", "a b"))
+    where = [] if storage == "sweeps" else ["--storage", storage]
+    assert words == ["raykd", "export", "wide", *where, "--out", "a b"]
+
+
+def test_the_storage_is_said_where_the_variable_says_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(commands.STORAGE_VARIABLE, "/elsewhere")
+    assert commands.command("resume", Path("sweeps/wide")) == "raykd resume wide --storage sweeps"
+    monkeypatch.setenv(commands.STORAGE_VARIABLE, "sweeps")
+    assert commands.command("resume", Path("sweeps/wide")) == "raykd resume wide"
+
+
+def piped(text: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), input=text, capture_output=True, text=True, check=False)
+
+
+def test_a_spec_from_standard_input(tmp_path: Path) -> None:
+    for source in ("-", "/dev/stdin"):
+        done = piped(SMALL, "run", source, "--dry-run", "--storage", tmp_path)
+        assert done.returncode == 0 and "gamma" in done.stdout, done.stderr
+    nameless = SMALL.replace("name: small\n", "")
+    done = piped(nameless, "run", "-", "--dry-run", "--storage", tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("raykd: name: is missing"), done.stderr
+    done = piped(nameless, "run", "-", "--dry-run", "--storage", tmp_path, "--set", "name=s")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_spec_from_a_pipe_of_the_shell(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(SMALL)
+    words = shlex.join(command("run", "--dry-run", "--storage", tmp_path))
+    shell = f"{words} <(cat {tmp_path}/s.yaml)"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "gamma" in done.stdout, done.stderr
