@@ -36,7 +36,7 @@ class _NoToken(Exception):
     """The cluster asks for a token, and got none or a wrong one."""
 
 
-def running_here() -> str | None:
+def running_here(folder: Path | None = None) -> str | None:
     """The address of the cluster that this user's `ray start` began on this machine, if it still runs.
 
     Ray's own "auto" would also join the private cluster of another `raykd run`, and end with it. The file
@@ -44,21 +44,21 @@ def running_here() -> str | None:
     """
     from ray._private import services
 
-    found = _noted()
-    if found is None or found[1] != os.geteuid() or found[0] not in services.find_gcs_addresses():
+    found = noted(folder)
+    if found is None or found.uid != os.geteuid() or found.address not in services.find_gcs_addresses():
         return None
-    return found[0] if _owner_of(found[0]) in (None, os.geteuid()) else None
+    return found.address if _owner_of(found.address) in (None, os.geteuid()) else None
 
 
 def strangers_here() -> str | None:
     """The cluster of another user's that Ray's address file names, in words; None if there is none."""
     from ray._private import services
 
-    found = _noted()
-    if found is None or found[0] not in services.find_gcs_addresses():
+    found = noted()
+    if found is None or found.address not in services.find_gcs_addresses():
         return None
-    uids = [uid for uid in (_owner_of(found[0]), found[1]) if uid not in (None, os.geteuid())]
-    return f"the Ray cluster at {found[0]} is {owners.user(uids[0])}'s" if uids else None
+    others = [uid for uid in (_owner_of(found.address), found.uid) if uid is not None and uid != os.geteuid()]
+    return f"the Ray cluster at {found.address} is {owners.user(others[0])}'s" if others else None
 
 
 def look(address: str) -> Entry:
@@ -204,7 +204,7 @@ def _parsed(address: str) -> tuple[str, int]:
     """Host and port. `UserError` for what is no HOST:PORT."""
     if address == AUTO:
         strangers = strangers_here()
-        none = f"{strangers}, and yours" if strangers else "none"
+        none = f"{strangers}, and none of yours" if strangers else "none"
         raise _refused(address, f"no cluster answers ({none} was started on this machine by `ray start`)")
     if "://" in address:
         scheme = address.partition("://")[0]
@@ -222,16 +222,22 @@ def _refused(address: str, problem: str, expected: str = "") -> UserError:
     return UserError(field, problem, value=address, expected=expected)
 
 
-def _noted() -> tuple[str, int] | None:
-    """The address in Ray's file, and whose the file is."""
+class Note(NamedTuple):
+    """What Ray's address file says, and whose the file is."""
+
+    path: Path
+    address: str
+    uid: int
+
+
+def noted(folder: Path | None = None) -> Note | None:
+    """Ray's address file, in `folder` or where Ray looks for it. A link is none: it may lead anywhere."""
     from ray._common.utils import get_ray_address_file
 
-    path = Path(get_ray_address_file(None))
+    path = Path(get_ray_address_file(str(folder) if folder else None))
     try:
-        if path.is_symlink() or not path.is_file():
-            return None
-        with path.open() as file:
-            return file.read(1000).strip(), os.fstat(file.fileno()).st_uid
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
+            return Note(path, file.read(1000).strip(), os.fstat(file.fileno()).st_uid)
     except (OSError, UnicodeDecodeError):
         return None
 

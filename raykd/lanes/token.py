@@ -7,6 +7,7 @@ alone. The token of a cluster that is joined is where its user put it; its modes
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -92,6 +93,7 @@ def mend(file: Path) -> str | None:
         status = file.stat()
     except OSError:
         return None  # not there, or not to be read: Ray says so
+    given = False  # by who administers the machine, as a Secret of Kubernetes is
     try:
         if status.st_uid == os.geteuid():
             if status.st_mode & _OTHERS:
@@ -99,18 +101,21 @@ def mend(file: Path) -> str | None:
             folder = file.parent
             if folder.name == ".ray" and folder.stat().st_uid == os.geteuid():
                 folder.chmod(0o700)
+        else:
+            given = status.st_uid == 0
         still = exposed(file)
     except OSError as error:
-        still = f"{wrong}, and its modes cannot be changed ({error.strerror})"
-    if still and status.st_uid != 0:  # a Secret of Kubernetes is root's, and mounted so
+        given = error.errno == errno.EROFS
+        still = f"{wrong}, and its modes cannot be changed ({error.strerror})" if wrong else None
+    if still and given:
+        return f"other users of this machine can read Ray's token in {file} ({still})"
+    if still:
         raise UserError(
             PATH if os.environ.get(PATH) else str(file),
             f"other users can know this token ({still})",
             value=str(file),
             expected=f"a file of yours with mode 0600 in a folder of yours; {NEW}",
         )
-    if still:
-        return f"other users of this machine can read Ray's token in {file} ({still})"
     return wrong and (
         f"other users could read Ray's token in {file} ({wrong}), so they may have it; it is yours alone "
         f"now. For a new one: `ray stop`, `rm {file}`, `ray get-auth-token --generate`, `ray start`"
