@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -236,20 +235,28 @@ def check_workers(spec: SweepSpec) -> Check:
 
 
 def check_stale_cluster(folder: Path | None = None) -> Check:
-    """Does Ray's note of a running cluster point to one that is there? A stale one makes `ray.init` fail."""
+    """Is there a Ray cluster on this machine that sweeps will join, and can it be joined?"""
     name = "Ray's address file"
-    temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # as Ray looks for it
-    path = (folder or Path(temporary) / "ray") / "ray_current_cluster"
     try:
-        address = path.read_text().strip()
-    except OSError:
-        return Check(name, True, "no cluster was left behind")
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
-    except (OSError, ValueError):
-        return Check(name, False, f"{path} names a cluster that is gone ({address})", f"rm {path}")
-    return Check(name, True, f"a Ray cluster is running at {address}; sweeps will join it")
+        from raykd.lanes import joining
+        from raykd.storage import owners
+
+        found = joining.noted(folder)
+        if found is None:
+            return Check(name, True, "no cluster was left behind")
+        if found.uid != os.geteuid():
+            said = f"{found.path} is {owners.user(found.uid)}'s: sweeps start a Ray of their own"
+            return Check(name, None, said)
+        if joining.running_here(folder) is None:
+            said = f"{found.path} names a cluster that is gone ({found.address}): sweeps start their own"
+            return Check(name, None, said, f"rm {found.path}")
+        remarks = joining.look(found.address).remarks
+        said = f"a Ray cluster of yours is running at {found.address}; sweeps will join it"
+        return Check(name, None if remarks else True, "; ".join([said, *remarks]))
+    except UserError as error:
+        return Check(name, False, str(error), "`ray stop` ends it; or `--address local` with each sweep")
+    except Exception as error:  # a Ray that is broken
+        return Check(name, False, f"Ray cannot say: {first_line(error)}", "look at the check of `ray`")
 
 
 def _asked(name: str, question: Callable[[], str]) -> Check:

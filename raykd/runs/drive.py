@@ -99,7 +99,7 @@ class Drive:
         from ray import tune
 
         from raykd.lanes.pool import NAMESPACE
-        from raykd.lanes.proxy import TrialProxy
+        from raykd.lanes.proxy import TrialProxy, keep_secrets_out
         from raykd.lanes.watch import Watch
         from raykd.search.algorithm import LedgerSearch
         from raykd.search.judge import TuneJudge
@@ -109,6 +109,7 @@ class Drive:
         search = LedgerSearch(
             proposer, self.record, lambda: pool.warm, self.task, pool.mailbox_name, NAMESPACE
         )
+        keep_secrets_out()
         tuner = tune.Tuner(
             TrialProxy,
             tune_config=tune.TuneConfig(

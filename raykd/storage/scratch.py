@@ -1,7 +1,7 @@
-"""A driver's temporary folder, for Ray's own files, which nothing reads again.
+"""A driver's temporary folders, for Ray's own files, which nothing reads again.
 
-Not on the storage, which may be full or far. A driver removes its own at its end, and those of drivers that
-were killed at its start.
+Not on the storage, which may be full or far. They are their owner's alone, whatever the umask. A driver
+removes its own at its end, and those of drivers that were killed at its start.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,20 +19,28 @@ from raykd.storage.driver import Claim
 
 _PREFIX = "raykd-"
 _OWNER = ".driver"
+_LAST_WRITES_S = 5.0  # of processes that are just ending
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """A new folder that says whose it is, gone at the end. First those go that dead drivers left."""
-    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+def scratch_folder(above: Path | None = None, prefix: str = _PREFIX) -> Iterator[Path]:
+    """A new folder that says whose it is, gone at the end. First those go that dead drivers left.
+
+    It is in `above`, the system's temporary folder by default, under a name that begins with `prefix`.
+    """
+    above = above or Path(tempfile.gettempdir())
+    above.mkdir(parents=True, exist_ok=True)
+    for left in above.glob(f"{prefix}*"):
         if _is_left(left):
             shutil.rmtree(left, ignore_errors=True)  # it follows no link, neither here nor inside
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=above))  # with mode 0700
     try:
         (folder / _OWNER).write_bytes(Claim.mine().data())
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        deadline = time.monotonic() + _LAST_WRITES_S
+        while folder.exists() and time.monotonic() < deadline:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_left(folder: Path) -> bool:

@@ -1,0 +1,74 @@
+"""A Ray of this process's own: on loopback, with a token that is in no file, in a folder nobody else enters.
+
+Ray by itself binds to every interface, leaves its token in the home by the umask, and gives everybody its
+folder of logs and sockets, in `/tmp/ray`, which the first user who came made.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from raykd.lanes.token import authentication, fresh
+from raykd.storage.scratch import scratch_folder
+
+LOCAL = "local"
+LOOPBACK = "127.0.0.1"
+_PREFIX = "rk"  # short: Ray's sockets lie below, and their paths may have 107 letters
+
+
+@contextmanager
+def own_ray(**options: Any) -> Iterator[Any]:
+    """A new Ray for as long as the block runs. Yields what `ray.init` gives; `options` go there, too."""
+    import ray
+    from ray._common.utils import get_default_system_temp_dir
+
+    with (
+        scratch_folder(Path(get_default_system_temp_dir()), _PREFIX) as folder,
+        authentication("token", fresh()),
+    ):
+        with starting_on_loopback():
+            # No word on include_dashboard: with True, one that a busy machine starts too slowly ends Ray.
+            # Ray gives its temporary folder to everybody: it lies inside one that keeps everybody out.
+            context: Any = ray.init(
+                LOCAL,
+                dashboard_host=LOOPBACK,
+                _temp_dir=str(folder / "ray"),
+                log_to_driver=False,
+                configure_logging=False,
+                **options,
+            )
+        try:
+            yield context
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def starting_on_loopback() -> Iterator[None]:
+    """What is started inside binds to 127.0.0.1; Ray's own choice is every interface.
+
+    The switch is the one by which Ray spares macOS and Windows their firewall's questions. Its daemons read
+    it from the environment, this process when it imported Ray. NCCL has a variable of its own.
+    """
+    from ray._private import ray_constants
+
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
+    wanted = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", "NCCL_SOCKET_IFNAME": loopback}
+    before = {name: os.environ.get(name) for name in wanted}
+    enabled = ray_constants.ENABLE_RAY_CLUSTER
+    os.environ.update(wanted)
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = enabled
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
