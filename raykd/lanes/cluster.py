@@ -7,10 +7,12 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from raykd.lanes.session import own_session
+from raykd.process import signals
 from trainables.errors import UserError
 
 # Tune's own files, tables and telemetry are switched off: the ledger and its views replace them.
@@ -73,16 +75,20 @@ def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, 
     if log_file is not None:
         send_logs(log_file)
     common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
-    if address == LOCAL:
-        with starting_on_loopback():
-            # No word on include_dashboard: with True, one that a busy machine starts too slowly ends Ray.
-            context: Any = ray.init(LOCAL, dashboard_host=_LOOPBACK, **common)
-    else:
-        context = ray.init(address, **common)
-    try:
-        yield dict(context.address_info)
-    finally:
-        ray.shutdown()
+    with own_session() if address == LOCAL else nullcontext():
+        try:
+            with signals.blocked():  # Ray sets handlers of its own, and may be left half started
+                if address == LOCAL:
+                    with starting_on_loopback():
+                        # No word on include_dashboard: with True, one that a busy machine starts too slowly
+                        # ends Ray.
+                        context: Any = ray.init(LOCAL, dashboard_host=_LOOPBACK, **common)
+                else:
+                    context = ray.init(address, **common)
+            yield dict(context.address_info)
+        finally:
+            with signals.blocked():
+                ray.shutdown()
 
 
 def on_loopback() -> bool:
