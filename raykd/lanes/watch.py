@@ -1,4 +1,4 @@
-"""Ends Tune's loop when a signal asks for it, or when the lanes cannot go on: its own retries do not see that."""
+"""Ends Tune's loop when a signal asks for it, or lanes cannot go on: its retries do not see that."""
 
 from __future__ import annotations
 

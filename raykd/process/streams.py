@@ -1,7 +1,7 @@
 """Standard output and standard error that never raise: whoever reads them may go at any time.
 
 A pipe without a reader, a terminal that was closed, a full disk: what is written from then on goes nowhere,
-and the work goes on. Python's own streams raise at every write and once more at exit, in whichever thread it is.
+and the work goes on. Python's own streams raise at every write and once more at exit, in any thread.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def close() -> OSError | None:
 
 
 class _Raw(io.FileIO):
-    """A descriptor that takes whatever is written. Once it has failed it leads to /dev/null, for everybody."""
+    """A descriptor that takes whatever is written. Once it has failed it leads to /dev/null."""
 
     def write(self, data: Any) -> int:
         try:

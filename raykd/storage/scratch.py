@@ -1,7 +1,7 @@
 """Temporary folders that say whose they are, so that those of killed processes can be removed.
 
-For the files of Ray and of multiprocessing, which nothing reads again. Not on the storage, which may be full or
-far. A process removes its own at its end, and those of dead ones at its start.
+For the files of Ray and of multiprocessing, which nothing reads again. Not on the storage, which may be full
+or far. A process removes its own at its end, and those of dead ones at its start.
 """
 
 from __future__ import annotations
