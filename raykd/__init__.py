@@ -3,6 +3,7 @@ and names no method: what a trial trains is in `trainables`.
 
 Its rooms, each built on some of those before it (`tests/test_imports.py` has the table):
 
+  process   this process: its signals and its standard streams
   stats     intervals, tests, designs: pure functions over arrays
   storage   where sweeps lie: folders, object stores, the lock of a driver
   spec      what users write, and what it means

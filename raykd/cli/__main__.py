@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from raykd.cli.app import main
+from raykd.cli import main
 
 main()

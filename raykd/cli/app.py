@@ -1,16 +1,19 @@
-"""`raykd …`: thin verbs. Each one parses, calls, prints; exit code 0 ok, 1 failed, 2 wrong use."""
+"""`raykd …`: thin verbs. Each one parses, calls, prints."""
 
 from __future__ import annotations
 
+import logging
 from errno import ENAMETOOLONG
 
 import typer
 
 from raykd.cli import reading, starting, tools
 from raykd.console.screen import complain
+from raykd.process import signals
 from trainables.errors import SweepFailed, UserError
 from trainables.patience import lost, passes
 
+log = logging.getLogger("raykd.cli")
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -22,30 +25,31 @@ app = typer.Typer(
 for verbs in (starting.verbs, reading.verbs, tools.verbs):
     app.add_typer(verbs)
 
-VERBS = (
-    "run", "ablate", "resume", "attach", "status", "best", "importance", "report", "export", "list", "doctor",
-    "teacher",
-)  # fmt: skip
 
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command line. A user's mistake is one message and exit code 2, never a traceback."""
+def run(arguments: list[str] | None = None) -> int:
+    """Run a verb and return the exit code. A user's mistake is one message and 2, never a traceback."""
     try:
         app(arguments)
-    except UserError as error:
-        complain(str(error))
-        raise SystemExit(2) from None
-    except SweepFailed as error:
-        complain(str(error))
-        raise SystemExit(1) from None
-    except OSError as error:
-        if error.errno == ENAMETOOLONG:
-            complain(f"{str(error.filename)[:60]}…: a name cannot be as long as this")
-            raise SystemExit(2) from None
-        if not passes(error):
-            raise
+    except SystemExit as ended:  # as typer ends
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except Exception as error:
+        signal = signals.interrupted()
+        if signal is None:
+            return _failed(error)
+        log.info("after %s", signal.name, exc_info=error)  # its consequence: Ray may have got it as well
+        raise signal from error
+    return 0
+
+
+def _failed(error: Exception) -> int:
+    """Say what is wrong, and return the exit code. What is not foreseen is raised."""
+    if isinstance(error, OSError) and error.errno == ENAMETOOLONG:
+        complain(f"{str(error.filename)[:60]}…: a name cannot be as long as this")
+        return 2
+    if isinstance(error, OSError) and passes(error):
         complain(lost(f"{error.filename or 'the storage'} cannot be used", error))
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        complain("interrupted")
-        raise SystemExit(1) from None
+    elif isinstance(error, UserError | SweepFailed):
+        complain(str(error))
+    else:
+        raise error
+    return 2 if isinstance(error, UserError) else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shlex
 import threading
@@ -27,6 +28,7 @@ from raykd.storage.driver import driver_of
 from raykd.storage.folders import named
 
 _TABLE_EVERY_S = 60.0
+log = logging.getLogger("raykd.console")
 
 
 class Console(Screen):
@@ -42,7 +44,8 @@ class Console(Screen):
     # Events -----------------------------------------------------------------------------------------
 
     def say(self, text: str, style: str = "") -> None:
-        """One line, with the minutes and seconds since the start."""
+        """One line, with the minutes and seconds since the start; to the log, too, if there is one."""
+        log.info("%s", text)
         elapsed = int(time.monotonic() - self._began)
         stamp = f"{elapsed // 60:3d}:{elapsed % 60:02d}  "
         lines = escape("\n".join(self.wrapped(text, " " * len(stamp), hang=""))[len(stamp) :])

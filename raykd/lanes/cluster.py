@@ -14,6 +14,7 @@ from raykd.lanes import joining
 from raykd.lanes.joining import AUTO, running_here
 from raykd.lanes.own_ray import LOCAL, LOOPBACK, own_ray
 from raykd.lanes.token import authentication
+from raykd.process import signals
 
 # Tune's own files, tables and telemetry are switched off: the ledger and its views replace them.
 _QUIET = {
@@ -81,13 +82,17 @@ def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, 
         send_logs(log_file)
     with authentication(entry.mode):
         try:
-            context = ray.init(address, log_to_driver=False, configure_logging=False)
+            with signals.blocked():  # Ray sets handlers of its own, and may be left half started
+                context = ray.init(address, log_to_driver=False, configure_logging=False)
         except Exception as error:
+            with signals.blocked():
+                ray.shutdown()
             raise joining.failed(address, error) from error
         try:
             yield dict(context.address_info)
         finally:
-            ray.shutdown()
+            with signals.blocked():
+                ray.shutdown()
 
 
 def session_folder() -> Path:

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from raykd.lanes.session import own_session
 from raykd.lanes.token import authentication, fresh
+from raykd.process import signals
 from raykd.storage.scratch import scratch_folder
 
 LOCAL = "local"
@@ -30,22 +32,24 @@ def own_ray(**options: Any) -> Iterator[Any]:
     with (
         scratch_folder(Path(get_default_system_temp_dir()), _PREFIX) as folder,
         authentication("token", fresh()),
+        own_session(folder / "ray"),
     ):
-        with starting_on_loopback():
-            # No word on include_dashboard: with True, one that a busy machine starts too slowly ends Ray.
-            # Ray gives its temporary folder to everybody: it lies inside one that keeps everybody out.
-            context: Any = ray.init(
-                LOCAL,
-                dashboard_host=LOOPBACK,
-                _temp_dir=str(folder / "ray"),
-                log_to_driver=False,
-                configure_logging=False,
-                **options,
-            )
         try:
+            with starting_on_loopback(), signals.blocked():  # Ray sets handlers, and may be left half started
+                # No word on include_dashboard: with True, one that a busy machine starts too slowly ends Ray.
+                # Ray gives its temporary folder to everybody: it lies inside one that keeps everybody out.
+                context: Any = ray.init(
+                    LOCAL,
+                    dashboard_host=LOOPBACK,
+                    _temp_dir=str(folder / "ray"),
+                    log_to_driver=False,
+                    configure_logging=False,
+                    **options,
+                )
             yield context
         finally:
-            ray.shutdown()
+            with signals.blocked():
+                ray.shutdown()
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from raykd.lanes.group import free
 from raykd.lanes.lane import Lane, fit
 from raykd.lanes.mailbox import Mailbox
 from raykd.lanes.messages import Message, Task
+from raykd.process import signals
 from raykd.spec.sections import WorkersSpec
 from raykd.storage.beacon import Beacon
 from raykd.storage.owners import close_to_writers
@@ -39,6 +40,7 @@ NAMESPACE = "raykd"
 _POLL_S = 0.5
 _CLOSE_S = 10.0  # how long a lane may take to end by itself
 _ABORT_S = 20.0  # and how long one that is ended
+_CLOSE_AT_A_SIGNAL_S, _ABORT_AT_A_SIGNAL_S = 3.0, 5.0  # the same, where the process has to end soon
 _QUIET_S = 20.0  # this long without a busy lane is worth a word
 _COLD_DEATHS = 3  # lanes that may end in a row without having become warm
 _GONE, _STARTING, _IDLE, _BUSY = range(4)  # what a lane is worth; _GONE: a node of it is
@@ -106,6 +108,7 @@ class LanePool:
         self._nodes: list[dict[str, Any]] = []  # those that are alive
         self._going: dict[str, float | None] = {}  # those of them that will go
         self._stopping = threading.Event()
+        self._leaving = False
         self._supervisor = threading.Thread(target=self._supervise, name="lanes", daemon=True)
 
     # What the sweep uses --------------------------------------------------------------------------
@@ -164,26 +167,51 @@ class LanePool:
     def _listen(self, task: str) -> Message:
         waiting = self.mailbox.listen.remote(task)
         while True:
+            signals.check()
             if self.broken:
                 raise SweepFailed(self.broken)
             with contextlib.suppress(ray.exceptions.GetTimeoutError):
                 message: Message = ray.get(waiting, timeout=2.0)
                 return message
 
+    @property
+    def stopping(self) -> bool:
+        """Whether all lanes are being ended, and with them whatever they do."""
+        return self._stopping.is_set()
+
+    def leave(self) -> None:
+        """End every lane with its present epoch, which is still judged, and open none any more."""
+        self._leaving = True
+        for lane in list(self._lanes.values()):
+            lane.leaving = True
+            self.mailbox.leave.remote(lane.name)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a lane has a task. At most a second old."""
+        return any(lane["task"] for lane in self._state.values())
+
     def _stop(self) -> None:
+        with signals.held():
+            self._end_lanes()
+
+    def _end_lanes(self) -> None:
+        close_s, abort_s = _CLOSE_S, _ABORT_S
+        if signals.received():
+            close_s, abort_s = _CLOSE_AT_A_SIGNAL_S, _ABORT_AT_A_SIGNAL_S
         self._stopping.set()
         if self._supervisor.is_alive():
-            self._supervisor.join(_CLOSE_S)
+            self._supervisor.join(close_s)
         if self._demand is not None:
             self._demand.withdraw()
         self.mailbox.clear.remote()
         for lane in list(self._lanes.values()):
             self._close(lane)
-        deadline = time.monotonic() + _CLOSE_S
+        deadline = time.monotonic() + close_s
         for lane in self._lanes.values():
             lane.thread.join(max(0.0, deadline - time.monotonic()))
         # A lane that is only starting tells of its controller when that is up, which a busy node delays.
-        deadline += _ABORT_S
+        deadline += abort_s
         while alive := [lane for lane in self._lanes.values() if lane.thread.is_alive()]:
             for lane in alive:
                 self._abort(lane)
@@ -207,11 +235,15 @@ class LanePool:
             except Exception:
                 # A node that is just leaving can make any of these calls fail; the next round sees it gone.
                 log.exception("the lanes could not be looked after")
+            except BaseException as error:  # without this thread the sweep would wait for ever
+                log.exception("the lanes are looked after no more")
+                self.broken = f"nobody looks after the lanes any more: {type(error).__name__}"
+                return
 
     def _adjust(self) -> None:
         self._hear()
         close_to_writers(self._session)  # each process that Ray starts opens it again
-        if self.broken:
+        if self.broken or self._leaving:
             return
         self._nodes, self._going = live_nodes(), draining_nodes()
         for lane in list(self._lanes.values()):
@@ -364,7 +396,7 @@ class LanePool:
     def _fit(self, name: str) -> None:
         try:
             fit(name, self.workers, self._config, self.scratch)
-        except Exception as error:
+        except BaseException as error:
             if not self._stopping.is_set():
                 log.warning("%s ended: %s", name, error)
                 if name in self._lanes:

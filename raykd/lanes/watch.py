@@ -1,22 +1,35 @@
-"""Ends Tune's loop when the lanes it depends on cannot go on: its own retries would not notice."""
+"""Ends Tune's loop when a signal asks for it, or lanes cannot go on: its retries do not see that."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ray import tune
 
 from raykd.lanes.pool import LanePool
 from raykd.lanes.proxy import NotKept
+from raykd.process import signals
 from trainables.errors import SweepFailed
+
+_EPOCH_S = 6.0  # how long a signal's end waits for the reports of the epochs in flight
 
 
 class Watch(NotKept, tune.Callback):
-    """A Tune callback, called in every round of Tune's loop."""
+    """A Tune callback, called in every round of Tune's loop, which is within `signals.held()`."""
 
     def __init__(self, pool: LanePool) -> None:
         self._pool = pool
+        self._until: float | None = None
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._pool.broken:
             raise SweepFailed(self._pool.broken)
+        signals.keep()  # Tune takes some of them
+        if not signals.received():
+            return
+        if self._until is None:
+            self._until = time.monotonic() + _EPOCH_S
+            self._pool.leave()
+        elif time.monotonic() > self._until or not self._pool.busy:
+            signals.check(held=True)

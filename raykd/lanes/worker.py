@@ -21,6 +21,7 @@ from raykd.lanes.failures import explain, may_be_a_peers
 from raykd.lanes.messages import Message, Task
 from raykd.storage.beacon import fetch_teachers, find
 from raykd.storage.owners import close_to_writers, make_private
+from raykd.storage.scratch import own_multiprocessing_folder
 from trainables import patience
 from trainables.errors import StorageLost, SweepFailed, TrialFailed, UserError
 
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 
 def work(config: Mapping[str, Any]) -> None:
     """The training function of every lane: runs until the mailbox closes the lane."""
+    with own_multiprocessing_folder():
+        _work(config)
+
+
+def _work(config: Mapping[str, Any]) -> None:
     import torch
 
     from trainables.loop import EpochReport, Workspace

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from raykd.process import signals
 from raykd.records.history import History
 from raykd.records.ledger import Ledger, Record
 
@@ -30,8 +31,8 @@ class Recorder:
         self._behind: list[Listener] = []  # views that have missed a record
 
     def __call__(self, kind: str, **fields: Any) -> Record:
-        """Append a record; it is on the disk when this returns."""
-        with self._lock:
+        """Append a record; it is on the disk when this returns. A signal waits for the views as well."""
+        with signals.held(), self._lock:
             record = self.ledger.append(kind, **fields)
             self.history.add(record)
             for listener in self.listeners:

@@ -12,6 +12,7 @@ from raykd.console.live import Console
 from raykd.console.wording import counted
 from raykd.lanes.cluster import live_nodes
 from raykd.lanes.messages import Task
+from raykd.process import signals
 from raykd.records.history import ENDED, TrialRecord
 from raykd.records.ledger import TRIALS
 from raykd.records.recorder import Recorder
@@ -128,7 +129,10 @@ class Drive:
             ),
         )
         try:
-            tuner.fit()
+            with signals.held():  # `Watch` looks for them, where no record is half written
+                tuner.fit()
+        except signals.Interrupted:
+            pass
         except Exception as error:
             log.exception("Tune gave up")
             said = str(error) if isinstance(error, SweepFailed | UserError) else None
@@ -136,6 +140,10 @@ class Drive:
             raise (StorageLost if isinstance(error, StorageLost) else SweepFailed)(why) from error
         if search.complete:
             return True
+        interrupted = signals.interrupted()
+        if interrupted is not None:
+            self.console.warn(str(interrupted))
+            return False
         over = self.spec.time_limit is not None and time.monotonic() - began >= self.spec.time_limit
         self.console.warn("the time limit is reached" if over else "interrupted")
         return False

@@ -60,7 +60,7 @@ class References:
             try:
                 work()
             except (SweepFailed, UserError) as error:
-                if not self._pool.broken:  # else the sweep ends, and says why
+                if not self._pool.broken and not self._pool.stopping:  # else the sweep ends, and says why
                     self._console.warn(f"a reference could not be measured: {error}")
             except Exception:
                 # The sweep is ending and its mailbox is gone; `resume` measures what is missing.

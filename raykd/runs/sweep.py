@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from raykd.console.live import Console
 from raykd.lanes.actions import ACTIONS
 from raykd.lanes.cluster import LOCAL, check_joinable, connected, live_nodes, ray_address, this_machine
+from raykd.process import signals, streams
 from raykd.records.history import History, missing
 from raykd.records.ledger import Ledger, refuse_lost
 from raykd.records.recorder import Listener, Recorder
@@ -30,6 +31,7 @@ from raykd.runs.drive import Drive
 from raykd.spec.sweep import MOST_TRIALS, SweepSpec
 from raykd.storage.commands import command
 from raykd.storage.folders import check_writable, fetch, holds_ledger, mirror, mirrored, named, origin_of
+from raykd.storage.fresh import LOG, fresh
 from raykd.storage.owners import make_private
 from trainables import patience
 from trainables.errors import SweepFailed, UserError
@@ -66,7 +68,7 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
     """
     from raykd.search.proposer import sampler_arguments
 
-    patience.tell_with(console.warn)
+    _listen(console)
     origin = origin_of(place.folder)
     if holds_ledger(place.folder):
         if Ledger.read(place.folder):
@@ -75,7 +77,11 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
         shutil.rmtree(place.folder, ignore_errors=True)  # the copy of a sweep that was removed there
     refuse_lost(place.folder)
     # The cluster first: one that cannot hold a worker leaves no sweep behind.
-    with _cluster(spec, place, console) as cluster, Ledger.create(place.folder) as ledger:
+    with (
+        fresh(place.folder),
+        _cluster(spec, place, console) as cluster,
+        Ledger.create(place.folder) as ledger,
+    ):
         recorder = Recorder(ledger, History())
         for _ in range(2):  # all else can be made again after damage, and this cannot
             recorder(
@@ -88,6 +94,12 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
                 versions=versions(),
             )
         return _drive(spec, recorder, place, console, cluster)
+
+
+def _listen(console: Console) -> None:
+    """What the storage and the streams have to say goes to the screen, and to the log."""
+    patience.tell_with(console.warn)
+    streams.tell_with(console.warn)
 
 
 def _there_is_one(spec: SweepSpec, place: Place) -> UserError:
@@ -106,7 +118,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
     Raises `UserError` with the difference if the file that the spec came from now says something else, unless
     `as_started` asks for what was written down at the start.
     """
-    patience.tell_with(console.warn)
+    _listen(console)
     place.folder.mkdir(parents=True, exist_ok=True)  # the first time that a machine drives a remote sweep
     with Ledger.open(place.folder) as ledger:
         history = History.of(ledger.records)
@@ -182,21 +194,16 @@ def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[s
         if target != LOCAL:
             console.say(f"joined the Ray cluster at {target}")
         try:
-            try:
-                check_resources(spec.workers, live_nodes())
-            except UserError:
-                if target == LOCAL or not grows(spec.workers):
-                    raise
+            check_resources(spec.workers, live_nodes())
         except UserError:
-            if list(place.folder.iterdir()) == [log_file]:
-                shutil.rmtree(place.folder)
-            raise
+            if target == LOCAL or not grows(spec.workers):
+                raise
         yield {**cluster, "alone": target == LOCAL}
 
 
 def _log_of(folder: Path) -> Path:
     """The sweep's log, as the last driver left it, on whichever machine: there it goes on."""
-    log_file = folder / "log.txt"
+    log_file = folder / LOG
     if origin_of(folder) is not None:
         fetch(log_file)
     return log_file
@@ -217,13 +224,14 @@ def _drive(
             try:
                 Drive(spec, recorder, console, folder, place.actions).go(cluster)
             finally:
-                with suppress(SweepFailed), patience.limited(_LAST_WORD_S):
-                    recorder("driver", event="end", host=socket.gethostname(), pid=getpid())
-                recorder.catch_up()
-                with suppress(OSError):  # `status` writes them, too
-                    write_tables(history, folder)
+                with signals.held():
+                    with suppress(SweepFailed), patience.limited(_LAST_WORD_S):
+                        recorder("driver", event="end", host=socket.gethostname(), pid=getpid())
+                    recorder.catch_up()
+                    with suppress(OSError):  # `status` writes them, too
+                        write_tables(history, folder)
             _write_study(spec, history, folder)
-    except SweepFailed:
+    except (SweepFailed, signals.Interrupted):
         console.warn(f"go on with:  {command('resume', folder)}")
         raise
     return history

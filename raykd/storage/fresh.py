@@ -1,0 +1,42 @@
+"""A new sweep that is refused or interrupted before its first record leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from raykd.storage.driver import LOCK, driver_of
+from raykd.storage.folders import LEDGER, holds_ledger, origin_of
+from trainables.errors import SweepFailed, UserError
+from trainables.patience import limited
+
+LOG = "log.txt"
+_LOOK_S = 5.0
+
+
+@contextlib.contextmanager
+def fresh(folder: Path) -> Iterator[None]:
+    """Where the block raises and the sweep has no record, what was made for it goes, `folder` included.
+
+    What was there before stays, and so does everything while another driver is at it.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    there = set() if made else {path.name for path in folder.iterdir()}
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError, SweepFailed, UserError), limited(_LOOK_S):
+            if not _begun(folder) and driver_of(folder) is None:
+                for name in {LOG, LOCK, LEDGER} - there:
+                    (folder / name).unlink(missing_ok=True)
+                for path in made:  # the innermost first
+                    path.rmdir()
+        raise
+
+
+def _begun(folder: Path) -> bool:
+    if origin_of(folder) is not None:
+        return holds_ledger(folder)
+    ledger = folder / LEDGER
+    return ledger.exists() and ledger.stat().st_size > 0
