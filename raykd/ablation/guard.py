@@ -18,6 +18,7 @@ from raykd.ablation.budget import with_epochs
 from raykd.ablation.designs import same
 from raykd.ablation.placing import placed, trial_of, under
 from raykd.spec.arms import ArmSpec
+from raykd.spec.placing import check_gpus
 from raykd.spec.sweep import SweepSpec
 from trainables.errors import UserError
 from trainables.parse import within
@@ -37,6 +38,7 @@ def check_study(spec: SweepSpec) -> tuple[SweepSpec, list[str]]:
     from trainables.compute import trained_parameters
 
     assert spec.study is not None
+    check_gpus(spec.workers)
     trials = {label: trial_of(spec, label) for label in spec.arms}
     refuse_equal(trials, spec.study.base)
     base = trials[spec.study.base]

@@ -52,10 +52,12 @@ def run(
     sweep = load_sweep(spec, set_)
     folder = writable(storage, probe=not dry_run) / sweep.name
     if dry_run:
-        from raykd.runs.plan import no_room, plan
+        from raykd.runs.plan import devices, plan
 
-        remarks = [*validate(sweep), *no_room(sweep, address)]
+        remarks = validate(sweep)
         planned = plan(sweep, folder)
+        planned["devices"], more = devices(sweep, address)
+        remarks += more
         if json:
             console.json(planned)
         else:
@@ -120,12 +122,15 @@ def ablate(
         spec = load_study(study, sets, where)
         folder = where / spec.name
     if plan:
+        from raykd.runs.plan import devices
         from raykd.runs.study_plan import plan_study, plan_unstarted, study_lines
 
         if history is None:
             planned, remarks = plan_unstarted(spec, folder)
         else:
             planned = plan_study(spec, folder, history)
+        planned["devices"], more = devices(spec, address)
+        remarks += more
         console.json(planned) if json else console.parts(study_lines(planned, remarks))
         return
     if history is None:

@@ -26,7 +26,8 @@ _QUIET = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     "TUNE_WARN_THRESHOLD_S": "60",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # A process that asks for no GPU sees none.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     # A lane is several processes at once; Ray's default, one start a core, makes them wait and warns.
     "RAY_worker_maximum_startup_concurrency": "8",
 }
@@ -76,7 +77,9 @@ def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, 
     if address == LOCAL:
         with starting_on_loopback():
             # No word on include_dashboard: with True, one that a busy machine starts too slowly ends Ray.
-            context: Any = ray.init(LOCAL, dashboard_host=_LOOPBACK, **common)
+            # As many GPUs as torch sees: Ray's own count includes those that a torch for the CPU cannot use.
+            gpus = int(this_machine()["Resources"]["GPU"])
+            context: Any = ray.init(LOCAL, num_gpus=gpus, dashboard_host=_LOOPBACK, **common)
     else:
         context = ray.init(address, **common)
     try:

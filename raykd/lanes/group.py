@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,11 @@ class GroupConfig(TorchConfig):
     @property
     def backend_cls(self) -> type[_TorchBackend]:
         return _Backend
+
+    @property
+    def train_func_context(self) -> Any:
+        # Ray's own takes the device before the worker's function runs, which then cannot say that it failed.
+        return nullcontext
 
 
 class _Backend(_TorchBackend):

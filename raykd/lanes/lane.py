@@ -35,7 +35,8 @@ def fit(name: str, workers: WorkersSpec, config: Mapping[str, Any], scratch: Pat
 
     Ray's own files go to `scratch`.
     """
-    shared_gpu = 0 < workers.gpus < 1 and workers.count > 1  # NCCL refuses two ranks on one GPU
+    gpus = workers.gpus or 0.0
+    shared_gpu = 0 < gpus < 1 and workers.count > 1  # NCCL refuses two ranks on one GPU
     run = f"{config['mailbox']}-{name}"
     callbacks: list[Any] = [
         TellController(config["mailbox"], config["namespace"], name),
@@ -45,10 +46,10 @@ def fit(name: str, workers: WorkersSpec, config: Mapping[str, Any], scratch: Pat
         work,
         train_loop_config={**config, "lane": name},
         torch_config=GroupConfig(
-            backend="nccl" if workers.gpus and not shared_gpu else "gloo", timeout_s=_COLLECTIVE_S
+            backend="nccl" if gpus and not shared_gpu else "gloo", timeout_s=_COLLECTIVE_S
         ),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=workers.resources
+            num_workers=workers.count, use_gpu=gpus > 0, resources_per_worker=workers.resources
         ),
         run_config=ray.train.RunConfig(
             name=run,

@@ -85,10 +85,18 @@ class _Timer:
 
         key = alike or trial.signature()
         if key not in self._known:
-            self._known[key] = measure(trial, self.workers.count, max(1, int(self.workers.cpus)))
+            self._known[key] = measure(
+                trial, self.workers.count, max(1, int(self.workers.cpus)), self._where()
+            )
         timing = self._known[key]
         self.device, self.busy = {"cuda": "GPU"}.get(timing.device, "CPU"), max(self.busy, timing.busy)
         return timing.of(trial)
+
+    def _where(self) -> str:
+        """The kind of device that this machine's workers would have."""
+        from raykd.lanes.cluster import this_machine
+
+        return "cuda" if self.workers.on([this_machine()]).gpus else "cpu"
 
 
 def _lanes(spec: SweepSpec) -> int:

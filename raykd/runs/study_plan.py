@@ -100,6 +100,8 @@ def study_lines(planned: Mapping[str, Any], remarks: Iterable[str]) -> Iterator[
         yield Line(f"besides, {start}, and what decoding the data and the reference rows take")
         if planned["teacher_seconds"]:
             yield Line(f"before them, about {duration(planned['teacher_seconds'])} for what teaches")
+    if "devices" in planned:
+        yield Line(planned["devices"])
     rows = [[_cell(name, arm[name]) for name in _COLUMNS] for arm in planned["arms"]]
     yield from (Line(), Grid(_COLUMNS, rows), Line())
     yield from (Line(remark, "yellow") for remark in remarks)

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from raykd.spec.axis import Integer, Pick
+from raykd.spec.placing import check_gpus
 from raykd.spec.samplers import Grid
 from raykd.spec.sections import WorkersSpec
 from raykd.spec.sweep import SweepSpec
@@ -27,6 +28,7 @@ def validate(spec: SweepSpec) -> list[str]:
     """Raise `UserError` if the sweep cannot work. Returns remarks: what can be run but may not be meant."""
     from trainables.check import TrialChecker
 
+    check_gpus(spec.workers)
     checker = TrialChecker(spec.workers.count)
     checked: set[str] = set()
     bases: dict[str, TrialSpec] = {}
@@ -52,11 +54,13 @@ def validate(spec: SweepSpec) -> list[str]:
 
 def check_resources(workers: WorkersSpec, nodes: Sequence[Mapping[str, Any]]) -> None:
     """Raise `UserError` if these nodes (as `ray.nodes()` lists them) can never hold one lane."""
+    left_out, workers = workers.gpus is None, workers.on(nodes)
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     slots = [workers.slots(has) for has in alive]
     if sum(slots) >= workers.count:
         return
     each = f"{workers.cpus:g} CPUs" + (f" and {workers.gpus:g} GPUs" if workers.gpus else "")
+    each += " (workers.gpus is left out)" if left_out and workers.gpus else ""
     has = ", ".join(f"{r.get('CPU', 0):g} CPUs and {r.get('GPU', 0):g} GPUs" for r in alive) or "nothing"
     field = "count"
     if not any(slots):

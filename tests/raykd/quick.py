@@ -67,6 +67,20 @@ def stumble(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     raise ZeroDivisionError("a bug in a trainable")
 
 
+def fail_on(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
+    """As `count`, but what CUDA says of a sick GPU in the third epoch on those whose numbers are in a file."""
+    mine = os.environ["CUDA_VISIBLE_DEVICES"]
+
+    def failing(said: EpochReport) -> bool:
+        with (workspace.folder / "gpus").open("a") as gpus:
+            gpus.write(f"{mine}\n")
+        if said.epoch == 3 and mine in Path(trial.config["sick"]).read_text().split():
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nand torch's advice")
+        return report(said)
+
+    count(trial, failing, workspace)
+
+
 def refuse(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     """A setting that the data cannot serve."""
     raise UserError(
