@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -57,7 +57,7 @@ def run(
         remarks = validate(sweep)
         planned = plan(sweep, folder)
         planned["devices"], more = devices(sweep, address)
-        remarks += more
+        remarks += [*more, *_long_baseline(planned, sweep)]
         if json:
             console.json(planned)
         else:
@@ -130,7 +130,7 @@ def ablate(
         else:
             planned = plan_study(spec, folder, history)
         planned["devices"], more = devices(spec, address)
-        remarks += more
+        remarks += [*more, *_long_baseline(planned, spec)]
         console.json(planned) if json else console.parts(study_lines(planned, remarks))
         return
     if history is None:
@@ -186,6 +186,13 @@ def attach(name: Name, storage: Storage = HERE) -> None:
     from raykd.runs import terminal
 
     raise typer.Exit(terminal.attach(folder_of(storage, name)))
+
+
+def _long_baseline(planned: dict[str, Any], spec: SweepSpec) -> list[str]:
+    from raykd.runs.beside import long_baseline
+
+    epochs = [row["epochs"] for row in planned["beside"] if row["what"] == "baseline"]
+    return long_baseline(epochs[0], spec) if epochs else []
 
 
 def study_of(history: History) -> SweepSpec:

@@ -59,6 +59,8 @@ class GroupConfig(TorchConfig):
 class _Backend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         worker_group.execute(_choose_interface)
+        if backend_config.backend == "nccl" and not all(worker_group.execute(_sees_a_gpu)):
+            return  # NCCL would refuse; without it the worker gets to where it can say what it lacks
         if on_loopback():
             _meet_in_a_file(worker_group, backend_config)
         else:
@@ -85,6 +87,12 @@ def _meet_in_a_file(worker_group: Any, backend_config: Any) -> None:
             for rank in ranks
         ]
     )
+
+
+def _sees_a_gpu() -> bool:
+    import torch
+
+    return torch.cuda.device_count() > 0
 
 
 def _session_folder() -> str:

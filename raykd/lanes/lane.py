@@ -36,7 +36,8 @@ def fit(name: str, workers: WorkersSpec, config: Mapping[str, Any], scratch: Pat
     Ray's own files go to `scratch`.
     """
     gpus = workers.gpus or 0.0
-    shared_gpu = 0 < gpus < 1 and workers.count > 1  # NCCL refuses two ranks on one GPU
+    # NCCL refuses two ranks on one GPU; one worker alone has nothing to say to others.
+    nccl = gpus >= 1 and workers.count > 1
     run = f"{config['mailbox']}-{name}"
     callbacks: list[Any] = [
         TellController(config["mailbox"], config["namespace"], name),
@@ -45,9 +46,7 @@ def fit(name: str, workers: WorkersSpec, config: Mapping[str, Any], scratch: Pat
     trainer = LaneTrainer(
         work,
         train_loop_config={**config, "lane": name},
-        torch_config=GroupConfig(
-            backend="nccl" if gpus and not shared_gpu else "gloo", timeout_s=_COLLECTIVE_S
-        ),
+        torch_config=GroupConfig(backend="nccl" if nccl else "gloo", timeout_s=_COLLECTIVE_S),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.count, use_gpu=gpus > 0, resources_per_worker=workers.resources
         ),

@@ -78,7 +78,9 @@ class Drive:
             with pool:
                 began = time.monotonic()
                 references = References(spec, self.record, pool, console, self.folder)
-                references.around(lambda: self._tune(pool, proposer, judge, began))
+                limit = spec.time_limit
+                until = None if limit is None else began + limit
+                references.around(lambda: self._tune(pool, proposer, judge, began), until)
                 if pool.broken:
                     raise SweepFailed(pool.broken)
 

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from raykd.runs.beside import beside
 from raykd.search.proposer import Proposal, Proposer
 from raykd.spec.placing import idle_gpus, where
 from raykd.spec.sweep import SweepSpec
@@ -24,6 +25,7 @@ def plan(spec: SweepSpec, folder: Path) -> dict[str, Any]:
         "axes": [list(row) for row in describe_axes(spec)],
         "trials": spec.trials,
         "most_epochs": spec.trials * spec.epochs,
+        "beside": beside(spec, folder.parent),
         "scheduler": spec.scheduler.model_dump(mode="json"),
         "sampler": spec.sampler.model_dump(mode="json"),
         "workers": spec.workers.model_dump(mode="json"),

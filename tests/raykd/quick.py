@@ -68,7 +68,7 @@ def stumble(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
 
 
 def fail_on(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
-    """As `count`, but what CUDA says of a sick GPU in the third epoch on those whose numbers are in a file."""
+    """As `count`, but a sick GPU, as CUDA tells of it, in epoch 3 on those whose numbers are in a file."""
     mine = os.environ["CUDA_VISIBLE_DEVICES"]
 
     def failing(said: EpochReport) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raykd.runs.references import representative
+from raykd.runs.beside import representative
 from raykd.spec.sweep import build_sweep
 
 RAW = {
