@@ -38,6 +38,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a search space."""
+    from raykd.runs.plan import worker_memory
     from raykd.spec.sweep import find_space, load_sweep
     from raykd.spec.validate import validate
 
@@ -54,7 +55,7 @@ def run(
     if dry_run:
         from raykd.runs.plan import devices, plan
 
-        remarks = validate(sweep)
+        remarks = validate(sweep, worker_memory(sweep, address))
         planned = plan(sweep, folder)
         planned["devices"], more = devices(sweep, address)
         remarks += [*more, *_long_baseline(planned, sweep)]
@@ -64,7 +65,7 @@ def run(
             answers.plan(console, planned, remarks)
         return
     console.waits_for(f"checking {sweep.name}")
-    for remark in validate(sweep):
+    for remark in validate(sweep, worker_memory(sweep, address)):
         console.warn(remark)
     from raykd.runs import sweep as engine
 
@@ -134,7 +135,9 @@ def ablate(
         console.json(planned) if json else console.parts(study_lines(planned, remarks))
         return
     if history is None:
-        spec, remarks = check_study(spec)
+        from raykd.runs.plan import worker_memory
+
+        spec, remarks = check_study(spec, worker_memory(spec, address))
     place = engine.Place(folder, address)
     if history is not None and json:
         from raykd.ablation.conclusions import conclude

@@ -36,6 +36,21 @@ def plan(spec: SweepSpec, folder: Path) -> dict[str, Any]:
     }
 
 
+def worker_memory(spec: SweepSpec, address: str | None) -> int | None:
+    """Bytes that each worker would have on this machine's device; None of a cluster, which is elsewhere."""
+    import torch
+
+    from raykd.lanes.cluster import LOCAL, ray_address, this_machine
+    from trainables.memory import device_memory
+
+    if ray_address(address) != LOCAL:
+        return None
+    gpus = spec.workers.on([this_machine()]).gpus
+    if gpus and torch.cuda.is_available():
+        return int(device_memory(torch.device("cuda", 0)) * min(gpus, 1.0))
+    return device_memory(torch.device("cpu")) // spec.workers.count
+
+
 def devices(spec: SweepSpec, address: str | None) -> tuple[str, list[str]]:
     """What its workers would train on, in words; remarks where this machine cannot hold a lane or has GPUs
     that nobody would use. Of a cluster nobody is asked: a plan may be made elsewhere."""

@@ -24,13 +24,17 @@ from trainables.trial import RANKME, TrialSpec
 COMBINATIONS = 400  # at most so many are checked; of a larger space a seeded draw
 
 
-def validate(spec: SweepSpec) -> list[str]:
-    """Raise `UserError` if the sweep cannot work. Returns remarks: what can be run but may not be meant."""
+def validate(spec: SweepSpec, memory: int | None = None) -> list[str]:
+    """Raise `UserError` if the sweep cannot work. Returns remarks: what can be run but may not be meant.
+
+    `memory` is what each worker has, bytes, where that is known.
+    """
     from trainables.check import TrialChecker
 
     check_gpus(spec.workers)
-    checker = TrialChecker(spec.workers.count)
+    checker = TrialChecker(spec.workers.count, memory)
     checked: set[str] = set()
+    heavy: dict[str, str] = {}  # field -> remark, of the first configuration that asks for so much
     bases: dict[str, TrialSpec] = {}
     for params, varied in _configurations(spec):
         try:
@@ -40,6 +44,8 @@ def validate(spec: SweepSpec) -> list[str]:
         except UserError as error:
             raise _told(spec, error, params, varied) from None
         checked.add(trial.signature())
+        for remark in checker.remarks(trial):
+            heavy.setdefault(remark.partition(":")[0], remark)
         bases.setdefault(trial.method, trial)
     if spec.baseline is not None:
         baseline = spec.baseline_trial()
@@ -49,7 +55,7 @@ def validate(spec: SweepSpec) -> list[str]:
             raise within("baseline", error) from None
     _check_samples(spec)
     same = {method: checker.same_choices(trial) for method, trial in bases.items()}
-    return [*_same_levels(spec, same), *_remarks(spec)]
+    return [*_same_levels(spec, same), *heavy.values(), *_remarks(spec)]
 
 
 def check_resources(workers: WorkersSpec, nodes: Sequence[Mapping[str, Any]]) -> None:
