@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from trainables.errors import TrialFailed, UserError
     from trainables.loop import EpochReport, Workspace, prepare, train
     from trainables.resolve import resolve
-    from trainables.workers import device, use_device
+    from trainables.workers import on_device
 
     def say(what: str, report: EpochReport) -> bool:
         print(json.dumps({"what": what, "epoch": report.epoch, **report.metrics}), flush=True)
@@ -48,12 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.folder, options.cache or cache_folder(), options.teachers or options.folder / "teachers"
     )
     try:
-        if (where := _device(options.device)) is not None:
-            use_device(where)
-        print(f"training on {_named(device())}", file=sys.stderr)
-        trial = resolve(_read(options.trial))
-        prepare(trial, workspace, lambda report: say("teacher", report))
-        train(trial, lambda report: say("trial", report), workspace)
+        where = _device(options.device)
+        print(f"training on {_named(where)}", file=sys.stderr)
+        with on_device(where):
+            trial = resolve(_read(options.trial))
+            prepare(trial, workspace, lambda report: say("teacher", report))
+            train(trial, lambda report: say("trial", report), workspace)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -63,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _device(asked: str) -> torch.device | None:
-    """The device of that name; None: whichever is there. `UserError` for one that is not."""
+def _device(asked: str) -> torch.device:
+    """The device of that name; `auto`: the first GPU, or the CPU. `UserError` for one that is not there."""
     import torch
 
     from trainables.errors import UserError
@@ -75,7 +75,7 @@ def _device(asked: str) -> torch.device | None:
         problem = "no such device" if there else "no such device: torch sees no GPU here"
         raise UserError("--device", problem, value=asked, choices=choices)
     if asked == "auto":
-        return None
+        asked = "cuda" if there else "cpu"
     return torch.device("cuda:0" if asked == "cuda" else asked)
 
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from raykd.doctor.compare import check_room
-from raykd.lanes import devices, failures
+from raykd.lanes import cluster, devices, failures
 from raykd.lanes.devices import Gpu, Unusable, allowed, claim
 from raykd.lanes.failures import of_the_gpu
 from raykd.lanes.incidents import Incidents
+from raykd.records.history import History
+from raykd.runs.drift import refuse_drift
+from raykd.runs.plan import devices as devices_of
 from raykd.spec.placing import check_gpus, idle_gpus, where
 from raykd.spec.sections import WorkersSpec
-from raykd.spec.sweep import load_sweep
+from raykd.spec.sweep import SweepSpec, find_space, load_sweep
 from raykd.spec.validate import check_resources, validate
 from trainables import isolation
 from trainables import workers as trained_on
+from trainables.__main__ import main as bare
 from trainables.errors import UserError
 from trainables.workers import device, is_a_peers, on_device
 
@@ -101,6 +106,65 @@ def test_a_trial_is_the_same_whatever_it_is_trained_on() -> None:
         for gpus in ("", 0, 0.5, 1)
     }
     assert len(trials) == 1
+
+
+@pytest.mark.parametrize(
+    ("sets", "gpus", "said", "remark"),
+    [
+        ([], 2, "each worker on a GPU of its own (workers.gpus is left out)", ""),
+        ([], 0, "each worker on the CPU", ""),
+        (["workers.gpus=0"], 2, "each worker on the CPU", "the 2 GPUs here stay unused"),
+        (["workers.gpus=1"], 0, "each worker on a GPU of its own", "cannot run on this machine"),
+    ],
+)
+def test_a_plan_says_what_workers_train_on(
+    sets: list[str], gpus: int, said: str, remark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "this_machine", lambda: node(8, gpus))
+    told, remarks = devices_of(load_sweep("quickstart", sets), cluster.LOCAL)
+    assert told == said and (remark in remarks[0] if remark else not remarks)
+    told, remarks = devices_of(load_sweep("quickstart"), "10.0.0.1:6379")
+    assert told == "each worker on a GPU of its own if the cluster has GPUs, else on the CPU" and not remarks
+
+
+def test_an_old_ledger_in_which_gpus_are_0_goes_on_as_it_was(tmp_path: Path) -> None:
+    """An older raykd wrote 0 where the file said nothing; the file says nothing still."""
+    file = tmp_path / "space.yaml"
+    file.write_text(find_space("quickstart").read_text())
+    head = load_sweep(file).model_dump(mode="json")
+    head["workers"]["gpus"] = 0.0
+    then = SweepSpec.model_validate(head)
+    source = {"path": str(file), "overrides": []}
+    record: Any = {"kind": "sweep", "time": 0.0, "spec": head, "source": source}
+    refuse_drift(then, History.of([record]), tmp_path)
+    assert then.workers.on([node(8, 4)]).gpus == 0, "it trained without, and goes on so"
+    file.write_text(file.read_text().replace("workers: {count: 1", "workers: {gpus: 1, count: 1"))
+    with pytest.raises(UserError, match=r"workers\.gpus: 0\.0 -> 1\.0"):
+        refuse_drift(then, History.of([record]), tmp_path)
+
+
+def test_a_trial_by_itself_says_what_it_trains_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trained_on, "_given", [])
+    file = tmp_path / "trial.yaml"
+    file.write_text("method: none at all")
+    arguments = [str(file), "--folder", str(tmp_path / "trial")]
+    assert bare([*arguments, "--device", "cpu"]) == 2
+    assert capsys.readouterr().err.startswith("training on the CPU\nerror: method: no such method")
+    assert bare([*arguments, "--device", "cuda:1"]) == 2
+    said = capsys.readouterr().err
+    assert "--device: no such device: torch sees no GPU here (got 'cuda:1')" in said and "cpu" in said
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda where: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda where: f"a card, {where}")
+    for asked, said in (("auto", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "the CPU")):
+        assert bare([*arguments, "--device", asked]) == 2
+        assert capsys.readouterr().err.startswith(f"training on {said}")
+    assert bare([*arguments, "--device", "cuda:2"]) == 2
+    assert "Did you mean 'cuda:" in capsys.readouterr().err
 
 
 # --- what a worker does with it ---------------------------------------------------------------------------
