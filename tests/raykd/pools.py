@@ -24,6 +24,7 @@ ACTIONS = {
         "die",
         "stumble",
         "fail_on",
+        "spoil",
         "refuse",
         "train_and_weigh",
         "hang",

@@ -19,6 +19,7 @@ from trainables import loop
 from trainables.errors import UserError
 from trainables.loop import EpochReport, Report, Workspace
 from trainables.progress import got_to
+from trainables.store import StoreDamaged
 from trainables.trial import TrialSpec
 
 
@@ -79,6 +80,20 @@ def fail_on(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
         return report(said)
 
     count(trial, failing, workspace)
+
+
+def spoil(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
+    """As `count_together`, but on its first try the last rank meets a damaged image in the third epoch."""
+    first = not (workspace.folder / "starts").exists()
+
+    def damaged(said: EpochReport) -> bool:
+        if first and said.epoch == 3 and dist.get_rank() == dist.get_world_size() - 1:
+            raise StoreDamaged("image 17 of train.arrow is not what was written; it will be decoded again")
+        dist.barrier()
+        return report(said)
+
+    dist.barrier()
+    count(trial, damaged, workspace)
 
 
 def refuse(trial: TrialSpec, report: Report, workspace: Workspace) -> None:

@@ -51,7 +51,7 @@ def test_a_gpu_that_fails_twice_is_left_alone_and_without_any_the_sweep_ends(
         cluster.connected(cluster.LOCAL),
         pool_of(tmp_path, workers, 2, **watched) as pool,
     ):
-        until(lambda: pool.warm == 2, 150)
+        until(lambda: pool.warm == 2, 300)
         hit = []
         for n in range(10):  # whichever lane is asked first
             said_of = run(pool, trial(f"t{n}"))
@@ -59,7 +59,7 @@ def test_a_gpu_that_fails_twice_is_left_alone_and_without_any_the_sweep_ends(
             if "1" in gpus(f"t{n}"):
                 hit.append(f"t{n}")
                 assert gpus(f"t{n}")[-1] == "0", "it was tried again on the other one"
-                until(lambda: found or pool.warm == 2, 150, str(said))
+                until(lambda: found or pool.warm == 2, 300, str(said))
             if found:
                 break
         assert len(hit) == 2, (hit, said)
@@ -67,7 +67,7 @@ def test_a_gpu_that_fails_twice_is_left_alone_and_without_any_the_sweep_ends(
         assert gpu.startswith("GPU 1 of ") and reason.startswith(
             "RuntimeError: CUDA error: an illegal memory"
         )
-        until(lambda: in_quarantine() == [f"{gpu}: {reason}"], 150, str(said))
+        until(lambda: in_quarantine() == [f"{gpu}: {reason}"], 300, str(said))
         assert run(pool, trial("after"))[-1].epoch == 5 and set(gpus("after")) == {"0"}
         assert pool.target() == 1 and pool.warm == 1
 
