@@ -11,8 +11,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
+
+if TYPE_CHECKING:
+    import torch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, help="decoded images (default: $RAYKD_CACHE or ~/.cache/raykd)")
     parser.add_argument("--teachers", type=Path, help="trained teachers (default: FOLDER/teachers)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     options = parser.parse_args(arguments)
 
     import torch  # after the arguments: --help should not wait for it
@@ -31,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from trainables.errors import TrialFailed, UserError
     from trainables.loop import EpochReport, Workspace, prepare, train
     from trainables.resolve import resolve
+    from trainables.workers import on_device
 
     def say(what: str, report: EpochReport) -> bool:
         print(json.dumps({"what": what, "epoch": report.epoch, **report.metrics}), flush=True)
@@ -42,9 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.folder, options.cache or cache_folder(), options.teachers or options.folder / "teachers"
     )
     try:
-        trial = resolve(_read(options.trial))
-        prepare(trial, workspace, lambda report: say("teacher", report))
-        train(trial, lambda report: say("trial", report), workspace)
+        where = _device(options.device)
+        print(f"training on {_named(where)}", file=sys.stderr)
+        with on_device(where):
+            trial = resolve(_read(options.trial))
+            prepare(trial, workspace, lambda report: say("teacher", report))
+            train(trial, lambda report: say("trial", report), workspace)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -52,6 +61,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"failed: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _device(asked: str) -> torch.device:
+    """The device of that name; `auto`: the first GPU, or the CPU. `UserError` for one that is not there."""
+    import torch
+
+    from trainables.errors import UserError
+
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    choices = ["auto", "cpu", *(["cuda"] if there else []), *(f"cuda:{n}" for n in range(there))]
+    if asked not in choices:
+        problem = "no such device" if there else "no such device: torch sees no GPU here"
+        raise UserError("--device", problem, value=asked, choices=choices)
+    if asked == "auto":
+        asked = "cuda" if there else "cpu"
+    return torch.device("cuda:0" if asked == "cuda" else asked)
+
+
+def _named(where: torch.device) -> str:
+    import torch
+
+    return f"{where} ({torch.cuda.get_device_name(where)})" if where.type == "cuda" else "the CPU"
 
 
 def _read(path: Path) -> dict[str, object]:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from trainables.backbones import BackboneFacts, backbone_facts, check_arch
 from trainables.data import DataFacts, check_data, check_pictures
 from trainables.errors import UserError
+from trainables.memory import check_memory, heavy
 from trainables.method import TAUGHT, Context, load_method
 from trainables.optim import check_optim
 from trainables.parse import within
@@ -26,10 +27,10 @@ T = TypeVar("T")
 
 
 class TrialChecker:
-    """Checks trials that are to run on `workers` workers each."""
+    """Checks trials that are to run on `workers` workers each, which have `memory` bytes (None: unknown)."""
 
-    def __init__(self, workers: int = 1) -> None:
-        self._workers = workers
+    def __init__(self, workers: int = 1, memory: int | None = None) -> None:
+        self._workers, self._memory = workers, memory
         self._known: dict[tuple[Any, ...], Any] = {}
 
     def check(self, trial: TrialSpec) -> None:
@@ -68,6 +69,7 @@ class TrialChecker:
         if "feature_maps" in needs:
             _check_maps(trial, context)
         method.check(config, context)
+        check_memory(trial, method, context, self._workers, self._memory)
         training = teacher_trial(trial)
         if training is not None:
             self._once(("training", _text(training)), lambda: self.check_section(training, "teacher.train"))
@@ -87,6 +89,10 @@ class TrialChecker:
             class_images=facts.class_images,
             accumulate=trial.optim.accumulate,
         )
+
+    def remarks(self, trial: TrialSpec) -> list[str]:
+        """What can be run and may not be meant, about a trial that was checked."""
+        return list(heavy(trial, load_method(trial.method), self.context(trial)))
 
     def same_choices(self, trial: TrialSpec) -> Mapping[str, tuple[tuple[str, ...], ...]]:
         """Config field -> groups of its choices that are one function in this trial."""

@@ -13,6 +13,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from trainables.workers import device
+
 
 def rng_state() -> dict[str, Any]:
     """State of every global generator, as what a checkpoint can hold (tensors: long tuples pickle slowly)."""
@@ -23,7 +25,7 @@ def rng_state() -> dict[str, Any]:
         "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
     }
-    if torch.cuda.is_available():
+    if device().type == "cuda":  # a process that trains on the CPU makes no context on a GPU that it sees
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
@@ -35,7 +37,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
+    if "cuda" in state and device().type == "cuda":
         torch.cuda.set_rng_state(state["cuda"])
 
 
@@ -62,7 +64,7 @@ def isolated(seed: int) -> Iterator[None]:
         _restore(before[1])
         gc.collect()
         gc.unfreeze()
-        if torch.cuda.is_available():
+        if device().type == "cuda":
             torch.cuda.empty_cache()
 
 

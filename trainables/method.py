@@ -74,6 +74,16 @@ class Context:
     accumulate: int = 1  # micro-batches of a step: a loss over relations sees the samples of one at a time
 
 
+class Need(NamedTuple):
+    """Memory of a worker's device that a setting asks for, beside what networks and batch take."""
+
+    field: str  # config.NAME of a whole number, or optim.batch_size: what to lower
+    what: str  # in words, plural
+    kept: int = 0  # bytes of buffers, which are in every checkpoint
+    step: int = 0  # bytes while a step is computed
+    images: int = 0  # of all workers together, that pass through the student in every step
+
+
 class Method(nn.Module):
     """Base class. Subclasses set `name`, `summary`, `needs`, `views`, nest a `Config`, and define `forward`.
 
@@ -143,6 +153,12 @@ class Method(nn.Module):
         Called before anything starts, and again by `__init__`: once the data has been read, `context` may
         know more.
         """
+
+    @classmethod
+    def memory(cls, config: MethodConfig, context: Context) -> tuple[Need, ...]:
+        """What these settings keep, or make for a step, that may be large; `context` knows the shapes of
+        student and teacher. A trial that asks for more than there is is refused before it starts."""
+        return ()
 
     @classmethod
     def same(cls, context: Context) -> Mapping[str, tuple[tuple[str, ...], ...]]:

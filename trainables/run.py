@@ -25,6 +25,7 @@ from trainables.evaluate import Examiner
 from trainables.files import replacing
 from trainables.isolation import rng_state, set_rng_state
 from trainables.loader import fetch, order
+from trainables.memory import check_on_device
 from trainables.method import TAUGHT, Batch, Context, Losses, Method, MethodConfig, load_method
 from trainables.optim import Schedule, check_optim, make_optimizer
 from trainables.parts.distributed import convert_sync_batch_norm
@@ -82,6 +83,7 @@ def build_method(
     Without `begin` it has not looked at the training images: a checkpoint will say what it saw.
     """
     kind, config, context = check_with_data(trial, data)
+    check_on_device(trial, kind, context, world_size(), where)
     student = build_backbone(trial.student, trial.seed)
     if teacher is None and trial.teacher is not None and kind.needs & TAUGHT:
         teacher = load_teacher(trial.teacher, workspace.teachers, trial)

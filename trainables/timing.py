@@ -30,7 +30,7 @@ from trainables.loop import Workspace
 from trainables.probes import probe
 from trainables.run import Run, channels_last, move
 from trainables.trial import TrialSpec
-from trainables.workers import device
+from trainables.workers import device, on_device
 
 STEPS = 3  # timed at least, after one that warms up
 _SPELL_S = 0.5  # short steps are timed for so long
@@ -65,19 +65,20 @@ class _Noise(Images):
         return torch.randint(0, 256, (len(ids), 3, self.size, self.size), dtype=torch.uint8)
 
 
-def measure(trial: TrialSpec, workers: int = 1, threads: int = 1) -> Timing:
-    """Time `STEPS` or more steps and one probing of a trial, on the GPU where there is one.
+def measure(trial: TrialSpec, workers: int = 1, threads: int = 1, kind: str = "") -> Timing:
+    """Time `STEPS` or more steps and one probing of a trial, on a device of this `kind` (cpu, cuda; default:
+    on the GPU where there is one).
 
     `threads` are those that a lane's worker has. Of `workers` each gets its share of the batch; what they
     say to each other is not in the figure. A micro-batch that is too large for here is taken in part.
     """
-    where = device()
+    where = torch.device(kind) if kind == "cpu" else device()
     facts, side = check_data(trial.data), trial.data.image_size
     share = trial.optim.batch_size // workers // trial.optim.accumulate
     images = share
     while images > 2 and images % 2 == 0 and images * side**2 > _PIXELS[where.type]:
         images //= 2
-    with isolated(trial.seed), tempfile.TemporaryDirectory() as folder:
+    with on_device(where), isolated(trial.seed), tempfile.TemporaryDirectory() as folder:
         torch.set_num_threads(threads)
         method = bare_method(trial, TrialChecker(workers).context)
         move(method, where)

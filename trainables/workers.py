@@ -7,7 +7,8 @@ does for all goes through `from_first`, which carries an error to everyone too.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
+_given: list[torch.device] = []  # what `use_device` said last
 
 
 def world_size() -> int:
@@ -29,8 +31,28 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
+def use_device(where: torch.device) -> None:
+    """From now on this process trains there: an engine that gives out devices says which one is whose."""
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    _given[:] = [where]
+
+
+@contextmanager
+def on_device(where: torch.device) -> Iterator[None]:
+    """`use_device` for as long as the block runs."""
+    before = list(_given)
+    use_device(where)
+    try:
+        yield
+    finally:
+        _given[:] = before
+
+
 def device() -> torch.device:
-    """The GPU this process was given (`torch.cuda.set_device`), else the CPU."""
+    """The device that `use_device` named; without it torch's current GPU, or the CPU where there is none."""
+    if _given:
+        return _given[0]
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
@@ -55,7 +77,7 @@ def from_first(make: Callable[[], T]) -> T:
             _alone.reset(token)
     dist.broadcast_object_list(said, src=0)
     if said[1] is not None:
-        raise own or said[1]
+        raise own or _from_a_peer(said[1])
     result: T = said[0]
     return result
 
@@ -72,8 +94,18 @@ def on_each(make: Callable[[], T]) -> T:
         error = own
     errors = [found for found in from_each(error and _sendable(error)) if found is not None]
     if errors:
-        raise error or errors[0]
+        raise error or _from_a_peer(errors[0])
     return made
+
+
+def is_a_peers(error: BaseException) -> bool:
+    """Whether another worker raised this, and this one was only told of it."""
+    return getattr(error, "_raised_by_a_peer", False)
+
+
+def _from_a_peer(error: Exception) -> Exception:
+    error._raised_by_a_peer = True  # type: ignore[attr-defined]
+    return error
 
 
 def _sendable(error: Exception) -> Exception:

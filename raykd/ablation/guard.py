@@ -18,6 +18,7 @@ from raykd.ablation.budget import with_epochs
 from raykd.ablation.designs import same
 from raykd.ablation.placing import placed, trial_of, under
 from raykd.spec.arms import ArmSpec
+from raykd.spec.placing import check_gpus
 from raykd.spec.sweep import SweepSpec
 from trainables.errors import UserError
 from trainables.parse import within
@@ -27,8 +28,10 @@ from trainables.trial import TrialSpec
 Difference = dict[str, tuple[Any, Any]]  # flat name -> values in base and arm, None where there is none
 
 
-def check_study(spec: SweepSpec) -> tuple[SweepSpec, list[str]]:
+def check_study(spec: SweepSpec, memory: int | None = None) -> tuple[SweepSpec, list[str]]:
     """The study with what was found out about it, and remarks: what can be run but may not be meant.
+
+    `memory` is what each worker has, bytes, where that is known.
 
     Raises `UserError` for an arm that cannot be trained, is another one under another name, or differs in
     more than it says.
@@ -37,11 +40,12 @@ def check_study(spec: SweepSpec) -> tuple[SweepSpec, list[str]]:
     from trainables.compute import trained_parameters
 
     assert spec.study is not None
+    check_gpus(spec.workers)
     trials = {label: trial_of(spec, label) for label in spec.arms}
     refuse_equal(trials, spec.study.base)
     base = trials[spec.study.base]
     also = {label: undeclared(spec, label, base, trial) for label, trial in trials.items()}
-    checker = TrialChecker(spec.workers.count)
+    checker = TrialChecker(spec.workers.count, memory)
     remarks = []
     for label, trial in trials.items():
         try:
@@ -49,6 +53,7 @@ def check_study(spec: SweepSpec) -> tuple[SweepSpec, list[str]]:
             checker.check(trial)
         except UserError as error:
             raise placed(spec, label, error) from None
+        remarks += [f"arms.{label}: {remark}" for remark in checker.remarks(trial)]
         remarks += _one_function(label, checker.same_choices(trial), flatten(base), flatten(trial))
     if spec.baseline is not None:
         try:

@@ -39,6 +39,8 @@ def status(name: Name, storage: Storage = HERE, json: Json = False) -> None:
     )
     for repaired in history.repairs:
         console.text("its ledger was repaired: " + views.repaired(repaired))
+    for gpu in history.quarantined:
+        console.text(f"{gpu['gpu']} is in quarantine: {gpu['reason']}", "yellow")
     console.text(standing(history, bool(driver)), "bold")
     console.trials(history, bool(driver))
     if data["state"] == "interrupted":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,6 +42,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a search space."""
+    from raykd.runs.plan import worker_memory
     from raykd.spec.sweep import find_space, load_sweep
     from raykd.spec.validate import validate
 
@@ -56,17 +57,19 @@ def run(
     sweep = load_sweep(spec, set_)
     folder = writable(storage, probe=not dry_run) / sweep.name
     if dry_run:
-        from raykd.runs.plan import no_room, plan
+        from raykd.runs.plan import devices, plan
 
-        remarks = [*validate(sweep), *no_room(sweep, address)]
+        remarks = validate(sweep, worker_memory(sweep, address))
         planned = plan(sweep, folder)
+        planned["devices"], more = devices(sweep, address)
+        remarks += [*more, *_long_baseline(planned, sweep)]
         if json:
             console.json(planned)
         else:
             answers.plan(console, planned, remarks)
         return
     console.waits_for(f"checking {sweep.name}")
-    for remark in validate(sweep):
+    for remark in validate(sweep, worker_memory(sweep, address)):
         console.warn(remark)
     from raykd.runs import sweep as engine
 
@@ -124,16 +127,21 @@ def ablate(
         spec = load_study(study, sets, where)
         folder = where / spec.name
     if plan:
+        from raykd.runs.plan import devices
         from raykd.runs.study_plan import plan_study, plan_unstarted, study_lines
 
         if history is None:
             planned, remarks = plan_unstarted(spec, folder)
         else:
             planned = plan_study(spec, folder, history)
+        planned["devices"], more = devices(spec, address)
+        remarks += [*more, *_long_baseline(planned, spec)]
         console.json(planned) if json else console.parts(study_lines(planned, remarks))
         return
     if history is None:
-        spec, remarks = check_study(spec)
+        from raykd.runs.plan import worker_memory
+
+        spec, remarks = check_study(spec, worker_memory(spec, address))
     place = engine.Place(folder, address)
     if history is not None and json:
         from raykd.ablation.conclusions import conclude
@@ -185,6 +193,13 @@ def attach(name: Name, storage: Storage = HERE) -> None:
     from raykd.runs import terminal
 
     raise typer.Exit(terminal.attach(folder_of(storage, name)))
+
+
+def _long_baseline(planned: dict[str, Any], spec: SweepSpec) -> list[str]:
+    from raykd.runs.beside import long_baseline
+
+    epochs = [row["epochs"] for row in planned["beside"] if row["what"] == "baseline"]
+    return long_baseline(epochs[0], spec) if epochs else []
 
 
 def study_of(history: History, folder: Path) -> SweepSpec:

@@ -22,6 +22,9 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
     text(f"[bold]{planned['name']}[/bold]: {', '.join(planned['methods'])}")
     most = f"at most {counted(epochs, 'epoch')} in all"
     text(f"{counted(trials, 'trial')}, {most}; scheduler {planned['scheduler']['name']}")
+    text(planned["devices"])
+    for line in besides(planned["beside"]):
+        text(line)
     text()
     screen.rows(("axis", "values", "what it is"), planned["axes"])
     text()
@@ -34,6 +37,14 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
     for remark in remarks:
         screen.text(remark, "yellow")
     text(f"files would go to {planned['folder']}; nothing was started")
+
+
+def besides(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What is trained beside a sweep's trials, a line each."""
+    return [
+        f"besides, {row['what']}: {counted(row['epochs'], 'epoch')} of {row['method']}, {row['when']}"
+        for row in rows
+    ]
 
 
 def checks(screen: Screen, found: Iterable[Any]) -> None:

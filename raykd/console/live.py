@@ -79,6 +79,8 @@ class Console(Screen):
             self._ended(history.trials[record["trial"]], history)
         elif kind == "reference":
             self.say(f"{record['label']}: {score_of(record['metrics'])}")
+        elif kind == "quarantine":
+            self.warn(f"{record['gpu']} is in quarantine, no lane is placed there: {record['reason']}")
         elif kind == "repeat":
             if record["trial"] is None:
                 self.warn(f"a proposal cannot be trained: {record['reason']}")

@@ -20,6 +20,7 @@ from raykd.doctor.machine import check_spec, first_line
 from raykd.doctor.node import place, write
 from raykd.lanes.autoscaler import autoscales
 from raykd.lanes.cluster import connected, live_nodes, ray_address
+from raykd.lanes.quarantine import in_quarantine
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.courier import credentials
 from raykd.storage.folders import storage_folder
@@ -54,6 +55,8 @@ def checks(
             yield compare.check_versions(nodes)
             yield from compare.check_each(nodes)
             yield compare.check_gpus(nodes)
+            if sick := in_quarantine():
+                yield compare.check_quarantine(sick)
             unseen = {} if problem else _read(nodes, request, limit_s)
             yield compare.check_storage(storage, problem, nodes, unseen)
         yield compare.check_clocks(nodes)

@@ -107,6 +107,14 @@ def check_gpus(nodes: Sequence[Node]) -> Check:
     return Check(name, True if total else None, f"{total}, as torch sees them" if total else "none anywhere")
 
 
+def check_quarantine(sick: Sequence[str]) -> Check:
+    """GPUs that a running sweep keeps its lanes from, each with the reason."""
+    mend = (
+        "`nvidia-smi -q` and `dmesg` (Xid) on that host; a reset or a restart; the next driver tries it again"
+    )
+    return Check("quarantine", None, "; ".join(sick), mend)
+
+
 def check_storage(
     storage: str, problem: str, nodes: Sequence[Node], unseen: Mapping[str, list[str]]
 ) -> Check:
@@ -168,10 +176,12 @@ def check_room(
 
     An autoscaler may start nodes that can (with `min_workers: 0` only the head is up); the sweep asks it.
     """
+    from raykd.spec.placing import check_gpus, idle_gpus, where
     from raykd.spec.validate import check_resources
 
     workers = spec.workers
     try:
+        check_gpus(workers)
         check_resources(workers, alive)
     except UserError as error:
         if autoscales:
@@ -182,6 +192,9 @@ def check_room(
         return Check("workers", False, str(error), mend)
     lanes = workers.lanes(alive)
     said = f"room for {lanes} lane{'s' * (lanes > 1)} of {workers.count} worker{'s' * (workers.count > 1)}"
+    said += f", {where(workers, alive)}"
+    if idle := idle_gpus(workers, alive):
+        return Check("workers", None, f"{said}; {idle[0]}", "leave `workers.gpus` out of the spec")
     taken = [
         f"{sum(node['Resources'].get(kind, 0) for node in alive) - free.get(kind, 0):g} {kind}s"
         for kind in ("CPU", "GPU")

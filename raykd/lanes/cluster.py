@@ -29,7 +29,8 @@ _QUIET = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     "TUNE_WARN_THRESHOLD_S": "60",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # A process that asks for no GPU sees none.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     # A lane is several processes at once; Ray's default, one start a core, makes them wait and warns.
     "RAY_worker_maximum_startup_concurrency": "8",
 }
@@ -72,7 +73,8 @@ def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, 
     if address == LOCAL:
         if log_file is not None:
             send_logs(log_file)
-        with own_ray() as context:
+        # As many GPUs as torch sees: Ray's own count includes those that a torch for the CPU cannot use.
+        with own_ray(num_gpus=int(this_machine()["Resources"]["GPU"])) as context:
             yield dict(context.address_info)
         return
     import ray

@@ -129,7 +129,7 @@ def grows(workers: WorkersSpec) -> bool:
     Nodes that start may be of another kind, or for others: they count when they have joined.
     """
     tell("the nodes have no room for a lane; an autoscaler, if there is one, is asked for some")
-    demand = Demand(workers, lambda: 1)
+    demand = Demand(workers.on(live_nodes()), lambda: 1)
     demand.ask(0)
     said = False
     try:

@@ -8,7 +8,10 @@ import socket
 
 from ray.exceptions import OutOfMemoryError, RayActorError
 
+from raykd.lanes.devices import allowed
+from trainables.store import StoreDamaged
 from trainables.trial import TrialSpec
+from trainables.workers import device, is_a_peers
 
 _ADVICE = "a smaller optim.batch_size, network or image, or fewer lanes, may fit"
 _BYTES = re.compile(r"allocate (\d+) bytes|allocate ([\d.]+ [KMGTP]iB)")
@@ -18,8 +21,32 @@ _SAID = (  # by the allocators of torch, CUDA, cuBLAS, cuDNN and the kernel
     "CUDA out of memory",
     "CUDA error: out of memory",
     "ALLOC_FAILED",
+    "ALLOCATION_FAILED",
     "Cannot allocate memory",
 )
+# What CUDA and its libraries say where a program is wrong, on whichever GPU it runs.
+_PROGRAMS = (
+    "device-side assert triggered",
+    "invalid argument",
+    "invalid configuration",
+    "invalid device ordinal",
+    "invalid resource handle",
+    "too many resources requested",
+    "operation not permitted",
+    "STATUS_INVALID_VALUE",
+    "STATUS_BAD_PARAM",
+    "STATUS_NOT_SUPPORTED",
+    "out of memory",
+)
+_CUDA = re.compile(
+    r"CUDA (?:driver )?error: |HIP error: |Cuda failure|CUDA unknown error|GPU is lost|\bXid\b"
+)
+_LIBRARIES = re.compile(
+    r"STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR|NOT_INITIALIZED|MAPPING_ERROR)|CUFFT_EXEC"
+)
+_SIZES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_WORKSPACE = 2**28  # bytes: a library that gets no memory does not say how much it asked for
+_TRIED = re.compile(r"Tried to allocate ([\d.]+) (bytes|[KMGT]iB)")
 
 
 def explain(error: Exception, trial: TrialSpec | None) -> str:
@@ -39,12 +66,71 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, (RuntimeError, OSError)) and any(said in str(error) for said in _SAID)
 
 
-def may_be_a_peers(error: Exception) -> bool:
-    """Whether a rank may have raised this because another one died: torch's collectives raise RuntimeErrors.
+def mended_by_restart(error: Exception) -> bool:
+    """Whether a group of workers that is started again may not meet this again.
 
-    Anything else is this rank's own, and would come again.
+    A rank may have raised it because another one died: torch's collectives raise RuntimeErrors. Images that
+    were damaged are decoded again. Anything else is the trial's own, and would come again.
     """
-    return isinstance(error, (RuntimeError, OSError)) and not out_of_memory(error)
+    return isinstance(error, (RuntimeError, OSError, StoreDamaged)) and not out_of_memory(error)
+
+
+def of_the_gpu(error: Exception, share: float) -> str | None:
+    """Why this worker's GPU is to blame for what it raised, in one line; None if it is not.
+
+    CUDA's errors are the machine's, such as an illegal memory access, ECC, a lost device, or a library that
+    fails after one, except those of a wrong program: a failed assertion, which labels out of range cause, and
+    what is asked for wrongly. Memory that other processes hold is the machine's, too: `share` is what this
+    worker may have of the GPU.
+    """
+    if not isinstance(error, RuntimeError) or is_a_peers(error):
+        return None
+    if out_of_memory(error):
+        return _crowded(str(error), share)
+    said = _said_by_cuda(str(error))
+    if not said:
+        return None
+    said += _said_by_cuda(_context_error())  # a library does not say what came before it
+    if any(word in line for word in _PROGRAMS for line in said):
+        return None
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _said_by_cuda(text: str) -> list[str]:
+    """Its lines that say what went wrong; the others are torch's advice, on assertions for one."""
+    return [line for line in text.splitlines() if _CUDA.search(line) or _LIBRARIES.search(line)]
+
+
+def _context_error() -> str:
+    """What CUDA says of this process's context, if that is lost: such an error comes again with every call.
+
+    A question that does not wait: with a peer that is gone, work on the device may never end.
+    """
+    import torch
+
+    if not torch.cuda.is_initialized():
+        return ""
+    try:
+        torch.cuda.current_stream().query()
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def _crowded(said: str, share: float) -> str | None:
+    """Why there was no memory where this process had less than its share: others hold it."""
+    import torch
+
+    where, tried = device(), _TRIED.search(said)
+    if where.type != "cuda":
+        return None
+    asked = float(tried[1]) * _SIZES[tried[2]] if tried is not None else _WORKSPACE
+    free, total = torch.cuda.mem_get_info(where)
+    own = torch.cuda.memory_reserved(where)
+    if own + asked > allowed(share, total):
+        return None
+    others = max(0, total - free - own)
+    return f"other processes hold {others / 2**30:.1f} of its {total / 2**30:.1f} GiB"
 
 
 def death(error: Exception) -> str | None:

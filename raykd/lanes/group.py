@@ -21,7 +21,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,17 @@ class GroupConfig(TorchConfig):
     def backend_cls(self) -> type[_TorchBackend]:
         return _Backend
 
+    @property
+    def train_func_context(self) -> Any:
+        # Ray's own takes the device before the worker's function runs, which then cannot say that it failed.
+        return nullcontext
+
 
 class _Backend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         worker_group.execute(_choose_interface)
+        if backend_config.backend == "nccl" and not all(worker_group.execute(_sees_a_gpu)):
+            return  # NCCL would refuse; without it the worker gets to where it can say what it lacks
         if on_loopback():
             _meet_in_a_file(worker_group, backend_config)
         else:
@@ -86,6 +93,12 @@ def _meet_in_a_file(worker_group: Any, backend_config: Any) -> None:
 def _meeting_folder() -> str:
     """A new folder that nobody else enters: who changes the file in it says where the workers connect to."""
     return tempfile.mkdtemp(prefix="raykd-", dir=session_folder())
+
+
+def _sees_a_gpu() -> bool:
+    import torch
+
+    return torch.cuda.device_count() > 0
 
 
 def _choose_interface() -> None:

@@ -35,7 +35,9 @@ def fit(name: str, workers: WorkersSpec, config: Mapping[str, Any], scratch: Pat
 
     Ray's own files go to `scratch`.
     """
-    shared_gpu = 0 < workers.gpus < 1 and workers.count > 1  # NCCL refuses two ranks on one GPU
+    gpus = workers.gpus or 0.0
+    # NCCL refuses two ranks on one GPU; one worker alone has nothing to say to others.
+    nccl = gpus >= 1 and workers.count > 1
     run = f"{config['mailbox']}-{name}"
     callbacks: list[Any] = [
         TellController(config["mailbox"], config["namespace"], name),
@@ -44,11 +46,9 @@ def fit(name: str, workers: WorkersSpec, config: Mapping[str, Any], scratch: Pat
     trainer = LaneTrainer(
         work,
         train_loop_config={**config, "lane": name},
-        torch_config=GroupConfig(
-            backend="nccl" if workers.gpus and not shared_gpu else "gloo", timeout_s=_COLLECTIVE_S
-        ),
+        torch_config=GroupConfig(backend="nccl" if nccl else "gloo", timeout_s=_COLLECTIVE_S),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=workers.resources
+            num_workers=workers.count, use_gpu=gpus > 0, resources_per_worker=workers.resources
         ),
         run_config=ray.train.RunConfig(
             name=run,

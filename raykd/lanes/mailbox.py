@@ -17,7 +17,10 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from raykd.lanes.incidents import Incidents
 from raykd.lanes.messages import Box, LaneState, Message, Task
+
+_SPARE_S = 3.0  # a lane without a task for so long takes work of the background: trials follow on each other
 
 
 class Mailbox:
@@ -31,6 +34,8 @@ class Mailbox:
         self._refusals: dict[str, str] = {}
         self._said: list[str] = []
         self._kept: dict[str, str] = {}
+        self._incidents = Incidents()
+        self._gpu_names: dict[str, str] = {}
         self._changed = asyncio.Condition()
 
     async def outlast(self) -> None:
@@ -45,6 +50,52 @@ class Mailbox:
 
     # What workers say -----------------------------------------------------------------------------
 
+    async def place(self, lane: str, rank: int, world: int, gpu: str, name: str) -> bool:
+        """A worker that starts was given this GPU, `name` to people. False: it is in quarantine."""
+        async with self._changed:
+            self._lanes.setdefault(lane, LaneState(world)).gpus[rank] = gpu
+            self._gpu_names[gpu] = name
+            return gpu not in self._incidents.reasons
+
+    async def sick(
+        self,
+        lane: str,
+        rank: int,
+        reason: str,
+        task: str = "",
+        generation: str = "",
+        certain: bool = False,
+    ) -> None:
+        """The worker's GPU failed, under this task or before there was one; its group ends.
+
+        That does not count as a try of the task, which goes to another GPU where there is one. `certain`:
+        nothing will ever run there.
+        """
+        async with self._changed:
+            state = self._lanes[lane]
+            if task and (state.generation != generation or state.task != task):
+                return
+            gpu = state.gpus[rank]
+            self._incidents.add(gpu, task, reason, certain)
+            state.down = True
+            box = self._boxes.get(task)
+            if task:
+                state.work = None
+                self._said.append(f"{self._gpu_names[gpu]} failed under {task}: {reason}")
+            if box is not None and box.end is None:
+                box.pending, failed = None, self._incidents.gpus_of(task)
+                if len(failed) >= max(2, box.task.attempts):
+                    why = f"{len(failed)} GPUs failed under it, so it is the more likely cause"
+                    box.end = Message(ended=True, failed=f"given up: {why}; the last: {reason}")
+                else:
+                    self._again_in_queue(task)
+            self._assign()
+            self._changed.notify_all()
+
+    async def quarantined(self) -> dict[str, tuple[str, str]]:
+        """The GPUs on which nothing may run any more: key -> name for people, reason."""
+        return {gpu: (self._gpu_names[gpu], why) for gpu, why in self._incidents.reasons.items()}
+
     async def register(self, lane: str, generation: str, rank: int, world: int, node: str) -> None:
         """A worker is ready. A new generation replaces what the lane was: its task starts again."""
         async with self._changed:
@@ -52,6 +103,7 @@ class Mailbox:
             if state.generation != generation:
                 state.generation, state.ranks, state.waiting = generation, {}, set()
                 state.sign, state.where, state.down = time.monotonic(), "", False
+                state.free_since = state.sign
                 if state.task is not None and not self._again(state.task):
                     state.work = None
             state.ranks[rank] = node
@@ -110,13 +162,13 @@ class Mailbox:
             if state.generation != generation or state.task != task:
                 return
             if rank == 0 or failed is not None:
-                state.work = None
+                state.work, state.free_since = None, time.monotonic()
                 if box is not None and box.end is None:
                     if failed is None and state.left is not None and state.left[0] == task:
-                        box.lane = None
-                        self._queue.appendleft(task)
+                        self._again_in_queue(task)
                     else:
                         box.end = Message(ended=True, failed=failed, mistake=mistake)
+                state.left = None
                 self._assign()
                 self._changed.notify_all()
 
@@ -217,7 +269,7 @@ class Mailbox:
             lane = self._lanes.get(box.lane or "")
             if lane is not None:
                 lane.sign = time.monotonic()  # until now it waited for this
-                if lane.leaving and go:
+                if go and (lane.leaving or (box.task.background and self._others_wait(task))):
                     lane.left = (task, epoch)
             if epoch > 0:  # below are words about preparation, not progress
                 box.fruitless = 0
@@ -263,9 +315,8 @@ class Mailbox:
                 if state.task is not None and state.task in self._boxes:
                     task = state.task
                     if self._again(task):
-                        self._boxes[task].lane = None
                         self._boxes[task].attempt -= 1  # counted when a lane takes it
-                        self._queue.appendleft(task)
+                        self._again_in_queue(task)
                 self._assign()
             self._changed.notify_all()
 
@@ -273,8 +324,11 @@ class Mailbox:
         return self._controllers.get(lane)
 
     async def lanes(self) -> dict[str, dict[str, Any]]:
-        """What each lane is: warm, idle, its task and nodes; for how many seconds its workers have not got on
-        with their task (0 while they wait for a verdict), and where they were then."""
+        """What each lane is: warm, idle, its task, nodes and GPUs; for how many seconds its workers have not
+        got on with their task (0 while they wait for a verdict), and where they were then."""
+        if any(self._boxes[task].task.background for task in self._queue):  # which no event may start
+            async with self._changed:
+                self._assign()
         return {
             name: {
                 "warm": lane.warm,
@@ -282,6 +336,7 @@ class Mailbox:
                 "closing": lane.closing,
                 "task": lane.task,
                 "nodes": sorted(set(lane.ranks.values())),
+                "gpus": sorted(set(lane.gpus.values())),
                 "stuck_s": self._stuck(lane),
                 "where": lane.where,
             }
@@ -299,15 +354,46 @@ class Mailbox:
         """Give waiting tasks to idle lanes. Called with the lock held."""
         idle = [(name, lane) for name, lane in self._lanes.items() if lane.idle]
         for name, lane in idle:
-            if not self._queue:
-                break
-            box = self._boxes[self._queue.popleft()]
+            task = self._next_for(lane)
+            if task is None:
+                continue
+            self._queue.remove(task)
+            box = self._boxes[task]
             box.lane = name
             box.attempt += 1
             lane.work = box.task
             lane.turn += 1
             lane.sign, lane.where = time.monotonic(), ""
         self._changed.notify_all()
+
+    def _next_for(self, lane: LaneState) -> str | None:
+        """The waiting task that this idle lane takes: the first that is not of the background and did not
+        meet a sick GPU there; of the background only after a while."""
+        if self._incidents.any_of(lane.gpus.values()):
+            return None
+        tasks = [task for task in self._queue if not self._better_elsewhere(task, lane)]
+        plain = [task for task in tasks if not self._boxes[task].task.background]
+        if not plain and time.monotonic() - lane.free_since < _SPARE_S:
+            return None
+        return next(iter(plain or tasks), None)
+
+    def _better_elsewhere(self, task: str, lane: LaneState) -> bool:
+        """Whether a GPU of this lane failed under the task, and another lane has none of those that did."""
+        failed = self._incidents.gpus_of(task)
+        if not failed & set(lane.gpus.values()):
+            return False
+        others = [set(o.gpus.values()) for o in self._lanes.values() if o.warm and not o.closing]
+        return any(not gpus & failed and not self._incidents.any_of(gpus) for gpus in others)
+
+    def _others_wait(self, task: str) -> bool:
+        """Whether there is work that comes before this task, which is of the background."""
+        return any(not self._boxes[waiting].task.background for waiting in self._queue)
+
+    def _again_in_queue(self, task: str) -> None:
+        """The task waits for a lane again, before all others of its kind."""
+        box = self._boxes[task]
+        box.lane = None
+        self._queue.appendleft(task)
 
     def _again(self, task: str) -> bool:
         """The task's workers died under it: count that. False if it was too often, or the task is over."""

@@ -17,6 +17,8 @@ class Task:
     folder: str  # where its files go
     attempts: int = 3  # tries in a row without a new epoch, before it fails
     tried: int = 0  # attempts under earlier drivers
+    # For lanes that have nothing else to do: it goes on elsewhere or later when another task waits.
+    background: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class LaneState:
     world: int
     generation: str = ""
     ranks: dict[int, str] = field(default_factory=dict)  # rank -> node id
+    gpus: dict[int, str] = field(default_factory=dict)  # rank -> its GPU, by `devices.Gpu.key`
     turn: int = 0  # counts the tasks handed out
     work: Task | None = None
     waiting: set[int] = field(default_factory=set)  # ranks that ask for the next task
@@ -65,6 +68,7 @@ class LaneState:
     down: bool = False  # its group has failed, and Ray Train starts it again
     sign: float = field(default_factory=time.monotonic)  # when it was last seen to get on with its task
     where: str = ""  # and with what
+    free_since: float = field(default_factory=time.monotonic)
 
     @property
     def task(self) -> str | None:

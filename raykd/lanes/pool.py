@@ -22,12 +22,14 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.lanes.actions import ACTIONS
+from raykd.lanes.autoscaler import autoscales
 from raykd.lanes.cluster import draining_nodes, host_names, live_nodes, session_folder
 from raykd.lanes.demand import Demand
 from raykd.lanes.group import free
 from raykd.lanes.lane import Lane, fit
 from raykd.lanes.mailbox import Mailbox
 from raykd.lanes.messages import Message, Task
+from raykd.lanes.quarantine import Quarantine
 from raykd.process import signals
 from raykd.spec.sections import WorkersSpec
 from raykd.storage.beacon import Beacon
@@ -52,7 +54,7 @@ class LanePool:
     `storage` is the sweep's folder, which every node can write or has a copy of, `cache` a folder on each
     node, `teachers` one beside the sweep's; `scratch`, of this machine, takes Ray's own files. `demand` asks
     the cluster's autoscaler for nodes, if there may be one. `on_event(text)` is told when lanes come and go,
-    and when they wait for the storage.
+    and when they wait for the storage; `on_quarantine(gpu, reason)` when a GPU is taken out of the sweep.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class LanePool:
         actions: Mapping[str, str] = ACTIONS,
         demand: Demand | None = None,
         on_event: Callable[[str], None] = log.info,
+        on_quarantine: Callable[[str, str], None] = log.warning,
     ) -> None:
         self.workers = workers
         self.limit = limit
@@ -96,12 +99,14 @@ class LanePool:
             "mailbox": self.mailbox_name,
             "namespace": NAMESPACE,
             "cpus": workers.cpus,
+            "gpus": workers.gpus or 0.0,
             "cache": str(cache),
             "teachers": str(teachers),
             "actions": dict(actions),
         }
         self._demand = demand
         self._on_event = on_event
+        self._quarantine = Quarantine(NAMESPACE, on_quarantine)
         self._lanes: dict[str, Lane] = {}
         self._count = 0
         self._state: dict[str, dict[str, Any]] = {}
@@ -139,7 +144,7 @@ class LanePool:
 
     @property
     def state(self) -> dict[str, dict[str, Any]]:
-        """Each lane by name: warm, idle, closing, task, nodes. At most a second old."""
+        """Each lane by name: warm, idle, closing, task, nodes, GPUs. At most a second old."""
         return self._state
 
     def run(self, task: Task, on_report: Callable[[Message], None]) -> None:
@@ -219,6 +224,7 @@ class LanePool:
             if time.monotonic() > deadline:
                 break
         free(self.mailbox_name)
+        self._quarantine.release()
         ray.kill(self.mailbox)
         self._beacon.put_out()
 
@@ -245,10 +251,20 @@ class LanePool:
         close_to_writers(self._session)  # each process that Ray starts opens it again
         if self.broken or self._leaving:
             return
-        self._nodes, self._going = live_nodes(), draining_nodes()
+        nodes = live_nodes()
+        self._nodes, self._going = self._quarantine.without(nodes), draining_nodes()
         for lane in list(self._lanes.values()):
             self._tend(lane)
         self._move_away()
+        self._leave_sick_gpus()
+        # What still trains on a sick GPU ends its epoch; an autoscaler may start another node.
+        if self._quarantine.leaves_nothing(self.workers, nodes) and not (
+            any(lane["task"] for lane in self._state.values()) or (self._demand is not None and autoscales())
+        ):
+            self.broken = f"no GPU is left for a lane ({self._quarantine})"
+            return
+        in_use = {gpu for lane in self._lanes if lane in self._state for gpu in self._state[lane]["gpus"]}
+        being_taken = self._quarantine.hold(nodes, in_use)
         lanes = [lane for lane in self._lanes.values() if lane.closing_since is None and not lane.leaving]
         most_opened, most_kept = self._bounds(lanes)
         # First those whose nodes are gone, then those that are not warm, then idle ones; never a busy one.
@@ -256,15 +272,17 @@ class LanePool:
         for lane in sorted(lanes, key=self._worth)[:surplus]:
             if self._worth(lane) < _BUSY:
                 self._retire(lane)
-        if len(lanes) < most_opened and not self._stopping.is_set():
+        if len(lanes) < most_opened and not being_taken and not self._stopping.is_set():
             self._open()
 
     def _hear(self) -> None:
         """What the workers said since the last time, and where each lane is."""
         box = self.mailbox
-        self._state, texts, refusals = ray.get([box.lanes.remote(), box.said.remote(), box.refusals.remote()])
+        asked = [box.lanes.remote(), box.said.remote(), box.refusals.remote(), box.quarantined.remote()]
+        self._state, texts, refusals, sick = ray.get(asked)
         for text in texts:
             self._on_event(text)
+        self._quarantine.hear(sick)
         if refusals:
             self.broken = refusals[0]
 
@@ -314,6 +332,20 @@ class LanePool:
             elif lane.leaving and lane.closing_since is None and self._worth(lane) == _GONE:
                 self._abort(lane)
 
+    def _leave_sick_gpus(self) -> None:
+        """Lanes on a GPU in quarantine end, those that still train there with their present epoch."""
+        for lane in self._lanes.values():
+            state = self._state.get(lane.name)
+            if state is None or not self._quarantine.holds(state["gpus"]) or lane.closing_since is not None:
+                continue
+            if state["warm"] and state["task"]:
+                if not lane.leaving:
+                    lane.leaving = True
+                    self.mailbox.leave.remote(lane.name)
+            else:
+                self._close(lane)
+                self._abort(lane)
+
     def _bury(self, lane: Lane) -> None:
         """A lane's run has ended: its trial goes to another. Too many that never got warm end the sweep."""
         del self._lanes[lane.name]
@@ -353,7 +385,7 @@ class LanePool:
                 asked = ", which an autoscaler, if there is one, is asked for" if self._demand else ""
                 reason = (
                     f"the live nodes have no room for {workers.count} worker(s) of {workers.cpus:g} CPUs and "
-                    f"{workers.gpus:g} GPUs{asked}"
+                    f"{workers.gpus or 0:g} GPUs{asked}"
                 )
             elif self.warm == 0:
                 reason = f"{self.target()} lane(s) are starting, which takes 20 s, more on busy nodes"

@@ -17,7 +17,8 @@ import ray.train
 import ray.train.collective
 
 from raykd.lanes.cluster import session_folder
-from raykd.lanes.failures import explain, may_be_a_peers
+from raykd.lanes.devices import Unusable, claim, given
+from raykd.lanes.failures import explain, mended_by_restart, of_the_gpu
 from raykd.lanes.messages import Message, Task
 from raykd.storage.beacon import fetch_teachers, find
 from raykd.storage.owners import close_to_writers, make_private
@@ -56,6 +57,7 @@ def _work(config: Mapping[str, Any]) -> None:
     if blind:
         ray.get(mailbox.refuse.remote(lane, f"{host} {blind}"))
         return
+    _take_device(config, mailbox, rank, world)
     torch.set_num_threads(max(1, int(config["cpus"])))
     actions = {name: _load(where) for name, where in config["actions"].items()}
     # One word that all ranks of this start of the group share, so that a restart can be told from it.
@@ -97,7 +99,11 @@ def _work(config: Mapping[str, Any]) -> None:
         except Exception as error:
             failed = explain(error, next(iter(trials), None))
             _keep(workspace, rank)
-            if world > 1 and may_be_a_peers(error):
+            if config["gpus"] and (why := of_the_gpu(error, config["gpus"])):
+                # This process's context may be lost, so it ends; the task goes on from its checkpoint.
+                ray.get(mailbox.sick.remote(lane, rank, why, task.id, generation))
+                raise
+            if world > 1 and mended_by_restart(error):
                 # The group is started again, and the task goes on from its checkpoint.
                 ray.get(mailbox.broke.remote(lane, failed, generation))
                 raise
@@ -105,6 +111,23 @@ def _work(config: Mapping[str, Any]) -> None:
                 ray.get(mailbox.finish.remote(lane, generation, rank, task.id, failed))
                 raise
         ray.get(mailbox.finish.remote(lane, generation, rank, task.id, failed, mistake))
+
+
+def _take_device(config: Mapping[str, Any], mailbox: Any, rank: int, world: int) -> None:
+    """Train on what Ray gave this worker. Raises `Unusable`, which the mailbox then knows of."""
+    lane, gpu = config["lane"], given() if config["gpus"] else None
+    if config["gpus"] and gpu is None:
+        host = socket.gethostname()
+        reason = f"{host}: Ray gave a worker no GPU, and workers.gpus is {config['gpus']:g}"
+        ray.get(mailbox.refuse.remote(lane, reason))
+        raise Unusable(reason)
+    if gpu is not None and not ray.get(mailbox.place.remote(lane, rank, world, gpu.key, str(gpu))):
+        raise Unusable(f"{gpu} is in quarantine")
+    try:
+        claim(gpu, config["gpus"])
+    except Unusable as error:
+        ray.get(mailbox.sick.remote(lane, rank, str(error), certain=error.certain))
+        raise
 
 
 def _poisoned(error: Exception) -> bool:

@@ -93,6 +93,9 @@ class History:
         self.drivers: list[Record] = []
         self.repeats: list[Record] = []
         self.repairs: list[Record] = []  # of the ledger, after damage
+        self.quarantined: list[
+            Record
+        ] = []  # GPUs that the present driver, or the last, took out of the sweep
         self.arrivals: list[tuple[str, int]] = []  # (trial, epoch) of every report, in the order of arrival
         self.extensions: list[int] = []  # by how many configurations, each time
         self.exhausted = False  # the space holds no further configuration
@@ -194,6 +197,8 @@ class History:
             self.sweep = self.sweep or record
         elif kind == "driver":
             self.drivers.append(record)
+            if record["event"] == "start":
+                self.quarantined.clear()
         elif kind == "extend":
             self.extensions.append(int(record["samples"]))
             self.exhausted = False  # until the space, or the study's rules, say so again
@@ -209,6 +214,8 @@ class History:
             self.repeats.append(record)
         elif kind == "repair":
             self.repairs.append(record)
+        elif kind == "quarantine":
+            self.quarantined.append(record)
         else:
             raise UserError("ledger", "a kind of record that this raykd does not know", value=kind)
 

@@ -48,6 +48,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     # students: trials that are trained again because their student was damaged
     "repair": ("lines", "remade", "again", "aside", "students"),
     "extend": ("samples",),  # how many more
+    "quarantine": ("gpu", "reason"),  # a GPU on which this driver places no lane any more
     "reference": ("name", "label", "metrics", "trial"),  # a row to compare with: raw pixels, teacher, ...
     "measured": ("name", "epoch", "metrics"),  # an epoch of a reference that is trained, before it has ended
     # number: running from 0; arm, trial: 8 hex digits; replicate: the seed; params: {axis: value};

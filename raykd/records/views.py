@@ -47,6 +47,7 @@ def status(history: History, folder: Path) -> dict[str, Any]:
         "trials": counts,
         "best": _score(best) if best is not None else None,
         "repairs": history.repairs,
+        "quarantine": [{"gpu": record["gpu"], "reason": record["reason"]} for record in history.quarantined],
     }
 
 

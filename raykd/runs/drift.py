@@ -19,12 +19,21 @@ def refuse_drift(spec: SweepSpec, history: History, storage: Path) -> None:
         now, then = load_study(source["path"], source["overrides"], storage), spec.written()
     else:
         now, then = load_sweep(source["path"], source["overrides"]), spec
+    now = as_written(now, then)
     if now.hash() != then.hash():
         raise UserError(
             "spec",
             f"{source['path']} is not what this sweep was started with: {'; '.join(difference(then, now))}",
             expected="the file as it was, `--as-started` to go on with what was written down, or a new name",
         )
+
+
+def as_written(now: SweepSpec, then: SweepSpec) -> SweepSpec:
+    """`now`, with the 0 that an older raykd wrote down in `then` where `workers.gpus` was left out."""
+    if then.workers.gpus != 0 or now.workers.gpus is not None:
+        return now
+    workers = now.workers.model_copy(update={"gpus": then.workers.gpus})
+    return now.model_copy(update={"workers": workers})
 
 
 def refuse_other_inputs(spec: SweepSpec, history: History) -> None:

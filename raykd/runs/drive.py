@@ -16,6 +16,7 @@ from raykd.process import signals
 from raykd.records.history import ENDED, TrialRecord
 from raykd.records.ledger import TRIALS
 from raykd.records.recorder import Recorder
+from raykd.spec.placing import idle_gpus, where
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.courier import Courier
 from raykd.storage.folders import TEACHERS, named, origin_of
@@ -56,25 +57,31 @@ class Drive:
         held = spec.workers.lanes(nodes)
         console.say(f"{spec.name}: {counted(left, 'trial')} to go; files in {named(self.folder)}")
         room = f"{counted(held, 'lane')} of {counted(spec.workers.count, 'worker')}"
-        console.say(f"{counted(len(nodes), 'node')}, room for {room}")
+        console.say(f"{counted(len(nodes), 'node')}, room for {room}, {where(spec.workers, nodes)}")
+        for remark in idle_gpus(spec.workers, nodes):
+            console.warn(remark)
+        workers = spec.workers.on(nodes)
         if cluster.get("webui_url"):
             console.say(f"Ray's dashboard: http://{cluster['webui_url']}", "dim")
         with scratch_folder() as scratch:
             pool = LanePool(
-                spec.workers,
+                workers,
                 max(1, min(spec.lanes or left, left)),
                 storage=self.folder.resolve(),
                 scratch=scratch,
                 cache=cache_folder().absolute(),
                 teachers=(self.folder.parent / TEACHERS).resolve(),
                 actions=self.actions,
-                demand=None if cluster["alone"] else Demand(spec.workers, self._left, spec.lanes),
+                demand=None if cluster["alone"] else Demand(workers, self._left, spec.lanes),
                 on_event=console.warn,
+                on_quarantine=lambda gpu, reason: self.record("quarantine", gpu=gpu, reason=reason),
             )
             with pool:
                 began = time.monotonic()
                 references = References(spec, self.record, pool, console, self.folder)
-                references.around(lambda: self._tune(pool, proposer, judge, began))
+                limit = spec.time_limit
+                until = None if limit is None else began + limit
+                references.around(lambda: self._tune(pool, proposer, judge, began), until)
                 if pool.broken:
                     raise SweepFailed(pool.broken)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raykd.records.history import History
+from raykd.runs.beside import untrained
 from raykd.runs.retune import searches
 from raykd.spec.arms import ARM
 from raykd.spec.sweep import SweepSpec
@@ -68,7 +69,7 @@ def forecast(spec: SweepSpec, storage: Path) -> Forecast:
     how = f"timed on a few steps of each arm on this machine's {timer.device}"
     if timer.busy > _BUSY:
         how += f" as if it were idle, while other work makes them take up to {timer.busy:.1f} times as long"
-    return Forecast(found, how, lanes, searched, sum(map(timer.seconds, _untrained(spec, storage))))
+    return Forecast(found, how, lanes, searched, sum(map(timer.seconds, untrained(spec, storage))))
 
 
 class _Timer:
@@ -85,10 +86,18 @@ class _Timer:
 
         key = alike or trial.signature()
         if key not in self._known:
-            self._known[key] = measure(trial, self.workers.count, max(1, int(self.workers.cpus)))
+            self._known[key] = measure(
+                trial, self.workers.count, max(1, int(self.workers.cpus)), self._where()
+            )
         timing = self._known[key]
         self.device, self.busy = {"cuda": "GPU"}.get(timing.device, "CPU"), max(self.busy, timing.busy)
         return timing.of(trial)
+
+    def _where(self) -> str:
+        """The kind of device that this machine's workers would have."""
+        from raykd.lanes.cluster import this_machine
+
+        return "cuda" if self.workers.on([this_machine()]).gpus else "cpu"
 
 
 def _lanes(spec: SweepSpec) -> int:
@@ -98,12 +107,3 @@ def _lanes(spec: SweepSpec) -> int:
     quiet()
     held = spec.workers.lanes([this_machine()])
     return min(held, spec.lanes or held, spec.trials)
-
-
-def _untrained(spec: SweepSpec, storage: Path) -> list[TrialSpec]:
-    """The trainings of teachers that the study needs and that were not done yet."""
-    from raykd.runs.references import to_prepare
-    from trainables.teachers import teacher_file, teacher_trial
-
-    trainings = [training for trial in to_prepare(spec) if (training := teacher_trial(trial)) is not None]
-    return [t for t in trainings if not teacher_file(t, storage / ".teachers").exists()]

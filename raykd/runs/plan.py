@@ -6,7 +6,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from raykd.runs.beside import beside
 from raykd.search.proposer import Proposal, Proposer
+from raykd.spec.placing import idle_gpus, where
 from raykd.spec.sweep import SweepSpec
 from raykd.spec.validate import check_resources, describe_axes
 from raykd.storage.folders import named
@@ -23,6 +25,7 @@ def plan(spec: SweepSpec, folder: Path) -> dict[str, Any]:
         "axes": [list(row) for row in describe_axes(spec)],
         "trials": spec.trials,
         "most_epochs": spec.trials * spec.epochs,
+        "beside": beside(spec, folder.parent),
         "scheduler": spec.scheduler.model_dump(mode="json"),
         "sampler": spec.sampler.model_dump(mode="json"),
         "workers": spec.workers.model_dump(mode="json"),
@@ -33,17 +36,37 @@ def plan(spec: SweepSpec, folder: Path) -> dict[str, Any]:
     }
 
 
-def no_room(spec: SweepSpec, address: str | None) -> list[str]:
-    """A remark where this machine cannot hold a lane; none of a cluster: a plan may be made elsewhere."""
+def worker_memory(spec: SweepSpec, address: str | None) -> int | None:
+    """Bytes that each worker would have on this machine's device; None of a cluster, which is elsewhere."""
+    import torch
+
+    from raykd.lanes.cluster import LOCAL, ray_address, this_machine
+    from trainables.memory import device_memory
+
+    if ray_address(address) != LOCAL:
+        return None
+    gpus = spec.workers.on([this_machine()]).gpus
+    if gpus and torch.cuda.is_available():
+        return int(device_memory(torch.device("cuda", 0)) * min(gpus, 1.0))
+    return device_memory(torch.device("cpu")) // spec.workers.count
+
+
+def devices(spec: SweepSpec, address: str | None) -> tuple[str, list[str]]:
+    """What its workers would train on, in words; remarks where this machine cannot hold a lane or has GPUs
+    that nobody would use. Of a cluster nobody is asked: a plan may be made elsewhere."""
     from raykd.lanes.cluster import LOCAL, ray_address, this_machine
 
     if ray_address(address) != LOCAL:
-        return []
+        if spec.workers.gpus is None:
+            return "each worker on a GPU of its own if the cluster has GPUs, else on the CPU", []
+        return where(spec.workers, []), []
+    here = [this_machine()]
+    remarks = idle_gpus(spec.workers, here)
     try:
-        check_resources(spec.workers, [this_machine()])
+        check_resources(spec.workers, here)
     except UserError as error:
-        return [f"it cannot run on this machine: {error}"]
-    return []
+        remarks.append(f"it cannot run on this machine: {error}")
+    return where(spec.workers, here), remarks
 
 
 def samples(spec: SweepSpec, most: int) -> list[dict[str, Any]]:

@@ -1,8 +1,9 @@
 """What a sweep's results are compared with: raw pixels, the untrained student, the teacher, no teacher.
 
 They run on the same lanes and the same data as the trials. Preparation (decoding the data, training a
-teacher where there is no checkpoint) goes first; references that need no teacher run beside it, and
-whatever is not done by then runs beside the trials.
+teacher where there is no checkpoint) goes first; references that need no teacher run beside it. The baseline
+is trained as long as a trial, or longer: it runs where a lane has nothing else to do, beside preparation and
+the last trials, and leaves its lane with the present epoch when a trial waits.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from raykd.console.live import Console
@@ -18,9 +21,9 @@ from raykd.lanes.messages import Message, Task
 from raykd.lanes.pool import LanePool
 from raykd.records.history import missing
 from raykd.records.recorder import Recorder
-from raykd.spec.arms import ARM
-from raykd.spec.space import METHOD
+from raykd.runs.beside import long_baseline, representative, to_prepare
 from raykd.spec.sweep import SweepSpec
+from raykd.storage.commands import command
 from trainables.errors import SweepFailed, UserError
 from trainables.trial import TrialSpec
 
@@ -41,17 +44,23 @@ class References:
         self._base = representative(spec)
         self._prepared = to_prepare(spec)
 
-    def around(self, sweep: Callable[[], bool]) -> None:
-        """Prepare, then run `sweep`, with the references beside both; wait for them if it returns True.
+    def around(self, sweep: Callable[[], bool], until: float | None = None) -> None:
+        """Prepare, then run `sweep`, with the references beside both; wait for them if it returns True, at
+        most until the sweep's time limit (on the monotonic clock).
 
         Raises what preparation raises.
         """
         beside = [self._beside(measure) for measure in (self._measure_networks, self._measure_baseline)]
         self._prepare()
         beside.append(self._beside(self._measure_teacher))
-        if sweep():
-            for thread in beside:
-                thread.join()
+        if not sweep():
+            return
+        for thread in beside:
+            thread.join(None if until is None else max(0.0, until - time.monotonic()))
+        if any(thread.is_alive() for thread in beside):
+            names = ", ".join(missing(self._spec, self._record.history))
+            hint = command("resume", self._folder)
+            self._console.warn(f"the time limit is reached before these: {names}; go on with:  {hint}")
 
     def _beside(self, work: Callable[[], None]) -> threading.Thread:
         """Do this in a thread of its own. If it fails, that is said, and the sweep goes on."""
@@ -110,7 +119,9 @@ class References:
             label = f"no teacher: {trial.method}, {trial.epochs} epochs"
             if self._spec.baseline is not None and self._spec.baseline.epochs is None:
                 label += f" (the compute of {self._base.epochs} of {self._base.method})"
-            self._measure("baseline", label, "train", trial)
+            for remark in long_baseline(trial.epochs, self._spec):
+                self._console.warn(remark)
+            self._measure("baseline", label, "train", trial, background=True)
 
     def _equal_compute(self, baseline: TrialSpec) -> TrialSpec:
         """The baseline for as many epochs as cost what a trial costs, unless it says how many."""
@@ -125,7 +136,9 @@ class References:
         if "teacher" in self._spec.wanted_references() and self._base.teacher is not None:
             self._measure("teacher", f"the teacher, {self._base.teacher.arch}", "teacher", self._base)
 
-    def _measure(self, name: str, label: str, action: str, trial: TrialSpec) -> None:
+    def _measure(
+        self, name: str, label: str, action: str, trial: TrialSpec, background: bool = False
+    ) -> None:
         """Run one reference and record its best epoch, earlier drivers' included."""
         history = self._record.history
         if name in history.references:
@@ -134,7 +147,7 @@ class References:
         def keep(message: Message) -> None:
             self._record("measured", name=name, epoch=message.epoch, metrics=message.metrics)
 
-        self._pool.run(self._task(name, action, trial), keep)
+        self._pool.run(replace(self._task(name, action, trial), background=background), keep)
         best = history.measured.get(name, {})
         self._record("reference", name=name, label=label, metrics=best, trial=trial.signature())
 
@@ -143,37 +156,3 @@ class References:
         return Task(
             name, action, [t.model_dump(mode="json") for t in trials], str(folder), self._spec.attempts
         )
-
-
-def representative(spec: SweepSpec) -> TrialSpec:
-    """The trial that stands for the sweep: of the first method or arm, or the first one with a teacher.
-
-    Of a study it is its base, if that has a teacher.
-    """
-    trials = _of_each(spec)
-    return next((trial for trial in trials if trial.teacher is not None), trials[0])
-
-
-def to_prepare(spec: SweepSpec) -> list[TrialSpec]:
-    """A trial of each data set and teacher that the sweep needs, that of `representative` first."""
-    found: dict[tuple[str, str], TrialSpec] = {}
-    every = [representative(spec), *(_of_each(spec) if spec.study is not None else [])]
-    for trial in sorted(every, key=lambda trial: trial.teacher is None):
-        data = trial.data.model_dump_json()
-        if trial.teacher is not None:
-            found.setdefault((data, trial.teacher.model_dump_json()), trial)
-        elif not any(known == data for known, _ in found):
-            found[data, ""] = trial
-    return list(found.values())
-
-
-def _of_each(spec: SweepSpec) -> list[TrialSpec]:
-    """A trial of each method, or of each arm, the base first."""
-    if spec.study is not None:
-        labels = sorted(spec.arms, key=lambda label: label != spec.study.base)  # type: ignore[union-attr]
-        return [spec.trial({ARM: label}, 0) for label in labels]
-    several = len(spec.methods) > 1
-    return [
-        spec.trial(spec.space.around({METHOD: method} if several else {}), spec.seeds[0])
-        for method in spec.methods
-    ]

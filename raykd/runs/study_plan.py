@@ -10,9 +10,11 @@ from raykd.ablation.absent import without_files
 from raykd.ablation.budget import with_costs
 from raykd.ablation.costs import amount, times
 from raykd.ablation.guard import check_study
+from raykd.console.answers import besides
 from raykd.console.screen import Grid, Line
 from raykd.console.wording import counted, duration
 from raykd.records.history import History
+from raykd.runs.beside import beside
 from raykd.runs.forecast import START_S, Forecast, forecast, from_history
 from raykd.runs.retune import searches
 from raykd.spec.sweep import SweepSpec
@@ -74,6 +76,7 @@ def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) ->
         "most_flops": None if None in counted else sum(counted),
         "search_epochs": sum(s.samples * s.epochs for s in searches(spec).values()) if history is None else 0,
         **_seconds(spec, found, replicates),
+        "beside": beside(spec, folder.parent, history),
         "arms": arms,
         "folder": named(folder),
     }
@@ -100,6 +103,9 @@ def study_lines(planned: Mapping[str, Any], remarks: Iterable[str]) -> Iterator[
         yield Line(f"besides, {start}, and what decoding the data and the reference rows take")
         if planned["teacher_seconds"]:
             yield Line(f"before them, about {duration(planned['teacher_seconds'])} for what teaches")
+    yield from map(Line, besides(planned["beside"]))
+    if "devices" in planned:
+        yield Line(planned["devices"])
     rows = [[_cell(name, arm[name]) for name in _COLUMNS] for arm in planned["arms"]]
     yield from (Line(), Grid(_COLUMNS, rows), Line())
     yield from (Line(remark, "yellow") for remark in remarks)

@@ -64,7 +64,11 @@ class WorkersSpec(Spec):
 
     count: Annotated[int, Field(ge=1)] = Field(1, description="workers of a lane")
     cpus: Annotated[float, Field(gt=0)] = Field(1.0, description="of each worker")
-    gpus: Annotated[float, Field(ge=0)] = Field(0.0, description="of each worker; a fraction shares a GPU")
+    gpus: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="of each worker, 1 at most; a fraction shares a GPU; left out: 1 where there are GPUs, "
+        "else 0",
+    )
     hang_after: Annotated[float, Field(gt=0), BeforeValidator(parse_duration)] | None = Field(
         1800.0,
         description="seconds, or such as 15m, without a step before a trial is taken to hang; null: never",
@@ -72,20 +76,28 @@ class WorkersSpec(Spec):
 
     @field_validator("gpus")
     @classmethod
-    def _whole_or_part(cls, gpus: float) -> float:
-        if gpus > 1 and gpus != int(gpus):
+    def _whole_or_part(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
             raise UserError(
-                "", "is neither a part of one GPU nor whole GPUs", value=gpus, expected="0.5, 1, 2, …"
+                "", "is neither a part of one GPU nor whole GPUs", value=gpus, expected="0.5 or 1"
             )
         return gpus
 
+    def on(self, nodes: Iterable[Mapping[str, Any]]) -> WorkersSpec:
+        """With a number of GPUs: where the spec leaves it out, one if any of these nodes (as `ray.nodes()`
+        lists them) has GPUs, else none."""
+        if self.gpus is not None:
+            return self
+        found = any(node["Resources"].get("GPU", 0) >= 1 for node in nodes if node.get("Alive", True))
+        return self.model_copy(update={"gpus": 1.0 if found else 0.0})
+
     @property
     def resources(self) -> dict[str, float]:
-        """What each worker takes, as Ray counts it."""
+        """What each worker takes, as Ray counts it; of `on`."""
         return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
 
     def slots(self, has: Mapping[str, float]) -> int:
-        """How many workers a node with these resources holds. A part of a GPU has to fit on one device."""
+        """How many workers a node with these resources holds; of `on`. A part of a GPU fits on one device."""
         slots = int(has.get("CPU", 0) / self.cpus + 1e-6)
         if not self.gpus:
             return slots
@@ -95,7 +107,9 @@ class WorkersSpec(Spec):
 
     def lanes(self, nodes: Iterable[Mapping[str, Any]]) -> int:
         """How many lanes these nodes (as `ray.nodes()` lists them) hold if nothing else runs there."""
-        return sum(self.slots(node["Resources"]) for node in nodes) // self.count
+        nodes = list(nodes)
+        workers = self.on(nodes)
+        return sum(workers.slots(node["Resources"]) for node in nodes) // self.count
 
 
 class BaselineSpec(Spec):

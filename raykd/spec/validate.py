@@ -13,6 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from raykd.spec.axis import Axis, Integer, Pick
+from raykd.spec.placing import check_gpus
 from raykd.spec.samplers import Grid
 from raykd.spec.sections import WorkersSpec
 from raykd.spec.sweep import SweepSpec
@@ -26,12 +27,17 @@ if TYPE_CHECKING:
 COMBINATIONS = 400  # at most so many are checked; of a larger space a seeded draw
 
 
-def validate(spec: SweepSpec) -> list[str]:
-    """Raise `UserError` if the sweep cannot work. Returns remarks: what can be run but may not be meant."""
+def validate(spec: SweepSpec, memory: int | None = None) -> list[str]:
+    """Raise `UserError` if the sweep cannot work. Returns remarks: what can be run but may not be meant.
+
+    `memory` is what each worker has, bytes, where that is known.
+    """
     from trainables.check import TrialChecker
 
-    checker = TrialChecker(spec.workers.count)
+    check_gpus(spec.workers)
+    checker = TrialChecker(spec.workers.count, memory)
     checked: set[str] = set()
+    heavy: dict[str, str] = {}  # field -> remark, of the first configuration that asks for so much
     bases: dict[str, TrialSpec] = {}
     for params, varied in _configurations(spec):
         try:
@@ -42,21 +48,25 @@ def validate(spec: SweepSpec) -> list[str]:
             told = _told(spec, error, params, varied)
             raise (_told_of_axis(spec, checker, told, params, varied) if varied else told) from None
         checked.add(trial.signature())
+        for remark in checker.remarks(trial):
+            heavy.setdefault(remark.partition(":")[0], remark)
         bases.setdefault(trial.method, trial)
     if spec.baseline is not None:
         checker.check_section(spec.baseline_trial(), "baseline")
     _check_samples(spec)
     same = {method: checker.same_choices(trial) for method, trial in bases.items()}
-    return [*_same_levels(spec, same), *_remarks(spec)]
+    return [*_same_levels(spec, same), *heavy.values(), *_remarks(spec)]
 
 
 def check_resources(workers: WorkersSpec, nodes: Sequence[Mapping[str, Any]]) -> None:
     """Raise `UserError` if these nodes (as `ray.nodes()` lists them) can never hold one lane."""
+    left_out, workers = workers.gpus is None, workers.on(nodes)
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     slots = [workers.slots(has) for has in alive]
     if sum(slots) >= workers.count:
         return
     each = f"{workers.cpus:g} CPUs" + (f" and {workers.gpus:g} GPUs" if workers.gpus else "")
+    each += " (workers.gpus is left out)" if left_out and workers.gpus else ""
     has = ", ".join(f"{r.get('CPU', 0):g} CPUs and {r.get('GPU', 0):g} GPUs" for r in alive) or "nothing"
     field = "count"
     if not any(slots):

@@ -23,6 +23,8 @@ ACTIONS = {
         "nothing",
         "die",
         "stumble",
+        "fail_on",
+        "spoil",
         "refuse",
         "train_and_weigh",
         "hang",
@@ -52,8 +54,7 @@ def pool_of(tmp_path: Path, workers: WorkersSpec, limit: int, **more: Any) -> It
         cache=Path(os.environ["RAYKD_CACHE"]),
         teachers=tmp_path / "teachers",
         actions=ACTIONS,
-        on_event=lambda text: None,
-        **more,
+        **{"on_event": lambda text: None, **more},
     )
     with pool:
         yield pool

@@ -19,6 +19,7 @@ from trainables import loop
 from trainables.errors import UserError
 from trainables.loop import EpochReport, Report, Workspace
 from trainables.progress import got_to
+from trainables.store import StoreDamaged
 from trainables.trial import TrialSpec
 
 
@@ -65,6 +66,34 @@ def die(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
 def stumble(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     """A bug."""
     raise ZeroDivisionError("a bug in a trainable")
+
+
+def fail_on(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
+    """As `count`, but a sick GPU, as CUDA tells of it, in epoch 3 on those whose numbers are in a file."""
+    mine = os.environ["CUDA_VISIBLE_DEVICES"]
+
+    def failing(said: EpochReport) -> bool:
+        with (workspace.folder / "gpus").open("a") as gpus:
+            gpus.write(f"{mine}\n")
+        if said.epoch == 3 and mine in Path(trial.config["sick"]).read_text().split():
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nand torch's advice")
+        return report(said)
+
+    count(trial, failing, workspace)
+
+
+def spoil(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
+    """As `count_together`, but on its first try the last rank meets a damaged image in the third epoch."""
+    first = not (workspace.folder / "starts").exists()
+
+    def damaged(said: EpochReport) -> bool:
+        if first and said.epoch == 3 and dist.get_rank() == dist.get_world_size() - 1:
+            raise StoreDamaged("image 17 of train.arrow is not what was written; it will be decoded again")
+        dist.barrier()
+        return report(said)
+
+    dist.barrier()
+    count(trial, damaged, workspace)
 
 
 def refuse(trial: TrialSpec, report: Report, workspace: Workspace) -> None:

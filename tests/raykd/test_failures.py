@@ -12,7 +12,8 @@ import torch
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-from raykd.lanes.failures import death, explain, may_be_a_peers
+from raykd.lanes.failures import death, explain, mended_by_restart
+from trainables.store import StoreDamaged
 from trainables.trial import ModelSpec, OptimSpec, TrialSpec
 
 TRIAL = TrialSpec(
@@ -58,12 +59,13 @@ def test_other_errors_say_what_they_are() -> None:
     assert explain(OSError(errno.ENOSPC, "No space left on device"), TRIAL).startswith("OSError")
 
 
-def test_only_what_a_dead_peer_may_have_caused_is_tried_again() -> None:
-    assert may_be_a_peers(RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer"))
-    assert may_be_a_peers(torch.distributed.DistBackendError("NCCL communicator was aborted on rank 1"))
-    assert may_be_a_peers(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
-    assert not may_be_a_peers(ZeroDivisionError("a bug in a trainable"))
-    assert not may_be_a_peers(raised("torch"))
+def test_only_what_a_restart_may_mend_is_tried_again() -> None:
+    assert mended_by_restart(RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer"))
+    assert mended_by_restart(torch.distributed.DistBackendError("NCCL communicator was aborted on rank 1"))
+    assert mended_by_restart(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
+    assert mended_by_restart(StoreDamaged("image 17 of train.arrow is not what was written"))
+    assert not mended_by_restart(ZeroDivisionError("a bug in a trainable"))
+    assert not mended_by_restart(raised("torch"))
 
 
 def test_a_death_is_told_from_an_error_that_was_raised() -> None:

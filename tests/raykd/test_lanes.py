@@ -184,6 +184,10 @@ def test_a_group_of_two_workers_is_one_lane(ray_here: None, tmp_path: Path) -> N
         pool.run(slow, lambda m: (said.append(m), kill_one_rank(m)))  # type: ignore[func-returns-value]
         assert [m.epoch for m in said] == [1, 2, 3, 4, 5], "one dead rank restarts the group"
 
+        # A damaged image is decoded again by a group that starts again; the other rank waits in a collective.
+        assert [m.epoch for m in run(pool, task(tmp_path, "spoilt", "spoil"))] == [1, 2, 3, 4, 5]
+        assert (tmp_path / "spoilt" / "starts").read_text().split()[-1] == "2"
+
         # What asks for more memory than there is would do so again.
         with pytest.raises(SweepFailed, match="ask_for: out of memory with"):
             run(pool, task(tmp_path, "greedy", "ask_for", what="torch"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 import pytest
 
+from raykd.lanes import mailbox
 from raykd.lanes.mailbox import Mailbox
 from raykd.lanes.messages import Message, Task
 
@@ -253,3 +255,110 @@ async def test_a_lane_whose_node_will_go_hands_its_task_on_after_the_epoch(box: 
     assert await soon(box.listen("t1")) == Message(attempt=2, lane="b")
     await box.heard("t1", 2)
     assert await soon(box.report("b", "g0", 0, "t1", Message(epoch=1))) is True, "judged already: go on"
+
+
+async def on_gpu(box: Mailbox, lane: str, gpu: str, generation: str = "g0") -> Any:
+    """A lane of one worker on this GPU, that asks for its first task."""
+    assert await box.place(lane, 0, 1, gpu, f"GPU {gpu}")
+    return await warm(box, lane, generation)
+
+
+@in_a_loop
+async def test_a_trial_under_which_a_gpu_fails_goes_to_another_and_loses_no_try(box: Mailbox) -> None:
+    first = await on_gpu(box, "a", "0")
+    await box.post(task("t1", attempts=1))
+    assert (await soon(first))[1].id == "t1"
+    other = await on_gpu(box, "b", "1")
+    await box.post(task("t2"))
+    turn, _ = await soon(other)
+    await box.sick("a", 0, "an illegal memory access", "t1", "g0")
+    again = await on_gpu(box, "a", "0", "g1")
+    assert await blocked(again), "lane b, on another GPU, is to take it"
+    await box.finish("b", "g0", 0, "t2", None)
+    assert (await soon(await ask(box, "b", turn=turn)))[1].id == "t1"
+    said = await soon(box.listen("t1"))
+    assert (said.attempt, said.lane, said.failed) == (2, "b", None)
+    assert await box.quarantined() == {} and "GPU 0 failed under t1" in (await box.said())[0]
+    await box.post(task("t3"))
+    assert (await soon(again))[1].id == "t3", "once is no quarantine"
+    await box.sick("a", 0, "an ECC error", "t3", "g0")
+    assert await box.quarantined() == {}, "said by an older generation, too late"
+    await box.sick("a", 0, "an ECC error", "t3", "g1")
+    assert await box.quarantined() == {"0": ("GPU 0", "an ECC error")}
+    assert not await box.place("a", 0, 1, "0", "GPU 0"), "who gets it is told to leave it"
+    assert await blocked(await warm(box, "a", "g2")), "no task goes there any more"
+
+
+@in_a_loop
+async def test_where_there_is_one_gpu_the_trial_is_tried_there_again(box: Mailbox) -> None:
+    await on_gpu(box, "a", "0")
+    await box.post(task("t1"))
+    await box.sick("a", 0, "an ECC error", "t1", "g0")
+    assert not (await box.lanes())["a"]["warm"]
+    assert (await soon(await on_gpu(box, "a", "0", "g1")))[1].id == "t1"
+
+
+@in_a_loop
+async def test_a_trial_under_which_every_gpu_fails_has_failed(box: Mailbox) -> None:
+    for gpu in ("0", "1", "2"):
+        await on_gpu(box, f"lane-{gpu}", gpu)
+    await box.post(task("t1", attempts=3))
+    for attempt in (1, 2, 3):
+        said = await soon(box.listen("t1"))
+        assert said.attempt == attempt
+        await box.heard("t1", attempt)
+        await box.sick(said.lane, 0, "an illegal memory access", "t1", "g0")
+    said = await soon(box.listen("t1"))
+    assert said.failed is not None and said.failed.startswith("given up: 3 GPUs failed under it")
+    assert await box.quarantined() == {}
+
+
+@in_a_loop
+async def test_a_worker_whose_gpu_does_not_start_says_so_before_it_registers(box: Mailbox) -> None:
+    assert await box.place("a", 0, 2, "0", "GPU 0") and await box.place("a", 1, 2, "1", "GPU 1")
+    await box.sick("a", 1, "torch sees no GPU there", certain=True)
+    assert await box.quarantined() == {"1": ("GPU 1", "torch sees no GPU there")}
+    state = (await box.lanes())["a"]
+    assert state["gpus"] == ["0", "1"] and not state["warm"]
+
+
+@in_a_loop
+async def test_work_of_the_background_waits_for_a_lane_that_has_nothing_to_do(
+    box: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailbox, "_SPARE_S", 0.05)
+    waiting = await warm(box, "a")
+    await box.post(dataclasses.replace(task("baseline"), background=True))
+    await box.post(task("t1"))
+    turn, given = await soon(waiting)
+    assert given.id == "t1", "trials come first"
+    await box.finish("a", "g0", 0, "t1", None)
+    waiting = await ask(box, "a", turn=turn)
+    assert await blocked(waiting), "the next trial may be about to come"
+    await asyncio.sleep(0.05)
+    await box.lanes()  # as the pool does twice a second
+    turn, given = await soon(waiting)
+    assert given.id == "baseline"
+    await box.heard("baseline", 1)
+
+    async def reported(epoch: int) -> bool:
+        report = asyncio.ensure_future(box.report("a", "g0", 0, "baseline", Message(epoch=epoch)))
+        assert (await soon(box.listen("baseline"))).epoch == epoch
+        await box.judge("baseline", epoch, True)
+        return bool(await soon(report))
+
+    assert await reported(1), "nobody waits"
+    await box.post(task("t2"))
+    assert not await reported(2), "a trial does: it leaves the lane with this epoch"
+    await box.finish("a", "g0", 0, "baseline", None)
+    turn, given = await soon(await ask(box, "a", turn=turn))
+    assert given.id == "t2"
+    await box.finish("a", "g0", 0, "t2", None)
+    waiting = await ask(box, "a", turn=turn)
+    await asyncio.sleep(0.06)
+    await box.lanes()
+    turn, given = await soon(waiting)
+    assert given.id == "baseline" and (await soon(box.listen("baseline"))).attempt == 2
+    await box.heard("baseline", 2)
+    # It goes on from its checkpoint, whose epoch it says again: judged already, and no reason to leave.
+    assert await soon(box.report("a", "g0", 0, "baseline", Message(epoch=2))) is True

@@ -28,10 +28,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.backbones import Backbone, seeded
-from trainables.method import Batch, Context, Losses, Method, MethodConfig
+from trainables.method import Batch, Context, Losses, Method, MethodConfig, Need
 from trainables.parts.mean_student import MeanStudent
 from trainables.parts.numerics import in_float32, unit
-from trainables.parts.queue import Queue, check_queue
+from trainables.parts.queue import Queue, check_queue, queue_need
 from trainables.parts.recipes import momentum_sgd, on_digits
 from trainables.teachers import Teacher
 
@@ -108,6 +108,16 @@ class Compress(Method):
     def check(cls, config: MethodConfig, context: Context) -> None:
         assert isinstance(config, cls.Config)
         check_queue(config.queue_size, context)
+
+    @classmethod
+    def memory(cls, config: MethodConfig, context: Context) -> tuple[Need, ...]:
+        assert isinstance(config, cls.Config)
+        if context.student is None or context.teacher is None:
+            return ()
+        dims = [context.teacher.feature_dim]
+        if config.variant == "2q":
+            dims.append(context.student.feature_dim)
+        return (queue_need(config.queue_size, *dims),)
 
     def forward(self, batch: Batch) -> Losses:
         (view,) = batch.views

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from trainables.backbones import Backbone
 from trainables.encode import TrainingImages
 from trainables.errors import UserError
-from trainables.method import Batch, Context, Losses, Method, MethodConfig
+from trainables.method import Batch, Context, Losses, Method, MethodConfig, Need
 from trainables.parts.classifier import cross_entropy, linear_classifier, soft_cross_entropy
 from trainables.parts.distributed import gather, gather_with_gradient
 from trainables.parts.numerics import at_least_float32, in_float32
@@ -150,6 +150,16 @@ class Lpkd(Method):
                 value=config.neighbours,
                 expected="fewer neighbours, or a larger optim.batch_size",
             )
+
+    @classmethod
+    def memory(cls, config: MethodConfig, context: Context) -> tuple[Need, ...]:
+        assert isinstance(config, cls.Config)
+        if context.student is None:
+            return ()
+        batch = context.batch_size // context.accumulate
+        # Differences, their squares, and the gradients of both.
+        step = 4 * 4 * batch * min(config.neighbours, batch - 1) * context.student.feature_dim
+        return (Need("config.neighbours", "the differences to all neighbours", step=step),)
 
     def begin(self, images: TrainingImages) -> None:
         if self.config.soft_ce_weight > 0:

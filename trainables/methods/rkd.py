@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainables.errors import UserError
-from trainables.method import Batch, Context, Losses, MethodConfig
+from trainables.method import Batch, Context, Losses, MethodConfig, Need
 from trainables.parts.classifier import Labelled, LabelledConfig
 from trainables.parts.distributed import gather, gather_with_gradient
 from trainables.parts.numerics import in_float32
@@ -119,6 +119,17 @@ class Rkd(Labelled):
                 value=config.distance_weight,
                 expected="one of them above 0",
             )
+
+    @classmethod
+    def memory(cls, config: MethodConfig, context: Context) -> tuple[Need, ...]:
+        if context.student is None or context.teacher is None:
+            return ()
+        batch = context.batch_size // context.accumulate
+        # Counted: seven (B, B, D) of the student's side with their gradients, or three of the teacher's, and
+        # about two (B, B, B).
+        pairs = max(7 * context.student.feature_dim, 3 * context.teacher.feature_dim) * batch**2
+        step = 4 * (pairs + 2 * batch**3)
+        return (Need("optim.batch_size", "the differences of all pairs of a batch", step=step),)
 
     def forward(self, batch: Batch) -> Losses:
         (view,) = batch.views

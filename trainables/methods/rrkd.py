@@ -58,11 +58,11 @@ from torch.nn import functional as F
 from trainables.backbones import Backbone, seeded
 from trainables.encode import TrainingImages
 from trainables.errors import UserError
-from trainables.method import Batch, Context, Losses, MethodConfig
+from trainables.method import Batch, Context, Losses, MethodConfig, Need
 from trainables.parts.classifier import Labelled, LabelledConfig, soft_cross_entropy
 from trainables.parts.distributed import gather, gather_with_gradient
 from trainables.parts.numerics import in_float32, unit
-from trainables.parts.queue import Queue, check_queue
+from trainables.parts.queue import Queue, check_queue, queue_need
 from trainables.parts.recipes import momentum_sgd, on_digits
 from trainables.parts.teacher_classifier import TeacherClassifier
 from trainables.teachers import Teacher
@@ -222,6 +222,21 @@ class Rrkd(Labelled):
             value=config.anchors_per_class,
             expected=f"at most {context.train_size // context.classes}",
         )
+
+    @classmethod
+    def memory(cls, config: MethodConfig, context: Context) -> tuple[Need, ...]:
+        assert isinstance(config, cls.Config)
+        if context.student is None or context.teacher is None:
+            return ()
+        if config.anchors == "queue":
+            dims = (context.student.feature_dim, context.teacher.feature_dim)
+            return (queue_need(config.queue_size, *dims),)
+        if config.anchors not in FIXED:
+            return ()
+        count = _fixed_count(config, context)
+        kept = 4 * count * (3 * context.image_size**2 + context.teacher.feature_dim)
+        field = "config.anchor_count" if config.anchors == "random" else "config.anchors_per_class"
+        return (Need(field, f"the {count} anchors' images", kept=kept, images=count),)
 
     def begin(self, images: TrainingImages) -> None:
         if self.config.anchors not in FIXED:

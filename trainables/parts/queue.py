@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.errors import UserError
-from trainables.method import Context
+from trainables.method import Context, Need
 from trainables.parts.distributed import gather
 from trainables.workers import world_size
 
@@ -53,6 +53,11 @@ class Queue(nn.Module):
         index = (first + torch.arange(len(keys), device=keys.device)) % size
         self.rows.index_copy_(0, index, keys)
         self.seen += joined
+
+
+def queue_need(queue_size: int, *dims: int) -> Need:
+    """What queues of one size, with rows of these widths, keep."""
+    return Need("config.queue_size", "the queue's rows", kept=4 * queue_size * sum(dims))
 
 
 def check_queue(queue_size: int, context: Context, field: str = "config.queue_size") -> None:

@@ -1,0 +1,78 @@
+"""The device of a lane's worker: what Ray gave it is what it trains on, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+
+import ray
+
+from trainables.workers import use_device
+
+CONTEXT = 600 * 2**20  # bytes that a CUDA context takes beside what torch counts; measured .3 to .6 GB
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU of the cluster."""
+
+    node: str  # Ray's id of its node
+    id: str  # Ray's id of it there
+    host: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.node}/{self.id}"
+
+    def __str__(self) -> str:
+        return f"GPU {self.id} of {self.host}"
+
+
+class Unusable(RuntimeError):
+    """Torch cannot compute on the GPU that Ray gave this worker; `certain`: and never will."""
+
+    def __init__(self, why: str, certain: bool = False) -> None:
+        super().__init__(why)
+        self.certain = certain
+
+
+def given() -> Gpu | None:
+    """The GPU that Ray gave this worker, the first of several; None: it trains on the CPU."""
+    context = ray.get_runtime_context()
+    ids = context.get_accelerator_ids().get("GPU", [])
+    return Gpu(context.get_node_id(), str(ids[0]), socket.gethostname()) if ids else None
+
+
+def claim(gpu: Gpu | None, share: float) -> None:
+    """Train on `gpu` from now on, of which this worker may use `share`, or on the CPU.
+
+    Raises `Unusable` where torch cannot.
+    """
+    import torch
+    from ray.train.torch import get_device
+
+    if gpu is None:
+        # A joined cluster's nodes may not hide what nobody asked for, and `is_available` would find it.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        use_device(torch.device("cpu"))
+        return
+    if torch.cuda.device_count() == 0:
+        said = "Ray offers it, and torch sees no GPU there: `raykd doctor` on that host says more"
+        raise Unusable(said, certain=True)
+    try:
+        where = get_device()
+        use_device(where)
+        torch.ones(8, 8, device=where).sum().item()
+        if share < 1:
+            total = torch.cuda.get_device_properties(where).total_memory
+            torch.cuda.set_per_process_memory_fraction(allowed(share, total) / total, where)
+    except (RuntimeError, ValueError) as error:
+        raise Unusable(f"it cannot be used: {error}".splitlines()[0]) from error
+
+
+def allowed(share: float, total: int) -> int:
+    """Bytes that torch may take in a process which has `share` of a GPU of `total` bytes: the context is in
+    the share, so that the processes of one GPU fit beside each other."""
+    share = min(share, 1.0)
+    return int(max(share * total / 2, share * total - CONTEXT))

@@ -1,0 +1,88 @@
+"""What a sweep trains beside its trials: teachers that have no file yet, and the no-teacher baseline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from raykd.records.history import History, missing
+from raykd.spec.arms import ARM
+from raykd.spec.space import METHOD
+from raykd.spec.sweep import SweepSpec
+from trainables.trial import TrialSpec
+
+_LONG = 5  # a baseline of more than so many times a trial's epochs is worth a word
+
+
+def beside(spec: SweepSpec, storage: Path, known: History | None = None) -> list[dict[str, Any]]:
+    """What is trained beside the trials: teachers that are not there yet, and the baseline.
+
+    What, method, epochs, and when. A baseline without epochs of its own has as many as cost what a trial
+    costs, which is counted here on a few images, as by the sweep. `known` is of a sweep that has begun.
+    """
+    from trainables.compute import equal_epochs
+
+    rows = [
+        {"what": "teacher", "method": trial.method, "epochs": trial.epochs, "when": "before the trials"}
+        for trial in untrained(spec, storage)
+    ]
+    wanted = spec.wanted_references() if known is None else missing(spec, known)
+    if "baseline" in wanted and spec.baseline is not None:
+        trial = spec.baseline_trial()
+        own = spec.baseline.epochs
+        epochs = own if own is not None else equal_epochs(representative(spec), trial)
+        when = "on lanes that have no trial"
+        rows.append({"what": "baseline", "method": trial.method, "epochs": epochs, "when": when})
+    return rows
+
+
+def long_baseline(epochs: int, spec: SweepSpec) -> list[str]:
+    """A remark where the baseline is to train for many times the epochs of a trial."""
+    if epochs <= _LONG * spec.epochs:
+        return []
+    return [
+        f"baseline: {epochs} epochs, {epochs / spec.epochs:.0f} times those of a trial; it runs on lanes "
+        f"that have no trial, and `baseline.epochs` (--set baseline.epochs={spec.epochs}) sets fewer"
+    ]
+
+
+def untrained(spec: SweepSpec, storage: Path) -> list[TrialSpec]:
+    """The trainings of teachers that the sweep needs and that were not done yet."""
+    from trainables.teachers import teacher_file, teacher_trial
+
+    trainings = [training for trial in to_prepare(spec) if (training := teacher_trial(trial)) is not None]
+    return [t for t in trainings if not teacher_file(t, storage / ".teachers").exists()]
+
+
+def representative(spec: SweepSpec) -> TrialSpec:
+    """The trial that stands for the sweep: of the first method or arm, or the first one with a teacher.
+
+    Of a study it is its base, if that has a teacher.
+    """
+    trials = _of_each(spec)
+    return next((trial for trial in trials if trial.teacher is not None), trials[0])
+
+
+def to_prepare(spec: SweepSpec) -> list[TrialSpec]:
+    """A trial of each data set and teacher that the sweep needs, that of `representative` first."""
+    found: dict[tuple[str, str], TrialSpec] = {}
+    every = [representative(spec), *(_of_each(spec) if spec.study is not None else [])]
+    for trial in sorted(every, key=lambda trial: trial.teacher is None):
+        data = trial.data.model_dump_json()
+        if trial.teacher is not None:
+            found.setdefault((data, trial.teacher.model_dump_json()), trial)
+        elif not any(known == data for known, _ in found):
+            found[data, ""] = trial
+    return list(found.values())
+
+
+def _of_each(spec: SweepSpec) -> list[TrialSpec]:
+    """A trial of each method, or of each arm, the base first."""
+    if spec.study is not None:
+        labels = sorted(spec.arms, key=lambda label: label != spec.study.base)  # type: ignore[union-attr]
+        return [spec.trial({ARM: label}, 0) for label in labels]
+    several = len(spec.methods) > 1
+    return [
+        spec.trial(spec.space.around({METHOD: method} if several else {}), spec.seeds[0])
+        for method in spec.methods
+    ]
