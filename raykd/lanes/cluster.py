@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from raykd.lanes import joining
+from raykd.lanes import joining, own_ray
 from raykd.lanes.joining import AUTO, running_here
-from raykd.lanes.own_ray import LOCAL, LOOPBACK, own_ray
 from raykd.lanes.token import authentication
 
 # Tune's own files, tables and telemetry are switched off: the ledger and its views replace them.
@@ -32,6 +31,9 @@ _QUIET = {
     # A lane is several processes at once; Ray's default, one start a core, makes them wait and warns.
     "RAY_worker_maximum_startup_concurrency": "8",
 }
+
+
+LOCAL = own_ray.LOCAL
 
 
 def quiet() -> None:
@@ -68,20 +70,20 @@ def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, 
     alone and with its dashboard, and stops it again. `UserError` for a cluster that cannot be joined.
     """
     quiet()
+    import ray
+
     if address == LOCAL:
         if log_file is not None:
             send_logs(log_file)
-        with own_ray() as context:
-            yield dict(context.address_info)
+        with own_ray.own_ray() as started:
+            yield dict(started.address_info)
         return
-    import ray
-
     entry = joining.look(address)
     if log_file is not None:
         send_logs(log_file)
     with authentication(entry.mode):
         try:
-            context = ray.init(address, log_to_driver=False, configure_logging=False)
+            context: Any = ray.init(address, log_to_driver=False, configure_logging=False)
         except Exception as error:
             raise joining.failed(address, error) from error
         try:
@@ -110,7 +112,7 @@ def on_loopback() -> bool:
     """Whether this process is connected to a Ray that only this machine can reach."""
     import ray
 
-    return bool(ray.util.get_node_ip_address() == LOOPBACK)
+    return bool(ray.util.get_node_ip_address() == own_ray.LOOPBACK)
 
 
 def live_nodes() -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import time
 from pathlib import Path
@@ -132,12 +133,13 @@ def _check(address: str) -> None:
     import grpc
     import ray
     from ray._private.grpc_utils import init_grpc_channel
-    from ray.core.generated import gcs_service_pb2 as asked
-    from ray.core.generated.gcs_service_pb2_grpc import InternalKVGcsServiceStub, NodeInfoGcsServiceStub
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
+    asked: Any = gcs_service_pb2
+    stubs: Any = gcs_service_pb2_grpc
     channel: Any = init_grpc_channel(address, options=[("grpc.enable_http_proxy", 0)])
     try:
-        version = InternalKVGcsServiceStub(channel).InternalKVGet(
+        version = stubs.InternalKVGcsServiceStub(channel).InternalKVGet(
             asked.InternalKVGetRequest(namespace=b"cluster", key=b"CLUSTER_METADATA"), timeout=_ANSWER_S
         )
         theirs = _version(version.value)
@@ -147,7 +149,7 @@ def _check(address: str) -> None:
                 f"the cluster runs Ray {theirs}, and this is Ray {ray.__version__}",
                 f"the same Ray on both sides, or {_OWN}",
             )
-        _check_node(address, NodeInfoGcsServiceStub(channel), asked.GetAllNodeInfoRequest)
+        _check_node(address, stubs.NodeInfoGcsServiceStub(channel), asked.GetAllNodeInfoRequest)
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:
             raise _NoToken from None
@@ -163,10 +165,13 @@ def _check_node(address: str, nodes: Any, request: Any) -> None:
     from ray._private import services
     from ray.core.generated import gcs_pb2
 
+    states: Any = gcs_pb2
     deadline = time.monotonic() + _NODE_S
     while True:
-        here = [request.NodeSelector(node_id=NodeID.from_hex(id).binary()) for id in services.find_node_ids()]
-        alive = request(node_selectors=here, state_filter=gcs_pb2.GcsNodeInfo.GcsNodeState.ALIVE)
+        # From the command lines of all users' processes, which may say anything.
+        ids = [id for id in services.find_node_ids() if re.fullmatch("[0-9a-f]{56}", id)]
+        here = [request.NodeSelector(node_id=NodeID.from_hex(id).binary()) for id in ids]
+        alive = request(node_selectors=here, state_filter=states.GcsNodeInfo.GcsNodeState.ALIVE)
         found = nodes.GetAllNodeInfo(alive, timeout=_ANSWER_S).node_info_list if here else ()
         sockets = [Path(node.raylet_socket_name) for node in found]
         if sockets:
@@ -183,11 +188,12 @@ def _check_node(address: str, nodes: Any, request: Any) -> None:
 
 
 def _has_token() -> bool:
-    from ray._raylet import AuthenticationTokenLoader
+    import ray._raylet
     from ray.exceptions import AuthenticationError
 
+    raylet: Any = ray._raylet
     try:
-        return bool(AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
+        return bool(raylet.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
     except AuthenticationError:  # a file that is named, and is not there, or empty
         return False
 

@@ -30,7 +30,7 @@ from raykd.lanes.mailbox import Mailbox
 from raykd.lanes.messages import Message, Task
 from raykd.spec.sections import WorkersSpec
 from raykd.storage.beacon import Beacon
-from raykd.storage.owners import close_to_writers
+from raykd.storage.owners import keep_closed
 from trainables.errors import SweepFailed, UserError
 
 log = logging.getLogger("raykd.lanes.pool")
@@ -210,7 +210,7 @@ class LanePool:
 
     def _adjust(self) -> None:
         self._hear()
-        close_to_writers(self._session)  # each process that Ray starts opens it again
+        keep_closed(self._session)  # each process that Ray starts opens it again
         if self.broken:
             return
         self._nodes, self._going = live_nodes(), draining_nodes()

@@ -12,7 +12,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from raykd.storage.driver import Claim
@@ -34,13 +34,17 @@ def scratch_folder(above: Path | None = None, prefix: str = _PREFIX) -> Iterator
         if _is_left(left):
             shutil.rmtree(left, ignore_errors=True)  # it follows no link, neither here nor inside
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=above))  # with mode 0700
+    claim = Claim.mine().data()
     try:
-        (folder / _OWNER).write_bytes(Claim.mine().data())
+        (folder / _OWNER).write_bytes(claim)
         yield folder
     finally:
         deadline = time.monotonic() + _LAST_WRITES_S
         while folder.exists() and time.monotonic() < deadline:
             shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # what is still there goes with the next driver
+            if folder.exists():
+                (folder / _OWNER).write_bytes(claim)
 
 
 def _is_left(folder: Path) -> bool:

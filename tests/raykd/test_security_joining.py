@@ -272,14 +272,12 @@ def test_a_run_s_own_token_is_new_each_time_and_in_no_file(
 
 def test_what_ray_gives_to_everybody_is_taken_back(tmp_path: Path) -> None:
     session = tmp_path / "ray" / "session"
-    for folder in (session.parent, session, session / "sockets", session / "logs"):
-        folder.mkdir()
+    session.mkdir(parents=True)
+    for folder in (session.parent, session):
         folder.chmod(0o777)
-    (session / "sockets" / "raylet").touch()
-    owners.close_to_writers(session)
-    assert [mode(f) for f in (session, session / "sockets", session / "logs")] == [0o755] * 3
-    assert mode(session.parent) == 0o1777
-    owners.close_to_writers(tmp_path / "gone" / "session")
+    owners.keep_closed(session)
+    assert mode(session) == 0o700 and mode(session.parent) == 0o1777
+    owners.keep_closed(tmp_path / "gone" / "session")
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
