@@ -13,6 +13,7 @@ from typing import Any
 from raykd.lanes import joining, own_ray
 from raykd.lanes.joining import AUTO, running_here
 from raykd.lanes.token import authentication
+from raykd.storage.owners import keep_closed
 
 # Tune's own files, tables and telemetry are switched off: the ledger and its views replace them.
 _QUIET = {
@@ -87,6 +88,7 @@ def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, 
         except Exception as error:
             raise joining.failed(address, error) from error
         try:
+            keep_closed(session_folder())
             yield dict(context.address_info)
         finally:
             ray.shutdown()

@@ -104,8 +104,7 @@ def _answer(address: str) -> Entry:
     """Ask without a token first: one that is not asked for is not given away."""
     with authentication("disabled"):
         try:
-            _check(address)
-            return Entry("disabled", [])
+            return Entry("disabled", _check(address))
         except _NoToken:
             pass
     file = token_file()
@@ -120,16 +119,19 @@ def _answer(address: str) -> Entry:
         )
     with authentication("token"):
         try:
-            _check(address)
+            remarks = _check(address)
         except _NoToken:
             where = "RAY_AUTH_TOKEN" if file is None else str(file)
             problem = f"is not the token of the cluster at {address}"
             raise UserError(where, problem, expected=expected) from None
-    return Entry("token", [remark] if remark else [])
+    return Entry("token", [*([remark] if remark else []), *remarks])
 
 
-def _check(address: str) -> None:
-    """Ask the cluster's version and its node on this machine; `_NoToken` where that needs a token."""
+def _check(address: str) -> list[str]:
+    """Ask the cluster's version and its node on this machine; `_NoToken` where that needs a token.
+
+    Returns what its user should know.
+    """
     import grpc
     import ray
     from ray._private.grpc_utils import init_grpc_channel
@@ -149,7 +151,7 @@ def _check(address: str) -> None:
                 f"the cluster runs Ray {theirs}, and this is Ray {ray.__version__}",
                 f"the same Ray on both sides, or {_OWN}",
             )
-        _check_node(address, stubs.NodeInfoGcsServiceStub(channel), asked.GetAllNodeInfoRequest)
+        return _check_node(address, stubs.NodeInfoGcsServiceStub(channel), asked.GetAllNodeInfoRequest)
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:
             raise _NoToken from None
@@ -159,7 +161,7 @@ def _check(address: str) -> None:
         channel.close()
 
 
-def _check_node(address: str, nodes: Any, request: Any) -> None:
+def _check_node(address: str, nodes: Any, request: Any) -> list[str]:
     """Refuse where this machine has no node of the cluster, or one that another user began."""
     from ray import NodeID
     from ray._private import services
@@ -185,6 +187,13 @@ def _check_node(address: str, nodes: Any, request: Any) -> None:
             if uid is not None and uid != os.geteuid():
                 problem = f"this machine's node of that cluster is {owners.user(uid)}'s"
                 raise _refused(address, problem)
+    above = {path.parent.parent.parent for path in sockets}  # Ray's temporary folder
+    return [
+        f"others can put what they like in the place of Ray's folder of sockets: {folder} {why}; "
+        "`ray start --temp-dir=DIR` takes a folder of yours"
+        for folder in sorted(above)
+        if (why := owners.replaceable(folder))
+    ]
 
 
 def _has_token() -> bool:

@@ -74,6 +74,17 @@ def keep_closed(session: Path) -> None:
             above.chmod(mode | stat.S_ISVTX)
 
 
+def replaceable(folder: Path) -> str | None:
+    """Why others can rename what lies in a folder, and make anew what was there; None where they cannot."""
+    uid = owner(folder)
+    if is_anothers(uid):
+        return f"is {user(uid or 0)}'s"
+    if uid is None or uid == os.geteuid():
+        return None  # `keep_closed` mends one's own
+    everybody = _mode(folder) & stat.S_IWOTH and not _mode(folder) & stat.S_ISVTX
+    return "is open to everybody" if everybody else None
+
+
 def make_private(folder: Path) -> None:
     """Make a folder, and those above it, for this user alone, whatever the umask.
 

@@ -120,7 +120,10 @@ def found(machine: Machine, secrets: Mapping[str, str]) -> list[str]:
                 data = path.read_bytes()
                 wrong += [f"{name} in {path}" for name, value in texts.items() if value in data]
     for process in machine.processes():
-        line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        try:
+            line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        except OSError:  # it has ended
+            continue
         wrong += [f"{name} in {line[:200]!r}" for name, value in texts.items() if value in line]
     return wrong
 
