@@ -229,32 +229,42 @@ def check_workers(spec: SweepSpec) -> Check:
             from raykd.lanes.autoscaler import autoscales
 
             return check_room(spec, live_nodes(), ray.available_resources(), autoscales())
-    except Exception as error:  # a Ray that is broken, or of another version than the cluster's
+    except UserError as error:
+        return Check("workers", False, str(error), "mend that, or give sweeps `--address local`")
+    except Exception as error:  # a Ray that is broken
         mend = "`raykd doctor` without a spec looks at Ray; a cluster is joined where RAY_ADDRESS says so"
         return Check("workers", False, f"Ray cannot say what is here: {first_line(error)}", mend)
 
 
 def check_stale_cluster(folder: Path | None = None) -> Check:
-    """Is there a Ray cluster on this machine that sweeps will join, and can it be joined?"""
+    """Which Ray cluster would sweeps join from here, and can it be joined?
+
+    RAY_ADDRESS says so, or else Ray's address file, in `folder` or where Ray looks for it.
+    """
     name = "Ray's address file"
     try:
         from raykd.lanes import joining
+        from raykd.lanes.cluster import LOCAL, ray_address
         from raykd.storage import owners
 
-        found = joining.noted(folder)
-        if found is None:
+        found, address = joining.noted(folder), joining.running_here(folder)
+        if folder is None and os.environ.get("RAY_ADDRESS"):
+            name, address = "RAY_ADDRESS", ray_address(None)
+        elif found is None:
             return Check(name, True, "no cluster was left behind")
-        if found.uid != os.geteuid():
+        elif found.uid != os.geteuid():
             said = f"{found.path} is {owners.user(found.uid)}'s: sweeps start a Ray of their own"
             return Check(name, None, said)
-        if joining.running_here(folder) is None:
+        elif address is None:
             said = f"{found.path} names a cluster that is gone ({found.address}): sweeps start their own"
             return Check(name, None, said, f"rm {found.path}")
-        remarks = joining.look(found.address).remarks
-        said = f"a Ray cluster of yours is running at {found.address}; sweeps will join it"
+        if address == LOCAL:
+            return Check(name, True, "sweeps start a Ray of their own")
+        remarks = joining.look(address).remarks
+        said = f"a Ray cluster of yours is running at {address}; sweeps will join it"
         return Check(name, None if remarks else True, "; ".join([said, *remarks]))
     except UserError as error:
-        return Check(name, False, str(error), "`ray stop` ends it; or `--address local` with each sweep")
+        return Check(name, False, str(error), "mend that, or give sweeps `--address local`")
     except Exception as error:  # a Ray that is broken
         return Check(name, False, f"Ray cannot say: {first_line(error)}", "look at the check of `ray`")
 

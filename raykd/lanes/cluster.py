@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from raykd.lanes import joining
+from raykd.lanes import joining, own_ray
 from raykd.lanes.joining import AUTO, running_here
-from raykd.lanes.own_ray import LOCAL, LOOPBACK, own_ray
 from raykd.lanes.token import authentication
 from raykd.process import signals
+from raykd.storage.owners import keep_closed
 
 # Tune's own files, tables and telemetry are switched off: the ledger and its views replace them.
 _QUIET = {
@@ -34,6 +34,9 @@ _QUIET = {
     # A lane is several processes at once; Ray's default, one start a core, makes them wait and warns.
     "RAY_worker_maximum_startup_concurrency": "8",
 }
+
+
+LOCAL = own_ray.LOCAL
 
 
 def quiet() -> None:
@@ -70,27 +73,28 @@ def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, 
     alone and with its dashboard, and stops it again. `UserError` for a cluster that cannot be joined.
     """
     quiet()
+    import ray
+
     if address == LOCAL:
         if log_file is not None:
             send_logs(log_file)
         # As many GPUs as torch sees: Ray's own count includes those that a torch for the CPU cannot use.
-        with own_ray(num_gpus=int(this_machine()["Resources"]["GPU"])) as context:
-            yield dict(context.address_info)
+        with own_ray.own_ray(num_gpus=int(this_machine()["Resources"]["GPU"])) as started:
+            yield dict(started.address_info)
         return
-    import ray
-
     entry = joining.look(address)
     if log_file is not None:
         send_logs(log_file)
     with authentication(entry.mode):
         try:
             with signals.blocked():  # Ray sets handlers of its own, and may be left half started
-                context = ray.init(address, log_to_driver=False, configure_logging=False)
+                context: Any = ray.init(address, log_to_driver=False, configure_logging=False)
         except Exception as error:
             with signals.blocked():
                 ray.shutdown()
             raise joining.failed(address, error) from error
         try:
+            keep_closed(session_folder())
             yield dict(context.address_info)
         finally:
             with signals.blocked():
@@ -117,7 +121,7 @@ def on_loopback() -> bool:
     """Whether this process is connected to a Ray that only this machine can reach."""
     import ray
 
-    return bool(ray.util.get_node_ip_address() == LOOPBACK)
+    return bool(ray.util.get_node_ip_address() == own_ray.LOOPBACK)
 
 
 def live_nodes() -> list[dict[str, Any]]:

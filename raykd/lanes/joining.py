@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import time
 from pathlib import Path
@@ -103,8 +104,7 @@ def _answer(address: str) -> Entry:
     """Ask without a token first: one that is not asked for is not given away."""
     with authentication("disabled"):
         try:
-            _check(address)
-            return Entry("disabled", [])
+            return Entry("disabled", _check(address))
         except _NoToken:
             pass
     file = token_file()
@@ -119,25 +119,29 @@ def _answer(address: str) -> Entry:
         )
     with authentication("token"):
         try:
-            _check(address)
+            remarks = _check(address)
         except _NoToken:
             where = "RAY_AUTH_TOKEN" if file is None else str(file)
             problem = f"is not the token of the cluster at {address}"
             raise UserError(where, problem, expected=expected) from None
-    return Entry("token", [remark] if remark else [])
+    return Entry("token", [*([remark] if remark else []), *remarks])
 
 
-def _check(address: str) -> None:
-    """Ask the cluster's version and its node on this machine; `_NoToken` where that needs a token."""
+def _check(address: str) -> list[str]:
+    """Ask the cluster's version and its node on this machine; `_NoToken` where that needs a token.
+
+    Returns what its user should know.
+    """
     import grpc
     import ray
     from ray._private.grpc_utils import init_grpc_channel
-    from ray.core.generated import gcs_service_pb2 as asked
-    from ray.core.generated.gcs_service_pb2_grpc import InternalKVGcsServiceStub, NodeInfoGcsServiceStub
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
+    asked: Any = gcs_service_pb2
+    stubs: Any = gcs_service_pb2_grpc
     channel: Any = init_grpc_channel(address, options=[("grpc.enable_http_proxy", 0)])
     try:
-        version = InternalKVGcsServiceStub(channel).InternalKVGet(
+        version = stubs.InternalKVGcsServiceStub(channel).InternalKVGet(
             asked.InternalKVGetRequest(namespace=b"cluster", key=b"CLUSTER_METADATA"), timeout=_ANSWER_S
         )
         theirs = _version(version.value)
@@ -147,7 +151,7 @@ def _check(address: str) -> None:
                 f"the cluster runs Ray {theirs}, and this is Ray {ray.__version__}",
                 f"the same Ray on both sides, or {_OWN}",
             )
-        _check_node(address, NodeInfoGcsServiceStub(channel), asked.GetAllNodeInfoRequest)
+        return _check_node(address, stubs.NodeInfoGcsServiceStub(channel), asked.GetAllNodeInfoRequest)
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:
             raise _NoToken from None
@@ -157,16 +161,19 @@ def _check(address: str) -> None:
         channel.close()
 
 
-def _check_node(address: str, nodes: Any, request: Any) -> None:
+def _check_node(address: str, nodes: Any, request: Any) -> list[str]:
     """Refuse where this machine has no node of the cluster, or one that another user began."""
     from ray import NodeID
     from ray._private import services
     from ray.core.generated import gcs_pb2
 
+    states: Any = gcs_pb2
     deadline = time.monotonic() + _NODE_S
     while True:
-        here = [request.NodeSelector(node_id=NodeID.from_hex(id).binary()) for id in services.find_node_ids()]
-        alive = request(node_selectors=here, state_filter=gcs_pb2.GcsNodeInfo.GcsNodeState.ALIVE)
+        # From the command lines of all users' processes, which may say anything.
+        ids = [id for id in services.find_node_ids() if re.fullmatch("[0-9a-f]{56}", id)]
+        here = [request.NodeSelector(node_id=NodeID.from_hex(id).binary()) for id in ids]
+        alive = request(node_selectors=here, state_filter=states.GcsNodeInfo.GcsNodeState.ALIVE)
         found = nodes.GetAllNodeInfo(alive, timeout=_ANSWER_S).node_info_list if here else ()
         sockets = [Path(node.raylet_socket_name) for node in found]
         if sockets:
@@ -180,14 +187,22 @@ def _check_node(address: str, nodes: Any, request: Any) -> None:
             if uid is not None and uid != os.geteuid():
                 problem = f"this machine's node of that cluster is {owners.user(uid)}'s"
                 raise _refused(address, problem)
+    above = {path.parent.parent.parent for path in sockets}  # Ray's temporary folder
+    return [
+        f"others can put what they like in the place of Ray's folder of sockets: {folder} {why}; "
+        "`ray start --temp-dir=DIR` takes a folder of yours"
+        for folder in sorted(above)
+        if (why := owners.replaceable(folder))
+    ]
 
 
 def _has_token() -> bool:
-    from ray._raylet import AuthenticationTokenLoader
+    import ray._raylet
     from ray.exceptions import AuthenticationError
 
+    raylet: Any = ray._raylet
     try:
-        return bool(AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
+        return bool(raylet.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
     except AuthenticationError:  # a file that is named, and is not there, or empty
         return False
 

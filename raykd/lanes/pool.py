@@ -33,7 +33,7 @@ from raykd.lanes.quarantine import Quarantine
 from raykd.process import signals
 from raykd.spec.sections import WorkersSpec
 from raykd.storage.beacon import Beacon
-from raykd.storage.owners import close_to_writers
+from raykd.storage.owners import keep_closed
 from trainables.errors import SweepFailed, UserError
 
 log = logging.getLogger("raykd.lanes.pool")
@@ -248,7 +248,7 @@ class LanePool:
 
     def _adjust(self) -> None:
         self._hear()
-        close_to_writers(self._session)  # each process that Ray starts opens it again
+        keep_closed(self._session)  # each process that Ray starts opens it again
         if self.broken or self._leaving:
             return
         nodes = live_nodes()

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from raykd.storage import owners
 from trainables.errors import UserError
@@ -52,10 +53,11 @@ def authentication(mode: str, token: str | None = None) -> Iterator[None]:
 
 def _read_again() -> None:
     """Ray keeps what it has read of mode and token."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    import ray._raylet
 
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    raylet: Any = ray._raylet
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def token_file() -> Path | None:

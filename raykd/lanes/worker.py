@@ -21,7 +21,7 @@ from raykd.lanes.devices import Unusable, claim, given
 from raykd.lanes.failures import explain, mended_by_restart, of_the_gpu
 from raykd.lanes.messages import Message, Task
 from raykd.storage.beacon import fetch_teachers, find
-from raykd.storage.owners import close_to_writers, make_private
+from raykd.storage.owners import keep_closed, make_private
 from raykd.storage.scratch import own_multiprocessing_folder
 from trainables import patience
 from trainables.errors import StorageLost, SweepFailed, TrialFailed, UserError
@@ -44,7 +44,7 @@ def _work(config: Mapping[str, Any]) -> None:
     from trainables.progress import listening
     from trainables.trial import TrialSpec
 
-    close_to_writers(session_folder())
+    keep_closed(session_folder())
     make_private(Path(config["cache"]))
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()

@@ -62,7 +62,9 @@ class Drive:
             console.warn(remark)
         workers = spec.workers.on(nodes)
         if cluster.get("webui_url"):
-            console.say(f"Ray's dashboard: http://{cluster['webui_url']}", "dim")
+            asks = " (set RAY_AUTH_TOKEN before a run to know the token that it asks for)"
+            shown = f"Ray's dashboard: http://{cluster['webui_url']}{asks if cluster['alone'] else ''}"
+            console.say(shown, "dim")
         with scratch_folder() as scratch:
             pool = LanePool(
                 workers,

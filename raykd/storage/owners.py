@@ -57,19 +57,32 @@ def is_anothers(uid: int | None) -> bool:
     return uid is not None and uid not in (os.geteuid(), _ROOT)
 
 
-def close_to_writers(session: Path) -> None:
-    """Let nobody else change Ray's session folder, where it is this user's.
+def keep_closed(session: Path) -> None:
+    """Keep everybody else out of Ray's session folder, where it is this user's.
 
-    Ray gives its folders to everybody, sockets and all, in each process that it starts: another user could
-    put a socket of their own in the place of one. The mode is mended as often as this is called.
+    Ray gives its folders to everybody in each process that it starts. Whoever comes in can put a socket of
+    their own in the place of one, and, under a umask of 0, speak with those that are there, which ask for no
+    token. The mode is mended as often as this is called.
     """
-    for folder in (session, session / "sockets", session / "logs"):
-        _take(folder, stat.S_IWGRP | stat.S_IWOTH)
+    with suppress(OSError):
+        if owner(session) == os.geteuid() and _mode(session) & (stat.S_IRWXG | stat.S_IRWXO):
+            session.chmod(0o700)
     above = session.parent  # Ray's temporary folder may be for several users, as /tmp is
     with suppress(OSError):
         mode = _mode(above)
         if owner(above) == os.geteuid() and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             above.chmod(mode | stat.S_ISVTX)
+
+
+def replaceable(folder: Path) -> str | None:
+    """Why others can rename what lies in a folder, and make anew what was there; None where they cannot."""
+    uid = owner(folder)
+    if is_anothers(uid):
+        return f"is {user(uid or 0)}'s"
+    if uid is None or uid == os.geteuid():
+        return None  # `keep_closed` mends one's own
+    everybody = _mode(folder) & stat.S_IWOTH and not _mode(folder) & stat.S_ISVTX
+    return "is open to everybody" if everybody else None
 
 
 def make_private(folder: Path) -> None:
@@ -80,13 +93,6 @@ def make_private(folder: Path) -> None:
     for at in (*reversed(folder.parents), folder):
         if not at.is_dir():
             at.mkdir(mode=0o700, exist_ok=True)
-
-
-def _take(path: Path, bits: int) -> None:
-    with suppress(OSError):
-        mode = _mode(path)
-        if mode & bits and owner(path) == os.geteuid():
-            path.chmod(mode & ~bits)
 
 
 def _mode(path: Path) -> int:

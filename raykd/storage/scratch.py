@@ -51,18 +51,17 @@ def scratch_folder(above: Path | None = None, prefix: str = _PREFIX) -> Iterator
     above.mkdir(parents=True, exist_ok=True)
     remove_left(above, f"{prefix}*")
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=above))  # with mode 0700
+    claim = Claim.mine().data()
     try:
-        claim(folder)
+        (folder / _OWNER).write_bytes(claim)
         yield folder
     finally:
         deadline = time.monotonic() + _LAST_WRITES_S
         while folder.exists() and time.monotonic() < deadline:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def claim(folder: Path) -> None:
-    """Write down that a folder is this process's."""
-    (folder / _OWNER).write_bytes(Claim.mine().data())
+        with contextlib.suppress(OSError):  # what is still there goes with the next driver
+            if folder.exists():
+                (folder / _OWNER).write_bytes(claim)
 
 
 def remove_left(where: Path | None = None, pattern: str = f"{_PREFIX}*") -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import SMALL
@@ -272,14 +273,23 @@ def test_a_run_s_own_token_is_new_each_time_and_in_no_file(
 
 def test_what_ray_gives_to_everybody_is_taken_back(tmp_path: Path) -> None:
     session = tmp_path / "ray" / "session"
-    for folder in (session.parent, session, session / "sockets", session / "logs"):
-        folder.mkdir()
+    session.mkdir(parents=True)
+    for folder in (session.parent, session):
         folder.chmod(0o777)
-    (session / "sockets" / "raylet").touch()
-    owners.close_to_writers(session)
-    assert [mode(f) for f in (session, session / "sockets", session / "logs")] == [0o755] * 3
-    assert mode(session.parent) == 0o1777
-    owners.close_to_writers(tmp_path / "gone" / "session")
+    owners.keep_closed(session)
+    assert mode(session) == 0o700 and mode(session.parent) == 0o1777
+    owners.keep_closed(tmp_path / "gone" / "session")
+
+
+@root
+def test_a_folder_in_which_others_can_rename_what_is_ours(tmp_path: Path, monkeypatch: Any) -> None:
+    assert owners.replaceable(tmp_path) is None and owners.replaceable(tmp_path / "gone") is None
+    monkeypatch.setattr(os, "geteuid", lambda: STRANGER)  # the folder is root's now
+    for of_mode, said in ((0o755, None), (0o1777, None), (0o777, "is open to everybody")):
+        tmp_path.chmod(of_mode)
+        assert owners.replaceable(tmp_path) == said
+    os.chown(tmp_path, STRANGER + 1, 0)
+    assert owners.replaceable(tmp_path) == f"is uid {STRANGER + 1}'s"
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
