@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from trainables.errors import UserError
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -42,4 +44,8 @@ def expanded(path: str | Path) -> Path:
 
 def cache_folder() -> Path:
     """Where what can be made again lies by default: $RAYKD_CACHE, or ~/.cache/raykd."""
-    return Path(os.environ.get("RAYKD_CACHE") or "~/.cache/raykd").expanduser()
+    try:
+        return Path(os.environ.get("RAYKD_CACHE") or "~/.cache/raykd").expanduser()
+    except RuntimeError:
+        expected = "`HOME=DIR`, or `RAYKD_CACHE=DIR` with a folder of yours"
+        raise UserError("HOME", "this user has no home folder", expected=expected) from None

@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING
 
 from raykd.doctor.check import Check
 from raykd.doctor.ray_start import check_ray
+from raykd.lanes import limits
 from raykd.storage.folders import origin_of
 from trainables.errors import UserError
+from trainables.files import cache_folder
 
 if TYPE_CHECKING:
     from raykd.spec.sweep import SweepSpec
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 _NEED_DISK = 2 * GIB  # a quickstart's checkpoints, decoded images and Ray's logs, with room
-_NEED_SHM = GIB  # Ray's object store warns below about this, and goes to disk
+_NEED_SHM = limits.OBJECT_STORE  # below this Ray's object store goes to disk
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "pyarrow", "tensorboard")
 
 
@@ -45,7 +47,9 @@ def checks(storage: Path, spec: SweepSpec | None = None, ray: bool = True) -> It
     yield check_torchvision()
     yield check_gpu()
     yield check_threads()
+    yield check_memory(spec)
     yield check_shared_memory()
+    yield check_cache()
     yield check_storage(storage)
     yield check_disk(storage)
     if spec is not None:
@@ -127,14 +131,43 @@ def check_gpu() -> Check:
 
 def check_threads() -> Check:
     """How many CPUs may this process use, and does OMP_NUM_THREADS fit them?"""
-    cpus = usable_cpus()
+    limit = limits.cpus()
+    cpus = int(limit.value)
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    said = f"{cpus} CPUs" + (f", OMP_NUM_THREADS={asked}" if asked else "")
+    said = f"{cpus} CPUs ({limit.source})" + (f", OMP_NUM_THREADS={asked}" if asked else "")
     if asked.isdigit() and int(asked) > cpus:
         return Check(
             "threads", None, f"{said}: more threads than CPUs slow each other down", "unset OMP_NUM_THREADS"
         )
     return Check("threads", True, said)
+
+
+def check_memory(spec: SweepSpec | None) -> Check:
+    """Does the memory that this process may use hold a lane, and how many?"""
+    from raykd.spec.sections import WorkersSpec
+
+    name, workers = "memory", spec.workers if spec is not None else WorkersSpec()
+    try:
+        room = limits.room(workers)
+    except UserError as error:
+        return Check(name, False, str(error), "what the message says")
+    said = f"{room.said}: room for {room.lanes} lane{'s' * (room.lanes > 1)}"
+    if limits.memory_left() < limits.need(workers):
+        return Check(name, None, f"{said}, too little now", "end what runs here beside it")
+    return Check(name, True, said)
+
+
+def check_cache() -> Check:
+    """Can the user's cache be written?"""
+    name = "cache"
+    try:
+        folder = cache_folder().absolute()
+        with tempfile.TemporaryDirectory(prefix=".raykd-doctor-", dir=_existing(folder)):
+            return Check(name, True, f"{folder} can be written")
+    except UserError as error:
+        return Check(name, False, str(error), "RAYKD_CACHE=DIR")
+    except OSError as error:
+        return Check(name, False, f"{folder} cannot be written: {error.strerror}", "RAYKD_CACHE=DIR")
 
 
 def check_shared_memory(folder: Path = Path("/dev/shm")) -> Check:
@@ -143,7 +176,7 @@ def check_shared_memory(folder: Path = Path("/dev/shm")) -> Check:
     if not folder.is_dir():
         return Check(name, None, f"there is no {folder}: Ray uses its temporary folder, which is slower")
     usage = shutil.disk_usage(folder)
-    said = f"{usage.free / GIB:.1f} of {usage.total / GIB:.1f} GiB free in {folder}"
+    said = f"{usage.free / GIB:.2g} of {usage.total / GIB:.2g} GiB free in {folder}"
     if usage.free < _NEED_SHM:
         return Check(
             name, None, f"{said}: Ray will use the disk instead", "start the container with --shm-size=8g"
@@ -312,10 +345,6 @@ def _existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
-
-
-def usable_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _numbers(version: str) -> tuple[int, ...]:

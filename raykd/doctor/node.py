@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raykd.doctor import machine
+from raykd.lanes import limits
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -85,7 +86,7 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
         "versions": versions(),
         "executable": sys.executable,
         "gpus": _gpus(),
-        "cpus": machine.usable_cpus(),
+        "cpus": int(limits.cpus().value),
         "checks": checks,
         "inputs": inputs(spec) if spec is not None else {},
         **_leave_file(request),

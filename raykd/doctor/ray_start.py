@@ -11,13 +11,16 @@ import subprocess
 import sys
 
 from raykd.doctor.check import Check
+from raykd.lanes.own_ray import temporary_folder
+from trainables.errors import UserError
 
 _TRY = """
+from raykd.lanes import limits
 from raykd.lanes.cluster import quiet
 from raykd.lanes.own_ray import own_ray
 quiet()
 import ray
-with own_ray(num_cpus=1):
+with own_ray(num_cpus=1, object_store_memory=limits.OBJECT_STORE):
     print(ray.get(ray.remote(lambda: 6 * 7).remote(), timeout=60), flush=True)
 """
 
@@ -25,6 +28,10 @@ with own_ray(num_cpus=1):
 def check_ray(limit_s: float = 120.0) -> Check:
     """Start Ray where a sweep would, run a task, stop it."""
     name = "ray"
+    try:
+        temporary_folder()
+    except UserError as error:
+        return Check(name, False, f"cannot start: {error}", "a short RAY_TMPDIR")
     # An address in the environment would join that cluster instead of trying this machine.
     env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     process = subprocess.Popen(

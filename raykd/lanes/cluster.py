@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from raykd.lanes import joining, own_ray
+from raykd.lanes import joining, limits, own_ray
 from raykd.lanes.joining import AUTO, running_here
 from raykd.lanes.token import authentication
 from raykd.process import signals
@@ -60,9 +60,11 @@ def ray_address(asked: str | None) -> str:
 def this_machine() -> dict[str, Any]:
     """What a new local Ray would offer, in the form of `ray.nodes()`."""
     import torch
-    from ray._private.utils import get_num_cpus
 
-    return {"Alive": True, "Resources": {"CPU": get_num_cpus(), "GPU": torch.cuda.device_count()}}
+    return {
+        "Alive": True,
+        "Resources": {"CPU": limits.for_ray()["num_cpus"], "GPU": torch.cuda.device_count()},
+    }
 
 
 @contextmanager
@@ -79,7 +81,8 @@ def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, 
         if log_file is not None:
             send_logs(log_file)
         # As many GPUs as torch sees: Ray's own count includes those that a torch for the CPU cannot use.
-        with own_ray.own_ray(num_gpus=int(this_machine()["Resources"]["GPU"])) as started:
+        gpus = int(this_machine()["Resources"]["GPU"])
+        with own_ray.own_ray(num_gpus=gpus, **limits.for_ray()) as started:
             yield dict(started.address_info)
         return
     entry = joining.look(address)

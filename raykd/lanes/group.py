@@ -23,17 +23,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.torch.config import (
-    _set_torch_distributed_env_vars,
-    _setup_torch_process_group,
-    _TorchBackend,
-)
+from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
@@ -74,20 +71,26 @@ def _meet_in_a_file(worker_group: Any, backend_config: Any) -> None:
     That one listens on every interface, and asks nobody who they are.
     """
     worker_group.execute(_set_torch_distributed_env_vars)
-    meeting = Path(worker_group.execute_single(0, _meeting_folder)) / "meeting"
-    meet = {
-        "backend": backend_config.backend,
-        "world_size": len(worker_group),
-        "init_method": meeting.as_uri(),
-        "timeout_s": backend_config.timeout_s,
-    }
-    ranks = range(len(worker_group))
+    meeting = str(Path(worker_group.execute_single(0, _meeting_folder)) / "meeting")
+    size, limit = len(worker_group), timedelta(seconds=backend_config.timeout_s)
     ray.get(
         [
-            worker_group.execute_single_async(rank, _setup_torch_process_group, world_rank=rank, **meet)
-            for rank in ranks
+            worker_group.execute_single_async(rank, _meet, backend_config.backend, meeting, rank, size, limit)
+            for rank in range(size)
         ]
     )
+
+
+def _meet(backend: str, meeting: str, rank: int, size: int, timeout: timedelta) -> None:
+    """Join the process group of the workers that open the file `meeting`.
+
+    By torch's store itself: its `file://` addresses misread what URIs quote (`%`, `#`, `?`, blanks).
+    """
+    import torch.distributed as dist
+
+    store = dist.FileStore(meeting, size)
+    store.set_timeout(timeout)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
 def _meeting_folder() -> str:

@@ -11,12 +11,18 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from raykd.lanes.session import own_session
 from raykd.lanes.token import authentication, fresh
 from raykd.process import signals
 from raykd.storage.scratch import scratch_folder
+from trainables.errors import UserError
+
+_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # the longest below it
+_RANDOM = 8  # letters that `mkdtemp` puts behind a prefix
+_LONGEST = 107  # bytes of a socket's path: `sun_path` of `struct sockaddr_un`, less the final zero
 
 LOCAL = "local"
 LOOPBACK = "127.0.0.1"
@@ -27,10 +33,9 @@ _PREFIX = "rk"  # short: Ray's sockets lie below, and their paths may have 107 l
 def own_ray(**options: Any) -> Iterator[Any]:
     """A new Ray for as long as the block runs. Yields what `ray.init` gives; `options` go there, too."""
     import ray
-    from ray._common.utils import get_default_system_temp_dir
 
     with (
-        scratch_folder(Path(get_default_system_temp_dir()), _PREFIX) as folder,
+        scratch_folder(temporary_folder(), _PREFIX) as folder,
         authentication("token", fresh()),
         own_session(folder / "ray"),
     ):
@@ -50,6 +55,35 @@ def own_ray(**options: Any) -> Iterator[Any]:
         finally:
             with signals.blocked():
                 ray.shutdown()
+
+
+def temporary_folder() -> Path:
+    """The folder that a Ray of this process's own may use: RAY_TMPDIR, TMPDIR, or /tmp, as Ray has it.
+
+    A TMPDIR with letters that Ray cannot take (it wants ASCII) is left for /tmp: that one was not meant for
+    Ray alone. Raises `UserError` where Ray's sockets do not fit below the folder, where it cannot be written,
+    and for a RAY_TMPDIR with such letters.
+    """
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), None)
+    if name == "TMPDIR" and not os.environ[name].isascii():
+        name = None
+    folder = Path(os.environ[name] if name else "/tmp").absolute()
+    expected = "`RAY_TMPDIR=/tmp`, or another short folder of yours"
+    if not str(folder).isascii():
+        raise UserError(name or "/tmp", "Ray takes ASCII letters alone", value=str(folder), expected=expected)
+    most = _LONGEST - len(_SOCKET) - len(_PREFIX) - _RANDOM - 1
+    long = len(os.fsencode(folder))
+    if long > most:
+        problem = f"too long for Ray's sockets: {long} bytes, and they leave room for {most}"
+        raise UserError(name or "/tmp", problem, value=str(folder), expected=expected)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder, prefix=_PREFIX):
+            pass
+    except OSError as error:
+        problem = f"cannot be written: {error.strerror}"
+        raise UserError(name or "/tmp", problem, value=str(folder), expected=expected) from None
+    return folder
 
 
 @contextmanager

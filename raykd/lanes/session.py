@@ -42,7 +42,9 @@ def _apart() -> Callable[..., Any]:
     Ctrl-C, a terminal that closes, or `timeout` signal a whole process group. Without daemons and workers
     the driver could put nothing away. They end with it all the same, by the kernel's parent-death signal.
     """
-    from ray._private.services import ConsolePopen
+    from ray._private import services
+
+    console_popen: Any = services.ConsolePopen
 
     def start(*arguments: Any, preexec_fn: Callable[[], None] | None = None, **more: Any) -> Any:
         def before() -> None:
@@ -50,7 +52,7 @@ def _apart() -> Callable[..., Any]:
             if preexec_fn is not None:
                 preexec_fn()
 
-        return ConsolePopen(*arguments, preexec_fn=before, start_new_session=True, **more)
+        return console_popen(*arguments, preexec_fn=before, start_new_session=True, **more)
 
     return start
 

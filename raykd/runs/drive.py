@@ -10,6 +10,7 @@ from typing import Any
 
 from raykd.console.live import Console
 from raykd.console.wording import counted
+from raykd.lanes import limits
 from raykd.lanes.cluster import live_nodes
 from raykd.lanes.messages import Task
 from raykd.process import signals
@@ -54,7 +55,12 @@ class Drive:
         nodes = live_nodes()
         proposer, judge = self._replayed()
         left = self._left()
-        held = spec.workers.lanes(nodes)
+        held, room_for = spec.workers.lanes(nodes), spec.lanes or left
+        if cluster["alone"]:
+            memory = limits.room(spec.workers)
+            if memory.lanes < min(held, room_for):
+                console.warn(f"memory holds {counted(memory.lanes, 'lane')}: {memory.said}")
+            held, room_for = min(held, memory.lanes), min(room_for, memory.lanes)
         console.say(f"{spec.name}: {counted(left, 'trial')} to go; files in {named(self.folder)}")
         room = f"{counted(held, 'lane')} of {counted(spec.workers.count, 'worker')}"
         console.say(f"{counted(len(nodes), 'node')}, room for {room}, {where(spec.workers, nodes)}")
@@ -68,7 +74,7 @@ class Drive:
         with scratch_folder() as scratch:
             pool = LanePool(
                 workers,
-                max(1, min(spec.lanes or left, left)),
+                max(1, min(room_for, left)),
                 storage=self.folder.resolve(),
                 scratch=scratch,
                 cache=cache_folder().absolute(),

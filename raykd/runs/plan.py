@@ -6,6 +6,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from raykd.console.wording import counted
+from raykd.lanes import limits
+from raykd.lanes.own_ray import temporary_folder
 from raykd.runs.beside import beside
 from raykd.search.proposer import Proposal, Proposer
 from raykd.spec.placing import idle_gpus, where
@@ -64,9 +67,14 @@ def devices(spec: SweepSpec, address: str | None) -> tuple[str, list[str]]:
     remarks = idle_gpus(spec.workers, here)
     try:
         check_resources(spec.workers, here)
+        room = limits.room(spec.workers)
+        temporary_folder()
     except UserError as error:
         remarks.append(f"it cannot run on this machine: {error}")
-    return where(spec.workers, here), remarks
+        return where(spec.workers, here), remarks
+    cpus, lanes = limits.cpus(), min(room.lanes, spec.workers.lanes(here))
+    held = f"{counted(lanes, 'lane')} at once here: {counted(int(cpus.value), 'CPU')} ({cpus.source}); "
+    return f"{where(spec.workers, here)}; {held}memory {room.said}", remarks
 
 
 def samples(spec: SweepSpec, most: int) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from raykd.storage.driver import driver_of
+from raykd.storage.owners import make_private
 from trainables.errors import UserError
 
 _POLL_S = 0.2
@@ -29,7 +30,11 @@ def outputs() -> Path:
 def launch(arguments: Sequence[str]) -> int:
     """Run `raykd ARGUMENTS` apart from this terminal, show what it says, and return its exit code."""
     folder = outputs()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        make_private(folder)
+    except OSError as error:
+        problem = f"{folder}, which keeps what a sweep says, cannot be made: {error.strerror}"
+        raise UserError("HOME", problem, expected="a home folder that can be written") from None
     started = folder / f"starting-{os.getpid()}"
     with started.open("wb") as out:
         driver = subprocess.Popen(
