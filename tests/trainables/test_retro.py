@@ -121,7 +121,7 @@ def test_the_published_total_is_reached_by_a_weight_of_the_batch(share: int) -> 
     summed = sum(F.mse_loss(p["q1"], p[t], reduction="sum") for t in ("t1", "t2"))
     published = info_nce(p["q1"], p["k2"], rows, 0.3) + summed
     torch.testing.assert_close(method(batch).total, published)
-    assert published > 3 * make_method("retro", fidelity="code", temperature=0.3)(batch).total
+    assert published > 2 * make_method("retro", fidelity="code", temperature=0.3)(batch).total
 
 
 def test_the_papers_consistency_has_a_weight_too() -> None:

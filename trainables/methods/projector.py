@@ -37,6 +37,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -114,7 +115,7 @@ class Projector(Labelled):
         bn_epsilon: Annotated[float, Field(ge=0)] = Field(
             1e-4,
             description="added to the variance by `normalisation: bn` and `group`; published are 1e-4 for "
-            "ResNets, and 0 for DeiT, at which a dimension that is constant in a batch gives NaN",
+            "ResNets and 0 for DeiT",
         )
         groups: Annotated[int, Field(ge=1)] = Field(
             16, description="of `normalisation: group`; a divisor of the teacher's width"
@@ -240,10 +241,12 @@ def _projector(kind: str, in_dim: int, out_dim: int) -> nn.Module:
 
 def _normalisation(config: Projector.Config, dim: int) -> nn.Module:
     """(B, dim) -> (B, dim), without parameters or memory of earlier batches: one serves both sides."""
+    # For 0, which torch refuses, a number that changes no variance: a constant dimension is then 0, not NaN.
+    epsilon = max(config.bn_epsilon, torch.finfo(torch.float32).tiny)
     if config.normalisation == "bn":
-        return nn.BatchNorm1d(dim, config.bn_epsilon, affine=False, track_running_stats=False)
+        return nn.BatchNorm1d(dim, epsilon, affine=False, track_running_stats=False)
     if config.normalisation == "group":
-        return nn.GroupNorm(config.groups, dim, config.bn_epsilon, affine=False)
+        return nn.GroupNorm(config.groups, dim, epsilon, affine=False)
     return L2Normalise() if config.normalisation == "l2" else nn.Identity()
 
 
