@@ -66,7 +66,7 @@ def make_optimizer(module: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
 
     timm's `sgd` is Nesterov's; the papers' plain momentum is called `momentum`.
     """
-    trust = {} if spec.trust_coefficient is None else {"trust_coeff": spec.trust_coefficient}
+    trust: dict[str, Any] = {} if spec.trust_coefficient is None else {"trust_coeff": spec.trust_coefficient}
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         module,
         spec.optimizer,
