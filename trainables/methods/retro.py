@@ -54,7 +54,9 @@ class Retro(Method):
 
     class Config(ContrastConfig):
         adapter: Literal["linear", "mlp", "conv1x1", "conv1x1_bn_act", "bottleneck", "mbconv"] = Field(
-            "linear", description="what makes the student's features fit the teacher's head"
+            "linear",
+            description="what makes the student's features fit the teacher's head; published: bottleneck for "
+            "ResNets of 50 layers and more, and mbconv for the other students",
         )
         mbconv_activation: Activation = Field(
             "published",
