@@ -21,7 +21,7 @@ from trainables.parse import within
 from trainables.probes import check_probe
 from trainables.teachers import check_teacher, teacher_trial
 from trainables.trial import DataSpec, ModelSpec, Spec, TeacherSpec, TrialSpec
-from trainables.views import check_views
+from trainables.view_recipes import augments, check_views
 
 T = TypeVar("T")
 
@@ -49,11 +49,12 @@ class TrialChecker:
             )
         check_probe(trial.probe, facts)
         check_views(trial.views)
-        if method.views > 1 and not method.needs & TAUGHT and _no_augmentation(trial):
+        if method.views > 1 and not method.needs & TAUGHT and not augments(trial.views):
+            field = "recipe" if trial.views.strength > 0 or trial.views.recipe == "none" else "strength"
             raise UserError(
-                "views.strength" if trial.views.recipe != "none" else "views.recipe",
+                f"views.{field}",
                 f"method {method.name!r} compares views of an image, which without augmentation are all one",
-                value=trial.views.strength if trial.views.recipe != "none" else "none",
+                value=getattr(trial.views, field),
                 expected="a recipe that changes images, at a strength above 0",
             )
         student = trial.student
@@ -147,10 +148,6 @@ class TrialChecker:
             self._known[key] = find()
         found: T = self._known[key]
         return found
-
-
-def _no_augmentation(trial: TrialSpec) -> bool:
-    return trial.views.recipe == "none" or trial.views.strength == 0
 
 
 def _check_maps(trial: TrialSpec, context: Context) -> None:

@@ -12,10 +12,19 @@ from torch import nn
 from trainables.errors import UserError
 from trainables.trial import OptimSpec
 
+TRUSTING = ("larc", "lars", "nlarc", "nlars")  # optimizers that scale a layer's step by |w| / |gradient|
+
 
 def check_optim(spec: OptimSpec, epochs: int, train_images: int, workers: int) -> None:
     """Raise `UserError` for settings that cannot train `train_images` images on `workers` workers."""
     known = [str(name) for name in list_optimizers()]
+    if spec.trust_coefficient is not None and spec.optimizer not in TRUSTING:
+        raise UserError(
+            "optim.trust_coefficient",
+            f"optimizer {spec.optimizer!r} has none",
+            value=spec.trust_coefficient,
+            expected=f"`optimizer` to be one of {', '.join(TRUSTING)}, or no trust_coefficient",
+        )
     if spec.optimizer not in known:
         raise UserError("optim.optimizer", "no such optimizer", value=spec.optimizer, choices=known)
     try:
@@ -57,6 +66,7 @@ def make_optimizer(module: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
 
     timm's `sgd` is Nesterov's; the papers' plain momentum is called `momentum`.
     """
+    trust: dict[str, Any] = {} if spec.trust_coefficient is None else {"trust_coeff": spec.trust_coefficient}
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         module,
         spec.optimizer,
@@ -64,6 +74,7 @@ def make_optimizer(module: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
         weight_decay=spec.weight_decay,
         momentum=spec.sgd_momentum,
         filter_bias_and_bn=not spec.decay_norms,
+        **trust,
     )
     return optimizer
 

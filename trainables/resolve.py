@@ -56,6 +56,8 @@ _BARE = ("method", "epochs", "seed")  # top-level fields that are no sections
 _OPEN = (
     "student.options",
     "teacher.options",
+    "views.operations",
+    "views.second",
     "teacher.train.config",
     "teacher.train.optim",
     "teacher.train.views",
@@ -133,11 +135,17 @@ def _merge(preset: Mapping[str, Any], written: Mapping[str, Any], where: str) ->
     """The preset with what is written laid over it, field by field within a section."""
     parts = {**preset, **{key: value for key, value in written.items() if key not in ("method", "preset")}}
     for section in (*SECTIONS, "config"):
-        if parts.get(section) is None:
+        if parts.get(section) is None and section not in preset:
             parts.pop(section, None)
-        else:
-            over = as_mapping(parts[section], join(where, section))
-            parts[section] = {**preset.get(section, {}), **over}
+            continue
+        over, under = as_mapping(written.get(section), join(where, section)), preset.get(section, {})
+        if (
+            section == "views"
+            and under.get("strength") == 0
+            and over.get("recipe", under["recipe"]) != under["recipe"]
+        ):
+            under = {}  # a strength of 0 leaves the flips of its recipe: it is not to switch off another one
+        parts[section] = {**under, **over}
     return parts
 
 

@@ -13,10 +13,30 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 # Fields that say where things lie or how they are fetched: no part of a trial's identity, so no axis either.
 NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
+
+# Fields that are younger than trials which were named without them, and the value at which a trial is what it
+# was before. At that value a field is no part of the identity. It is the field's default; a test compares.
+YOUNGER: Mapping[str, Mapping[str, Any]] = {
+    "views": {"operations": {}, "second": {}},
+    "optim": {"trust_coefficient": None},
+}
+YOUNGER_CONFIG: Mapping[str, Mapping[str, Any]] = {  # by method
+    "disco": {"fidelity": "paper"},
+    "lpkd": {"fidelity": "paper"},
+    "projector": {"bn_epsilon": 1e-4},
+    "retro": {"consistency_weight": 1.0, "mbconv_activation": "published"},
+    "rrkd": {"distillation_weight": 1.0},
+}
+# Choices whose arithmetic was wrong once: method -> field -> choices. A trial with one of them has another
+# name than it had, because its result is another one.
+CORRECTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "retro": {"adapter": ("mbconv",)},  # activation by student, residual at equal widths
+    "rrkd": {"anchors": ("queue",)},  # rows that were never filled have no say
+}
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator takes
@@ -49,11 +69,32 @@ class DataSpec(Spec):
     )
 
 
+def _no_boolean(value: Any) -> Any:
+    """Pydantic reads `blur: true` as 1; nobody means that."""
+    if isinstance(value, bool):
+        raise ValueError("is yes or no, and a number is expected")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_boolean)]
+Operations = dict[str, Number | tuple[Number, ...]]
+
+
 class ViewSpec(Spec):
     """How images are augmented."""
 
-    recipe: str = Field("digits", description="moco_v2 | ssl_small | light | digits | none")
+    recipe: str = Field(
+        "digits",
+        description="moco_v2 | ssl_small | solo_learn | imagenet | light | cifar | digits | none",
+    )
     strength: Annotated[float, Field(ge=0, le=2)] = Field(1.0, description="scales every range of the recipe")
+    operations: Operations = Field(
+        {},
+        description="operation -> its number where the recipe has another, such as `{blur: 1.0, crop: 0.92}`",
+    )
+    second: Operations = Field(
+        {}, description="likewise, for the second view alone; unused by methods with one view"
+    )
 
 
 class ModelSpec(Spec):
@@ -88,6 +129,9 @@ class OptimSpec(Spec):
         description="micro-batches that make one step; losses on relations within a batch see one of them",
     )
     clip_grad: Annotated[float, Field(gt=0)] | None = Field(None, description="largest gradient norm")
+    trust_coefficient: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="of LARS and LARC, eta in their paper; none: .001"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="autocast type; auto: bfloat16 on GPUs, float32 on CPUs"
     )
@@ -167,9 +211,30 @@ class TrialSpec(Spec):
         identity = self.model_dump(mode="json")
         for field in NOT_IDENTITY["data"]:
             identity["data"].pop(field)
-        if self.teacher is not None and self.teacher.checkpoint is not None:
-            identity["teacher"]["checkpoint"] = file_digest(self.teacher.checkpoint)
+        _as_named(identity)
+        if self.teacher is not None:
+            if self.teacher.train is not None:
+                _as_named(identity["teacher"]["train"])
+            if self.teacher.checkpoint is not None:
+                identity["teacher"]["checkpoint"] = file_digest(self.teacher.checkpoint)
         return identity
+
+
+def _as_named(identity: dict[str, Any]) -> None:
+    """Take younger fields out of a training's identity where they change nothing; name what was corrected."""
+    method, config = identity["method"], identity["config"]
+    younger = {**YOUNGER, "config": YOUNGER_CONFIG.get(method, {})}
+    for section, fields in younger.items():
+        for name, before in fields.items():
+            if name in identity[section] and identity[section][name] == before:
+                del identity[section][name]
+    corrected = [
+        f"{name}: {config[name]}"
+        for name, choices in CORRECTED.get(method, {}).items()
+        if config.get(name) in choices
+    ]
+    if corrected:
+        identity["corrected"] = corrected
 
 
 def file_digest(path: Path) -> str:

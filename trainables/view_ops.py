@@ -18,6 +18,7 @@ from torch import Tensor
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, for every data set
 STD = (0.229, 0.224, 0.225)
+SOLARISE_FROM = 128 / 255
 GREY = (0.2989, 0.587, 0.114)  # torchvision's weights of R, G, B
 
 
@@ -36,6 +37,25 @@ def centre_crop(images: Tensor, out: int) -> Tensor:
     """The (out, out) pixels in the middle; an odd margin loses its larger half at the bottom and right."""
     top, left = (images.shape[2] - out) // 2, (images.shape[3] - out) // 2
     return images[:, :, top : top + out, left : left + out]
+
+
+def mirrored(images: Tensor, flip: Tensor) -> Tensor:
+    """Left and right exchanged where `flip` (B,), bool."""
+    return torch.where(flip.view(-1, 1, 1, 1), images.flip(3), images)
+
+
+def window(images: Tensor, corner: Tensor, out: int) -> Tensor:
+    """The (out, out) pixels from `corner` on, black where they lie outside of the image.
+
+    images (B, C, H, W); corner (B, 2) int64: top and left, in pixels, negative above and left of the image.
+    """
+    b, c, h, w = images.shape
+    at = torch.arange(out, device=images.device)
+    y, x = (corner[:, i, None] + at for i in (0, 1))
+    inside = ((y >= 0) & (y < h))[:, None, :, None] & ((x >= 0) & (x < w))[:, None, None, :]
+    rows = y.clamp(0, h - 1)[:, None, :, None].expand(b, c, out, w)
+    columns = x.clamp(0, w - 1)[:, None, None, :].expand(b, c, out, out)
+    return images.gather(2, rows).gather(3, columns).masked_fill_(~inside, 0)
 
 
 def resized_crop(images: Tensor, box: Tensor, flip: Tensor, out: int, taps: int) -> Tensor:
@@ -199,6 +219,11 @@ def _blur_along(images: Tensor, weights: Tensor, axis: int) -> Tensor:
         before, after = padded.narrow(axis, reach - k, side), padded.narrow(axis, reach + k, side)
         result.add_(torch.add(before, after, out=pair).mul_(w[:, k]))
     return result
+
+
+def solarise(images: Tensor) -> Tensor:
+    """Invert the values from 128 of 255 up. Agrees with `solarize` of torchvision at that threshold."""
+    return torch.where(images >= SOLARISE_FROM, 1 - images, images)
 
 
 def erase(images: Tensor, box: Tensor) -> Tensor:

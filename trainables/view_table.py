@@ -1,4 +1,4 @@
-"""Drawing the parameters of views: recipes, and one table of numbers for a whole data set.
+"""Drawing the parameters of views: one table of numbers for a whole data set.
 
 Every random and every transcendental number of a view is worked out here, for all samples at once, so that
 what is left to do with pixels is exact arithmetic (`view_ops`).
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from trainables.view_recipes import Recipe
 
 Array = npt.NDArray[Any]
 Table = dict[str, Array]  # parameter -> one row a sample
@@ -21,79 +22,27 @@ JITTER_ORDERS = tuple(itertools.permutations(range(4)))  # of brightness, contra
 NO_JITTER = 255
 BLUR_SIGMA = (0.1, 2.0)
 # Streams of random numbers, one an operation: what one draws cannot shift what another gets. Append only.
-STREAMS = ("crop", "flip", "jitter", "grayscale", "blur", "affine", "gain", "noise", "erase")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a recipe does at strength 1. A range of 0 leaves the operation out.
-
-    Strength s scales ranges: an area share lost, an angle, a deviation from 1, a standard deviation. What has
-    no range keeps its probability, but for grayscale, whose probability is scaled.
-    """
-
-    summary: str
-    crop: float = 0.0  # share of the area a random resized crop may lose; sides 3/4 .. 4/3
-    flip: float = 0.0  # probability
-    jitter: tuple[float, float, float, float] = (0, 0, 0, 0)  # brightness, contrast, saturation; hue in turns
-    jitter_probability: float = 0.8
-    grayscale: float = 0.0  # probability
-    blur: float = 0.0  # probability; standard deviation 0.1 .. 2 pixels
-    rotate: float = 0.0  # degrees
-    scale: float = 0.0  # deviation of the size from 1
-    shear: float = 0.0  # degrees, along each axis
-    shift: float = 0.0  # share of the side, along each axis
-    gain: float = 0.0  # deviation of the brightness from 1
-    noise: float = 0.0  # largest standard deviation, images being 0..1
-    erase: float = 0.0  # largest side of a black rectangle, as a share of the side; probability 1/2
-
-    @property
-    def warps(self) -> bool:
-        return any((self.rotate, self.scale, self.shear, self.shift))
-
-
-RECIPES = {
-    "moco_v2": Recipe(
-        "MoCo-v2: resized crop (0.2, 1), jitter (.4, .4, .4, .1) p .8, grayscale p .2, blur p .5, flip",
-        crop=0.8,
-        flip=0.5,
-        jitter=(0.4, 0.4, 0.4, 0.1),
-        grayscale=0.2,
-        blur=0.5,
-    ),
-    "ssl_small": Recipe(
-        "SSL-Small: moco_v2 with jitter (.8, .8, .8, .4) and grayscale p .5",
-        crop=0.8,
-        flip=0.5,
-        jitter=(0.8, 0.8, 0.8, 0.4),
-        grayscale=0.5,
-        blur=0.5,
-    ),
-    "light": Recipe("resized crop (0.2, 1) and flip, as CompRess", crop=0.8, flip=0.5),
-    "digits": Recipe(
-        "rotation within 20 degrees, scale, shear, shift, gain, noise, erasing; no flip, no colour",
-        rotate=20.0,
-        scale=0.2,
-        shear=10.0,
-        shift=0.1,
-        gain=0.3,
-        noise=0.1,
-        erase=0.3,
-    ),
-    "none": Recipe("the centre of the image"),
-}
+STREAMS = (
+    *("crop", "flip", "jitter", "grayscale", "blur", "affine", "gain", "noise", "erase"),
+    *("pad", "solarise"),
+)
 
 
 def draw(recipe: Recipe, strength: float, side: int, out: int, count: int, rng: np.random.Generator) -> Table:
     """The parameters of one view of `count` images of `side` pixels; views have `out` pixels.
 
-    Bytes a sample: crop 8, flip 1, jitter 17, grayscale 1, blur 4; affine 24, gain 4, noise 8, erase 8.
+    Bytes a sample: crop 8, pad 4, flip 1, jitter 17, grayscale 1, blur 4, solarise 1; affine 24, gain 4,
+    noise 8, erase 8.
     """
     stream = dict(zip(STREAMS, rng.spawn(len(STREAMS)), strict=True))
     table: Table = {}
     if recipe.crop:
         lost = min(recipe.crop * strength, 0.95)
         table["crop"] = crops(count, side, lost, math.log(4 / 3) * strength, stream["crop"])
+    if recipe.pad:
+        border = round(out * recipe.pad * strength)
+        table["corner"] = corners(count, side, out, border, stream["pad"])
+    if recipe.flip or recipe.crop:
         table["flip"] = stream["flip"].random(count, np.float32) < recipe.flip
     if any(recipe.jitter):
         factors, order = _jitter(recipe, strength, count, stream["jitter"])
@@ -105,6 +54,8 @@ def draw(recipe: Recipe, strength: float, side: int, out: int, count: int, rng: 
         on = stream["blur"].random(count, np.float32) < recipe.blur
         sigma = low + (high - low) * strength * stream["blur"].random(count, np.float32)
         table["sigma"] = np.where(on, sigma, 0).astype(np.float32)  # 0: not blurred
+    if recipe.solarise:
+        table["solarise"] = stream["solarise"].random(count, np.float32) < recipe.solarise
     if recipe.warps:
         table["matrix"] = _matrices(recipe, strength, out, count, stream["affine"])
     if recipe.gain:
@@ -136,6 +87,14 @@ def crops(count: int, side: int, lost: float, log_ratio: float, rng: np.random.G
         box[todo[fits]] = np.stack([top, left, height, width], axis=1)[fits]
         todo = todo[~fits]
     return box
+
+
+def corners(count: int, side: int, out: int, border: int, rng: np.random.Generator) -> Array:
+    """(count, 2) int16: top and left of crops of `out` pixels from images with a border of so many pixels.
+
+    All places in the image with its border are equally likely, as in torchvision's `RandomCrop(padding=…)`.
+    """
+    return rng.integers(-border, side + border - out, size=(count, 2), dtype=np.int16, endpoint=True)
 
 
 def blur_weights(sigma: Array, size: int) -> Array:

@@ -7,7 +7,7 @@
 The parameters of an epoch are drawn for the whole data set by one generator seeded with (seed, epoch), which
 spawns a stream for each view and operation; samples are looked up by id. So a view does not depend on batch
 size, order, workers or threads: on the CPU it is the same bits. Trials that share a seed see the same views,
-at another strength or with more views per image, too.
+at another strength or with more views per image, too. The second view may have a recipe of its own.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ import torch
 from torch import Tensor
 
 from trainables import view_ops as ops
-from trainables.errors import UserError
 from trainables.trial import ViewSpec
-from trainables.view_table import JITTER_ORDERS, NO_JITTER, RECIPES, Array, Recipe, Table, blur_weights, draw
-
-__all__ = ["EpochViews", "Views", "check_views", "plain", "recipes"]
+from trainables.view_recipes import RECIPES, recipe_of
+from trainables.view_table import JITTER_ORDERS, NO_JITTER, Array, Table, blur_weights, draw
 
 # Values of one piece that a batch is worked through in: on a CPU so few that they stay in the cache, on a GPU
 # so many that they keep it busy (256 images of 224 px, 150 MB a temporary).
@@ -35,13 +33,6 @@ Ids = npt.NDArray[np.int64] | Tensor
 def recipes() -> dict[str, str]:
     """What each recipe does, by name."""
     return {name: recipe.summary for name, recipe in RECIPES.items()}
-
-
-def check_views(spec: ViewSpec) -> Recipe:
-    """The recipe of `spec`; `UserError` if there is none of that name."""
-    if spec.recipe not in RECIPES:
-        raise UserError("views.recipe", "no such recipe", value=spec.recipe, choices=RECIPES)
-    return RECIPES[spec.recipe]
 
 
 def plain(images: Tensor, size_out: int) -> Tensor:
@@ -57,21 +48,21 @@ class Views:
     ) -> None:
         if size_out > size_in:
             raise ValueError(f"views of {size_out} pixels from images of {size_in}")
-        self.recipe, self.strength = check_views(spec), spec.strength
+        self.recipes, self.strength = [recipe_of(spec, view) for view in range(views)], spec.strength
         self.size_in, self.size_out = size_in, size_out
-        self.n_images, self.views, self.seed = n_images, views, seed
+        self.n_images, self.seed = n_images, seed
 
     def epoch(self, epoch: int) -> EpochViews:
         """Draw the parameters of an epoch, for every image and view.
 
-        Memory: `moco_v2` 31 bytes an image and view (80 MB for two views of ImageNet), `light` 9,
-        `digits` 44.
+        Memory: `moco_v2` 31 bytes an image and view (80 MB for two views of ImageNet), `solo_learn` 31 and
+        32, `light` and `imagenet` 9, `cifar` 5, `digits` 44.
         Time: 0.3 s for a million images and one view of `moco_v2`.
         """
         rng = np.random.default_rng([self.seed % 2**64, epoch])
         tables = [
-            draw(self.recipe, self.strength, self.size_in, self.size_out, self.n_images, stream)
-            for stream in rng.spawn(self.views)
+            draw(recipe, self.strength, self.size_in, self.size_out, self.n_images, stream)
+            for recipe, stream in zip(self.recipes, rng.spawn(len(self.recipes)), strict=True)
         ]
         return EpochViews(tables, self.size_in, self.size_out)
 
@@ -111,10 +102,14 @@ class EpochViews:
             taps = ops.taps_of(int(own["crop"][:, 2:].max()), out)
             box, flip = _on(own["crop"].astype(np.int64), device), _on(own["flip"], device)
             x = ops.resized_crop(images, box, flip, out, taps)
+        elif "corner" in own:
+            x = ops.to_unit(ops.window(images, _on(own["corner"].astype(np.int64), device), out))
         elif "matrix" in own:
             x = ops.affine(ops.to_unit(images), _on(own["matrix"], device), out)
         else:
             x = ops.to_unit(ops.centre_crop(images, out))
+        if "flip" in own and "crop" not in own:
+            x = ops.mirrored(x, _on(own["flip"], device))
         if "order" in own:
             x = _jitter(x, own["order"], own["factors"])
         if "grayscale" in own:
@@ -123,6 +118,8 @@ class EpochViews:
             on = own["sigma"] > 0
             if on.any():
                 x = _where(x, on, ops.blur, blur_weights(own["sigma"][on], out))
+        if "solarise" in own:
+            x = _where(x, own["solarise"], ops.solarise)
         if "gain" in own:
             x = ops.brightness(x, _on(own["gain"], device))
         if "noise_key" in own:

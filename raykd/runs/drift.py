@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raykd.records.history import History
+from raykd.records.history import ENDED, History
 from raykd.spec.sweep import SweepSpec, difference, load_sweep
 from trainables.errors import UserError
 
@@ -38,7 +38,9 @@ def as_written(now: SweepSpec, then: SweepSpec) -> SweepSpec:
 
 def refuse_other_inputs(spec: SweepSpec, history: History) -> None:
     """A trial's name is a hash of all that defines it, the teacher file's content included."""
-    for trial in list(history.trials.values())[:1]:
+    trials = list(history.trials.values())
+    # Those that go on, and one for what all share: a version may compute some settings otherwise.
+    for trial in [*trials[:1], *(trial for trial in trials[1:] if trial.status not in ENDED)]:
         now = spec.trial(trial.params, trial.replicate).signature()
         if now != trial.trial:
             raise UserError(

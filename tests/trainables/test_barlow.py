@@ -113,3 +113,4 @@ def test_settings_of_the_paper() -> None:
     assert (config.redundancy, config.loss_scale) == (0.0051, 0.024)
     assert (config.hidden, config.head_dim) == (2048, 2048)
     assert Barlow.Config(**Barlow.presets["paper"]["config"]).redundancy == 0.0051
+    assert Barlow.presets["paper"]["views"] == {"recipe": "solo_learn"}

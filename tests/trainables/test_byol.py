@@ -80,6 +80,7 @@ def test_settings_of_the_paper() -> None:
     paper, preset = Byol.Config(), Byol.presets["paper"]
     assert (paper.momentum, paper.hidden, paper.head_dim) == (0.99, 4096, 256)
     assert Byol.Config(**preset["config"]) == paper
+    assert preset["views"] == {"recipe": "solo_learn"}
     # 0.45 for 64 images on each of two devices, 16 of which make a step
     assert preset["optim"]["lr"] == pytest.approx(0.45 * 64 * 2 / 256 * 16)
     assert preset["optim"]["batch_size"] == 64 * 2 * 16

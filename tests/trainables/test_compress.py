@@ -123,7 +123,7 @@ def test_settings_of_the_paper() -> None:
     assert Compress.Config(**preset["config"]) == paper
     optim = preset["optim"]
     assert (optim["lr"], optim["decay_rate"], tuple(optim["decay_epochs"])) == (0.01, 0.2, (90, 120))
-    assert (preset["epochs"], preset["views"]) == (130, {"recipe": "light"})
+    assert (preset["epochs"], preset["views"]) == (130, {"recipe": "imagenet"})
 
 
 @pytest.mark.parametrize("variant", ["2q", "1q"])

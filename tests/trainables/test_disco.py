@@ -12,6 +12,7 @@ from small_methods import make_batch, make_method, make_teacher, train_steps
 from torch import nn
 
 from trainables.methods.disco import Disco, disco_terms
+from trainables.parts.losses import consistency
 from trainables.parts.numerics import unit
 
 
@@ -64,6 +65,19 @@ def test_a_step_is_the_papers_formula() -> None:
     torch.testing.assert_close(method.mean.parts["head"][0].weight, (weight + mean) / 2)  # momentum .5
 
 
+def test_fidelity_code_sums_over_the_32_images_of_a_gpu() -> None:
+    """Published: cross-entropy + 1.0 `MSELoss(reduction="sum")` for each view, 256 images on 8 GPUs."""
+    published, mean = make_method("disco", fidelity="code"), make_method("disco")
+    batch = make_batch(published)
+    ours, plain = published(batch), mean(batch)
+    summed = plain.terms["distillation"] * 256 / 8
+    torch.testing.assert_close(ours.total, plain.terms["contrastive"] + summed)
+    assert torch.equal(ours.terms["distillation"], plain.terms["distillation"])  # the log's is unweighted
+    # On 32 images it is that sum, whatever their number is elsewhere.
+    q, t = (unit(torch.randn(32, 9)) for _ in range(2))
+    torch.testing.assert_close(32 * consistency(q, t), F.mse_loss(q, t, reduction="sum"))
+
+
 def test_without_consistency_it_is_moco() -> None:
     """From the same start, weight 0 gives MoCo's loss and gradients."""
     disco = make_method("disco", consistency_weight=0.0, hidden=64)
@@ -93,5 +107,6 @@ def test_settings_of_the_paper() -> None:
     assert (paper.hidden, paper.consistency_weight, paper.temperature) == (2048, 1.0, 0.2)
     assert (paper.queue_size, paper.momentum) == (65536, 0.999)
     preset = Disco.presets["paper"]
-    assert Disco.Config(**preset["config"]) == paper
+    # What the published numbers were trained with.
+    assert Disco.Config(**preset["config"]) == paper.model_copy(update={"fidelity": "code"})
     assert (preset["optim"]["lr"], preset["optim"]["batch_size"], preset["epochs"]) == (0.03, 256, 200)

@@ -104,6 +104,7 @@ def test_settings_of_the_paper() -> None:
     assert Kd.Config(**preset["config"]) == paper
     baseline = load_method("supervised").presets["paper"]  # trained alike, so that the two compare
     assert all(preset[part] == baseline[part] for part in ("optim", "views", "epochs"))
+    assert preset["views"] == {"recipe": "cifar"}  # `RandomCrop(32, padding=4)`
 
 
 def test_loss_falls() -> None:

@@ -151,7 +151,25 @@ def test_scale_is_a_number_or_the_median() -> None:
         resolve({**raw, "config": {"scale": 0}})
 
 
+def test_fidelity_says_which_temperature_counts() -> None:
+    """The notebook's `F.cross_entropy(student_logits, teacher_logits.softmax(dim=1))`, whatever is stored."""
+    cold, one, code = (
+        make_method("lpkd", **config)
+        for config in (
+            {"temperature": 0.5},
+            {"temperature": 1.0},
+            {"temperature": 0.5, "fidelity": "code"},
+        )
+    )
+    batch = make_batch(cold)
+    found = {name: m(batch).terms["classes"] for name, m in (("cold", cold), ("one", one), ("code", code))}
+    assert torch.equal(found["code"], found["one"]) and not torch.equal(found["cold"], found["one"])
+
+
 def test_settings_of_the_paper() -> None:
     config = Lpkd.Config(**Lpkd.presets["paper"]["config"])
-    assert (config.locality_weight, config.ce_weight, config.soft_ce_weight) == (1.5, 1, 2)
+    # 1.5 on a sum over the batch of 128; .5 is stored by the notebook, which computes at 1.
+    assert (config.locality_weight, config.ce_weight, config.soft_ce_weight) == (1.5 * 128, 1, 2)
+    assert (config.temperature, config.fidelity) == (0.5, "code")
+    assert Lpkd.presets["paper"]["views"] == {"recipe": "light", "strength": 0}
     assert (config.neighbours, config.scale, Lpkd.Config().scale) == (5, 1.0, "median")

@@ -94,12 +94,31 @@ def test_biases_and_norms_are_not_decayed_and_frozen_weights_are_left_out() -> N
     assert decayed == {0.0: [(4,), (4,), (4,)], 0.3: [(4, 4)]}
 
 
+@pytest.mark.parametrize(("name", "coefficient"), [("larc", 0.02), ("larc", None), ("lars", 0.02)])
+def test_the_trust_coefficient_sets_the_length_of_a_step(name: str, coefficient: float | None) -> None:
+    """Published: min(eta |w| / (|g| + wd |w|) / lr, 1) of g + wd w, times lr; LARS does not clip."""
+    layer = nn.Linear(6, 5)
+    weight = layer.weight.detach().clone()
+    bias = layer.bias.detach().clone()
+    spec = OptimSpec(optimizer=name, lr=0.45, weight_decay=5e-5, trust_coefficient=coefficient)
+    gradient = torch.randn(5, 6, generator=torch.Generator().manual_seed(0)) * weight.norm() / 100
+    layer.weight.grad, layer.bias.grad = gradient, torch.ones(5)
+    make_optimizer(layer, spec).step()
+    eta = 1e-3 if coefficient is None else coefficient
+    local = eta * weight.norm() / (gradient.norm() + 5e-5 * weight.norm())
+    ratio = min(local / 0.45, torch.tensor(1.0)) if name == "larc" else local
+    want = weight - 0.45 * ratio * (gradient + 5e-5 * weight)
+    torch.testing.assert_close(layer.weight.detach(), want)
+    torch.testing.assert_close(layer.bias.detach(), bias - 0.45)  # biases are neither decayed nor scaled
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"optimizer": "adamx"}, "optim.optimizer: no such optimizer.*Did you mean 'adam"),
         ({"optimizer": "adahessian"}, "second derivatives"),
         ({"optimizer": "fusedadam"}, "optim.optimizer: cannot be used here"),
+        ({"trust_coefficient": 0.02}, "optim.trust_coefficient: optimizer 'adamw' has none.*larc, lars"),
         ({"batch_size": 1024}, "larger than the 800 images.*at most 800"),
         ({"batch_size": 127}, "2 workers x 1 micro-batches.*a multiple of 2"),
         ({"batch_size": 8, "accumulate": 4}, "at least 2 images in each part"),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from small_methods import SIDE, STUDENT, context
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 from two_workers import CASES, alone, together
 
 from trainables.backbones import build_backbone
 from trainables.errors import UserError
-from trainables.parts.adapters import ADAPTERS, NEIGHBOURHOOD, SPATIAL, build_adapter
+from trainables.parts.adapters import ADAPTERS, NEIGHBOURHOOD, SPATIAL, build_adapter, published_activation
 from trainables.parts.distributed import SyncBatchNorm, convert_sync_batch_norm, gather
 from trainables.parts.heads import build_head, describe_head, head_text, projection_head
 from trainables.parts.mean_student import MeanStudent
@@ -140,6 +143,48 @@ def test_adapter_shapes_are_those_of_the_method() -> None:
     assert convolutions("conv1x1") == convolutions("conv1x1_bn_act") == [(s, t, 1, 1)]
     three = {kind for kind in SPATIAL if any(kernel == 3 for _, _, kernel, _ in convolutions(kind))}
     assert three == set(NEIGHBOURHOOD)
+
+
+@pytest.mark.parametrize(
+    ("arch", "activation"),
+    [
+        ("efficientnet_b0", "silu"),
+        ("test_efficientnet", "silu"),
+        ("resnet18", "silu"),
+        ("mobilenetv3_large_100", "hard_mish"),
+        ("tf_mobilenetv3_small_075", "hard_mish"),
+        ("torchvision/mobilenet_v3_large", "hard_mish"),
+        ("mobilenetv2_100", "silu"),
+    ],
+)
+def test_mbconv_is_activated_as_published_for_the_student(arch: str, activation: str) -> None:
+    assert published_activation(arch) == activation
+
+
+@pytest.mark.parametrize("t", [24, 0])  # 0: as wide as the student's map
+@pytest.mark.parametrize(
+    ("asked", "function"),
+    [
+        ("published", F.silu),  # of an EfficientNet
+        ("silu", F.silu),
+        ("hard_swish", F.hardswish),
+        ("hard_mish", lambda x: x / 2 * (x + 2).clamp(0, 2)),
+    ],
+)
+def test_mbconv_is_an_inverted_residual(asked: Any, function: Callable[[Tensor], Tensor], t: int) -> None:
+    """Expand, filter by depth, project; what came in is added where the widths are equal."""
+    student = build_backbone(STUDENT, 0).eval()
+    t = t or student.map_channels
+    adapter = build_adapter("mbconv", student, t, asked).eval()
+    x = student.map(torch.randn(3, 3, SIDE, SIDE))
+    convolutions = [m for m in adapter.modules() if isinstance(m, nn.Conv2d)]
+    norms = [m for m in adapter.modules() if isinstance(m, nn.BatchNorm2d)]
+    inner = x
+    for step, (convolve, norm) in enumerate(zip(convolutions, norms, strict=True)):
+        inner = norm(convolve(inner))
+        inner = function(inner) if step < 2 else inner
+    want = inner + x if t == student.map_channels else inner
+    torch.testing.assert_close(adapter.layers(x), want, rtol=1e-5, atol=1e-6)
 
 
 def test_conv1x1_is_linear_before_an_average() -> None:

@@ -236,7 +236,32 @@ def test_settings_of_the_paper() -> None:
     assert (presets["supervised"]["optim"]["lr"], presets["supervised"]["epochs"]) == (0.1, 100)
     deit = Projector.Config(**presets["deit"]["config"])
     assert (deit.loss, deit.alpha, deit.epsilon, deit.weight) == ("corr_logsum", 4.0, 1e-5, 1.0)
+    assert (deit.bn_epsilon, published.bn_epsilon) == (
+        0.0,
+        1e-4,
+    )  # `BatchNorm1d(t_dim, eps=…)` in each folder
+    assert {presets[name]["views"]["recipe"] for name in ("paper", "supervised", "deit")} == {"imagenet"}
     assert (presets["deit"]["optim"]["warmup_epochs"], presets["deit"]["epochs"]) == (20, 300)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1e-4, 0.5])
+def test_what_is_added_to_the_variance_is_settable(epsilon: float) -> None:
+    """`corr_logsum` by formula: with nothing added, as published for DeiT, it is another number."""
+    method = make_method("projector", loss="corr_logsum", bn_epsilon=epsilon)
+    s, t = (torch.randn(16, method.teacher.feature_dim) * 0.1 for _ in range(2))
+
+    def normalised(x: Tensor) -> Tensor:
+        return (x - x.mean(0)) / (x.var(0, correction=0) + epsilon).sqrt()
+
+    c = (normalised(s) * normalised(t)).mean(0)
+    torch.testing.assert_close(method._distance(s, t), ((c - 1).abs().pow(4).sum() + 1e-5).log())
+
+
+def test_a_constant_dimension_is_finite_with_nothing_added_to_the_variance() -> None:
+    """Published, it is 0 / 0 there; dead features behind a ReLU are such dimensions."""
+    method = make_method("projector", loss="corr_logsum", bn_epsilon=0.0)
+    normalised = method.normalise(torch.cat([torch.full((8, 1), 3.0), torch.randn(8, 23)], 1))
+    assert torch.equal(normalised[:, 0], torch.zeros(8)) and torch.isfinite(normalised).all()
 
 
 @pytest.mark.parametrize("loss", ["mse", "l1", "logsum", "corr_logsum"])

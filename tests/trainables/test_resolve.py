@@ -27,7 +27,8 @@ def two_methods(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         needs = frozenset({"teacher"})
         points = ("backbone", "adapter")
         presets: ClassVar = {
-            "big": {"config": {"gamma": 0.5}, "optim": {"lr": 0.03, "schedule": "step"}, "epochs": 7}
+            "big": {"config": {"gamma": 0.5}, "optim": {"lr": 0.03, "schedule": "step"}, "epochs": 7},
+            "flips": {"views": {"recipe": "light", "strength": 0.0}},
         }
 
         class Config(MethodConfig):
@@ -73,6 +74,20 @@ def test_defaults_then_preset_then_what_is_written() -> None:
 
 def test_empty_sections_say_nothing() -> None:
     assert resolve({**BASE, "optim": None, "data": {}, "config": None, "preset": None}) == resolve(BASE)
+    preset = {**BASE, "preset": "big"}
+    assert resolve({**preset, "optim": None, "config": None, "views": {}}) == resolve(preset)
+
+
+def test_a_presets_strength_of_0_is_its_recipes() -> None:
+    """It leaves flips alone; who writes another recipe does not mean to see plain images."""
+    flips = resolve({**BASE, "preset": "flips"})
+    assert (flips.views.recipe, flips.views.strength) == ("light", 0)
+    assert resolve({**BASE, "preset": "flips", "views": {"recipe": "light"}}) == flips
+    other = resolve({**BASE, "preset": "flips", "views": {"recipe": "moco_v2"}})
+    assert (other.views.recipe, other.views.strength) == ("moco_v2", 1)
+    said = resolve({**BASE, "preset": "flips", "views": {"recipe": "moco_v2", "strength": 0}})
+    assert said.views.strength == 0
+    assert resolve({**BASE, "preset": "flips", "views": {"strength": 0.5}}).views.recipe == "light"
 
 
 def test_a_teacher_is_dropped_where_none_is_learned_from() -> None:
@@ -129,6 +144,10 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"optim": {"clip_grad": 0}}, "optim.clip_grad", "greater than 0"),
     ({"optim": {"decay_epochs": [1, "x"]}}, "optim.decay_epochs.1", "(got 'x')"),
     ({"optim": {3: 4}}, "optim", "a field's name is not text (got 3)"),
+    ({"views": {"second": {"blur": "much"}}}, "views.second.blur", "(got 'much')"),
+    ({"views": {"second": {"blur": True}}}, "views.second.blur", "yes or no"),
+    ({"views": {"operations": 3}}, "views.operations", "`name: value` lines"),
+    ({"optim": {"trust_coefficient": 0}}, "optim.trust_coefficient", "greater than 0"),
     ({"epochs": None}, "epochs", "a whole number"),
     ({"epochs": True}, "epochs", "not yes or no"),
     ({"epochs": 2.5}, "epochs", "(got 2.5)"),

@@ -111,6 +111,35 @@ def test_the_published_codes_step() -> None:
     torch.testing.assert_close(losses.total, distillation + contrastive)
 
 
+@pytest.mark.parametrize("share", [8, 3])
+def test_the_published_total_is_reached_by_a_weight_of_the_batch(share: int) -> None:
+    """The code adds `MSELoss(reduction="sum")` of both pairs to the cross-entropy, over a GPU's batch."""
+    method = make_method("retro", fidelity="code", consistency_weight=float(share), temperature=0.3)
+    train_steps(method, 1)
+    batch = make_batch(method, size=share, seed=5)
+    p, rows = parts_of(method, batch.views), method.queue.rows.clone()
+    summed = sum(F.mse_loss(p["q1"], p[t], reduction="sum") for t in ("t1", "t2"))
+    published = info_nce(p["q1"], p["k2"], rows, 0.3) + summed
+    torch.testing.assert_close(method(batch).total, published)
+    assert published > 2 * make_method("retro", fidelity="code", temperature=0.3)(batch).total
+
+
+def test_the_papers_consistency_has_a_weight_too() -> None:
+    weighted, plain = (make_method("retro", consistency_weight=w, gamma=0.7) for w in (2.5, 1.0))
+    batch = make_batch(plain)
+    ours, theirs = weighted(batch), plain(batch)
+    torch.testing.assert_close(ours.total - theirs.total, 1.5 * theirs.terms["distillation"])
+    assert Retro.Config().consistency_weight == 1.0
+
+
+def test_preset_code_is_the_published_training() -> None:
+    config = Retro.Config(**Retro.presets["code"]["config"])
+    assert (config.fidelity, config.consistency_weight, config.adapter) == ("code", 256 / 8, "mbconv")
+    assert (config.queue_size, config.momentum, config.temperature) == (65536, 0.999, 0.2)
+    optim = Retro.presets["code"]["optim"]
+    assert (optim["lr"], optim["batch_size"], Retro.presets["code"]["epochs"]) == (0.03, 256, 200)
+
+
 def test_paper_averages_the_adapter() -> None:
     method = make_method("retro")
     assert set(method.mean.parts) == {"student", "adapter"}

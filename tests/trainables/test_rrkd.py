@@ -21,6 +21,7 @@ from trainables.data import DataSet
 from trainables.encode import TrainingImages
 from trainables.errors import UserError
 from trainables.methods.rrkd import Matching, Rrkd, best_per_class, draw_per_class, matching_loss, relative
+from trainables.parts.numerics import unit
 from trainables.parts.queue import Queue
 from trainables.teachers import Teacher
 
@@ -116,7 +117,8 @@ def by_formula(method: Rrkd, view: Tensor, anchors: str) -> Tensor:
     if anchors == "in_batch":
         a_s, a_t = z_s, z_t
     elif anchors == "queue":
-        a_s, a_t = method.student_queue.rows, method.teacher_queue.rows
+        seen = int(method.student_queue.seen)
+        a_s, a_t = method.student_queue.rows[:seen], method.teacher_queue.rows[:seen]
     else:
         a_s, a_t = method.student(method.anchor_images), teacher.backbone(method.anchor_images)
     total = torch.zeros(())
@@ -158,6 +160,68 @@ def test_with_labels_a_classifiers_loss_is_added() -> None:
     torch.testing.assert_close(losses.terms["cross_entropy"], expected)
     torch.testing.assert_close(losses.total, losses.terms["distillation"] + 0.5 * expected)
     assert make_method("rrkd").own_classifier() is None and method.own_classifier() is method.classifier
+
+
+def test_the_distillation_has_a_weight() -> None:
+    weighted, plain = (make_method("rrkd", distillation_weight=w, ce_weight=0.5) for w in (3.0, 1.0))
+    batch = make_batch(plain)
+    ours, theirs = weighted(batch), plain(batch)
+    assert torch.equal(ours.terms["distillation"], theirs.terms["distillation"])
+    torch.testing.assert_close(ours.total - theirs.total, 2 * theirs.terms["distillation"])
+    with pytest.raises(UserError, match=r"config\.distillation_weight: no loss is left"):
+        make_method("rrkd", distillation_weight=0)
+    method = cast(Rrkd, make_method("rrkd", distillation_weight=0, ce_weight=1))
+    torch.testing.assert_close(method(batch).total, method(batch).terms["cross_entropy"])
+
+
+@pytest.mark.parametrize("centre", [False, True])
+@pytest.mark.parametrize("matching", ["cosine_log", "mse", "soft_ce"])
+def test_a_copy_of_the_teacher_pays_nothing_whatever_the_queue_holds(matching: Any, centre: bool) -> None:
+    """At every fill state, the empty queue included; of `soft_ce` the entropy of the target is left."""
+    teacher = Teacher(build_backbone(TEACHER, 0), None)
+    config = Rrkd.Config(anchors="queue", queue_size=32, matching=matching, centre=centre, temperature=0.3)
+    method = Rrkd(config, build_backbone(TEACHER, 0), teacher, context())
+    for step in range(6):  # 0, 8, .. 32 rows filled, and once round
+        batch = make_batch(method, seed=step)
+        with torch.no_grad():
+            loss = method.eval()(batch).total
+            least = 0.0
+            if matching == "soft_ce" and step:
+                held = method.teacher_queue.rows[: min(32, 8 * step)]
+                target = relative(teacher.features(batch.views[0]), held, centre).div(0.3).softmax(1)
+                least = torch.special.entr(target).sum(1).mean().item()
+            assert loss.item() == pytest.approx(least, abs=1e-5)
+            # The student's side moves with batch norm in train mode: hold the copy's embeddings.
+            s = unit(method.student(batch.views[0]))
+            for queue in (method.student_queue, method.teacher_queue):
+                queue.train().hold(s)
+                queue.advance()
+    assert int(method.student_queue.seen) == 48
+
+
+@given(st.integers(0, 1000), st.integers(0, 12), st.booleans())
+def test_rows_that_were_never_filled_have_no_say(seed: int, filled: int, centre: bool) -> None:
+    """As if the anchors were the filled rows alone, for the loss and its gradient."""
+    generator = torch.Generator().manual_seed(seed)
+    s, t = (torch.randn(5, d, generator=generator, dtype=torch.float64) for d in (4, 7))
+    a, b = (torch.randn(12, d, generator=generator, dtype=torch.float64) for d in (4, 7))
+    mask = torch.arange(12) < filled
+    matchings: list[Matching] = ["cosine_log", "mse", "soft_ce"]
+    for matching in matchings:
+        masked, whole = (s.clone().requires_grad_() for _ in range(2))
+        ours = matching_loss(
+            relative(masked, a, centre, mask), relative(t, b, centre, mask), matching, 0.3, mask
+        )
+        ours.backward()
+        if filled == 0:
+            assert ours.item() == 0 and not masked.grad.any()  # type: ignore[union-attr]
+            continue
+        theirs = matching_loss(
+            relative(whole, a[:filled], centre), relative(t, b[:filled], centre), matching, 0.3
+        )
+        theirs.backward()
+        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(masked.grad, whole.grad)
 
 
 def test_queues_hold_both_sides_of_the_same_images() -> None:
@@ -356,6 +420,8 @@ def test_settings_of_the_paper() -> None:
     assert (paper.anchor_count, paper.anchors_per_class, paper.ce_weight) == (128, 13, 0)
     preset = Rrkd.presets["paper"]
     assert Rrkd.Config(**preset["config"]) == paper.model_copy(update={"ce_weight": 1.0})
+    assert paper.distillation_weight == 1
+    assert preset["views"] == {"recipe": "light", "strength": 0}  # flips alone
     optim = preset["optim"]
     assert (optim["lr"], optim["sgd_momentum"], optim["weight_decay"], optim["batch_size"]) == (
         0.1,

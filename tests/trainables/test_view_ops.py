@@ -216,3 +216,27 @@ def test_on_a_gpu(images: Tensor) -> None:
     there = ops.resized_crop(gpu, boxes.cuda(), flip.cuda(), 32, 3).cpu()
     torch.testing.assert_close(here, there, rtol=0, atol=1e-6)
     assert torch.equal(ops.noise(torch.arange(9), 99), ops.noise(torch.arange(9).cuda(), 99).cpu())
+
+
+@pytest.mark.parametrize("out", [40, 32, 17])
+def test_window_is_a_crop_of_the_padded_image(images: Tensor, out: int) -> None:
+    corner = torch.from_numpy(rng().integers(-30, 50, (COUNT, 2)))
+    corner[0] = 0
+    want = [
+        tv.crop(tv.pad(image, [60, 60, 60, 60]), *(place + 60).tolist(), out, out)
+        for image, place in zip(images, corner, strict=True)
+    ]
+    assert torch.equal(ops.window(images, corner, out), torch.stack(want))
+
+
+def test_mirrored(images: Tensor) -> None:
+    flip = torch.arange(COUNT) % 3 == 0
+    got = ops.mirrored(images, flip)
+    assert torch.equal(got[flip], images[flip].flip(3)) and torch.equal(got[~flip], images[~flip])
+
+
+def test_solarise(images: Tensor) -> None:
+    """Of pixels that are whole numbers, as torchvision does; 127 stays and 128 turns."""
+    images[0, 0, 0, :3] = torch.tensor([127, 128, 255], dtype=torch.uint8)
+    got = ops.solarise(ops.to_unit(images))
+    torch.testing.assert_close(got, tv.solarize(images, 128) / 255, rtol=0, atol=1e-6)

@@ -1,11 +1,13 @@
 """A view is a pure function of (seed, epoch, sample id, view), and what its recipe says."""
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +18,12 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from trainables import view_ops as ops
-from trainables import views
+from trainables import view_table, views
 from trainables.errors import UserError
 from trainables.trial import ViewSpec
-from trainables.view_table import JITTER_ORDERS, NO_JITTER, RECIPES, Recipe, draw
-from trainables.views import EpochViews, Views, check_views, plain, recipes
+from trainables.view_recipes import LARGEST, RECIPES, Recipe, check_views, recipe_of
+from trainables.view_table import JITTER_ORDERS, NO_JITTER, draw
+from trainables.views import EpochViews, Views, plain, recipes
 
 COUNT, IN, OUT = 50, 23, 19  # odd sizes: vectors of 8 or 16 leave a rest
 AUGMENTING = [name for name in RECIPES if name != "none"]
@@ -97,7 +100,7 @@ import hashlib, numpy as np, torch
 from trainables.trial import ViewSpec
 from trainables.views import Views
 images = torch.arange(12 * 3 * 23 * 23).remainder(251).to(torch.uint8).view(12, 3, 23, 23)
-for recipe in ("moco_v2", "ssl_small", "light", "digits", "none"):
+for recipe in ("moco_v2", "solo_learn", "light", "cifar", "digits", "none"):
     epoch = Views(ViewSpec(recipe=recipe), 23, 19, 12, 2, 5).epoch(3)
     ids = np.arange(12)[::-1].copy()
     print(hashlib.sha256(epoch.apply(images, ids, 1).numpy().tobytes()).hexdigest())
@@ -110,7 +113,7 @@ def test_same_bits_in_another_process() -> None:
     images = torch.arange(12 * 3 * 23 * 23).remainder(251).to(torch.uint8).view(12, 3, 23, 23)
     ids = np.arange(12)[::-1].copy()
     here = []
-    for recipe in ("moco_v2", "ssl_small", "light", "digits", "none"):
+    for recipe in ("moco_v2", "solo_learn", "light", "cifar", "digits", "none"):
         epoch = Views(ViewSpec(recipe=recipe), 23, 19, 12, 2, 5).epoch(3)
         parts = [epoch.apply(images[i : i + 1], ids[i : i + 1], 1) for i in range(12)]
         here.append(hashlib.sha256(torch.cat(parts).numpy().tobytes()).hexdigest())
@@ -137,13 +140,16 @@ def test_common_random_numbers(recipe: str) -> None:
     assert torch.equal(view_of(recipe, views=1), view_of(recipe, views=3))
     # At another strength every sample turns, shifts or shines the same way, by another amount.
     weak, strong = (epoch_of(recipe, strength=s).tables[0] for s in (0.5, 1.0))
-    if "matrix" in weak:
+    if "corner" in weak:
+        np.testing.assert_array_equal(weak["flip"], strong["flip"])
+    elif "matrix" in weak:
         np.testing.assert_allclose(2 * weak["matrix"][:, 0, 1] / strong["matrix"][:, 0, 1], 1, atol=0.5)
         np.testing.assert_allclose(weak["gain"] - 1, (strong["gain"] - 1) / 2, atol=1e-6)
     else:
         np.testing.assert_array_equal(weak["flip"], strong["flip"])
         # An operation more does not shift what the others get.
-        np.testing.assert_array_equal(strong["crop"], epoch_of("light").tables[0]["crop"])
+        like = "light" if RECIPES[recipe].crop == 0.8 else "imagenet"
+        np.testing.assert_array_equal(strong["crop"], epoch_of(like).tables[0]["crop"])
     if "order" in weak:
         np.testing.assert_array_equal(weak["order"], strong["order"])
         np.testing.assert_allclose(weak["factors"][:, 3], strong["factors"][:, 3] / 2, atol=1e-6)
@@ -155,6 +161,10 @@ def by_torchvision(table: dict[str, np.ndarray], i: int) -> Tensor:
     x = IMAGES[i].double() / 255
     if "crop" in p:
         x = tv.resized_crop(x, *p["crop"].tolist(), size=[OUT, OUT], antialias=True)
+        x = tv.horizontal_flip(x) if p["flip"] else x
+    if "corner" in p:
+        x = tv.pad(x, [OUT, OUT])  # more than can be asked for
+        x = tv.crop(x, *(p["corner"].astype(int) + OUT).tolist(), OUT, OUT)
         x = tv.horizontal_flip(x) if p["flip"] else x
     if "matrix" in p:
         # torchvision takes angles and we keep matrices, so sample by its grid.
@@ -173,6 +183,8 @@ def by_torchvision(table: dict[str, np.ndarray], i: int) -> Tensor:
         x = tv.rgb_to_grayscale(x, num_output_channels=3)
     if p.get("sigma", 0) > 0:
         x = tv.gaussian_blur(x, [3, 3], [float(p["sigma"])] * 2)
+    if p.get("solarise"):
+        x = torch.where(x >= 128 / 255, 1 - x, x)
     if "gain" in p:
         x = tv.adjust_brightness(x, float(p["gain"]))
         added = ops.noise(torch.tensor([int(p["noise_key"])]), OUT * OUT).view(1, OUT, OUT)
@@ -196,7 +208,7 @@ def test_without_strength_the_centre_is_left(recipe: str) -> None:
     assert torch.equal(square.apply(IMAGES, np.arange(COUNT), 0), plain(IMAGES, IN))
 
 
-@pytest.mark.parametrize("recipe", ["moco_v2", "ssl_small", "light"])
+@pytest.mark.parametrize("recipe", ["moco_v2", "ssl_small", "light", "imagenet", "cifar"])
 def test_without_strength_flips_are_left(recipe: str) -> None:
     square = Views(ViewSpec(recipe=recipe, strength=0), IN, IN, COUNT, 1, 0).epoch(0)
     got = square.apply(IMAGES, np.arange(COUNT), 0)
@@ -289,17 +301,130 @@ def test_digits_are_turned_by_at_most_twenty_degrees() -> None:
     assert table["gain"].min() >= 0.7 - 1e-6 and table["gain"].max() <= 1.3 + 1e-6
 
 
-@pytest.mark.parametrize(("recipe", "size"), [("moco_v2", 31), ("light", 9), ("digits", 44), ("none", 0)])
+@pytest.mark.parametrize(
+    ("recipe", "size"), [("moco_v2", 31), ("light", 9), ("cifar", 5), ("digits", 44), ("none", 0)]
+)
 def test_a_table_is_as_small_as_promised(recipe: str, size: int) -> None:
     assert sum(values.nbytes for values in table_of(recipe, count=1000).values()) == 1000 * size
 
 
 def test_names() -> None:
-    assert list(recipes()) == ["moco_v2", "ssl_small", "light", "digits", "none"]
+    known = ["moco_v2", "ssl_small", "solo_learn", "imagenet", "light", "cifar", "digits", "none"]
+    assert list(recipes()) == known
+    assert ViewSpec.model_fields["recipe"].description == " | ".join(known)
     with pytest.raises(UserError, match=r"views.recipe: .*'moco'.*Did you mean 'moco_v2'"):
         check_views(ViewSpec(recipe="moco"))
     with pytest.raises(UserError):
         Views(ViewSpec(recipe="moco"), 8, 8, 1, 1, 0)
+
+
+# --- the second view's own recipe, and numbers that a trial changes -----------------------------------------
+
+
+def test_solo_learns_pair_is_asymmetric() -> None:
+    """`--saturation 0.2 --gaussian_prob 1.0 0.1 --solarization_prob 0.0 0.2`, crops from .08."""
+    first, second, third = Views(ViewSpec(recipe="solo_learn"), 64, 56, 20_000, 3, 0).epoch(0).tables
+    assert (first["sigma"] > 0).all() and (third["sigma"] > 0).all()
+    assert abs((second["sigma"] > 0).mean() - 0.1) < 0.01
+    assert "solarise" not in first and abs(second["solarise"].mean() - 0.2) < 0.01
+    for table in (first, second):
+        height, width = table["crop"][:, 2:].T.astype(float)
+        assert 0.08 * 0.85 < (height * width / 64**2).min() < 0.09
+        spread = np.abs(table["factors"] - [1, 1, 1, 0]).max(0)
+        np.testing.assert_allclose(spread, [0.4, 0.4, 0.2, 0.1], rtol=0.01)
+
+
+@settings(max_examples=20)
+@given(
+    seed=st.integers(0, 2**33),
+    epoch=st.integers(0, 1000),
+    ids=st.lists(st.integers(0, COUNT - 1), min_size=1, max_size=COUNT),
+    recipe=st.sampled_from(["moco_v2", "light", "cifar", "solo_learn"]),
+)
+def test_only_the_second_view_has_its_own_numbers(seed: int, epoch: int, ids: list[int], recipe: str) -> None:
+    """Of the same draws: the first and the third view keep every bit, whatever the second does."""
+    rows = np.array(ids)
+    plain_pair, changed = (
+        Views(ViewSpec(recipe=recipe, second=second), IN, OUT, COUNT, 3, seed).epoch(epoch)
+        for second in ({"solarise": 0.0, "blur": 0.0}, {"solarise": 1.0, "blur": 0.0})
+    )
+    images = IMAGES[torch.from_numpy(rows)]
+    for view in (0, 2):
+        assert torch.equal(changed.apply(images, rows, view), plain_pair.apply(images, rows, view))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (ops.MEAN, ops.STD))
+    before = plain_pair.apply(images, rows, 1) * std + mean
+    after = changed.apply(images, rows, 1) * std + mean
+    bright = before >= 128 / 255
+    edge = (before - 128 / 255).abs() < 1e-5
+    want = torch.where(bright, 1 - before, before)
+    torch.testing.assert_close(after[~edge], want[~edge], rtol=0, atol=1e-5)
+
+
+def test_operations_are_changed_in_every_view() -> None:
+    blurred = ViewSpec(recipe="moco_v2", operations={"blur": 1, "jitter": [0.4, 0.4, 0.2, 0.1]})
+    for view in (0, 1, 2):
+        recipe = recipe_of(blurred, view)
+        assert (recipe.blur, recipe.jitter, recipe.crop) == (1.0, (0.4, 0.4, 0.2, 0.1), 0.8)
+    both = ViewSpec(recipe="solo_learn", operations={"blur": 0.5}, second={"solarise": 0})
+    assert [recipe_of(both, view).blur for view in (0, 1)] == [0.5, 0.5]
+    assert recipe_of(both, 1).solarise == 0 and recipe_of(ViewSpec(recipe="solo_learn"), 1).solarise == 0.2
+    turned = ViewSpec(recipe="none", operations={"flip": 1})  # no crop, and yet a flip
+    got = Views(turned, IN, OUT, COUNT, 1, 0).epoch(0).apply(IMAGES, np.arange(COUNT), 0)
+    assert torch.equal(got, plain(IMAGES, OUT).flip(3))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"operations": {"blurr": 1}}, r"views\.operations\.blurr: .*Did you mean 'blur'"),
+        ({"second": {"solarize": 0.2}}, r"views\.second\.solarize: .*Did you mean 'solarise'"),
+        ({"second": {"solarise": 1.2}}, r"views\.second\.solarise: .*\(got 1\.2\).*from 0 to 1"),
+        ({"operations": {"crop": -0.1}}, r"views\.operations\.crop: .*from 0 to 0\.95"),
+        ({"operations": {"crop": [0.1, 1.0]}}, r"views\.operations\.crop: .*from 0 to 0\.95"),
+        ({"operations": {"jitter": 0.4}}, r"views\.operations\.jitter: .*four numbers"),
+        ({"operations": {"jitter": [0.4, 0.4, 0.4]}}, r"views\.operations\.jitter: .*four numbers"),
+        ({"operations": {"jitter": [0.4, 0.4, 0.4, 0.6]}}, r"views\.operations\.jitter: .*hue up to 0\.5"),
+        ({"recipe": "moco_v2", "second": {"rotate": 20}}, r"views\.second: .*exclude each other.*`crop: 0`"),
+        ({"recipe": "cifar", "operations": {"crop": 0.8}}, r"views\.operations: .*exclude each other"),
+    ],
+)
+def test_operations_that_cannot_be(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        check_views(ViewSpec(**fields))
+
+
+def test_every_operation_has_a_largest_number() -> None:
+    named = {field.name for field in dataclasses.fields(Recipe)} - {"summary", "second"}
+    assert set(LARGEST) == named
+    for recipe in RECIPES.values():
+        assert recipe.augments == (recipe is not RECIPES["none"])
+        for view in ({}, recipe.second):
+            for name, value in {**recipe.operations, **view}.items():
+                pairs = zip(np.atleast_1d(value), np.atleast_1d(LARGEST[name]), strict=True)
+                assert all(0 <= number <= largest for number, largest in pairs), name
+
+
+def test_later_operations_shift_no_earlier_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams are appended: recipes without `pad` and `solarise` draw what they did before these came."""
+    names = ("moco_v2", "ssl_small", "light", "digits", "none")
+    now = [table_of(name, count=50) for name in names]
+    monkeypatch.setattr(view_table, "STREAMS", view_table.STREAMS[:9])
+    assert view_table.STREAMS[-1] == "erase"
+    for table, name in zip(now, names, strict=True):
+        before = table_of(name, count=50)
+        assert list(before) == list(table)
+        for column, values in before.items():
+            np.testing.assert_array_equal(table[column], values)
+
+
+@pytest.mark.parametrize(("side", "out", "border"), [(32, 32, 4), (36, 32, 4), (40, 32, 0)])
+def test_padded_crops_lie_anywhere_in_the_image_with_its_border(side: int, out: int, border: int) -> None:
+    found = view_table.corners(20_000, side, out, border, np.random.default_rng(0))
+    places = np.arange(-border, side + border - out + 1)
+    for axis in (0, 1):
+        values, counts = np.unique(found[:, axis], return_counts=True)
+        np.testing.assert_array_equal(values, places)
+        assert counts.min() > 0.85 * 20_000 / len(places)
 
 
 def test_wrong_use() -> None:

@@ -37,9 +37,10 @@ from trainables.resolve import needs_teacher
 CASES: dict[str, tuple[str, dict[str, Any], str, int]] = {
     **{name: (name, {}, "eval", 1) for name in methods()},
     "moco accumulated": ("moco", {}, "eval", 2),
-    "retro code": ("retro", {"fidelity": "code"}, "batch", 1),
+    "retro code": ("retro", {"fidelity": "code", "consistency_weight": 4.0}, "batch", 1),
     "retro mbconv, head tuned": ("retro", {"adapter": "mbconv", "head": "tuned"}, "eval", 2),
-    "disco accumulated": ("disco", {}, "eval", 2),
+    # 32 times the consistency, and lr .1: a weight that keeps roundings what they are elsewhere.
+    "disco accumulated": ("disco", {"fidelity": "code", "consistency_weight": 0.1}, "eval", 2),
     "seed accumulated": ("seed", {}, "eval", 2),
     # Warmer than the paper's .04, which makes a rounding of a similarity 25 times as large in the loss.
     "compress": ("compress", {"temperature": 0.2}, "eval", 2),
@@ -52,7 +53,12 @@ CASES: dict[str, tuple[str, dict[str, Any], str, int]] = {
         "batch",
         1,
     ),
-    "rrkd labels": ("rrkd", {"ce_weight": 1.0, "matching": "soft_ce", "temperature": 0.2}, "eval", 2),
+    "rrkd labels": (
+        "rrkd",
+        {"ce_weight": 1.0, "distillation_weight": 2.0, "matching": "soft_ce", "temperature": 0.2},
+        "eval",
+        2,
+    ),
     "rrkd centre": ("rrkd", {"centre": True}, "batch", 1),
     "rrkd random": ("rrkd", {"anchors": "random"}, "eval", 2),  # 9 anchors: 5 for one worker, 4 for the other
     "rrkd best": ("rrkd", {"anchors": "best_per_class"}, "batch", 1),

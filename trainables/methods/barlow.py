@@ -38,7 +38,7 @@ class Barlow(Method):
         pass
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {  # solo-learn's ImageNet recipe; its views differ by one solarisation and a wider crop
+        "paper": {  # solo-learn's ImageNet recipe
             "config": {"loss_scale": 0.048, "redundancy": 0.0051, "hidden": 4096, "head_dim": 4096},
             "optim": {
                 "optimizer": "lars",
@@ -49,7 +49,7 @@ class Barlow(Method):
                 "schedule": "cosine",
                 "warmup_epochs": 10,
             },
-            "views": {"recipe": "moco_v2"},
+            "views": {"recipe": "solo_learn"},
             "epochs": 100,
         },
         "digits": {

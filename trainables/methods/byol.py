@@ -64,7 +64,7 @@ class Byol(Method):
         head_dim: Annotated[int, Field(ge=2)] = Field(256, description="dimensions of an embedding")
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {  # solo-learn's ImageNet recipe; its views differ by one solarisation and a wider crop
+        "paper": {  # solo-learn's ImageNet recipe
             "config": {"momentum": 0.99, "hidden": 4096, "head_dim": 256},
             "optim": {
                 "optimizer": "lars",
@@ -75,7 +75,7 @@ class Byol(Method):
                 "schedule": "cosine",
                 "warmup_epochs": 10,
             },
-            "views": {"recipe": "moco_v2"},
+            "views": {"recipe": "solo_learn"},
             "epochs": 100,
         },
         "digits": {

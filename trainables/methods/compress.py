@@ -80,7 +80,7 @@ class Compress(Method):
                 decay_epochs=(90, 120),
                 decay_rate=0.2,
             ),
-            "views": {"recipe": "light"},
+            "views": {"recipe": "imagenet"},
             "epochs": 130,
         },
         "digits": {

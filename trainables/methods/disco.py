@@ -7,9 +7,12 @@ learning" (arXiv 2104.09124); `Yuting-Gao/DisCo-pytorch`.
     L = CE0(q, k'; Q, T) + w (|q - t|^2 + |q' - t'|^2)              (x and x': the two views; w = 1)
 
 Gradient flows through q and q'. The head's wide hidden layer is the paper's cure for the "distilling
-bottleneck": `hidden` is an axis of its ablation (512, 1280, 2048). The published code sums |q - t|^2 over the
-batch of one GPU; that is not followed, so that no result depends on the number of workers: its weight 1 is a
-weight of B here.
+bottleneck": `hidden` is an axis of its ablation (512, 1280, 2048).
+
+The published code sums |q - t|^2 over the batch of one GPU. Here it is a mean, so that no result depends on
+the number of workers. `fidelity: code` counts it 32 times, as the published training does with 32 images on
+each of 8 GPUs. Preset `paper` is that training. Its teacher is in train mode: add
+`teacher: {batch_norm: batch}`.
 
 Expect on digits (preset `digits`, test_efficientnet, two seeds): 5-shot ridge 90 to 91.5 from a test_resnet
 taught by 64 epochs of MoCo at view strength 1, with `consistency_weight: 1` 89 to 91; untrained
@@ -21,7 +24,7 @@ taught by 64 epochs of MoCo at view strength 1, with `consistency_weight: 1` 89 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -36,6 +39,8 @@ from trainables.parts.numerics import unit
 from trainables.parts.queue import Queue
 from trainables.parts.recipes import MOCO_V2, on_digits
 from trainables.teachers import Teacher
+
+PUBLISHED_SHARE = 32  # images that a GPU has of the published batch of 256 on 8 GPUs
 
 
 def disco_terms(
@@ -69,7 +74,12 @@ class Disco(Contrast):
             2048, description="width of the head's hidden layer; the paper ablates 512, 1280, 2048"
         )
         consistency_weight: Annotated[float, Field(ge=0)] = Field(
-            1.0, description="of both consistency terms; the published code's 1 is the batch size here"
+            1.0, description="w, of both consistency terms"
+        )
+        fidelity: Literal["paper", "code"] = Field(
+            "paper",
+            description="paper: the consistency is a mean over the batch; code: 32 times that, the published "
+            "code's sum over the images of a GPU",
         )
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -77,6 +87,7 @@ class Disco(Contrast):
             "config": {
                 "hidden": 2048,
                 "consistency_weight": 1.0,
+                "fidelity": "code",
                 "temperature": 0.2,
                 "queue_size": 65536,
                 "momentum": 0.999,
@@ -107,5 +118,7 @@ class Disco(Contrast):
         k2 = keys_of(self.mean, self.mean, view2, self.queue, self.context.seed)
         self.queue.hold(k2)
         terms = disco_terms(q1, q2, k2, t1, t2, self.queue.rows, self.config.temperature)
-        total = terms["contrastive"] + self.config.consistency_weight * terms["distillation"]
+        summed = PUBLISHED_SHARE if self.config.fidelity == "code" else 1
+        weight = self.config.consistency_weight * summed
+        total = terms["contrastive"] + weight * terms["distillation"]
         return Losses(total, terms)

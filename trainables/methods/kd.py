@@ -10,8 +10,7 @@ A teacher that was not trained on the classes of the data has no logits for them
 regression fitted to its frozen features of the training images (`teacher_classifier`). Labels are always
 needed, for they say what the classes are; images without one are still distilled.
 
-Preset `paper` has RepDistiller's settings on CIFAR-100 (lr .01 for MobileNets and ShuffleNets), but for its
-crops: it pads by 4 pixels.
+Preset `paper` has RepDistiller's settings on CIFAR-100 (lr .01 for MobileNets and ShuffleNets).
 
 Expect on digits (preset `digits`, half-width test_efficientnet, four seeds): 5-shot ridge 97 to 98.5 from a
 test_resnet taught by 64 epochs of MoCo at view strength 1; untrained 69, `supervised` 97 to 98.5. At

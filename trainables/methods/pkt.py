@@ -9,8 +9,9 @@ Passalis & Tefas 2018, "Learning deep representations with probabilistic knowled
 
 Rows over the whole global batch, the image itself included, as in the published code (the paper leaves it
 out). That code takes the mean over all B^2 entries with a weight of 30000 and batches of 64; here each row's
-divergence is summed and rows are averaged, so that weight is 30000 / 64 = 469. Rotating or scaling either
-space changes nothing, and the widths of the two may differ.
+divergence is summed and rows are averaged, so that weight is 30000 / 64 = 469. It divides features by their
+norm + 1e-7, here by the norm alone; the two differ for norms near 1e-7. Rotating or scaling either space
+changes nothing, and the widths of the two may differ.
 
 The paper learns without labels; `RepDistiller` adds a cross-entropy (`ce_weight: 1`).
 

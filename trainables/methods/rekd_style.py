@@ -163,9 +163,8 @@ class RekdStyle(Contrast):
         q = unit(self.head(self.student(view1)))
         k = keys_of(self.mean, self.mean, view2, self.queue, self.context.seed)
         t = unit(self.teacher.embed(view1))
-        rows, seen = self.teacher_queue.rows, self.teacher_queue.seen
-        filled = torch.arange(len(rows), device=rows.device) < seen
-        same = (self.clusters.assign(t)[:, None] == self.clusters.assign(rows)) & filled
+        rows = self.teacher_queue.rows
+        same = (self.clusters.assign(t)[:, None] == self.clusters.assign(rows)) & self.teacher_queue.filled
         self.queue.hold(k)
         self.teacher_queue.hold(t)
         self.clusters.hold(t)

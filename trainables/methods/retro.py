@@ -6,10 +6,16 @@ self-supervised learning" (arXiv 2405.15311); `beandkay/Reused-Teacher-Projector
     q = u(g_T(a(f(x))))     t = u(g_T(f_T(x)))     k from the mean student (x and x': the two views)
     L_dis = |q - t|^2 + |q' - t'|^2                 L = L_dis + gamma * 1/2 [CE0(q, k') + CE0(q', k)]
 
-Trained: student f and adapter a. The published code (`fidelity: code`) differs from the paper: no gamma, no
-second contrastive term, one adapter shared by student and mean student, and by a slip its second consistency
-term compares the student's view 1 with the teacher's view 2. It sums L_dis over the batch of one GPU; that is
-not followed, so that no result depends on the number of workers: its weight 1 is a weight of B here.
+Trained: student f and adapter a. L_dis has the weight `consistency_weight`, 1 in the paper. The published
+code (`fidelity: code`) differs from the paper: no gamma, no second contrastive term, one adapter shared by
+student and mean student, and by a slip its second consistency term compares the student's view 1 with the
+teacher's view 2. It sums L_dis over the batch of one GPU. Here L_dis is a mean, so that no result depends on
+the number of workers: the published weight of 1 is a `consistency_weight` of that batch, 32 images on each of
+8 GPUs.
+
+Preset `code` is that training. Its teacher is in train mode: add `teacher: {batch_norm: batch}`. Of a
+MobileNet-v3 it clips the gradient: add `optim: {clip_grad: 5}`. `parts/adapters.py` says which adapter was
+published for which student.
 
 Expect on digits (preset `digits`, test_efficientnet, two seeds): 5-shot ridge 90 to 91.5 from a test_resnet
 taught by 64 epochs of MoCo at view strength 1, 89 to 90 from one at strength 0.5; untrained 77.5.
@@ -30,7 +36,7 @@ from torch import Tensor, nn
 from trainables.backbones import Backbone, BackboneFacts, seeded
 from trainables.errors import UserError
 from trainables.method import Batch, Context, Losses, Method, MethodConfig
-from trainables.parts.adapters import NEIGHBOURHOOD, SPATIAL, Adapter, build_adapter
+from trainables.parts.adapters import NEIGHBOURHOOD, SPATIAL, Activation, Adapter, build_adapter
 from trainables.parts.contrast import ContrastConfig
 from trainables.parts.heads import build_head, describe_head
 from trainables.parts.losses import consistency, info_nce
@@ -48,7 +54,19 @@ class Retro(Method):
 
     class Config(ContrastConfig):
         adapter: Literal["linear", "mlp", "conv1x1", "conv1x1_bn_act", "bottleneck", "mbconv"] = Field(
-            "linear", description="what makes the student's features fit the teacher's head"
+            "linear",
+            description="what makes the student's features fit the teacher's head; published: bottleneck for "
+            "ResNets of 50 layers and more, and mbconv for the other students",
+        )
+        mbconv_activation: Activation = Field(
+            "published",
+            description="of `adapter: mbconv`: published is hard mish for a MobileNet-v3 and SiLU for other "
+            "students; unused by other adapters",
+        )
+        consistency_weight: Annotated[float, Field(ge=0)] = Field(
+            1.0,
+            description="of both consistency terms; the published code's 1 is 32 here: it sums over the 32 "
+            "images of a GPU",
         )
         gamma: Annotated[float, Field(ge=0)] = Field(
             0.1,
@@ -69,8 +87,19 @@ class Retro(Method):
         )
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {  # as the published code is run; both share MoCo-v2's schedule
+        "paper": {  # the paper's loss under the schedule of the published code, MoCo-v2's
             "config": {"queue_size": 65536, "momentum": 0.999, "temperature": 0.2},
+            **MOCO_V2,
+        },
+        "code": {  # the published training, of a student that is no ResNet-50, -101 or -152
+            "config": {
+                "fidelity": "code",
+                "consistency_weight": 32.0,
+                "adapter": "mbconv",
+                "queue_size": 65536,
+                "momentum": 0.999,
+                "temperature": 0.2,
+            },
             **MOCO_V2,
         },
         "digits": {
@@ -91,7 +120,9 @@ class Retro(Method):
             self.check(config, context)
         teacher_head = cast(nn.Module, self.teacher.head)
         with seeded(context.seed):
-            self.adapter = build_adapter(self.config.adapter, student, self.teacher.feature_dim)
+            self.adapter = build_adapter(
+                self.config.adapter, student, self.teacher.feature_dim, self.config.mbconv_activation
+            )
             if self.config.head == "tuned":
                 self.head = copy.deepcopy(teacher_head).requires_grad_(True)
             elif self.config.head == "fresh":
@@ -120,10 +151,11 @@ class Retro(Method):
     def forward(self, batch: Batch) -> Losses:
         if self.config.fidelity == "code":
             distillation, contrastive = self._code(*batch.views)
-            total = distillation + contrastive
+            gamma = 1.0
         else:
             distillation, contrastive = self._paper(*batch.views)
-            total = distillation + self.config.gamma * contrastive
+            gamma = self.config.gamma
+        total = self.config.consistency_weight * distillation + gamma * contrastive
         return Losses(total, {"distillation": distillation, "contrastive": contrastive})
 
     def _paper(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, Tensor]:

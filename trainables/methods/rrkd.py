@@ -5,7 +5,8 @@ learning"; `Ramos-Ramos/rrkd`.
 
     V = u(Z) u(A)^T  for student and teacher, each with its own embeddings Z (B, D) of one view, shared, and
                      A (anchors, D) of the same anchor images
-    L = -mean log((cos(V_s, V_t) + 1) / 2 + 1e-8)   (rows)   + ce_weight CE(classifier(Z_s), labels)
+    L_D = -mean log((cos(V_s, V_t) + 1) / 2 + 1e-8)   (rows)
+    L = lambda_D L_D + lambda_CE CE(classifier(Z_s), labels)         (`distillation_weight`, `ce_weight`)
 
 Embeddings are backbone features, so the widths may differ and no head is needed. Anchors:
 `in_batch`        the whole global batch, own sample included; gradient through both sides of u(Z) u(A)^T
@@ -14,7 +15,7 @@ Embeddings are backbone features, so the widths may differ and no head is needed
 `best_per_class`  those of each class that the teacher's classifier (its own, or one fitted) is right and
                   surest of; that passes all labelled images through the teacher, once
 `queue`           past embeddings of both networks, each the student's of its own time; gradient through Z
-                  alone. Not in the paper
+                  alone; rows that were never filled count for nothing. Not in the paper
 The middle three stay fixed. The student encodes their plain images at each step, with gradient, in train mode
 and in a pass of their own, so batch norm sees views and anchors apart; workers share that pass. Memory grows
 with the anchors. The teacher's side is computed once. Ids are kept with the images from ranking to use: the
@@ -71,32 +72,63 @@ from trainables.workers import rank, world_size
 Matching = Literal["cosine_log", "mse", "soft_ce"]
 BY_CLASS = ("per_class", "best_per_class")
 FIXED = ("random", *BY_CLASS)
+_NEVER = -1e6  # a logit whose softmax is 0; infinity would make a cross-entropy 0 * inf
 
 
 @in_float32
-def relative(z_BD: Tensor, anchors_AD: Tensor, centre: bool = False) -> Tensor:
+def relative(
+    z_BD: Tensor, anchors_AD: Tensor, centre: bool = False, filled_A: Tensor | None = None
+) -> Tensor:
     """`u(Z) u(A)^T`: (B, A) cosine similarities to the anchors. Ramos et al., equation (2).
 
     With `centre`, the mean of u(A) is first taken from all rows of u(Z) and u(A), which are then brought to
-    unit length again: what all anchors have in common counts as no likeness.
+    unit length again: what all anchors have in common counts as no likeness. Anchors that are not `filled_A`,
+    bool, have no part in the mean, and a similarity of 0.
     """
     z_BD, anchors_AD = F.normalize(z_BD, dim=1), F.normalize(anchors_AD, dim=1)
     if centre:
-        mean_D = anchors_AD.mean(0)
+        mean_D = anchors_AD.mean(0) if filled_A is None else _share(anchors_AD, filled_A)
         z_BD, anchors_AD = F.normalize(z_BD - mean_D, dim=1), F.normalize(anchors_AD - mean_D, dim=1)
-    return z_BD @ anchors_AD.T
+    similarities_BA = z_BD @ anchors_AD.T
+    return similarities_BA if filled_A is None else similarities_BA * filled_A
+
+
+def _share(rows_AD: Tensor, filled_A: Tensor) -> Tensor:
+    """The mean of the filled rows, (D,); 0 where there is none."""
+    return (rows_AD * filled_A[:, None]).sum(0) / filled_A.sum().clamp(min=1)
 
 
 @in_float32
-def matching_loss(s_BA: Tensor, t_BA: Tensor, matching: Matching, temperature: float) -> Tensor:
+def matching_loss(
+    s_BA: Tensor,
+    t_BA: Tensor,
+    matching: Matching,
+    temperature: float,
+    filled_A: Tensor | None = None,
+) -> Tensor:
     """How far the student's relative representations are from the teacher's. Scalar, mean over the batch.
 
     `cosine_log`: `-log((cos + 1) / 2 + 1e-8)` of each pair of rows; 0 at a perfect match, to 1e-8; Ramos et
     al., equation (3), as their code has it (typeset, it is not 0 at a match). `mse`: mean square over rows
     and anchors; 0 at a match. `soft_ce`: `-sum softmax(t/T) log softmax(s/T)` over the anchors; at least the
-    target's entropy, nats. `temperature` is T. No gradient reaches `t`.
+    target's entropy, nats. `temperature` is T. No gradient reaches `t`. Only anchors that are `filled_A`,
+    bool, are compared; where none is, the loss is 0.
     """
     t_BA = t_BA.detach()
+    if filled_A is None:
+        return _matching(s_BA, t_BA, matching, temperature)
+    # On the device: asking how many are filled would make the host wait for every step.
+    count, some = filled_A.sum(), filled_A.any()
+    if matching == "soft_ce":
+        hidden_A = ~filled_A & some
+        s_BA, t_BA = (x.masked_fill(hidden_A, _NEVER * temperature) for x in (s_BA, t_BA))
+    loss = _matching(s_BA, t_BA, matching, temperature)
+    if matching == "mse":
+        loss = loss * (len(filled_A) / count.clamp(min=1))
+    return torch.where(some, loss, 0 * s_BA.sum())
+
+
+def _matching(s_BA: Tensor, t_BA: Tensor, matching: Matching, temperature: float) -> Tensor:
     if matching == "mse":
         return F.mse_loss(s_BA, t_BA)
     if matching == "soft_ce":
@@ -143,6 +175,9 @@ class Rrkd(Labelled):
             description="the batch itself; training images, drawn or those the teacher classifies best; or a "
             "queue of past embeddings",
         )
+        distillation_weight: Annotated[float, Field(ge=0)] = Field(
+            1.0, description="lambda_D, of the loss between relative representations"
+        )
         matching: Matching = Field("cosine_log", description="loss between relative representations")
         centre: bool = Field(
             False, description="take the anchors' mean from both spaces first; not in the paper"
@@ -163,7 +198,7 @@ class Rrkd(Labelled):
         "paper": {  # CIFAR-10, supervised
             "config": {"anchors": "in_batch", "matching": "cosine_log", "ce_weight": 1.0},
             "optim": momentum_sgd(lr=0.1, weight_decay=0.0, batch_size=128, schedule="constant"),
-            "views": {"recipe": "none"},
+            "views": {"recipe": "light", "strength": 0.0},  # flips alone
             "epochs": 50,
         },
         "digits": {
@@ -202,6 +237,13 @@ class Rrkd(Labelled):
     @classmethod
     def check(cls, config: MethodConfig, context: Context) -> None:
         assert isinstance(config, cls.Config)
+        if config.distillation_weight == config.ce_weight == 0:
+            raise UserError(
+                "config.distillation_weight",
+                "no loss is left",
+                value=config.distillation_weight,
+                expected="distillation_weight or ce_weight above 0",
+            )
         if config.anchors == "queue":
             check_queue(config.queue_size, context)
         if config.anchors in BY_CLASS:
@@ -250,14 +292,17 @@ class Rrkd(Labelled):
         (view,) = batch.views
         s: Tensor = self.student(view)
         t = self.teacher.features(view)
+        filled = self.teacher_queue.filled if self.config.anchors == "queue" else None
         student_anchors, teacher_anchors = self._anchors(s, t)
         distillation = matching_loss(
-            relative(s, student_anchors, self.config.centre),
-            relative(t, teacher_anchors, self.config.centre),
+            relative(s, student_anchors, self.config.centre, filled),
+            relative(t, teacher_anchors, self.config.centre, filled),
             self.config.matching,
             self.config.temperature,
+            filled,
         )
-        return self.with_labels(distillation, {"distillation": distillation}, s, batch.labels)
+        total = self.config.distillation_weight * distillation
+        return self.with_labels(total, {"distillation": distillation}, s, batch.labels)
 
     def after_step(self, progress: float) -> None:
         if self.config.anchors == "queue":

@@ -81,7 +81,7 @@ class Spkd(Labelled):
                 "decay_epochs": (60, 120, 160),
                 "decay_rate": 0.2,
             },
-            "views": {"recipe": "light"},
+            "views": {"recipe": "cifar"},
             "epochs": 200,
         },
         "digits": {

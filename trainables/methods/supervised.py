@@ -7,8 +7,7 @@ supervised, preset: digits, epochs: 16}}`. Label smoothing is off: it makes a be
 teacher (Mueller et al. 2019, arXiv 1906.02629).
 
 Preset `paper` has the settings that knowledge distillation is compared by on CIFAR-100 (Tian et al. 2020,
-arXiv 1910.10699; `HobbitLong/RepDistiller`, which takes lr .01 for MobileNets and ShuffleNets), but for its
-crops: it pads by 4 pixels.
+arXiv 1910.10699; `HobbitLong/RepDistiller`, which takes lr .01 for MobileNets and ShuffleNets).
 
 Expect on digits (preset `digits`, half-width test_efficientnet, four seeds): 5-shot ridge 97 to 98.5, 1-shot
 96 to 98; untrained 69. It has seen every training label, so it is no rival of methods that see none.

@@ -29,6 +29,11 @@ class Queue(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self._held: list[Tensor] = []
 
+    @property
+    def filled(self) -> Tensor:
+        """(K,), bool: the rows that a key has ever joined; the others are still random directions."""
+        return torch.arange(len(self.rows), device=self.rows.device) < self.seen
+
     def hold(self, keys: Tensor) -> None:
         """Keep this worker's keys (B, D) of one micro-batch until `advance`. Nothing is held in eval mode."""
         if self.training:

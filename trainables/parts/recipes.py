@@ -39,14 +39,15 @@ REPDISTILLER: Mapping[str, Any] = {
         decay_epochs=(150, 180, 210),
         decay_rate=0.1,
     ),
-    "views": {"recipe": "light"},
+    "views": {"recipe": "cifar"},
     "epochs": 240,
 }
 
-# `mengjian0502/solo-learn-sparse` on ImageNet-100; there LARS clips at .02, and one view is solarised.
+# `mengjian0502/solo-learn-sparse`, `scripts/pretrain/imagenet-100/barlowACL.sh`: LARS that clips is LARC.
 SLIM_IMAGENET_100: Mapping[str, Any] = {
     "optim": {
         "optimizer": "larc",
+        "trust_coefficient": 0.02,
         "lr": 0.45,  # 0.3 at a batch of 256
         "sgd_momentum": 0.9,
         "weight_decay": 5e-5,
@@ -54,7 +55,7 @@ SLIM_IMAGENET_100: Mapping[str, Any] = {
         "schedule": "cosine",
         "warmup_epochs": 10,
     },
-    "views": {"recipe": "moco_v2"},
+    "views": {"recipe": "solo_learn"},
     "epochs": 400,
 }
 
