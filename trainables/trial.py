@@ -13,10 +13,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 # Fields that say where things lie or how they are fetched: no part of a trial's identity, so no axis either.
 NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
+# Fields that came later: left at None they are no part of it either, so that older trials keep their names.
+LATER = {"data": ("splits",)}
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator takes
@@ -26,6 +28,16 @@ class Spec(BaseModel):
     """Base of everything a user writes: frozen, unknown keys refused, numbers finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _several(patterns: Any) -> Any:
+    return (patterns,) if isinstance(patterns, str) else patterns
+
+
+Pattern = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_several), Field(min_length=1)
+]
+Splits = Annotated[dict[Literal["train", "test", "unlabelled"], Pattern], Field(min_length=1)]
 
 
 class DataSpec(Spec):
@@ -38,6 +50,12 @@ class DataSpec(Spec):
     image_size: Annotated[int, Field(ge=8, le=1024)] = Field(16, description="side of a view, pixels")
     margin: Annotated[int, Field(ge=0, le=512)] = Field(
         0, description="images are stored with sides of image_size + margin pixels, room for crops"
+    )
+    splits: Splits | None = Field(
+        None,
+        description="which files are for what where their names do not say it, each a folder, a file or a "
+        "pattern below `path`, or several: {train: digits/train, test: [digits/test, more-*]}; the longer "
+        "of two that fit wins, and what none takes is left out",
     )
     download: bool = Field(False, description="may the source be downloaded")
     validation: Annotated[float, Field(gt=0, lt=1)] = Field(
@@ -167,6 +185,9 @@ class TrialSpec(Spec):
         identity = self.model_dump(mode="json")
         for field in NOT_IDENTITY["data"]:
             identity["data"].pop(field)
+        for field in LATER["data"]:
+            if identity["data"][field] is None:
+                identity["data"].pop(field)
         if self.teacher is not None and self.teacher.checkpoint is not None:
             identity["teacher"]["checkpoint"] = file_digest(self.teacher.checkpoint)
         return identity
