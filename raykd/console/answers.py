@@ -22,6 +22,8 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
     text(f"[bold]{planned['name']}[/bold]: {', '.join(planned['methods'])}")
     most = f"at most {counted(epochs, 'epoch')} in all"
     text(f"{counted(trials, 'trial')}, {most}; scheduler {planned['scheduler']['name']}")
+    for line in planned["data"]["lines"]:
+        screen.text(line)
     text()
     screen.rows(("axis", "values", "what it is"), planned["axes"])
     text()
