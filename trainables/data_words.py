@@ -7,6 +7,7 @@ from typing import Any
 
 from trainables.data import DataFacts, check_data, known_undecodable
 from trainables.sources import Taken, find_source
+from trainables.store_writer import Undecodable
 from trainables.trial import DataSpec
 
 _NAMES = 3  # classes that are named, and the last one
@@ -31,12 +32,7 @@ def tell_data(spec: DataSpec, cache: Path) -> dict[str, Any]:
         "lines": [
             f"data: {spec.name}" + (f" in {where}" if where is not None else ""),
             *(f"  {line}" for line in _lines(facts)),
-            *([f"  {bad.describe(bad.of)}"] if bad is not None and bad.count else []),
-            *(
-                ["  what cannot be decoded is counted when it is first decoded"]
-                if bad is None and where
-                else []
-            ),
+            *([f"  {line}"] if (line := _undecodable(bad, where)) else []),
         ],
     }
 
@@ -47,7 +43,7 @@ def _lines(facts: DataFacts) -> list[str]:
     lines = []
     if labelled:
         text = f"train: {_images(labelled)} of {facts.classes} classes{_names(facts.class_names)}"
-        held = f"{facts.validation_images} of them are held out for validation"
+        held = f"{facts.validation_images} of them held out for validation"
         lines.append(f"{text}{_places(facts, 'train')}; {held}")
     if free:
         where = _places(facts, "unlabelled") or ("" if labelled else _places(facts, "train"))
@@ -57,6 +53,14 @@ def _lines(facts: DataFacts) -> list[str]:
     if left := [part for part in facts.taken if not part.split]:
         lines.append(f"left out: {', '.join(map(_left, left))}")
     return [*lines, *facts.remarks]
+
+
+def _undecodable(bad: Undecodable | None, where: Path | None) -> str:
+    if bad is None:
+        return "what cannot be decoded is counted when it is first decoded" if where is not None else ""
+    named = bad.first[:_NAMES]
+    more = f"; and {bad.count - len(named)} more" if bad.count > len(named) else ""
+    return f"cannot be decoded: {bad.count} of {bad.of}: {'; '.join(named)}{more}" if bad.count else ""
 
 
 def _images(count: int) -> str:

@@ -14,6 +14,7 @@ from trainables.errors import UserError
 from trainables.sources.base import Taken
 from trainables.trial import DataSpec
 
+_LINKS = 2  # from one folder of a data set to another, that are followed on the way to a file
 _SYSTEM = ("__MACOSX", "lost+found")  # an archive's and a disk's own
 
 
@@ -43,29 +44,28 @@ class Files:
 
     def skipped(self) -> list[Taken]:
         """What is no file of the data set by its name or place, for what is said before a run."""
-        ending = "another ending than a picture's"
-        return [
-            Taken("", f"*{e}" if e else "files", n, ending) for e, n in sorted(self.others.items())
-        ] + self.links
+        counted = sorted(self.others.items())
+        named = [Taken("", f"*{end}" if end else "files", n, "by their ending") for end, n in counted]
+        return named + self.links
 
 
 def find_files(folder: Path, endings: tuple[str, ...]) -> Files:
     """Every file below `folder` with one of the endings.
 
-    Hidden files and folders are left out. Links are followed, but not in a circle: not to a folder above, nor
-    from one folder of the data set to another and on from there. What cannot be read (a dead link, a pipe)
+    Hidden files and folders are left out. Links are followed, but not in a circle: not to a folder above, and
+    not to a third folder of the data set after two others. What cannot be read (a dead link, a pipe)
     counts by its name, so that it is counted as undecodable. `UserError` for a folder that cannot be listed.
     One string a file is all that is kept of it.
     """
     found, digest = Files(), hashlib.sha256()
     try:
-        for path, status in _walk(folder, "", endings, (), False, found):
+        for path, status in _walk(folder, "", endings, Path(os.path.realpath(folder)), (), 0, found):
             found.paths.append(path)
             line = f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n"
             digest.update(line.encode(errors="surrogateescape"))
     except OSError as error:
         denied = error.errno in (errno.EACCES, errno.EPERM)
-        expected = "a folder that you may read, or one less" if denied else None
+        expected = f"the right to read {error.filename}, or none of it in there" if denied else None
         raise UserError("data.path", f"{folder} cannot be listed: {error}", expected=expected) from error
     if not found.paths:
         raise UserError("data.path", f"no files ending in {', '.join(endings)} below {folder}")
@@ -77,11 +77,15 @@ def _walk(
     folder: Path,
     prefix: str,
     endings: tuple[str, ...],
+    root: Path,
     above: tuple[tuple[int, int], ...],
-    linked: bool,
+    linked: int,
     found: Files,
 ) -> Iterator[tuple[str, os.stat_result]]:
-    """Files below `folder`. `above`: the folders that led here; `linked`: by a link between two of them."""
+    """Files below `folder`.
+
+    `root`: the real path of the data set; `above`: the folders that led here, by `linked` links within it.
+    """
     here = folder.stat()
     me = (here.st_dev, here.st_ino)
     if me in above:
@@ -100,12 +104,13 @@ def _walk(
         if is_folder:
             onward = linked
             if entry.is_symlink():
-                within = _root(folder, prefix) in Path(os.path.realpath(entry.path)).parents
-                if within and linked:
+                within = root in Path(os.path.realpath(entry.path)).parents
+                if within and linked == _LINKS:
                     found.links.append(Taken("", prefix + name, 0, "a link that leads in a circle"))
                     continue
-                onward = linked or within
-            yield from _walk(folder / name, f"{prefix}{name}/", endings, (*above, me), onward, found)
+                onward = linked + within
+            lower = f"{prefix}{name}/"
+            yield from _walk(folder / name, lower, endings, root, (*above, me), onward, found)
         elif name.lower().endswith(endings):
             try:
                 yield prefix + name, entry.stat()
@@ -118,8 +123,3 @@ def _walk(
             found.links.append(Taken("", prefix + name, 0, "a link that leads nowhere"))
         else:
             found.others[Path(name).suffix.lower()] += 1
-
-
-def _root(folder: Path, prefix: str) -> Path:
-    """The real path of the folder that `prefix` is relative to."""
-    return Path(os.path.realpath(folder.parents[prefix.count("/") - 1] if prefix else folder))

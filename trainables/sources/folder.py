@@ -25,16 +25,8 @@ import numpy as np
 from trainables.errors import UserError
 from trainables.sources.base import Counts, Part, Parts, Sample, Source, Taken
 from trainables.sources.files import Files, find_files, user_folder
-from trainables.sources.split_files import (
-    Patterns,
-    Portion,
-    Sorted,
-    listed,
-    shared_folders,
-    sort_files,
-    two_readings,
-    typed,
-)
+from trainables.sources.split_files import Patterns, sort_files
+from trainables.sources.split_parts import Portion, Sorted, listed, shared_folders, two_readings, typed
 from trainables.sources.split_words import HELD_OUT
 from trainables.splits import Ids, class_sizes
 from trainables.trial import DataSpec
@@ -104,8 +96,8 @@ def layout(folder: Path, files: Files, splits: Patterns | None) -> Layout:
         classes = []
     index = {name: i for i, name in enumerate(classes)}
     held = next((split for split in HELD_OUT if classes and any(found[split].classes())), "")
-    main = _labelled(folder, train, index) if classes else _unlabelled(train.paths)
-    test = _labelled(folder, found[held], index) if held else _unlabelled([])
+    main = _labelled(folder, train, index, train) if classes else _unlabelled(train.paths)
+    test = _labelled(folder, found[held], index, train) if held else _unlabelled([])
     every = Labelled(main.paths + free.paths, np.append(main.labels, np.full(len(free.paths), -1)))
     taken = [Taken("train", listed(train.places()), len(main.paths))] if train.paths else []
     taken += [Taken("unlabelled", listed(free.places()), len(free.paths))] if free.paths else []
@@ -157,11 +149,12 @@ def _refuse_deeper(folder: Path, found: Sorted) -> None:
     )
 
 
-def _labelled(folder: Path, portion: Portion, index: dict[str, int]) -> Labelled:
+def _labelled(folder: Path, portion: Portion, index: dict[str, int], train: Portion) -> Labelled:
     names = portion.classes()
     for name in sorted({name for name in names if name}.difference(index)):
         problem = f"{folder}/{listed(portion.places())} has a class that the training images lack"
-        raise UserError("data.path", problem, value=name, choices=index)
+        expected = f"their classes, or {typed(train=train.patterns())} to leave it out"
+        raise UserError("data.path", problem, value=name, expected=expected, choices=index)
     inside = [(path, index[name]) for path, name in zip(portion.paths, names, strict=True) if name]
     return Labelled([path for path, _ in inside], np.array([label for _, label in inside], np.int64))
 

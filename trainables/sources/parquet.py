@@ -22,7 +22,8 @@ from trainables.errors import UserError
 from trainables.sources.base import Counts, Part, Parts, Sample, Source, Taken
 from trainables.sources.files import find_files, user_folder
 from trainables.sources.parquet_labels import COLUMNS, Labels, Numbering, numbered, numbering, read_labels
-from trainables.sources.split_files import Portion, listed, sort_files
+from trainables.sources.split_files import sort_files
+from trainables.sources.split_parts import Portion, listed
 from trainables.sources.split_words import HELD_OUT
 from trainables.splits import Ids, class_sizes
 from trainables.trial import DataSpec
@@ -135,7 +136,7 @@ def _remarks(by: Numbering, train: list[Table]) -> Iterator[str]:
     if by.classes > 1 and by.mapped:
         some = [str(id_) for id_ in by.ids[:4]]
         shown = ", ".join([*some[:3], "…", str(by.ids[-1])] if by.classes > 4 else some)
-        yield f"labels are ids ({shown}), numbered 0 … {by.classes - 1} in sorted order"
+        yield f"the labels {shown} are numbered 0 … {by.classes - 1} in sorted order"
     if by.classes == 1:
         yield f"all labels are {by.ids[0]}: read as none"
     if not by.classes:

@@ -9,56 +9,28 @@ refused with both and with what to type; `data.splits` says it outright.
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from trainables.errors import UserError
+from trainables.sources.split_parts import (
+    SHOWN,
+    Portion,
+    Sorted,
+    folders_of,
+    listed,
+    place_of,
+    shared_folders,
+    two_readings,
+    typed,
+)
 from trainables.sources.split_words import HELD_OUT, WORDS, look_alikes, remainder, splits_of
 
 Patterns = Mapping[str, Sequence[str]]  # split -> patterns of `data.splits`
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\b")  # `train-00000-of-00003.parquet`, as the hub writes parts
-_SHOWN = 3  # places that a message names
-
-
-@dataclass
-class Portion:
-    """Files of one split. Of each, so many leading parts of its path are the place that the split names."""
-
-    paths: list[str] = field(default_factory=list)
-    depths: list[int] = field(default_factory=list)
-
-    def add(self, path: str, depth: int) -> None:
-        self.paths.append(path)
-        self.depths.append(depth)
-
-    def classes(self) -> list[str]:
-        """The class folder of each file, "" where it lies in none."""
-        return [_class(path, depth) for path, depth in zip(self.paths, self.depths, strict=True)]
-
-    def places(self) -> list[str]:
-        """What the split was read from, each once: `train/`, or `data/train-00000-of-00002.parquet`."""
-        return list(dict.fromkeys(map(_place, self.paths, self.depths)))
-
-    def patterns(self) -> list[str]:
-        """`data.splits` that takes these places, numbers as stars where there are several."""
-        places = [place.rstrip("/") or "." for place in self.places()]
-        return places if len(places) == 1 else list(dict.fromkeys(re.sub(r"\d+", "*", p) for p in places))
-
-
-@dataclass
-class Sorted:
-    """The files of a data set by split; `left` is read by no run."""
-
-    portions: dict[str, Portion]
-    left: list[str]
-
-    def __getitem__(self, split: str) -> Portion:
-        return self.portions.get(split) or Portion()
 
 
 def sort_files(folder: Path, paths: list[str], splits: Patterns | None, *, by_file: bool) -> Sorted:
@@ -76,32 +48,8 @@ def sort_files(folder: Path, paths: list[str], splits: Patterns | None, *, by_fi
     if not found.groups:
         _refuse_look_alikes(folder, paths, by_file)
         named = None if by_file else _by_picture_name(folder, paths, len(root))
-        return named or Sorted({"train": Portion(paths, [0] * len(paths))}, [])
+        return named or Sorted({"train": _all(paths, 0, by_file)}, [])
     return found.settled(len(root))
-
-
-def folders_of(path: str) -> list[str]:
-    return path.split("/")[:-1]
-
-
-def typed(**splits: Iterable[str]) -> str:
-    """The option that says it, in backticks: --set 'data.splits={"train": "."}'."""
-    given = {split: list(patterns) for split, patterns in splits.items()}
-    short = {split: some[0] if len(some) == 1 else some for split, some in given.items() if some}
-    return f"`--set {shlex.quote('data.splits=' + json.dumps(short, ensure_ascii=False))}`"
-
-
-def listed(places: Iterable[str]) -> str:
-    """`train/`; a, b, c and 4 more."""
-    every = list(dict.fromkeys(places))
-    more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
-    return ", ".join(every[:_SHOWN]) + more
-
-
-def two_readings(folder: Path, first: str, second: str, ways: Iterable[tuple[str, str]]) -> UserError:
-    """The refusal of a data set that can be read in two ways; `ways`: what to type, and for what."""
-    said = "; ".join(f"{option} {what}" for option, what in ways)
-    return UserError("data.path", f"{folder} can be read in two ways: {first}, or {second}", expected=said)
 
 
 class _Found:
@@ -140,11 +88,11 @@ class _Found:
         held = [split for split in HELD_OUT if split in parts]
         bare, left = self.bare, list[str]()
         if bare and (set(parts) == {"unlabelled"} or (self.by_file and held and "train" not in parts)):
-            parts["train"], bare = Portion(bare, [root] * len(bare)), []
+            parts["train"], bare = _all(bare, root, self.by_file), []
         elif bare and not self.by_file and "train" in parts and (held or not _in_folders(bare, self.groups)):
             left, bare = bare, []
         if bare:
-            raise self._mixed(parts)
+            raise self._mixed(parts, root)
         if "train" not in parts and held:
             raise self._no_train(parts)
         if not self.by_file:
@@ -152,22 +100,23 @@ class _Found:
         return Sorted(parts, left)
 
     def _two_words(self, path: str, name: str, words: tuple[str, ...]) -> UserError:
+        place = place_of(path, path.split("/").index(name) + 1).rstrip("/")
         return UserError(
             "data.path",
             f"the name {name} (in {self.folder / path}) says {' and '.join(words)} at once",
-            expected=f"another name, or the parts: {typed(train=['WHERE'], test=['WHERE'])}",
+            expected=f"another name, or {typed(train=[place])} (or test, besides the other parts)",
         )
 
     def _several(self) -> UserError:
         places = ["/".join(key) for key in sorted(self.groups)]
         inside = sorted({split for parts in self.groups.values() for split in parts}, key=list(WORDS).index)
-        inner = [str(self.folder / place) for place in places]
+        one = shlex.quote(str(self.folder / places[-1]))
         return UserError(
             "data.path",
             f"{self.folder} holds {listed(f'{p}/' if p else 'files' for p in places)}, each with its own "
             f"{' and '.join(inside)}: several data sets, or one in several folders",
-            expected=f"one of them: `--set data.path={inner[-1]}`; or which files are for what, such as "
-            + typed(**{_key(split): [f"*/{split}"] for split in reversed(inside)}),
+            expected=f"one of them: `--set data.path={one}`; or which files are for what, such as "
+            + typed(**{_key(s): [f"*/{s}{'*' * self.by_file}"] for s in reversed(inside)}),
         )
 
     def _refuse_clashes(self, parts: Mapping[str, Portion]) -> None:
@@ -191,39 +140,45 @@ class _Found:
                     ],
                 )
 
-    def _mixed(self, parts: Mapping[str, Portion]) -> UserError:
+    def _mixed(self, parts: Mapping[str, Portion], root: int) -> UserError:
+        """Some files lie where a split word is, and others do not."""
         key = next(iter(self.groups))
-        base = "/".join(key) or "."
-        worded = listed(place for portion in parts.values() for place in portion.places())
-        bare = Portion(self.bare, [min(len(key) + 1, path.count("/") + 1) for path in self.bare])
+        below = all(path.split("/")[: len(key)] == list(key) for path in self.bare)
+        base = "/".join(key if below else key[:root]) or "."
+        at = len(base.split("/")) + 1 if base != "." else 1
+        bare = Portion(self.bare, [min(at, path.count("/") + 1) for path in self.bare])
         others = listed(bare.places())
-        told = _patterns(parts)
-        many = len(self.bare) + sum(len(portion.paths) for portion in parts.values())
-        if "train" in parts:
-            ways = [
-                (typed(**{**told, "train": ["."]} if self.by_file else {"train": [base]}), "for the first"),
+        worded = {split: listed(portion.places()) for split, portion in parts.items()}
+        told, some = _patterns(parts), "" if self.by_file else ", and its folders are classes"
+        if "train" not in parts:
+            return two_readings(
+                self.folder,
+                f"all of it is trained on{some}",
+                f"{', '.join(worded.values())} is held out, and {others} is trained on",
+                [
+                    (typed(train=[base]), "for the first"),
+                    (typed(**{**told, "train": [base]}), "for the second"),
+                ],
+            )
+        return two_readings(
+            self.folder,
+            f"all of it is trained on{some}" if set(parts) == {"train"} else f"{others} is trained on, too",
+            f"{worded['train']} is the training part, and {others} is not",
+            [
+                (typed(**{**told, "train": [base]}), "for the first"),
                 (typed(**told), "for the second"),
-                (typed(**{**told, "test": bare.patterns()[:_SHOWN]}), f"if {others} is held out"),
-            ]
-            second = f"{others} is no part of what {worded} holds"
-        else:
-            ways = [
-                (typed(train=[base]), "for the first"),
-                (typed(**{**told, "train": [base]}), "for the second"),
-            ]
-            second = f"{worded} is held out and {others} is trained on"
-        first = f"all {many} files are trained on" + (
-            "" if self.by_file else f", {worded} and {others} being classes"
+                (typed(**{**told, "test": bare.patterns()[:SHOWN]}), f"if {others} is held out"),
+            ],
         )
-        return two_readings(self.folder, first, second, ways)
 
     def _no_train(self, parts: Mapping[str, Portion]) -> UserError:
         seen = listed(place for portion in parts.values() for place in portion.places())
         every = [pattern for portion in parts.values() for pattern in portion.patterns()]
+        train = "train-*.parquet" if self.by_file else "train/"
         return UserError(
             "data.path",
-            f"{self.folder} has {seen} and no train/: there is nothing to train on",
-            expected=f"train/ beside it, or {typed(train=every[:_SHOWN])} if it is to be trained on",
+            f"{self.folder} has {seen} and no {train}: there is nothing to train on",
+            expected=f"{train} beside it, or {typed(train=every[:SHOWN])} if it is to be trained on",
         )
 
     def _refuse_unlike(self, parts: Mapping[str, Portion]) -> None:
@@ -245,8 +200,17 @@ class _Found:
             )
 
 
+def _all(paths: list[str], depth: int, by_file: bool) -> Portion:
+    """All files below a folder, its folders being classes; or each by itself."""
+    return Portion(paths, [path.count("/") + 1 if by_file else depth for path in paths])
+
+
 def _as_told(folder: Path, paths: list[str], splits: Patterns) -> Sorted:
     """By `data.splits`: a pattern takes what lies below it, and the longer of two wins."""
+    if not {"train", "unlabelled"} & splits.keys():
+        raise UserError(
+            "data.splits", "says of no file that it is trained on", expected="`train: FOLDER`, too"
+        )
     wanted = []
     for split, patterns in splits.items():
         for pattern in patterns:
@@ -298,8 +262,12 @@ def _by_picture_name(folder: Path, paths: list[str], root: int) -> Sorted | None
         else:
             bare.append(path)
     held = [split for split in HELD_OUT if split in parts]
-    if not held or (len(parts) == 1 and not bare):
-        return None  # all of one kind: there is nothing to tell apart
+    for split, portion in parts.items():
+        portion.said = f"files named {split}"
+    if not held:
+        return None
+    if len(parts) == 1 and not bare:  # all of one kind: there is nothing to tell apart
+        return Sorted({"train": Portion(paths, [0] * len(paths), parts[held[0]].said)}, [])
     if "train" in parts and not bare:
         return Sorted(parts, [])
     some = listed(path for split in held for path in parts[split].paths)
@@ -344,15 +312,6 @@ def _first_word(names: Sequence[str], start: int) -> tuple[int, tuple[str, ...]]
     return None
 
 
-def shared_folders(paths: list[str]) -> list[str]:
-    """The folders that lead to every file."""
-    first, last = folders_of(min(paths)), folders_of(max(paths))
-    same = 0
-    while same < min(len(first), len(last)) and first[same] == last[same]:
-        same += 1
-    return first[:same]
-
-
 def _in_folders(paths: Iterable[str], groups: Iterable[tuple[str, ...]]) -> bool:
     """Does one of them lie in a folder of its own, and not loosely beside the splits' folders?"""
     key = next(iter(groups))
@@ -368,13 +327,3 @@ def _patterns(parts: Mapping[str, Portion]) -> dict[str, list[str]]:
     """What `data.splits` says of parts: of two held-out ones, the better."""
     held = next((split for split in HELD_OUT if split in parts), "")
     return {_key(split): parts[split].patterns() for split in ("train", held, "unlabelled") if split in parts}
-
-
-def _place(path: str, depth: int) -> str:
-    names = path.split("/")
-    return "/".join(names[:depth]) + ("/" if depth < len(names) else "") if depth else "./"
-
-
-def _class(path: str, depth: int) -> str:
-    names = path.split("/")
-    return names[depth] if depth < len(names) - 1 else ""

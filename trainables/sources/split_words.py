@@ -39,14 +39,14 @@ def look_alikes(names: Iterable[str]) -> tuple[str, str] | None:
     """
     seen: dict[str, dict[str, str]] = {"train": {}, "held out": {}}
     for name in sorted(names):
-        lower = name.lower()
+        lower = re.sub(r"\d", "", name.lower())
         for word, split in _SPLIT.items():
             if split == "unlabelled" or splits_of(name):
                 continue
             kind = seen["train" if split == "train" else "held out"]
             if lower.startswith(word):
-                kind.setdefault("…" + re.sub(r"\d", "", lower[len(word) :]), name)
+                kind.setdefault(f"…{lower[len(word) :]}", name)
             if lower.endswith(word):
-                kind.setdefault(re.sub(r"\d", "", lower[: -len(word)]) + "…", name)
+                kind.setdefault(f"{lower[: -len(word)]}…", name)
     both = seen["train"].keys() & seen["held out"].keys()
     return (seen["train"][min(both)], seen["held out"][min(both)]) if both else None
