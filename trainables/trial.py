@@ -1,7 +1,8 @@
 """What one training run is: a frozen, complete description, and the hash that names it.
 
 Two trials with the same `signature()` give the same result; it names their folder, their TensorBoard run
-and their row in every table. This module needs pydantic only, so that reading a sweep stays fast.
+and their row in every table. This module needs pydantic and errors only, so that reading a
+sweep stays fast.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from trainables.errors import UserError
 
 # Fields that say where things lie or how they are fetched: no part of a trial's identity, so no axis either.
 NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
@@ -30,14 +33,31 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def _several(patterns: Any) -> Any:
-    return (patterns,) if isinstance(patterns, str) else patterns
+SPLITS = ("train", "test", "unlabelled")
 
 
-Pattern = Annotated[
-    tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_several), Field(min_length=1)
-]
-Splits = Annotated[dict[Literal["train", "test", "unlabelled"], Pattern], Field(min_length=1)]
+def _splits(given: Any) -> Any:
+    """{split: (pattern, …)}, a single pattern standing for a list of one."""
+    expected = "{train: FOLDER, test: FOLDER}, each a folder, a file, a pattern, or a list of them"
+    if given is None:
+        return None
+    if not isinstance(given, Mapping) or not given:
+        raise UserError("", "wrong value", value=given, expected=expected)
+    checked = {}
+    for split, patterns in given.items():
+        if split not in SPLITS:
+            raise UserError(str(split), "no such split", value=split, choices=SPLITS)
+        several = [patterns] if isinstance(patterns, str) else patterns
+        if (
+            not isinstance(several, (list, tuple))
+            or not several
+            or not all(p and isinstance(p, str) for p in several)
+        ):
+            raise UserError(
+                split, "wrong value", value=patterns, expected="a name in quotes, or a list of such"
+            )
+        checked[split] = tuple(several)
+    return checked
 
 
 class DataSpec(Spec):
@@ -51,11 +71,10 @@ class DataSpec(Spec):
     margin: Annotated[int, Field(ge=0, le=512)] = Field(
         0, description="images are stored with sides of image_size + margin pixels, room for crops"
     )
-    splits: Splits | None = Field(
+    splits: Annotated[dict[str, tuple[str, ...]] | None, BeforeValidator(_splits)] = Field(
         None,
-        description="which files are for what where their names do not say it, each a folder, a file or a "
-        "pattern below `path`, or several: {train: digits/train, test: [digits/test, more-*]}; the longer "
-        "of two that fit wins, and what none takes is left out",
+        description="which files below `path` are for what, where their names do not say it, such as "
+        "{train: digits/train, test: [more/test, old-*]}; the longer of two that fit wins",
     )
     download: bool = Field(False, description="may the source be downloaded")
     validation: Annotated[float, Field(gt=0, lt=1)] = Field(

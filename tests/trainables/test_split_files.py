@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainables.errors import UserError
@@ -199,6 +199,7 @@ def test_splits_that_say_nothing(bad: object) -> None:
 NAMES = ["train", "test", "val", "my_test_2", "cat", "dog", "x", "training", "unlabelled", "eval"]
 
 
+@settings(max_examples=300, deadline=None)
 @given(st.sets(st.lists(st.sampled_from(NAMES), min_size=0, max_size=3).map(tuple), min_size=1, max_size=6))
 def test_no_held_out_file_is_trained_on_and_every_file_is_accounted_for(
     folders: set[tuple[str, ...]],

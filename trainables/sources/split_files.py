@@ -87,7 +87,13 @@ class _Found:
         self._refuse_clashes(parts)
         held = [split for split in HELD_OUT if split in parts]
         bare, left = self.bare, list[str]()
-        if bare and (set(parts) == {"unlabelled"} or (self.by_file and held and "train" not in parts)):
+        above = [words for name in bare[0].split("/")[:root] if (words := splits_of(name))] if bare else []
+        trains = not above or above[-1] == ("train",)  # what leads to all files does not say the opposite
+        if (
+            bare
+            and trains
+            and (set(parts) == {"unlabelled"} or (self.by_file and held and "train" not in parts))
+        ):
             parts["train"], bare = _all(bare, root, self.by_file), []
         elif bare and not self.by_file and "train" in parts and (held or not _in_folders(bare, self.groups)):
             left, bare = bare, []
