@@ -25,7 +25,8 @@ from trainables.errors import UserError
 from trainables.files import cache_folder
 from trainables.sources import Sample, Source, Taken, data_folder, find_source, sources
 from trainables.splits import Ids, class_sizes, held_out, stratified
-from trainables.store import FORMAT, Images, Progress, Undecodable, load_store, make_store, undecodable_in
+from trainables.store import FORMAT, Images, Progress, load_store, make_store, undecodable_in
+from trainables.store_writer import Undecodable
 from trainables.trial import DataSpec
 
 __all__ = [

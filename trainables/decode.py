@@ -32,17 +32,17 @@ def decode(picture: Picture, side: int) -> npt.NDArray[np.uint8]:
 
     The same picture as resizing the shorter side and cropping the centre, in one step. Large JPEGs are
     decoded at a reduced scale of at least twice `side`. It stands as its EXIF orientation says, its first
-    frame where it has several. What its pixels are by Pillow's mode is in `_eight_bits`. Raises whatever
+    frame where it has several. `_rgb` says what becomes of each of Pillow's modes. Raises whatever
     Pillow raises for a file that is not a whole picture, and `ValueError` for pixels without a known white.
     """
     if isinstance(picture, Image.Image):
-        return _square(_eight_bits(picture), side)
+        return _square(_rgb(picture), side)
     if isinstance(picture, Path) and not stat.S_ISREG(picture.stat().st_mode):
         raise OSError("is no regular file")  # a pipe would be waited for
     with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
         image.draft("RGB", (2 * side, 2 * side))
         image.load()
-        return _square(_upright(_eight_bits(image), image), side)
+        return _square(_upright(_rgb(image), image), side)
 
 
 def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
@@ -54,7 +54,7 @@ def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
     return pixels if turn is None else pixels.transpose(turn)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image) -> Image.Image:
     """As RGB.
 
     Transparency is dropped; the colour below it stays. Grey of up to 16 bits keeps its upper 8: of as many

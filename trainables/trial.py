@@ -20,8 +20,6 @@ from trainables.errors import UserError
 
 # Fields that say where things lie or how they are fetched: no part of a trial's identity, so no axis either.
 NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
-# Fields that came later: left at None they are no part of it either, so that older trials keep their names.
-LATER = {"data": ("splits",)}
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator takes
@@ -204,9 +202,8 @@ class TrialSpec(Spec):
         identity = self.model_dump(mode="json")
         for field in NOT_IDENTITY["data"]:
             identity["data"].pop(field)
-        for field in LATER["data"]:
-            if identity["data"][field] is None:
-                identity["data"].pop(field)
+        if self.data.splits is None:  # as every trial was before this was a field
+            del identity["data"]["splits"]
         if self.teacher is not None and self.teacher.checkpoint is not None:
             identity["teacher"]["checkpoint"] = file_digest(self.teacher.checkpoint)
         return identity

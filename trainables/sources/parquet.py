@@ -48,7 +48,7 @@ class Rows(NamedTuple):
     only_labelled: bool
 
     @property
-    def count(self) -> int:
+    def images(self) -> int:
         return int((self.classes >= 0).sum()) if self.only_labelled else len(self.classes)
 
 
@@ -84,7 +84,7 @@ class Parquet(Source):
         return Counts(
             sum(sizes),
             len(labels) - sum(sizes),
-            sum(rows.count for rows in found.test),
+            sum(rows.images for rows in found.test),
             found.classes,
             per_class=sizes,
             taken=found.taken,
@@ -116,7 +116,7 @@ class Parquet(Source):
         more = [Rows(table, _none(table), False) for table in free]
         taken = [
             Taken(
-                split, listed(parts[split if split != "test" else held].places()), sum(r.count for r in rows)
+                split, listed(parts[split if split != "test" else held].places()), sum(r.images for r in rows)
             )
             for split, rows in (("train", main), ("unlabelled", more), ("test", test))
             if rows
@@ -124,7 +124,7 @@ class Parquet(Source):
         for split in HELD_OUT:
             if split != held and parts[split].paths:
                 taken.append(_left_out(parts[split], tables[split], parts[held] if held else None, labelled))
-        if unused := sum(len(rows.classes) - rows.count for rows in test):
+        if unused := sum(len(rows.classes) - rows.images for rows in test):
             taken.append(Taken("", "rows of the test part without a label", unused))
         if parts.left:
             left = Portion(parts.left, [path.count("/") + 1 for path in parts.left])
@@ -163,7 +163,7 @@ def _part(rows: list[Rows]) -> Part:
         for some in rows:
             yield from _read(some)
 
-    return Part(sum(some.count for some in rows), samples)
+    return Part(sum(some.images for some in rows), samples)
 
 
 def _open(path: Path) -> Table:

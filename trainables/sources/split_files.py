@@ -230,10 +230,10 @@ def _as_told(folder: Path, paths: list[str], splits: Patterns) -> Sorted:
     sorted_, used, known = Sorted({}, []), set[str](), dict[str, list[tuple[str, str, tuple[str, ...]]]]()
     deepest = max((len(names) for _, _, names in wanted), default=0)
     for path in paths:
-        names = path.split("/")
-        head = "/".join(names[:deepest])
+        given = path.split("/")
+        head = "/".join(given[:deepest])
         if head not in known:
-            fits = [want for want in wanted if _matches(names, want[2])]
+            fits = [want for want in wanted if _matches(given, want[2])]
             known[head] = [want for want in fits if len(want[2]) == len(fits[0][2])]
         takers = known[head]
         if len({split for split, *_ in takers}) > 1:
