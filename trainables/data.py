@@ -43,7 +43,8 @@ __all__ = [
     "sources",
 ]
 
-_LOOKED_AT = 8  # pictures
+_LOOKED_AT = (8, 256)  # pictures, at least and at most
+_LONGEST = 120  # characters of a reason
 _READING = 2  # of files: goes up when the same files give other splits, labels or pixels than before
 
 
@@ -133,15 +134,32 @@ def _kept(per_class: tuple[int, ...], spec: DataSpec) -> tuple[int, ...]:
 
 
 def check_pictures(spec: DataSpec) -> None:
-    """Decode the first few pictures; `UserError` where none of them is one."""
+    """Decode the first few pictures; `UserError` where none of them is one.
+
+    As many as may be undecodable are tried, within bounds, so that a few broken ones at the start do no harm.
+    """
     source = find_source(spec.name)
     if source.where(spec) is None:
         return  # it comes with a package
-    tried = list(itertools.islice(source.look(spec), _LOOKED_AT))
-    reasons = [f"{sample.name} ({type(e).__name__})" for sample in tried if (e := _trouble(sample, spec))]
-    if tried and len(reasons) == len(tried):
-        problem = f"none of the first {len(tried)} pictures can be decoded: {', '.join(reasons[:3])}"
-        raise UserError("data.path", problem, value=str(spec.path), expected="a folder of whole pictures")
+    part = source.look(spec)
+    if part is None:
+        return
+    most = min(max(_LOOKED_AT[0], int(part.count * spec.max_undecodable) + 1), _LOOKED_AT[1])
+    reasons = []
+    for sample in itertools.islice(part.samples(), most):
+        error = _trouble(sample, spec)
+        if error is None:
+            return
+        reasons.append(f"{sample.name} ({_why(error)})")
+    if not reasons:
+        return
+    problem = f"none of the first {len(reasons)} pictures can be decoded: {', '.join(reasons[:3])}"
+    raise UserError("data.path", problem, value=str(spec.path), expected="a folder of whole pictures")
+
+
+def _why(error: Exception) -> str:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _trouble(sample: Sample, spec: DataSpec) -> Exception | None:

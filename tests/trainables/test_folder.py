@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pictures import encoded, opened, pixels, put
 
-from trainables.data import check_data, open_data
+from trainables.data import check_data, check_pictures, open_data
 from trainables.data_words import tell_data
 from trainables.errors import UserError
 from trainables.sources.files import find_files
@@ -93,6 +93,16 @@ def test_links_that_lead_nowhere_are_counted(tmp_path: Path) -> None:
         assert said in lines
     with pytest.raises(UserError, match="4 of 16 images cannot be decoded"):
         open_data(spec.model_copy(update={"max_undecodable": 0.1}), tmp_path / "cache")
+
+
+def test_broken_pictures_come_first(tmp_path: Path) -> None:
+    write_tree(tmp_path, *(f"{name}/{i:03}.png" for name in "ab" for i in range(50)))
+    for i in range(9):
+        (tmp_path / "a" / f"!{i}.png").write_bytes(b"no picture")
+    spec = DataSpec(name="folder", path=tmp_path, image_size=8, max_undecodable=0.1)
+    check_pictures(spec)  # nine of 109 may be broken
+    with pytest.raises(UserError, match=r"none of the first 8 pictures .*!0.png \(UnidentifiedImageError: "):
+        check_pictures(spec.model_copy(update={"max_undecodable": 0.01}))
 
 
 def test_folders_that_link_in_a_circle_are_listed_in_time(tmp_path: Path) -> None:

@@ -88,9 +88,12 @@ class Source(ABC):
         """What it holds wherever it lies; None where only its files can tell."""
         return None
 
-    def look(self, spec: DataSpec) -> Iterator[Sample]:
-        """The first samples to train on, to see that they are pictures. `UserError` as for `open`."""
-        return self.open(spec).train.samples()
+    def look(self, spec: DataSpec) -> Part | None:
+        """What is trained on, to see that it holds pictures; None where that takes long or is elsewhere.
+
+        `UserError` as for `open`.
+        """
+        return self.open(spec).train
 
     def listing(self, spec: DataSpec) -> str:
         """Digest of the names, sizes and times of the files it would read; empty where they cannot change."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainables.errors import UserError
+from trainables.files import expanded
 from trainables.sources.base import Taken
 from trainables.trial import DataSpec
 
@@ -26,9 +28,14 @@ def user_folder(spec: DataSpec, what: str) -> Path:
             f"is needed by the source {spec.name!r}",
             expected=f"--set data.path=/folder/that/holds/the/{what}",
         )
-    path = spec.path.expanduser().absolute()
-    if not path.is_dir():
-        problem = "is a file, not a folder" if path.exists() else "no such folder"
+    path = expanded(spec.path).absolute()
+    try:
+        found = stat.S_ISDIR(path.stat().st_mode)
+        problem = "is a file, not a folder"
+    except (OSError, ValueError) as error:
+        absent = isinstance(error, FileNotFoundError)
+        found, problem = False, "no such folder" if absent else f"cannot be looked at: {error}"
+    if not found:
         raise UserError("data.path", problem, value=str(path), expected=f"the folder that holds the {what}")
     return path
 

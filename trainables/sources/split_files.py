@@ -166,15 +166,16 @@ class _Found:
                     (typed(**{**told, "train": [base]}), "for the second"),
                 ],
             )
+        ways = [(typed(**{**told, "train": [base]}), "for the first"), (typed(**told), "for the second")]
+        if len(held := bare.patterns()) <= SHOWN:
+            ways.append(
+                (typed(**{**told, "test": [*told.get("test", []), *held]}), f"if {others} is held out")
+            )
         return two_readings(
             self.folder,
             f"all of it is trained on{some}" if set(parts) == {"train"} else f"{others} is trained on, too",
             f"{worded['train']} is the training part, and {others} is not",
-            [
-                (typed(**{**told, "train": [base]}), "for the first"),
-                (typed(**told), "for the second"),
-                (typed(**{**told, "test": bare.patterns()[:SHOWN]}), f"if {others} is held out"),
-            ],
+            ways,
         )
 
     def _no_train(self, parts: Mapping[str, Portion]) -> UserError:
