@@ -16,15 +16,17 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from trainables.decode import decode
 from trainables.errors import UserError
 from trainables.files import cache_folder
-from trainables.sources import Sample, data_folder, find_source, sources
+from trainables.sources import Sample, Source, Taken, data_folder, find_source, sources
 from trainables.splits import Ids, class_sizes, held_out, stratified
-from trainables.store import FORMAT, Images, Progress, load_store, make_store
+from trainables.store import FORMAT, Images, Progress, load_store, make_store, undecodable_in
+from trainables.store_writer import Undecodable
 from trainables.trial import DataSpec
 
 __all__ = [
@@ -35,12 +37,15 @@ __all__ = [
     "check_data",
     "check_pictures",
     "data_folder",
+    "known_undecodable",
     "open_data",
     "published_sizes",
     "sources",
 ]
 
-_LOOKED_AT = 8  # pictures
+_LOOKED_AT = (8, 256)  # pictures, at least and at most
+_LONGEST = 120  # characters of a reason
+_READING = 2  # of files: goes up when the same files give other splits, labels or pixels than before
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,9 @@ class DataFacts:
     validation_images: int = 0
     test_images: int = 0
     class_images: tuple[int, ...] = ()  # probe_images by class; (): not known before they are read
+    class_names: tuple[str, ...] = ()  # (): not known
+    taken: tuple[Taken, ...] = ()  # which files are which of these, and which are none
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +95,7 @@ def check_data(spec: DataSpec) -> DataFacts:
 
     Sizes of torchvision's data sets are the published ones; folders and Parquet files are counted.
     """
-    source = find_source(spec.name)
+    source = _source(spec)
     counts = (source.published() if _published.get() else None) or source.counts(spec)
     held = held_out(counts.labelled, spec.validation)
     return DataFacts(
@@ -97,7 +105,25 @@ def check_data(spec: DataSpec) -> DataFacts:
         validation_images=held,
         test_images=counts.test,
         class_images=_kept(counts.per_class, spec),
+        class_names=counts.class_names,
+        taken=counts.taken,
+        remarks=counts.remarks,
     )
+
+
+def known_undecodable(spec: DataSpec, cache: Path) -> Undecodable | None:
+    """What could not be decoded, where that was done before."""
+    return undecodable_in(store_folder(spec, cache))
+
+
+def _source(spec: DataSpec) -> Source:
+    """The source of `spec`; `UserError` where it does not fit what else it says."""
+    source = find_source(spec.name)
+    if spec.splits is not None and not source.takes_splits:
+        able = [name for name, one in sources().items() if one.takes_splits]
+        problem = f"{spec.name} has splits of its own"
+        raise UserError("data.splits", problem, expected=f"data.name: {' or '.join(able)}, or none")
+    return source
 
 
 def _kept(per_class: tuple[int, ...], spec: DataSpec) -> tuple[int, ...]:
@@ -108,15 +134,32 @@ def _kept(per_class: tuple[int, ...], spec: DataSpec) -> tuple[int, ...]:
 
 
 def check_pictures(spec: DataSpec) -> None:
-    """Decode the first few pictures; `UserError` where none of them is one."""
+    """Decode the first few pictures; `UserError` where none of them is one.
+
+    As many as may be undecodable are tried, within bounds, so that a few broken ones at the start do no harm.
+    """
     source = find_source(spec.name)
     if source.where(spec) is None:
         return  # it comes with a package
-    tried = list(itertools.islice(source.look(spec), _LOOKED_AT))
-    reasons = [f"{sample.name} ({type(e).__name__})" for sample in tried if (e := _trouble(sample, spec))]
-    if tried and len(reasons) == len(tried):
-        problem = f"none of the first {len(tried)} pictures can be decoded: {', '.join(reasons[:3])}"
-        raise UserError("data.path", problem, value=str(spec.path), expected="a folder of whole pictures")
+    part = source.look(spec)
+    if part is None:
+        return
+    most = min(max(_LOOKED_AT[0], int(part.count * spec.max_undecodable) + 1), _LOOKED_AT[1])
+    reasons = []
+    for sample in itertools.islice(part.samples(), most):
+        error = _trouble(sample, spec)
+        if error is None:
+            return
+        reasons.append(f"{sample.name} ({_why(error)})")
+    if not reasons:
+        return
+    problem = f"none of the first {len(reasons)} pictures can be decoded: {', '.join(reasons[:3])}"
+    raise UserError("data.path", problem, value=str(spec.path), expected="a folder of whole pictures")
+
+
+def _why(error: Exception) -> str:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _trouble(sample: Sample, spec: DataSpec) -> Exception | None:
@@ -165,14 +208,18 @@ def open_data(spec: DataSpec, cache: Path, progress: Progress | None = None) -> 
 
 def store_folder(spec: DataSpec, cache: Path) -> Path:
     """Where the decoded images of `spec` lie: a name that changes with the source, its files and the size."""
-    source = find_source(spec.name)
+    source = _source(spec)
     where = source.where(spec)
-    key = {
+    key: dict[str, Any] = {
         "format": FORMAT,
         "source": spec.name,
         "path": str(where.resolve()) if where is not None else "",
         "side": spec.image_size + spec.margin,
         "listing": source.listing(spec),
     }
+    if where is not None:
+        key["reading"] = _READING
+    if spec.splits is not None:
+        key["splits"] = spec.splits
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     return cache.expanduser() / "images" / f"{spec.name}-{spec.image_size + spec.margin}px-{digest}"

@@ -67,12 +67,14 @@ def check_probe(spec: ProbeSpec, facts: DataFacts) -> None:
                 field, "K has to be a number", value=name, expected="ridge_1shot or ridge_5shot, say"
             )
         wanted = (shots(name) or 0) * facts.classes
-        if wanted > min(spec.max_images, facts.probe_images):
+        images = min(spec.max_images, facts.probe_images)
+        if wanted > images:
+            most = images // facts.classes
             raise UserError(
                 field,
                 f"{shots(name)} labels for each of {facts.classes} classes are more than there are images",
                 value=name,
-                expected=f"at most {min(spec.max_images, facts.probe_images) // facts.classes} a class",
+                expected=f"at most {most} a class" if most else "ridge or knn, which take what there is",
             )
     if not facts.classes and needs_labels(spec.score):
         raise UserError(

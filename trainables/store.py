@@ -162,11 +162,8 @@ class Store:
 def load_store(folder: Path) -> Store | None:
     """The store in `folder`; None if there is none, or a damaged one."""
     try:
-        facts = json.loads((folder / ABOUT).read_text())
-        if facts["format"] != FORMAT:
+        if (facts := _facts(folder)) is None:
             return None
-        if facts.pop("checksum") != _checksum(facts):
-            raise ValueError(f"{ABOUT} is not what was written")
         parts = {name: _load_part(folder, name, facts) for name in facts["parts"]}
         return Store(parts["train"], parts.get("test"), facts["classes"], Undecodable(**facts["undecodable"]))
     except (FileNotFoundError, NotADirectoryError):
@@ -174,6 +171,25 @@ def load_store(folder: Path) -> Store | None:
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         _log.warning("the prepared images in %s are damaged and will be made anew: %s", folder, error)
         return None
+
+
+def undecodable_in(folder: Path) -> Undecodable | None:
+    """What the store in `folder` lacks of its data set; None if there is no store, or a damaged one."""
+    try:
+        facts = _facts(folder)
+        return Undecodable(**facts["undecodable"]) if facts is not None else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _facts(folder: Path) -> dict[str, Any] | None:
+    """What `store.json` says; None for one of another format."""
+    facts: dict[str, Any] = json.loads((folder / ABOUT).read_text())
+    if facts["format"] != FORMAT:
+        return None
+    if facts.pop("checksum") != _checksum(facts):
+        raise ValueError(f"{ABOUT} is not what was written")
+    return facts
 
 
 def _load_part(folder: Path, name: str, facts: dict[str, Any]) -> Images:

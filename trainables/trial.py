@@ -1,7 +1,8 @@
 """What one training run is: a frozen, complete description, and the hash that names it.
 
 Two trials with the same `signature()` give the same result; it names their folder, their TensorBoard run
-and their row in every table. This module needs pydantic only, so that reading a sweep stays fast.
+and their row in every table. This module needs pydantic and errors only, so that reading a
+sweep stays fast.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from trainables.errors import UserError
 
 # Fields that say where things lie or how they are fetched: no part of a trial's identity, so no axis either.
 NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
@@ -48,6 +51,33 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+SPLITS = ("train", "test", "unlabelled")
+
+
+def _splits(given: Any) -> Any:
+    """{split: (pattern, …)}, a single pattern standing for a list of one."""
+    expected = "{train: FOLDER, test: FOLDER}, each a folder, a file, a pattern, or a list of them"
+    if given is None:
+        return None
+    if not isinstance(given, Mapping) or not given:
+        raise UserError("", "wrong value", value=given, expected=expected)
+    checked = {}
+    for split, patterns in given.items():
+        if split not in SPLITS:
+            raise UserError(str(split), "no such split", value=split, choices=SPLITS)
+        several = [patterns] if isinstance(patterns, str) else patterns
+        if (
+            not isinstance(several, (list, tuple))
+            or not several
+            or not all(p and isinstance(p, str) for p in several)
+        ):
+            raise UserError(
+                split, "wrong value", value=patterns, expected="a name in quotes, or a list of such"
+            )
+        checked[split] = tuple(several)
+    return checked
+
+
 class DataSpec(Spec):
     """Which images."""
 
@@ -58,6 +88,11 @@ class DataSpec(Spec):
     image_size: Annotated[int, Field(ge=8, le=1024)] = Field(16, description="side of a view, pixels")
     margin: Annotated[int, Field(ge=0, le=512)] = Field(
         0, description="images are stored with sides of image_size + margin pixels, room for crops"
+    )
+    splits: Annotated[dict[str, tuple[str, ...]] | None, BeforeValidator(_splits)] = Field(
+        None,
+        description="which files below `path` are for what, where their names do not say it, such as "
+        "{train: digits/train, test: [more/test, old-*]}; the longer of two that fit wins",
     )
     download: bool = Field(False, description="may the source be downloaded")
     validation: Annotated[float, Field(gt=0, lt=1)] = Field(
@@ -212,6 +247,8 @@ class TrialSpec(Spec):
         for field in NOT_IDENTITY["data"]:
             identity["data"].pop(field)
         _as_named(identity)
+        if self.data.splits is None:  # as every trial was before this was a field
+            del identity["data"]["splits"]
         if self.teacher is not None:
             if self.teacher.train is not None:
                 _as_named(identity["teacher"]["train"])

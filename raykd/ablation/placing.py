@@ -38,4 +38,4 @@ def under(name: str, fields: Iterable[str]) -> bool:
 
 def in_base(text: str) -> str:
     """What a message says to type, as a study takes it."""
-    return text.replace("--set data.", "--set base.data.")
+    return text.replace("--set data.", "--set base.data.").replace("--set 'data.", "--set 'base.data.")

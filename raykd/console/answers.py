@@ -25,6 +25,8 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
     text(planned["devices"])
     for line in besides(planned["beside"]):
         text(line)
+    for line in planned["data"]["lines"]:
+        screen.text(line)
     text()
     screen.rows(("axis", "values", "what it is"), planned["axes"])
     text()

@@ -11,11 +11,13 @@ from raykd.lanes import limits
 from raykd.lanes.own_ray import temporary_folder
 from raykd.runs.beside import beside
 from raykd.search.proposer import Proposal, Proposer
+from raykd.spec.arms import ARM
 from raykd.spec.placing import idle_gpus, where
 from raykd.spec.sweep import SweepSpec
 from raykd.spec.validate import check_resources, describe_axes
 from raykd.storage.folders import named
 from trainables.errors import UserError
+from trainables.files import cache_folder
 
 _SHOWN = 3
 
@@ -25,6 +27,7 @@ def plan(spec: SweepSpec, folder: Path) -> dict[str, Any]:
     return {
         "name": spec.name,
         "methods": list(spec.methods),
+        "data": data_of(spec),
         "axes": [list(row) for row in describe_axes(spec)],
         "trials": spec.trials,
         "most_epochs": spec.trials * spec.epochs,
@@ -37,6 +40,17 @@ def plan(spec: SweepSpec, folder: Path) -> dict[str, Any]:
         "tensorboard": str(folder / "tensorboard"),
         "log": str(folder / "log.txt"),
     }
+
+
+def data_of(spec: SweepSpec) -> dict[str, Any]:
+    """What the files of the sweep's data set are taken for; as `lines`, what is said of it before a run.
+
+    `UserError` if the data set is not here.
+    """
+    from trainables.data_words import tell_data
+
+    params = {ARM: spec.study.base} if spec.study is not None else spec.space.around({})
+    return tell_data(spec.trial(params, spec.seeds[0]).data, cache_folder())
 
 
 def worker_memory(spec: SweepSpec, address: str | None) -> int | None:

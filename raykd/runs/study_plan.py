@@ -16,6 +16,7 @@ from raykd.console.wording import counted, duration
 from raykd.records.history import History
 from raykd.runs.beside import beside
 from raykd.runs.forecast import START_S, Forecast, forecast, from_history
+from raykd.runs.plan import data_of
 from raykd.runs.retune import searches
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.folders import named
@@ -74,6 +75,7 @@ def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) ->
         "trials": replicates * len(spec.arms),
         "most_epochs": sum(arm["most epochs in all"] for arm in arms),
         "most_flops": None if None in counted else sum(counted),
+        "data": data_of(spec),
         "search_epochs": sum(s.samples * s.epochs for s in searches(spec).values()) if history is None else 0,
         **_seconds(spec, found, replicates),
         "beside": beside(spec, folder.parent, history),
@@ -88,6 +90,7 @@ def study_lines(planned: Mapping[str, Any], remarks: Iterable[str]) -> Iterator[
     flops = "" if planned["most_flops"] is None else f", {amount(planned['most_flops'])}flop"
     most = f"{counted(planned['trials'], 'trial')}, {counted(planned['most_epochs'], 'epoch')}"
     yield Line(f"at most {most}{flops} in all")
+    yield from map(Line, planned["data"]["lines"])
     if planned["search_epochs"]:
         yield Line(f"before them, {planned['search_epochs']} epochs at most of each arm's own search")
     if planned["seconds"] is None:

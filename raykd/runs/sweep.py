@@ -218,6 +218,7 @@ def _drive(
     from raykd.records.tables import write_tables
 
     history, folder = recorder.history, place.folder
+    _say_data(spec, console)
     recorder("driver", event="start", host=socket.gethostname(), pid=getpid())
     views = _views(spec, history, folder)
     tables = _Every(5.0, lambda: write_tables(history, folder))
@@ -238,6 +239,15 @@ def _drive(
         console.warn(f"go on with:  {command('resume', folder)}")
         raise
     return history
+
+
+def _say_data(spec: SweepSpec, console: Console) -> None:
+    """What is taken for what. Data that are not here are the workers' to complain of."""
+    from raykd.runs.plan import data_of
+
+    with suppress(UserError):
+        for line in data_of(spec)["lines"]:
+            console.say(line)
 
 
 def _write_study(spec: SweepSpec, history: History, folder: Path) -> None:

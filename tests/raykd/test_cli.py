@@ -13,6 +13,7 @@ import timm
 import torch
 import yaml
 from command import SMALL, raykd
+from PIL import Image
 from safetensors.torch import load_file
 
 from raykd.doctor.machine import check_workers
@@ -52,6 +53,9 @@ def test_a_sweep_shows_its_best_beside_everything_it_has_to_be_compared_with(
     ):
         assert row in out, out
     assert "raykd export small" in out
+    data = "train: 1348 images of 10 classes; 449 of them held out for validation"
+    for told in (out, (ran[0] / "small" / "log.txt").read_text()):
+        assert 0 <= told.index("data: digits") < told.index(data) < told.index(" started"), told
     for chatter in ("Ray is", "experimental", "ray.init", "WARNING", "raylet"):
         assert chatter not in out + ran[1].stderr, out + ran[1].stderr
 
@@ -148,6 +152,30 @@ def test_a_dry_run_says_everything_and_writes_nothing(tmp_path: Path) -> None:
     assert data["trials"] == 4 and data["most_epochs"] == 16 and len(data["samples"]) == 3
     assert [axis[0] for axis in data["axes"]] == ["gamma", "adapter"]
     assert not storage.exists()
+    found = data["data"]
+    assert (found["train_images"], found["validation_images"], found["test_images"]) == (899, 449, 449)
+    assert all(line in plain.stdout for line in found["lines"])
+
+
+def test_a_dry_run_says_what_the_files_of_a_data_set_are_taken_for(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    for part, count in (("training", 40), ("testing", 10), ("val", 5)):
+        for i in range(count):
+            path = tmp_path / "digits" / part / str(i % 10) / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (16, 16), i).save(path)
+    sets = ["data.name=folder", f"data.path={tmp_path / 'digits'}", "probe.score=ridge_1shot", "baseline="]
+    sets += ["fixed.queue_size=16", "optim.batch_size=16", "teacher.train.config.queue_size=16"]
+    sets += ["teacher.train.optim.batch_size=16", "probe.record=[]"]
+    options = [part for value in sets for part in ("--set", value)]
+    done = raykd("run", tmp_path / "small.yaml", "--storage", tmp_path, "--dry-run", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for line in (
+        "train: 40 images of 10 classes (0, 1, 2, …, 9) in training/; 13 of them held out for validation",
+        "test: 10 images in testing/",
+        "left out: val/ (5; testing/ is the test part)",
+    ):
+        assert line in done.stdout, done.stdout
 
 
 def test_workers_that_this_machine_cannot_hold_are_said_beforehand(tmp_path: Path) -> None:

@@ -10,9 +10,20 @@ from __future__ import annotations
 from functools import cache
 
 from trainables.errors import UserError
-from trainables.sources.base import Counts, Part, Parts, Picture, Sample, Source, data_folder
+from trainables.sources.base import Counts, Part, Parts, Picture, Sample, Source, Taken, data_folder
 
-__all__ = ["Counts", "Part", "Parts", "Picture", "Sample", "Source", "data_folder", "find_source", "sources"]
+__all__ = [
+    "Counts",
+    "Part",
+    "Parts",
+    "Picture",
+    "Sample",
+    "Source",
+    "Taken",
+    "data_folder",
+    "find_source",
+    "sources",
+]
 
 
 @cache

@@ -42,6 +42,15 @@ class Parts:
     classes: int  # 0: no labels
 
 
+class Taken(NamedTuple):
+    """What some of the files of a source were taken for."""
+
+    split: str  # train, test, unlabelled; "" for what no run reads
+    what: str  # such as `train/` or `3 files ending in .gif`
+    images: int
+    why: str = ""  # of what is left out
+
+
 @dataclass(frozen=True)
 class Counts:
     """What a source holds, known without decoding."""
@@ -51,6 +60,9 @@ class Counts:
     test: int
     classes: int
     per_class: tuple[int, ...] = ()  # the labelled ones by class; (): not known before they are read
+    taken: tuple[Taken, ...] = ()  # which files are which of these
+    class_names: tuple[str, ...] = ()  # (): not known
+    remarks: tuple[str, ...] = ()  # what else a reader should know
 
 
 class Source(ABC):
@@ -58,6 +70,7 @@ class Source(ABC):
 
     name: str
     summary: str  # one line for `raykd list data`
+    takes_splits = False  # may `data.splits` say which of its files are for what
 
     @abstractmethod
     def where(self, spec: DataSpec) -> Path | None:
@@ -75,9 +88,12 @@ class Source(ABC):
         """What it holds wherever it lies; None where only its files can tell."""
         return None
 
-    def look(self, spec: DataSpec) -> Iterator[Sample]:
-        """The first samples to train on, to see that they are pictures. `UserError` as for `open`."""
-        return self.open(spec).train.samples()
+    def look(self, spec: DataSpec) -> Part | None:
+        """What is trained on, to see that it holds pictures; None where that takes long or is elsewhere.
+
+        `UserError` as for `open`.
+        """
+        return self.open(spec).train
 
     def listing(self, spec: DataSpec) -> str:
         """Digest of the names, sizes and times of the files it would read; empty where they cannot change."""

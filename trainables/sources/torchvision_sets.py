@@ -111,10 +111,10 @@ class TorchvisionSet(Source):
     def published(self) -> Counts:
         return self.held
 
-    def look(self, spec: DataSpec) -> Iterator[Sample]:
+    def look(self, spec: DataSpec) -> Part | None:
         # Not where they are still to be fetched, nor where opening alone takes minutes.
         slow = self.held.labelled + self.held.unlabelled > 10**6
-        return iter(()) if slow or self.missing(spec) else super().look(spec)
+        return None if slow or self.missing(spec) else super().look(spec)
 
     def open(self, spec: DataSpec) -> Parts:
         missing = self.missing(spec)
