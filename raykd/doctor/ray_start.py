@@ -46,6 +46,10 @@ def check_ray(limit_s: float = 120.0) -> Check:
     except subprocess.TimeoutExpired:
         out = _stopped(process)
         err = f"no answer within {limit_s:g} s"
+    except BaseException:  # a signal: what was started ends with us
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if out.strip() == "42":

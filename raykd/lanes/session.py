@@ -18,7 +18,7 @@ from typing import Any
 from unittest import mock
 
 from raykd.process import signals
-from raykd.storage.scratch import claim, remove_left
+from raykd.storage.scratch import claim, remove_left, scratch_folder
 
 log = logging.getLogger("raykd.lanes.session")
 _GONE_S = 3.0  # how long workers that are ending may still write there
@@ -37,7 +37,10 @@ def own_session() -> Iterator[None]:
     folder = Path(get_default_ray_temp_dir())
     remove_left(folder, "session_*")
     before = set(_mine(folder))
-    with mock.patch("ray._private.services.ConsolePopen", _apart(folder)):
+    with (
+        scratch_folder() as temporary,
+        mock.patch("ray._private.services.ConsolePopen", _apart(folder, temporary)),
+    ):
         try:
             yield
         except Exception:
@@ -52,7 +55,6 @@ def own_session() -> Iterator[None]:
                 if time.monotonic() > deadline:
                     break
                 time.sleep(0.05)
-            remove_left()  # of the workers, which are all dead
             latest = folder / "session_latest"
             with contextlib.suppress(OSError):
                 if latest.is_symlink() and not latest.exists():
@@ -64,11 +66,12 @@ def _mine(folder: Path) -> list[Path]:
     return [path for path in folder.glob(f"session_*_{os.getpid()}") if path.lstat().st_uid == os.getuid()]
 
 
-def _apart(folder: Path) -> Callable[..., Any]:
-    """How Ray's daemons are started: in sessions of their own.
+def _apart(folder: Path, temporary: Path) -> Callable[..., Any]:
+    """How Ray's daemons are started: in sessions of their own, their temporary files in `temporary`.
 
     Ctrl-C, a terminal that closes, or `timeout` signal a whole process group. Without daemons and workers
     the driver could put nothing away. They end with it all the same, by the kernel's parent-death signal.
+    What `multiprocessing` makes in the dashboard (`pymp-…`) would stay, because that is ended by a signal.
     """
     from ray._private.services import ConsolePopen
 
@@ -81,7 +84,8 @@ def _apart(folder: Path) -> Callable[..., Any]:
         for session in _mine(folder):
             with contextlib.suppress(OSError):
                 claim(session)
-        return ConsolePopen(*arguments, preexec_fn=before, start_new_session=True, **more)
+        env = {**(more.pop("env", None) or os.environ), "TMPDIR": str(temporary)}
+        return ConsolePopen(*arguments, env=env, preexec_fn=before, start_new_session=True, **more)
 
     return start
 

@@ -42,12 +42,17 @@ class Interrupted(BaseException):
 class _State:
     def __init__(self) -> None:
         self.first: int | None = None  # the signal that came first
+        self.since = 0.0  # when it came
         self.raised = False
         self.held = 0
         self.mine: tuple[int, ...] = ()  # those that are handled here: not those that were ignored
         self.blocked = False
         self.pipe = -1  # what is written there reaches the watcher
         self.code: int | None = None  # with which the process will end, once all is done
+
+    def came(self, number: int) -> None:
+        if self.first is None:
+            self.since, self.first = time.monotonic(), number
 
 
 _state = _State()
@@ -56,6 +61,11 @@ _state = _State()
 def received() -> bool:
     """Whether a signal has asked this process to end."""
     return _state.first is not None
+
+
+def left() -> float:
+    """Seconds until this process is ended, in good order or not."""
+    return max(0.0, _state.since + LIMIT_S - time.monotonic()) if received() else float("inf")
 
 
 def interrupted() -> Interrupted | None:
@@ -162,8 +172,7 @@ def blocked() -> Iterator[None]:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    if _state.first is None:
-        _state.first = number
+    _state.came(number)
     check()
 
 
@@ -188,7 +197,7 @@ class _Watch:
                 if number in self._state.mine and signal.getsignal(number) is _handle:  # else another's
                     self._came(number)
             while self._state.blocked and (taken := signal.sigtimedwait(self._state.mine, 0)) is not None:
-                self._state.first = self._state.first or taken.si_signo
+                self._state.came(taken.si_signo)
                 self._came(taken.si_signo)
             if self._first and self._left() <= 0:
                 self._due()

@@ -1,13 +1,12 @@
 """Temporary folders that say whose they are, so that those of killed processes can be removed.
 
-For the files of Ray and of multiprocessing, which nothing reads again. Not on the storage, which may be full
+For Ray's own files, which nothing reads again. Not on the storage, which may be full
 or far. A process removes its own at its end, and those of dead ones at its start.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import shutil
 import stat
@@ -20,22 +19,6 @@ from raykd.storage.driver import Claim
 
 _PREFIX = "raykd-"
 _OWNER = ".driver"
-
-
-@contextmanager
-def own_multiprocessing_folder() -> Iterator[None]:
-    """In here this process's `multiprocessing` keeps its sockets in such a folder.
-
-    By itself it makes `pymp-…`, and a process that Ray ends never removes that.
-    """
-    with scratch_folder() as folder:
-        # Its own key: `get_temp_dir` looks there first, and processes that it forks inherit it.
-        settings = multiprocessing.current_process()._config  # type: ignore[attr-defined]
-        settings["tempdir"] = str(folder)
-        try:
-            yield
-        finally:
-            del settings["tempdir"]
 
 
 @contextmanager
