@@ -77,7 +77,7 @@ def test_what_may_be_anothers_stays(temporary: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_ray_sessions_of_dead_drivers_go(temporary: Path) -> None:
-    """And none of a driver that is alive, or that somebody began with `ray start`: it says not whose it is."""
+    """And none of a driver that is alive, or of `ray start`, which says nothing of whose it is."""
     dead, alive, started = (temporary / "ray" / f"session_{name}" for name in ("dead", "alive", "started"))
     for session in (dead, alive, started):
         (session / "logs").mkdir(parents=True)
