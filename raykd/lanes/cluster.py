@@ -103,11 +103,11 @@ def session_folder() -> Path:
 
 
 def check_joinable(address: str) -> list[str]:
-    """`UserError` for a cluster that cannot be joined; what its user should know of one that can.
+    """What the user should know of the cluster at `address`, or of a new one.
 
-    Ray itself would wait for minutes, or work as another user.
+    `UserError` for one that cannot be joined: Ray itself would wait for minutes, or work as another user.
     """
-    return [] if address == LOCAL else joining.look(address).remarks
+    return own_ray.remarks() if address == LOCAL else joining.look(address).remarks
 
 
 def on_loopback() -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from raykd.lanes.token import authentication, fresh
+from raykd.storage.owners import replaceable
 from raykd.storage.scratch import scratch_folder
 
 LOCAL = "local"
@@ -21,14 +22,26 @@ LOOPBACK = "127.0.0.1"
 _PREFIX = "rk"  # short: Ray's sockets lie below, and their paths may have 107 letters
 
 
+def remarks() -> list[str]:
+    """What the user should know of the folder that a new Ray's own would lie in."""
+    why = replaceable(_above())
+    said = f"other users can put what they like in the place of Ray's folder: {_above()} {why}"
+    return [f"{said}; RAY_TMPDIR names another"] if why else []
+
+
+def _above() -> Path:
+    from ray._common.utils import get_default_system_temp_dir
+
+    return Path(get_default_system_temp_dir())
+
+
 @contextmanager
 def own_ray(**options: Any) -> Iterator[Any]:
     """A new Ray for as long as the block runs. Yields what `ray.init` gives; `options` go there, too."""
     import ray
-    from ray._common.utils import get_default_system_temp_dir
 
     with (
-        scratch_folder(Path(get_default_system_temp_dir()), _PREFIX) as folder,
+        scratch_folder(_above(), _PREFIX) as folder,
         authentication("token", fresh()),
     ):
         with starting_on_loopback():

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from raykd.storage.driver import Claim
+from raykd.storage.owners import make_private
 
 _PREFIX = "raykd-"
 _OWNER = ".driver"
@@ -29,7 +30,7 @@ def scratch_folder(above: Path | None = None, prefix: str = _PREFIX) -> Iterator
     It is in `above`, the system's temporary folder by default, under a name that begins with `prefix`.
     """
     above = above or Path(tempfile.gettempdir())
-    above.mkdir(parents=True, exist_ok=True)
+    make_private(above)
     for left in above.glob(f"{prefix}*"):
         if _is_left(left):
             shutil.rmtree(left, ignore_errors=True)  # it follows no link, neither here nor inside
