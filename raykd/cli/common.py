@@ -19,7 +19,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
 Address = Annotated[
     str | None,
     typer.Option(
-        help="Ray cluster to join; default: RAY_ADDRESS, one that `ray start` began here, or a new one."
+        help="Ray cluster of yours to join, `auto` (the one of this machine) or `local` (a new one); "
+        "default: RAY_ADDRESS, one that your `ray start` began here, or a new one."
     ),
 ]
 Sets = Annotated[

@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -230,26 +229,44 @@ def check_workers(spec: SweepSpec) -> Check:
             from raykd.lanes.autoscaler import autoscales
 
             return check_room(spec, live_nodes(), ray.available_resources(), autoscales())
-    except Exception as error:  # a Ray that is broken, or of another version than the cluster's
+    except UserError as error:
+        return Check("workers", False, str(error), "mend that, or give sweeps `--address local`")
+    except Exception as error:  # a Ray that is broken
         mend = "`raykd doctor` without a spec looks at Ray; a cluster is joined where RAY_ADDRESS says so"
         return Check("workers", False, f"Ray cannot say what is here: {first_line(error)}", mend)
 
 
 def check_stale_cluster(folder: Path | None = None) -> Check:
-    """Does Ray's note of a running cluster point to one that is there? A stale one makes `ray.init` fail."""
+    """Which Ray cluster would sweeps join from here, and can it be joined?
+
+    RAY_ADDRESS says so, or else Ray's address file, in `folder` or where Ray looks for it.
+    """
     name = "Ray's address file"
-    temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # as Ray looks for it
-    path = (folder or Path(temporary) / "ray") / "ray_current_cluster"
     try:
-        address = path.read_text().strip()
-    except OSError:
-        return Check(name, True, "no cluster was left behind")
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
-    except (OSError, ValueError):
-        return Check(name, False, f"{path} names a cluster that is gone ({address})", f"rm {path}")
-    return Check(name, True, f"a Ray cluster is running at {address}; sweeps will join it")
+        from raykd.lanes import joining
+        from raykd.lanes.cluster import LOCAL, ray_address
+        from raykd.storage import owners
+
+        found, address = joining.noted(folder), joining.running_here(folder)
+        if folder is None and os.environ.get("RAY_ADDRESS"):
+            name, address = "RAY_ADDRESS", ray_address(None)
+        elif found is None:
+            return Check(name, True, "no cluster was left behind")
+        elif found.uid != os.geteuid():
+            said = f"{found.path} is {owners.user(found.uid)}'s: sweeps start a Ray of their own"
+            return Check(name, None, said)
+        elif address is None:
+            said = f"{found.path} names a cluster that is gone ({found.address}): sweeps start their own"
+            return Check(name, None, said, f"rm {found.path}")
+        if address == LOCAL:
+            return Check(name, True, "sweeps start a Ray of their own")
+        remarks = joining.look(address).remarks
+        said = f"a Ray cluster of yours is running at {address}; sweeps will join it"
+        return Check(name, None if remarks else True, "; ".join([said, *remarks]))
+    except UserError as error:
+        return Check(name, False, str(error), "mend that, or give sweeps `--address local`")
+    except Exception as error:  # a Ray that is broken
+        return Check(name, False, f"Ray cannot say: {first_line(error)}", "look at the check of `ray`")
 
 
 def _asked(name: str, question: Callable[[], str]) -> Check:

@@ -6,35 +6,29 @@ Ray is started in a process of its own, because it can hang.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 
 from raykd.doctor.check import Check
 
 _TRY = """
-import sys
-from raykd.lanes.cluster import quiet, starting_on_loopback
+from raykd.lanes.cluster import quiet
+from raykd.lanes.own_ray import own_ray
 quiet()
 import ray
-with starting_on_loopback():
-    ray.init("local", num_cpus=1, dashboard_host="127.0.0.1", _temp_dir=sys.argv[1],
-             log_to_driver=False, configure_logging=False)
-print(ray.get(ray.remote(lambda: 6 * 7).remote(), timeout=60), flush=True)
-ray.shutdown()
+with own_ray(num_cpus=1):
+    print(ray.get(ray.remote(lambda: 6 * 7).remote(), timeout=60), flush=True)
 """
 
 
 def check_ray(limit_s: float = 120.0) -> Check:
-    """Start Ray with a temporary folder of its own, run a task, stop it."""
+    """Start Ray where a sweep would, run a task, stop it."""
     name = "ray"
-    folder = tempfile.mkdtemp(prefix="rkd-", dir="/tmp")  # short: Ray's sockets lie in it
     # An address in the environment would join that cluster instead of trying this machine.
     env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     process = subprocess.Popen(
-        [sys.executable, "-c", _TRY, folder],
+        [sys.executable, "-c", _TRY],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -47,11 +41,8 @@ def check_ray(limit_s: float = 120.0) -> Check:
         out = _stopped(process)
         err = f"no answer within {limit_s:g} s"
     except BaseException:  # a signal: what was started ends with us
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _stopped(process)
         raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     if out.strip() == "42":
         return Check(name, True, "starts and runs a task")
     why = (err.strip().splitlines() or ["it ended without a word"])[-1]
@@ -59,7 +50,7 @@ def check_ray(limit_s: float = 120.0) -> Check:
         name,
         False,
         f"does not start: {why}",
-        "look in /tmp/ray/session_latest/logs; end what `ray status` shows with `ray stop`",
+        "end what `ray status` shows with `ray stop`",
     )
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from raykd.lanes.session import own_session
+from raykd.lanes import joining, own_ray
+from raykd.lanes.joining import AUTO, running_here
+from raykd.lanes.token import authentication
 from raykd.process import signals
-from trainables.errors import UserError
+from raykd.storage.owners import keep_closed
 
 # Tune's own files, tables and telemetry are switched off: the ledger and its views replace them.
 _QUIET = {
@@ -34,21 +35,23 @@ _QUIET = {
 }
 
 
+LOCAL = own_ray.LOCAL
+
+
 def quiet() -> None:
     """Set what makes Ray keep to itself. Before Ray is imported, so that its modules see it."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
 
 
-LOCAL = "local"
-_LOOPBACK = "127.0.0.1"
-
-
 def ray_address(asked: str | None) -> str:
-    """The cluster to join: the one asked for, RAY_ADDRESS, one that `ray start` began here, or a new one."""
+    """The cluster to join: the one asked for, RAY_ADDRESS, one that `ray start` began here, or a new one.
+
+    One that was not asked for is this user's own.
+    """
     quiet()
     wanted = asked or os.environ.get("RAY_ADDRESS")
-    if wanted == "auto":  # Ray's word for the cluster of this machine
+    if wanted == AUTO:  # Ray's word for the cluster of this machine
         return running_here() or wanted
     return wanted or running_here() or LOCAL
 
@@ -66,90 +69,55 @@ def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, 
     """Ray for as long as the block runs. Yields what it says of itself.
 
     It joins the cluster at `address` and leaves it running; with `LOCAL` it starts Ray here, on loopback
-    alone and with its dashboard, and stops it again.
+    alone and with its dashboard, and stops it again. `UserError` for a cluster that cannot be joined.
     """
     quiet()
     import ray
 
-    refuse_silent(address)
+    if address == LOCAL:
+        if log_file is not None:
+            send_logs(log_file)
+        with own_ray.own_ray() as started:
+            yield dict(started.address_info)
+        return
+    entry = joining.look(address)
     if log_file is not None:
         send_logs(log_file)
-    common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
-    with own_session() if address == LOCAL else nullcontext():
+    with authentication(entry.mode):
         try:
-            with signals.blocked():  # Ray sets handlers of its own, and may be left half started
-                if address == LOCAL:
-                    with starting_on_loopback():
-                        # No word on include_dashboard: with True, one that a busy machine starts too slowly
-                        # ends Ray.
-                        context: Any = ray.init(LOCAL, dashboard_host=_LOOPBACK, **common)
-                else:
-                    context = ray.init(address, **common)
+            try:
+                with signals.blocked():  # Ray sets handlers of its own, and may be left half connected
+                    context: Any = ray.init(address, log_to_driver=False, configure_logging=False)
+            except Exception as error:
+                raise joining.failed(address, error) from error
+            keep_closed(session_folder())
             yield dict(context.address_info)
         finally:
             with signals.blocked():
                 ray.shutdown()
 
 
+def session_folder() -> Path:
+    """Where the Ray that this process is connected to keeps its sockets and logs on this node."""
+    from ray._private.worker import global_worker
+
+    node: Any = global_worker.node
+    return Path(node.get_session_dir_path())
+
+
+def check_joinable(address: str) -> list[str]:
+    """What the user should know of the cluster at `address`, or of a new one.
+
+    `UserError` for one that cannot be joined: Ray itself would wait for minutes, or work as another user.
+    """
+    return own_ray.remarks() if address == LOCAL else joining.look(address).remarks
+
+
 def on_loopback() -> bool:
     """Whether this process is connected to a Ray that only this machine can reach."""
     import ray
 
-    return bool(ray.util.get_node_ip_address() == _LOOPBACK)
-
-
-@contextmanager
-def starting_on_loopback() -> Iterator[None]:
-    """What is started inside binds to 127.0.0.1; Ray's own choice is every interface.
-
-    The switch is the one by which Ray spares macOS and Windows their firewall's questions. Its daemons read
-    it from the environment, this process when it imported Ray. NCCL has a variable of its own.
-    """
-    from ray._private import ray_constants
-
-    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
-    wanted = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", "NCCL_SOCKET_IFNAME": loopback}
-    before = {name: os.environ.get(name) for name in wanted}
-    enabled = ray_constants.ENABLE_RAY_CLUSTER
-    os.environ.update(wanted)
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = enabled
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def refuse_silent(address: str) -> None:
-    """`UserError` for an address at which nobody answers: Ray would wait for minutes."""
-    if address == LOCAL:
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        if not port.isdigit():
-            here = "none was started on this machine by `ray start`"
-            raise OSError(here if address == "auto" else "this is no HOST:PORT")
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error:
-        expected = "HOST:PORT of a running Ray cluster, or no address for a new one here"
-        raise UserError(
-            "--address", f"no cluster answers ({error})", value=address, expected=expected
-        ) from None
-
-
-def running_here() -> str | None:
-    """The address of the cluster that `ray start` began on this machine, if it still runs.
-
-    Ray's own "auto" would also join the private cluster of another `raykd run`, and end with it.
-    """
-    from ray._private import services, utils
-
-    address = utils.read_ray_address()
-    return address if address and address in services.find_gcs_addresses() else None
+    return bool(ray.util.get_node_ip_address() == own_ray.LOOPBACK)
 
 
 def live_nodes() -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ API every second whether its controller lives, and never ends where that does no
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,7 +39,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.worker_group import worker_group
 
-from raykd.lanes.cluster import on_loopback
+from raykd.lanes.cluster import on_loopback, session_folder
 from raykd.lanes.failures import death
 
 
@@ -66,7 +67,7 @@ def _meet_in_a_file(worker_group: Any, backend_config: Any) -> None:
     That one listens on every interface, and asks nobody who they are.
     """
     worker_group.execute(_set_torch_distributed_env_vars)
-    meeting = Path(worker_group.execute_single(0, _session_folder)) / f"raykd-{uuid.uuid4().hex}"
+    meeting = Path(worker_group.execute_single(0, _meeting_folder)) / "meeting"
     meet = {
         "backend": backend_config.backend,
         "world_size": len(worker_group),
@@ -82,11 +83,9 @@ def _meet_in_a_file(worker_group: Any, backend_config: Any) -> None:
     )
 
 
-def _session_folder() -> str:
-    from ray._private.worker import global_worker
-
-    node: Any = global_worker.node
-    return str(node.get_session_dir_path())
+def _meeting_folder() -> str:
+    """A new folder that nobody else enters: who changes the file in it says where the workers connect to."""
+    return tempfile.mkdtemp(prefix="raykd-", dir=session_folder())
 
 
 def _choose_interface() -> None:

@@ -22,7 +22,7 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.lanes.actions import ACTIONS
-from raykd.lanes.cluster import draining_nodes, host_names, live_nodes
+from raykd.lanes.cluster import draining_nodes, host_names, live_nodes, session_folder
 from raykd.lanes.demand import Demand
 from raykd.lanes.group import free
 from raykd.lanes.lane import Lane, fit
@@ -31,6 +31,7 @@ from raykd.lanes.messages import Message, Task
 from raykd.process import signals
 from raykd.spec.sections import WorkersSpec
 from raykd.storage.beacon import Beacon
+from raykd.storage.owners import keep_closed
 from trainables.errors import SweepFailed, UserError
 
 log = logging.getLogger("raykd.lanes.pool")
@@ -85,6 +86,7 @@ class LanePool:
             .remote()
         )
         self.scratch = scratch
+        self._session = session_folder()
         self.broken: str | None = None  # why no trial can run any more
         self._cold_deaths = 0
         self._active = time.monotonic()
@@ -241,6 +243,7 @@ class LanePool:
 
     def _adjust(self) -> None:
         self._hear()
+        keep_closed(self._session)  # each process that Ray starts opens it again
         if self.broken or self._leaving:
             return
         self._nodes, self._going = live_nodes(), draining_nodes()

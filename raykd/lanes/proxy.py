@@ -11,12 +11,25 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.execution import class_cache
 
 from raykd.lanes.messages import Message, Task
 
 # A worker's slot must not go to a proxy, and `{"cpu": 0.01}` would take a whole one.
 RESOURCES = [{"node:__internal_head__": 0.001}]
 METRICS = "metrics/"
+_TOLD = ("RAY_", "TRAIN_")  # how the names begin of what a proxy's process has to know
+
+
+def keep_secrets_out() -> None:
+    """Let Tune tell its trials none of this process's credentials.
+
+    It copies `AWS_SECRET_ACCESS_KEY` and its like into the runtime environment of each trial's actor, and
+    Ray's agent writes that to `runtime_env_agent.log`. A proxy needs none of them.
+    """
+    class_cache.ENV_VARS_TO_PROPAGATE = {
+        name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith(_TOLD)
+    }
 
 
 class NotKept:

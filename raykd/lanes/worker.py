@@ -16,9 +16,11 @@ import ray
 import ray.train
 import ray.train.collective
 
+from raykd.lanes.cluster import session_folder
 from raykd.lanes.failures import explain, may_be_a_peers
 from raykd.lanes.messages import Message, Task
 from raykd.storage.beacon import fetch_teachers, find
+from raykd.storage.owners import keep_closed, make_private
 from trainables import patience
 from trainables.errors import StorageLost, SweepFailed, TrialFailed, UserError
 
@@ -35,6 +37,8 @@ def work(config: Mapping[str, Any]) -> None:
     from trainables.progress import listening
     from trainables.trial import TrialSpec
 
+    keep_closed(session_folder())
+    make_private(Path(config["cache"]))
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     mailbox = ray.get_actor(config["mailbox"], namespace=config["namespace"])

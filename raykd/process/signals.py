@@ -199,7 +199,7 @@ class _Watch:
             while self._state.blocked and (taken := signal.sigtimedwait(self._state.mine, 0)) is not None:
                 self._state.came(taken.si_signo)
                 self._came(taken.si_signo)
-            if self._first and self._left() <= 0:
+            if self._left() == 0:
                 self._due()
 
     def _came(self, number: int) -> None:

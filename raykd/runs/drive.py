@@ -58,7 +58,9 @@ class Drive:
         room = f"{counted(held, 'lane')} of {counted(spec.workers.count, 'worker')}"
         console.say(f"{counted(len(nodes), 'node')}, room for {room}")
         if cluster.get("webui_url"):
-            console.say(f"Ray's dashboard: http://{cluster['webui_url']}", "dim")
+            asks = " (set RAY_AUTH_TOKEN before a run to know the token that it asks for)"
+            shown = f"Ray's dashboard: http://{cluster['webui_url']}{asks if cluster['alone'] else ''}"
+            console.say(shown, "dim")
         with scratch_folder() as scratch:
             pool = LanePool(
                 spec.workers,
@@ -100,7 +102,7 @@ class Drive:
         from ray import tune
 
         from raykd.lanes.pool import NAMESPACE
-        from raykd.lanes.proxy import TrialProxy
+        from raykd.lanes.proxy import TrialProxy, keep_secrets_out
         from raykd.lanes.watch import Watch
         from raykd.search.algorithm import LedgerSearch
         from raykd.search.judge import TuneJudge
@@ -110,6 +112,7 @@ class Drive:
         search = LedgerSearch(
             proposer, self.record, lambda: pool.warm, self.task, pool.mailbox_name, NAMESPACE
         )
+        keep_secrets_out()
         tuner = tune.Tuner(
             TrialProxy,
             tune_config=tune.TuneConfig(

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from raykd.console.live import Console
 from raykd.console.wording import resume_hint
 from raykd.lanes.actions import ACTIONS
-from raykd.lanes.cluster import LOCAL, connected, live_nodes, ray_address, refuse_silent, this_machine
+from raykd.lanes.cluster import LOCAL, check_joinable, connected, live_nodes, ray_address, this_machine
 from raykd.process import signals, streams
 from raykd.records.history import History, missing
 from raykd.records.ledger import Ledger, refuse_lost
@@ -32,8 +32,10 @@ from raykd.runs.drive import Drive
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.folders import check_writable, fetch, holds_ledger, mirror, mirrored, named, origin_of
 from raykd.storage.fresh import LOG, fresh
+from raykd.storage.owners import make_private
 from trainables import patience
 from trainables.errors import SweepFailed, UserError
+from trainables.files import cache_folder
 
 _LAST_WORD_S = 10.0  # a driver that ends because the storage is lost does not wait for it again
 
@@ -169,11 +171,15 @@ def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[s
     target = ray_address(place.address)
     if target == LOCAL:
         check_resources(spec.workers, [this_machine()])
-    refuse_silent(target)  # before the storage is touched
+    for remark in check_joinable(target):  # before the storage is touched
+        console.warn(remark)
     check_writable(place.folder)
+    make_private(cache_folder().absolute())
     log_file = _log_of(place.folder)
     console.waits_for("starting Ray on this machine" if target == LOCAL else f"joining Ray at {target}")
     with connected(target, log_file) as cluster:
+        if target != LOCAL:
+            console.say(f"joined the Ray cluster at {target}")
         try:
             check_resources(spec.workers, live_nodes())
         except UserError:

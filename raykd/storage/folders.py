@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from raykd.storage.owners import make_private
 from trainables.errors import StorageLost
 from trainables.files import cache_folder, replacing
 from trainables.patience import limited, patience, patient
@@ -74,6 +75,7 @@ def storage_folder(text: str | Path, check: bool = True) -> Path:
     name = re.sub(r"\W+", "-", shown(uri).partition("://")[2]).strip("-")[-40:]
     folder = cache_folder().absolute() / "storage" / f"{name}-{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
     if not (folder / ORIGIN).exists():
+        make_private(folder)
         with replacing(folder / ORIGIN) as path:
             path.write_text(uri + "\n")
     return folder

@@ -107,17 +107,23 @@ def test_disk_says_how_much_is_missing(tmp_path):
     assert check.ok is False and "GiB free" in check.said and "make room" in check.mend
 
 
-def test_a_cluster_that_is_gone_and_one_that_is_there(tmp_path):
+def test_a_note_of_a_cluster_that_is_gone_or_not_ours(tmp_path):
     assert doctor.check_stale_cluster(tmp_path).ok is True
     path = tmp_path / "ray_current_cluster"
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        path.write_text(f"127.0.0.1:{port}")
-        assert "running at" in doctor.check_stale_cluster(tmp_path).said
-    check = doctor.check_stale_cluster(tmp_path)
-    assert check.ok is False and check.mend == f"rm {path}"
-    path.write_text("nonsense")
-    assert doctor.check_stale_cluster(tmp_path).ok is False
+    with socket.create_server(("127.0.0.1", 0)) as server:  # no Ray, at a port that Ray once had
+        for said in (f"127.0.0.1:{server.getsockname()[1]}", "127.0.0.1:1", "nonsense", ""):
+            path.write_text(said)
+            check = doctor.check_stale_cluster(tmp_path)
+            assert check.ok is None and f"gone ({said})" in check.said and check.mend == f"rm {path}"
+    path.unlink()
+    path.symlink_to(tmp_path / "anything")
+    assert doctor.check_stale_cluster(tmp_path).ok is True
+    path.unlink()
+    path.write_text("127.0.0.1:1")
+    if os.geteuid() == 0:
+        os.chown(path, 64001, 64001)
+        check = doctor.check_stale_cluster(tmp_path)
+        assert check.ok is None and "is uid 64001's: sweeps start a Ray of their own" in check.said
 
 
 def sweep(**over):
@@ -143,10 +149,11 @@ def test_data_that_is_missing_and_a_setting_that_cannot_work(tmp_path):
 @pytest.mark.ray
 @pytest.mark.timeout(180)
 def test_ray_starts_and_answers():
-    before = {p.name for p in Path("/tmp").glob("rkd-*")}
+    home = Path("~/.ray/auth_token").expanduser()
+    before = home.exists()
     check = check_ray()
     assert check == Check("ray", True, "starts and runs a task")
-    assert {p.name for p in Path("/tmp").glob("rkd-*")} <= before
+    assert not list(Path(os.environ["RAY_TMPDIR"]).glob("rk*")) and home.exists() == before
 
 
 def test_a_ray_that_does_not_start_or_hangs_is_said_in_time(tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ class Place:
     def left(self) -> list[str]:
         """What lies in the temporary folders and is not one file for all times."""
         found = [path.name for path in self.temporary.iterdir()]
-        found += [path.name for path in self.ray.glob("ray/session_*")]
+        found += [path.name for path in self.ray.iterdir()]
         return [name for name in found if not name.startswith("torchinductor")]
 
 
@@ -88,7 +88,7 @@ def test_while_ray_starts_nothing_is_left(place: Place) -> None:
     said = place.folder / "start.txt"
     with said.open("wb") as out:
         process = place.start("run", place.spec, out=out)
-    until(lambda: list(place.ray.glob("ray/session_*/logs/gcs_server*")), process)
+    until(lambda: list(place.ray.glob("rk*/ray/session_*/logs/gcs_server*")), process)
     ends(process, lambda: process.send_signal(signal.SIGTERM))
     assert said.read_text().splitlines()[-1] == "raykd: interrupted by SIGTERM"
     assert not place.storage.exists() and not place.left()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from raykd.storage.driver import Claim
-from raykd.storage.scratch import claim, remove_left, scratch_folder
+from raykd.storage.scratch import scratch_folder
 
 KILLED = """
 import os, signal
@@ -74,15 +74,3 @@ def test_what_may_be_anothers_stays(temporary: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
     with scratch_folder():
         assert theirs.exists(), "another user's"
-
-
-def test_ray_sessions_of_dead_drivers_go(temporary: Path) -> None:
-    """And none of a driver that is alive, or of `ray start`, which says nothing of whose it is."""
-    dead, alive, started = (temporary / "ray" / f"session_{name}" for name in ("dead", "alive", "started"))
-    for session in (dead, alive, started):
-        (session / "logs").mkdir(parents=True)
-    (dead / ".driver").write_bytes((a_dead_drivers() / ".driver").read_bytes())
-    claim(alive)
-    (temporary / "ray" / "session_latest").symlink_to(dead)
-    remove_left(temporary / "ray", "session_*")
-    assert not dead.exists() and alive.exists() and started.exists()

@@ -1,0 +1,124 @@
+"""The token without which Ray gives nobody work, and who can read it.
+
+Ray writes the token of a new cluster to `~/.ray/auth_token` with the modes that the umask leaves, so a Ray of
+raykd's own gets one that is in no file: in the environment of its daemons, which `/proc` shows to their user
+alone. The token of a cluster that is joined is where its user put it; its modes are mended.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from raykd.storage import owners
+from trainables.errors import UserError
+
+MODE, TOKEN, PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+NEW = "`ray get-auth-token --generate` makes one, before `ray start`"
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def fresh() -> str:
+    """A token for one run, 256 bits; the user's own where RAY_AUTH_TOKEN says one."""
+    return os.environ.get(TOKEN, "").strip() or secrets.token_hex(32)
+
+
+@contextmanager
+def authentication(mode: str, token: str | None = None) -> Iterator[None]:
+    """Ray asks for a token (`token`) or does not (`disabled`) in this process and those it starts.
+
+    `token` is given by the environment; without one, Ray looks for it where it always does.
+    """
+    before = {name: os.environ.get(name) for name in (MODE, TOKEN)}
+    os.environ[MODE] = mode
+    if token is not None:
+        os.environ[TOKEN] = token
+    _read_again()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        _read_again()
+
+
+def _read_again() -> None:
+    """Ray keeps what it has read of mode and token."""
+    import ray._raylet
+
+    raylet: Any = ray._raylet
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+def token_file() -> Path | None:
+    """The file that Ray would read a token from; None where the environment has the token itself."""
+    if os.environ.get(TOKEN, "").strip():
+        return None
+    return Path(os.environ.get(PATH) or Path.home() / ".ray" / "auth_token")
+
+
+def exposed(file: Path) -> str | None:
+    """Who else can read or change a token's file, in words, or nothing."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    if owners.is_anothers(status.st_uid):
+        return f"it is {owners.user(status.st_uid)}'s"
+    if status.st_mode & _OTHERS and owners.may_enter(file):
+        return f"its mode is {stat.S_IMODE(status.st_mode):04o}"
+    folder = file.parent
+    if owners.is_anothers(folder.stat().st_uid):
+        return f"its folder {folder} is {owners.user(folder.stat().st_uid)}'s"
+    if folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not folder.stat().st_mode & stat.S_ISVTX:
+        return f"others can write in its folder {folder}"
+    return None
+
+
+def mend(file: Path) -> str | None:
+    """Give the token's file to its owner alone; what was wrong with it, in a line for the user.
+
+    `UserError` for a file of another user's, and for one whose modes cannot be mended.
+    """
+    wrong = exposed(file)
+    try:
+        status = file.stat()
+    except OSError:
+        return None  # not there, or not to be read: Ray says so
+    given = False  # by who administers the machine, as a Secret of Kubernetes is
+    try:
+        if status.st_uid == os.geteuid():
+            if status.st_mode & _OTHERS:
+                file.chmod(stat.S_IMODE(status.st_mode) & ~_OTHERS)
+            folder = file.parent
+            if folder.name == ".ray" and folder.stat().st_uid == os.geteuid():
+                folder.chmod(0o700)
+        else:
+            given = status.st_uid == 0
+        still = exposed(file)
+    except OSError as error:
+        given = error.errno == errno.EROFS
+        still = f"{wrong}, and its modes cannot be changed ({error.strerror})" if wrong else None
+    if still and given:
+        return f"other users of this machine can read Ray's token in {file} ({still})"
+    if still:
+        raise UserError(
+            PATH if os.environ.get(PATH) else str(file),
+            f"other users can know this token ({still})",
+            value=str(file),
+            expected=f"a file of yours with mode 0600 in a folder of yours; {NEW}",
+        )
+    return wrong and (
+        f"other users could read Ray's token in {file} ({wrong}), so they may have it; it is yours alone "
+        f"now. For a new one: `ray stop`, `rm {file}`, `ray get-auth-token --generate`, `ray start`"
+    )
