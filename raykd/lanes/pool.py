@@ -215,7 +215,10 @@ class LanePool:
         deadline += abort_s
         while alive := [lane for lane in list(self._lanes.values()) if lane.thread.is_alive()]:
             for lane in alive:
-                self._abort(lane)
+                try:
+                    self._abort(lane)
+                except Exception:  # one of Ray's that is about to go
+                    log.exception("%s could not be ended yet", lane.name)
             alive[0].thread.join(_POLL_S)
             if time.monotonic() > deadline:
                 break

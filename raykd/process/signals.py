@@ -20,7 +20,9 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
+_signal = signal.signal
 LIMIT_S = 25.0  # from the first signal to the end of the process
 _APART_S = 0.5  # what comes sooner is the same wish: shells, `timeout` and batch systems signal several times
 _POLL_S = 0.1
@@ -151,8 +153,9 @@ def caught() -> Iterator[None]:
 def blocked() -> Iterator[None]:
     """In here, in the main thread, a library may set handlers as it likes: no signal reaches them.
 
-    The thread that watches takes the signals in the meantime; at the end `Interrupted` is raised if there was
-    one, as from `held`, and the handlers are ours again.
+    Handlers that Python sets are not taken. Those that C sets, such as Ray's for SIGTERM, nobody is told of:
+    so the signals are blocked, and the thread that watches takes them. At the end the handlers are ours
+    again, and `Interrupted` is raised if there was a signal, as by `held`.
     """
     if not _state.mine or not _in_main_thread() or not hasattr(signal, "sigtimedwait"):
         with held():
@@ -163,12 +166,21 @@ def blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_BLOCK, _state.mine)
         _state.blocked = True
         os.write(_state.pipe, b"\0")  # the watcher looks up
+        setting = signal.signal
+        signal.signal = _not_ours  # type: ignore[assignment]
         try:
             yield
         finally:
-            keep()
+            signal.signal = setting
+            for number in _state.mine:
+                signal.signal(number, _handle)
             _state.blocked = False
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _state.mine)
+
+
+def _not_ours(number: int, handler: Any) -> Any:
+    """`signal.signal` for the others' signals alone."""
+    return signal.getsignal(number) if number in _state.mine else _signal(number, handler)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

@@ -21,7 +21,7 @@ from raykd.storage.fresh import LOG, fresh
 ROOT = Path(__file__).resolve().parents[2]
 # What a verb does when a signal comes; a limit of 2 s for the end in good order.
 SCRIPT = """
-import os, signal, sys, time
+import ctypes, os, signal, sys, threading, time
 from raykd.process import signals
 signals.LIMIT_S, signals._NOTICE_S = 2.0, 0.2
 
@@ -30,14 +30,18 @@ def work(seconds):
     while time.monotonic() < end:
         time.sleep(0.02)
 
-def library():  # as Ray does: handlers of its own, at once
+def library():  # as Ray does: handlers of its own, by Python and by C; and threads that take signals
     for number in signals.ENDING:
         signal.signal(number, lambda *_: os._exit(77))
+    if sys.argv[1] == "in a library of C":
+        ctypes.CDLL(None).signal(signal.SIGTERM, 0)
     work(1.5)
 
 code = 0
 with signals.caught():
     try:
+        if sys.argv[1] == "in a library":
+            threading.Thread(target=time.sleep, args=(9,), daemon=True).start()
         print("ready", flush=True)
         match sys.argv[1]:
             case "at work":
@@ -46,7 +50,7 @@ with signals.caught():
                 with signals.held():
                     work(0.6)
                     print("whole", flush=True)
-            case "in a library":
+            case "in a library" | "in a library of C":
                 with signals.blocked():
                     library()
                     print("whole", flush=True)
@@ -108,7 +112,7 @@ def test_every_signal_is_said_and_ends_with_1(number: signal.Signals) -> None:
     assert at("at work", number)[:3] == (1, [f"interrupted by {signal.Signals(number).name}"], "")
 
 
-@pytest.mark.parametrize("moment", ["held", "in a library"])
+@pytest.mark.parametrize("moment", ["held", "in a library", "in a library of C"])
 def test_what_must_be_whole_is_ended_first(moment: str) -> None:
     code, lines, err, _ = at(moment, signal.SIGTERM)
     assert (code, lines) == (1, ["whole", "interrupted by SIGTERM"])
