@@ -194,7 +194,13 @@ class LanePool:
 
     def _stop(self) -> None:
         with signals.held():
-            self._end_lanes()
+            if not signals.received():
+                self._end_lanes()
+                return
+            # Ray may have got the signal, too, and not answer any more: the ledger's end does not wait.
+            ending = threading.Thread(target=self._end_lanes, name="ending", daemon=True)
+            ending.start()
+            ending.join(max(_HURRIED_S, signals.left() - _AFTER_S + 1))
 
     def _end_lanes(self) -> None:
         close_s, abort_s = _CLOSE_S, _ABORT_S
