@@ -198,9 +198,15 @@ class LanePool:
                 self._end_lanes()
                 return
             # Ray may have got the signal, too, and not answer any more: the ledger's end does not wait.
-            ending = threading.Thread(target=self._end_lanes, name="ending", daemon=True)
+            ending = threading.Thread(target=self._try_to_end_lanes, name="ending", daemon=True)
             ending.start()
             ending.join(max(_HURRIED_S, signals.left() - _AFTER_S + 1))
+
+    def _try_to_end_lanes(self) -> None:
+        try:
+            self._end_lanes()
+        except Exception:
+            log.exception("the lanes could not be ended in good order")
 
     def _end_lanes(self) -> None:
         close_s, abort_s = _CLOSE_S, _ABORT_S
