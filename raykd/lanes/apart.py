@@ -27,7 +27,9 @@ def daemons_apart(temporary: Path) -> Iterator[None]:
     the driver could put nothing away. They end with it all the same, by the kernel's parent-death signal.
     What `multiprocessing` makes in the dashboard (`pymp-…`) would stay, because a signal ends that.
     """
-    from ray._private.services import ConsolePopen
+    from ray._private import services
+
+    popen: Any = services.ConsolePopen
 
     def start(*arguments: Any, preexec_fn: Callable[[], None] | None = None, **more: Any) -> Any:
         def before() -> None:
@@ -36,9 +38,9 @@ def daemons_apart(temporary: Path) -> Iterator[None]:
                 preexec_fn()
 
         env = {**(more.pop("env", None) or os.environ), "TMPDIR": str(temporary)}
-        return ConsolePopen(*arguments, env=env, preexec_fn=before, start_new_session=True, **more)
+        return popen(*arguments, env=env, preexec_fn=before, start_new_session=True, **more)
 
-    with mock.patch("ray._private.services.ConsolePopen", start):
+    with mock.patch.object(services, "ConsolePopen", start):
         yield
 
 
