@@ -37,6 +37,8 @@ def run(arguments: list[str] | None = None) -> int:
         if signal is None:
             return _failed(error)
         log.info("after %s", signal.name, exc_info=error)  # its consequence: Ray may have got it as well
+        if isinstance(error, UserError | SweepFailed):
+            complain(str(error))
         raise signal from error
     return 0
 

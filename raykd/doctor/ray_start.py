@@ -47,6 +47,9 @@ def check_ray(limit_s: float = 120.0) -> Check:
     except subprocess.TimeoutExpired:
         out = _stopped(process)
         err = f"no answer within {limit_s:g} s"
+    except BaseException:  # a signal: what was started ends with us
+        _stopped(process)
+        raise
     if out.strip() == "42":
         return Check(name, True, "starts and runs a task")
     why = (err.strip().splitlines() or ["it ended without a word"])[-1]

@@ -90,13 +90,11 @@ def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, 
         send_logs(log_file)
     with authentication(entry.mode):
         try:
-            with signals.blocked():  # Ray sets handlers of its own, and may be left half started
-                context: Any = ray.init(address, log_to_driver=False, configure_logging=False)
-        except Exception as error:
-            with signals.blocked():
-                ray.shutdown()
-            raise joining.failed(address, error) from error
-        try:
+            try:
+                with signals.blocked():  # Ray sets handlers of its own, and may be left half connected
+                    context: Any = ray.init(address, log_to_driver=False, configure_logging=False)
+            except Exception as error:
+                raise joining.failed(address, error) from error
             keep_closed(session_folder())
             yield dict(context.address_info)
         finally:
@@ -113,11 +111,11 @@ def session_folder() -> Path:
 
 
 def check_joinable(address: str) -> list[str]:
-    """`UserError` for a cluster that cannot be joined; what its user should know of one that can.
+    """What the user should know of the cluster at `address`, or of a new one.
 
-    Ray itself would wait for minutes, or work as another user.
+    `UserError` for one that cannot be joined: Ray itself would wait for minutes, or work as another user.
     """
-    return [] if address == LOCAL else joining.look(address).remarks
+    return own_ray.remarks() if address == LOCAL else joining.look(address).remarks
 
 
 def on_loopback() -> bool:

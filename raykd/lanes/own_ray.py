@@ -14,9 +14,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from raykd.lanes.session import own_session
+from raykd.lanes.apart import daemons_apart, errors_kept
 from raykd.lanes.token import authentication, fresh
 from raykd.process import signals
+from raykd.storage.owners import replaceable
 from raykd.storage.scratch import scratch_folder
 from trainables.errors import UserError
 
@@ -29,6 +30,14 @@ LOOPBACK = "127.0.0.1"
 _PREFIX = "rk"  # short: Ray's sockets lie below, and their paths may have 107 letters
 
 
+def remarks() -> list[str]:
+    """What the user should know of the folder that a new Ray's own would lie in."""
+    folder = temporary_folder()
+    why = replaceable(folder)
+    said = f"other users can put what they like in the place of Ray's folder: {folder} {why}"
+    return [f"{said}; RAY_TMPDIR names another"] if why else []
+
+
 @contextmanager
 def own_ray(**options: Any) -> Iterator[Any]:
     """A new Ray for as long as the block runs. Yields what `ray.init` gives; `options` go there, too."""
@@ -36,11 +45,13 @@ def own_ray(**options: Any) -> Iterator[Any]:
 
     with (
         scratch_folder(temporary_folder(), _PREFIX) as folder,
+        scratch_folder() as temporary,
         authentication("token", fresh()),
-        own_session(folder / "ray"),
+        errors_kept(folder / "ray"),
     ):
         try:
-            with starting_on_loopback(), signals.blocked():  # Ray sets handlers, and may be left half started
+            # Ray sets handlers of its own for signals, and may be left half started by one.
+            with signals.blocked(), starting_on_loopback(), daemons_apart(temporary):
                 # No word on include_dashboard: with True, one that a busy machine starts too slowly ends Ray.
                 # Ray gives its temporary folder to everybody: it lies inside one that keeps everybody out.
                 context: Any = ray.init(

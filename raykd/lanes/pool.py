@@ -42,7 +42,8 @@ NAMESPACE = "raykd"
 _POLL_S = 0.5
 _CLOSE_S = 10.0  # how long a lane may take to end by itself
 _ABORT_S = 20.0  # and how long one that is ended
-_CLOSE_AT_A_SIGNAL_S, _ABORT_AT_A_SIGNAL_S = 3.0, 5.0  # the same, where the process has to end soon
+_HURRIED_S = 2.0  # the same after a signal
+_AFTER_S = 12.0  # and what Ray's own end and the tables may take then
 _QUIET_S = 20.0  # this long without a busy lane is worth a word
 _COLD_DEATHS = 3  # lanes that may end in a row without having become warm
 _GONE, _STARTING, _IDLE, _BUSY = range(4)  # what a lane is worth; _GONE: a node of it is
@@ -173,8 +174,8 @@ class LanePool:
         waiting = self.mailbox.listen.remote(task)
         while True:
             signals.check()
-            if self.broken:
-                raise SweepFailed(self.broken)
+            if self.broken or self.stopping:
+                raise SweepFailed(self.broken or "the sweep ends")
             with contextlib.suppress(ray.exceptions.GetTimeoutError):
                 message: Message = ray.get(waiting, timeout=2.0)
                 return message
@@ -198,12 +199,24 @@ class LanePool:
 
     def _stop(self) -> None:
         with signals.held():
+            if not signals.received():
+                self._end_lanes()
+                return
+            # Ray may have got the signal, too, and not answer any more: the ledger's end does not wait.
+            ending = threading.Thread(target=self._try_to_end_lanes, name="ending", daemon=True)
+            ending.start()
+            ending.join(max(_HURRIED_S, signals.left() - _AFTER_S + 1))
+
+    def _try_to_end_lanes(self) -> None:
+        try:
             self._end_lanes()
+        except Exception:
+            log.exception("the lanes could not be ended in good order")
 
     def _end_lanes(self) -> None:
         close_s, abort_s = _CLOSE_S, _ABORT_S
         if signals.received():
-            close_s, abort_s = _CLOSE_AT_A_SIGNAL_S, _ABORT_AT_A_SIGNAL_S
+            close_s, abort_s = _HURRIED_S, max(_HURRIED_S, signals.left() - _AFTER_S)
         self._stopping.set()
         if self._supervisor.is_alive():
             self._supervisor.join(close_s)
@@ -213,13 +226,16 @@ class LanePool:
         for lane in list(self._lanes.values()):
             self._close(lane)
         deadline = time.monotonic() + close_s
-        for lane in self._lanes.values():
+        for lane in list(self._lanes.values()):
             lane.thread.join(max(0.0, deadline - time.monotonic()))
         # A lane that is only starting tells of its controller when that is up, which a busy node delays.
         deadline += abort_s
-        while alive := [lane for lane in self._lanes.values() if lane.thread.is_alive()]:
+        while alive := [lane for lane in list(self._lanes.values()) if lane.thread.is_alive()]:
             for lane in alive:
-                self._abort(lane)
+                try:
+                    self._abort(lane)
+                except Exception:  # one of Ray's that is about to go
+                    log.exception("%s could not be ended yet", lane.name)
             alive[0].thread.join(_POLL_S)
             if time.monotonic() > deadline:
                 break
@@ -420,7 +436,7 @@ class LanePool:
 
     def _abort(self, lane: Lane) -> None:
         """End a lane that does not end by itself: without its controller its resources come free."""
-        with contextlib.suppress(ray.exceptions.ActorDiedError):
+        with contextlib.suppress(ray.exceptions.RayActorError):
             controller = ray.get(self.mailbox.take_controller.remote(lane.name))
             if controller is not None:
                 ray.kill(controller)

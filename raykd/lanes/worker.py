@@ -22,7 +22,6 @@ from raykd.lanes.failures import explain, mended_by_restart, of_the_gpu
 from raykd.lanes.messages import Message, Task
 from raykd.storage.beacon import fetch_teachers, find
 from raykd.storage.owners import keep_closed, make_private
-from raykd.storage.scratch import own_multiprocessing_folder
 from trainables import patience
 from trainables.errors import StorageLost, SweepFailed, TrialFailed, UserError
 
@@ -33,11 +32,6 @@ if TYPE_CHECKING:
 
 def work(config: Mapping[str, Any]) -> None:
     """The training function of every lane: runs until the mailbox closes the lane."""
-    with own_multiprocessing_folder():
-        _work(config)
-
-
-def _work(config: Mapping[str, Any]) -> None:
     import torch
 
     from trainables.loop import EpochReport, Workspace

@@ -20,7 +20,9 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
+_signal = signal.signal
 LIMIT_S = 25.0  # from the first signal to the end of the process
 _APART_S = 0.5  # what comes sooner is the same wish: shells, `timeout` and batch systems signal several times
 _POLL_S = 0.1
@@ -42,12 +44,17 @@ class Interrupted(BaseException):
 class _State:
     def __init__(self) -> None:
         self.first: int | None = None  # the signal that came first
+        self.since = 0.0  # when it came
         self.raised = False
         self.held = 0
         self.mine: tuple[int, ...] = ()  # those that are handled here: not those that were ignored
         self.blocked = False
         self.pipe = -1  # what is written there reaches the watcher
         self.code: int | None = None  # with which the process will end, once all is done
+
+    def came(self, number: int) -> None:
+        if self.first is None:
+            self.since, self.first = time.monotonic(), number
 
 
 _state = _State()
@@ -56,6 +63,11 @@ _state = _State()
 def received() -> bool:
     """Whether a signal has asked this process to end."""
     return _state.first is not None
+
+
+def left() -> float:
+    """Seconds until this process is ended, in good order or not."""
+    return max(0.0, _state.since + LIMIT_S - time.monotonic()) if received() else float("inf")
 
 
 def interrupted() -> Interrupted | None:
@@ -141,8 +153,9 @@ def caught() -> Iterator[None]:
 def blocked() -> Iterator[None]:
     """In here, in the main thread, a library may set handlers as it likes: no signal reaches them.
 
-    The thread that watches takes the signals in the meantime; at the end `Interrupted` is raised if there was
-    one, as from `held`, and the handlers are ours again.
+    Handlers that Python sets are not taken. Those that C sets, such as Ray's for SIGTERM, nobody is told of:
+    so the signals are blocked, and the thread that watches takes them. At the end the handlers are ours
+    again, and `Interrupted` is raised if there was a signal, as by `held`.
     """
     if not _state.mine or not _in_main_thread() or not hasattr(signal, "sigtimedwait"):
         with held():
@@ -153,17 +166,25 @@ def blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_BLOCK, _state.mine)
         _state.blocked = True
         os.write(_state.pipe, b"\0")  # the watcher looks up
+        setting = signal.signal
+        signal.signal = _not_ours  # type: ignore[assignment]
         try:
             yield
         finally:
-            keep()
+            signal.signal = setting
+            for number in _state.mine:
+                signal.signal(number, _handle)
             _state.blocked = False
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _state.mine)
 
 
+def _not_ours(number: int, handler: Any) -> Any:
+    """`signal.signal` for the others' signals alone."""
+    return signal.getsignal(number) if number in _state.mine else _signal(number, handler)
+
+
 def _handle(number: int, frame: FrameType | None) -> None:
-    if _state.first is None:
-        _state.first = number
+    _state.came(number)
     check()
 
 
@@ -188,9 +209,9 @@ class _Watch:
                 if number in self._state.mine and signal.getsignal(number) is _handle:  # else another's
                     self._came(number)
             while self._state.blocked and (taken := signal.sigtimedwait(self._state.mine, 0)) is not None:
-                self._state.first = self._state.first or taken.si_signo
+                self._state.came(taken.si_signo)
                 self._came(taken.si_signo)
-            if self._first and self._left() <= 0:
+            if self._left() == 0:
                 self._due()
 
     def _came(self, number: int) -> None:

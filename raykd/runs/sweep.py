@@ -235,8 +235,9 @@ def _drive(
                     with suppress(OSError):  # `status` writes them, too
                         write_tables(history, folder)
             _write_study(spec, history, folder)
-    except (SweepFailed, signals.Interrupted):
-        console.warn(f"go on with:  {command('resume', folder)}")
+    except BaseException as error:
+        if isinstance(error, SweepFailed) or signals.received():
+            console.warn(f"go on with:  {command('resume', folder)}")
         raise
     return history
 

@@ -2,7 +2,7 @@
 
 The driver runs in a session of its own and writes to a file; this process shows the file as it grows. When
 the connection is lost, this process goes and the sweep goes on. Ctrl-C is passed on: the sweep stops in good
-order, and `resume` goes on with it. `attach NAME` shows a running sweep again.
+order, a second one stops it at once, and `resume` goes on with it. `attach NAME` shows a running sweep again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from raykd.process import streams
 from raykd.storage.driver import driver_of
 from raykd.storage.owners import make_private
 from trainables.errors import UserError
@@ -29,6 +30,7 @@ def outputs() -> Path:
 
 def launch(arguments: Sequence[str]) -> int:
     """Run `raykd ARGUMENTS` apart from this terminal, show what it says, and return its exit code."""
+    streams.settle()
     folder = outputs()
     try:
         make_private(folder)

@@ -88,11 +88,12 @@ def replaceable(folder: Path) -> str | None:
 def make_private(folder: Path) -> None:
     """Make a folder, and those above it, for this user alone, whatever the umask.
 
-    One that is there keeps its mode.
+    One that is there keeps its mode. Where it cannot be made, that is said when something is written there.
     """
-    for at in (*reversed(folder.parents), folder):
-        if not at.is_dir():
-            at.mkdir(mode=0o700, exist_ok=True)
+    with suppress(OSError):
+        for at in (*reversed(folder.parents), folder):
+            if not at.is_dir():
+                at.mkdir(mode=0o700, exist_ok=True)
 
 
 def _mode(path: Path) -> int:

@@ -1,24 +1,22 @@
-"""Temporary folders that say whose they are, so that those of killed processes can be removed.
+"""A driver's temporary folders, for Ray's own files, which nothing reads again.
 
-For the files of Ray and of multiprocessing, which nothing reads again. Not on the storage, which may be full
-or far. They are their owner's alone, whatever the umask. A process removes its own at its end, and those of
-dead ones at its start.
+Not on the storage, which may be full or far. They are their owner's alone, whatever the umask. A driver
+removes its own at its end, and those of drivers that were killed at its start.
 """
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 import os
 import shutil
 import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from raykd.storage.driver import Claim
+from raykd.storage.owners import make_private
 
 _PREFIX = "raykd-"
 _OWNER = ".driver"
@@ -26,30 +24,16 @@ _LAST_WRITES_S = 5.0  # of processes that are just ending
 
 
 @contextmanager
-def own_multiprocessing_folder() -> Iterator[None]:
-    """In here this process's `multiprocessing` keeps its sockets in such a folder.
-
-    By itself it makes `pymp-…`, and a process that Ray ends never removes that.
-    """
-    with scratch_folder() as folder:
-        # Its own key: `get_temp_dir` looks there first, and processes that it forks inherit it.
-        settings = multiprocessing.current_process()._config  # type: ignore[attr-defined]
-        settings["tempdir"] = str(folder)
-        try:
-            yield
-        finally:
-            del settings["tempdir"]
-
-
-@contextmanager
 def scratch_folder(above: Path | None = None, prefix: str = _PREFIX) -> Iterator[Path]:
-    """A new folder that is gone at the end. First those go that dead processes left.
+    """A new folder that says whose it is, gone at the end. First those go that dead drivers left.
 
     It is in `above`, the system's temporary folder by default, under a name that begins with `prefix`.
     """
     above = above or Path(tempfile.gettempdir())
-    above.mkdir(parents=True, exist_ok=True)
-    remove_left(above, f"{prefix}*")
+    make_private(above)
+    for left in above.glob(f"{prefix}*"):
+        if _is_left(left):
+            shutil.rmtree(left, ignore_errors=True)  # it follows no link, neither here nor inside
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=above))  # with mode 0700
     claim = Claim.mine().data()
     try:
@@ -59,21 +43,13 @@ def scratch_folder(above: Path | None = None, prefix: str = _PREFIX) -> Iterator
         deadline = time.monotonic() + _LAST_WRITES_S
         while folder.exists() and time.monotonic() < deadline:
             shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # what is still there goes with the next driver
+        with suppress(OSError):  # what is still there goes with the next driver
             if folder.exists():
                 (folder / _OWNER).write_bytes(claim)
 
 
-def remove_left(where: Path | None = None, pattern: str = f"{_PREFIX}*") -> None:
-    """Remove what dead processes left: in the temporary folder, or of that name in another one."""
-    with contextlib.suppress(OSError):
-        for left in list((where or Path(tempfile.gettempdir())).glob(pattern)):
-            if _is_left(left):
-                shutil.rmtree(left, ignore_errors=True)  # it follows no link, neither here nor inside
-
-
 def _is_left(folder: Path) -> bool:
-    """Whether it is surely a dead process's: one that does not say so may be anything."""
+    """Whether it is surely a dead driver's: one that does not say so may be anything."""
     try:
         if not _own(folder, stat.S_ISDIR) or not _own(folder / _OWNER, stat.S_ISREG):
             return False
