@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,9 @@ _COLD_DEATHS = 3  # lanes that may end in a row without having become warm
 _GONE, _STARTING, _IDLE, _BUSY = range(4)  # what a lane is worth; _GONE: a node of it is
 
 
+_log_quarantine = partial(log.warning, "%s is in quarantine: %s")
+
+
 class LanePool:
     """Keeps as many lanes warm as the cluster holds, up to `limit`.
 
@@ -66,7 +70,7 @@ class LanePool:
         actions: Mapping[str, str] = ACTIONS,
         demand: Demand | None = None,
         on_event: Callable[[str], None] = log.info,
-        on_quarantine: Callable[[str, str], None] = log.warning,
+        on_quarantine: Callable[[str, str], object] = _log_quarantine,
     ) -> None:
         self.workers = workers
         self.limit = limit
