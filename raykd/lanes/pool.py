@@ -230,7 +230,7 @@ class LanePool:
         if self._quarantine.leaves_nothing(self.workers, nodes) and not (
             any(lane["task"] for lane in self._state.values()) or (self._demand is not None and autoscales())
         ):
-            self.broken = f"no GPU is left for a lane ({self._quarantine})"
+            self.broken = f"without the GPUs in quarantine there is no room for a lane ({self._quarantine})"
             return
         in_use = {gpu for lane in self._lanes if lane in self._state for gpu in self._state[lane]["gpus"]}
         being_taken = self._quarantine.hold(nodes, in_use)
