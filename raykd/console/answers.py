@@ -44,9 +44,15 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
 def besides(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """What is trained beside a sweep's trials, a line each."""
     return [
-        f"besides, {row['what']}: {counted(row['epochs'], 'epoch')} of {row['method']}, {row['when']}"
+        f"besides, {row['what']}: {counted(row['epochs'], 'epoch')} of {row['method']}"
+        + (f", the compute of {_several(row['trials'])}" if "trials" in row else "")
+        + f", {row['when']}"
         for row in rows
     ]
+
+
+def _several(trials: float) -> str:
+    return "one whole trial" if trials == 1 else f"{trials:.3g} whole trials"
 
 
 def checks(screen: Screen, found: Iterable[Any]) -> None:

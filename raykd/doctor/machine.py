@@ -122,7 +122,9 @@ def check_gpu() -> Check:
         mend = "a torch that fits the driver and the GPU: https://pytorch.org/get-started"
         return Check("GPU", False, f"torch cannot use it: {first_line(error)}", mend)
     if count:
-        return Check("GPU", True, ", ".join(names))
+        return Check(
+            "GPU", True, f"{', '.join(names)}; each worker takes one, unless `workers.gpus` says other"
+        )
     if Path("/proc/driver/nvidia/version").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
         mend = "check `nvidia-smi`; a torch that fits the driver: https://pytorch.org/get-started"
         return Check("GPU", False, "there is an NVIDIA driver, and torch sees no GPU", mend)

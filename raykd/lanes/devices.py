@@ -58,7 +58,10 @@ def claim(gpu: Gpu | None, share: float) -> None:
         use_device(torch.device("cpu"))
         return
     if torch.cuda.device_count() == 0:
-        said = "Ray offers it, and torch sees no GPU there: `raykd doctor` on that host says more"
+        said = (
+            "Ray offers it, and torch sees no GPU there (`raykd doctor` on that host says more; "
+            "`workers.gpus: 0` trains on the CPU)"
+        )
         raise Unusable(said, certain=True)
     try:
         where = get_device()

@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ _COLD_DEATHS = 3  # lanes that may end in a row without having become warm
 _GONE, _STARTING, _IDLE, _BUSY = range(4)  # what a lane is worth; _GONE: a node of it is
 
 
+_log_quarantine = partial(log.warning, "%s is in quarantine: %s")
+
+
 class LanePool:
     """Keeps as many lanes warm as the cluster holds, up to `limit`.
 
@@ -70,7 +74,7 @@ class LanePool:
         actions: Mapping[str, str] = ACTIONS,
         demand: Demand | None = None,
         on_event: Callable[[str], None] = log.info,
-        on_quarantine: Callable[[str, str], None] = log.warning,
+        on_quarantine: Callable[[str, str], object] = _log_quarantine,
     ) -> None:
         self.workers = workers
         self.limit = limit
@@ -277,7 +281,7 @@ class LanePool:
         if self._quarantine.leaves_nothing(self.workers, nodes) and not (
             any(lane["task"] for lane in self._state.values()) or (self._demand is not None and autoscales())
         ):
-            self.broken = f"no GPU is left for a lane ({self._quarantine})"
+            self.broken = f"without the GPUs in quarantine there is no room for a lane ({self._quarantine})"
             return
         in_use = {gpu for lane in self._lanes if lane in self._state for gpu in self._state[lane]["gpus"]}
         being_taken = self._quarantine.hold(nodes, in_use)

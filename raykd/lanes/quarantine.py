@@ -47,7 +47,7 @@ class _Search:
 class Quarantine:
     """The GPUs of this sweep that were found sick. `on_found(gpu, reason)` hears of each once."""
 
-    def __init__(self, namespace: str, on_found: Callable[[str, str], None]) -> None:
+    def __init__(self, namespace: str, on_found: Callable[[str, str], object]) -> None:
         self._namespace = namespace
         self._on_found = on_found
         self.found: dict[str, tuple[str, str]] = {}  # key -> name for people, reason
@@ -124,7 +124,7 @@ class Quarantine:
         if now < search.not_before:
             return False
         name, reason = self.found[key]
-        holder = (
+        holder: Any = (
             ray.remote(_Holder)
             .options(
                 name=f"{NAMED}{uuid.uuid4().hex[:8]} {name}: {reason}",

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import shutil
 import socket
+import time
 import traceback
 import uuid
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ import ray.train.collective
 
 from raykd.lanes.cluster import session_folder
 from raykd.lanes.devices import Unusable, claim, given
-from raykd.lanes.failures import explain, mended_by_restart, of_the_gpu
+from raykd.lanes.failures import explain, mended_by_restart, of_the_gpu, out_of_memory
 from raykd.lanes.messages import Message, Task
 from raykd.storage.beacon import fetch_teachers, find
 from raykd.storage.owners import keep_closed, make_private
@@ -28,6 +29,9 @@ from trainables.errors import StorageLost, SweepFailed, TrialFailed, UserError
 if TYPE_CHECKING:
     from trainables.loop import Workspace
     from trainables.trial import TrialSpec
+
+
+_NEIGHBOURS_S = 30.0  # before a GPU whose memory others hold is tried again: they may be about to end
 
 
 def work(config: Mapping[str, Any]) -> None:
@@ -95,6 +99,8 @@ def work(config: Mapping[str, Any]) -> None:
             _keep(workspace, rank)
             if config["gpus"] and (why := of_the_gpu(error, config["gpus"])):
                 # This process's context may be lost, so it ends; the task goes on from its checkpoint.
+                if out_of_memory(error):  # others had it
+                    time.sleep(_NEIGHBOURS_S)
                 ray.get(mailbox.sick.remote(lane, rank, why, task.id, generation))
                 raise
             if world > 1 and mended_by_restart(error):

@@ -17,8 +17,9 @@ _LONG = 5  # a baseline of more than so many times a trial's epochs is worth a w
 def beside(spec: SweepSpec, storage: Path, known: History | None = None) -> list[dict[str, Any]]:
     """What is trained beside the trials: teachers that are not there yet, and the baseline.
 
-    What, method, epochs, and when. A baseline without epochs of its own has as many as cost what a trial
-    costs, which is counted here on a few images, as by the sweep. `known` is of a sweep that has begun.
+    What, method, epochs, when, and of the baseline how many trials cost as much: without epochs of its own it
+    has as many as cost what one does, counted here on a few images, as by the sweep. `known` is of a sweep
+    that has begun.
     """
     from trainables.compute import equal_epochs
 
@@ -29,10 +30,10 @@ def beside(spec: SweepSpec, storage: Path, known: History | None = None) -> list
     wanted = spec.wanted_references() if known is None else missing(spec, known)
     if "baseline" in wanted and spec.baseline is not None:
         trial = spec.baseline_trial()
-        own = spec.baseline.epochs
-        epochs = own if own is not None else equal_epochs(representative(spec), trial)
-        when = "on lanes that have no trial"
-        rows.append({"what": "baseline", "method": trial.method, "epochs": epochs, "when": when})
+        equal = equal_epochs(representative(spec), trial)
+        epochs = spec.baseline.epochs or equal
+        row = {"what": "baseline", "method": trial.method, "epochs": epochs, "trials": epochs / equal}
+        rows.append({**row, "when": "on lanes that have no trial"})
     return rows
 
 

@@ -116,7 +116,9 @@ def test_a_good_cluster_passes_and_a_strange_node_is_found_out(tmp_path: Path, s
         assert code == 0, found
         assert "written by 2 nodes" in found["storage"].said and not storage.exists()
         assert "raykd 0.1.0 (" in found["versions"].said and "teacher.pth" in found["inputs"].said
-        assert found["workers"] == Check("workers", True, "room for 2 lanes of 1 worker")
+        assert found["workers"] == Check(
+            "workers", True, "room for 2 lanes of 1 worker, each worker on the CPU"
+        )
         assert {"nodes", "clocks", "disk", "shared memory", "data", "spec"} <= found.keys()
 
         storage.mkdir()

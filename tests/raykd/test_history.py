@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledger_records import end, head, record, report, start, suggest
 
+from raykd.cli import reading
 from raykd.records.history import ENDED, STATUSES, History
 from raykd.records.ledger import Ledger
 from raykd.records.tables import CURVES, TRIALS, curves_table, trials_table, write_tables
+from raykd.records.views import status
 from trainables.errors import UserError
 
 
@@ -205,3 +207,27 @@ def test_parquet_round_trip_through_a_ledger(tmp_path):
     scores = pq.read_table(tmp_path / CURVES)["score"].to_pylist()
     assert math.isnan(scores[0]) and scores[1] == -math.inf
     assert sorted(p.name for p in tmp_path.iterdir()) == [CURVES, "s", TRIALS]
+
+
+def test_gpus_in_quarantine_are_those_of_the_last_driver(tmp_path):
+    driver = {"host": "here", "pid": 1}
+    sick = {"gpu": "GPU 3 of node1", "reason": "an ECC error"}
+    records = [head(), record("driver", event="start", **driver), record("quarantine", **sick)]
+    history = History.of(records)
+    assert status(history, tmp_path)["quarantine"] == [sick]
+    history.add(record("driver", event="end", **driver))
+    assert history.quarantined, "until another one tries them again"
+    history.add(record("driver", event="start", **driver))
+    assert status(history, tmp_path)["quarantine"] == []
+    with Ledger.create(tmp_path / "s") as ledger:
+        ledger.append("quarantine", **sick)
+    assert [r["gpu"] for r in Ledger.read(tmp_path / "s")] == ["GPU 3 of node1"]
+
+
+def test_status_names_gpus_in_quarantine(tmp_path, capsys):
+    sick = {"gpu": "GPU 3 of node1", "reason": "an [ECC] error"}
+    with Ledger.create(tmp_path / "s") as ledger:
+        for one in (head(), record("quarantine", **sick)):
+            ledger.append(one["kind"], **{k: v for k, v in one.items() if k not in ("kind", "time")})
+    reading.status("s", str(tmp_path))
+    assert "GPU 3 of node1 is in quarantine: an [ECC] error" in capsys.readouterr().out

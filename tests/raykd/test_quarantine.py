@@ -72,6 +72,9 @@ def test_a_gpu_that_fails_twice_is_left_alone_and_without_any_the_sweep_ends(
         assert pool.target() == 1 and pool.warm == 1
 
         sick.write_text("0 1")
-        with pytest.raises(SweepFailed, match=r"^no GPU is left for a lane \(GPU 1 of .*; GPU 0 of .*\)$"):
+        with pytest.raises(
+            SweepFailed,
+            match=r"^without the GPUs in quarantine there is no room .*\(GPU 1 of .*; GPU 0 of .*\)$",
+        ):
             run(pool, trial("last"))
         assert len(found) == 2 and (tmp_path / "last" / "epoch").read_text() in "23"

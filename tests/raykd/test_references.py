@@ -43,9 +43,10 @@ def test_a_plan_counts_what_is_trained_beside_the_trials(tmp_path: Path) -> None
     teacher, baseline = beside.beside(spec, tmp_path)
     assert (teacher["what"], teacher["method"], teacher["epochs"]) == ("teacher", "moco", 1)
     as_run = compute.equal_epochs(representative(spec), spec.baseline_trial())
-    assert (baseline["what"], baseline["epochs"]) == ("baseline", as_run)
+    assert (baseline["what"], baseline["epochs"], baseline["trials"]) == ("baseline", as_run, 1)
     own = spec.model_copy(update={"baseline": spec.baseline.model_copy(update={"epochs": 7})})  # type: ignore[union-attr]
-    assert beside.beside(own, tmp_path)[1]["epochs"] == 7
+    (_, row) = beside.beside(own, tmp_path)
+    assert (row["epochs"], row["trials"]) == (7, 7 / as_run)
     without = spec.model_copy(update={"references": ("untrained",)})
     assert [row["what"] for row in beside.beside(without, tmp_path)] == ["teacher"]
 
