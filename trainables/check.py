@@ -18,7 +18,7 @@ from trainables.method import TAUGHT, Context, load_method
 from trainables.optim import check_optim
 from trainables.parse import within
 from trainables.probes import check_probe
-from trainables.teachers import check_teacher, teacher_trial
+from trainables.teachers import check_teacher, teacher_remarks, teacher_trial
 from trainables.trial import DataSpec, ModelSpec, Spec, TeacherSpec, TrialSpec
 from trainables.views import check_views
 
@@ -30,6 +30,7 @@ class TrialChecker:
 
     def __init__(self, workers: int = 1) -> None:
         self._workers = workers
+        self.remarks: list[str] = []  # on trials that passed: what can be run and may not be meant
         self._known: dict[tuple[Any, ...], Any] = {}
 
     def check(self, trial: TrialSpec) -> None:
@@ -99,6 +100,8 @@ class TrialChecker:
         self._once(
             ("teacher", _text(spec), needs, classes), lambda: check_teacher(spec, needs, classes=classes)
         )
+        if needs & TAUGHT:
+            self._once(("remarks", _text(spec)), lambda: self.remarks.extend(teacher_remarks(spec)))
         self._teacher_facts(spec, image_size)
 
     def _teacher_facts(self, spec: TeacherSpec, image_size: int) -> BackboneFacts:

@@ -88,6 +88,20 @@ def _another(has: str, layout: Layout, field: str) -> UserError:
     )
 
 
+def classifies(layout: Layout, layers: Sequence[Layer], classes: int) -> bool:
+    """Is this a classifier in a place where this origin has its projection head?
+
+    Either it has as many rows as the file says that there are classes, or its hidden layer is narrower than
+    the features, where the origin's never is.
+    """
+    plain = [arguments for kind, arguments in layers if kind == "linear"]
+    if not plain or any(kind not in ("linear", "relu") for kind, _ in layers):
+        return False
+    if classes and plain[-1]["out_features"] == classes:
+        return True
+    return layout.wide_head and plain[0]["out_features"] < plain[0]["in_features"]
+
+
 def _kind(named: Mapping[str, Tensor], position: int, layout: Layout, field: str) -> Layer:
     """The layer that has these weights."""
     names = {name for name in named if name != "num_batches_tracked"}

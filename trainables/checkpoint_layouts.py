@@ -1,7 +1,8 @@
 """How the files look that people bring as teachers: one row of a table for each origin.
 
-A row is known by its keys, after the wrappers that say nothing (`module.` of DataParallel, `_orig_mod.` of
-torch.compile) are taken off. It says what each key is part of: roles. A new origin is a new row.
+A row is known by its keys, after the words that say nothing (`module` of DataParallel, `_orig_mod` of
+torch.compile) are taken out. It says what each key is part of: roles. A new origin is a new row. One key is no
+evidence of an origin whose files look like others' (`fc`): such a row asks for more, keys or what lies beside.
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ from dataclasses import dataclass, field
 BACKBONE, HEAD, CLASSIFIER = "backbone", "head", "classifier"
 
 # Where a training script puts the weights, in the order of preference: averaged ones first, as timm does.
-CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+CONTAINERS = (
+    "state_dict_ema", "model_ema", "ema_state_dict", "params_ema", "state_dict", "model", "model_state_dict",
+    "model_state", "net", "net_state_dict", "network", "network_state_dict", "params", "weights", "module",
+    "classy_state_dict", "state",
+)  # fmt: skip
 # DINO's two, which are read together.
 PAIR = ("teacher", "student")
 
@@ -31,8 +36,10 @@ class Layout:
     absent: tuple[str, ...] = ()  # none may begin a key
     containers: tuple[str | None, ...] = ()  # that the weights lie under; empty: under any
     beside: tuple[str, ...] = ()  # what else the file holds beside the weights
+    arguments: tuple[str, ...] = ()  # one of them must be among the arguments of the training in the file
     metadata: Mapping[str, str] = field(default_factory=dict)  # that the file itself must carry
     heads: tuple[str, ...] = ()  # a head's layers in this origin, `matrix` for a linear one without bias
+    wide_head: bool = False  # whose hidden layer is no narrower than the features: a narrower one classifies
     activation: str = "relu"  # of the head
     renames: tuple[tuple[str, str], ...] = ()  # other names of a backbone's parts -> timm's
     attention_heads: Mapping[int, int] = field(default_factory=dict)  # width -> heads, where not timm's
@@ -43,7 +50,9 @@ class Layout:
 
 
 # Classifiers of timm's and torchvision's families. `head.norm` (ConvNeXt) is the backbone's, so no `head.*`.
-_CLASSIFIER = r"(?=(fc|last_linear|classifier(\.\d+)?|head(\.fc|\.l|\.linear)?|head_dist)\.(weight|bias)$)"
+_CLASSIFIER = (
+    r"(?=(fc|last_linear|linear|classifier(\.\d+)?|head(\.fc|\.l|\.linear)?|head_dist)\.(weight|bias)$)"
+)
 _MOMENTUM = "momentum encoder"
 _MOCO = {_MOMENTUM: r"encoder_k\.", "queue": r"queue"}
 _MOCO_HEADS = ("linear relu linear", "linear")
@@ -67,6 +76,16 @@ _DINO_HEADS = (
     "linear l2_normalise matrix",
 )
 _VIT = (r"cls_token$", r"blocks\.0\.")
+_SINGLE = r"(fc|classifier|linear|cls_head|head\.fc|cls_head\.fc|heads\.head)\.(weight|bias)$"
+# ResNets for small images as SupContrast and many scripts name them.
+_SHORTCUTS = ((r"\.shortcut\.", ".downsample."),)
+# Meta's names of DINOv2's parts: blocks in chunks, registers, gated layers.
+_DINOV2 = (
+    (r"^register_tokens$", "reg_token"),
+    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
+    (r"\.mlp\.w12\.", ".mlp.fc1."),
+    (r"\.mlp\.w3\.", ".mlp.fc2."),
+)
 # `nn.Sequential(*list(resnet.children())[:-1])`: 2 is the ReLU, 3 the pooling.
 _RESNET_IN_A_ROW = (
     (r"^0\.", "conv1."),
@@ -122,14 +141,14 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         origin="moco_v1",
-        signature=(r"encoder_q\.(fc|classifier)\.weight",),
+        signature=(r"encoder_q\.(fc|classifier)\.weight", r"(queue$|encoder_k\.)"),
         roles={HEAD: r"encoder_q\.(fc|classifier)\.", BACKBONE: r"encoder_q\.", **_MOCO},
         heads=_MOCO_HEADS[1:],
     ),
     Layout(
         origin="moco",  # its head was taken off
         signature=(r"encoder_q\.",),
-        roles={BACKBONE: r"encoder_q\.", **_MOCO},
+        roles={CLASSIFIER: rf"encoder_q\.(?={_SINGLE})", BACKBONE: r"encoder_q\.", **_MOCO},
     ),
     Layout(
         origin="moco_v3",
@@ -147,6 +166,31 @@ LAYOUTS: tuple[Layout, ...] = (
         attention_heads={384: 12},  # its ViT-S; timm's has 6
     ),
     Layout(
+        origin="ibot",
+        signature=(r"teacher\.backbone\.", r"teacher\.head\.(last_layer2|mlp2)\."),
+        roles={
+            BACKBONE: r"teacher\.backbone\.",
+            "patches' head": r"teacher\.head\.(last_layer2|mlp2)\.",
+            HEAD: r"teacher\.head\.",
+            "student": r"student\.",
+        },
+        heads=_DINO_HEADS,
+        activation="gelu",
+    ),
+    Layout(
+        origin="dinov2",
+        signature=(r"teacher\.backbone\.", r"teacher\.(dino|ibot)_head\."),
+        roles={
+            BACKBONE: r"teacher\.backbone\.",
+            HEAD: r"teacher\.dino_head\.",
+            "patches' head": r"teacher\.ibot_head\.",
+            "student": r"student\.",
+        },
+        heads=_DINO_HEADS,
+        activation="gelu",
+        renames=_DINOV2,
+    ),
+    Layout(
         origin="dino",
         signature=(r"teacher\.backbone\.",),
         roles={BACKBONE: r"teacher\.backbone\.", HEAD: r"teacher\.head\.", "student": r"student\."},
@@ -155,7 +199,7 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         origin="seed",
-        signature=(r"student\.", r"teacher\."),
+        signature=(r"student\.", r"teacher\.", r"queue$"),
         roles={
             HEAD: r"student\.fc\.",
             BACKBONE: r"student\.",
@@ -165,6 +209,71 @@ LAYOUTS: tuple[Layout, ...] = (
         heads=_MOCO_HEADS,
     ),
     Layout(
+        origin="esvit",
+        signature=(r"teacher\.(patch_embed|layers|stages|blocks)\.", r"teacher\.head\.(mlp|last_layer)\."),
+        roles={
+            HEAD: r"teacher\.head\.(?=mlp|last_layer)",
+            "regions' head": r"teacher\.head_dense\.",
+            BACKBONE: r"teacher\.",
+            "student": r"student\.",
+        },
+        heads=_DINO_HEADS,
+        activation="gelu",
+    ),
+    Layout(
+        origin="a teacher and its student",
+        signature=(r"student\.", r"teacher\."),
+        absent=(r"teacher\.backbone\.",),
+        containers=PAIR[:1],
+        roles={
+            CLASSIFIER: rf"teacher\.(?={_SINGLE}|head\.(weight|bias)$)",
+            BACKBONE: r"teacher\.",
+            "student": r"student\.",
+        },
+        remark="the teacher in it is read, and not its student",
+    ),
+    Layout(
+        origin="a student and its teacher",  # mdistiller's, and other scripts of distillation
+        signature=(r"student\.", r"teacher\."),
+        absent=(r"teacher\.backbone\.",),
+        roles={
+            CLASSIFIER: rf"student\.(?={_SINGLE}|head\.(weight|bias)$)",
+            BACKBONE: r"student\.",
+            "teacher": r"teacher\.",
+        },
+        remark="the student in it is read, and not its teacher",
+    ),
+    Layout(
+        origin="i-jepa or msn",
+        signature=(r"target_encoder\.",),
+        roles={
+            "head that is not read": r"target_encoder\.fc\.",
+            BACKBONE: r"target_encoder\.",
+            "student": r"(context_)?encoder\.",
+            "predictor": r"predictor\.",
+            "prototypes": r"prototypes",
+        },
+        renames=_DINOV2,
+    ),
+    Layout(
+        origin="open_clip or clip",
+        signature=(r"visual\.", r"(transformer|text|token_embedding|text_model)\."),
+        roles={
+            "projection of images": r"visual\.(proj$|head\.)",
+            BACKBONE: r"visual\.(trunk\.)?",
+            "text": r"(transformer|text|token_embedding|text_model|text_projection|ln_final|positional_embedding)",
+            "scale": r"logit_(scale|bias)$",
+        },
+    ),
+    Layout(
+        origin="vissl",
+        signature=(r"trunk\.(base_model\.)?_feature_blocks\.",),
+        roles={
+            BACKBONE: r"trunk\.(base_model\.)?_feature_blocks\.",
+            "head that is not read": r"heads\.",
+        },
+    ),
+    Layout(
         origin="swav",
         signature=(r"(projection_head|prototypes)\.", r"layer1\.0\."),
         roles={HEAD: r"projection_head\.", "prototypes": r"prototypes", BACKBONE: ""},
@@ -172,6 +281,20 @@ LAYOUTS: tuple[Layout, ...] = (
         remark="this is one of SwAV's own wider networks (w2, w4); it is not wide_resnet50_2, and neither "
         "timm nor torchvision has it",
         remark_above=64,
+    ),
+    Layout(
+        origin="barlow twins",
+        signature=(r"backbone\.", r"projector\.", r"bn\.running_mean"),
+        roles={BACKBONE: r"backbone\.", HEAD: r"projector\.", "normalisation of its loss": r"bn\."},
+        heads=("matrix batch_norm relu matrix batch_norm relu matrix", "matrix"),
+    ),
+    Layout(
+        origin="vicreg",
+        signature=(r"backbone\.", r"(maps_)?projector\."),
+        absent=(r"classifier\.", r"momentum_", r"predictor\.", r"prototypes\."),
+        containers=("model",),
+        roles={BACKBONE: r"backbone\.", HEAD: r"projector\.", "maps' head": r"maps_projector\."},
+        heads=tuple("linear batch_norm relu " * layers + "matrix" for layers in range(4)),
     ),
     Layout(
         origin="solo-learn",
@@ -226,10 +349,42 @@ LAYOUTS: tuple[Layout, ...] = (
         renames=_RESNET_IN_A_ROW,
     ),
     Layout(
+        origin="a backbone with a classifier",
+        signature=(r"backbone\.", _SINGLE),
+        roles={CLASSIFIER: rf"(?={_SINGLE})", BACKBONE: r"backbone\."},
+        renames=(*_RESNET_IN_A_ROW, *_SHORTCUTS),
+    ),
+    Layout(
         origin="a backbone alone",
         signature=(r"backbone\.",),
         roles={BACKBONE: r"backbone\."},
-        renames=_RESNET_IN_A_ROW,
+        renames=(*_RESNET_IN_A_ROW, *_SHORTCUTS),
+    ),
+    Layout(
+        origin="supcontrast",
+        signature=(r"encoder\.", r"head\.(\d+\.)?weight$"),
+        containers=("model",),
+        beside=("opt",),
+        roles={BACKBONE: r"encoder\.", HEAD: r"head\."},
+        renames=_SHORTCUTS,
+        heads=_MOCO_HEADS,
+        small_stem_padding=1,
+    ),
+    Layout(
+        origin="simsiam",
+        signature=(r"encoder\.fc\.0\.", r"predictor\.0\."),
+        roles={HEAD: r"encoder\.fc\.(?=\d)", BACKBONE: r"encoder\.", "predictor": r"predictor\."},
+        heads=(
+            "matrix batch_norm relu matrix batch_norm relu linear batch_norm",
+            "matrix batch_norm relu matrix batch_norm relu matrix batch_norm",
+        ),
+    ),
+    Layout(
+        origin="an encoder with a classifier",  # SupContrast's main_ce.py, and others
+        signature=(r"encoder\.", _SINGLE),
+        absent=(r"class_token$",),
+        roles={CLASSIFIER: rf"(?={_SINGLE})", BACKBONE: r"encoder\."},
+        renames=_SHORTCUTS,
     ),
     Layout(
         origin="torchvision vit",
@@ -243,14 +398,32 @@ LAYOUTS: tuple[Layout, ...] = (
         absent=(r"features\.", r"(fc|classifier)\.1\."),
         roles={HEAD: r"(fc|classifier)\.(?=\d)", BACKBONE: ""},
         heads=_MOCO_HEADS[:1],
+        wide_head=True,
     ),
     Layout(
         origin="compress",
         signature=("",),
         containers=("model",),
-        beside=("opt",),
+        beside=("opt", "epoch"),
+        arguments=("student_arch", "teacher_arch"),
         roles={HEAD: r"fc\.(?=(weight|bias)$)", BACKBONE: ""},
         heads=("linear",),
+    ),
+    Layout(
+        origin="mae",
+        signature=(*_VIT, r"decoder_(embed|blocks)\."),
+        roles={CLASSIFIER: _CLASSIFIER, BACKBONE: ""},
+    ),
+    Layout(
+        origin="dinov2, a backbone alone",
+        signature=(r"cls_token$", r"mask_token$", r"blocks\.(\d+\.)?0\.ls1\.gamma"),
+        roles={BACKBONE: ""},
+        renames=_DINOV2,
+    ),
+    Layout(
+        origin="ibot, a backbone alone",
+        signature=(*_VIT, r"masked_embed$"),
+        roles={CLASSIFIER: _CLASSIFIER, BACKBONE: ""},
     ),
     Layout(
         origin="deit, distilled",
@@ -279,7 +452,9 @@ LAYOUTS: tuple[Layout, ...] = (
         # Both libraries name the parts of a standard ResNet alike.
         origin="torchvision or timm",
         signature=(r"conv1\.weight", r"layer1\.0\.conv1\."),
-        roles={CLASSIFIER: _CLASSIFIER, BACKBONE: ""},
+        # Several layers may classify or project, and nothing tells which.
+        roles={CLASSIFIER: _CLASSIFIER, "layers of a head": r"(?=(fc|head)\.\d+\.)", BACKBONE: ""},
+        renames=_SHORTCUTS,
     ),
     Layout(origin="timm", signature=(r"",), roles={CLASSIFIER: _CLASSIFIER, BACKBONE: ""}),
 )

@@ -47,7 +47,7 @@ def validate(spec: SweepSpec) -> list[str]:
             raise within("baseline", error) from None
     _check_samples(spec)
     same = {method: checker.same_choices(trial) for method, trial in bases.items()}
-    return [*_same_levels(spec, same), *_remarks(spec)]
+    return [*_same_levels(spec, same), *_remarks(spec), *checker.remarks]
 
 
 def check_resources(workers: WorkersSpec, nodes: Sequence[Mapping[str, Any]]) -> None:
