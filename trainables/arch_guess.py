@@ -21,7 +21,7 @@ from trainables.checkpoint_roles import attention_heads
 from trainables.checkpoint_said import known_name, named_by_path
 from trainables.stems import STEM
 from trainables.trial import ModelSpec
-from trainables.twins import Shapes, twins
+from trainables.twins import Shapes, built_while, twins
 from trainables.zoo import RAYKD, TORCHVISION
 
 _OWN_NAMES = (TORCHVISION, RAYKD)  # no other library's files say such names
@@ -114,8 +114,8 @@ def guess(read: ReadCheckpoint) -> Guess | None:
     """The architecture whose weights have the names and shapes of those in the file; None: no usual one.
 
     A teacher or an exported student of raykd's own says what it is, options included, and so does a
-    `config.json`. What files of other origins say (`vit_small`) means another thing in each library: it counts
-    where the weights fit it, and then before what is more usual. The same holds for the file's own name.
+    `config.json`. What files of other origins say (`vit_small`) means another thing in each library: it
+    counts where the weights fit it, and then before what is more usual. So does the file's own name.
     """
     facts = read.facts
     if facts.arch and facts.configured:
@@ -137,6 +137,7 @@ def guess(read: ReadCheckpoint) -> Guess | None:
 
 def twins_remark(facts: CheckpointFacts, arch: str) -> str:
     """What to know before a file is read as `arch`: which others it may be. Empty where the file tells."""
+    arch = arch.partition(".")[0]  # a tag names weights
     if facts.arch and known_name(facts.arch) == arch:
         return ""
     others = twins(arch)
@@ -145,12 +146,12 @@ def twins_remark(facts: CheckpointFacts, arch: str) -> str:
         return ""
     if named:
         return (
-            f"{facts.path.name} is read as {arch}, and its name says {named[0]}, whose weights have the same names "
-            f"and shapes and which computes otherwise; if it is that one, set `arch: {named[0]}`"
+            f"{facts.path.name} is read as {arch}, and its name says {named[0]}, whose weights have the same "
+            f"names and shapes and which computes otherwise; if it is that one, set `arch: {named[0]}`"
         )
     return (
-        f"{facts.path.name} is read as {arch}, and it does not say what it is: weights of the same names and shapes "
-        f"are {_listed(others)}'s, which compute otherwise. Set `arch` to the one that it was trained as"
+        f"{facts.path.name} is read as {arch} and does not say what it is. Weights of the same names and "
+        f"shapes have {_listed(others)}, which compute otherwise: set `arch` to the one that was trained"
     )
 
 
@@ -179,8 +180,11 @@ def _fitting(arch: str, read: ReadCheckpoint) -> ModelSpec | None:
 
 def _fits(arch: str, given: Mapping[str, Tensor], read: ReadCheckpoint) -> dict[str, Any] | None:
     """The options under which `arch` has exactly these weights; None where it has not."""
-    own = dict(_shapes(arch, "{}"))
     found = {name: tuple(tensor.shape) for name, tensor in given.items()}
+    matrices = {shape for shape in found.values() if len(shape) == 2}
+    if not (arch.startswith(TORCHVISION) or built_while(arch, lambda s: len(s) != 2 or s in matrices)):
+        return None  # most are told by their first matrix; positions and a stem may be of another size
+    own = dict(_shapes(arch, "{}"))
     options: dict[str, Any] = {}
     stem = own.get("conv1.weight")
     if stem is not None and found.get("conv1.weight") == (*stem[:2], 3, 3) != stem:

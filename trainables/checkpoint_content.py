@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from trainables.checkpoint_layouts import CONTAINERS, PAIR
+from trainables.checkpoint_layout import CONTAINERS, PAIR
 from trainables.checkpoint_records import NumpyArray
 from trainables.checkpoint_roles import unwrapped
 from trainables.errors import UserError
@@ -28,44 +28,13 @@ _ASIDE = re.compile(
     re.IGNORECASE,
 )
 # Parts of one network, or networks of one training, that a script saves side by side.
-_PARTS = frozenset(
-    [
-        "backbone",
-        "encoder",
-        "target_encoder",
-        "context_encoder",
-        "momentum_encoder",
-        "encoder_q",
-        "encoder_k",
-        "base_encoder",
-        "trunk",
-        "visual",
-        "feature_extractor",
-        "features",
-        "projector",
-        "projection",
-        "projection_head",
-        "head",
-        "heads",
-        "classifier",
-        "fc",
-        "linear",
-        "predictor",
-        "prototypes",
-        "decoder",
-        "neck",
-        "queue",
-        "student",
-        "teacher",
-        "online",
-        "target",
-        "online_network",
-        "target_network",
-        "online_encoder",
-        "model_s",
-        "model_t",
-    ]
-)
+_PARTS = frozenset((
+    "backbone", "encoder", "target_encoder", "context_encoder", "momentum_encoder", "encoder_q",
+    "encoder_k", "base_encoder", "trunk", "visual", "feature_extractor", "features", "projector",
+    "projection", "projection_head", "head", "heads", "classifier", "fc", "linear", "predictor",
+    "prototypes", "decoder", "neck", "queue", "student", "teacher", "online", "target",
+    "online_network", "target_network", "online_encoder", "model_s", "model_t",
+))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -109,6 +78,13 @@ def find_weights(content: Mapping[Any, Any], path: Path, field: str) -> Found:
             )
         found = [largest]
     chosen = found[0]
+    if any(name.endswith("flat_param") for name in chosen.tensors):
+        raise UserError(
+            field,
+            "holds weights that FSDP has flattened, and no names of layers",
+            value=str(path),
+            expected="a full state dict (`StateDictType.FULL_STATE_DICT`)",
+        )
     _check_claims(chosen.tensors, path, field)
     return Found(".".join(chosen.path) or None, chosen.tensors, beside)
 
@@ -178,16 +154,16 @@ def _size(one: _Set) -> int:
     return sum(tensor.numel() for tensor in one.tensors.values())
 
 
-def _check_claims(tensors: Mapping[str, Tensor], path: Path, field: str) -> None:
+def _check_claims(named: Mapping[str, Tensor], path: Path, field: str) -> None:
     """Refuse tensors that are far larger than the numbers they hold: views of few numbers, repeated."""
-    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values() if _strided(tensor))
-    held = {
-        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors.values() if _strided(t)
-    }
-    if claimed > max(_SMALL, _CLAIM * sum(held.values())):
+    tensors = [tensor for tensor in named.values() if _strided(tensor)]
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    storages = {one.data_ptr(): one.nbytes() for one in (tensor.untyped_storage() for tensor in tensors)}
+    held = sum(storages.values())
+    if claimed > max(_SMALL, _CLAIM * held):
         raise UserError(
             field,
-            f"cannot be read: its tensors claim {claimed / 1e6:.0f} MB and hold {sum(held.values()) / 1e6:.1f} MB",
+            f"cannot be read: its tensors claim {claimed / 1e6:.0f} MB and hold {held / 1e6:.1f} MB",
             value=str(path),
             expected="weights that are all in the file",
         )

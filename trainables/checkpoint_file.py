@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from trainables.checkpoint_content import Found, find_weights
 from trainables.checkpoint_heads import classifies, read_head, single_linear
-from trainables.checkpoint_layouts import BACKBONE, CLASSIFIER, HEAD, LAYOUTS, Layout
+from trainables.checkpoint_layout import BACKBONE, CLASSIFIER, HEAD, Layout
+from trainables.checkpoint_layouts import LAYOUTS
 from trainables.checkpoint_open import open_checkpoint
 from trainables.checkpoint_roles import find_layout, namings, split_roles, unwrapped, without_first_word
 from trainables.checkpoint_said import Said, said_by
@@ -83,6 +84,8 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
     for key, tensor in aside.items():
         roles.setdefault(f"other: {key.split('.')[0]}", {})[key] = tensor
     head, head_weights, problem = _head(layout, roles, metadata, said, field)
+    if layout.if_classifier and HEAD not in roles:
+        layout = replace(layout, origin=layout.if_classifier)
     backbone = roles.get(BACKBONE, {})
     classifier = single_linear(roles)
     named = namings(layout, backbone)

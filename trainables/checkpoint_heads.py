@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from trainables.checkpoint_layouts import CLASSIFIER, Layout
+from trainables.checkpoint_layout import CLASSIFIER, Layout
 from trainables.errors import UserError
 from trainables.parts.heads import Layer, batch_norm, linear
 

@@ -1,7 +1,7 @@
 """Opening a teacher's file: what lies in it, or one line that says why it cannot be read.
 
-Nothing in a file is run, and no file takes more memory than its own size promises. torch's own words are never
-repeated: they tell people to switch the safety off.
+Nothing in a file is run, and no file takes more memory than its own size promises. torch's own words are
+never repeated where they give advice: they tell people to switch the safety off.
 """
 
 from __future__ import annotations
@@ -178,8 +178,8 @@ def _of_pickle(said: str) -> str:
     """What is wrong with a pickle that names no class, by torch's words."""
     if "Unsupported operand" in said:
         return (
-            "damaged, or no checkpoint of torch's: it is pickled in a way that cannot be read without running "
-            f"its code; save it again where it was made: {_SAVE}"
+            "damaged, or no checkpoint of torch's: it is pickled in a way that cannot be read without "
+            f"running its code; save it again where it was made: {_SAVE}"
         )
     if "DTensor" in said or "distributed" in said:
         return (
@@ -194,7 +194,7 @@ def _of_torch(error: Exception) -> str:
     if "TorchScript" in said:
         return _SCRIPT
     if ".tar" in said:
-        return f"it is in torch's format of before version 0.4; load it where it was made and save it again: {_SAVE}"
+        return f"it is in the format of torch before 0.4; save it again where it was made: {_SAVE}"
     if "weights_only" in str(error) or "pickle_module" in said:
         return f"damaged, or no checkpoint ({type(error).__name__})"
     return f"damaged, or no checkpoint ({type(error).__name__}: {said})"
@@ -212,7 +212,7 @@ def _unreadable(path: Path, name: str, reason: str) -> UserError:
 _SAVE = "`torch.save(model.state_dict(), 'weights.pth')`"
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.(?:safetensors|bin|pt|pth)$")
 _PART = (
-    "it is part {} of {} of a checkpoint; load the model where all parts are, and save its weights in one file: "
+    "it is part {} of {} of a checkpoint; load the model from all parts, and save its weights in one file: "
     + _SAVE
 )
 _SCRIPT = (

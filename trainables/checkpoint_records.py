@@ -24,8 +24,8 @@ import numpy as np
 class Record:
     """In place of a class of a settings library: `Record(...)` gives the mapping of the object's fields.
 
-    It is a `Counter`, because that is the one mapping which torch's reader fills both as a dictionary and with
-    the attributes of an object.
+    It is a `Counter`, because that is the one mapping which torch's reader fills both as a dictionary and
+    with the attributes of an object.
     """
 
     def __new__(cls, *values: object) -> Counter[Any]:  # type: ignore[misc]
@@ -79,13 +79,13 @@ class NumpyType:
 def numpy_scalar(kind: object, data: object = b"", *_: object) -> Any:
     """In place of `numpy.core.multiarray.scalar`; None for what is no plain number."""
     plain = kind.plain() if isinstance(kind, NumpyType) else None
-    if plain is None or not isinstance(data, bytes) or not plain.itemsize == len(data):
+    if plain is None or not isinstance(data, bytes) or plain.itemsize != len(data):
         return None
     return np.frombuffer(data, plain, 1)[0]
 
 
 class NumpyArray:
-    """In place of `numpy.ndarray` while the file is read: `value` is the array, None of what is no numbers."""
+    """In place of `numpy.ndarray`: `value` is the array, None of what holds no plain numbers."""
 
     def __init__(self, *_: object) -> None:
         self.value: np.ndarray[Any, Any] | None = None
@@ -128,23 +128,10 @@ _PATHS = [
 ]
 
 # Types that are a value themselves (`type=int` of a command line's option), and small sequences.
-_BUILTINS = [
-    "list",
-    "dict",
-    "int",
-    "float",
-    "str",
-    "bool",
-    "tuple",
-    "object",
-    "range",
-    "slice",
-    "Ellipsis",
-    "NotImplemented",
-    "type",
-    "bytes",
-]
-
+_BUILTINS = (
+    "list", "dict", "int", "float", "str", "bool", "tuple", "object", "range", "slice", "Ellipsis",
+    "NotImplemented", "type", "bytes",
+)  # fmt: skip
 # (what is given, the name that the file asks for): Python's own records.
 RECORDS: list[Any] = [
     argparse.Namespace,

@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
-from trainables.checkpoint_layouts import BACKBONE, LAYOUTS, Layout
+from trainables.checkpoint_layout import BACKBONE, Layout
+from trainables.checkpoint_layouts import LAYOUTS
 
 # What DataParallel, torch.compile, FSDP, Lightning's Fabric and activation checkpointing put into names.
 _WRAPPER = re.compile(
@@ -17,8 +18,8 @@ _WRAPPER = re.compile(
 # The first word under which training scripts keep the network, in the order of preference: averages first.
 _NETWORKS = (
     "ema_model", "model_ema", "ema", "averaged_model", "swa_model", "model", "net", "online_model",
-    "base_model", "_model", "wrapped_model", "inner_model", "feature_extractor", "image_encoder", "vision_model",
-    "visual_encoder", "vision_encoder", "encoder", "trunk", "cnn", "extractor",
+    "base_model", "_model", "wrapped_model", "inner_model", "feature_extractor", "image_encoder",
+    "vision_model", "visual_encoder", "vision_encoder", "encoder", "trunk", "cnn", "extractor",
 )  # fmt: skip
 # Words that all keys of a network's own may begin with, where its classifier was taken off.
 _OWN_WORDS = frozenset(["features", "blocks", "stages", "layers", "levels", "body", "network"])
@@ -41,7 +42,7 @@ def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def without_first_word(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(the network, what lies beside it) where all of the network's keys begin with one word that says nothing.
+    """(the network, what lies beside it), where the network's keys begin with one word that says nothing.
 
     All keys may begin with any word; of those that only most begin with, the usual ones are known. The second
     part keeps its names; where nothing is taken off, it is empty.

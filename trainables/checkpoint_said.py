@@ -28,41 +28,15 @@ _CONFIGURED = (
     "open_clip_model.safetensors",
 )
 # Where scripts keep the arguments of a training, and how they call the architecture and the classes there.
-_ARGUMENTS = [
-    "args",
-    "opt",
-    "cfg",
-    "config",
-    "hparams",
-    "hyper_parameters",
-    "hyperparameters",
-    "options",
-    "params",
-    "model_args",
-    "model_config",
-    "model_kwargs",
-    "pretrained_cfg",
-    "kwargs",
-    "meta",
+_ARGUMENTS = (
+    "args", "opt", "cfg", "config", "hparams", "hyper_parameters", "hyperparameters", "options",
+    "params", "model_args", "model_config", "model_kwargs", "pretrained_cfg", "kwargs", "meta",
     "_content",
-]
-_NAMES = [
-    "arch",
-    "architecture",
-    "model_name",
-    "model_arch",
-    "backbone_name",
-    "student_arch",
-    "backbone",
-    "model",
-    "encoder",
-    "network",
-    "net",
-    "model_s",
-    "student",
-    "_name_",
-    "hf_hub_id",
-]
+)  # fmt: skip
+_NAMES = (
+    "arch", "architecture", "model_name", "model_arch", "backbone_name", "student_arch", "backbone",
+    "model", "encoder", "network", "net", "model_s", "student", "_name_", "hf_hub_id",
+)  # fmt: skip
 _CLASSES = ["num_classes", "n_cls", "n_classes", "nb_classes", "num_class", "classes", "n_class"]
 _DATA_SETS = {
     "cifar10": 10, "cifar100": 100, "svhn": 10, "mnist": 10, "fashionmnist": 10, "stl10": 10,
@@ -98,13 +72,10 @@ def known_name(name: str) -> str | None:
     """
     if name.startswith((TORCHVISION, RAYKD)):
         return name
-    bare = re.sub(r"^(hf[-_]hub:|local-dir:)", "", name).rpartition("/")[2]
-    for short in (bare, bare.partition(".")[0]):
+    bare = re.sub(r"^(hf[-_]hub:|local-dir:)", "", name).rpartition("/")[2].partition(".")[0]
+    for short in (bare, bare.lower().replace("-", "_")):
         if timm.is_model(short):
             return short
-    short = bare.partition(".")[0].lower().replace("-", "_")
-    if timm.is_model(short):
-        return short
     zoo: Any = torchvision.models
     return TORCHVISION + short if short in zoo.list_models(module=zoo) else None
 

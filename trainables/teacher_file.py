@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from trainables.arch_guess import guess_arch
 from trainables.backbones import Backbone, classifier_prefixes
 from trainables.checkpoint_file import ReadCheckpoint
-from trainables.checkpoint_layouts import BACKBONE, CLASSIFIER, LAYOUTS
+from trainables.checkpoint_layout import BACKBONE, CLASSIFIER
+from trainables.checkpoint_layouts import LAYOUTS
 from trainables.checkpoint_roles import attention_heads
 from trainables.errors import UserError
 from trainables.parts.heads import build_head

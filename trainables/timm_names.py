@@ -1,8 +1,8 @@
 """Files in the names of an architecture's first authors: read by timm's own table of them.
 
-timm holds, beside many of its models, a function that gives the authors' weights timm's names (EVA, CLIP, Swin,
-ConvNeXt and others). Only names may change: these functions also resize what does not fit, which would be
-another network in silence.
+timm holds, beside many of its models, a function that gives the authors' weights timm's names (EVA, CLIP,
+Swin, ConvNeXt and others). Only names may change: these functions also resize what does not fit, which would
+be another network in silence.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Architectures that no checkpoint tells apart: weights of the same names and shapes, another function.
 
 `tf_efficientnet_b0` pads images otherwise than `efficientnet_b0`, `resnetblur50` blurs before it shrinks, and
-the weights of the one fit the other to the last number. They are found among all of timm's by building each on
-torch's meta device, which allocates nothing, and giving up at the first parameter that the one asked for has
-not: about a second for all.
+the weights of the one fit the other to the last number. They are found among all of timm's by building each
+on torch's meta device, which allocates nothing, and giving up at the first parameter that the one asked for
+has not: one or two seconds for all.
 """
 
 from __future__ import annotations
@@ -24,19 +24,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 # Modules that do nothing while a network is evaluated.
 _IDLE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 # Attributes that change no output of a network that is evaluated, beside those with `drop` in their name.
-_SILENT = frozenset(
-    [
-        "training",
-        "inplace",
-        "num_classes",
-        "grad_checkpointing",
-        "fused_attn",
-        "init_std",
-        "weight_init",
-        "scriptable",
-        "momentum",
-    ]
-)
+_SILENT = frozenset((
+    "training", "inplace", "num_classes", "grad_checkpointing", "fused_attn", "init_std",
+    "weight_init", "scriptable", "momentum",
+))  # fmt: skip
 
 
 class _Another(Exception):
@@ -55,11 +46,18 @@ def twins(arch: str) -> tuple[str, ...]:
 
 
 def are_twins(arch: str, other: str) -> bool:
-    """Have the two the same names and shapes of weights, and compute otherwise? False for what is not timm's."""
+    """Have both the same names and shapes of weights, and compute otherwise? False for what is not timm's."""
+    arch, other = arch.partition(".")[0], other.partition(".")[0]  # tags name weights
     if arch == other or not (timm.is_model(arch) and timm.is_model(other)):
         return False
     one = _known(arch)
-    built = _like(other, one.sizes)
+    left = one.sizes.copy()
+
+    def fits(shape: tuple[int, ...]) -> bool:
+        left[shape] -= 1
+        return left[shape] >= 0
+
+    built = built_while(other, fits)
     return built is not None and _shapes(built) == one.shapes and _function(built) != one.function
 
 
@@ -79,19 +77,20 @@ def _known(arch: str) -> _Network:
     return _Network(sizes, _shapes(model), _function(model))
 
 
-def _like(name: str, sizes: Counter[tuple[int, ...]]) -> nn.Module | None:
-    """The architecture `name`, where it has no parameter of another shape than those; else None."""
-    left = sizes.copy()
+def built_while(arch: str, fits: Callable[[tuple[int, ...]], bool]) -> nn.Module | None:
+    """The architecture on the meta device, without classifier; None where a parameter's shape does not fit.
+
+    Gives up at the first such parameter.
+    """
 
     def check(shape: tuple[int, ...]) -> None:
-        if not left[shape]:
+        if not fits(shape):
             raise _Another
-        left[shape] -= 1
 
     try:
         with _watching(check):
-            return _built(name)
-    except Exception:  # of the one asked for another shape, or not to be built without its images' size
+            return _built(arch)
+    except Exception:  # of another shape, or one that cannot be built by its name alone
         return None
 
 
@@ -122,7 +121,7 @@ def _shapes(model: nn.Module) -> Shapes:
 
 
 def _function(model: nn.Module) -> list[tuple[str, str, str, str]]:
-    """What tells a network's function from another's with the same weights: its modules and their settings."""
+    """What tells a network from another with the same weights: its modules and their settings."""
     return [
         (name, type(module).__name__, module.extra_repr(), _settings(module))
         for name, module in model.named_modules()
