@@ -1,28 +1,30 @@
-"""Which architecture a checkpoint is of, by the names and shapes of its weights.
+"""Which architecture a checkpoint is of, by what it says and by the names and shapes of its weights.
 
-Compared with the usual teachers only; nothing is allocated for them (torch's meta device).
+Compared with the usual teachers and with those that the file names; nothing is allocated for them (torch's
+meta device).
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import timm
 import torch
 import torchvision
 from torch import Tensor
 
-from trainables.checkpoint_file import ReadCheckpoint
+from trainables.checkpoint_file import CheckpointFacts, ReadCheckpoint
 from trainables.checkpoint_roles import attention_heads
+from trainables.checkpoint_said import known_name, named_by_path
 from trainables.stems import STEM
 from trainables.trial import ModelSpec
+from trainables.twins import Shapes, built_while, twins
 from trainables.zoo import RAYKD, TORCHVISION
 
 _OWN_NAMES = (TORCHVISION, RAYKD)  # no other library's files say such names
-Shapes = Mapping[str, tuple[int, ...]]
 
 # A weight that every architecture of a family has, and the family, the most usual first.
 _USUAL: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -55,6 +57,11 @@ _USUAL: tuple[tuple[str, tuple[str, ...]], ...] = (
             "deit_base_distilled_patch16_224",
             "vit_small_patch14_dinov2",
             "vit_base_patch14_dinov2",
+            "vit_large_patch14_dinov2",
+            "vit_small_patch14_reg4_dinov2",
+            "vit_base_patch14_reg4_dinov2",
+            "vit_large_patch14_reg4_dinov2",
+            "vit_huge_patch14_224",
         ),
     ),
     (
@@ -86,18 +93,73 @@ _USUAL: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("features.conv0.weight", ("torchvision/densenet121", "torchvision/densenet169")),
 )
 _POSITIONS = "pos_embed"
+COMPARED = "names and shapes"
 _CLASSIFIERS = ("fc.", "classifier.")  # torchvision's
 
 
-def guess_arch(read: ReadCheckpoint) -> ModelSpec | None:
-    """The usual architecture whose weights have the names and shapes of those in the file; None: no such.
+class Guess(NamedTuple):
+    """An architecture whose weights are those in a file, and what tells it."""
 
-    A teacher or an exported student of raykd's own says what it is, options included. Files of other origins
-    are compared, since what they say (`vit_small`) means another thing in each library.
+    model: ModelSpec
+    by: str  # for people: `names and shapes`
+
+
+def guess_arch(read: ReadCheckpoint) -> ModelSpec | None:
+    """`guess` without what tells it."""
+    found = guess(read)
+    return None if found is None else found.model
+
+
+def guess(read: ReadCheckpoint) -> Guess | None:
+    """The architecture whose weights have the names and shapes of those in the file; None: no usual one.
+
+    A teacher or an exported student of raykd's own says what it is, options included, and so does a
+    `config.json`. What files of other origins say (`vit_small`) means another thing in each library: it
+    counts where the weights fit it, and then before what is more usual. So does the file's own name.
     """
     facts = read.facts
+    if facts.arch and facts.configured:
+        return Guess(ModelSpec(arch=facts.arch, options=dict(facts.options)), "its config.json")
     if facts.arch and (facts.origin == "raykd" or facts.options or facts.arch.startswith(_OWN_NAMES)):
-        return ModelSpec(arch=facts.arch, options=dict(facts.options))
+        return Guess(ModelSpec(arch=facts.arch, options=dict(facts.options)), COMPARED)
+    usual = _usual(read)
+    for names, by in (
+        ([known_name(facts.arch or "")], "its own word"),
+        (named_by_path(facts.path), "the file's name"),
+    ):
+        for name in names:
+            if usual is not None and name == usual.arch:
+                return Guess(usual, COMPARED)
+            if name is not None and (model := _fitting(name, read)) is not None:
+                return Guess(model, by)
+    return None if usual is None else Guess(usual, COMPARED)
+
+
+def twins_remark(facts: CheckpointFacts, arch: str) -> str:
+    """What to know before a file is read as `arch`: which others it may be. Empty where the file tells."""
+    arch = arch.partition(".")[0]  # a tag names weights
+    if facts.arch and known_name(facts.arch) == arch:
+        return ""
+    others = twins(arch)
+    named = [name for name in named_by_path(facts.path) if name in (arch, *others)]
+    if not others or named[:1] == [arch]:
+        return ""
+    if named:
+        return (
+            f"{facts.path.name} is read as {arch}, and its name says {named[0]}, whose weights have the same "
+            f"names and shapes and which computes otherwise; if it is that one, set `arch: {named[0]}`"
+        )
+    return (
+        f"{facts.path.name} is read as {arch} and does not say what it is. Weights of the same names and "
+        f"shapes have {_listed(others)}, which compute otherwise: set `arch` to the one that was trained"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _usual(read: ReadCheckpoint) -> ModelSpec | None:
     for given in read.backbones:
         for mark, family in _USUAL:
             for arch in family if mark in given else ():
@@ -107,10 +169,22 @@ def guess_arch(read: ReadCheckpoint) -> ModelSpec | None:
     return None
 
 
+def _fitting(arch: str, read: ReadCheckpoint) -> ModelSpec | None:
+    """`arch` with the options under which the file's weights are its own; None where they are not."""
+    for given in read.backbones:
+        options = _fits(arch, given, read)
+        if options is not None:
+            return ModelSpec(arch=arch, options=options)
+    return None
+
+
 def _fits(arch: str, given: Mapping[str, Tensor], read: ReadCheckpoint) -> dict[str, Any] | None:
     """The options under which `arch` has exactly these weights; None where it has not."""
-    own = dict(_shapes(arch, "{}"))
     found = {name: tuple(tensor.shape) for name, tensor in given.items()}
+    matrices = {shape for shape in found.values() if len(shape) == 2}
+    if not (arch.startswith(TORCHVISION) or built_while(arch, lambda s: len(s) != 2 or s in matrices)):
+        return None  # most are told by their first matrix; positions and a stem may be of another size
+    own = dict(_shapes(arch, "{}"))
     options: dict[str, Any] = {}
     stem = own.get("conv1.weight")
     if stem is not None and found.get("conv1.weight") == (*stem[:2], 3, 3) != stem:
@@ -141,8 +215,9 @@ def _same(own: Shapes, found: Shapes, but: str = "") -> bool:
 
 def _image_side(found: Shapes, own: Shapes) -> int | None:
     """Pixels a side of the images that a transformer's positions are made for."""
-    before = {"cls_token", "dist_token"} & set(own)
-    grid = (found[_POSITIONS][1] - len(before)) ** 0.5
+    tokens = own[_POSITIONS][1]
+    before = tokens - int(tokens**0.5) ** 2  # of the class, where it has a position
+    grid = (found[_POSITIONS][1] - before) ** 0.5
     return int(grid) * found["patch_embed.proj.weight"][-1] if grid == int(grid) and grid > 0 else None
 
 

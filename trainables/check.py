@@ -19,7 +19,7 @@ from trainables.method import TAUGHT, Context, load_method
 from trainables.optim import check_optim
 from trainables.parse import within
 from trainables.probes import check_probe
-from trainables.teachers import check_teacher, teacher_trial
+from trainables.teachers import check_teacher, teacher_remarks, teacher_trial
 from trainables.trial import DataSpec, ModelSpec, Spec, TeacherSpec, TrialSpec
 from trainables.view_recipes import augments, check_views
 
@@ -93,7 +93,11 @@ class TrialChecker:
 
     def remarks(self, trial: TrialSpec) -> list[str]:
         """What can be run and may not be meant, about a trial that was checked."""
-        return list(heavy(trial, load_method(trial.method), self.context(trial)))
+        method, teacher = load_method(trial.method), trial.teacher
+        said = list(heavy(trial, method, self.context(trial)))
+        if teacher is not None and method.needs & TAUGHT:
+            said += self._once(("remarks", _text(teacher)), lambda: teacher_remarks(teacher))
+        return said
 
     def same_choices(self, trial: TrialSpec) -> Mapping[str, tuple[tuple[str, ...], ...]]:
         """Config field -> groups of its choices that are one function in this trial."""

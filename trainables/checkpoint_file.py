@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import pathlib
-import pickle
-import re
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from trainables.checkpoint_heads import read_head, single_linear
-from trainables.checkpoint_layouts import (
-    BACKBONE,
-    CONTAINERS,
-    HEAD,
-    PAIR,
-    Layout,
-)
-from trainables.checkpoint_roles import find_layout, namings, split_roles, unwrapped
+from trainables.checkpoint_content import Found, find_weights
+from trainables.checkpoint_heads import classifies, read_head, single_linear
+from trainables.checkpoint_layout import BACKBONE, CLASSIFIER, HEAD, Layout
+from trainables.checkpoint_layouts import LAYOUTS
+from trainables.checkpoint_open import open_checkpoint
+from trainables.checkpoint_roles import find_layout, namings, split_roles, unwrapped, without_first_word
+from trainables.checkpoint_said import Said, said_by
 from trainables.errors import UserError
 from trainables.parts.heads import Layer, head_text
-from trainables.seal import UNREADABLE, read_sealed
 from trainables.trial import file_digest
 
-# What training scripts keep beside the weights, and which is nothing but a record: arguments and paths.
-_RECORDS: list[Any] = [
-    argparse.Namespace,
-    (pathlib.PosixPath, "pathlib.PosixPath"),
-    (pathlib.PosixPath, "pathlib._local.PosixPath"),
-]
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -52,18 +37,21 @@ class CheckpointFacts:
     origin: str  # a row of checkpoint_layouts
     container: str | None  # under which the weights lay; None where the file is flat
     roles: Mapping[str, int]  # role -> number of tensors
-    head: tuple[Layer, ...]  # layers of the projection head; empty where there is none
-    arch: str | None  # what the file itself says
+    head: tuple[Layer, ...]  # layers of the projection head; empty where there is none that can be read
+    arch: str | None  # what the file itself says, or the config.json beside it
     options: Mapping[str, Any]  # likewise, of the architecture
     classes: int  # of its classifier, where that is one linear layer; else 0
     parameters: int  # numbers in the backbone, statistics left out
     sha256: str
     remark: str = ""  # what there is to know of it; may be empty
+    head_problem: str = ""  # why its projection head cannot be read; empty where it can, or there is none
+    configured: bool = False  # architecture and options are those of the config.json beside it
 
     def roles_text(self) -> str:
         """`backbone (318 tensors), head (4 tensors: Linear(2048, 2048)-ReLU-Linear(2048, 128))`."""
+        head = head_text(self.head) or "cannot be read"
         return ", ".join(
-            f"{role} ({tensors(count)}{': ' + head_text(self.head) if role == HEAD else ''})"
+            f"{role} ({tensors(count)}{': ' + head if role == HEAD else ''})"
             for role, count in self.roles.items()
         )
 
@@ -77,61 +65,100 @@ class ReadCheckpoint:
     backbones: tuple[Mapping[str, Tensor], ...]  # its backbone, under each naming that it may have
     head: Mapping[str, Tensor]  # as `build_head(facts.head)` names them
     classifier: Mapping[str, Tensor]  # weight and bias; empty unless it is one linear layer
+    weights: Mapping[str, Tensor]  # all that lay under the container, by the names in the file
 
 
 def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
-    """Read `path`, running nothing in it. Raises `UserError` at `field` with what is wrong with the file."""
+    """Read `path`, running nothing in it. Raises `UserError` at `field` with what is wrong with the file.
+
+    A projection head that cannot be read is no reason to refuse the file: `facts.head_problem` says why.
+    """
     path = path.expanduser()
-    if not path.is_file():
-        problem = "is a folder" if path.is_dir() else "no such file"
-        raise UserError(field, problem, value=str(path), expected="a checkpoint's path")
-    if path.suffix == ".safetensors":
-        found, metadata = _read_safetensors(path, field)
-        container: str | None = None
-        beside: frozenset[str] = frozenset()
-    else:
-        content = _read_torch(path, field)
-        container, found = _weights(content)
-        beside = frozenset(name for name in content if isinstance(name, str))
-        arch = _said_arch(content)
-        metadata = {} if arch is None else {"arch": arch}
-    if not found:
-        raise UserError(
-            field,
-            "holds no weights",
-            value=str(path),
-            expected=f"a state dict, or one under {', '.join((*CONTAINERS, *PAIR))}",
-        )
-    weights = unwrapped(found)
-    layout = find_layout(list(weights), metadata, container, beside)
-    roles = split_roles(layout, weights)
-    head, head_weights = _head(layout, roles.get(HEAD, {}), metadata, field)
+    opened = open_checkpoint(path, field)
+    content, metadata = opened.content, opened.metadata
+    said = said_by({} if opened.flat else content, metadata, path, field)
+    found = find_weights(content, path, field)
+    weights = unwrapped(found.tensors)
+    layout, inner, aside = _laid_out(weights, metadata, found, said)
+    roles = split_roles(layout, inner)
+    for key, tensor in aside.items():
+        roles.setdefault(f"other: {key.split('.')[0]}", {})[key] = tensor
+    head, head_weights, problem = _head(layout, roles, metadata, said, field)
+    if layout.if_classifier and HEAD not in roles:
+        layout = replace(layout, origin=layout.if_classifier)
     backbone = roles.get(BACKBONE, {})
     classifier = single_linear(roles)
+    named = namings(layout, backbone)
+    if inner.keys() != weights.keys() and not layout.roles[BACKBONE]:
+        named.append(dict(weights))  # the word that was taken off may have been the network's own
     facts = CheckpointFacts(
         path=path,
         origin=layout.origin,
-        container=container,
-        roles={role: len(named) for role, named in roles.items()},
+        container=found.container,
+        roles={role: len(named) for role, named in roles.items() if named},
         head=head,
-        arch=metadata.get("arch"),
-        options=_described(metadata, "options", {}, field) if "arch" in metadata else {},
+        arch=said.arch,
+        options=_options(metadata, said, field),
         classes=len(classifier["weight"]) if classifier else 0,
         parameters=sum(t.numel() for name, t in backbone.items() if not name.endswith(_STATISTICS)),
         sha256=file_digest(path),
         remark=layout.remark if _remarkable(layout, backbone) else "",
+        head_problem=problem,
+        configured=said.configured,
     )
-    return ReadCheckpoint(facts, layout, tuple(namings(layout, backbone)), head_weights, classifier)
+    return ReadCheckpoint(facts, layout, tuple(named), head_weights, classifier, weights)
+
+
+def _laid_out(
+    weights: Mapping[str, Tensor], metadata: Mapping[str, str], found: Found, said: Said
+) -> tuple[Layout, Mapping[str, Tensor], Mapping[str, Tensor]]:
+    """(row of the table, the weights that it is of, what lies beside those).
+
+    Where no row but the last fits, a first word that says nothing is taken off the keys, and again.
+    """
+    inner, aside = dict(weights), dict[str, Tensor]()
+    while True:
+        layout = find_layout(inner, metadata, found.container, found.beside, said.arguments)
+        if layout is not LAYOUTS[-1]:
+            return layout, inner, aside
+        shorter, more = without_first_word(inner)
+        if shorter.keys() == inner.keys():
+            return layout, inner, aside
+        inner, aside = shorter, {**aside, **more}
+
+
+def _options(metadata: Mapping[str, str], said: Said, field: str) -> Mapping[str, Any]:
+    if said.configured:
+        return said.options
+    options: Mapping[str, Any] = _described(metadata, "options", {}, field) if "arch" in metadata else {}
+    return options
 
 
 def _head(
-    layout: Layout, weights: Mapping[str, Tensor], metadata: Mapping[str, str], field: str
-) -> tuple[tuple[Layer, ...], Mapping[str, Tensor]]:
-    """Layers and weights of the head: as the metadata describes it, or as its weights tell."""
+    layout: Layout,
+    roles: dict[str, dict[str, Tensor]],
+    metadata: Mapping[str, str],
+    said: Said,
+    field: str,
+) -> tuple[tuple[Layer, ...], Mapping[str, Tensor], str]:
+    """Layers and weights of the head, as the metadata describes it or as its weights tell, and what is wrong.
+
+    A head that turns out to be a classifier moves to that role.
+    """
+    weights = roles.get(HEAD, {})
     if layout.metadata:  # raykd's own
         described = _described(metadata, "head", [], field)
-        return tuple((kind, arguments) for kind, arguments in described), weights
-    return read_head(layout, weights, field) if weights else ((), {})
+        return tuple((kind, arguments) for kind, arguments in described), weights, ""
+    if not weights:
+        return (), {}, ""
+    try:
+        head, named = read_head(layout, weights, field)
+    except UserError as error:
+        return (), {}, str(error).removeprefix(f"{field}: ")
+    if classifies(layout, head, said.classes):
+        roles[CLASSIFIER] = roles.pop(HEAD)
+        return (), {}, ""
+    return head, named, ""
 
 
 def _described(metadata: Mapping[str, str], name: str, default: Any, field: str) -> Any:
@@ -148,81 +175,3 @@ def _described(metadata: Mapping[str, str], name: str, default: Any, field: str)
 def _remarkable(layout: Layout, backbone: Mapping[str, Tensor]) -> bool:
     filters = backbone["conv1.weight"].shape[0] if "conv1.weight" in backbone else 0
     return filters > layout.remark_above or not layout.remark_above
-
-
-def _read_safetensors(path: Path, field: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        return read_sealed(path)
-    except UNREADABLE as error:
-        raise _unreadable(path, field, f"damaged or no safetensors file: {error}") from None
-
-
-def _read_torch(path: Path, field: str) -> dict[str, Any]:
-    try:
-        with torch.serialization.safe_globals(_RECORDS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the pickle's version: what is wrong is said below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # Only what it asked for is repeated: torch's own text tells people to switch the safety off.
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        advice = _WHOLE if asked and _MODEL.match(asked[1]) else _ASKS
-        reason = advice.format(asked[1]) if asked else "damaged, or no checkpoint"
-        raise _unreadable(path, field, reason) from None
-    except Exception as error:  # torch raises half a dozen kinds for damaged files
-        reason = f"damaged, or no checkpoint ({type(error).__name__}: {_first_line(error)})"
-        raise _unreadable(path, field, reason) from None
-    if not isinstance(content, dict):
-        raise _unreadable(path, field, f"holds a {type(content).__name__}, not a state dict")
-    return content
-
-
-_ASKS = (
-    "it asks to run {}, and no file's code is run. If it is a record of settings (omegaconf, a class of the "
-    "training script), load the file where its code is at home and trusted, and save the weights alone: "
-    "`torch.save({{'state_dict': content['state_dict']}}, 'weights.pth')`; of a whole model of your own, "
-    "`torch.save(model.state_dict(), 'weights.pth')`"
-)
-
-_MODEL = re.compile(r"(timm\.(models|layers)|torchvision\.models|torch\.nn\.modules)\.")
-_WHOLE = (
-    "it is a whole model, pickled with its classes ({}), and no file's code is run. Load the file where it "
-    "was made, and save the weights alone: `torch.save(model.state_dict(), 'weights.pth')`"
-)
-
-
-def _weights(content: Mapping[str, Any]) -> tuple[str | None, dict[str, Tensor]]:
-    """(container, tensors) of a loaded file. A teacher and its student are one set, each under its name."""
-    for name in CONTAINERS:
-        if isinstance(content.get(name), dict) and (found := _tensors(content[name])):
-            return name, found
-    pair = {name: _tensors(content[name]) for name in PAIR if isinstance(content.get(name), dict)}
-    if any(pair.values()):
-        # Only one of them may be wrapped: DINO wraps its teacher where that has batch normalisation.
-        return next(name for name in pair if pair[name]), {
-            f"{name}.{key}": tensor for name in pair for key, tensor in unwrapped(pair[name]).items()
-        }
-    return None, _tensors(content)
-
-
-def _said_arch(content: Mapping[str, Any]) -> str | None:
-    """The architecture that the file names, itself or in the arguments of its training."""
-    arguments = (content.get("args"), content.get("opt"))
-    for place in (content, *(vars(a) for a in arguments if isinstance(a, argparse.Namespace))):
-        for name in ("arch", "student_arch"):
-            if isinstance(place.get(name), str):
-                return str(place[name])
-    return None
-
-
-def _tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {
-        key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)
-    }
-
-
-def _unreadable(path: Path, field: str, reason: str) -> UserError:
-    return UserError(field, f"cannot be read: {reason}", value=str(path))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["nothing said"])[0][:200]

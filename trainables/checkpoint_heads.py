@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from trainables.checkpoint_layouts import CLASSIFIER, Layout
+from trainables.checkpoint_layout import CLASSIFIER, Layout
 from trainables.errors import UserError
 from trainables.parts.heads import Layer, batch_norm, linear
 
@@ -86,6 +86,20 @@ def _another(has: str, layout: Layout, field: str) -> UserError:
         "it is another head (`matrix`: a linear layer without bias)",
         expected=" or ".join(f"'{head}'" for head in layout.heads) or None,
     )
+
+
+def classifies(layout: Layout, layers: Sequence[Layer], classes: int) -> bool:
+    """Is this a classifier in a place where this origin has its projection head?
+
+    Either it has as many rows as the file says that there are classes, or its hidden layer is narrower than
+    the features, where the origin's never is.
+    """
+    plain = [arguments for kind, arguments in layers if kind == "linear"]
+    if not plain or any(kind not in ("linear", "relu") for kind, _ in layers):
+        return False
+    if classes and plain[-1]["out_features"] == classes:
+        return True
+    return layout.wide_head and plain[0]["out_features"] < plain[0]["in_features"]
 
 
 def _kind(named: Mapping[str, Tensor], position: int, layout: Layout, field: str) -> Layer:

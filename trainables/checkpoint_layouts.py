@@ -1,93 +1,36 @@
 """How the files look that people bring as teachers: one row of a table for each origin.
 
-A row is known by its keys, after the wrappers that say nothing (`module.` of DataParallel, `_orig_mod.` of
-torch.compile) are taken off. It says what each key is part of: roles. A new origin is a new row.
+A row is known by its keys, after the words that say nothing (`module` of DataParallel, `_orig_mod` of
+torch.compile) are taken out. It says what each key is part of: roles. A new origin is a new row. One key is
+no evidence of an origin whose files look like others' (`fc`): such a row asks for more, keys or what lies
+beside the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
-BACKBONE, HEAD, CLASSIFIER = "backbone", "head", "classifier"
-
-# Where a training script puts the weights, in the order of preference: averaged ones first, as timm does.
-CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")
-# DINO's two, which are read together.
-PAIR = ("teacher", "student")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One origin.
-
-    `roles` maps a role to the pattern its keys begin with; the first that fits has the key, and what the
-    pattern matched is cut off to give the key's name within the role.
-    """
-
-    origin: str
-    signature: tuple[str, ...]  # each must begin some key
-    roles: Mapping[str, str]
-    absent: tuple[str, ...] = ()  # none may begin a key
-    containers: tuple[str | None, ...] = ()  # that the weights lie under; empty: under any
-    beside: tuple[str, ...] = ()  # what else the file holds beside the weights
-    metadata: Mapping[str, str] = field(default_factory=dict)  # that the file itself must carry
-    heads: tuple[str, ...] = ()  # a head's layers in this origin, `matrix` for a linear one without bias
-    activation: str = "relu"  # of the head
-    renames: tuple[tuple[str, str], ...] = ()  # other names of a backbone's parts -> timm's
-    attention_heads: Mapping[int, int] = field(default_factory=dict)  # width -> heads, where not timm's
-    heads_if_fixed: bool = False  # those only where positions are fixed, not learned
-    small_stem_padding: int | None = None  # of a 3x3 `conv1`
-    remark: str = ""  # what a user should know of such a file
-    remark_above: int = 0  # only of a file whose `conv1` has more filters
-
-
-# Classifiers of timm's and torchvision's families. `head.norm` (ConvNeXt) is the backbone's, so no `head.*`.
-_CLASSIFIER = r"(?=(fc|last_linear|classifier(\.\d+)?|head(\.fc|\.l|\.linear)?|head_dist)\.(weight|bias)$)"
-_MOMENTUM = "momentum encoder"
-_MOCO = {_MOMENTUM: r"encoder_k\.", "queue": r"queue"}
-_MOCO_HEADS = ("linear relu linear", "linear")
-_TAUGHT = {
-    "teacher": r"teacher_encoder_q\.",
-    "teacher's momentum encoder": r"teacher_encoder_k\.",
-    **_MOCO,
-}
-_SOLO = {
-    CLASSIFIER: r"classifier\.(?=(weight|bias)$)",
-    _MOMENTUM: r"momentum_(backbone|encoder)\.",
-    "momentum head": r"momentum_(projector|head)\.",
-    "predictor": r"(momentum_)?predictor\.",
-    "prototypes": r"prototypes\.",
-    "queue": r"queue",
-}
-_TWELVE = {192: 12, 384: 12}  # of solo-learn's MoCo v3 and MAE; timm's of these widths have 3 and 6
-_DINO_HEADS = (
-    "linear gelu linear gelu linear l2_normalise matrix",
-    "linear batch_norm gelu linear batch_norm gelu linear l2_normalise matrix",
-    "linear l2_normalise matrix",
+from trainables.checkpoint_layout import (
+    BACKBONE,
+    CLASSIFIER,
+    CLASSIFYING,
+    DINO_HEADS,
+    DINOV2,
+    HEAD,
+    MOCO,
+    MOCO_HEADS,
+    MOMENTUM,
+    PAIR,
+    RESNET_IN_A_ROW,
+    SHORTCUTS,
+    SINGLE,
+    SOLO,
+    TAUGHT,
+    TORCHVISION_VIT,
+    TWELVE,
+    VIT,
+    Layout,
 )
-_VIT = (r"cls_token$", r"blocks\.0\.")
-# `nn.Sequential(*list(resnet.children())[:-1])`: 2 is the ReLU, 3 the pooling.
-_RESNET_IN_A_ROW = (
-    (r"^0\.", "conv1."),
-    (r"^1\.", "bn1."),
-    (r"^4\.", "layer1."),
-    (r"^5\.", "layer2."),
-    (r"^6\.", "layer3."),
-    (r"^7\.", "layer4."),
-)
-_TORCHVISION_VIT = (
-    (r"^class_token$", "cls_token"),
-    (r"^encoder\.pos_embedding$", "pos_embed"),
-    (r"^conv_proj\.", "patch_embed.proj."),
-    (r"^encoder\.ln\.", "norm."),
-    (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1."),
-    (r"\.ln_(\d)\.", r".norm\1."),
-    (r"\.self_attention\.in_proj_(weight|bias)$", r".attn.qkv.\1"),
-    (r"\.self_attention\.out_proj\.", ".attn.proj."),
-    (r"\.mlp\.(0|linear_1)\.", ".mlp.fc1."),
-    (r"\.mlp\.(3|linear_2)\.", ".mlp.fc2."),
-)
+
+__all__ = ["LAYOUTS", "Layout"]
 
 LAYOUTS: tuple[Layout, ...] = (
     Layout(
@@ -103,7 +46,7 @@ LAYOUTS: tuple[Layout, ...] = (
             "adapter": r"(encoder_q\.)?transfer\.",
             "teacher's head, reused": r"encoder_q\.(fc|classifier)\.",
             BACKBONE: r"encoder_q\.",
-            **_TAUGHT,
+            **TAUGHT,
         },
         remark="its head is the teacher's, reused through the adapter: it does not fit the student's own "
         "features, so this file offers the student's backbone alone",
@@ -111,25 +54,25 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         origin="disco",
         signature=(r"encoder_q\.", r"teacher_encoder_q\."),
-        roles={HEAD: r"encoder_q\.(fc|classifier)\.", BACKBONE: r"encoder_q\.", **_TAUGHT},
-        heads=_MOCO_HEADS,
+        roles={HEAD: r"encoder_q\.(fc|classifier)\.", BACKBONE: r"encoder_q\.", **TAUGHT},
+        heads=MOCO_HEADS,
     ),
     Layout(
         origin="moco_v2",
         signature=(r"encoder_q\.(fc|classifier)\.\d+\.weight",),
-        roles={HEAD: r"encoder_q\.(fc|classifier)\.(?=\d)", BACKBONE: r"encoder_q\.", **_MOCO},
-        heads=_MOCO_HEADS[:1],
+        roles={HEAD: r"encoder_q\.(fc|classifier)\.(?=\d)", BACKBONE: r"encoder_q\.", **MOCO},
+        heads=MOCO_HEADS[:1],
     ),
     Layout(
         origin="moco_v1",
-        signature=(r"encoder_q\.(fc|classifier)\.weight",),
-        roles={HEAD: r"encoder_q\.(fc|classifier)\.", BACKBONE: r"encoder_q\.", **_MOCO},
-        heads=_MOCO_HEADS[1:],
+        signature=(r"encoder_q\.(fc|classifier)\.weight", r"(queue$|encoder_k\.)"),
+        roles={HEAD: r"encoder_q\.(fc|classifier)\.", BACKBONE: r"encoder_q\.", **MOCO},
+        heads=MOCO_HEADS[1:],
     ),
     Layout(
         origin="moco",  # its head was taken off
         signature=(r"encoder_q\.",),
-        roles={BACKBONE: r"encoder_q\.", **_MOCO},
+        roles={CLASSIFIER: rf"encoder_q\.(?={SINGLE})", BACKBONE: r"encoder_q\.", **MOCO},
     ),
     Layout(
         origin="moco_v3",
@@ -137,7 +80,7 @@ LAYOUTS: tuple[Layout, ...] = (
         roles={
             HEAD: r"base_encoder\.(fc|head)\.(?=\d)",
             BACKBONE: r"base_encoder\.",
-            _MOMENTUM: r"momentum_encoder\.",
+            MOMENTUM: r"momentum_encoder\.",
             "predictor": r"predictor\.",
         },
         heads=(
@@ -147,22 +90,112 @@ LAYOUTS: tuple[Layout, ...] = (
         attention_heads={384: 12},  # its ViT-S; timm's has 6
     ),
     Layout(
+        origin="ibot",
+        signature=(r"teacher\.backbone\.", r"teacher\.head\.(last_layer2|mlp2)\."),
+        roles={
+            BACKBONE: r"teacher\.backbone\.",
+            "patches' head": r"teacher\.head\.(last_layer2|mlp2)\.",
+            HEAD: r"teacher\.head\.",
+            "student": r"student\.",
+        },
+        heads=DINO_HEADS,
+        activation="gelu",
+    ),
+    Layout(
+        origin="dinov2",
+        signature=(r"teacher\.backbone\.", r"teacher\.(dino|ibot)_head\."),
+        roles={
+            BACKBONE: r"teacher\.backbone\.",
+            HEAD: r"teacher\.dino_head\.",
+            "patches' head": r"teacher\.ibot_head\.",
+            "student": r"student\.",
+        },
+        heads=DINO_HEADS,
+        activation="gelu",
+        renames=DINOV2,
+    ),
+    Layout(
         origin="dino",
         signature=(r"teacher\.backbone\.",),
         roles={BACKBONE: r"teacher\.backbone\.", HEAD: r"teacher\.head\.", "student": r"student\."},
-        heads=_DINO_HEADS,
+        heads=DINO_HEADS,
         activation="gelu",
     ),
     Layout(
         origin="seed",
-        signature=(r"student\.", r"teacher\."),
+        signature=(r"student\.", r"teacher\.", r"queue$"),
         roles={
             HEAD: r"student\.fc\.",
             BACKBONE: r"student\.",
             "teacher": r"teacher\.",
             "queue": r"queue",
         },
-        heads=_MOCO_HEADS,
+        heads=MOCO_HEADS,
+    ),
+    Layout(
+        origin="esvit",
+        signature=(r"teacher\.(patch_embed|layers|stages|blocks)\.", r"teacher\.head\.(mlp|last_layer)\."),
+        roles={
+            HEAD: r"teacher\.head\.(?=mlp|last_layer)",
+            "regions' head": r"teacher\.head_dense\.",
+            BACKBONE: r"teacher\.",
+            "student": r"student\.",
+        },
+        heads=DINO_HEADS,
+        activation="gelu",
+    ),
+    Layout(
+        origin="a teacher and its student",
+        signature=(r"student\.", r"teacher\."),
+        absent=(r"teacher\.backbone\.",),
+        containers=PAIR[:1],
+        roles={
+            CLASSIFIER: rf"teacher\.(?={SINGLE}|head\.(weight|bias)$)",
+            BACKBONE: r"teacher\.",
+            "student": r"student\.",
+        },
+        remark="the teacher in it is read, and not its student",
+    ),
+    Layout(
+        origin="a student and its teacher",  # mdistiller's, and other scripts of distillation
+        signature=(r"(student|model_s)\.", r"(teacher|model_t)\."),
+        absent=(r"teacher\.backbone\.",),
+        roles={
+            CLASSIFIER: rf"(student|model_s)\.(?={SINGLE}|head\.(weight|bias)$)",
+            BACKBONE: r"(student|model_s)\.",
+            "teacher": r"(teacher|model_t)\.",
+        },
+        remark="the student in it is read, and not its teacher",
+    ),
+    Layout(
+        origin="i-jepa or msn",
+        signature=(r"target_encoder\.",),
+        roles={
+            "head that is not read": r"target_encoder\.fc\.",
+            BACKBONE: r"target_encoder\.",
+            "student": r"(context_)?encoder\.",
+            "predictor": r"predictor\.",
+            "prototypes": r"prototypes",
+        },
+        renames=DINOV2,
+    ),
+    Layout(
+        origin="open_clip or clip",
+        signature=(r"visual\.", r"(transformer|text|token_embedding|text_model)\."),
+        roles={
+            "projection of images": r"visual\.(proj$|head\.)",
+            BACKBONE: r"visual\.(trunk\.)?",
+            "text": r"(transformer|text|token_embedding|text_projection|ln_final|positional_embedding)",
+            "scale": r"logit_(scale|bias)$",
+        },
+    ),
+    Layout(
+        origin="vissl",
+        signature=(r"trunk\.(base_model\.)?_feature_blocks\.",),
+        roles={
+            BACKBONE: r"trunk\.(base_model\.)?_feature_blocks\.",
+            "head that is not read": r"heads\.",
+        },
     ),
     Layout(
         origin="swav",
@@ -174,28 +207,42 @@ LAYOUTS: tuple[Layout, ...] = (
         remark_above=64,
     ),
     Layout(
+        origin="barlow twins",
+        signature=(r"backbone\.", r"projector\.", r"bn\.running_mean"),
+        roles={BACKBONE: r"backbone\.", HEAD: r"projector\.", "normalisation of its loss": r"bn\."},
+        heads=("matrix batch_norm relu matrix batch_norm relu matrix", "matrix"),
+    ),
+    Layout(
+        origin="vicreg",
+        signature=(r"backbone\.", r"(maps_)?projector\."),
+        absent=(r"classifier\.", r"momentum_", r"predictor\.", r"prototypes\."),
+        containers=("model",),
+        roles={BACKBONE: r"backbone\.", HEAD: r"projector\.", "maps' head": r"maps_projector\."},
+        heads=tuple("linear batch_norm relu " * layers + "matrix" for layers in range(4)),
+    ),
+    Layout(
         origin="solo-learn",
         signature=(r"(backbone|encoder)\.", r"projector\."),
-        roles={BACKBONE: r"(backbone|encoder)\.", HEAD: r"projector\.", **_SOLO},
-        attention_heads=_TWELVE,
+        roles={BACKBONE: r"(backbone|encoder)\.", HEAD: r"projector\.", **SOLO},
+        attention_heads=TWELVE,
         heads_if_fixed=True,
         small_stem_padding=2,
     ),
     Layout(
         origin="solo-learn dino",
         signature=(r"(backbone|encoder)\.", r"head\.mlp\.", r"head\.last_layer\."),
-        roles={BACKBONE: r"(backbone|encoder)\.", HEAD: r"head\.", **_SOLO},
-        heads=_DINO_HEADS,
+        roles={BACKBONE: r"(backbone|encoder)\.", HEAD: r"head\.", **SOLO},
+        heads=DINO_HEADS,
         activation="gelu",
-        attention_heads=_TWELVE,
+        attention_heads=TWELVE,
         heads_if_fixed=True,
         small_stem_padding=2,
     ),
     Layout(
         origin="solo-learn, no head",
         signature=(r"(backbone|encoder)\.", r"(classifier\.weight|momentum_)"),
-        roles={BACKBONE: r"(backbone|encoder)\.", **_SOLO},
-        attention_heads=_TWELVE,
+        roles={BACKBONE: r"(backbone|encoder)\.", **SOLO},
+        attention_heads=TWELVE,
         heads_if_fixed=True,
         small_stem_padding=2,
     ),
@@ -206,12 +253,12 @@ LAYOUTS: tuple[Layout, ...] = (
         roles={
             BACKBONE: r"backbone\.",
             HEAD: r"projection_head\.layers\.",
-            _MOMENTUM: r"(backbone_momentum|momentum_backbone)\.",
+            MOMENTUM: r"(backbone_momentum|momentum_backbone)\.",
             "momentum head": r"(projection_head_momentum|momentum_projection_head)\.",
             "predictor": r"prediction_head\.",
             "prototypes": r"prototypes\.",
         },
-        renames=_RESNET_IN_A_ROW,
+        renames=RESNET_IN_A_ROW,
     ),
     Layout(
         origin="lightly dino",
@@ -221,51 +268,102 @@ LAYOUTS: tuple[Layout, ...] = (
             HEAD: r"teacher_head\.",
             "student": r"student_(backbone|head)\.",
         },
-        heads=_DINO_HEADS,
+        heads=DINO_HEADS,
         activation="gelu",
-        renames=_RESNET_IN_A_ROW,
+        renames=RESNET_IN_A_ROW,
+    ),
+    Layout(
+        origin="a backbone with a classifier",
+        signature=(r"backbone\.", SINGLE),
+        roles={CLASSIFIER: rf"(?={SINGLE})", BACKBONE: r"backbone\."},
+        renames=(*RESNET_IN_A_ROW, *SHORTCUTS),
     ),
     Layout(
         origin="a backbone alone",
         signature=(r"backbone\.",),
         roles={BACKBONE: r"backbone\."},
-        renames=_RESNET_IN_A_ROW,
+        renames=(*RESNET_IN_A_ROW, *SHORTCUTS),
+    ),
+    Layout(
+        origin="supcontrast",
+        signature=(r"encoder\.", r"head\.(\d+\.)?weight$"),
+        containers=("model",),
+        beside=("opt",),
+        roles={BACKBONE: r"encoder\.", HEAD: r"head\."},
+        renames=SHORTCUTS,
+        heads=MOCO_HEADS,
+        small_stem_padding=1,
+    ),
+    Layout(
+        origin="simsiam",
+        signature=(r"encoder\.fc\.0\.", r"predictor\.0\."),
+        roles={HEAD: r"encoder\.fc\.(?=\d)", BACKBONE: r"encoder\.", "predictor": r"predictor\."},
+        heads=(
+            "matrix batch_norm relu matrix batch_norm relu linear batch_norm",
+            "matrix batch_norm relu matrix batch_norm relu matrix batch_norm",
+        ),
+    ),
+    Layout(
+        origin="an encoder with a classifier",  # SupContrast's main_ce.py, and others
+        signature=(r"encoder\.", SINGLE),
+        absent=(r"class_token$",),
+        roles={CLASSIFIER: rf"(?={SINGLE})", BACKBONE: r"encoder\."},
+        renames=SHORTCUTS,
     ),
     Layout(
         origin="torchvision vit",
         signature=(r"class_token$", r"encoder\.layers\.encoder_layer_0\."),
         roles={CLASSIFIER: r"heads\.head\.", BACKBONE: ""},
-        renames=_TORCHVISION_VIT,
+        renames=TORCHVISION_VIT,
     ),
     Layout(
         origin="moco_v2 without its prefix",  # the query encoder, saved by itself
         signature=(r"(fc|classifier)\.0\.weight$", r"(fc|classifier)\.2\.weight$"),
         absent=(r"features\.", r"(fc|classifier)\.1\."),
         roles={HEAD: r"(fc|classifier)\.(?=\d)", BACKBONE: ""},
-        heads=_MOCO_HEADS[:1],
+        heads=MOCO_HEADS[:1],
+        wide_head=True,
+        if_classifier="torchvision or timm",
     ),
     Layout(
         origin="compress",
         signature=("",),
         containers=("model",),
-        beside=("opt",),
+        beside=("opt", "epoch"),
+        arguments=("student_arch", "teacher_arch"),
         roles={HEAD: r"fc\.(?=(weight|bias)$)", BACKBONE: ""},
         heads=("linear",),
     ),
     Layout(
+        origin="mae",
+        signature=(*VIT, r"decoder_(embed|blocks)\."),
+        roles={CLASSIFIER: CLASSIFYING, BACKBONE: ""},
+    ),
+    Layout(
+        origin="dinov2, a backbone alone",
+        signature=(r"cls_token$", r"mask_token$", r"blocks\.(\d+\.)?0\.ls1\.gamma"),
+        roles={BACKBONE: ""},
+        renames=DINOV2,
+    ),
+    Layout(
+        origin="ibot, a backbone alone",
+        signature=(*VIT, r"masked_embed$"),
+        roles={CLASSIFIER: CLASSIFYING, BACKBONE: ""},
+    ),
+    Layout(
         origin="deit, distilled",
-        signature=(*_VIT, r"dist_token$"),
-        roles={CLASSIFIER: _CLASSIFIER, BACKBONE: ""},
+        signature=(*VIT, r"dist_token$"),
+        roles={CLASSIFIER: CLASSIFYING, BACKBONE: ""},
     ),
     Layout(
         origin="deit",
-        signature=(*_VIT, r"head\.weight$"),
+        signature=(*VIT, r"head\.weight$"),
         containers=("model",),
-        roles={CLASSIFIER: _CLASSIFIER, BACKBONE: ""},
+        roles={CLASSIFIER: CLASSIFYING, BACKBONE: ""},
     ),
     Layout(
         origin="dino or timm, a backbone alone",
-        signature=_VIT,
+        signature=VIT,
         absent=(r"head",),
         containers=(None,),
         roles={BACKBONE: ""},
@@ -273,13 +371,15 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         origin="torchvision",
         signature=(r"features\.\d+\.",),
-        roles={CLASSIFIER: _CLASSIFIER, BACKBONE: ""},
+        roles={CLASSIFIER: CLASSIFYING, BACKBONE: ""},
     ),
     Layout(
         # Both libraries name the parts of a standard ResNet alike.
         origin="torchvision or timm",
         signature=(r"conv1\.weight", r"layer1\.0\.conv1\."),
-        roles={CLASSIFIER: _CLASSIFIER, BACKBONE: ""},
+        # Several layers may classify or project, and nothing tells which.
+        roles={CLASSIFIER: CLASSIFYING, "layers of a head": r"(?=(fc|head)\.\d+\.)", BACKBONE: ""},
+        renames=SHORTCUTS,
     ),
-    Layout(origin="timm", signature=(r"",), roles={CLASSIFIER: _CLASSIFIER, BACKBONE: ""}),
+    Layout(origin="timm", signature=(r"",), roles={CLASSIFIER: CLASSIFYING, BACKBONE: ""}),
 )

@@ -16,11 +16,14 @@ from torch import Tensor, nn
 from trainables.arch_guess import guess_arch
 from trainables.backbones import Backbone, classifier_prefixes
 from trainables.checkpoint_file import ReadCheckpoint
-from trainables.checkpoint_layouts import BACKBONE, CLASSIFIER, LAYOUTS
+from trainables.checkpoint_layout import BACKBONE, CLASSIFIER
+from trainables.checkpoint_layouts import LAYOUTS
 from trainables.checkpoint_roles import attention_heads
 from trainables.errors import UserError
 from trainables.parts.heads import build_head
 from trainables.stems import STEM
+from trainables.timm_names import timms_names
+from trainables.twins import are_twins
 
 # Rests of a projection head, which no classifier's name may hide.
 _PROJECTION = re.compile(r"(fc|head)\.\d+\.")
@@ -46,6 +49,7 @@ def fill_backbone(backbone: Backbone, read: ReadCheckpoint) -> None:
     given, fit = _best_naming(backbone, read)
     if fit.wrong:
         raise _misfit(backbone, read, given, fit)
+    _check_name(backbone, read)
     _check_attention(backbone, read, given)
     _check_stem(backbone, read)
     with torch.no_grad():
@@ -90,17 +94,25 @@ def load_classifier(backbone: Backbone, read: ReadCheckpoint) -> nn.Linear | Non
 
 
 def _best_naming(backbone: Backbone, read: ReadCheckpoint) -> tuple[Mapping[str, Tensor], _Fit]:
-    """The file's backbone under those of its namings that fits best."""
+    """The file's backbone under those of its namings that fits best; timm's own last."""
     fits = [(given, _fit(backbone, read, given)) for given in read.backbones]
-    return min(fits, key=lambda found: found[1].wrong)
+    best = min(fits, key=lambda found: found[1].wrong)
+    for weights in (*read.backbones[:1], read.weights) if best[1].wrong else ():
+        named = timms_names(backbone.model, weights)
+        if named is not None and not (fit := _fit(backbone, read, named, classifies=True)).wrong:
+            return named, fit
+    return best
 
 
-def _fit(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor]) -> _Fit:
+def _fit(
+    backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor], classifies: bool = False
+) -> _Fit:
     own = backbone.model.state_dict()
     # Counters of batches, which old files lack and no result depends on.
     needed = [name for name in own if not name.endswith("num_batches_tracked")]
     # Only where the classifier lies among the backbone's own names.
-    drops = not read.layout.roles[BACKBONE] and (CLASSIFIER in read.facts.roles or read.layout is LAYOUTS[-1])
+    flat = not read.layout.roles[BACKBONE]
+    drops = classifies or (flat and (CLASSIFIER in read.facts.roles or read.layout is LAYOUTS[-1]))
     prefixes = _classifiers(backbone, own) if drops else ()
     surplus = [name for name in given if name not in own]
     dropped = [n for n in surplus if n.startswith(prefixes or ("\0",)) and not _PROJECTION.match(n)]
@@ -150,6 +162,21 @@ def _misfit(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor
         + f" ({facts.path}, origin {facts.origin}, roles {facts.roles_text()}{said}{remark})",
         value=backbone.arch,
         expected=expected,
+    )
+
+
+def _check_name(backbone: Backbone, read: ReadCheckpoint) -> None:
+    """Refuse an architecture whose weights are named and shaped as those of the one that the file names."""
+    said = read.facts.arch
+    if said is None or not are_twins(backbone.arch, said):
+        return
+    raise UserError(
+        f"{backbone.field}.arch",
+        f"the file says it is {said}, which has weights of the same names and shapes and computes otherwise "
+        f"({read.facts.path})",
+        value=backbone.arch,
+        expected=f"`arch: {said}`; if the file is wrong there, its weights saved alone: "
+        "`torch.save(state_dict, 'weights.pth')`",
     )
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from trainables.arch_guess import twins_remark
 from trainables.backbones import Backbone, build_backbone, check_arch
 from trainables.checkpoint_file import CheckpointFacts, ReadCheckpoint, read_checkpoint
 from trainables.errors import UserError
@@ -225,6 +226,11 @@ def lacks(facts: CheckpointFacts, needs: frozenset[str], classes: int = 0) -> La
 
     `classes` of the data, 0 where they do not matter.
     """
+    if "teacher_head" in needs and facts.head_problem:
+        return Lack(
+            f"needs the teacher's projection head, and the file's cannot be read: {facts.head_problem}",
+            "another checkpoint, or a method that learns from features",
+        )
     if "teacher_head" in needs and not facts.head:
         return Lack(
             "needs the teacher's projection head, and the file holds none",
@@ -260,6 +266,17 @@ def _verified(spec: TeacherSpec, where: str, field: str) -> CheckpointFacts:
 
 
 _seen: dict[tuple[object, ...], CheckpointFacts] = {}
+
+
+def teacher_remarks(spec: TeacherSpec | None, field: str = "teacher") -> list[str]:
+    """What can be run and may not be meant: a checkpoint that does not say which of several networks it is.
+
+    Raises `UserError` where it cannot be read.
+    """
+    if spec is None or spec.checkpoint is None:
+        return []
+    remark = twins_remark(_verified(spec, f"{field}.checkpoint", field), spec.arch)
+    return [f"{field}.arch: {remark}"] if remark else []
 
 
 def verify(read: ReadCheckpoint, model: ModelSpec, field: str = "teacher") -> CheckpointFacts:

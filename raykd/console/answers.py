@@ -72,7 +72,10 @@ def teacher(screen: Screen, found: Mapping[str, Any]) -> None:
     under = f", under `{found['container']}`" if found["container"] else ""
     rows = [("origin", found["origin"] + under), ("architecture", _architecture(found["architecture"]))]
     for role, count in found["roles"].items():
-        told = {"backbone": f"{found['parameters']:,} parameters", "head": found["head"]["text"]}
+        told = {
+            "backbone": f"{found['parameters']:,} parameters",
+            "head": found["head"]["text"] or found["head"]["problem"],
+        }
         if role == "classifier":
             told[role] = f"{found['classes']} classes" if found["classes"] else "not one linear layer"
         held = counted(count, "tensor")

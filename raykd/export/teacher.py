@@ -8,18 +8,15 @@ from typing import Any
 
 from raykd.export.student import WEIGHTS
 from raykd.export.trial import STUDENT
-from trainables.arch_guess import guess_arch
+from trainables.arch_guess import COMPARED, guess, twins_remark
 from trainables.backbones import build_backbone
 from trainables.checkpoint_file import CheckpointFacts, read_checkpoint
-from trainables.errors import UserError
 from trainables.method import NEEDS, TAUGHT, methods
 from trainables.parts.heads import head_text
 from trainables.teachers import lacks, verify
 from trainables.trial import ModelSpec
-from trainables.zoo import OURS
 
 _NO_ARCH = "give its architecture with --arch NAME to check the rest"
-_CONFIG = "config.json"  # as timm and the Hugging Face hub call it
 
 
 def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
@@ -29,30 +26,36 @@ def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
     """
     path = _in_folder(path)
     read = read_checkpoint(path, "FILE")
-    told = _configured(path)
-    facts, guess = read.facts, told or guess_arch(read)
-    model = guess
-    if arch is not None and (guess is None or guess.arch != arch):
+    facts, found = read.facts, guess(read)
+    model = found.model if found is not None else None
+    if arch is not None and (model is None or model.arch != arch):
         model = ModelSpec(arch=arch)
     if model is not None:
         facts = verify(read, model)
+    remarks = [facts.remark]
+    if model is not None and (found is None or arch is not None or found.by == COMPARED):
+        remarks.append(twins_remark(facts, model.arch))
     return {
         "file": str(path),
         "origin": facts.origin,
         "container": facts.container,
         "architecture": {
             "said": facts.arch,
-            "guess": guess.model_dump() if guess is not None else None,
-            "by": None if guess is None else f"its {_CONFIG}" if told else "names and shapes",
+            "guess": found.model.model_dump() if found is not None else None,
+            "by": found.by if found is not None else None,
             "asked": arch,
             "verified": model is not None,
         },
         "parameters": facts.parameters,
         "roles": dict(facts.roles),
-        "head": {"layers": [list(layer) for layer in facts.head], "text": head_text(facts.head)},
+        "head": {
+            "layers": [list(layer) for layer in facts.head],
+            "text": head_text(facts.head),
+            "problem": facts.head_problem,
+        },
         "classes": facts.classes,
         "sha256": facts.sha256,
-        "remark": facts.remark,
+        "remark": "; ".join(filter(None, remarks)),
         "serves": _serves(facts, model),
         "paste": _paste(path, model),
     }
@@ -63,22 +66,6 @@ def _in_folder(path: Path) -> Path:
     folder = path.expanduser()
     found = (place / WEIGHTS for place in (folder, folder / STUDENT))
     return next((file for file in found if file.is_file()), path)
-
-
-def _configured(path: Path) -> ModelSpec | None:
-    """What timm's `config.json` beside a `model.safetensors` says; None where there is no such file."""
-    config = path.expanduser().with_name(_CONFIG)
-    if path.name != WEIGHTS or not config.is_file():
-        return None
-    try:
-        said = json.loads(config.read_text(encoding="utf-8"))
-        options = dict(said.get("model_args") or {})
-        arch = said.get("architecture")
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError("FILE", f"its {_CONFIG} cannot be read: {error}", value=str(config)) from None
-    if not isinstance(arch, str):
-        return None  # another library's
-    return ModelSpec(arch=arch, options={k: v for k, v in options.items() if k not in OURS})
 
 
 def _serves(facts: CheckpointFacts, model: ModelSpec | None) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.checkpoint_heads import read_head
-from trainables.checkpoint_layouts import LAYOUTS, Layout
+from trainables.checkpoint_layout import Layout
+from trainables.checkpoint_layouts import LAYOUTS
 from trainables.errors import UserError
 from trainables.parts.distributed import convert_sync_batch_norm
 from trainables.parts.heads import Layer, batch_norm, build_head, describe_head, head_text, linear

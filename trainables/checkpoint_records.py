@@ -1,0 +1,168 @@
+"""What training scripts keep beside the weights, read without running anything of the file's.
+
+torch's safe reader (`weights_only=True`) asks for every class that a file names. Here each name is given a
+class or function of this module or of Python's own that only holds data: the library that wrote the record
+need not be installed, and none of its code is run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import decimal
+import fractions
+import pathlib
+import re
+import types
+import uuid
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+
+class Record:
+    """In place of a class of a settings library: `Record(...)` gives the mapping of the object's fields.
+
+    It is a `Counter`, because that is the one mapping which torch's reader fills both as a dictionary and
+    with the attributes of an object.
+    """
+
+    def __new__(cls, *values: object) -> Counter[Any]:  # type: ignore[misc]
+        """Empty, or what the one mapping in `values` holds; the reader adds the rest."""
+        made: Counter[Any] = Counter()
+        if len(values) == 1 and isinstance(values[0], dict):
+            made.update(values[0])
+        return made
+
+
+class Opaque:
+    """In place of an object whose state says nothing about the weights (a random generator)."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def mapping(*_factory: object) -> dict[Any, Any]:
+    """In place of `defaultdict(factory)`: the reader fills plain dictionaries alone."""
+    return {}
+
+
+def sequence(values: object = (), *_: object) -> list[Any]:
+    """In place of `deque(values, length)`: the reader fills plain lists alone."""
+    return list(values) if isinstance(values, list | tuple) else []
+
+
+_NUMBERS = re.compile(r"(?:[biuf][1248]|[Vc](?:8|16)|f16|[SU]\d{1,4})")
+
+
+class NumpyType:
+    """In place of `numpy.dtype`: its code (`f8`) and byte order."""
+
+    def __init__(self, code: object = "", *_: object) -> None:
+        self.code = code if isinstance(code, str) else ""
+        self.order = "<"
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "|"):
+            self.order = state[1]
+
+    def plain(self) -> np.dtype[Any] | None:
+        """numpy's type of plain numbers or text; None for objects and records."""
+        known = _NUMBERS.fullmatch(self.code) and not self.code.startswith("V")
+        return np.dtype(self.order + self.code) if known else None
+
+
+def numpy_scalar(kind: object, data: object = b"", *_: object) -> Any:
+    """In place of `numpy.core.multiarray.scalar`; None for what is no plain number."""
+    plain = kind.plain() if isinstance(kind, NumpyType) else None
+    if plain is None or not isinstance(data, bytes) or plain.itemsize != len(data):
+        return None
+    return np.frombuffer(data, plain, 1)[0]
+
+
+class NumpyArray:
+    """In place of `numpy.ndarray`: `value` is the array, None of what holds no plain numbers."""
+
+    def __init__(self, *_: object) -> None:
+        self.value: np.ndarray[Any, Any] | None = None
+
+    def __setstate__(self, state: object) -> None:
+        if not (isinstance(state, tuple) and len(state) == 5):
+            return
+        _, shape, kind, by_columns, data = state
+        plain = kind.plain() if isinstance(kind, NumpyType) else None
+        if plain is not None and isinstance(data, bytes):
+            flat = np.frombuffer(data, plain)
+            self.value = flat.reshape(shape, order="F" if by_columns else "C").copy()
+
+
+def numpy_buffer(data: object = b"", kind: object = None, shape: Any = (), order: object = "C") -> NumpyArray:
+    """In place of `numpy.core.numeric._frombuffer`."""
+    made = NumpyArray()
+    made.__setstate__((1, shape, kind, order == "F", bytes(data) if isinstance(data, bytearray) else data))
+    return made
+
+
+_NUMPY = [
+    (given, f"numpy.{module}.{name}")
+    for module, name, given in (
+        *((f"{core}.multiarray", "scalar", numpy_scalar) for core in ("core", "_core")),
+        *((f"{core}.multiarray", "_reconstruct", NumpyArray) for core in ("core", "_core")),
+        *((f"{core}.numeric", "_frombuffer", numpy_buffer) for core in ("core", "_core")),
+    )
+] + [(NumpyType, "numpy.dtype"), (Opaque, "numpy.ndarray")]
+
+_PATHS = [
+    (kind, f"{module}.{name}")
+    for module in ("pathlib", "pathlib._local")
+    for name, kind in (
+        ("PosixPath", pathlib.PosixPath),
+        ("PurePosixPath", pathlib.PurePosixPath),
+        ("WindowsPath", pathlib.PureWindowsPath),
+        ("PureWindowsPath", pathlib.PureWindowsPath),
+    )
+]
+
+# Types that are a value themselves (`type=int` of a command line's option), and small sequences.
+_BUILTINS = (
+    "list", "dict", "int", "float", "str", "bool", "tuple", "object", "range", "slice", "Ellipsis",
+    "NotImplemented", "type", "bytes",
+)  # fmt: skip
+# (what is given, the name that the file asks for): Python's own records.
+RECORDS: list[Any] = [
+    argparse.Namespace,
+    types.SimpleNamespace,
+    datetime.datetime,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    datetime.timezone,
+    decimal.Decimal,
+    fractions.Fraction,
+    uuid.UUID,
+    frozenset,
+    (mapping, "collections.defaultdict"),
+    (str, "torch.torch_version.TorchVersion"),
+    (sequence, "collections.deque"),
+    *((Record, f"builtins.{name}") for name in _BUILTINS),
+    *_PATHS,
+    *_NUMPY,
+]
+
+# Libraries whose objects are settings or the state of an optimizer: each becomes a `Record`.
+_SETTINGS = re.compile(
+    r"(omegaconf|yacs|easydict|addict|munch|box|ml_collections|hydra|fvcore\.common|iopath|attr|attrs"
+    r"|mmengine|mmcv|pytorch_lightning|lightning|lightning_fabric|lightning_utilities|wandb|typing|enum"
+    r"|torch\.optim|torch\.amp|torch\.cuda\.amp|timm\.(optim|scheduler)|transformers\.training_args)\."
+)
+
+
+def record_for(name: str) -> tuple[Any, str] | None:
+    """What stands in for the object `name` (`omegaconf.dictconfig.DictConfig`); None for no known record."""
+    if name.startswith("numpy."):
+        return Opaque, name
+    return (Record, name) if _SETTINGS.match(name) else None
