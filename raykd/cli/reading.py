@@ -13,6 +13,7 @@ from raykd.console import answers
 from raykd.console.live import Console
 from raykd.console.wording import resume_hint, standing
 from raykd.storage.folders import publish
+from trainables.files import own_folder
 
 verbs = typer.Typer()
 
@@ -106,7 +107,7 @@ def report(
             console.progress("resamples of importances", done, total)
 
     if out is None:
-        folder.mkdir(parents=True, exist_ok=True)  # of a sweep elsewhere there may be no copy here yet
+        own_folder(folder)  # of a sweep elsewhere there may be no copy here yet
     written = write(folder, folder / REPORT if out is None else out, progress)
     if out is None:
         publish(written)

@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from trainables.errors import UserError
+from trainables.files import opened, own_folder
 
 # Tune's own files, tables and telemetry are switched off: the ledger and its views replace them.
 _QUIET = {
@@ -157,6 +158,10 @@ def live_nodes() -> list[dict[str, Any]]:
 class _QuietFile(logging.FileHandler):
     """A log that cannot be written (a full disk) is no news for the screen."""
 
+    def _open(self) -> IO[str]:
+        file: IO[str] = opened(Path(self.baseFilename), self.mode, self.encoding)
+        return file
+
     def handleError(self, record: logging.LogRecord) -> None: ...
 
 
@@ -176,8 +181,8 @@ def draining_nodes() -> dict[str, float | None]:
 
 def send_logs(log_file: Path) -> None:
     """Everything that Ray and raykd log goes to a file and not to the screen."""
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    handler = _QuietFile(log_file)
+    own_folder(log_file.parent)
+    handler = _QuietFile(log_file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     for old in list(root.handlers):

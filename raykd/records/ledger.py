@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from raykd.storage.driver import Hold, take_lock
-from raykd.storage.folders import LEDGER, holds_files, holds_ledger, named
+from raykd.storage.folders import LEDGER, holds_files, holds_ledger, named, own_sweep
 from raykd.storage.tape import Tape, stored, sync_folder, tape_of
 from trainables.errors import StorageLost, UserError
+from trainables.files import opened
 
 TRIALS = "trials"  # the folder of the trials' files, beside the ledger
 
@@ -80,7 +81,7 @@ class Ledger:
     @classmethod
     def create(cls, folder: Path) -> Ledger:
         """Start the ledger of a new sweep; `UserError` where there is one already."""
-        folder.mkdir(parents=True, exist_ok=True)
+        own_sweep(folder, make=True)
         lock = take_lock(folder)
         try:
             data, driver = stored(folder)
@@ -225,7 +226,7 @@ def keep_aside(folder: Path, why: str, damaged: bytes) -> Path:
     for number in range(1000):
         path = folder / (stem if number == 0 else f"{stem}-{number}")
         try:
-            with path.open("xb") as file:
+            with opened(path, "xb") as file:
                 file.write(damaged)
                 file.flush()
                 os.fsync(file.fileno())

@@ -9,13 +9,13 @@ compared, load the methods and with them torch.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from raykd.report.parts import Page
 from trainables.errors import UserError
+from trainables.files import replacing
 
 REPORT = "report.html"
 
@@ -29,15 +29,11 @@ def write(folder: Path, out: Path, progress: Callable[[int, int], None] | None =
 
     _refuse_unwritable(out)
     page = build(folder, out, time.time(), progress)
-    temporary = out.with_name(f".{out.name}.tmp")
     try:
-        temporary.write_text(render(page), encoding="utf-8")
-        temporary.replace(out)
+        with replacing(out) as temporary:
+            temporary.write_text(render(page), encoding="utf-8")
     except OSError as error:
         raise _unwritable(out, error.strerror or str(error)) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return out
 
 

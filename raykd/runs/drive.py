@@ -17,7 +17,7 @@ from raykd.records.ledger import TRIALS
 from raykd.records.recorder import Recorder
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.courier import Courier
-from raykd.storage.folders import TEACHERS, named, origin_of
+from raykd.storage.folders import named, origin_of, placed, teachers_of
 from raykd.storage.scratch import scratch_folder
 from trainables.errors import StorageLost, SweepFailed, UserError
 
@@ -62,10 +62,10 @@ class Drive:
             pool = LanePool(
                 spec.workers,
                 max(1, min(spec.lanes or left, left)),
-                storage=self.folder.resolve(),
+                storage=placed(self.folder),
                 scratch=scratch,
                 cache=cache_folder().absolute(),
-                teachers=(self.folder.parent / TEACHERS).resolve(),
+                teachers=placed(teachers_of(self.folder.parent)),
                 actions=self.actions,
                 demand=None if cluster["alone"] else Demand(spec.workers, self._left, spec.lanes),
                 on_event=console.warn,
@@ -149,7 +149,7 @@ class Drive:
         """The work of a trial, for a lane."""
         record = self.history.trials[name]
         trial = self.spec.trial(record.params, record.replicate)
-        folder = trial_folder(self.folder, name).resolve()
+        folder = trial_folder(placed(self.folder), name)
         self._forget_after(folder / "checkpoints", record)
         trials = [trial.model_dump(mode="json")]
         return Task(name, "train", trials, str(folder), self.spec.attempts, record.attempts)

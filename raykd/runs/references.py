@@ -21,6 +21,7 @@ from raykd.records.recorder import Recorder
 from raykd.spec.arms import ARM
 from raykd.spec.space import METHOD
 from raykd.spec.sweep import SweepSpec
+from raykd.storage.folders import placed
 from trainables.errors import SweepFailed, UserError
 from trainables.trial import TrialSpec
 
@@ -139,7 +140,7 @@ class References:
         self._record("reference", name=name, label=label, metrics=best, trial=trial.signature())
 
     def _task(self, name: str, action: str, *trials: TrialSpec) -> Task:
-        folder = (self._folder / "references" / name).resolve()
+        folder = placed(self._folder) / "references" / name
         return Task(
             name, action, [t.model_dump(mode="json") for t in trials], str(folder), self._spec.attempts
         )

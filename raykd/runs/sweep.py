@@ -29,7 +29,16 @@ from raykd.records.recorder import Listener, Recorder
 from raykd.runs.drift import refuse_drift, refuse_other_inputs
 from raykd.runs.drive import Drive
 from raykd.spec.sweep import SweepSpec
-from raykd.storage.folders import check_writable, fetch, holds_ledger, mirror, mirrored, named, origin_of
+from raykd.storage.folders import (
+    check_writable,
+    fetch,
+    holds_ledger,
+    mirror,
+    mirrored,
+    named,
+    origin_of,
+    own_sweep,
+)
 from trainables import patience
 from trainables.errors import SweepFailed, UserError
 
@@ -60,6 +69,7 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
     from raykd.search.proposer import sampler_arguments
 
     patience.tell_with(console.warn)
+    own_sweep(place.folder)
     origin = origin_of(place.folder)
     if holds_ledger(place.folder):
         if Ledger.read(place.folder):
@@ -100,7 +110,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
     `as_started` asks for what was written down at the start.
     """
     patience.tell_with(console.warn)
-    place.folder.mkdir(parents=True, exist_ok=True)  # the first time that a machine drives a remote sweep
+    own_sweep(place.folder, make=True)  # the first time that a machine drives a remote sweep
     with Ledger.open(place.folder) as ledger:
         history = History.of(ledger.records)
         spec = SweepSpec.model_validate(history.spec)

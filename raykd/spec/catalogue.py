@@ -131,13 +131,15 @@ def _data(storage: Path) -> Table:
 
 def _teachers(storage: Path) -> Table:
     """Those trained in this storage; any checkpoint that `teacher.checkpoint` can read is one too."""
-    from raykd.storage.folders import fetch_teachers
+    from raykd.storage.folders import fetch_teachers, teachers_of
+    from trainables.files import is_own_file
     from trainables.seal import UNREADABLE, read_sealed
 
     fetch_teachers(storage)
     rows = []
-    for path in sorted((storage / ".teachers").glob("*.safetensors")):
+    for path in sorted(teachers_of(storage).glob("*.safetensors")):
         try:
+            is_own_file(path)  # refuses a link and a pipe
             trial = json.loads(read_sealed(path)[1].get("trial", "{}"))
         except UNREADABLE:
             trial = {"student": {"arch": "(damaged)"}}
