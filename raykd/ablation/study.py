@@ -91,10 +91,16 @@ class StudyFile(Spec):
     )
 
 
-def load_study(source: str | Path, overrides: list[str] | tuple[str, ...], storage: Path) -> SweepSpec:
+def load_study(
+    source: str | Path,
+    overrides: list[str] | tuple[str, ...],
+    storage: Path,
+    folder: Path | None = None,
+) -> SweepSpec:
     """The study in a file, or the one of that name, with overrides `path=value` laid over it.
 
-    `storage` holds the sweep that a base may name.
+    `storage` holds the sweep that a base may name. Relative paths start from `folder`, by default this
+    process's working folder.
     """
     path = find_study(source)
     written = read_mapping(path)
@@ -102,6 +108,8 @@ def load_study(source: str | Path, overrides: list[str] | tuple[str, ...], stora
     raw = with_preset({"name": path.stem, **written}, overrides)
     for override in others(overrides):
         raw = _override(raw, override)
+    if isinstance(raw.get("base"), Mapping):
+        raw = {**raw, "base": absolute(dict(raw["base"]), folder)}
     return build_study(raw, storage)
 
 
@@ -208,10 +216,11 @@ def _base(file: StudyFile, storage: Path) -> dict[str, Any]:
 
 def _best_of(name: str, trial: str | None, storage: Path) -> dict[str, Any]:
     from raykd.export.trial import chosen, config_of
+    from raykd.records.recorded import spec_of
     from raykd.records.views import find, read
 
     history = read(find(storage, name))
-    spec = SweepSpec.model_validate(history.spec)
+    spec = spec_of(history)
     config = config_of(spec, chosen(spec, history, trial)[1])
     return {section: config[section] for section in _BASE if section in config}
 

@@ -70,12 +70,12 @@ def importance(
 ) -> None:
     """Which axes of a sweep matter, how sure that is, and whether the sweep is too small to say."""
     from raykd.records import views
+    from raykd.records.recorded import spec_of
     from raykd.search import importance as weigh
-    from raykd.spec.sweep import SweepSpec
 
     console = Console()
     history = views.read(folder_of(storage, name))
-    spec = SweepSpec.model_validate(history.spec)
+    spec = spec_of(history)
 
     def progress(done: int, total: int) -> None:
         if not json and done < total:

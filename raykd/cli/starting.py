@@ -185,12 +185,12 @@ def attach(name: Name, storage: Storage = HERE) -> None:
 
 def study_of(history: History) -> SweepSpec:
     """The spec of a study that has begun; `UserError` for a search."""
-    from raykd.spec.sweep import SweepSpec
+    from raykd.records.recorded import spec_of
 
     if not history.study:
         name = history.spec["name"]
         raise UserError("STUDY", "is a search, no study", value=name, expected=f"`raykd resume {name}`")
-    return SweepSpec.model_validate(history.spec)
+    return spec_of(history)
 
 
 def close(console: Console, history: History, folder: Path) -> None:

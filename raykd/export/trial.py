@@ -19,6 +19,7 @@ import yaml
 
 from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import Ledger
+from raykd.records.recorded import check_settings, spec_of
 from raykd.spec.sweep import SweepSpec, load_sweep
 from raykd.storage.folders import fetch, named, option, origin_of, teachers_of
 from trainables.errors import SweepFailed, UserError
@@ -44,7 +45,8 @@ def export(sweep: Path, trial: str | None, out: Path) -> Path:
     out = out.absolute()
     _refuse_used(out)
     history = History.of(Ledger.read(sweep))
-    spec = SweepSpec.model_validate(history.spec)
+    spec = spec_of(history)
+    check_settings(spec, history)
     record, whole = chosen(spec, history, trial)
     weights = sweep / "trials" / record.trial / BEST
     if not fetch(weights):

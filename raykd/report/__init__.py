@@ -41,11 +41,11 @@ def build(folder: Path, out: Path, now: float, progress: Callable[[int, int], No
     """What is on the page, as data. `now` is when it is made, unix seconds."""
     from raykd.console.wording import storage_option
     from raykd.records import views
+    from raykd.records.recorded import spec_of
     from raykd.report import common, study_sections, sweep_sections
-    from raykd.spec.sweep import SweepSpec
 
     history = views.read(folder)
-    spec = SweepSpec.model_validate(history.spec)
+    spec = spec_of(history)
     status = views.status(history, folder)
     storage = storage_option(folder)
     export = f"raykd export {folder.name}{storage} --out student"

@@ -23,10 +23,12 @@ from raykd.console.live import Console
 from raykd.console.wording import resume_hint
 from raykd.lanes.actions import ACTIONS
 from raykd.lanes.cluster import LOCAL, connected, live_nodes, ray_address, refuse_silent, this_machine
+from raykd.records.format import FORMAT
 from raykd.records.history import History, missing
 from raykd.records.ledger import Ledger, refuse_lost
+from raykd.records.recorded import check_settings, spec_of
 from raykd.records.recorder import Listener, Recorder
-from raykd.runs.drift import refuse_drift, refuse_other_inputs
+from raykd.runs.drift import other_versions, refuse_drift, refuse_other_inputs
 from raykd.runs.drive import Drive
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.folders import (
@@ -60,6 +62,10 @@ class Source(NamedTuple):
     path: Path
     overrides: list[str]
 
+    def recorded(self) -> dict[str, Any]:
+        """For the ledger, with the folder that relative paths in the spec start from."""
+        return {"path": str(self.path.resolve()), "overrides": self.overrides, "folder": str(Path.cwd())}
+
 
 def run(spec: SweepSpec, place: Place, console: Console, source: Source | None = None) -> History:
     """Run a new sweep.
@@ -85,10 +91,11 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
                 "sweep",
                 spec=spec.model_dump(mode="json"),
                 spec_hash=spec.hash(),
-                source=source and {"path": str(source.path.resolve()), "overrides": source.overrides},
+                source=source and source.recorded(),
                 sampler={"name": spec.sampler.name, "arguments": sampler_arguments(spec)},
                 scheduler=spec.scheduler.model_dump(mode="json"),
                 versions=versions(),
+                format=FORMAT,
             )
         return _drive(spec, recorder, place, console, cluster)
 
@@ -113,7 +120,8 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
     own_sweep(place.folder, make=True)  # the first time that a machine drives a remote sweep
     with Ledger.open(place.folder) as ledger:
         history = History.of(ledger.records)
-        spec = SweepSpec.model_validate(history.spec)
+        spec = spec_of(history)
+        check_settings(spec, history)
         if not as_started:
             refuse_drift(spec, history, place.folder.parent)
         if extend and spec.study is not None and spec.study.sequential:
@@ -128,6 +136,8 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             mirror(place.folder)
             return history
         refuse_other_inputs(spec, history)
+        for line in other_versions(history, versions()):
+            console.warn(line)
         with _cluster(spec, place, console) as cluster:
             if extend:
                 recorder("extend", samples=extend * max(1, len(spec.arms)))  # of a study, replicates of each
@@ -199,7 +209,9 @@ def _drive(
     from raykd.records.tables import write_tables
 
     history, folder = recorder.history, place.folder
-    recorder("driver", event="start", host=socket.gethostname(), pid=getpid())
+    recorder(
+        "driver", event="start", host=socket.gethostname(), pid=getpid(), versions=versions(), format=FORMAT
+    )
     views = _views(spec, history, folder)
     tables = _Every(5.0, lambda: write_tables(history, folder))
     recorder.listeners += [console, *views, tables]

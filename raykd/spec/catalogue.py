@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ def _teachers(storage: Path) -> Table:
     for path in sorted(teachers_of(storage).glob("*.safetensors")):
         try:
             is_own_file(path)  # refuses a link and a pipe
-            trial = json.loads(read_sealed(path)[1].get("trial", "{}"))
+            trial = _teacher_of(read_sealed(path)[1])
         except UNREADABLE:
             trial = {"student": {"arch": "(damaged)"}}
         rows.append(
@@ -154,6 +154,17 @@ def _teachers(storage: Path) -> Table:
             ]
         )
     return ["teacher", "arch", "method", "epochs", "data", "file"], rows
+
+
+def _teacher_of(facts: Mapping[str, str]) -> dict[str, Any]:
+    """The training that a teacher's file says it is from; nothing where another version says it otherwise."""
+    found = json.loads(facts.get("trial", "{}"))
+    parts = (
+        [found, *(found.get(part, {}) for part in ("student", "data"))] if isinstance(found, dict) else [None]
+    )
+    if not all(isinstance(part, dict) for part in parts):
+        raise ValueError("no training run")
+    return found
 
 
 LISTS: dict[str, Callable[[Path], Table]] = {

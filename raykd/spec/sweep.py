@@ -245,8 +245,13 @@ def difference(old: SweepSpec, new: SweepSpec) -> list[str]:
     return lines
 
 
-def load_sweep(source: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> SweepSpec:
-    """The sweep in a file, or the search space of that name, with overrides `path=value` laid over it."""
+def load_sweep(
+    source: str | Path, overrides: list[str] | tuple[str, ...] = (), folder: Path | None = None
+) -> SweepSpec:
+    """The sweep in a file, or the search space of that name, with overrides `path=value` laid over it.
+
+    Relative paths in it start from `folder`, by default this process's working folder.
+    """
     path = find_space(source)
     raw = read_mapping(path)
     if "design" in raw:
@@ -255,15 +260,18 @@ def load_sweep(source: str | Path, overrides: list[str] | tuple[str, ...] = ()) 
         )
     for override in overrides:
         raw = lay_over(raw, override)
-    return build_sweep({"name": path.stem, **absolute(raw)})
+    return build_sweep({"name": path.stem, **absolute(raw, folder)})
 
 
-def absolute(raw: dict[str, Any]) -> dict[str, Any]:
-    """`raw` with its paths made absolute: workers and later drivers have other working folders."""
+def absolute(raw: dict[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """`raw` with its paths made absolute: workers and later drivers have other working folders.
+
+    They start from `folder`, by default this process's working folder.
+    """
     for section, name in (("teacher", "checkpoint"), ("data", "path")):
         part = raw.get(section)
         if isinstance(part, Mapping) and isinstance(part.get(name), str):
-            raw = put(raw, (section, name), str(expanded(part[name]).absolute()))
+            raw = put(raw, (section, name), str(Path(folder or "", expanded(part[name])).absolute()))
     return raw
 
 
