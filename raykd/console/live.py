@@ -24,6 +24,7 @@ from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import Record
 from raykd.storage.driver import driver_of
 from raykd.storage.folders import named
+from trainables.shown import line
 
 _TABLE_EVERY_S = 60.0
 
@@ -44,7 +45,7 @@ class Console(Screen):
         """One line, with the minutes and seconds since the start."""
         elapsed = int(time.monotonic() - self._began)
         stamp = f"{elapsed // 60:3d}:{elapsed % 60:02d}  "
-        lines = escape("\n".join(self.wrapped(text, " " * len(stamp), hang=""))[len(stamp) :])
+        lines = escape("\n".join(self.wrapped(line(text), " " * len(stamp), hang=""))[len(stamp) :])
         with self._lock:
             self.out.print(f"[dim]{stamp}[/dim]" + (f"[{style}]{lines}[/{style}]" if style else lines))
 
@@ -139,12 +140,11 @@ class Console(Screen):
         best = history.best()
         if best is not None:
             self.text(f"best trial {best.trial}: {settings(best)}")
-            self.out.print(
-                f"[dim]export it:  raykd export {folder.name}{storage_option(folder)} --out student[/dim]"
-            )
-        self.out.print(f"[dim]curves:     tensorboard --logdir {_seen(folder / 'tensorboard')}[/dim]")
+            command = escape(f"raykd export {folder.name}{storage_option(folder)} --out student")
+            self.out.print(f"[dim]export it:  {command}[/dim]")
+        self.out.print(f"[dim]curves:     tensorboard --logdir {escape(_seen(folder / 'tensorboard'))}[/dim]")
         tables = ", ".join(_seen(folder / f"{name}.parquet") for name in ("trials", "curves"))
-        self.out.print(f"[dim]tables:     {tables}[/dim]")
+        self.out.print(f"[dim]tables:     {escape(tables)}[/dim]")
 
 
 def _seen(path: Path) -> str:

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from trainables.errors import UserError
 from trainables.files import opened, own_folder
+from trainables.shown import plain
 
 # Tune's own files, tables and telemetry are switched off: the ledger and its views replace them.
 _QUIET = {
@@ -165,6 +166,13 @@ class _QuietFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None: ...
 
 
+class _Plain(logging.Formatter):
+    """Lines that whoever reads the log in a terminal can trust."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
+
+
 def host_names(ids: Iterable[str], nodes: Iterable[Mapping[str, Any]]) -> str:
     """The hosts of these node ids, for people; `nodes` as `live_nodes` lists them."""
     names = {node["NodeID"]: node["NodeManagerHostname"] for node in nodes}
@@ -183,7 +191,7 @@ def send_logs(log_file: Path) -> None:
     """Everything that Ray and raykd log goes to a file and not to the screen."""
     own_folder(log_file.parent)
     handler = _QuietFile(log_file, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     for old in list(root.handlers):
         if isinstance(old, logging.FileHandler):

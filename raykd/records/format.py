@@ -60,11 +60,11 @@ class _Any(TypedDict):
 
 class _Sweep(_Any):
     spec: _Spec
-    spec_hash: str
-    source: _Source | None
-    sampler: dict[str, Any]
-    scheduler: dict[str, Any]
-    versions: dict[str, str]
+    spec_hash: NotRequired[str]
+    source: NotRequired[_Source | None]
+    sampler: NotRequired[dict[str, Any]]
+    scheduler: NotRequired[dict[str, Any]]
+    versions: NotRequired[dict[str, str]]
 
 
 class _Driver(_Any):
