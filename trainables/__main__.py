@@ -29,9 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from trainables.data import cache_folder
     from trainables.errors import TrialFailed, UserError
+    from trainables.files import guard
     from trainables.loop import EpochReport, Workspace, prepare, train
     from trainables.resolve import resolve
     from trainables.shown import line
+
+    guard(options.folder)
 
     def say(what: str, report: EpochReport) -> bool:
         print(json.dumps({"what": what, "epoch": report.epoch, **report.metrics}), flush=True)

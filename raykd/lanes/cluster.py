@@ -8,8 +8,9 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, cast
 
 from trainables.errors import UserError
 from trainables.files import opened, own_folder
@@ -159,9 +160,9 @@ def live_nodes() -> list[dict[str, Any]]:
 class _QuietFile(logging.FileHandler):
     """A log that cannot be written (a full disk) is no news for the screen."""
 
-    def _open(self) -> IO[str]:
-        file: IO[str] = opened(Path(self.baseFilename), self.mode, self.encoding)
-        return file
+    def _open(self) -> TextIOWrapper:
+        file: Any = opened(Path(self.baseFilename), self.mode, self.encoding)
+        return cast("TextIOWrapper", file)
 
     def handleError(self, record: logging.LogRecord) -> None: ...
 

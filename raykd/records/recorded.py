@@ -28,9 +28,9 @@ def spec_of(history: History) -> SweepSpec:
             build(SweepSpec, raw)  # says it in the user's words
             raise
         except (UserError, ValidationError) as error:
-            raise _of_another_version(history, str(error).splitlines()[0]) from None
+            raise of_another_version(history, str(error).splitlines()[0]) from None
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise _of_another_version(history, str(error)) from None
+        raise of_another_version(history, str(error)) from None
     return spec
 
 
@@ -47,7 +47,7 @@ def check_settings(spec: SweepSpec, history: History) -> None:
             values, distributions = spec.space.encode(params)
             create_trial(state=TrialState.WAITING, params=values, distributions=distributions)
         except (ValueError, TypeError, LookupError, AttributeError) as error:
-            raise _of_another_version(history, f"{name} has a setting that it lacks: {error}") from None
+            raise of_another_version(history, f"{name} has a setting that it lacks: {error}") from None
 
 
 def writer(history: History) -> str:
@@ -55,10 +55,11 @@ def writer(history: History) -> str:
     return str((history.sweep or {}).get("versions", {}).get("raykd", ""))
 
 
-def _of_another_version(history: History, problem: str) -> UserError:
+def of_another_version(history: History, problem: str) -> UserError:
+    """The refusal of a ledger that another raykd understands, perhaps."""
     version = writer(history)
     return UserError(
         "ledger",
-        f"its spec is not one of this raykd's: {problem.rstrip('.')}; it was {written_by(version)}",
+        f"this raykd cannot go by it: {problem.rstrip('.')}; it was {written_by(version)}",
         expected=f"raykd {version}, or a later one" if version else "the raykd that wrote it",
     )

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raykd.records.history import History
-from raykd.records.recorded import writer
+from raykd.records.recorded import of_another_version, writer
+from raykd.runs.drive import replayed
 from raykd.spec.sweep import SweepSpec, difference, load_sweep
 from trainables.errors import UserError
 
@@ -44,6 +45,15 @@ def refuse_other_inputs(spec: SweepSpec, history: History) -> None:
                 f"{f' (then {by})' if by else ''} has changed since",
                 expected="both as they were, or a new sweep",
             )
+
+
+def refuse_other_samplers(spec: SweepSpec, history: History) -> None:
+    """`UserError` where sampler or scheduler cannot be brought back: said before Ray is started."""
+    try:
+        _, judge = replayed(spec, history)
+        judge.replay(history)
+    except (ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+        raise of_another_version(history, f"its trials cannot be told to the sampler: {error}") from None
 
 
 def other_versions(history: History, now: Mapping[str, str]) -> list[str]:

@@ -12,7 +12,7 @@ from raykd.console.live import Console
 from raykd.console.wording import counted
 from raykd.lanes.cluster import live_nodes
 from raykd.lanes.messages import Task
-from raykd.records.history import ENDED, TrialRecord
+from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import TRIALS
 from raykd.records.recorder import Recorder
 from raykd.spec.sweep import SweepSpec
@@ -50,7 +50,7 @@ class Drive:
 
         spec, console = self.spec, self.console
         nodes = live_nodes()
-        proposer, judge = self._replayed()
+        proposer, judge = replayed(spec, self.history)
         left = self._left()
         held = spec.workers.lanes(nodes)
         console.say(f"{spec.name}: {counted(left, 'trial')} to go; files in {named(self.folder)}")
@@ -81,16 +81,6 @@ class Drive:
         """How many trials have not ended."""
         # A list first: the pool asks from a thread of its own.
         return self.history.total - sum(t.status in ENDED for t in list(self.history.trials.values()))
-
-    def _replayed(self) -> tuple[Any, Any]:
-        """The sampler and the scheduler as the ledger says they were."""
-        from raykd.ablation.rounds import Rounds
-        from raykd.search.judge import Judge
-        from raykd.search.proposer import Proposer
-
-        proposer = (Rounds if self.spec.study else Proposer)(self.spec, samples=self.history.samples)
-        proposer.replay(self.history)
-        return proposer, Judge(self.spec.scheduler, self.spec.epochs)
 
     def _tune(self, pool: Any, proposer: Any, judge: Any, began: float) -> bool:
         """Let Tune run what is left. False if it was interrupted or the time was over."""
@@ -166,6 +156,17 @@ class Drive:
                 f"trial {record.trial} has a checkpoint of epoch {ahead}, and the ledger knows of "
                 f"{counted(record.epoch, 'epoch')}: the others are trained again"
             )
+
+
+def replayed(spec: SweepSpec, history: History) -> tuple[Any, Any]:
+    """The sampler and the scheduler as the ledger says they were."""
+    from raykd.ablation.rounds import Rounds
+    from raykd.search.judge import Judge
+    from raykd.search.proposer import Proposer
+
+    proposer = (Rounds if spec.study else Proposer)(spec, samples=history.samples)
+    proposer.replay(history)
+    return proposer, Judge(spec.scheduler, spec.epochs)
 
 
 def trial_folder(sweep: Path, trial: str) -> Path:

@@ -28,7 +28,7 @@ from raykd.records.history import History, missing
 from raykd.records.ledger import Ledger, refuse_lost
 from raykd.records.recorded import check_settings, spec_of
 from raykd.records.recorder import Listener, Recorder
-from raykd.runs.drift import other_versions, refuse_drift, refuse_other_inputs
+from raykd.runs.drift import other_versions, refuse_drift, refuse_other_inputs, refuse_other_samplers
 from raykd.runs.drive import Drive
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.folders import (
@@ -136,6 +136,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             mirror(place.folder)
             return history
         refuse_other_inputs(spec, history)
+        refuse_other_samplers(spec, history)
         for line in other_versions(history, versions()):
             console.warn(line)
         with _cluster(spec, place, console) as cluster:

@@ -158,7 +158,7 @@ def _teachers(storage: Path) -> Table:
 
 def _teacher_of(facts: Mapping[str, str]) -> dict[str, Any]:
     """The training that a teacher's file says it is from; nothing where another version says it otherwise."""
-    found = json.loads(facts.get("trial", "{}"))
+    found: dict[str, Any] = json.loads(facts.get("trial", "{}"))
     parts = (
         [found, *(found.get(part, {}) for part in ("student", "data"))] if isinstance(found, dict) else [None]
     )
