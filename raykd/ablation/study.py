@@ -21,10 +21,11 @@ from raykd.ablation.published import published_of
 from raykd.spec.arms import ArmSpec, Budget, Design, Published, Retune
 from raykd.spec.document import like_it, parse_yaml, read_mapping
 from raykd.spec.overrides import lay_over
+from raykd.spec.paths import absolute
 from raykd.spec.presets import others, with_preset
 from raykd.spec.sections import BaselineSpec, Section, WorkersSpec, parse_duration
 from raykd.spec.space import searchable
-from raykd.spec.sweep import Reference, SweepSpec, absolute, build_sweep, studies
+from raykd.spec.sweep import Reference, SweepSpec, build_sweep, studies
 from trainables.errors import UserError
 from trainables.files import expanded
 from trainables.parse import as_mapping, build, join

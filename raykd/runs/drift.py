@@ -24,7 +24,7 @@ def refuse_drift(spec: SweepSpec, history: History, storage: Path) -> None:
 
         now, then = load_study(source["path"], source["overrides"], storage, folder), spec.written()
     else:
-        now, then = load_sweep(source["path"], source["overrides"], folder), spec
+        now, then = load_sweep(source["path"], source["overrides"], folder, folder is not None), spec
     if now.hash() != then.hash():
         raise UserError(
             "spec",

@@ -21,6 +21,7 @@ from raykd.spec.arms import ARM, ArmSpec, StudyRules
 from raykd.spec.axis import AnyAxis
 from raykd.spec.document import like_it, read_mapping
 from raykd.spec.overrides import lay_over
+from raykd.spec.paths import absolute
 from raykd.spec.samplers import TPE, AnySampler, Grid
 from raykd.spec.sections import BaselineSpec, SchedulerSpec, Section, WorkersSpec, parse_duration
 from trainables.errors import UserError
@@ -246,11 +247,14 @@ def difference(old: SweepSpec, new: SweepSpec) -> list[str]:
 
 
 def load_sweep(
-    source: str | Path, overrides: list[str] | tuple[str, ...] = (), folder: Path | None = None
+    source: str | Path,
+    overrides: list[str] | tuple[str, ...] = (),
+    folder: Path | None = None,
+    settings: bool = True,
 ) -> SweepSpec:
     """The sweep in a file, or the search space of that name, with overrides `path=value` laid over it.
 
-    Relative paths in it start from `folder`, by default this process's working folder.
+    `folder` and `settings` are those of `absolute`.
     """
     path = find_space(source)
     raw = read_mapping(path)
@@ -260,19 +264,7 @@ def load_sweep(
         )
     for override in overrides:
         raw = lay_over(raw, override)
-    return build_sweep({"name": path.stem, **absolute(raw, folder)})
-
-
-def absolute(raw: dict[str, Any], folder: Path | None = None) -> dict[str, Any]:
-    """`raw` with its paths made absolute: workers and later drivers have other working folders.
-
-    They start from `folder`, by default this process's working folder.
-    """
-    for section, name in (("teacher", "checkpoint"), ("data", "path")):
-        part = raw.get(section)
-        if isinstance(part, Mapping) and isinstance(part.get(name), str):
-            raw = put(raw, (section, name), str(Path(folder or "", expanded(part[name])).absolute()))
-    return raw
+    return build_sweep({"name": path.stem, **absolute(raw, folder, settings)})
 
 
 def build_sweep(raw: Mapping[str, Any]) -> SweepSpec:

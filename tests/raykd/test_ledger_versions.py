@@ -241,21 +241,33 @@ def test_a_spec_with_relative_paths_is_the_same_from_every_folder(
 ) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    (tmp_path / "a" / "spec.yaml").write_text(
-        SMALL.replace("data: {name: digits,", "data: {name: folder, path: p,")
-    )
+    text = SMALL.replace("data: {name: digits,", "data: {name: folder, path: p,")
+    text += "  teacher.checkpoint: {pick: [v.pth, /w.pth]}\npoints: [{teacher.checkpoint: v.pth}]\n"
+    (tmp_path / "a" / "spec.yaml").write_text(text)
     monkeypatch.chdir(tmp_path / "a")
     spec = load_sweep("spec.yaml", ["teacher={arch: resnet18, checkpoint: w.pth}"])
     source = engine.Source(Path("spec.yaml"), ["teacher={arch: resnet18, checkpoint: w.pth}"]).recorded()
+    assert list(spec.axes["teacher.checkpoint"].levels(2)) == [str(tmp_path / "a" / "v.pth"), "/w.pth"]
+    assert spec.points[0] == {"teacher.checkpoint": str(tmp_path / "a" / "v.pth")}
     history = History.of([{**head(), "source": source}])
     for folder in (tmp_path / "a", tmp_path / "b", Path("/")):
         monkeypatch.chdir(folder)
         refuse_drift(spec, history, tmp_path)
-    source.pop("folder")  # of a ledger before format 1
+
+
+def test_an_old_ledger_is_compared_as_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before format 1 the folder of the start is not known, and settings kept their relative paths."""
+    monkeypatch.chdir(tmp_path)
+    text = SMALL.replace("data: {name: digits,", "data: {name: folder, path: p,")
+    Path("spec.yaml").write_text(text.replace("{queue_size: 256}", "{teacher.checkpoint: w.pth}"))
+    spec = load_sweep("spec.yaml", settings=False)
+    assert spec.fixed == {"teacher.checkpoint": "w.pth"}
+    source = {"path": str(tmp_path / "spec.yaml"), "overrides": []}
+    history = History.of([{**head(), "source": source}])
+    refuse_drift(spec, history, tmp_path)
+    monkeypatch.chdir("/")
     with pytest.raises(UserError, match=r"data\.path"):
         refuse_drift(spec, history, tmp_path)
-    monkeypatch.chdir(tmp_path / "a")
-    refuse_drift(spec, history, tmp_path)
 
 
 # --- anything at all ----------------------------------------------------------------------------------------
