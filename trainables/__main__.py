@@ -34,9 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from trainables.data import cache_folder
     from trainables.errors import TrialFailed, UserError
+    from trainables.files import guard
     from trainables.loop import EpochReport, Workspace, prepare, train
     from trainables.resolve import resolve
+    from trainables.shown import line
     from trainables.workers import on_device
+
+    guard(options.folder)
 
     def say(what: str, report: EpochReport) -> bool:
         print(json.dumps({"what": what, "epoch": report.epoch, **report.metrics}), flush=True)
@@ -55,10 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             prepare(trial, workspace, lambda report: say("teacher", report))
             train(trial, lambda report: say("trial", report), workspace)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {line(error)}", file=sys.stderr)
         return 2
     except TrialFailed as error:
-        print(f"failed: {error}", file=sys.stderr)
+        print(f"failed: {line(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 import torch
 
 from trainables.carrier import Carrier
-from trainables.files import sync_folder
+from trainables.files import opened, own_folder, remove, rename, sync_folder
 from trainables.patience import patient
 
 _NAME = re.compile(r"epoch-(\d+)-([0-9a-f]{8})\.pt")
@@ -51,7 +51,8 @@ class Checkpoints:
         for epoch, path in reversed(self._files() if carrier is None else self._stored(carrier)):
             here = path.is_file() and _intact(path)
             if here or (carrier is not None and carrier.pull(path) and _intact(path)):
-                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+                with opened(path) as file:
+                    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
                 return epoch, state
             _log.warning("%s is damaged: the one before it is used", path)
         return None
@@ -62,16 +63,16 @@ class Checkpoints:
         there = self._files() if carrier is None else self._stored(carrier)
         later = [(past, path) for past, path in there if past > epoch]
         for _, path in later:
-            path.unlink(missing_ok=True)
+            remove(path)
             if carrier is not None:
                 carrier.remove(path)
         return later[-1][0] if later else None
 
     def _write(self, epoch: int, state: dict[str, Any]) -> Path:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        own_folder(self.folder)
         temporary = self.folder / f"writing-{os.getpid()}.tmp"
         try:
-            with temporary.open("wb") as file:
+            with opened(temporary, "wb") as file:
                 summed = _Summed(file)
                 try:
                     torch.save(state, summed)  # type: ignore[arg-type]  # write and flush are all it uses
@@ -80,9 +81,9 @@ class Checkpoints:
                 file.flush()
                 os.fsync(file.fileno())
             final = self.folder / f"epoch-{epoch:05d}-{summed.crc:08x}.pt"
-            temporary.rename(final)
+            rename(temporary, final)
         finally:
-            temporary.unlink(missing_ok=True)  # half a file only takes room
+            remove(temporary)  # half a file only takes room
         sync_folder(self.folder)
         return final
 
@@ -91,7 +92,7 @@ class Checkpoints:
         for path in self.folder.iterdir():
             # Also a damaged file of this epoch or a later one, and what a killed writer left.
             if path not in (final, *kept) and (_NAME.fullmatch(path.name) or path.suffix == ".tmp"):
-                path.unlink(missing_ok=True)
+                remove(path)
         if self.carrier is not None:
             stored = self._stored(self.carrier)
             kept = [path for past, path in stored if past < epoch][-(_KEPT - 1) :]
@@ -137,7 +138,7 @@ def _intact(path: Path) -> bool:
 
     def summed() -> int:
         crc = 0
-        with path.open("rb") as file:
+        with opened(path) as file:
             while chunk := file.read(2**20):
                 crc = zlib.crc32(chunk, crc)
         return crc

@@ -20,7 +20,7 @@ from pathlib import Path
 from trainables.carrier import Carrier
 from trainables.data import open_data
 from trainables.errors import TrialFailed
-from trainables.files import replacing
+from trainables.files import open_file, own_folder, replacing
 from trainables.isolation import isolated
 from trainables.patience import patient
 from trainables.progress import got_to
@@ -158,8 +158,8 @@ def _turn(file: Path) -> Iterator[bool]:
     """
 
     def opened() -> int:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        own_folder(file.parent)
+        return open_file(file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
 
     handle = from_first(lambda: patient(opened, f"{file.parent} cannot be written"))
 

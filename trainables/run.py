@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 
 BEST = "best.safetensors"  # the student with the best score so far, beside the checkpoints
 _log = logging.getLogger(__name__)
+_STATE = {  # what a checkpoint holds
+    "trial", "data", "method", "optimizer", "schedule", "generators", "metrics", "best", "first_loss",
+    "train_s",
+}  # fmt: skip
 
 
 def channels_last(images: Tensor) -> Tensor:
@@ -274,6 +278,11 @@ class Run:
     def _checkpoint(self) -> tuple[int, dict[str, Any]] | None:
         """What to go on from. Where the best student so far is damaged, only the beginning makes it again."""
         found = self.checkpoints.load()
+        lacks = sorted(_STATE - found[1].keys()) if found is not None else []
+        if lacks:
+            where = self.checkpoints.folder
+            _log.warning("%s is of another version (no %s): the trial is trained again", where, lacks)
+            return None
         if found is not None and found[1]["best"] is not None and not self._has_best():
             best = self.workspace.folder / BEST
             _log.warning("%s is damaged or gone: the trial is trained again from its beginning", best)

@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from trainables.files import is_own_file, opened
+
 SEAL = "sha256"  # its name in the file's metadata
 UNREADABLE = (SafetensorError, OSError, ValueError)  # what safetensors raises for a damaged file
 
@@ -26,7 +28,8 @@ Weights = dict[str, Tensor]
 def save_sealed(tensors: Weights, path: Path, metadata: Mapping[str, str]) -> None:
     """Write tensors and metadata, with their hash."""
     # Not by `save_file`, whose errors do not say that the disk is full.
-    path.write_bytes(save(tensors, {**metadata, SEAL: seal(tensors, metadata)}))
+    with opened(path, "wb") as file:
+        file.write(save(tensors, {**metadata, SEAL: seal(tensors, metadata)}))
 
 
 def read_sealed(path: Path) -> tuple[Weights, dict[str, str]]:
@@ -44,9 +47,9 @@ def read_sealed(path: Path) -> tuple[Weights, dict[str, str]]:
 
 
 def is_whole(path: Path) -> bool:
-    """Is this a sealed file, with what was written in it?"""
+    """Is this a sealed file, with what was written in it, and no link to one?"""
     try:
-        return SEAL in read_sealed(path)[1]
+        return is_own_file(path) and SEAL in read_sealed(path)[1]
     except UNREADABLE:
         return False
 

@@ -37,6 +37,7 @@ import pyarrow as pa
 import torch
 
 from trainables.errors import UserError
+from trainables.files import is_own_file, opened, own_folder, read_bytes
 from trainables.progress import got_to, unwatched
 from trainables.sources import Parts
 from trainables.store_writer import Undecodable, write_part
@@ -184,7 +185,7 @@ def undecodable_in(folder: Path) -> Undecodable | None:
 
 def _facts(folder: Path) -> dict[str, Any] | None:
     """What `store.json` says; None for one of another format."""
-    facts: dict[str, Any] = json.loads((folder / ABOUT).read_text())
+    facts: dict[str, Any] = json.loads(read_bytes(folder / ABOUT))
     if facts["format"] != FORMAT:
         return None
     if facts.pop("checksum") != _checksum(facts):
@@ -194,6 +195,8 @@ def _facts(folder: Path) -> dict[str, Any] | None:
 
 def _load_part(folder: Path, name: str, facts: dict[str, Any]) -> Images:
     path, part = folder / f"{name}.arrow", facts["parts"][name]
+    if not is_own_file(path):  # `UserError` for a link
+        raise FileNotFoundError(path)
     status = path.stat()
     if status.st_size != part["bytes"]:
         raise ValueError(f"{path.name} has {status.st_size} bytes of {part['bytes']}")
@@ -227,7 +230,7 @@ def make_store(
     more than the share `max_undecodable` of the pictures cannot be decoded, or there is no room.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        own_folder(folder.parent)
         with _alone(folder) as locked:
             if (store := load_store(folder)) is not None:
                 return store
@@ -235,7 +238,7 @@ def make_store(
                 for left in folder.parent.glob(f"{folder.name}.tmp-*"):
                     shutil.rmtree(left, ignore_errors=True)
             temporary = _beside(folder)
-            temporary.mkdir()
+            own_folder(temporary)
             try:
                 with unwatched("reading or downloading what is there"):
                     found = parts()
@@ -281,7 +284,7 @@ def _write(
         written[name] = {"images": images, "bytes": path.stat().st_size, "sha256": sha256, "labels": labels}
     facts = {"format": FORMAT, "side": side, "classes": parts.classes, "parts": written}
     facts |= {"undecodable": asdict(bad), "about": about}
-    with (folder / ABOUT).open("w") as file:
+    with opened(folder / ABOUT, "w") as file:
         json.dump({**facts, "checksum": _checksum(facts)}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
@@ -317,7 +320,7 @@ def _no_room(folder: Path, why: str) -> UserError:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
     """Hold the lock of `folder`, waiting for it. Yields False where the file system has no locks."""
-    with folder.with_name(f"{folder.name}.lock").open("w") as file:
+    with opened(folder.with_name(f"{folder.name}.lock"), "w") as file:
         try:
             while not _lock(file):
                 got_to("waiting for another process that prepares the same images")

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from trainables.decode import decode
 from trainables.errors import UserError
+from trainables.files import opened
 from trainables.sources import Part, Sample
 
 CHUNK_BYTES = 32 << 20  # pixels of one Arrow record batch
@@ -68,7 +69,7 @@ def write_part(
     chunk = np.empty((max(1, min(CHUNK_BYTES // (3 * side * side), part.count)), 3, side, side), np.uint8)
     digest, labels, start = hashlib.sha256(), array("q"), 0
 
-    with path.open("wb") as file:
+    with opened(path, "wb") as file:
         with pa.ipc.new_file(file, schema) as writer:
 
             def flush() -> None:

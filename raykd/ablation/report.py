@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from raykd.ablation.costs import base_first, costs_table, times
 from raykd.console.screen import Grid, Line
 from trainables.files import replacing
 from trainables.patience import patient
+from trainables.shown import cell
+from trainables.shown import latex as latex_text
+from trainables.shown import markdown as markdown_text
 
 FILES = ("ablation.md", "ablation.csv", "ablation.tex")
 NONE = "–"
@@ -27,15 +30,6 @@ _COUNTED = (
     "Flops are counted: forward and backward of what is trained, forward of teacher and mean student; the "
     "teacher's own training and the probes are not in them. Seconds are a trial's mean on its lane"
 )
-_TEX = str.maketrans(
-    {
-        "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
-        "×": r"$\times$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
-        "±": r"$\pm$", "–": "--", "≥": r"$\geq$", "−": "$-$",
-        # In LaTeX's default font encoding these three are other characters.
-        "<": "$<$", ">": "$>$", "|": "$|$",
-    }
-)  # fmt: skip
 
 
 def write(results: Results, folder: Path) -> None:
@@ -86,17 +80,17 @@ def terminal(results: Results, folder: Path) -> Iterator[Line | Grid]:
 
 def markdown(results: Results) -> str:
     """The whole report."""
-    lines = [f"# {results.name}", "", *(f"- {line}" for line in facts(results)), ""]
+    lines = [f"# {markdown_text(results.name)}", "", *_list(facts(results)), ""]
     lines += _grid(*table(results))
     lines += ["", "## Cost", "", *_grid(*costs_table(results))]
     effects = effects_table(results)
     if effects is not None:
         lines += ["", "## Main effects and interactions", "", *_grid(*effects)]
     if results.ranking is not None:
-        lines += ["", "## Ranks", "", *ranks(results)]
+        lines += ["", "## Ranks", "", *map(markdown_text, ranks(results))]
     if results.notes:
-        lines += ["", "## To be known", "", *(f"- {note}" for note in results.notes)]
-    lines += ["", "## How to read this", "", *(f"- {line}" for line in legend(results)), ""]
+        lines += ["", "## To be known", "", *_list(results.notes)]
+    lines += ["", "## How to read this", "", *_list(legend(results)), ""]
     return "\n".join(lines)
 
 
@@ -107,7 +101,7 @@ def comma_separated(results: Results) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(rows[0])
     for row in rows:
-        writer.writerow(["" if v is None or v != v else v for v in row.values()])
+        writer.writerow(["" if v is None or v != v else cell(v) for v in row.values()])
     return out.getvalue()
 
 
@@ -129,12 +123,12 @@ def _booktabs(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         [
             r"\begin{table}",
             r"  \centering",
-            rf"  \caption{{{_tex(caption)}}}",
+            rf"  \caption{{{latex_text(caption)}}}",
             rf"  \begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
             r"    \toprule",
-            "    " + " & ".join(map(_tex, columns)) + r" \\",
+            "    " + " & ".join(map(latex_text, columns)) + r" \\",
             r"    \midrule",
-            *("    " + " & ".join(map(_tex, row)) + r" \\" for row in rows),
+            *("    " + " & ".join(map(latex_text, row)) + r" \\" for row in rows),
             r"    \bottomrule",
             r"  \end{tabular}",
             r"\end{table}",
@@ -342,8 +336,8 @@ def _p(p: float) -> str:
 def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table in Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
-    return ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines]
+    return ["| " + " | ".join(map(markdown_text, line)) + " |" for line in lines]
 
 
-def _tex(text: str) -> str:
-    return text.translate(_TEX)
+def _list(lines: Iterable[str]) -> list[str]:
+    return [f"- {markdown_text(line)}" for line in lines]

@@ -21,10 +21,11 @@ from raykd.ablation.published import published_of
 from raykd.spec.arms import ArmSpec, Budget, Design, Published, Retune
 from raykd.spec.document import find_document, named_by_file, parse_yaml, read_mapping
 from raykd.spec.overrides import lay_over
+from raykd.spec.paths import absolute
 from raykd.spec.presets import others, with_preset
 from raykd.spec.sections import SHORTHAND, BaselineSpec, Section, WorkersSpec, parse_duration
 from raykd.spec.space import searchable
-from raykd.spec.sweep import MOST_TRIALS, Reference, SweepSpec, absolute, build_sweep, studies
+from raykd.spec.sweep import MOST_TRIALS, Reference, SweepSpec, build_sweep, studies
 from trainables.errors import UserError
 from trainables.parse import as_mapping, build, join, spelled_out
 from trainables.resolve import FlatField, find_field, flat_fields, flatten, put
@@ -92,10 +93,16 @@ class StudyFile(Spec):
     )
 
 
-def load_study(source: str | Path, overrides: list[str] | tuple[str, ...], storage: Path) -> SweepSpec:
+def load_study(
+    source: str | Path,
+    overrides: list[str] | tuple[str, ...],
+    storage: Path,
+    folder: Path | None = None,
+) -> SweepSpec:
     """The study in a file, or the one of that name, with overrides `path=value` laid over it.
 
-    `storage` holds the sweep that a base may name.
+    `storage` holds the sweep that a base may name. Relative paths start from `folder`, by default this
+    process's working folder.
     """
     path = find_study(source)
     written = read_mapping(path)
@@ -103,6 +110,8 @@ def load_study(source: str | Path, overrides: list[str] | tuple[str, ...], stora
     raw = with_preset({**named_by_file(path), **written}, overrides)
     for override in others(overrides):
         raw = _override(raw, override)
+    if isinstance(raw.get("base"), Mapping):
+        raw = {**raw, "base": absolute(dict(raw["base"]), folder)}
     return build_study(raw, storage)
 
 
@@ -203,10 +212,11 @@ def _base(file: StudyFile, storage: Path) -> dict[str, Any]:
 
 def _best_of(name: str, trial: str | None, storage: Path) -> dict[str, Any]:
     from raykd.export.trial import chosen, config_of
+    from raykd.records.recorded import spec_of
     from raykd.records.views import find, read
 
     history = read(find(storage, name))
-    spec = SweepSpec.model_validate(history.spec)
+    spec = spec_of(history)
     config = config_of(spec, chosen(spec, history, trial)[1])
     return {section: config[section] for section in _BASE if section in config}
 

@@ -14,6 +14,7 @@ from raykd.console.live import Console
 from raykd.console.wording import standing
 from raykd.storage.commands import command
 from raykd.storage.folders import publish
+from trainables.files import own_folder
 
 verbs = typer.Typer()
 
@@ -74,12 +75,12 @@ def importance(
 ) -> None:
     """Which axes of a sweep matter, how sure that is, and whether the sweep is too small to say."""
     from raykd.records import views
+    from raykd.records.recorded import spec_of
     from raykd.search import importance as weigh
-    from raykd.spec.sweep import SweepSpec
 
     console = Console()
     history = views.read(folder_of(storage, name))
-    spec = SweepSpec.model_validate(history.spec)
+    spec = spec_of(history)
 
     def progress(done: int, total: int) -> None:
         if not json and done < total:
@@ -111,7 +112,7 @@ def report(
             console.progress("resamples of importances", done, total)
 
     if out is None:
-        folder.mkdir(parents=True, exist_ok=True)  # of a sweep elsewhere there may be no copy here yet
+        own_folder(folder)  # of a sweep elsewhere there may be no copy here yet
     written = write(folder, folder / REPORT if out is None else out, progress)
     if out is None:
         publish(written)

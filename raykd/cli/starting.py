@@ -204,12 +204,12 @@ def _long_baseline(planned: dict[str, Any], spec: SweepSpec) -> list[str]:
 
 def study_of(history: History, folder: Path) -> SweepSpec:
     """The spec of a study that has begun; `UserError` for a search."""
-    from raykd.spec.sweep import SweepSpec
+    from raykd.records.recorded import spec_of
 
     if not history.study:
         expected = f"`{command('resume', folder)}`"
         raise UserError("STUDY", "is a search, no study", value=history.spec["name"], expected=expected)
-    return SweepSpec.model_validate(history.spec)
+    return spec_of(history)
 
 
 def close(console: Console, history: History, folder: Path) -> None:

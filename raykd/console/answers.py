@@ -19,7 +19,7 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
     """What a sweep would do."""
     text = screen.out.print
     trials, epochs = planned["trials"], planned["most_epochs"]
-    text(f"[bold]{planned['name']}[/bold]: {', '.join(planned['methods'])}")
+    text(f"[bold]{escape(planned['name'])}[/bold]: {escape(', '.join(planned['methods']))}")
     most = f"at most {counted(epochs, 'epoch')} in all"
     text(f"{counted(trials, 'trial')}, {most}; scheduler {planned['scheduler']['name']}")
     text(planned["devices"])
@@ -38,7 +38,7 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
     text()
     for remark in remarks:
         screen.text(remark, "yellow")
-    text(f"files would go to {planned['folder']}; nothing was started")
+    text(f"files would go to {escape(str(planned['folder']))}; nothing was started")
 
 
 def besides(rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -103,7 +103,7 @@ def importance(screen: Screen, found: Importances) -> None:
     text = f"best score up to epoch {found.epoch} of {found.epochs}: {counted(found.trials, 'trial')}"
     text += f" of {counted(found.configurations, 'configuration')}" + (f"; left out: {left}" if left else "")
     screen.out.print(f"importances by {found.evaluator} ({found.meaning}), with 95 % intervals")
-    screen.out.print(text)
+    screen.out.print(escape(text))
     for line in found.warnings:
         screen.text(line, "yellow")
     for weighed in found.tables:

@@ -26,6 +26,7 @@ from raykd.records.ledger import Record
 from raykd.storage.commands import command
 from raykd.storage.driver import driver_of
 from raykd.storage.folders import named
+from trainables.shown import line
 
 _TABLE_EVERY_S = 60.0
 log = logging.getLogger("raykd.console")
@@ -48,7 +49,7 @@ class Console(Screen):
         log.info("%s", text)
         elapsed = int(time.monotonic() - self._began)
         stamp = f"{elapsed // 60:3d}:{elapsed % 60:02d}  "
-        lines = escape("\n".join(self.wrapped(text, " " * len(stamp), hang=""))[len(stamp) :])
+        lines = escape("\n".join(self.wrapped(line(text), " " * len(stamp), hang=""))[len(stamp) :])
         with self._lock:
             self.out.print(f"[dim]{stamp}[/dim]" + (f"[{style}]{lines}[/{style}]" if style else lines))
 

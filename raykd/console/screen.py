@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 from rich.console import Console as Rich
 from rich.markup import escape
+from rich.text import Text
 
 from raykd.console.tables import drawn, parted
 from raykd.console.wording import number
+from trainables.shown import line, plain
 
 _TIE = "\N{NO-BREAK SPACE}"
 _LINES = 2  # of an entry of a table on average, above which a list is easier to read
@@ -34,11 +36,21 @@ class Grid(NamedTuple):
     first: Sequence[str] = ()  # the columns that come first then
 
 
+class Terminal(Rich):
+    """A terminal that shows all text and obeys none of it, but for our own styles; `:name:` is no picture."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(highlight=False, soft_wrap=True, emoji=False, **how)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(plain(text), **how)
+
+
 class Screen:
     """Standard output: lines and tables for people, JSON for programs."""
 
     def __init__(self, rich: Rich | None = None) -> None:
-        self.out = rich or Rich(highlight=False, soft_wrap=True)
+        self.out = rich or Terminal()
         self._narrow = self.out.is_terminal or "COLUMNS" in os.environ
         if not self._narrow:
             self.out.width = 160  # a file or a pipe has room; 80 columns would part the tables
@@ -64,6 +76,7 @@ class Screen:
     ) -> None:
         """A table. What does not fit stands in a second one, or, if it can be found `elsewhere`, is named."""
         cells = _cells(rows)
+        columns = [line(column) for column in columns]
         part, *others = parted(columns, cells, self.out.width, first)
         self._table(*drawn(columns, cells, part, self.out.width))
         if others and elsewhere:
@@ -96,7 +109,7 @@ class Screen:
 
     def text(self, text: str, style: str = "", indent: str = "", wraps: bool = False) -> None:
         """A line; several, wrapped between words, if it `wraps` or is too long for a terminal."""
-        lines = escape("\n".join(self.wrapped(text, indent, wraps=wraps)))
+        lines = escape("\n".join(self.wrapped(line(text), indent, wraps=wraps)))
         self.out.print(f"[{style}]{lines}[/{style}]" if style else lines)
 
     def wrapped(self, text: str, indent: str = "", hang: str = "  ", wraps: bool = False) -> list[str]:
@@ -131,4 +144,4 @@ def _finite(value: Any) -> Any:
 
 def complain(problem: str) -> None:
     """A user's mistake, on standard error."""
-    Rich(stderr=True, highlight=False, soft_wrap=True).print(f"[red]raykd:[/red] {escape(problem)}")
+    Terminal(stderr=True).print(f"[red]raykd:[/red] {escape(line(problem))}")

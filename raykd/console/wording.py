@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raykd.records.history import ENDED, History, TrialRecord
+from trainables.shown import line
 
 
 def settings(trial: TrialRecord) -> str:
@@ -16,7 +17,7 @@ def settings(trial: TrialRecord) -> str:
 
 def settings_of(params: Mapping[str, Any]) -> str:
     """Settings by name in one line."""
-    return ", ".join(f"{name} {number(value)}" for name, value in params.items()) or "no axes"
+    return ", ".join(f"{line(name)} {number(value)}" for name, value in params.items()) or "no axes"
 
 
 def score_of(metrics: Mapping[str, float]) -> str:
@@ -30,7 +31,7 @@ def number(value: Any) -> str:
         if math.isnan(value):
             return ""
         return f"{value:.2f}" if 1 <= abs(value) < 1e5 or value == 0 else f"{value:.3g}"
-    return str(value)
+    return line(value)
 
 
 def duration(seconds: float) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raykd.records.history import History, TrialRecord
+from trainables.shown import code, line, markdown
 from trainables.trial import TrialSpec
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ def model_card(
     in_config = "; `student/config.json` says so where timm reads it" if timm_opens(trial.student) else ""
     parts = [
         _front_matter(trial),
-        f"# {trial.student.arch}, distilled by {trial.method} ({record.trial})",
+        f"# {markdown(trial.student.arch)}, distilled by {trial.method} ({record.trial})",
         f"{load_method(trial.method).summary}. Trial `{record.trial}` of the raykd sweep `{spec['name']}`: "
-        f"the student after epoch {facts['epoch']} of {trial.epochs}, where its score was best.",
+        f"the student after epoch {markdown(facts['epoch'])} of {trial.epochs}, where its score was best.",
         "## Use",
         f"```python\n{lines}\n```",
         f"It gives {size.features} features an image and has {size.parameters:,} parameters. Images of "
@@ -67,7 +68,7 @@ def _front_matter(trial: TrialSpec) -> str:
     return "\n".join(
         [
             "---",
-            f"library_name: {library}",
+            f"library_name: {line(library)}",
             "license:  # yours to choose",
             "tags:",
             *(f"- {tag}" for tag in tags),
@@ -105,7 +106,10 @@ def _scores(
 def _comparison(history: History, record: TrialRecord) -> Iterable[str]:
     if not history.references:
         return
-    rows = [[r["label"], _number(r["metrics"].get("score", math.nan))] for r in history.references.values()]
+    rows = [
+        [markdown(r["label"]), _number(r["metrics"].get("score", math.nan))]
+        for r in history.references.values()
+    ]
     rows.append([f"this student ({record.trial})", _number(record.best[0] if record.best else math.nan)])
     yield "Beside it, by the same probe on the same validation part:"
     yield _table(["", "validation, %"], rows)
@@ -121,14 +125,14 @@ def _settings(record: TrialRecord, trial: TrialSpec) -> Iterable[str]:
     if trial.teacher is not None:
         teacher = trial.teacher
         if teacher.checkpoint is not None:
-            origin = f"from `{teacher.checkpoint.name}`"
+            origin = f"from {code(teacher.checkpoint.name)}"
         else:
             assert teacher.train is not None
             origin = f"trained on the same data by {teacher.train.method}, epochs: {teacher.train.epochs}"
-        yield f"Teacher: {teacher.arch}, {origin}."
+        yield f"Teacher: {markdown(teacher.arch)}, {origin}."
     if record.params:
         yield "What the search chose:"
-        yield _table(["axis", "value"], [[f"`{k}`", f"`{json.dumps(v)}`"] for k, v in record.params.items()])
+        yield _table(["axis", "value"], [[code(k), code(json.dumps(v))] for k, v in record.params.items()])
     yield "Every other setting is in `config.yaml`."
 
 
@@ -143,7 +147,11 @@ def _stopped(record: TrialRecord, trial: TrialSpec) -> str:
 
 def _versions(history: History) -> str:
     versions = (history.sweep or {}).get("versions", {})
-    return "Made with " + ", ".join(f"{name} {version}" for name, version in versions.items()) + "."
+    return (
+        "Made with "
+        + ", ".join(f"{markdown(name)} {markdown(version)}" for name, version in versions.items())
+        + "."
+    )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -19,8 +19,9 @@ import yaml
 
 from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import Ledger
+from raykd.records.recorded import check_settings, spec_of
 from raykd.spec.sweep import SweepSpec, load_sweep
-from raykd.storage.folders import TEACHERS, fetch, named, option, origin_of
+from raykd.storage.folders import fetch, named, option, origin_of, teachers_of
 from trainables.errors import SweepFailed, UserError
 from trainables.trial import TrialSpec
 
@@ -44,7 +45,8 @@ def export(sweep: Path, trial: str | None, out: Path) -> Path:
     out = out.absolute()
     _refuse_used(out)
     history = History.of(Ledger.read(sweep))
-    spec = SweepSpec.model_validate(history.spec)
+    spec = spec_of(history)
+    check_settings(spec, history)
     record, whole = chosen(spec, history, trial)
     weights = sweep / "trials" / record.trial / BEST
     if not fetch(weights):
@@ -61,7 +63,7 @@ def export(sweep: Path, trial: str | None, out: Path) -> Path:
         (making / COMMAND).write_text(_command(whole, out, sweep.parent) + "\n")
         backbone, facts = student.open_student(whole, weights)
         scores = student.score_on_test(whole, backbone, cache_folder())
-        beside = student.teacher_on_test(whole, sweep.parent / TEACHERS, cache_folder()) if scores else None
+        beside = student.teacher_on_test(whole, teachers_of(sweep.parent), cache_folder()) if scores else None
         lines = student.write_student(whole, backbone, making / STUDENT)
         card = model_card(history, record, whole, facts, scores, beside, lines, student.size_of(backbone))
         (making / CARD).write_text(card)

@@ -7,14 +7,17 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from raykd.lanes import joining, limits, own_ray
 from raykd.lanes.joining import AUTO, running_here
 from raykd.lanes.token import authentication
 from raykd.process import signals
 from raykd.storage.owners import keep_closed
+from trainables.files import opened, own_folder
+from trainables.shown import plain
 
 # Tune's own files, tables and telemetry are switched off: the ledger and its views replace them.
 _QUIET = {
@@ -136,7 +139,18 @@ def live_nodes() -> list[dict[str, Any]]:
 class _QuietFile(logging.FileHandler):
     """A log that cannot be written (a full disk) is no news for the screen."""
 
+    def _open(self) -> TextIOWrapper:
+        file: Any = opened(Path(self.baseFilename), self.mode, self.encoding)
+        return cast("TextIOWrapper", file)
+
     def handleError(self, record: logging.LogRecord) -> None: ...
+
+
+class _Plain(logging.Formatter):
+    """Lines that whoever reads the log in a terminal can trust."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
 
 
 def host_names(ids: Iterable[str], nodes: Iterable[Mapping[str, Any]]) -> str:
@@ -155,9 +169,9 @@ def draining_nodes() -> dict[str, float | None]:
 
 def send_logs(log_file: Path) -> None:
     """Everything that Ray and raykd log goes to a file and not to the screen."""
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    handler = _QuietFile(log_file)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    own_folder(log_file.parent)
+    handler = _QuietFile(log_file, encoding="utf-8")
+    handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     for old in list(root.handlers):
         if isinstance(old, logging.FileHandler):

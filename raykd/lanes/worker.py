@@ -25,6 +25,7 @@ from raykd.storage.beacon import fetch_teachers, find
 from raykd.storage.owners import keep_closed, make_private
 from trainables import patience
 from trainables.errors import StorageLost, SweepFailed, TrialFailed, UserError
+from trainables.files import guard, opened, own_folder
 
 if TYPE_CHECKING:
     from trainables.loop import Workspace
@@ -56,6 +57,7 @@ def work(config: Mapping[str, Any]) -> None:
         ray.get(mailbox.refuse.remote(lane, f"{host} {blind}"))
         return
     _take_device(config, mailbox, rank, world)
+    guard(Path(config["cache"]), shared=True)
     torch.set_num_threads(max(1, int(config["cpus"])))
     actions = {name: _load(where) for name, where in config["actions"].items()}
     # One word that all ranks of this start of the group share, so that a restart can be told from it.
@@ -147,8 +149,9 @@ def _keep(workspace: Workspace, rank: int) -> None:
     """Leave the traceback beside the trial's files, if there is room for it."""
     text = f"host {socket.gethostname()}, rank {rank}\n{traceback.format_exc()}"
     path = workspace.folder / f"error-rank{rank}.txt"
-    with contextlib.suppress(OSError, SweepFailed):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    with contextlib.suppress(OSError, SweepFailed, UserError):
+        own_folder(path.parent)
+        with opened(path, "w") as file:
+            file.write(text)
         if workspace.carrier is not None:
             workspace.carrier.push(path)

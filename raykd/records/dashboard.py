@@ -20,6 +20,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import Record
+from trainables.errors import UserError
+from trainables.files import read_bytes, remove, rename
 
 if TYPE_CHECKING:
     from raykd.spec.sweep import SweepSpec
@@ -56,11 +58,11 @@ class DashboardStudy:
         there = self._open(ended)
         if there is None:
             temporary = self.path.with_name(f".{self.path.name}.tmp")
-            temporary.unlink(missing_ok=True)
+            remove(temporary)
             self._study = self._create(temporary)
             for trial in ended:
                 self._add(trial)
-            temporary.replace(self.path)
+            rename(temporary, self.path)
             there = self._open(ended)
         for trial in ended:
             if trial.trial not in (there or ()):
@@ -70,7 +72,7 @@ class DashboardStudy:
         """Open the study that is there and name its trials; None where it has to be written anew."""
         right = {trial.trial: trial for trial in ended}
         try:
-            data = self.path.read_bytes()
+            data = read_bytes(self.path)
             if not data.endswith(b"\n"):
                 return None
             study = optuna.load_study(study_name=self.name, storage=_storage(self.path))
@@ -81,6 +83,8 @@ class DashboardStudy:
             )
         except FileNotFoundError:
             return None
+        except UserError:
+            raise  # a link in its place
         except Exception:  # whatever is wrong with it, the ledger has it all
             log.warning("%s cannot be read and is written anew", self.path, exc_info=True)
             return None

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from raykd.records.ledger import Record
+from raykd.records.format import checked
+from raykd.records.ledger import KINDS, Record
 from trainables.errors import SweepFailed, UserError
 
 if TYPE_CHECKING:
@@ -101,9 +102,10 @@ class History:
         self.exhausted = False  # the space holds no further configuration
 
     @classmethod
-    def of(cls, records: Iterable[Record]) -> History:
+    def of(cls, records: Sequence[Record]) -> History:
+        """Of a ledger's records. `UserError` for those of a version that this raykd does not understand."""
         history = cls()
-        for record in records:
+        for record in checked(records):
             history.add(record)
         return history
 
@@ -216,15 +218,14 @@ class History:
             self.repairs.append(record)
         elif kind == "quarantine":
             self.quarantined.append(record)
-        else:
-            raise UserError("ledger", "a kind of record that this raykd does not know", value=kind)
+        # Kinds of a later raykd with the same format are passed over.
 
     def _suggest(self, record: Record) -> None:
         if record["trial"] in self.trials:
             return
         if not _TRIAL.fullmatch(record["trial"]):
             raise SweepFailed(f"the ledger names a trial {record['trial'][:100]!r}, which is none of raykd's")
-        fields = {k: v for k, v in record.items() if k not in ("kind", "time")}
+        fields = {name: record[name] for name in KINDS["suggest"]}
         self.trials[record["trial"]] = TrialRecord(**fields, suggested=record["time"])
 
 

@@ -26,22 +26,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from raykd.records.format import Record
 from raykd.storage.commands import command
 from raykd.storage.driver import Hold, take_lock
-from raykd.storage.folders import LEDGER, holds_files, holds_ledger, named
+from raykd.storage.folders import LEDGER, holds_files, holds_ledger, named, own_sweep
 from raykd.storage.tape import Tape, stored, sync_folder, tape_of
 from trainables.errors import StorageLost, UserError
+from trainables.files import opened
 
 TRIALS = "trials"  # the folder of the trials' files, beside the ledger
 
 __all__ = ["KINDS", "LEDGER", "TRIALS", "Ledger", "Record", "decode", "encode"]
 
-Record = dict[str, Any]  # "kind", "time" (unix seconds), and the fields of its kind
-
-# Every kind of record, and the fields it must have.
+# Every kind of record, and the fields it must have. `format.py` has their types.
 KINDS: dict[str, tuple[str, ...]] = {
     # the head of the file: what is searched and with which versions
-    # source: {path, overrides} that the spec was read from, or None
+    # source: {path, overrides, folder} that the spec was read from, where, with what laid over it; or None
     "sweep": ("spec", "spec_hash", "source", "sampler", "scheduler", "versions"),
     "driver": ("event", "host", "pid"),  # event: start | end
     # lines: those found damaged; remade, again, aside: trials proposed, trained, left out because of it;
@@ -64,6 +64,10 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 
 
+# What a record of this raykd has beside them: those of earlier versions lack it.
+_SINCE = {"sweep": ("format",), "driver": ("format", "versions")}
+
+
 class Ledger:
     """The writing side, held by the one driver of a sweep. Safe to use from several threads."""
 
@@ -82,7 +86,7 @@ class Ledger:
     @classmethod
     def create(cls, folder: Path) -> Ledger:
         """Start the ledger of a new sweep; `UserError` where there is one already."""
-        folder.mkdir(parents=True, exist_ok=True)
+        own_sweep(folder, make=True)
         lock = take_lock(folder)
         try:
             data, driver = stored(folder)
@@ -136,7 +140,7 @@ class Ledger:
         required = KINDS.get(kind)
         if required is None:
             raise TypeError(f"no such kind of record: {kind!r}")
-        if set(required) != set(fields):
+        if set(required) != set(fields).difference(_SINCE.get(kind, ())):
             raise TypeError(f"a {kind!r} record has the fields {sorted(required)}, not {sorted(fields)}")
         with self._mutex:
             if self._closed:
@@ -192,7 +196,14 @@ def parse_lines(data: bytes) -> Iterator[Record | None]:
     """The record in each line that has an end; None for a damaged one."""
     for line in data.split(b"\n")[:-1]:
         head, blank, text = line[:8], line[8:9], line[9:]
-        yield decode(text) if blank == b" " and head == b"%08x" % zlib.crc32(text) else None
+        yield _decoded(text) if blank == b" " and head == b"%08x" % zlib.crc32(text) else None
+
+
+def _decoded(text: bytes) -> Any:
+    try:
+        return decode(text)
+    except (ValueError, TypeError, RecursionError):  # whoever wrote this knew the checksum, and no JSON
+        return None
 
 
 def as_line(text: bytes) -> bytes:
@@ -227,7 +238,7 @@ def keep_aside(folder: Path, why: str, damaged: bytes) -> Path:
     for number in range(1000):
         path = folder / (stem if number == 0 else f"{stem}-{number}")
         try:
-            with path.open("xb") as file:
+            with opened(path, "xb") as file:
                 file.write(damaged)
                 file.flush()
                 os.fsync(file.fileno())

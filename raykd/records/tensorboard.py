@@ -25,6 +25,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import Record
+from trainables.files import opened, own_folder, read_bytes, rename
 
 if TYPE_CHECKING:
     from raykd.spec.axis import Axis
@@ -84,7 +85,7 @@ class TensorBoardWriter:
 
     def rebuild(self, history: History) -> None:
         """Bring all files to what `history` says, keeping what is right already."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        own_folder(self.folder)
         self._declare(history)
         for trial in history.trials.values():
             events = list(self._events(trial))
@@ -95,7 +96,7 @@ class TensorBoardWriter:
                 if whole > len(events):  # of another sweep: a folder that was copied or mended by hand
                     whole = size = 0
                 if path.exists():
-                    with path.open("rb+") as file:
+                    with opened(path, "rb+") as file:
                         file.truncate(size)
                 _write(path, "ab", events[whole:])
 
@@ -152,7 +153,7 @@ class TensorBoardWriter:
         path = self.folder / _name(0, "sweep")
         temporary = self.folder / ".writing"
         _write(temporary, "wb", events)
-        temporary.replace(path)
+        rename(temporary, path)
 
     def _path(self, trial: TrialRecord) -> Path:
         began = trial.started if trial.started is not None else trial.suggested
@@ -227,8 +228,8 @@ def _name(time: float, name: str) -> str:
 
 
 def _write(path: Path, mode: str, events: Iterable[Event]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open(mode) as file:
+    own_folder(path.parent)
+    with opened(path, mode) as file:
         writer = RecordWriter(file)
         for event in events:
             writer.write(event.SerializeToString())
@@ -238,7 +239,7 @@ def _whole_events(path: Path) -> tuple[int, int]:
     """(number of whole events at the head of the file, bytes they take); what is behind is written anew."""
     if not path.exists():
         return 0, 0
-    data = path.read_bytes()
+    data = read_bytes(path)
     count = size = 0
     while size + 12 <= len(data):
         length, crc = struct.unpack_from("<QI", data, size)

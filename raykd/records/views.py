@@ -11,6 +11,7 @@ from raykd.records.ledger import Ledger, Record
 from raykd.storage.driver import driver_of
 from raykd.storage.folders import named, origin_of, sweeps
 from trainables.errors import SweepFailed, UserError
+from trainables.files import own_folder
 
 
 def find(storage: Path, name: str) -> Path:
@@ -22,7 +23,7 @@ def find(storage: Path, name: str) -> Path:
             "name", problem, value=name, expected="a sweep's name, or `--storage DIR`", choices=known
         )
     if origin_of(storage) is not None:
-        (storage / name).mkdir(exist_ok=True)  # the first time that this machine looks at it
+        own_folder(storage / name)  # the first time that this machine looks at it
     return storage / name
 
 
@@ -66,7 +67,7 @@ def refresh(history: History, folder: Path) -> None:
     """Write the tables of a sweep whose driver is gone: it may have died before it wrote the last ones."""
     from raykd.records.tables import write_tables
 
-    with contextlib.suppress(OSError):  # somebody else's sweep may not be ours to write in
+    with contextlib.suppress(OSError, UserError):  # somebody else's sweep is not ours to write in
         write_tables(history, folder)
 
 

@@ -9,13 +9,13 @@ compared, load the methods and with them torch.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from raykd.report.parts import Page
 from trainables.errors import UserError
+from trainables.files import replacing
 
 REPORT = "report.html"
 
@@ -29,27 +29,23 @@ def write(folder: Path, out: Path, progress: Callable[[int, int], None] | None =
 
     _refuse_unwritable(out)
     page = build(folder, out, time.time(), progress)
-    temporary = out.with_name(f".{out.name}.tmp")
     try:
-        temporary.write_text(render(page), encoding="utf-8")
-        temporary.replace(out)
+        with replacing(out) as temporary:
+            temporary.write_text(render(page), encoding="utf-8")
     except OSError as error:
         raise _unwritable(out, error.strerror or str(error)) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return out
 
 
 def build(folder: Path, out: Path, now: float, progress: Callable[[int, int], None] | None = None) -> Page:
     """What is on the page, as data. `now` is when it is made, unix seconds."""
     from raykd.records import views
+    from raykd.records.recorded import spec_of
     from raykd.report import common, study_sections, sweep_sections
-    from raykd.spec.sweep import SweepSpec
     from raykd.storage.commands import command
 
     history = views.read(folder)
-    spec = SweepSpec.model_validate(history.spec)
+    spec = spec_of(history)
     status = views.status(history, folder)
     export = command("export", folder, "--out", "student")
     own = (

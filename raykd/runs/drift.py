@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from raykd.records.history import ENDED, History
+from raykd.records.recorded import of_another_version, writer
+from raykd.runs.drive import replayed
 from raykd.spec.sweep import SweepSpec, difference, load_sweep
 from trainables.errors import UserError
 
 
 def refuse_drift(spec: SweepSpec, history: History, storage: Path) -> None:
+    """`UserError` where the file that the sweep was started from says something else now."""
     source = (history.sweep or {}).get("source")
     if source is None or not Path(source["path"]).is_file():
         return
+    # Of ledgers before format 1 nobody knows the folder of the start.
+    folder = Path(source["folder"]) if source.get("folder") else None
     if spec.study is not None:
         from raykd.ablation.study import load_study
 
-        now, then = load_study(source["path"], source["overrides"], storage), spec.written()
+        now, then = load_study(source["path"], source["overrides"], storage, folder), spec.written()
     else:
-        now, then = load_sweep(source["path"], source["overrides"]), spec
+        now, then = load_sweep(source["path"], source["overrides"], folder, folder is not None), spec
     now = as_written(now, then)
     if now.hash() != then.hash():
         raise UserError(
@@ -43,8 +49,33 @@ def refuse_other_inputs(spec: SweepSpec, history: History) -> None:
     for trial in [*trials[:1], *(trial for trial in trials[1:] if trial.status not in ENDED)]:
         now = spec.trial(trial.params, trial.replicate).signature()
         if now != trial.trial:
+            by = writer(history)
             raise UserError(
                 "name",
-                f"trial {trial.trial} would be {now} today: the teacher's file or raykd has changed since",
+                f"trial {trial.trial} would be {now} today: the teacher's file or raykd"
+                f"{f' (then {by})' if by else ''} has changed since",
                 expected="both as they were, or a new sweep",
             )
+
+
+def refuse_other_samplers(spec: SweepSpec, history: History) -> None:
+    """`UserError` where sampler or scheduler cannot be brought back: said before Ray is started."""
+    try:
+        _, judge = replayed(spec, history)
+        judge.replay(history)
+    except (ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+        raise of_another_version(history, f"its trials cannot be told to the sampler: {error}") from None
+
+
+def other_versions(history: History, now: Mapping[str, str]) -> list[str]:
+    """A line that names what is of another version than at the last start of a driver, if anything is."""
+    known = [
+        record["versions"] for record in (history.sweep, *history.drivers) if record and "versions" in record
+    ]
+    then = known[-1] if known else {}
+    changed = [
+        f"{name} {then[name]} -> {now[name]}" for name in now if then.get(name, now[name]) != now[name]
+    ]
+    if not changed:
+        return []
+    return [f"other versions than before, so trials from here on may differ a little: {', '.join(changed)}"]

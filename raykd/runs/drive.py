@@ -14,13 +14,13 @@ from raykd.lanes import limits
 from raykd.lanes.cluster import live_nodes
 from raykd.lanes.messages import Task
 from raykd.process import signals
-from raykd.records.history import ENDED, TrialRecord
+from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import TRIALS
 from raykd.records.recorder import Recorder
 from raykd.spec.placing import idle_gpus, where
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.courier import Courier
-from raykd.storage.folders import TEACHERS, named, origin_of
+from raykd.storage.folders import named, origin_of, placed, teachers_of
 from raykd.storage.scratch import scratch_folder
 from trainables.errors import StorageLost, SweepFailed, UserError
 
@@ -53,7 +53,7 @@ class Drive:
 
         spec, console = self.spec, self.console
         nodes = live_nodes()
-        proposer, judge = self._replayed()
+        proposer, judge = replayed(spec, self.history)
         left = self._left()
         held, room_for = spec.workers.lanes(nodes), spec.lanes or left
         if cluster["alone"]:
@@ -75,10 +75,10 @@ class Drive:
             pool = LanePool(
                 workers,
                 max(1, min(room_for, left)),
-                storage=self.folder.resolve(),
+                storage=placed(self.folder),
                 scratch=scratch,
                 cache=cache_folder().absolute(),
-                teachers=(self.folder.parent / TEACHERS).resolve(),
+                teachers=placed(teachers_of(self.folder.parent)),
                 actions=self.actions,
                 demand=None if cluster["alone"] else Demand(workers, self._left, spec.lanes),
                 on_event=console.warn,
@@ -97,16 +97,6 @@ class Drive:
         """How many trials have not ended."""
         # A list first: the pool asks from a thread of its own.
         return self.history.total - sum(t.status in ENDED for t in list(self.history.trials.values()))
-
-    def _replayed(self) -> tuple[Any, Any]:
-        """The sampler and the scheduler as the ledger says they were."""
-        from raykd.ablation.rounds import Rounds
-        from raykd.search.judge import Judge
-        from raykd.search.proposer import Proposer
-
-        proposer = (Rounds if self.spec.study else Proposer)(self.spec, samples=self.history.samples)
-        proposer.replay(self.history)
-        return proposer, Judge(self.spec.scheduler, self.spec.epochs)
 
     def _tune(self, pool: Any, proposer: Any, judge: Any, began: float) -> bool:
         """Let Tune run what is left. False if it was interrupted or the time was over."""
@@ -173,7 +163,7 @@ class Drive:
         """The work of a trial, for a lane."""
         record = self.history.trials[name]
         trial = self.spec.trial(record.params, record.replicate)
-        folder = trial_folder(self.folder, name).resolve()
+        folder = trial_folder(placed(self.folder), name)
         self._forget_after(folder / "checkpoints", record)
         trials = [trial.model_dump(mode="json")]
         return Task(name, "train", trials, str(folder), self.spec.attempts, record.attempts)
@@ -190,6 +180,17 @@ class Drive:
                 f"trial {record.trial} has a checkpoint of epoch {ahead}, and the ledger knows of "
                 f"{counted(record.epoch, 'epoch')}: the others are trained again"
             )
+
+
+def replayed(spec: SweepSpec, history: History) -> tuple[Any, Any]:
+    """The sampler and the scheduler as the ledger says they were."""
+    from raykd.ablation.rounds import Rounds
+    from raykd.search.judge import Judge
+    from raykd.search.proposer import Proposer
+
+    proposer = (Rounds if spec.study else Proposer)(spec, samples=history.samples)
+    proposer.replay(history)
+    return proposer, Judge(spec.scheduler, spec.epochs)
 
 
 def trial_folder(sweep: Path, trial: str) -> Path:

@@ -24,6 +24,7 @@ from raykd.records.recorder import Recorder
 from raykd.runs.beside import long_baseline, representative, to_prepare
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.commands import command
+from raykd.storage.folders import placed
 from trainables.errors import SweepFailed, UserError
 from trainables.trial import TrialSpec
 
@@ -152,7 +153,7 @@ class References:
         self._record("reference", name=name, label=label, metrics=best, trial=trial.signature())
 
     def _task(self, name: str, action: str, *trials: TrialSpec) -> Task:
-        folder = (self._folder / "references" / name).resolve()
+        folder = placed(self._folder) / "references" / name
         return Task(
             name, action, [t.model_dump(mode="json") for t in trials], str(folder), self._spec.attempts
         )

@@ -24,8 +24,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raykd.records.format import checked
 from raykd.records.history import History
 from raykd.records.ledger import TRIALS, Record, as_line, decode, encode, keep_aside, parse_lines
+from raykd.records.recorded import check_settings, spec_of
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.driver import take_lock
 from raykd.storage.folders import fetch, named
@@ -78,7 +80,7 @@ def repair(folder: Path) -> str | None:
         data, driver = stored(folder)
         if data is None:
             raise UserError("name", f"there is no ledger in {named(folder)}")
-        lines = list(parse_lines(data))
+        lines = list(checked(list(parse_lines(data))))
         while lines and lines[-1] is None:  # a torn tail is no matter for a repair
             lines.pop()
         done = Repair([number for number, record in enumerate(lines, start=1) if record is None])
@@ -106,7 +108,9 @@ def mended(lines: Sequence[Record | None], done: Repair) -> list[Record]:
             "the record of what is searched is lost, and all others mean nothing without it",
             expected="the file from a backup, or a new sweep under another name",
         )
-    spec = SweepSpec.model_validate(heads[0]["spec"])
+    spec = spec_of(History.of(heads[:1]))
+    proposals = [record for record in lines if record is not None and _proposes(record)]
+    check_settings(spec, History.of([heads[0], *proposals]))
     rest = [record for record in lines if record is None or record["kind"] != "sweep"]
     proposed = _with_proposals(spec, [*heads, heads[0]][:2], rest, done)
     return _without_gaps(proposed, done)

@@ -25,15 +25,26 @@ from raykd.lanes.actions import ACTIONS
 from raykd.lanes.cluster import LOCAL, check_joinable, connected, live_nodes, ray_address, this_machine
 from raykd.lanes.own_ray import temporary_folder
 from raykd.process import signals, streams
+from raykd.records.format import FORMAT
 from raykd.records.history import History, missing
 from raykd.records.ledger import Ledger, refuse_lost
+from raykd.records.recorded import check_settings, spec_of
 from raykd.records.recorder import Listener, Recorder
-from raykd.runs.drift import refuse_drift, refuse_other_inputs
+from raykd.runs.drift import other_versions, refuse_drift, refuse_other_inputs, refuse_other_samplers
 from raykd.runs.drive import Drive
 from raykd.spec.sweep import MOST_TRIALS, SweepSpec
 from raykd.storage.cache import ready_cache
 from raykd.storage.commands import command
-from raykd.storage.folders import check_writable, fetch, holds_ledger, mirror, mirrored, named, origin_of
+from raykd.storage.folders import (
+    check_writable,
+    fetch,
+    holds_ledger,
+    mirror,
+    mirrored,
+    named,
+    origin_of,
+    own_sweep,
+)
 from raykd.storage.fresh import LOG, fresh
 from trainables import patience
 from trainables.errors import SweepFailed, UserError
@@ -61,6 +72,10 @@ class Source(NamedTuple):
         """None for a pipe or standard input, which cannot be read again: the ledger holds what it said."""
         return cls(path, overrides) if path.resolve().is_file() else None
 
+    def recorded(self) -> dict[str, Any]:
+        """For the ledger, with the folder that relative paths in the spec start from."""
+        return {"path": str(self.path.resolve()), "overrides": self.overrides, "folder": str(Path.cwd())}
+
 
 def run(spec: SweepSpec, place: Place, console: Console, source: Source | None = None) -> History:
     """Run a new sweep.
@@ -70,6 +85,7 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
     from raykd.search.proposer import sampler_arguments
 
     _listen(console)
+    own_sweep(place.folder)
     origin = origin_of(place.folder)
     if holds_ledger(place.folder):
         if Ledger.read(place.folder):
@@ -89,10 +105,11 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
                 "sweep",
                 spec=spec.model_dump(mode="json"),
                 spec_hash=spec.hash(),
-                source=source and {"path": str(source.path.resolve()), "overrides": source.overrides},
+                source=source and source.recorded(),
                 sampler={"name": spec.sampler.name, "arguments": sampler_arguments(spec)},
                 scheduler=spec.scheduler.model_dump(mode="json"),
                 versions=versions(),
+                format=FORMAT,
             )
         return _drive(spec, recorder, place, console, cluster)
 
@@ -120,10 +137,11 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
     `as_started` asks for what was written down at the start.
     """
     _listen(console)
-    place.folder.mkdir(parents=True, exist_ok=True)  # the first time that a machine drives a remote sweep
+    own_sweep(place.folder, make=True)  # the first time that a machine drives a remote sweep
     with Ledger.open(place.folder) as ledger:
         history = History.of(ledger.records)
-        spec = SweepSpec.model_validate(history.spec)
+        spec = spec_of(history)
+        check_settings(spec, history)
         if not as_started:
             refuse_drift(spec, history, place.folder.parent)
         if extend:
@@ -138,6 +156,9 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             mirror(place.folder)
             return history
         refuse_other_inputs(spec, history)
+        refuse_other_samplers(spec, history)
+        for line in other_versions(history, versions()):
+            console.warn(line)
         with _cluster(spec, place, console) as cluster:
             if extend:
                 recorder("extend", samples=extend * max(1, len(spec.arms)))  # of a study, replicates of each
@@ -219,7 +240,9 @@ def _drive(
 
     history, folder = recorder.history, place.folder
     _say_data(spec, console)
-    recorder("driver", event="start", host=socket.gethostname(), pid=getpid())
+    recorder(
+        "driver", event="start", host=socket.gethostname(), pid=getpid(), versions=versions(), format=FORMAT
+    )
     views = _views(spec, history, folder)
     tables = _Every(5.0, lambda: write_tables(history, folder))
     recorder.listeners += [console, *views, tables]

@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raykd.records.recorded import check_settings
 from raykd.search.evaluators import (
     EVALUATORS,
     FEWEST,
@@ -125,6 +126,7 @@ def importances(
         raise UserError("--evaluator", "no such evaluator", value=evaluator, choices=EVALUATORS)
     if not spec.space.axes:
         raise UserError("axes", "the sweep has none, so there is nothing to weigh", expected="at least one")
+    check_settings(spec, history)
     epoch, trials, left_out = _comparable(history)
     arms: dict[str, list[TrialRecord]] = {}
     for trial in trials:

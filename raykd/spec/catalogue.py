@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,14 +131,16 @@ def _data(storage: Path) -> Table:
 
 def _teachers(storage: Path) -> Table:
     """Those trained in this storage; any checkpoint that `teacher.checkpoint` can read is one too."""
-    from raykd.storage.folders import fetch_teachers
+    from raykd.storage.folders import fetch_teachers, teachers_of
+    from trainables.files import is_own_file
     from trainables.seal import UNREADABLE, read_sealed
 
     fetch_teachers(storage)
     rows = []
-    for path in sorted((storage / ".teachers").glob("*.safetensors")):
+    for path in sorted(teachers_of(storage).glob("*.safetensors")):
         try:
-            trial = json.loads(read_sealed(path)[1].get("trial", "{}"))
+            is_own_file(path)  # refuses a link and a pipe
+            trial = _teacher_of(read_sealed(path)[1])
         except UNREADABLE:
             trial = {"student": {"arch": "(damaged)"}}
         rows.append(
@@ -152,6 +154,17 @@ def _teachers(storage: Path) -> Table:
             ]
         )
     return ["teacher", "arch", "method", "epochs", "data", "file"], rows
+
+
+def _teacher_of(facts: Mapping[str, str]) -> dict[str, Any]:
+    """The training that a teacher's file says it is from; nothing where another version says it otherwise."""
+    found: dict[str, Any] = json.loads(facts.get("trial", "{}"))
+    parts = (
+        [found, *(found.get(part, {}) for part in ("student", "data"))] if isinstance(found, dict) else [None]
+    )
+    if not all(isinstance(part, dict) for part in parts):
+        raise ValueError("no training run")
+    return found
 
 
 LISTS: dict[str, Callable[[Path], Table]] = {

@@ -22,10 +22,10 @@ from raykd.spec.arms import ARM, ArmSpec, StudyRules
 from raykd.spec.axis import AnyAxis
 from raykd.spec.document import find_document, named_by_file, read_mapping
 from raykd.spec.overrides import lay_over
+from raykd.spec.paths import absolute
 from raykd.spec.samplers import TPE, AnySampler, Grid
 from raykd.spec.sections import SHORTHAND, BaselineSpec, SchedulerSpec, Section, WorkersSpec, parse_duration
 from trainables.errors import UserError
-from trainables.files import expanded
 from trainables.parse import as_mapping, build, join, spelled_out
 from trainables.resolve import SECTIONS, FlatField, find_field, put, resolve
 from trainables.trial import RANKME, Seed, Spec, TrialSpec, digest
@@ -247,8 +247,16 @@ def difference(old: SweepSpec, new: SweepSpec) -> list[str]:
     return lines
 
 
-def load_sweep(source: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> SweepSpec:
-    """The sweep in a file, or the search space of that name, with overrides `path=value` laid over it."""
+def load_sweep(
+    source: str | Path,
+    overrides: list[str] | tuple[str, ...] = (),
+    folder: Path | None = None,
+    settings: bool = True,
+) -> SweepSpec:
+    """The sweep in a file, or the search space of that name, with overrides `path=value` laid over it.
+
+    `folder` and `settings` are those of `absolute`.
+    """
     path = find_space(source)
     raw = read_mapping(path)
     if "design" in raw:
@@ -260,16 +268,7 @@ def load_sweep(source: str | Path, overrides: list[str] | tuple[str, ...] = ()) 
         )
     for override in overrides:
         raw = lay_over(raw, override)
-    return build_sweep({**named_by_file(path), **absolute(raw)})
-
-
-def absolute(raw: dict[str, Any]) -> dict[str, Any]:
-    """`raw` with its paths made absolute: workers and later drivers have other working folders."""
-    for section, name in (("teacher", "checkpoint"), ("data", "path")):
-        part = raw.get(section)
-        if isinstance(part, Mapping) and isinstance(part.get(name), str):
-            raw = put(raw, (section, name), str(expanded(part[name]).absolute()))
-    return raw
+    return build_sweep({**named_by_file(path), **absolute(raw, folder, settings)})
 
 
 def build_sweep(raw: Mapping[str, Any]) -> SweepSpec:

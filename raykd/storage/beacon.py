@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raykd.storage.courier import Courier, credentials
-from raykd.storage.folders import origin_of
+from raykd.storage.folders import origin_of, own_sweep
 from raykd.storage.remote import Remote
 from trainables.errors import SweepFailed, UserError
+from trainables.files import guard, opened, remove
 from trainables.patience import PATIENCE, limited, patience, patient
 
 if TYPE_CHECKING:
@@ -76,10 +77,10 @@ class Beacon:
                 self._origin.remote.remove(self._origin.key(self._path))
 
     def _light_here(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        own_sweep(self._path.parent, make=True)
         for path in self._path.parent.glob(f"{_NAME}*"):
-            path.unlink(missing_ok=True)
-        self._path.touch()
+            remove(path)
+        opened(self._path, "ab").close()
 
 
 def find(config: Mapping[str, Any], given: Mapping[str, str]) -> tuple[Courier | None, str]:
@@ -91,8 +92,11 @@ def find(config: Mapping[str, Any], given: Mapping[str, str]) -> tuple[Courier |
     beacon = Path(config["beacon"])
     if config["origin"] is None:
         seen = patient(beacon.exists, f"{beacon} cannot be read")
+        if seen:  # what this worker writes lies there; on other nodes it may run as another user
+            guard(beacon.parent.parent, owner=beacon.parent.stat().st_uid)
         return None, "" if seen else f"does not see {beacon.parent}: every node must share the storage"
     uri, here = config["origin"]
+    guard(Path(here))
     os.environ.update(given)
     try:
         courier = Courier(Remote.connect(uri), Path(here))

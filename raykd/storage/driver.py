@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from raykd.storage.folders import origin_of
+from raykd.storage.folders import origin_of, own_sweep
 from trainables import patience
 from trainables.errors import SweepFailed, UserError
+from trainables.files import open_file, opened, read_bytes, remove
 
 LOCK = "driver.lock"
 STALE = "RAYKD_LOCK_STALE"
@@ -142,7 +143,7 @@ def driver_of(folder: Path) -> Driver | None:
         found = holder(origin.remote, origin.key(folder))
         return Driver(found.host, found.pid) if found is not None else None
     try:
-        descriptor = os.open(folder / LOCK, os.O_RDONLY)
+        descriptor = open_file(folder / LOCK, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
@@ -164,7 +165,8 @@ def take_lock(folder: Path) -> Hold:
         from raykd.storage.claims import take
 
         return take(origin.remote, origin.key(folder))
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    own_sweep(folder)
+    descriptor = open_file(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         # A few tries, because `driver_of` in another process may be looking at this very moment.
         for attempt in range(5):
@@ -246,7 +248,7 @@ def _hold(folder: Path, descriptor: int) -> Hold:
 def _seen(folder: Path) -> tuple[Claim | None, float]:
     """The claim in a folder's lock file, and for how long it has been still, by the clock of that folder."""
     try:
-        data, changed = (folder / LOCK).read_bytes(), (folder / LOCK).stat().st_mtime
+        data, changed = read_bytes(folder / LOCK), (folder / LOCK).stat().st_mtime
     except FileNotFoundError:
         return None, 0.0
     if not data.strip():
@@ -256,13 +258,14 @@ def _seen(folder: Path) -> tuple[Claim | None, float]:
         return claim, 0.0 if claim.nonce else stale_s()
     probe = folder / f".clock-{uuid.uuid4().hex[:8]}"
     try:
-        probe.write_bytes(b"?")
+        with opened(probe, "xb") as file:
+            file.write(b"?")
         return claim, max(0.0, probe.stat().st_mtime - changed)
-    except OSError:  # a folder that we may only read
+    except (OSError, UserError):  # a folder that we may only read
         return claim, max(0.0, time.time() - changed)
     finally:
         with contextlib.suppress(OSError):
-            probe.unlink()
+            remove(probe)
 
 
 def _machine() -> str:

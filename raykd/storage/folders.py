@@ -16,13 +16,23 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from raykd.storage.cache import ready_cache
 from raykd.storage.owners import make_private
-from trainables.errors import StorageLost
-from trainables.files import cache_folder, replacing
+from trainables.errors import StorageLost, UserError
+from trainables.files import (
+    cache_folder,
+    guard,
+    is_own_file,
+    opened,
+    own_folder,
+    read_bytes,
+    remove,
+    replacing,
+)
 from trainables.patience import limited, patience, patient
 
 if TYPE_CHECKING:
@@ -61,11 +71,11 @@ def storage_folder(text: str | Path, check: bool = True) -> Path:
     `UserError` for a URI that cannot work: refused, no such bucket, no answer (unless `check` is False).
     """
     if isinstance(text, Path):
-        return text
+        return guard(text)
     if not re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE):
-        return Path(text)
+        return guard(Path(text))
     if text.lower().startswith("file://"):
-        return Path(unquote(urlsplit(text).path))
+        return guard(Path(unquote(urlsplit(text).path)))
     from raykd.storage.remote import Remote
     from raykd.storage.uri import shown
 
@@ -80,7 +90,7 @@ def storage_folder(text: str | Path, check: bool = True) -> Path:
         make_private(folder)
         with replacing(folder / ORIGIN) as path:
             path.write_text(uri + "\n")
-    return folder
+    return guard(folder)
 
 
 def origin_of(folder: Path) -> Origin | None:
@@ -88,7 +98,7 @@ def origin_of(folder: Path) -> Origin | None:
     folder = folder.absolute()
     for at in (folder, folder.parent):
         if (at / ORIGIN).is_file():
-            return Origin((at / ORIGIN).read_text().strip(), at)
+            return Origin(read_bytes(at / ORIGIN).decode().strip(), at)
     return None
 
 
@@ -109,6 +119,38 @@ def option(storage: Path) -> str:
     return str(storage) if origin is None else origin.uri
 
 
+def own_sweep(folder: Path, make: bool = False) -> Path:
+    """See to it that a sweep's folder is a folder of this user's, and that nothing in it is a link's target.
+
+    It is made if asked. `UserError` where it is a link, or belongs to somebody else.
+    """
+    guard(folder.parent)
+    if make or folder.is_symlink() or folder.exists():
+        own_folder(folder)
+        for entry in folder.iterdir():  # said now, and not when Ray has been started
+            if not entry.is_dir() or entry.is_symlink():
+                is_own_file(entry)
+    return folder
+
+
+def placed(folder: Path) -> Path:
+    """A folder of the storage by the path that every node knows: links above the storage are followed."""
+    return guard(folder.parent.resolve()) / folder.name
+
+
+def teachers_of(storage: Path) -> Path:
+    """Where teachers lie that this user has trained for the sweeps of a storage.
+
+    In a storage that several users share each has a folder: another's weights could be anything.
+    """
+    common = storage / TEACHERS
+    try:
+        own_sweep(common)
+    except UserError:
+        return storage / f"{TEACHERS}-{os.geteuid()}"
+    return common
+
+
 def check_writable(folder: Path) -> None:
     """`StorageLost` or `UserError` where a sweep's folder cannot be written, before anything is started."""
     origin = origin_of(folder)
@@ -118,8 +160,8 @@ def check_writable(folder: Path) -> None:
     probe = folder / f".probe-{os.getpid()}.tmp"
 
     def write() -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        with probe.open("wb") as file:
+        own_sweep(folder, make=True)
+        with opened(probe, "wb") as file:
             file.write(b"\0" * _PROBE)
             file.flush()
             os.fsync(file.fileno())
@@ -127,8 +169,8 @@ def check_writable(folder: Path) -> None:
     try:
         patient(write, f"{folder} cannot be written", limit=min(_FIRST_TRY_S, patience()))
     finally:
-        with suppress(OSError):
-            probe.unlink()
+        with suppress(OSError, UserError):
+            remove(probe)
         with suppress(OSError):
             folder.rmdir()  # a new sweep that is refused later leaves nothing behind
 
@@ -159,7 +201,7 @@ def holds_files(folder: Path) -> bool:
 def fetch(path: Path) -> bool:
     """Bring a file of a working copy up to date; whether there is such a file."""
     origin = origin_of_file(path)
-    return path.is_file() if origin is None else origin.remote.pull(origin.key(path), path)
+    return is_own_file(path) if origin is None else origin.remote.pull(origin.key(path), path)
 
 
 def publish(path: Path) -> None:
@@ -238,10 +280,10 @@ class _Mirror:
             if inside.parts[0] in _NOT_MIRRORED or path.name.startswith(".") or path.suffix == ".tmp":
                 continue
             try:
-                status = path.stat()
+                status = path.lstat()
                 stamp = (status.st_mtime_ns, status.st_size)
                 rare = status.st_size > _LARGE and self._rounds % _LARGE_EVERY and not last
-                if path.is_file() and self._seen.get(path) != stamp and not rare:
+                if S_ISREG(status.st_mode) and self._seen.get(path) != stamp and not rare:
                     self._origin.remote.push(path, self._origin.key(path))
                     self._seen[path] = stamp
             except FileNotFoundError:

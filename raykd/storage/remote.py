@@ -20,7 +20,7 @@ from pyarrow import fs
 
 from raykd.storage.uri import open_uri, shown
 from trainables.errors import StorageLost, UserError
-from trainables.files import replacing
+from trainables.files import opened, replacing
 from trainables.patience import patience, patient
 
 _FIRST_WORD_S = 10.0  # how long a storage may take to answer before anything was started
@@ -129,7 +129,7 @@ class Remote:
         """Copy a file of this machine to the storage, in pieces, whole or not at all."""
 
         def copy() -> None:
-            with path.open("rb") as file:
+            with opened(path) as file:
                 size = os.fstat(file.fileno()).st_size
                 if size <= _CHUNK:
                     self._put(key, file.read())
@@ -156,7 +156,7 @@ class Remote:
         def copy() -> None:
             with replacing(path) as temporary, self.files.open_input_stream(self._path(key)) as stream:
                 size = stream.size() if stream.seekable() else None
-                with temporary.open("wb") as file:
+                with opened(temporary, "wb") as file:
                     while piece := stream.read(_CHUNK):
                         file.write(piece)
                 if size is not None and temporary.stat().st_size != size:

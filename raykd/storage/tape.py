@@ -10,7 +10,7 @@ from typing import Protocol
 
 from raykd.storage.folders import LEDGER, origin_of
 from trainables.errors import StorageLost
-from trainables.files import replacing, sync_folder
+from trainables.files import open_file, read_bytes, remove, replacing, sync_folder
 from trainables.patience import lost, patient
 
 __all__ = ["FileTape", "Tape", "stored", "sync_folder", "tape_of", "write_anew"]
@@ -32,7 +32,7 @@ class FileTape:
     def __init__(self, path: Path, flags: int = 0, whole: int | None = None) -> None:
         """Open `path`, with further `flags` of `os.open`; what is behind `whole` bytes is cut off."""
         self.path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | flags, 0o644)
+        self._descriptor = open_file(path, os.O_RDWR | os.O_APPEND | flags, 0o644)
         self._size = os.fstat(self._descriptor).st_size
         if whole is not None and whole < self._size:
             os.ftruncate(self._descriptor, whole)
@@ -72,7 +72,7 @@ class FileTape:
             raise
 
     def _reopen(self) -> None:
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND)
+        self._descriptor = open_file(self.path, os.O_RDWR | os.O_APPEND)
         gone = self._size - os.fstat(self._descriptor).st_size
         if gone > 0:
             raise OSError(errno.ENODATA, f"{gone} bytes that were written are gone")
@@ -89,7 +89,7 @@ def stored(folder: Path) -> tuple[bytes | None, int | None]:
         data, driver = segments.read(origin.remote, origin.key(folder))
         return (data if driver else None), driver
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return (folder / LEDGER).read_bytes(), None
+        return read_bytes(folder / LEDGER), None
     return None, None
 
 
@@ -106,7 +106,7 @@ def tape_of(folder: Path, last: int | None, count: int, whole: int) -> Tape:
     path = folder / LEDGER
     if count:
         return FileTape(path, whole=whole)
-    path.unlink(missing_ok=True)  # its driver died before anything was recorded
+    remove(path)  # its driver died before anything was recorded
     tape = FileTape(path, os.O_CREAT | os.O_EXCL)
     # Without these a crash can leave a ledger whose records are on the disk and whose name is not.
     sync_folder(folder)

@@ -114,8 +114,12 @@ def test_a_sweep_that_died_before_its_head_says_so():
 def test_records_that_make_no_sense_are_refused():
     with pytest.raises(UserError, match="never suggested"):
         History.of([start("t")])
-    with pytest.raises(UserError, match="does not know"):
-        History.of([record("telepathy")])
+    with pytest.raises(UserError, match="`status`"):
+        History.of([suggest("t"), end("t", "paused")])
+
+
+def test_kinds_of_a_later_raykd_are_passed_over():
+    assert not History.of([record("telepathy")]).trials
 
 
 def test_find_takes_a_prefix_and_suggests_the_nearest():

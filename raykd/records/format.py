@@ -1,0 +1,209 @@
+"""What a ledger's records must hold, and what is done with those of another version of raykd.
+
+`FORMAT` stands in the head and in the record of every driver's start. It is raised when a reader that does
+not know what is new would draw wrong conclusions. Ledgers from before it was written have format 1. So:
+
+- a ledger of a higher format is refused, naming the raykd that wrote it;
+- a kind or a field that is not known, in a format that is, is kept in the file and passed over;
+- a known kind that lacks a field, or holds another type in it, is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib import metadata
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import NotRequired, TypedDict
+
+from trainables.errors import UserError
+
+FORMAT = 1
+
+Record = dict[str, Any]  # "kind", "time" (unix seconds), and the fields of its kind
+R = TypeVar("R")
+
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+_Metrics = dict[str, float]
+_STRICT = ConfigDict(strict=True)
+
+
+class _Spec(TypedDict):
+    """What is read of a spec without the model of it."""
+
+    name: str
+    samples: _Count
+    seeds: list[int]
+
+
+class _Source(TypedDict):
+    path: str
+    overrides: list[str]
+    folder: NotRequired[str]
+
+
+class _Config(TypedDict, total=False):
+    """What is read of a trial's settings without the model of them."""
+
+    method: str
+    epochs: _Count
+
+
+class _Any(TypedDict):
+    """Of every record."""
+
+    kind: str
+    time: Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
+
+
+class _Sweep(_Any):
+    spec: _Spec
+    spec_hash: NotRequired[str]
+    source: NotRequired[_Source | None]
+    sampler: NotRequired[dict[str, Any]]
+    scheduler: NotRequired[dict[str, Any]]
+    versions: NotRequired[dict[str, str]]
+
+
+class _Driver(_Any):
+    event: str
+    host: str
+    pid: int
+    versions: NotRequired[dict[str, str]]
+
+
+class _Repair(_Any):
+    lines: list[int]
+    remade: list[str]
+    again: list[str]
+    aside: list[str]
+    students: list[str]
+
+
+class _Extend(_Any):
+    samples: _Count
+
+
+class _Reference(_Any):
+    name: str
+    label: str
+    metrics: _Metrics
+    trial: dict[str, Any] | str | None
+
+
+class _Measured(_Any):
+    name: str
+    epoch: _Count
+    metrics: _Metrics
+
+
+class _Suggest(_Any):
+    trial: str
+    number: _Count
+    arm: str
+    replicate: _Count
+    params: dict[str, Any]
+    config: _Config
+    origin: str
+    attrs: dict[str, Any]
+
+
+class _Repeat(_Any):
+    number: _Count
+    params: dict[str, Any]
+    trial: str | None
+    reason: str | None
+    attrs: dict[str, Any]
+
+
+class _Start(_Any):
+    trial: str
+    attempt: _Count
+    lane: str | None
+
+
+class _Report(_Any):
+    trial: str
+    epoch: _Count
+    metrics: _Metrics
+
+
+class _Verdict(_Any):
+    trial: str
+    epoch: _Count
+    verdict: Literal["go", "stop"]
+
+
+class _End(_Any):
+    trial: str
+    status: Literal["finished", "stopped", "failed"]
+    reason: str | None
+
+
+_MODELS: dict[str, type[Any]] = {
+    "sweep": _Sweep, "driver": _Driver, "repair": _Repair, "extend": _Extend, "reference": _Reference,
+    "measured": _Measured, "suggest": _Suggest, "repeat": _Repeat, "exhausted": _Any, "start": _Start,
+    "report": _Report, "verdict": _Verdict, "end": _End,
+}  # fmt: skip
+
+
+def checked(records: Sequence[R]) -> Sequence[R]:
+    """The records, once it is sure that this raykd understands them. `UserError` else.
+
+    None stands for a damaged line.
+    """
+    writer = ""
+    for number, record in enumerate(records, start=1):
+        if record is None:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("versions"), dict):
+            writer = str(record["versions"].get("raykd", writer))
+        problem = _problem(record)
+        if problem:
+            raise UserError(
+                "ledger",
+                f"record {number} cannot be read: {problem}; it was {written_by(writer)}",
+                expected=f"raykd {writer}, or a later one" if writer else "the raykd that wrote it",
+            )
+    return records
+
+
+def written_by(version: str) -> str:
+    """Who wrote a ledger beside who reads it."""
+    here = metadata.version("raykd")
+    return f"written by {f'raykd {version}' if version else 'an unknown raykd'}, this is raykd {here}"
+
+
+def _problem(record: Any) -> str:
+    """Why this raykd cannot read a record; "" where it can."""
+    kind = record.get("kind") if isinstance(record, dict) else None
+    if not isinstance(kind, str):
+        return "is no record of a sweep"
+    form = record.get("format", FORMAT)
+    if not isinstance(form, int) or isinstance(form, bool) or form > FORMAT:
+        return f"the ledger has format {form!r}, and this raykd reads formats up to {FORMAT}"
+    try:
+        _adapter(kind if kind in _MODELS else "").validate_python(record)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)[0]
+        at = ".".join(str(part) for part in found["loc"])
+        lacks = found["type"] == "missing"
+        said = (
+            "is missing"
+            if lacks
+            else f"is not as it should be ({found['msg'][:1].lower()}{found['msg'][1:]})"
+        )
+        return f"in a {kind[:40]!r} record `{at[:80]}` {said}"
+    return ""
+
+
+@cache
+def _adapter(kind: str) -> TypeAdapter[Any]:
+    return TypeAdapter(_with_config(_MODELS.get(kind, _Any)))
+
+
+def _with_config(model: type[Any]) -> type[Any]:
+    model.__pydantic_config__ = _STRICT
+    return model

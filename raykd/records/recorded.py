@@ -1,0 +1,65 @@
+"""The spec of a recorded sweep, once it is sure that this raykd understands it, and the trials' settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from raykd.records.format import written_by
+from raykd.records.history import History
+from raykd.spec.arms import ARM
+from raykd.spec.sweep import SweepSpec
+from trainables.errors import UserError
+from trainables.parse import build
+
+
+def spec_of(history: History) -> SweepSpec:
+    """The spec that the ledger holds; `UserError` where it is of another version. Loads no torch."""
+    raw = history.spec
+    try:
+        spec = SweepSpec.model_validate(raw)
+        for trial in history.trials.values():
+            if spec.arms and trial.params.get(ARM) not in spec.arms:
+                raise UserError(f"trial {trial.trial}", "is of no arm of the study")
+    except ValidationError:
+        try:
+            build(SweepSpec, raw)  # says it in the user's words
+            raise
+        except (UserError, ValidationError) as error:
+            raise of_another_version(history, str(error).splitlines()[0]) from None
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise of_another_version(history, str(error)) from None
+    return spec
+
+
+def check_settings(spec: SweepSpec, history: History) -> None:
+    """`UserError` where a trial, or another proposal, has settings that are none of the spec's."""
+    from optuna.trial import TrialState, create_trial  # late: a page of a search needs no Optuna
+
+    proposed: Iterable[tuple[str, Mapping[str, Any]]] = [
+        *((f"trial {trial.trial}", trial.params) for trial in history.trials.values()),
+        *((f"proposal {record['number']}", record["params"]) for record in history.repeats),
+    ]
+    for name, params in proposed:
+        try:
+            values, distributions = spec.space.encode(params)
+            create_trial(state=TrialState.WAITING, params=values, distributions=distributions)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise of_another_version(history, f"{name} has a setting that it lacks: {error}") from None
+
+
+def writer(history: History) -> str:
+    """The version of raykd that began the sweep; "" where it is not known."""
+    return str((history.sweep or {}).get("versions", {}).get("raykd", ""))
+
+
+def of_another_version(history: History, problem: str) -> UserError:
+    """The refusal of a ledger that another raykd understands, perhaps."""
+    version = writer(history)
+    return UserError(
+        "ledger",
+        f"this raykd cannot go by it: {problem.rstrip('.')}; it was {written_by(version)}",
+        expected=f"raykd {version}, or a later one" if version else "the raykd that wrote it",
+    )

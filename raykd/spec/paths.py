@@ -1,0 +1,49 @@
+"""The paths in a spec: relative ones start from the folder in which a sweep was started, then and later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from trainables.files import expanded
+from trainables.resolve import put
+
+_PATHS = (("teacher", "checkpoint"), ("data", "path"))
+
+
+def absolute(raw: dict[str, Any], folder: Path | None = None, settings: bool = True) -> dict[str, Any]:
+    """`raw` with its paths made absolute: workers and later drivers have other working folders.
+
+    They start from `folder`, by default this process's working folder. Without `settings` only those in the
+    sections are made so, not those under `fixed`, `axes` and `points`: as raykd did before ledger format 1.
+    """
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, list):
+            return [whole(each) for each in value]
+        return str(Path(folder or "", expanded(value)).absolute()) if isinstance(value, str) else value
+
+    for section, name in _PATHS:
+        part = raw.get(section)
+        if isinstance(part, Mapping) and isinstance(part.get(name), str):
+            raw = put(raw, (section, name), whole(part[name]))
+        if settings:
+            raw = _absolute_settings(raw, f"{section}.{name}", whole)
+    return raw
+
+
+def _absolute_settings(raw: dict[str, Any], flat: str, whole: Callable[[Any], Any]) -> dict[str, Any]:
+    """The same for the field called `flat`, wherever a value of it may stand."""
+
+    def within(part: Any) -> Any:
+        if isinstance(part, list):
+            return [within(each) for each in part]
+        if not isinstance(part, Mapping) or flat not in part:
+            return part
+        axis = part[flat]
+        if isinstance(axis, Mapping) and isinstance(axis.get("pick"), list):
+            return {**part, flat: {**axis, "pick": whole(axis["pick"])}}
+        return {**part, flat: whole(axis)}
+
+    return {**raw, **{where: within(raw[where]) for where in ("fixed", "axes", "points") if where in raw}}
