@@ -17,6 +17,7 @@ API every second whether its controller lives, and never ends where that does no
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 import uuid
@@ -86,7 +87,7 @@ def _meet(backend: str, meeting: str, rank: int, size: int, timeout: timedelta) 
 
     By torch's store itself: its `file://` addresses misread what URIs quote (`%`, `#`, `?`, blanks).
     """
-    import torch.distributed as dist
+    dist: Any = importlib.import_module("torch.distributed")
 
     store = dist.FileStore(meeting, size)
     store.set_timeout(timeout)

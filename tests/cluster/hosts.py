@@ -121,12 +121,12 @@ def start(host: int) -> None:
     # As Debian writes it: a host's own name is an address on which nobody else reaches it.
     (folder / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {name}\n")
     script = [f"hostname {name}", "mount --make-rprivate /", "mount -t proc proc /proc"]
-    # Python and the packages may lie below what is about to be hidden.
-    for needed in {sys.prefix, sys.base_prefix}:
-        for own in OWN:
-            if needed.startswith(own + "/"):
-                inside = folder / own[1:] / needed[len(own) + 1 :]
-                script += [f"mkdir -p {inside}", f"mount --bind {needed} {inside}"]
+    for needed in _needed():
+        inside = folder / needed.relative_to("/")
+        script += [
+            f"mkdir -p {shlex.quote(str(inside))}",
+            shlex.join(["mount", "--bind", str(needed), str(inside)]),
+        ]
     script += [f"mount --rbind {folder}{own} {own}" for own in OWN]
     script += ["mount -t tmpfs tmpfs /dev/shm", f"mount --bind {folder}/hosts /etc/hosts"]
     script += [f"mount --bind {SHARED} /srv"] if host else []
@@ -144,6 +144,16 @@ def start(host: int) -> None:
         if time.monotonic() > deadline:
             raise RuntimeError(f"host {host} does not start")
         time.sleep(0.05)
+
+
+def _needed() -> list[Path]:
+    """What the hosts need of the folders that theirs hide: Python, its packages, this checkout.
+
+    The outermost folders alone: what lies in one of them comes with it.
+    """
+    folders = {Path(sys.prefix), Path(sys.base_prefix), Path(__file__).resolve().parents[2]}
+    hidden = [folder for folder in folders if any(folder.is_relative_to(own) for own in OWN)]
+    return sorted(folder for folder in hidden if not any(above in hidden for above in folder.parents))
 
 
 def kill(host: int) -> None:
