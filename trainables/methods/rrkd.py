@@ -36,7 +36,7 @@ measure, and the better student. The gradient's size is not it: 100 times the lo
 rate of 6e-3 gives 86, 48 epochs 87. Whatever is blind to the mean repairs it: `soft_ce`, as a softmax ignores
 what a row has in common, 87.5 at the notebook's T = 2 and 88 to 89 at .1 to .2; rows of V centred 87; the
 teacher's head, whose mean is 0, for its features 87.5. By anchors, with `centre` and without: random 88, 83;
-per class 88; best per class 89; queue 86.5, 81. `mse` 87.5, 83. With labels (`ce_weight: 1`) 98.
+per class 88; best per class 89; queue 86, 81.5. `mse` 87.5, 83. With labels (`ce_weight: 1`) 98.
 
 The paper's MNIST networks on digits (raykd/ae_32 from raykd/ae_64, both 200 epochs at the paper's settings,
 two seeds), whose teacher's features have no ReLU behind them and hardly a mean (.07): 5-shot ridge 81.5, with
