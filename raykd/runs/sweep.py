@@ -159,6 +159,7 @@ def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[s
         check_resources(spec.workers, [this_machine()])
     refuse_silent(target)  # before the storage is touched
     check_writable(place.folder)
+    _say_data(spec, console)
     log_file = _log_of(place.folder)
     console.waits_for("starting Ray on this machine" if target == LOCAL else f"joining Ray at {target}")
     with connected(target, log_file) as cluster:
@@ -189,7 +190,6 @@ def _drive(
     from raykd.records.tables import write_tables
 
     history, folder = recorder.history, place.folder
-    _say_data(spec, console)
     recorder("driver", event="start", host=socket.gethostname(), pid=getpid())
     views = _views(spec, history, folder)
     tables = _Every(5.0, lambda: write_tables(history, folder))
