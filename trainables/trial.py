@@ -1,8 +1,8 @@
 """What one training run is: a frozen, complete description, and the hash that names it.
 
 Two trials with the same `signature()` give the same result; it names their folder, their TensorBoard run
-and their row in every table. This module needs pydantic and errors only, so that reading a
-sweep stays fast.
+and their row in every table. This module needs pydantic and errors only, so that reading a sweep
+stays fast.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ from raykd.console.live import Console
 from raykd.lanes import limits
 from raykd.lanes.actions import ACTIONS
 from raykd.lanes.cluster import LOCAL, check_joinable, connected, live_nodes, ray_address, this_machine
-from raykd.lanes.own_ray import temporary_folder
 from raykd.process import signals, streams
 from raykd.records.format import FORMAT
 from raykd.records.history import History, missing
@@ -207,11 +206,11 @@ def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[s
     if target == LOCAL:
         check_resources(spec.workers, [this_machine()])
         limits.room(spec.workers)
-        temporary_folder()
     for remark in check_joinable(target):  # before the storage is touched
         console.warn(remark)
     check_writable(place.folder)
     ready_cache()
+    _say_data(spec, console)
     log_file = _log_of(place.folder)
     console.waits_for("starting Ray on this machine" if target == LOCAL else f"joining Ray at {target}")
     with connected(target, log_file) as cluster:
@@ -239,7 +238,6 @@ def _drive(
     from raykd.records.tables import write_tables
 
     history, folder = recorder.history, place.folder
-    _say_data(spec, console)
     recorder(
         "driver", event="start", host=socket.gethostname(), pid=getpid(), versions=versions(), format=FORMAT
     )
