@@ -45,7 +45,10 @@ def settle() -> None:
 
 
 def tell_with(say: Callable[[str], object]) -> None:
-    """From now on `say` is told in one line when a stream is lost, and now of one that was lost before."""
+    """From now on `say` is told in one line when a stream is lost, and now of one that was lost before.
+
+    It is called in the middle of a write, so it must not write to these streams itself.
+    """
     _tell[:] = [say]
     for number in list(_lost):
         say(_words(number))

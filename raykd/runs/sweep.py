@@ -6,6 +6,7 @@ they were, and lets Tune run what is left. Tune keeps no state that is read agai
 
 from __future__ import annotations
 
+import logging
 import platform
 import shutil
 import socket
@@ -48,6 +49,7 @@ from raykd.storage.fresh import LOG, fresh
 from trainables import patience
 from trainables.errors import SweepFailed, UserError
 
+log = logging.getLogger("raykd.runs.sweep")
 _LAST_WORD_S = 10.0  # a driver that ends because the storage is lost does not wait for it again
 
 
@@ -114,9 +116,9 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
 
 
 def _listen(console: Console) -> None:
-    """What the storage and the streams have to say goes to the screen, and to the log."""
+    """What the storage has to say goes to the screen; what the screen's own streams have, to the log."""
     patience.tell_with(console.warn)
-    streams.tell_with(console.warn)
+    streams.tell_with(log.info)
 
 
 def _there_is_one(spec: SweepSpec, place: Place) -> UserError:

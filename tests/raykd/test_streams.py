@@ -22,12 +22,13 @@ ROOT = Path(__file__).resolve().parents[2]
 FULL = Path("/dev/full")
 # What a sweep does with its screen: lines from several threads, and at last a table.
 SCRIPT = """
-import sys, threading
+import logging, sys, threading
 from raykd.process import streams
 streams.settle()
 from raykd.console.live import Console
 said = []
 streams.tell_with(said.append)
+logging.basicConfig(filename=sys.argv[1] + ".log", level="INFO")
 console = Console()
 def talk():
     for number in range(50):
@@ -83,6 +84,7 @@ def test_work_goes_on_without_a_screen(what: str, tmp_path: Path) -> None:
         )
     told, error = eval((tmp_path / "said").read_text())
     assert done.returncode == 0 and 1 <= told <= 2, "once a stream"
+    assert (tmp_path / "said.log").read_text().count("line 49") == 3, "the log goes on"
     assert (error is not None) == (what == "disk"), "a reader that has gone knows it"
 
 
