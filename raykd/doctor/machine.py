@@ -284,7 +284,7 @@ def check_stale_cluster(folder: Path | None = None) -> Check:
 
         found, address = joining.noted(folder), joining.running_here(folder)
         if folder is None and os.environ.get("RAY_ADDRESS"):
-            name, address = "RAY_ADDRESS", ray_address(None)
+            name, address = "Ray cluster", ray_address(None)
         elif found is None:
             return Check(name, True, "no cluster was left behind")
         elif found.uid != os.geteuid():

