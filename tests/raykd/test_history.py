@@ -209,3 +209,8 @@ def test_parquet_round_trip_through_a_ledger(tmp_path):
     scores = pq.read_table(tmp_path / CURVES)["score"].to_pylist()
     assert math.isnan(scores[0]) and scores[1] == -math.inf
     assert sorted(p.name for p in tmp_path.iterdir()) == [CURVES, "s", TRIALS]
+
+
+def test_a_number_of_any_size_has_a_place_in_the_tables():
+    history = History.of([suggest("t"), start("t"), report("t", 1, 2**70), report("t", 2, 3)])
+    assert history.trials["t"].reports == {1: {"score": 2.0**70}, 2: {"score": 3}}
