@@ -238,7 +238,12 @@ def _start(trial: TrialRecord, record: Record) -> None:
 
 
 def _report(trial: TrialRecord, record: Record) -> None:
-    epoch, metrics = int(record["epoch"]), record["metrics"]
+    # Arrow and TensorBoard count with 64 bits: a larger integer is a number like any other as a float.
+    metrics = {
+        name: float(value) if isinstance(value, int) and abs(value) >= 2**63 else value
+        for name, value in record["metrics"].items()
+    }
+    epoch = int(record["epoch"])
     if epoch in trial.reports:  # a restarted proxy says it again: the first counts
         return
     trial.reports[epoch] = metrics

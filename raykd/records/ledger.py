@@ -255,8 +255,13 @@ def encode(value: Any) -> bytes:
 
 
 def decode(text: bytes) -> Any:
-    """What `encode` was given, with tuples as lists."""
-    return json.loads(text, object_hook=_rich)
+    """What `encode` was given, with tuples as lists.
+
+    Half a surrogate pair, as Python has it in names of files that are no UTF-8, becomes U+FFFD: nothing that
+    is made from a ledger could be written with it.
+    """
+    found = json.loads(text, object_hook=_rich)
+    return _writable(found) if b"\\ud" in text.lower() else found
 
 
 def _plain(value: Any) -> Any:
@@ -274,6 +279,14 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item"):  # a NumPy scalar
         return _plain(value.item())
     raise TypeError(f"the ledger holds plain JSON, not {value!r}")
+
+
+def _writable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_writable(name): _writable(inner) for name, inner in value.items()}
+    return [_writable(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _rich(found: dict[str, Any]) -> Any:

@@ -63,9 +63,7 @@ def curves_table(history: History) -> pa.Table:
         "epoch": pa.array([epoch for _, epoch, _ in rows], pa.int64()),
     }
     for name in dict.fromkeys(name for _, _, metrics in rows for name in metrics):
-        values = [metrics.get(name) for _, _, metrics in rows]
-        # An integer beyond 64 bits is no error of Arrow's then.
-        columns[name] = pa.array([None if v is None else float(v) for v in values], pa.float64())
+        columns[name] = pa.array([metrics.get(name) for _, _, metrics in rows], pa.float64())
     return pa.table(columns)
 
 

@@ -235,3 +235,8 @@ def test_status_names_gpus_in_quarantine(tmp_path, capsys):
             ledger.append(one["kind"], **{k: v for k, v in one.items() if k not in ("kind", "time")})
     reading.status("s", str(tmp_path))
     assert "GPU 3 of node1 is in quarantine: an [ECC] error" in capsys.readouterr().out
+
+
+def test_a_number_of_any_size_has_a_place_in_the_tables():
+    history = History.of([suggest("t"), start("t"), report("t", 1, 2**70), report("t", 2, 3)])
+    assert history.trials["t"].reports == {1: {"score": 2.0**70}, 2: {"score": 3}}

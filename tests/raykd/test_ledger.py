@@ -55,6 +55,13 @@ def same(a: object, b: object) -> bool:
     return type(a) is type(b) and a == b
 
 
+def test_names_of_files_that_are_no_utf_8_can_be_written_again():
+    name = os.fsdecode(b"caf\xe9.png")
+    found = decode(encode({"reason": [f"{name} \U0001f600", 1.0], name: None}))
+    assert found == {"reason": ["caf\ufffd.png \U0001f600", 1.0], "caf\ufffd.png": None}
+    str(found).encode()
+
+
 @given(json_values)
 def test_every_json_value_round_trips_on_one_line(value):
     text = encode(value)

@@ -20,7 +20,7 @@ from ledger_records import end, head, record, report, start, suggest
 from simulated import drive
 
 from raykd.ablation.study import build_study
-from raykd.cli.app import main
+from raykd.cli import main
 from raykd.records.format import FORMAT
 from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger, as_line, encode

@@ -12,7 +12,7 @@ import pytest
 from command import SMALL
 from ledger_records import head
 
-from raykd.cli.app import main
+from raykd.cli import main
 from raykd.records.ledger import Ledger
 from raykd.records.tables import write_tables
 from raykd.records.views import read

@@ -20,7 +20,7 @@ from test_ledger_versions import put
 from raykd.ablation.conclusions import conclude
 from raykd.ablation.report import FILES, write
 from raykd.ablation.study import build_study
-from raykd.cli.app import main
+from raykd.cli import main
 from raykd.console.live import Console
 from raykd.console.screen import Terminal
 from raykd.lanes.cluster import send_logs
