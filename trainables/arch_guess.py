@@ -125,7 +125,7 @@ def guess(read: ReadCheckpoint) -> Guess | None:
     usual = _usual(read)
     for names, by in (
         ([known_name(facts.arch or "")], "its own word"),
-        (named_by_path(facts.path), "the file's name"),
+        (named_by_path(facts.path), "the file's path"),
     ):
         for name in names:
             if usual is not None and name == usual.arch:
@@ -146,7 +146,7 @@ def twins_remark(facts: CheckpointFacts, arch: str) -> str:
         return ""
     if named:
         return (
-            f"{facts.path.name} is read as {arch}, and its name says {named[0]}, whose weights have the same "
+            f"{facts.path.name} is read as {arch}, and its path says {named[0]}, whose weights have the same "
             f"names and shapes and which computes otherwise; if it is that one, set `arch: {named[0]}`"
         )
     return (

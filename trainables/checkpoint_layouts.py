@@ -381,5 +381,9 @@ LAYOUTS: tuple[Layout, ...] = (
         roles={CLASSIFIER: CLASSIFYING, "layers of a head": r"(?=(fc|head)\.\d+\.)", BACKBONE: ""},
         renames=SHORTCUTS,
     ),
-    Layout(origin="timm", signature=(r"",), roles={CLASSIFIER: CLASSIFYING, BACKBONE: ""}),
+    Layout(
+        origin="timm",
+        signature=(r"",),
+        roles={CLASSIFIER: CLASSIFYING, "layers of a head": r"(?=fc\.\d+\.)", BACKBONE: ""},
+    ),
 )

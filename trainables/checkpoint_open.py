@@ -190,7 +190,7 @@ def _of_pickle(said: str) -> str:
 
 def _of_torch(error: Exception) -> str:
     """What is wrong with a file, torch's own words left out where they give advice."""
-    said = (str(error).strip().splitlines() or ["nothing said"])[0][:200]
+    said = (str(error).strip().splitlines() or ["nothing said"])[0].split(". ")[0][:200]
     if "TorchScript" in said:
         return _SCRIPT
     if ".tar" in said:
@@ -202,6 +202,12 @@ def _of_torch(error: Exception) -> str:
 
 def _not_a_mapping(content: object) -> str:
     kind = type(content).__name__
+    if (
+        isinstance(content, list | tuple)
+        and content
+        and all(isinstance(one, torch.Tensor) for one in content)
+    ):
+        kind += f" of {len(content)} tensors without names"
     return f"holds a {kind}, not a state dict"
 
 
