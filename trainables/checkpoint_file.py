@@ -24,6 +24,7 @@ from trainables.checkpoint_layouts import (
     PAIR,
     Layout,
 )
+from trainables.checkpoint_pixels import Said, said_beside, said_by_training, said_by_weights
 from trainables.checkpoint_roles import find_layout, namings, split_roles, unwrapped
 from trainables.errors import UserError
 from trainables.parts.heads import Layer, head_text
@@ -59,6 +60,7 @@ class CheckpointFacts:
     parameters: int  # numbers in the backbone, statistics left out
     sha256: str
     remark: str = ""  # what there is to know of it; may be empty
+    pixels: Said | None = None  # how they are normalised, where the file says so
 
     def roles_text(self) -> str:
         """`backbone (318 tensors), head (4 tensors: Linear(2048, 2048)-ReLU-Linear(2048, 128))`."""
@@ -87,10 +89,12 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
         raise UserError(field, problem, value=str(path), expected="a checkpoint's path")
     if path.suffix == ".safetensors":
         found, metadata = _read_safetensors(path, field)
+        pixels = said_by_weights(path, metadata)
         container: str | None = None
         beside: frozenset[str] = frozenset()
     else:
         content = _read_torch(path, field)
+        pixels = said_by_training(content) or said_beside(path)
         container, found = _weights(content)
         beside = frozenset(name for name in content if isinstance(name, str))
         arch = _said_arch(content)
@@ -120,6 +124,7 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
         parameters=sum(t.numel() for name, t in backbone.items() if not name.endswith(_STATISTICS)),
         sha256=file_digest(path),
         remark=layout.remark if _remarkable(layout, backbone) else "",
+        pixels=pixels,
     )
     return ReadCheckpoint(facts, layout, tuple(namings(layout, backbone)), head_weights, classifier)
 

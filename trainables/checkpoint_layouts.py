@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from trainables.normalisation import CIFAR10, CIFAR100, IMAGENET, Normalisation
+
 BACKBONE, HEAD, CLASSIFIER = "backbone", "head", "classifier"
 
 # Where a training script puts the weights, in the order of preference: averaged ones first, as timm does.
@@ -38,6 +40,10 @@ class Layout:
     attention_heads: Mapping[int, int] = field(default_factory=dict)  # width -> heads, where not timm's
     heads_if_fixed: bool = False  # those only where positions are fixed, not learned
     small_stem_padding: int | None = None  # of a 3x3 `conv1`
+    # What this origin's code normalises pixels by; None where the architecture says it (timm's files).
+    normalisation: Normalisation | None = IMAGENET
+    # Likewise of a network with a 3x3 `conv1`, by its number of classes; other numbers: unknown.
+    small_stem_normalisation: Mapping[int, Normalisation] = field(default_factory=dict)
     remark: str = ""  # what a user should know of such a file
     remark_above: int = 0  # only of a file whose `conv1` has more filters
 
@@ -60,6 +66,7 @@ _SOLO = {
     "prototypes": r"prototypes\.",
     "queue": r"queue",
 }
+_CIFAR = {10: CIFAR10, 100: CIFAR100}  # what solo-learn's 3x3 stem is for, and nothing else
 _TWELVE = {192: 12, 384: 12}  # of solo-learn's MoCo v3 and MAE; timm's of these widths have 3 and 6
 _DINO_HEADS = (
     "linear gelu linear gelu linear l2_normalise matrix",
@@ -180,6 +187,7 @@ LAYOUTS: tuple[Layout, ...] = (
         attention_heads=_TWELVE,
         heads_if_fixed=True,
         small_stem_padding=2,
+        small_stem_normalisation=_CIFAR,
     ),
     Layout(
         origin="solo-learn dino",
@@ -190,6 +198,7 @@ LAYOUTS: tuple[Layout, ...] = (
         attention_heads=_TWELVE,
         heads_if_fixed=True,
         small_stem_padding=2,
+        small_stem_normalisation=_CIFAR,
     ),
     Layout(
         origin="solo-learn, no head",
@@ -198,6 +207,7 @@ LAYOUTS: tuple[Layout, ...] = (
         attention_heads=_TWELVE,
         heads_if_fixed=True,
         small_stem_padding=2,
+        small_stem_normalisation=_CIFAR,
     ),
     Layout(
         origin="lightly",
@@ -262,6 +272,7 @@ LAYOUTS: tuple[Layout, ...] = (
         signature=(*_VIT, r"head\.weight$"),
         containers=("model",),
         roles={CLASSIFIER: _CLASSIFIER, BACKBONE: ""},
+        normalisation=None,  # others keep a timm ViT under `model`, too
     ),
     Layout(
         origin="dino or timm, a backbone alone",
@@ -269,6 +280,7 @@ LAYOUTS: tuple[Layout, ...] = (
         absent=(r"head",),
         containers=(None,),
         roles={BACKBONE: ""},
+        normalisation=None,
     ),
     Layout(
         origin="torchvision",
@@ -280,6 +292,12 @@ LAYOUTS: tuple[Layout, ...] = (
         origin="torchvision or timm",
         signature=(r"conv1\.weight", r"layer1\.0\.conv1\."),
         roles={CLASSIFIER: _CLASSIFIER, BACKBONE: ""},
+        normalisation=None,
     ),
-    Layout(origin="timm", signature=(r"",), roles={CLASSIFIER: _CLASSIFIER, BACKBONE: ""}),
+    Layout(
+        origin="timm",
+        signature=(r"",),
+        roles={CLASSIFIER: _CLASSIFIER, BACKBONE: ""},
+        normalisation=None,
+    ),
 )

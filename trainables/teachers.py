@@ -110,6 +110,7 @@ def load_teacher(spec: TeacherSpec, folder: Path, trial: TrialSpec) -> Teacher:
     read = read_checkpoint(path, "teacher.checkpoint")
     backbone = build_backbone(ModelSpec(arch=spec.arch, options=spec.options), 0, "teacher")
     fill_backbone(backbone, read)
+    backbone.feed(spec.normalisation)
     head, classifier = load_head(backbone, read), load_classifier(backbone, read)
     return Teacher(backbone, head, spec.batch_norm, read.facts.sha256, classifier)
 

@@ -32,7 +32,10 @@ from trainables.resolve import FlatField, find_field, flat_fields, flatten, put
 from trainables.trial import Spec
 
 FEWEST_TO_LOOK = 3  # pairs at the first look of a sequential study
-_BASE = ("method", "preset", "student", "teacher", "data", "views", "optim", "probe", "epochs", "fixed")
+_BASE = (
+    *("method", "preset", "student", "teacher", "data", "views", "optim", "probe", "epochs", "fixed"),
+    "normalisation",
+)
 _ENGINE = ("workers", "lanes", "time_limit", "references", "baseline", "attempts")
 _RULES = ("precision", "decide", "margin", "alpha", "score_at", "budget", "retune")
 _VARIES = {  # design -> the section that says what varies

@@ -58,12 +58,15 @@ def teacher(screen: Screen, found: Mapping[str, Any]) -> None:
             told[role] = f"{found['classes']} classes" if found["classes"] else "not one linear layer"
         held = counted(count, "tensor")
         rows.append((role, held + (f": {told[role]}" if role in told else "")))
+    pixels = found["normalisation"]
+    mean, std = (", ".join(f"{value:.4g}" for value in pixels[name]) for name in ("mean", "std"))
+    rows.append(("pixels", f"mean {mean}, deviation {std}, by {pixels['by']}"))
     rows.append(("SHA-256", found["sha256"]))
     for name, text in rows:
         grid.add_row(escape(name), escape(text))
     screen.out.print(f"[bold]{escape(found['file'])}[/bold]", grid, sep="\n")
-    if found["remark"]:
-        screen.out.print(f"[yellow]{escape(found['remark'])}[/yellow]")
+    for said in filter(None, (found["remark"], pixels["remark"])):
+        screen.out.print(f"[yellow]{escape(said)}[/yellow]")
     screen.out.print()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("method", "can learn from it", ""):

@@ -11,6 +11,7 @@ from raykd.export.trial import STUDENT
 from trainables.arch_guess import guess_arch
 from trainables.backbones import build_backbone
 from trainables.checkpoint_file import CheckpointFacts, read_checkpoint
+from trainables.checkpoint_pixels import Feeding, feeding
 from trainables.errors import UserError
 from trainables.method import NEEDS, TAUGHT, methods
 from trainables.parts.heads import head_text
@@ -51,11 +52,17 @@ def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
         "roles": dict(facts.roles),
         "head": {"layers": [list(layer) for layer in facts.head], "text": head_text(facts.head)},
         "classes": facts.classes,
+        "normalisation": _pixels(feeding(model.arch if model is not None else None, read)),
         "sha256": facts.sha256,
         "remark": facts.remark,
         "serves": _serves(facts, model),
         "paste": _paste(path, model),
     }
+
+
+def _pixels(found: Feeding) -> dict[str, Any]:
+    """What the network takes pixels by, as a sweep would fill it in, and who says so."""
+    return {**found.normalisation._asdict(), "by": found.by, "sure": found.sure, "remark": found.remark}
 
 
 def _in_folder(path: Path) -> Path:

@@ -22,6 +22,7 @@ from raykd.records.ledger import Ledger
 from raykd.spec.sweep import SweepSpec, load_sweep
 from raykd.storage.folders import TEACHERS, fetch, named, option, origin_of
 from trainables.errors import SweepFailed, UserError
+from trainables.normalisation import IMAGENET
 from trainables.trial import TrialSpec
 
 CONFIG = "config.yaml"
@@ -85,12 +86,16 @@ def config_of(spec: SweepSpec, trial: TrialSpec) -> dict[str, Any]:
     if dump["data"]["path"] is not None:  # no part of the trial's identity, and the file may be moved
         dump["data"]["path"] = str(Path(dump["data"]["path"]).absolute())
     sections = ("student", "teacher", "data", "views", "optim", "probe")
+    usual = trial.teacher is not None and trial.teacher.normalisation.like(IMAGENET)
+    if usual:
+        del dump["teacher"]["mean"], dump["teacher"]["std"]
     return {
         "name": f"{spec.name[:80]}-{trial.signature()}",  # at most 100 letters
         "method": trial.method,
         **{name: dump[name] for name in sections if dump[name] is not None},
         "epochs": trial.epochs,
         "fixed": dump["config"],
+        **({"normalisation": "imagenet"} if usual else {}),
         "samples": 1,
         "seeds": [trial.seed],
         "sampler": {"name": "random", "seed": 0},

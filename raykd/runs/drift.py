@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from raykd.records.history import History
-from raykd.spec.sweep import SweepSpec, difference, load_sweep
+from raykd.spec.sweep import SweepSpec, as_begun, difference, load_sweep
 from trainables.errors import UserError
 
 
@@ -19,6 +19,7 @@ def refuse_drift(spec: SweepSpec, history: History, storage: Path) -> None:
         now, then = load_study(source["path"], source["overrides"], storage), spec.written()
     else:
         now, then = load_sweep(source["path"], source["overrides"]), spec
+    now = as_begun(now, then)
     if now.hash() != then.hash():
         raise UserError(
             "spec",
@@ -37,3 +38,14 @@ def refuse_other_inputs(spec: SweepSpec, history: History) -> None:
                 f"trial {trial.trial} would be {now} today: the teacher's file or raykd has changed since",
                 expected="both as they were, or a new sweep",
             )
+
+
+def unlike_today(spec: SweepSpec, history: History) -> str:
+    """A remark where a sweep of before goes on feeding its teacher what it was not trained on; else empty."""
+    from trainables.teacher_pixels import remark
+
+    for trial in list(history.trials.values())[:1] if spec.normalisation == "imagenet" else []:
+        teacher = spec.trial(trial.params, trial.replicate).teacher
+        if teacher is not None and (said := remark(teacher)):
+            return f"{said}. It goes on as it began; a new sweep feeds the teacher as it was trained"
+    return ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from raykd.console.wording import counted
 from raykd.spec.arms import ARM
-from raykd.spec.sweep import SweepSpec, build_sweep, difference
+from raykd.spec.sweep import SweepSpec, as_begun, build_sweep, difference
 from raykd.storage.folders import holds_ledger, named
 from trainables.errors import SweepFailed, UserError
 from trainables.parse import within
@@ -89,7 +89,7 @@ def _best(label: str, search: SweepSpec, place: Place, console: Console) -> dict
     at = dataclasses.replace(place, folder=place.folder.parent / search.name)
     if holds_ledger(at.folder):
         then = SweepSpec.model_validate(read(at.folder).spec)
-        if then.hash() != search.hash():
+        if then.hash() != as_begun(search, then).hash():
             raise UserError(
                 "retune",
                 f"the search in {named(at.folder)} was another one: {'; '.join(difference(then, search))}",

@@ -26,7 +26,7 @@ from raykd.lanes.cluster import LOCAL, connected, live_nodes, ray_address, refus
 from raykd.records.history import History, missing
 from raykd.records.ledger import Ledger, refuse_lost
 from raykd.records.recorder import Listener, Recorder
-from raykd.runs.drift import refuse_drift, refuse_other_inputs
+from raykd.runs.drift import refuse_drift, refuse_other_inputs, unlike_today
 from raykd.runs.drive import Drive
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.folders import check_writable, fetch, holds_ledger, mirror, mirrored, named, origin_of
@@ -118,6 +118,8 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             mirror(place.folder)
             return history
         refuse_other_inputs(spec, history)
+        if said := unlike_today(spec, history):
+            console.warn(said)
         with _cluster(spec, place, console) as cluster:
             if extend:
                 recorder("extend", samples=extend * max(1, len(spec.arms)))  # of a study, replicates of each

@@ -25,6 +25,7 @@ from raykd.spec.samplers import TPE, AnySampler, Grid
 from raykd.spec.sections import BaselineSpec, SchedulerSpec, Section, WorkersSpec, parse_duration
 from trainables.errors import UserError
 from trainables.files import expanded
+from trainables.normalisation import IMAGENET
 from trainables.parse import as_mapping, build, join
 from trainables.resolve import SECTIONS, FlatField, find_field, put, resolve
 from trainables.trial import RANKME, Seed, Spec, TrialSpec, digest
@@ -72,6 +73,11 @@ class SweepSpec(Spec):
     baseline: BaselineSpec | None = Field(None, description="the no-teacher row of the comparison")
     attempts: Annotated[int, Field(ge=1)] = Field(
         3, description="how often a trial is tried before it has failed"
+    )
+    normalisation: Literal["own", "imagenet"] = Field(
+        "imagenet",
+        description="of a teacher from a file that names no `mean` and `std`. own: those it was trained on, "
+        "what a new sweep has; imagenet: ImageNet's for all, what sweeps had before this was a field",
     )
     arms: dict[str, ArmSpec] = Field({}, description="of a study; `raykd ablate` writes them")
     study: StudyRules | None = Field(None, description="of a study; `raykd ablate` writes it")
@@ -163,6 +169,9 @@ class SweepSpec(Spec):
         for name, value in params.items():
             if name in self.space.fields:
                 raw = put(raw, self.space.fields[name].path, value)
+        teacher = raw.get("teacher")
+        if self.normalisation == "imagenet" and isinstance(teacher, dict) and "checkpoint" in teacher:
+            raw["teacher"] = {**IMAGENET._asdict(), **teacher}
         return {**raw, "seed": seed}
 
     def trial(self, params: Mapping[str, Any], seed: int) -> TrialSpec:
@@ -234,6 +243,11 @@ class SweepSpec(Spec):
         return digest(self.model_dump(mode="json"))
 
 
+def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
+    """`now` with what a sweep keeps from its beginning, whatever became the default since."""
+    return now.model_copy(update={"normalisation": then.normalisation})
+
+
 def difference(old: SweepSpec, new: SweepSpec) -> list[str]:
     """What changed, a line a field: `axes.gamma.log: [0.003, 3] -> [0.003, 1]`."""
     before, after = (dict(_leaves("", spec.model_dump(mode="json"))) for spec in (old, new))
@@ -269,7 +283,8 @@ def absolute(raw: dict[str, Any]) -> dict[str, Any]:
 
 def build_sweep(raw: Mapping[str, Any]) -> SweepSpec:
     """The sweep that `raw` describes. A grid that names no `samples` has as many as its points."""
-    for key in as_mapping(raw, ""):
+    raw = {"normalisation": "own", **as_mapping(raw, "")}
+    for key in raw:
         if key not in SweepSpec.model_fields:
             homes = [f"`{s}.{key}`" for s, model in SECTIONS.items() if key in model.model_fields]
             expected = " or ".join([*homes, "`fixed` or `axes` for a setting of the method"])

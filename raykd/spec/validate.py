@@ -26,10 +26,12 @@ COMBINATIONS = 400  # at most so many are checked; of a larger space a seeded dr
 def validate(spec: SweepSpec) -> list[str]:
     """Raise `UserError` if the sweep cannot work. Returns remarks: what can be run but may not be meant."""
     from trainables.check import TrialChecker
+    from trainables.teacher_pixels import remark
 
     checker = TrialChecker(spec.workers.count)
     checked: set[str] = set()
     bases: dict[str, TrialSpec] = {}
+    fed: dict[str, None] = {}  # what there is to say of teachers' pixels, once each
     for params, varied in _configurations(spec):
         try:
             trial = spec.trial(params, spec.seeds[0])
@@ -37,6 +39,8 @@ def validate(spec: SweepSpec) -> list[str]:
                 checker.check(trial)
         except UserError as error:
             raise _told(spec, error, params, varied) from None
+        if trial.teacher is not None and trial.signature() not in checked:
+            fed[remark(trial.teacher)] = None
         checked.add(trial.signature())
         bases.setdefault(trial.method, trial)
     if spec.baseline is not None:
@@ -47,7 +51,7 @@ def validate(spec: SweepSpec) -> list[str]:
             raise within("baseline", error) from None
     _check_samples(spec)
     same = {method: checker.same_choices(trial) for method, trial in bases.items()}
-    return [*_same_levels(spec, same), *_remarks(spec)]
+    return [*filter(None, fed), *_same_levels(spec, same), *_remarks(spec)]
 
 
 def check_resources(workers: WorkersSpec, nodes: Sequence[Mapping[str, Any]]) -> None:
