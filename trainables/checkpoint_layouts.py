@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from trainables.normalisation import CIFAR10, CIFAR100, IMAGENET, Normalisation
 
 BACKBONE, HEAD, CLASSIFIER = "backbone", "head", "classifier"
+UNKNOWN = "a backbone alone"  # an origin that its keys do not tell
 
 # Where a training script puts the weights, in the order of preference: averaged ones first, as timm does.
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -236,7 +237,7 @@ LAYOUTS: tuple[Layout, ...] = (
         renames=_RESNET_IN_A_ROW,
     ),
     Layout(
-        origin="a backbone alone",
+        origin=UNKNOWN,
         signature=(r"backbone\.",),
         roles={BACKBONE: r"backbone\."},
         renames=_RESNET_IN_A_ROW,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import timm
 
+from trainables.checkpoint_layouts import UNKNOWN
 from trainables.normalisation import IMAGENET, Normalisation, said
 from trainables.zoo import RAYKD, TORCHVISION
 
@@ -33,6 +34,7 @@ _HUB_CONFIGS = {  # file -> (section, names of mean and deviation), the first th
 _SECTIONS = ("pretrained_cfg", "default_cfg", "args", "opt", "config", "hyper_parameters")
 # Words in the names of files that their authors give away, all trained on ImageNet's.
 _NAMED = re.compile(r"(?<![a-z])(dino(v2)?|ibot|mae|moco|msn|deit3?)(?![a-z])")
+_DEFAULT = "default, since nothing says it"
 _CACHED = "models--timm--"  # how the hub's client names the folder of a timm model
 
 
@@ -103,18 +105,22 @@ def feeding(arch: str | None, read: ReadCheckpoint) -> Feeding:
         remark = (
             f"timm's own weights of {arch} take {by_timm.normalisation.text()}" if other and by_timm else ""
         )
+        if layout.origin == UNKNOWN:
+            return Feeding(layout.normalisation, _DEFAULT, remark, sure=not remark)
         return Feeding(layout.normalisation, f"its origin, {facts.origin}", remark)
     if arch is None:
-        return Feeding(IMAGENET, "nothing: the default", "its architecture may say more", sure=False)
+        return Feeding(
+            IMAGENET, _DEFAULT, "its architecture may say others: give it with --arch NAME", sure=False
+        )
     if arch.startswith(TORCHVISION):
         return Feeding(IMAGENET, "torchvision, whose weights all take these")
     if "." not in arch:
-        tagged = next((name for name in _names(facts.path, arch) if timm.is_model_pretrained(name)), None)
+        tagged = next((name for name in _names(read, arch) if timm.is_model_pretrained(name)), None)
         if tagged is not None and (found := _of_architecture(tagged)) is not None:
-            return found._replace(by=f"timm's pretrained_cfg of {tagged}, by the path")
+            return found
         if (word := _NAMED.search(facts.path.name.lower())) is not None:
             return Feeding(IMAGENET, f"its origin, {word[0]} by the file's name")
-    return by_timm or Feeding(IMAGENET, "nothing: the default")
+    return by_timm or Feeding(IMAGENET, _DEFAULT)
 
 
 def _small_stem(read: ReadCheckpoint) -> bool:
@@ -130,14 +136,14 @@ def _small(read: ReadCheckpoint) -> Feeding:
         return Feeding(found, f"its origin, {origin} on CIFAR-{classes}")
     remark = f"{origin}'s networks with a 3x3 stem were trained on CIFAR's own mean and deviation"
     remark += ": write them as `mean` and `std`"
-    return Feeding(IMAGENET, "nothing: the default", remark, sure=False)
+    return Feeding(IMAGENET, _DEFAULT, remark, sure=False)
 
 
-def _names(path: Path, arch: str) -> Iterator[str]:
-    """`ARCH.TAG` of timm where the file or a folder around it is called so."""
-    for part in (path.name, *path.parts[-2:-5:-1]):
-        name = part.removeprefix(_CACHED)
-        if found := re.match(rf"{re.escape(arch)}\.\w+", name):
+def _names(read: ReadCheckpoint, arch: str) -> Iterator[str]:
+    """`ARCH.TAG` of timm where the file says so, or it or a folder around it is called so."""
+    path = read.facts.path
+    for part in (read.facts.arch or "", path.name, *path.parts[-2:-5:-1]):
+        if found := re.match(rf"{re.escape(arch)}\.\w+", part.removeprefix(_CACHED)):
             yield found[0]
 
 
