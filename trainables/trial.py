@@ -42,6 +42,11 @@ class DataSpec(Spec):
     margin: Annotated[int, Field(ge=0, le=512)] = Field(
         0, description="images are stored with sides of image_size + margin pixels, room for crops"
     )
+    fit: Literal["centre", "whole"] = Field(
+        "centre",
+        description="what is kept of a picture that is no square. centre: the square in its middle; whole: "
+        "all of it, so that crops are drawn from the picture as published recipes do",
+    )
     download: bool = Field(False, description="may the source be downloaded")
     validation: Annotated[float, Field(gt=0, lt=1)] = Field(
         1 / 3, description="share of the labelled training images that the search is scored on"
@@ -197,6 +202,8 @@ class TrialSpec(Spec):
         identity = self.model_dump(mode="json")
         for field in NOT_IDENTITY["data"]:
             identity["data"].pop(field)
+        if self.data.fit == "centre":  # as every trial was before this was a field
+            del identity["data"]["fit"]
         if self.teacher is not None:
             if self.teacher.checkpoint is not None:
                 identity["teacher"]["checkpoint"] = file_digest(self.teacher.checkpoint)

@@ -22,7 +22,17 @@ from torch import Tensor
 from trainables import view_ops as ops
 from trainables.errors import UserError
 from trainables.trial import ViewSpec
-from trainables.view_table import JITTER_ORDERS, NO_JITTER, RECIPES, Array, Recipe, Table, blur_weights, draw
+from trainables.view_table import (
+    JITTER_ORDERS,
+    NO_JITTER,
+    RECIPES,
+    Array,
+    Recipe,
+    Table,
+    blur_weights,
+    centre,
+    draw,
+)
 
 __all__ = ["EpochViews", "Views", "check_views", "plain", "recipes"]
 
@@ -44,22 +54,39 @@ def check_views(spec: ViewSpec) -> Recipe:
     return RECIPES[spec.recipe]
 
 
-def plain(images: Tensor, size_out: int) -> Tensor:
-    """(B, 3, S, S) uint8 -> (B, 3, size_out, size_out) float32: the centre, normalised. For probes."""
+def plain(images: Tensor, size_out: int, aspect: Array | None = None) -> Tensor:
+    """(B, 3, S, S) uint8 -> (B, 3, size_out, size_out) float32: the centre, normalised. For probes.
+
+    `aspect` (B,): width / height of the pictures, where they were squeezed into these squares.
+    """
+    if aspect is not None:
+        view = EpochViews([centre(aspect, images.shape[2], size_out)], images.shape[2], size_out)
+        return view.apply(images, np.arange(len(images)), 0)
     return ops.normalise(ops.to_unit(ops.centre_crop(images, size_out)))
 
 
 class Views:
-    """The views of a run: `views` of each of `n_images` images, `size_in` pixels wide, to `size_out`."""
+    """The views of a run: `views` of each of `n_images` images, `size_in` pixels wide, to `size_out`.
+
+    `aspect` (n_images,): width / height of the pictures, where they were squeezed into squares.
+    """
 
     def __init__(
-        self, spec: ViewSpec, size_in: int, size_out: int, n_images: int, views: int, seed: int
+        self,
+        spec: ViewSpec,
+        size_in: int,
+        size_out: int,
+        n_images: int,
+        views: int,
+        seed: int,
+        aspect: Array | None = None,
     ) -> None:
         if size_out > size_in:
             raise ValueError(f"views of {size_out} pixels from images of {size_in}")
         self.recipe, self.strength = check_views(spec), spec.strength
         self.size_in, self.size_out = size_in, size_out
         self.n_images, self.views, self.seed = n_images, views, seed
+        self.aspect = aspect
 
     def epoch(self, epoch: int) -> EpochViews:
         """Draw the parameters of an epoch, for every image and view.
@@ -70,7 +97,7 @@ class Views:
         """
         rng = np.random.default_rng([self.seed % 2**64, epoch])
         tables = [
-            draw(self.recipe, self.strength, self.size_in, self.size_out, self.n_images, stream)
+            draw(self.recipe, self.strength, self.size_in, self.size_out, self.n_images, stream, self.aspect)
             for stream in rng.spawn(self.views)
         ]
         return EpochViews(tables, self.size_in, self.size_out)
