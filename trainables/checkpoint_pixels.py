@@ -72,7 +72,7 @@ def said_beside(path: Path) -> Said | None:
     for name, places in _HUB_CONFIGS.items():
         try:
             config = json.loads(path.with_name(name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # not there, or of another kind: weights alone are read
+        except (OSError, ValueError, RecursionError):  # not there, or no such file: weights alone are read
             continue
         for section, mean, std in places:
             place = config if section is None or not isinstance(config, dict) else config.get(section)
@@ -183,5 +183,5 @@ def _others(arch: str, chosen: Normalisation) -> str:
 def _json(text: str | None) -> Any:
     try:
         return None if text is None else json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -16,6 +16,7 @@ from trainables.errors import UserError
 Triple = tuple[float, float, float]
 
 _SAME = 1e-4  # files round: 123.675 / 255 is .485
+_LONGEST = 200  # characters of an option's text that is read
 LEAST_STD = 1 / 255  # of networks that take pixels in 0..255, less a mean
 
 
@@ -77,4 +78,4 @@ def said(mean: Any, std: Any) -> Normalisation | None:
 
 def _values(given: Any) -> Sequence[Any] | Any:
     """Numbers, also where a training script kept the text of its option: `(0.5, 0.5, 0.5)`."""
-    return ast.literal_eval(given) if isinstance(given, str) else given
+    return ast.literal_eval(given) if isinstance(given, str) and len(given) <= _LONGEST else given

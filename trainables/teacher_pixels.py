@@ -41,6 +41,12 @@ def filled(spec: TeacherSpec) -> TeacherSpec:
     return spec.model_copy(update=found.normalisation._asdict())
 
 
+def is_own(spec: TeacherSpec) -> bool:
+    """Does the spec name what `filled` would find in its file?"""
+    found = own_feeding(spec)
+    return spec.mean is not None and found is not None and found.normalisation.like(spec.normalisation)
+
+
 def remark(spec: TeacherSpec) -> str:
     """A sentence where the teacher is fed in any but the usual way, or there is doubt; else empty."""
     fed, found = spec.normalisation, own_feeding(spec)

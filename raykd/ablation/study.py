@@ -212,10 +212,15 @@ def _base(file: StudyFile, storage: Path) -> dict[str, Any]:
 def _best_of(name: str, trial: str | None, storage: Path) -> dict[str, Any]:
     from raykd.export.trial import chosen, config_of
     from raykd.records.views import find, read
+    from trainables.teacher_pixels import is_own
 
     history = read(find(storage, name))
     spec = SweepSpec.model_validate(history.spec)
-    config = config_of(spec, chosen(spec, history, trial)[1])
+    best = chosen(spec, history, trial)[1]
+    config = config_of(spec, best)
+    if best.teacher is not None and is_own(best.teacher):
+        # Found again for each arm, whose teacher may be another one.
+        del config["teacher"]["mean"], config["teacher"]["std"]
     return {section: config[section] for section in _BASE if section in config}
 
 

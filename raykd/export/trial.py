@@ -22,7 +22,6 @@ from raykd.records.ledger import Ledger
 from raykd.spec.sweep import SweepSpec, load_sweep
 from raykd.storage.folders import TEACHERS, fetch, named, option, origin_of
 from trainables.errors import SweepFailed, UserError
-from trainables.normalisation import IMAGENET
 from trainables.trial import TrialSpec
 
 CONFIG = "config.yaml"
@@ -88,8 +87,7 @@ def config_of(spec: SweepSpec, trial: TrialSpec) -> dict[str, Any]:
     sections = ("student", "teacher", "data", "views", "optim", "probe")
     if dump["data"]["fit"] == "centre":  # as files said it before this was a field
         del dump["data"]["fit"]
-    usual = trial.teacher is not None and trial.teacher.normalisation.like(IMAGENET)
-    if usual:
+    if trial.teacher is not None and trial.teacher.mean is None:  # raykd trains it
         del dump["teacher"]["mean"], dump["teacher"]["std"]
     return {
         "name": f"{spec.name[:80]}-{trial.signature()}",  # at most 100 letters
@@ -97,7 +95,6 @@ def config_of(spec: SweepSpec, trial: TrialSpec) -> dict[str, Any]:
         **{name: dump[name] for name in sections if dump[name] is not None},
         "epochs": trial.epochs,
         "fixed": dump["config"],
-        **({"normalisation": "imagenet"} if usual else {}),
         "samples": 1,
         "seeds": [trial.seed],
         "sampler": {"name": "random", "seed": 0},

@@ -20,7 +20,7 @@ from raykd.export.teacher import inspect
 from raykd.export.trial import config_of
 from raykd.runs.drift import refuse_drift, unlike_today
 from raykd.spec.arms import ARM
-from raykd.spec.sweep import SweepSpec, build_sweep, load_sweep
+from raykd.spec.sweep import SweepSpec, as_begun, build_sweep, load_sweep
 from raykd.spec.validate import validate
 from trainables.backbones import build_backbone
 from trainables.checkpoint_file import read_checkpoint
@@ -157,6 +157,39 @@ def test_an_exported_config_is_the_same_trial(
     trial = spec.trial({"lr": 0.002}, 0)
     again = build_sweep(json.loads(json.dumps(config_of(spec, trial)))).trial({}, 0)
     assert again.signature() == trial.signature() and again.teacher == trial.teacher
+
+
+def test_an_old_search_of_a_study_is_known_again(files: dict[str, Path]) -> None:
+    """What a retuned study writes today of a teacher on ImageNet's values is what it wrote then."""
+    spec = build_sweep(raw(files["dino"]))
+    now = build_sweep(config_of(spec, spec.trial({"lr": 0.001}, 0)))
+    written = {name: value for name, value in now.teacher.items() if name not in ("mean", "std")}  # type: ignore[union-attr]
+    then = as_of_old(now.model_copy(update={"teacher": written}))
+    assert as_begun(now, then).hash() == then.hash() != now.hash()
+
+
+def test_a_study_on_a_sweep_s_best_trial_finds_each_arm_s_pixels(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = build_sweep(raw(files["dino"]))
+    trial = spec.trial({"lr": 0.001}, 0)
+    history = SimpleNamespace(spec=spec.model_dump(mode="json"))
+    monkeypatch.setattr("raykd.records.views.find", lambda *_: Path("sweep"))
+    monkeypatch.setattr("raykd.records.views.read", lambda _: history)
+    monkeypatch.setattr("raykd.export.trial.chosen", lambda *_: (None, trial))
+    study = build_study(
+        {
+            "name": "teachers",
+            "base": {"sweep": "pixels"},
+            "design": "one_at_a_time",
+            "factors": {"teacher.checkpoint": [str(files["timm"])]},
+            "replicates": 2,
+        },
+        Path("nowhere"),
+    )
+    base, other = (study.trial({ARM: label}, 0).teacher for label in study.arms)
+    assert base is not None and other is not None
+    assert base.normalisation == IMAGENET and other.mean == HALF
 
 
 def test_axes_and_arms_may_change_the_teacher(files: dict[str, Path]) -> None:
