@@ -73,7 +73,7 @@ def whole_float32() -> Iterator[None]:
     By default cuDNN's convolutions run in TF32 on GPUs that have it: 11 bits, so that one network would have
     other features there than on a CPU.
     """
-    backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = torch.get_float32_matmul_precision(), [backend.allow_tf32 for backend in backends]
     try:
         torch.set_float32_matmul_precision("highest")

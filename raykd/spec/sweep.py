@@ -169,9 +169,10 @@ class SweepSpec(Spec):
         for name, value in params.items():
             if name in self.space.fields:
                 raw = put(raw, self.space.fields[name].path, value)
-        teacher = raw.get("teacher")
-        if self.normalisation == "imagenet" and isinstance(teacher, dict) and "checkpoint" in teacher:
-            raw["teacher"] = {**IMAGENET._asdict(), **teacher}
+        teacher = raw.get("teacher") or {}
+        of_file = teacher.get("checkpoint") is not None
+        if self.normalisation == "imagenet" and of_file and not {"mean", "std"} & teacher.keys():
+            raw["teacher"] = {**teacher, **IMAGENET._asdict()}
         return {**raw, "seed": seed}
 
     def trial(self, params: Mapping[str, Any], seed: int) -> TrialSpec:

@@ -141,6 +141,14 @@ def test_an_old_sweep_goes_on_as_it_began(files: dict[str, Path], tmp_path: Path
         refuse_drift(old, history, tmp_path)
 
 
+def test_an_old_sweep_that_trains_its_teacher_goes_on(files: dict[str, Path]) -> None:
+    trained = {"arch": "test_resnet", "train": {"method": "moco", "preset": "digits", "epochs": 1}}
+    new = build_sweep({**raw(files["dino"]), "teacher": trained})
+    for teacher in (trained, {**trained, "checkpoint": None}):  # as exports wrote it
+        old = as_of_old(new.model_copy(update={"teacher": teacher}))
+        assert old.trial({}, 0).signature() == new.trial({}, 0).signature()
+
+
 def test_where_nothing_differs_old_and_new_are_one(files: dict[str, Path]) -> None:
     new = build_sweep(raw(files["dino"]))
     assert new.trial({}, 0).signature() == as_of_old(new).trial({}, 0).signature()
