@@ -35,6 +35,7 @@ _SECTIONS = ("pretrained_cfg", "default_cfg", "args", "opt", "config", "hyper_pa
 # Words in the names of files that their authors give away, all trained on ImageNet's.
 _NAMED = re.compile(r"(?<![a-z])(dino(v2)?|ibot|mae|moco|msn|deit3?)(?![a-z])")
 _DEFAULT = "default, since nothing says it"
+_BY_ARCHITECTURE = "its architecture: give it with --arch NAME"
 _CACHED = "models--timm--"  # how the hub's client names the folder of a timm model
 
 
@@ -101,17 +102,14 @@ def feeding(arch: str | None, read: ReadCheckpoint) -> Feeding:
     if layout.normalisation is not None:
         if layout.small_stem_normalisation and _small_stem(read):
             return _small(read)
-        other = by_timm is not None and not by_timm.normalisation.like(layout.normalisation)
-        remark = (
-            f"timm's own weights of {arch} take {by_timm.normalisation.text()}" if other and by_timm else ""
-        )
+        remark = ""
+        if by_timm is not None and not by_timm.normalisation.like(layout.normalisation):
+            remark = f"timm's own weights of {arch} take {by_timm.normalisation.text()}"
         if layout.origin == UNKNOWN:
             return Feeding(layout.normalisation, _DEFAULT, remark, sure=not remark)
         return Feeding(layout.normalisation, f"its origin, {facts.origin}", remark)
     if arch is None:
-        return Feeding(
-            IMAGENET, _DEFAULT, "its architecture may say others: give it with --arch NAME", sure=False
-        )
+        return Feeding(IMAGENET, _BY_ARCHITECTURE, sure=False)
     if arch.startswith(TORCHVISION):
         return Feeding(IMAGENET, "torchvision, whose weights all take these")
     if "." not in arch:
@@ -175,9 +173,7 @@ def _others(arch: str, chosen: Normalisation) -> str:
     if not other:
         return ""
     tags = "; ".join(f"{', '.join(names)}: {found.text()}" for found, names in other.items())
-    return (
-        f"other weights of {arch} take others ({tags}): `arch: {arch}.TAG`, or `mean` and `std`, says which"
-    )
+    return f"other weights of {arch} take others ({tags}); `arch: {arch}.TAG` or `mean` and `std` say which"
 
 
 def _json(text: str | None) -> Any:

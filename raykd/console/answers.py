@@ -59,8 +59,9 @@ def teacher(screen: Screen, found: Mapping[str, Any]) -> None:
         held = counted(count, "tensor")
         rows.append((role, held + (f": {told[role]}" if role in told else "")))
     pixels = found["normalisation"]
-    mean, std = (", ".join(f"{value:.4g}" for value in pixels[name]) for name in ("mean", "std"))
-    rows.append(("pixels", f"mean {mean}, deviation {std}, by {pixels['by']}"))
+    named = {"mean": pixels["mean"], "deviation": pixels["std"]}
+    said = [f"{name} {', '.join(f'{one:.4g}' for one in values)}" for name, values in named.items() if values]
+    rows.append(("pixels", ", ".join([*said, f"by {pixels['by']}"])))
     rows.append(("SHA-256", found["sha256"]))
     for name, text in rows:
         grid.add_row(escape(name), escape(text))

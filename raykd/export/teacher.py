@@ -52,7 +52,7 @@ def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
         "roles": dict(facts.roles),
         "head": {"layers": [list(layer) for layer in facts.head], "text": head_text(facts.head)},
         "classes": facts.classes,
-        "normalisation": _pixels(feeding(model.arch if model is not None else None, read)),
+        "normalisation": _pixels(feeding(model.arch if model is not None else None, read), model),
         "sha256": facts.sha256,
         "remark": facts.remark,
         "serves": _serves(facts, model),
@@ -60,9 +60,14 @@ def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
     }
 
 
-def _pixels(found: Feeding) -> dict[str, Any]:
-    """What the network takes pixels by, as a sweep would fill it in, and who says so."""
-    return {**found.normalisation._asdict(), "by": found.by, "sure": found.sure, "remark": found.remark}
+def _pixels(found: Feeding, model: ModelSpec | None) -> dict[str, Any]:
+    """What the network takes pixels by, as a sweep would fill it in, and who says so.
+
+    Mean and deviation are None where that is the architecture's to say, and it is not known.
+    """
+    known = model is not None or found.sure
+    mean, std = found.normalisation if known else (None, None)
+    return {"mean": mean, "std": std, "by": found.by, "sure": found.sure, "remark": found.remark}
 
 
 def _in_folder(path: Path) -> Path:

@@ -115,7 +115,7 @@ def test_inspect_says_the_values_and_where_they_come_from(
         told = ", ".join(map(str, found["normalisation"]["mean"]))
         assert f"mean {told}" in text and f"by {found['normalisation']['by']}" in text
     untold = inspect(tmp_path / "teacher.pth")["normalisation"]
-    assert not untold["sure"] and "--arch" in untold["remark"]
+    assert untold["mean"] is None and "--arch" in untold["by"]
 
 
 def test_an_old_sweep_goes_on_as_it_began(files: dict[str, Path], tmp_path: Path) -> None:
