@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from raykd.records.history import History
-from raykd.spec.sweep import SweepSpec, as_begun, difference, load_sweep
+from raykd.spec.sweep import SweepSpec, difference, load_sweep
 from trainables.errors import UserError
+from trainables.normalisation import IMAGENET, said
 
 
 def refuse_drift(spec: SweepSpec, history: History, storage: Path) -> None:
@@ -28,6 +29,20 @@ def refuse_drift(spec: SweepSpec, history: History, storage: Path) -> None:
         )
 
 
+def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
+    """`now` with what a sweep keeps from its beginning, whatever became the default since.
+
+    Where it began with ImageNet's values for every teacher, these say nothing in `now` either.
+    """
+    teacher = dict(now.teacher or {})
+    usual = then.normalisation == "imagenet" and "mean" not in (then.teacher or {})
+    if usual and said(teacher.get("mean"), teacher.get("std")) == IMAGENET:
+        teacher = {name: value for name, value in teacher.items() if name not in ("mean", "std")}
+    return now.model_copy(
+        update={"normalisation": then.normalisation, "teacher": teacher if now.teacher is not None else None}
+    )
+
+
 def refuse_other_inputs(spec: SweepSpec, history: History) -> None:
     """A trial's name is a hash of all that defines it, the teacher file's content included."""
     for trial in list(history.trials.values())[:1]:
@@ -46,6 +61,6 @@ def unlike_today(spec: SweepSpec, history: History) -> str:
 
     for trial in list(history.trials.values())[:1] if spec.normalisation == "imagenet" else []:
         teacher = spec.trial(trial.params, trial.replicate).teacher
-        if teacher is not None and (said := remark(teacher)):
-            return f"{said}. It goes on as it began; a new sweep feeds the teacher as it was trained"
+        if teacher is not None and (told := remark(teacher)):
+            return f"{told}. It goes on as it began; a new sweep feeds the teacher as it was trained"
     return ""

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from raykd.console.wording import counted
+from raykd.runs.drift import as_begun
 from raykd.spec.arms import ARM
-from raykd.spec.sweep import SweepSpec, as_begun, build_sweep, difference
+from raykd.spec.sweep import SweepSpec, build_sweep, difference
 from raykd.storage.folders import holds_ledger, named
 from trainables.errors import SweepFailed, UserError
 from trainables.parse import within

@@ -25,7 +25,7 @@ from raykd.spec.samplers import TPE, AnySampler, Grid
 from raykd.spec.sections import BaselineSpec, SchedulerSpec, Section, WorkersSpec, parse_duration
 from trainables.errors import UserError
 from trainables.files import expanded
-from trainables.normalisation import IMAGENET, said
+from trainables.normalisation import IMAGENET
 from trainables.parse import as_mapping, build, join
 from trainables.resolve import SECTIONS, FlatField, find_field, put, resolve
 from trainables.trial import RANKME, Seed, Spec, TrialSpec, digest
@@ -242,20 +242,6 @@ class SweepSpec(Spec):
     def hash(self) -> str:
         """8 hex digits of everything written in the spec."""
         return digest(self.model_dump(mode="json"))
-
-
-def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
-    """`now` with what a sweep keeps from its beginning, whatever became the default since.
-
-    Where it began with ImageNet's values for every teacher, these say nothing in `now` either.
-    """
-    teacher = dict(now.teacher or {})
-    usual = then.normalisation == "imagenet" and "mean" not in (then.teacher or {})
-    if usual and said(teacher.get("mean"), teacher.get("std")) == IMAGENET:
-        teacher = {name: value for name, value in teacher.items() if name not in ("mean", "std")}
-    return now.model_copy(
-        update={"normalisation": then.normalisation, "teacher": teacher if now.teacher is not None else None}
-    )
 
 
 def difference(old: SweepSpec, new: SweepSpec) -> list[str]:

@@ -18,9 +18,9 @@ from raykd.cli import main
 from raykd.export.student import write_student
 from raykd.export.teacher import inspect
 from raykd.export.trial import config_of
-from raykd.runs.drift import refuse_drift, unlike_today
+from raykd.runs.drift import as_begun, refuse_drift, unlike_today
 from raykd.spec.arms import ARM
-from raykd.spec.sweep import SweepSpec, as_begun, build_sweep, load_sweep
+from raykd.spec.sweep import SweepSpec, build_sweep, load_sweep
 from raykd.spec.validate import validate
 from trainables.backbones import build_backbone
 from trainables.checkpoint_file import read_checkpoint
