@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from trainables import torchvision_models
 from trainables.errors import UserError
+from trainables.normalisation import IMAGENET, Normalisation
 from trainables.stems import STEM
 from trainables.trial import ModelSpec
 from trainables.zoo import (
@@ -50,7 +51,14 @@ class BackboneFacts:
 
 
 class Backbone(nn.Module):
-    """A classification network without its classifier."""
+    """A classification network without its classifier.
+
+    Images come as views are, normalised by ImageNet's mean and deviation. After `feed` it turns them into
+    what its weights were trained on.
+    """
+
+    scale: Tensor | None  # (3, 1, 1), of a view's pixels on their way into the network; None: as they are
+    shift: Tensor | None
 
     def __init__(self, spec: ModelSpec, field: str = "student") -> None:
         super().__init__()
@@ -58,11 +66,31 @@ class Backbone(nn.Module):
         self.options = dict(spec.options)
         self.field = field
         self.model = create(spec.arch, self.options, field)
+        self.feed(IMAGENET)
         self.feature_dim, self.map_channels, self.stages = _shape(self.model, spec.arch, _key(self.options))
+
+    def feed(self, trained: Normalisation) -> None:
+        """Give the network pixels normalised as in its training, whatever views are normalised by."""
+        self.normalisation = trained
+        scale = shift = None
+        if not trained.like(IMAGENET):
+            mean, std, own_mean, own_std = (
+                torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (*IMAGENET, *trained)
+            )
+            scale, shift = (std / own_std).float(), ((mean - own_mean) / own_std).float()
+        # No part of the weights: the spec says them.
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+
+    def _fed(self, images: Tensor) -> Tensor:
+        """Views (B, 3, H, W) as the network takes them."""
+        if self.scale is None or self.shift is None:
+            return images
+        return torch.addcmul(self.shift, images, self.scale)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, feature_dim), pooled by the model's own head."""
-        features: Tensor = self.model(images)
+        features: Tensor = self.model(self._fed(images))
         return features
 
     def map(self, images: Tensor) -> Tensor:
@@ -70,7 +98,7 @@ class Backbone(nn.Module):
 
         Tokens of a transformer are laid out as the patches of the image they came from, without class tokens.
         """
-        found = as_map(self.model, raw_features(self.model, images))
+        found = as_map(self.model, raw_features(self.model, self._fed(images)))
         if found is None:
             raise UserError(f"{self.field}.arch", "has no single feature map", value=self.arch)
         return found
@@ -87,7 +115,7 @@ class Backbone(nn.Module):
         if not self.stages:
             raise UserError(f"{self.field}.arch", "has no feature maps", value=self.arch)
         with watched(self.model, [stage.module for stage in self.stages]) as seen:
-            features: Tensor = self.model(images)
+            features: Tensor = self.model(self._fed(images))
         maps = [as_map(self.model, seen[stage.module], stage.channels) for stage in self.stages]
         if any(one is None for one in maps):
             raise UserError(f"{self.field}.arch", "has no feature maps at this image size", value=self.arch)

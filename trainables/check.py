@@ -19,6 +19,7 @@ from trainables.method import TAUGHT, Context, load_method
 from trainables.optim import check_optim
 from trainables.parse import within
 from trainables.probes import check_probe
+from trainables.teacher_pixels import remark
 from trainables.teachers import check_teacher, teacher_remarks, teacher_trial
 from trainables.trial import DataSpec, ModelSpec, Spec, TeacherSpec, TrialSpec
 from trainables.view_recipes import augments, check_views
@@ -96,7 +97,7 @@ class TrialChecker:
         method, teacher = load_method(trial.method), trial.teacher
         said = list(heavy(trial, method, self.context(trial)))
         if teacher is not None and method.needs & TAUGHT:
-            said += self._once(("remarks", _text(teacher)), lambda: teacher_remarks(teacher))
+            said += self._once(("remarks", _text(teacher)), lambda: _of_teacher(teacher))
         return said
 
     def same_choices(self, trial: TrialSpec) -> Mapping[str, tuple[tuple[str, ...], ...]]:
@@ -167,6 +168,10 @@ def _check_maps(trial: TrialSpec, context: Context) -> None:
                 value=spec.arch,
                 expected="a network of stages: a convolutional one, or a vision transformer",
             )
+
+
+def _of_teacher(teacher: TeacherSpec) -> list[str]:
+    return [*filter(None, [remark(teacher)]), *teacher_remarks(teacher)]
 
 
 def _text(spec: Spec) -> str:

@@ -15,6 +15,8 @@ from trainables.checkpoint_heads import classifies, read_head, single_linear
 from trainables.checkpoint_layout import BACKBONE, CLASSIFIER, HEAD, Layout
 from trainables.checkpoint_layouts import LAYOUTS
 from trainables.checkpoint_open import open_checkpoint
+from trainables.checkpoint_pixels import Said as SaidOfPixels
+from trainables.checkpoint_pixels import said_beside, said_by_training, said_by_weights
 from trainables.checkpoint_roles import find_layout, namings, split_roles, unwrapped, without_first_word
 from trainables.checkpoint_said import Said, said_by
 from trainables.errors import UserError
@@ -46,6 +48,7 @@ class CheckpointFacts:
     remark: str = ""  # what there is to know of it; may be empty
     head_problem: str = ""  # why its projection head cannot be read; empty where it can, or there is none
     configured: bool = False  # architecture and options are those of the config.json beside it
+    pixels: SaidOfPixels | None = None  # how they are normalised, where the file says so
 
     def roles_text(self) -> str:
         """`backbone (318 tensors), head (4 tensors: Linear(2048, 2048)-ReLU-Linear(2048, 128))`."""
@@ -86,6 +89,9 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
     head, head_weights, problem = _head(layout, roles, metadata, said, field)
     if layout.if_classifier and HEAD not in roles:
         layout = replace(layout, origin=layout.if_classifier)
+    pixels = (
+        said_by_weights(path, metadata) if opened.flat else said_by_training(content) or said_beside(path)
+    )
     backbone = roles.get(BACKBONE, {})
     classifier = single_linear(roles)
     named = namings(layout, backbone)
@@ -105,6 +111,7 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
         remark=layout.remark if _remarkable(layout, backbone) else "",
         head_problem=problem,
         configured=said.configured,
+        pixels=pixels,
     )
     return ReadCheckpoint(facts, layout, tuple(named), head_weights, classifier, weights)
 

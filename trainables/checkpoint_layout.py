@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from trainables.normalisation import IMAGENET, Normalisation
+
 BACKBONE, HEAD, CLASSIFIER = "backbone", "head", "classifier"
+UNKNOWN = "a backbone alone"  # an origin that its keys do not tell
 
 # Where a training script puts the weights, in the order of preference: averaged ones first, as timm does.
 CONTAINERS = (
@@ -41,6 +44,10 @@ class Layout:
     attention_heads: Mapping[int, int] = field(default_factory=dict)  # width -> heads, where not timm's
     heads_if_fixed: bool = False  # those only where positions are fixed, not learned
     small_stem_padding: int | None = None  # of a 3x3 `conv1`
+    # What this origin's code normalises pixels by; None where the architecture says it (timm's files).
+    normalisation: Normalisation | None = IMAGENET
+    # Likewise of a network with a 3x3 `conv1`, by its number of classes; other numbers: unknown.
+    small_stem_normalisation: Mapping[int, Normalisation] = field(default_factory=dict)
     remark: str = ""  # what a user should know of such a file
     remark_above: int = 0  # only of a file whose `conv1` has more filters
 

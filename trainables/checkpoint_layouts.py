@@ -26,9 +26,13 @@ from trainables.checkpoint_layout import (
     TAUGHT,
     TORCHVISION_VIT,
     TWELVE,
+    UNKNOWN,
     VIT,
     Layout,
 )
+from trainables.normalisation import CIFAR10, CIFAR100
+
+_CIFAR = {10: CIFAR10, 100: CIFAR100}  # by classes: what a 3x3 stem of these origins is for, and nothing else
 
 __all__ = ["LAYOUTS", "Layout"]
 
@@ -155,6 +159,7 @@ LAYOUTS: tuple[Layout, ...] = (
             "student": r"student\.",
         },
         remark="the teacher in it is read, and not its student",
+        normalisation=None,
     ),
     Layout(
         origin="a student and its teacher",  # mdistiller's, and other scripts of distillation
@@ -166,6 +171,7 @@ LAYOUTS: tuple[Layout, ...] = (
             "teacher": r"(teacher|model_t)\.",
         },
         remark="the student in it is read, and not its teacher",
+        small_stem_normalisation=_CIFAR,
     ),
     Layout(
         origin="i-jepa or msn",
@@ -188,6 +194,7 @@ LAYOUTS: tuple[Layout, ...] = (
             "text": r"(transformer|text|token_embedding|text_projection|ln_final|positional_embedding)",
             "scale": r"logit_(scale|bias)$",
         },
+        normalisation=None,  # OpenAI's and its kin's, as timm says of its CLIP networks
     ),
     Layout(
         origin="vissl",
@@ -227,6 +234,7 @@ LAYOUTS: tuple[Layout, ...] = (
         attention_heads=TWELVE,
         heads_if_fixed=True,
         small_stem_padding=2,
+        small_stem_normalisation=_CIFAR,
     ),
     Layout(
         origin="solo-learn dino",
@@ -237,6 +245,7 @@ LAYOUTS: tuple[Layout, ...] = (
         attention_heads=TWELVE,
         heads_if_fixed=True,
         small_stem_padding=2,
+        small_stem_normalisation=_CIFAR,
     ),
     Layout(
         origin="solo-learn, no head",
@@ -245,6 +254,7 @@ LAYOUTS: tuple[Layout, ...] = (
         attention_heads=TWELVE,
         heads_if_fixed=True,
         small_stem_padding=2,
+        small_stem_normalisation=_CIFAR,
     ),
     Layout(
         origin="lightly",
@@ -277,9 +287,10 @@ LAYOUTS: tuple[Layout, ...] = (
         signature=(r"backbone\.", SINGLE),
         roles={CLASSIFIER: rf"(?={SINGLE})", BACKBONE: r"backbone\."},
         renames=(*RESNET_IN_A_ROW, *SHORTCUTS),
+        normalisation=None,
     ),
     Layout(
-        origin="a backbone alone",
+        origin=UNKNOWN,
         signature=(r"backbone\.",),
         roles={BACKBONE: r"backbone\."},
         renames=(*RESNET_IN_A_ROW, *SHORTCUTS),
@@ -293,6 +304,7 @@ LAYOUTS: tuple[Layout, ...] = (
         renames=SHORTCUTS,
         heads=MOCO_HEADS,
         small_stem_padding=1,
+        small_stem_normalisation=_CIFAR,
     ),
     Layout(
         origin="simsiam",
@@ -309,6 +321,7 @@ LAYOUTS: tuple[Layout, ...] = (
         absent=(r"class_token$",),
         roles={CLASSIFIER: rf"(?={SINGLE})", BACKBONE: r"encoder\."},
         renames=SHORTCUTS,
+        normalisation=None,
     ),
     Layout(
         origin="torchvision vit",
@@ -360,6 +373,7 @@ LAYOUTS: tuple[Layout, ...] = (
         signature=(*VIT, r"head\.weight$"),
         containers=("model",),
         roles={CLASSIFIER: CLASSIFYING, BACKBONE: ""},
+        normalisation=None,  # others keep a timm ViT under `model`, too
     ),
     Layout(
         origin="dino or timm, a backbone alone",
@@ -367,6 +381,7 @@ LAYOUTS: tuple[Layout, ...] = (
         absent=(r"head",),
         containers=(None,),
         roles={BACKBONE: ""},
+        normalisation=None,
     ),
     Layout(
         origin="torchvision",
@@ -380,10 +395,12 @@ LAYOUTS: tuple[Layout, ...] = (
         # Several layers may classify or project, and nothing tells which.
         roles={CLASSIFIER: CLASSIFYING, "layers of a head": r"(?=(fc|head)\.\d+\.)", BACKBONE: ""},
         renames=SHORTCUTS,
+        normalisation=None,
     ),
     Layout(
         origin="timm",
         signature=(r"",),
         roles={CLASSIFIER: CLASSIFYING, "layers of a head": r"(?=fc\.\d+\.)", BACKBONE: ""},
+        normalisation=None,
     ),
 )

@@ -182,7 +182,10 @@ def open_data(spec: DataSpec, cache: Path, progress: Progress | None = None) -> 
         source = find_source(spec.name)
         about = {"source": spec.name, "path": str(source.where(spec) or "")}
         side = spec.image_size + spec.margin
-        store = make_store(folder, side, lambda: source.open(spec), spec.max_undecodable, about, progress)
+        whole = spec.fit == "whole"
+        store = make_store(
+            folder, side, lambda: source.open(spec), spec.max_undecodable, about, progress, whole
+        )
     # Asked again here, because the store may have been made under a wider limit.
     bad = store.undecodable
     bad.refuse_above(spec.max_undecodable, bad.of)
@@ -216,6 +219,7 @@ def store_folder(spec: DataSpec, cache: Path) -> Path:
         "path": str(where.resolve()) if where is not None else "",
         "side": spec.image_size + spec.margin,
         "listing": source.listing(spec),
+        **({"fit": spec.fit} if spec.fit != "centre" else {}),
     }
     if where is not None:
         key["reading"] = _READING

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from trainables.sources.base import Picture
+
+T = TypeVar("T")
+Pixels = npt.NDArray[np.uint8]
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
@@ -27,7 +32,7 @@ _UPRIGHT = {
 }
 
 
-def decode(picture: Picture, side: int) -> npt.NDArray[np.uint8]:
+def decode(picture: Picture, side: int) -> Pixels:
     """(3, side, side) RGB: the largest centred square, resized with an antialiased bilinear filter.
 
     The same picture as resizing the shorter side and cropping the centre, in one step. Large JPEGs are
@@ -35,14 +40,26 @@ def decode(picture: Picture, side: int) -> npt.NDArray[np.uint8]:
     frame where it has several. `_rgb` says what becomes of each of Pillow's modes. Raises whatever
     Pillow raises for a file that is not a whole picture, and `ValueError` for pixels without a known white.
     """
+    return _read(picture, side, _square)
+
+
+def decode_whole(picture: Picture, side: int) -> tuple[Pixels, float]:
+    """All of a picture squeezed into (3, side, side), and its width as a multiple of its height.
+
+    Otherwise as `decode`; of a square the same pixels.
+    """
+    return _read(picture, side, _squeezed)
+
+
+def _read(picture: Picture, side: int, fit: Callable[[Image.Image, int], T]) -> T:
     if isinstance(picture, Image.Image):
-        return _square(_rgb(picture), side)
+        return fit(_rgb(picture), side)
     if isinstance(picture, Path) and not stat.S_ISREG(picture.stat().st_mode):
         raise OSError("is no regular file")  # a pipe would be waited for
     with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
         image.draft("RGB", (2 * side, 2 * side))
         image.load()
-        return _square(_upright(_rgb(image), image), side)
+        return fit(_upright(_rgb(image), image), side)
 
 
 def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
@@ -83,7 +100,7 @@ def _deep_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(255 - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey)
 
 
-def _square(image: Image.Image, side: int) -> npt.NDArray[np.uint8]:
+def _square(image: Image.Image, side: int) -> Pixels:
     if image.size != (side, side):
         width, height = image.size
         short = min(width, height)
@@ -91,4 +108,16 @@ def _square(image: Image.Image, side: int) -> npt.NDArray[np.uint8]:
         image = image.resize(
             (side, side), Image.Resampling.BILINEAR, box=(left, top, left + short, top + short)
         )
+    return _channels_first(image)
+
+
+def _squeezed(image: Image.Image, side: int) -> tuple[Pixels, float]:
+    image = _rgb(image)
+    aspect = image.width / image.height
+    if image.size != (side, side):
+        image = image.resize((side, side), Image.Resampling.BILINEAR)
+    return _channels_first(image), aspect
+
+
+def _channels_first(image: Image.Image) -> Pixels:
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))

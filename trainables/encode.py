@@ -30,10 +30,15 @@ def encode_images(
     batches = np.split(ids, range(_BATCH, len(ids), _BATCH)) if len(ids) else []
     features = []
     with contextlib.closing(fetch(images, batches, device)) as fetched:
-        for number, (batch, _) in enumerate(fetched, 1):
+        for number, (batch, those) in enumerate(fetched, 1):
             got_to(f"encoding images, batch {number}/{len(batches)}")
-            features.append(encode(plain(batch, image_size)).float())
+            features.append(encode(plain(batch, image_size, aspect_of(images, those))).float())
     return torch.cat(features) if features else torch.zeros(0, 0, device=device)
+
+
+def aspect_of(images: Images, ids: np.ndarray) -> np.ndarray | None:
+    """(B,) width / height of these pictures; None where they are stored as squares."""
+    return None if images.aspect is None else images.aspect[ids]
 
 
 class TrainingImages:
@@ -52,7 +57,9 @@ class TrainingImages:
 
     def plain(self, ids: Tensor) -> Tensor:
         """(A,) ids -> (A, 3, S, S) normalised, un-augmented views, on the trial's device."""
-        return plain(self._images.take(ids.cpu().numpy()).to(self._device), self._size)
+        rows = ids.cpu().numpy()
+        images = self._images.take(rows).to(self._device)
+        return plain(images, self._size, aspect_of(self._images, rows))
 
     def encode(self, encode: Encode, ids: Tensor) -> Tensor:
         """(A,) ids -> features (A, D) in float32, without gradient."""

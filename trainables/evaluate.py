@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from trainables.data import DataFacts
 from trainables.encode import Encode, encode_images
 from trainables.errors import UserError
+from trainables.isolation import whole_float32
 from trainables.probes import check_probe, names, probe
 from trainables.trial import ProbeSpec
 
@@ -56,7 +57,14 @@ class Examiner:
         self.val_labels = torch.from_numpy(self.held_out.labels[self.val_ids]).to(device)
 
     def judge(self, encode: Encode) -> dict[str, float]:
-        """`score` and `probe/NAME`, each with `…_se` for k-shot probes: percent, or RankMe's number."""
+        """`score` and `probe/NAME`, each with `…_se` for k-shot probes: percent, or RankMe's number.
+
+        In whole float32 on every device, so that the rows of a CPU and of a GPU compare.
+        """
+        with whole_float32():
+            return self._judged(encode)
+
+    def _judged(self, encode: Encode) -> dict[str, float]:
         fitted = self.encoded(encode, self.images, self.fit_ids)
         held_out = self.encoded(encode, self.held_out, self.val_ids)
         metrics: dict[str, float] = {}

@@ -68,6 +68,26 @@ def isolated(seed: int) -> Iterator[None]:
             torch.cuda.empty_cache()
 
 
+@contextlib.contextmanager
+def whole_float32() -> Iterator[None]:
+    """Inside, products and convolutions in float32 keep all 24 bits of it on every device.
+
+    By default cuDNN's convolutions run in TF32 on GPUs that have it: 11 bits, so that one network would have
+    other features there than on a CPU.
+    """
+    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = torch.get_float32_matmul_precision(), [backend.allow_tf32 for backend in backends]
+    try:
+        torch.set_float32_matmul_precision("highest")
+        for backend in backends:
+            backend.allow_tf32 = False
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        for backend, allowed in zip(backends, before[1], strict=True):
+            backend.allow_tf32 = allowed
+
+
 def _settings() -> dict[str, Any]:
     return {
         "grad": torch.is_grad_enabled(),

@@ -179,7 +179,9 @@ def _teacher(method: type[Method], raw: Any, data: Mapping[str, Any], where: str
     if spec.checkpoint is not None and spec.train is not None:
         raise UserError(path, "has both `checkpoint` and `train`", expected="one of them")
     if spec.train is None:
-        return spec
+        from trainables.teacher_pixels import filled
+
+        return filled(spec)
     return spec.model_copy(update={"train": _training(spec, spec.train, data, join(path, "train"))})
 
 

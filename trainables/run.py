@@ -138,6 +138,7 @@ class Run:
             len(self.data.train),
             self.method.views,
             trial.seed,
+            self.data.train.aspect,
         )
         self.steps = len(self.data.train_ids) // trial.optim.batch_size
         self.optimizer = make_optimizer(self.method, trial.optim)

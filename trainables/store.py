@@ -3,7 +3,7 @@
 A store is a folder:
 
     train.arrow, test.arrow   Arrow IPC files: `image` fixed_size_binary(3*S*S), uint8 CHW; `label` int64;
-                              `crc` uint32, the CRC-32 of the image
+                              `crc` uint32, the CRC-32 of the image; of whole pictures `aspect` float32
     store.json                sizes, fingerprints, which pictures could not be decoded, and its own checksum
 
 A small file is compared with its fingerprint when it is first opened; of a larger one each image is compared
@@ -61,7 +61,9 @@ class Images:
     """The images of one part of a data set, off a memory map.
 
     `len()` is how many, `labels` (n,) int64 with -1 for none, `classes` (0: unlabelled), `size` the side in
-    pixels, `fingerprint` the SHA-256 of pixels and labels. Safe to share between threads and to pickle.
+    pixels, `fingerprint` the SHA-256 of pixels and labels. `aspect` (n,) float32 is the width of each picture
+    as a multiple of its height where whole pictures were squeezed into squares, else None. Safe to share
+    between threads and to pickle.
     """
 
     def __init__(self, path: Path, size: int, classes: int, fingerprint: str) -> None:
@@ -74,6 +76,11 @@ class Images:
         labels = [batch.column("label").to_numpy(zero_copy_only=False) for batch in batches]
         self.labels: npt.NDArray[np.int64] = np.concatenate([np.zeros(0, np.int64), *labels])
         self.labels.flags.writeable = False
+        self.aspect: npt.NDArray[np.float32] | None = None
+        if "aspect" in reader.schema.names:
+            self.aspect = np.concatenate(
+                [np.zeros(0, np.float32), *(batch.column("aspect").to_numpy() for batch in batches)]
+            )
         crcs = [batch.column("crc").to_numpy() for batch in batches]
         self._crcs = np.concatenate([np.zeros(0, np.uint32), *crcs])
         self._stamp = _stamp(path)
@@ -129,8 +136,12 @@ class Images:
         digest = hashlib.sha256()
         for chunk in self._chunks:
             digest.update(chunk.data)
-        digest.update(self.labels.tobytes())
+        digest.update(self.beside())
         return digest.hexdigest()
+
+    def beside(self) -> bytes:
+        """What is known of the images beside their pixels, for checksums."""
+        return self.labels.tobytes() + (b"" if self.aspect is None else self.aspect.tobytes())
 
 
 def _stamp(path: Path) -> _Stamp:
@@ -203,7 +214,7 @@ def _load_part(folder: Path, name: str, facts: dict[str, Any]) -> Images:
     images = Images(path, facts["side"], facts["classes"], part["sha256"])
     if len(images) != part["images"]:
         raise ValueError(f"{path.name} has {len(images)} images of {part['images']}")
-    if zlib.crc32(images.labels.tobytes()) != part["labels"]:
+    if zlib.crc32(images.beside()) != part["labels"]:
         raise ValueError(f"the labels in {path.name} are not what was written")
     if status.st_size <= CHECKED_BYTES and not images.known_whole:
         if images.content() != images.fingerprint:
@@ -223,10 +234,12 @@ def make_store(
     max_undecodable: float,
     about: dict[str, Any],
     progress: Progress | None = None,
+    whole: bool = False,
 ) -> Store:
     """The store in `folder`, made from `parts()` unless it is there by now.
 
-    `progress(done, total)` is called now and then, in images. `about` goes into `store.json`. `UserError` if
+    `progress(done, total)` is called now and then, in images. `about` goes into `store.json`. With `whole`,
+    pictures are squeezed into squares instead of cropped to them. `UserError` if
     more than the share `max_undecodable` of the pictures cannot be decoded, or there is no room.
     """
     try:
@@ -242,7 +255,7 @@ def make_store(
             try:
                 with unwatched("reading or downloading what is there"):
                     found = parts()
-                _write(temporary, side, found, max_undecodable, about, progress)
+                _write(temporary, side, found, max_undecodable, about, progress, whole)
                 _put(temporary, folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -257,7 +270,13 @@ def make_store(
 
 
 def _write(
-    folder: Path, side: int, parts: Parts, limit: float, about: dict[str, Any], progress: Progress | None
+    folder: Path,
+    side: int,
+    parts: Parts,
+    limit: float,
+    about: dict[str, Any],
+    progress: Progress | None,
+    whole: bool,
 ) -> None:
     named = {"train": parts.train, **({"test": parts.test} if parts.test is not None else {})}
     total = sum(part.count for part in named.values())
@@ -278,7 +297,7 @@ def _write(
                 progress(done, total)
             bad.refuse_above(limit, done)
 
-        images, sha256, labels = write_part(path, part, side, bad, advance)
+        images, sha256, labels = write_part(path, part, side, bad, advance, whole)
         if not images:
             raise UserError("data.path", f"the {name} part holds no picture that can be decoded")
         written[name] = {"images": images, "bytes": path.stat().st_size, "sha256": sha256, "labels": labels}

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from trainables.decode import decode
+from trainables.decode import decode, decode_whole
 from trainables.errors import UserError
 from trainables.files import opened
 from trainables.sources import Part, Sample
@@ -57,17 +57,20 @@ class Undecodable:
 
 
 def write_part(
-    path: Path, part: Part, side: int, bad: Undecodable, advance: Callable[[int], None]
+    path: Path, part: Part, side: int, bad: Undecodable, advance: Callable[[int], None], whole: bool = False
 ) -> tuple[int, str, int]:
     """Decode `part` into the Arrow file `path`; how many images it holds, their fingerprint, the labels' CRC.
+
+    With `whole`, pictures are squeezed, and the file has their aspect ratios, which count with the labels.
 
     `bad` collects what cannot be decoded, `advance(n)` is called after every n samples, in this thread. Holds
     one chunk and a few groups of decoded images in memory, however many there are.
     """
     image, crc = pa.field("image", pa.binary(3 * side * side)), pa.field("crc", pa.uint32())
-    schema = pa.schema([image, pa.field("label", pa.int64()), crc])
+    aspect = [pa.field("aspect", pa.float32())] if whole else []
+    schema = pa.schema([image, pa.field("label", pa.int64()), crc, *aspect])
     chunk = np.empty((max(1, min(CHUNK_BYTES // (3 * side * side), part.count)), 3, side, side), np.uint8)
-    digest, labels, start = hashlib.sha256(), array("q"), 0
+    digest, labels, aspects, start = hashlib.sha256(), array("q"), array("f"), 0
 
     with opened(path, "wb") as file:
         with pa.ipc.new_file(file, schema) as writer:
@@ -83,31 +86,36 @@ def write_part(
                 )
                 label = pa.array(np.array(labels[start:], np.int64))
                 crcs = pa.array([zlib.crc32(one.data) for one in filled], pa.uint32())
-                writer.write_batch(pa.record_batch([pixels, label, crcs], schema=schema))
+                shapes = [pa.array(np.array(aspects[start:], np.float32))] if whole else []
+                writer.write_batch(pa.record_batch([pixels, label, crcs, *shapes], schema=schema))
                 start = len(labels)
 
-            for group in _decoded(part.samples(), side):
+            for group in _decoded(part.samples(), side, whole):
                 for sample, result in group:
                     if isinstance(result, str):
                         bad.add(f"{sample} ({result})")
                         continue
-                    pixels, label = result
+                    pixels, shape, label = result
                     chunk[len(labels) - start] = pixels
                     labels.append(label)
+                    if whole:
+                        aspects.append(shape)
                     if len(labels) - start == len(chunk):
                         flush()
                 advance(len(group))
             flush()
         file.flush()
         os.fsync(file.fileno())
-    digest.update(labels.tobytes())
-    return len(labels), digest.hexdigest(), zlib.crc32(labels.tobytes())
+    beside = labels.tobytes() + aspects.tobytes()
+    digest.update(beside)
+    return len(labels), digest.hexdigest(), zlib.crc32(beside)
 
 
-Decoded = tuple[str, tuple[Pixels, int] | str]  # name, and (pixels, label) or why there are none
+# Name, and (pixels, aspect ratio, label) or why there are none.
+Decoded = tuple[str, tuple[Pixels, float, int] | str]
 
 
-def _decoded(samples: Iterator[Sample], side: int) -> Iterator[list[Decoded]]:
+def _decoded(samples: Iterator[Sample], side: int, whole: bool) -> Iterator[list[Decoded]]:
     """Groups of decoded samples, in order. Never holds more than a few groups a thread."""
     threads = min(
         16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -116,7 +124,7 @@ def _decoded(samples: Iterator[Sample], side: int) -> Iterator[list[Decoded]]:
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         try:
             for group in _groups(samples):
-                pending.append(pool.submit(_decode_group, group, side))
+                pending.append(pool.submit(_decode_group, group, side, whole))
                 if len(pending) > 2 * threads:
                     yield pending.popleft().result()
             while pending:
@@ -125,13 +133,15 @@ def _decoded(samples: Iterator[Sample], side: int) -> Iterator[list[Decoded]]:
             pool.shutdown(cancel_futures=True)
 
 
-def _decode_group(group: list[Sample], side: int) -> list[Decoded]:
-    return [(sample.name, _decode_one(sample, side)) for sample in group]
+def _decode_group(group: list[Sample], side: int, whole: bool) -> list[Decoded]:
+    return [(sample.name, _decode_one(sample, side, whole)) for sample in group]
 
 
-def _decode_one(sample: Sample, side: int) -> tuple[Pixels, int] | str:
+def _decode_one(sample: Sample, side: int, whole: bool) -> tuple[Pixels, float, int] | str:
     try:
-        return decode(sample.picture, side), sample.label
+        if whole:
+            return *decode_whole(sample.picture, side), sample.label
+        return decode(sample.picture, side), 1.0, sample.label
     except MemoryError:
         raise
     except Exception as error:  # Pillow's plugins raise nearly anything for a broken file

@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trainables.arch_guess import twins_remark
 from trainables.backbones import Backbone, build_backbone, check_arch
 from trainables.checkpoint_file import CheckpointFacts, ReadCheckpoint, read_checkpoint
+from trainables.checkpoint_pixels import feeding
 from trainables.errors import UserError
 from trainables.method import TAUGHT, Method, load_method, methods
 from trainables.parts.heads import describe_head
@@ -111,6 +112,8 @@ def load_teacher(spec: TeacherSpec, folder: Path, trial: TrialSpec) -> Teacher:
     read = read_checkpoint(path, "teacher.checkpoint")
     backbone = build_backbone(ModelSpec(arch=spec.arch, options=spec.options), 0, "teacher")
     fill_backbone(backbone, read)
+    # `resolve` has filled them in; a spec that was made by hand may name none.
+    backbone.feed(feeding(spec.arch, read).normalisation if spec.mean is None else spec.normalisation)
     head, classifier = load_head(backbone, read), load_classifier(backbone, read)
     return Teacher(backbone, head, spec.batch_norm, read.facts.sha256, classifier)
 

@@ -14,9 +14,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from trainables.errors import UserError
+from trainables.normalisation import IMAGENET, LEAST_STD, Normalisation, Triple, checked
 
 # Fields that say where things lie or how they are fetched: no part of a trial's identity, so no axis either.
 NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
@@ -93,6 +102,11 @@ class DataSpec(Spec):
         None,
         description="which files below `path` are for what, where their names do not say it, such as "
         "{train: digits/train, test: [more/test, old-*]}; the longer of two that fit wins",
+    )
+    fit: Literal["centre", "whole"] = Field(
+        "centre",
+        description="what is kept of a picture that is no square. centre: the square in its middle; whole: "
+        "all of it, so that crops are drawn from the picture as published recipes do",
     )
     download: bool = Field(False, description="may the source be downloaded")
     validation: Annotated[float, Field(gt=0, lt=1)] = Field(
@@ -218,6 +232,33 @@ class TeacherSpec(Spec):
         "eval",
         description="eval: running statistics; batch: those of the batch, as DisCo's and RETRO's code does",
     )
+    mean: Triple | None = Field(
+        None,
+        description="of the pixels (0..1) that it was trained on, by channel; left out: as the file, its "
+        "origin or timm's pretrained_cfg says",
+    )
+    std: Triple | None = Field(None, description="their deviation, likewise")
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _three(cls, given: Any, info: ValidationInfo) -> Triple | None:
+        low, what = (0.0, "mean") if info.field_name == "mean" else (LEAST_STD, "deviation")
+        return None if given is None else checked(given, low, what)
+
+    @model_validator(mode="after")
+    def _both(self) -> TeacherSpec:
+        for name, other in (("mean", "std"), ("std", "mean")):
+            if getattr(self, name) is None and getattr(self, other) is not None:
+                raise UserError(name, f"is missing beside `{other}`", expected="both, or neither")
+        if self.train is not None and self.mean is not None:
+            problem = "goes with `checkpoint`: a teacher that raykd trains is fed as in its training"
+            raise UserError("mean", problem, value=list(self.mean), expected="neither `mean` nor `std`")
+        return self
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """How its pixels are normalised; ImageNet's mean and deviation where nothing is said."""
+        return IMAGENET if self.mean is None or self.std is None else Normalisation(self.mean, self.std)
 
 
 class TrialSpec(Spec):
@@ -247,13 +288,18 @@ class TrialSpec(Spec):
         for field in NOT_IDENTITY["data"]:
             identity["data"].pop(field)
         _as_named(identity)
-        if self.data.splits is None:  # as every trial was before this was a field
+        # As every trial was before these were fields.
+        if self.data.splits is None:
             del identity["data"]["splits"]
+        if self.data.fit == "centre":
+            del identity["data"]["fit"]
         if self.teacher is not None:
             if self.teacher.train is not None:
                 _as_named(identity["teacher"]["train"])
             if self.teacher.checkpoint is not None:
                 identity["teacher"]["checkpoint"] = file_digest(self.teacher.checkpoint)
+            if self.teacher.normalisation.like(IMAGENET):
+                del identity["teacher"]["mean"], identity["teacher"]["std"]
         return identity
 
 

@@ -16,8 +16,9 @@ import math
 import torch
 from torch import Tensor
 
-MEAN = (0.485, 0.456, 0.406)  # ImageNet's, for every data set
-STD = (0.229, 0.224, 0.225)
+from trainables.normalisation import IMAGENET
+
+MEAN, STD = IMAGENET  # for every data set; `Backbone.feed` is for networks that were trained on others
 SOLARISE_FROM = 128 / 255
 GREY = (0.2989, 0.587, 0.114)  # torchvision's weights of R, G, B
 

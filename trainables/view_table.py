@@ -28,8 +28,18 @@ STREAMS = (
 )
 
 
-def draw(recipe: Recipe, strength: float, side: int, out: int, count: int, rng: np.random.Generator) -> Table:
+def draw(
+    recipe: Recipe,
+    strength: float,
+    side: int,
+    out: int,
+    count: int,
+    rng: np.random.Generator,
+    aspect: Array | None = None,
+) -> Table:
     """The parameters of one view of `count` images of `side` pixels; views have `out` pixels.
+
+    `aspect` (count,): width / height of the pictures that were squeezed into these squares; None: squares.
 
     Bytes a sample: crop 8, pad 4, flip 1, jitter 17, grayscale 1, blur 4, solarise 1; affine 24, gain 4,
     noise 8, erase 8.
@@ -38,7 +48,7 @@ def draw(recipe: Recipe, strength: float, side: int, out: int, count: int, rng: 
     table: Table = {}
     if recipe.crop:
         lost = min(recipe.crop * strength, 0.95)
-        table["crop"] = crops(count, side, lost, math.log(4 / 3) * strength, stream["crop"])
+        table["crop"] = crops(count, side, lost, math.log(4 / 3) * strength, stream["crop"], aspect)
     if recipe.pad:
         border = round(out * recipe.pad * strength)
         table["corner"] = corners(count, side, out, border, stream["pad"])
@@ -58,6 +68,10 @@ def draw(recipe: Recipe, strength: float, side: int, out: int, count: int, rng: 
         table["solarise"] = stream["solarise"].random(count, np.float32) < recipe.solarise
     if recipe.warps:
         table["matrix"] = _matrices(recipe, strength, out, count, stream["affine"])
+        if aspect is not None:
+            table["matrix"] *= np.stack(_unsqueezed(aspect), 1)[:, :, None]
+    if aspect is not None and not (recipe.crop or recipe.pad or recipe.warps):
+        table |= centre(aspect, side, out)
     if recipe.gain:
         table["gain"] = np.maximum(0, 1 + recipe.gain * strength * _signed(stream["gain"], count))
     if recipe.noise:
@@ -68,19 +82,33 @@ def draw(recipe: Recipe, strength: float, side: int, out: int, count: int, rng: 
     return table
 
 
-def crops(count: int, side: int, lost: float, log_ratio: float, rng: np.random.Generator) -> Array:
-    """(count, 4) int16 boxes (top, left, height, width) of torchvision's RandomResizedCrop on square images.
+def crops(
+    count: int,
+    side: int,
+    lost: float,
+    log_ratio: float,
+    rng: np.random.Generator,
+    aspect: Array | None = None,
+) -> Array:
+    """(count, 4) int16 boxes (top, left, height, width) of torchvision's RandomResizedCrop.
 
-    Area uniform in (1 - lost, 1) of the image, log(width / height) uniform within +-log_ratio; what does not
-    fit is drawn again, ten times at most, then it is the whole image.
+    Area uniform in (1 - lost, 1) of the picture, log(width / height) uniform within +-log_ratio; what does
+    not fit is drawn again, ten times at most, then it is the largest centred box within that ratio. Of
+    pictures that were squeezed into the square from width / height = `aspect` (count,), area and ratio are
+    those before that; None: squares, whose largest box is the whole image.
     """
     box = np.empty((count, 4), np.int16)
-    box[:] = (0, 0, side, side)
+    shape = np.ones(count) if aspect is None else aspect.astype(np.float64)
+    # A box of ratio r in a picture of ratio a has r / a in the square.
+    most = np.exp(np.clip(np.log(shape), -log_ratio, log_ratio)) / shape
+    _fill_centred(box, side, np.rint(side * np.minimum(1, 1 / most)), np.rint(side * np.minimum(1, most)))
     todo = np.arange(count)
     for _ in range(10):
         n = len(todo)
         area = side**2 * (1 - lost * rng.random(n))
         ratio = np.exp(log_ratio * _signed(rng, n))
+        if aspect is not None:
+            ratio = ratio / shape[todo]
         width, height = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
         top, left = (np.floor(rng.random(n) * (side + 1 - edge)) for edge in (height, width))
         fits = (width <= side) & (height <= side) & (width >= 1) & (height >= 1)
@@ -95,6 +123,24 @@ def corners(count: int, side: int, out: int, border: int, rng: np.random.Generat
     All places in the image with its border are equally likely, as in torchvision's `RandomCrop(padding=…)`.
     """
     return rng.integers(-border, side + border - out, size=(count, 2), dtype=np.int16, endpoint=True)
+
+
+def centre(aspect: Array, side: int, out: int) -> Table:
+    """The crop of an evaluation: the picture's shorter side resized to `side`, `out` pixels in the middle."""
+    box = np.empty((len(aspect), 4), np.int16)
+    horizontal, vertical = _unsqueezed(aspect)
+    _fill_centred(box, side, np.rint(out * vertical), np.rint(out * horizontal))
+    return {"crop": box, "flip": np.zeros(len(aspect), np.bool_)}
+
+
+def _unsqueezed(aspect: Array) -> tuple[Array, Array]:
+    """What a pixel along x and along y is in the square, where the shorter side of the picture is as long."""
+    return np.minimum(1, 1 / aspect), np.minimum(1, aspect)
+
+
+def _fill_centred(box: Array, side: int, height: Array, width: Array) -> None:
+    height, width = np.maximum(1, height), np.maximum(1, width)
+    box[:] = np.stack([(side - height) // 2, (side - width) // 2, height, width], axis=1)
 
 
 def blur_weights(sigma: Array, size: int) -> Array:

@@ -22,7 +22,7 @@ from torch import Tensor
 from trainables import view_ops as ops
 from trainables.trial import ViewSpec
 from trainables.view_recipes import RECIPES, recipe_of
-from trainables.view_table import JITTER_ORDERS, NO_JITTER, Array, Table, blur_weights, draw
+from trainables.view_table import JITTER_ORDERS, NO_JITTER, Array, Table, blur_weights, centre, draw
 
 # Values of one piece that a batch is worked through in: on a CPU so few that they stay in the cache, on a GPU
 # so many that they keep it busy (256 images of 224 px, 150 MB a temporary).
@@ -35,22 +35,39 @@ def recipes() -> dict[str, str]:
     return {name: recipe.summary for name, recipe in RECIPES.items()}
 
 
-def plain(images: Tensor, size_out: int) -> Tensor:
-    """(B, 3, S, S) uint8 -> (B, 3, size_out, size_out) float32: the centre, normalised. For probes."""
+def plain(images: Tensor, size_out: int, aspect: Array | None = None) -> Tensor:
+    """(B, 3, S, S) uint8 -> (B, 3, size_out, size_out) float32: the centre, normalised. For probes.
+
+    `aspect` (B,): width / height of the pictures, where they were squeezed into these squares.
+    """
+    if aspect is not None:
+        view = EpochViews([centre(aspect, images.shape[2], size_out)], images.shape[2], size_out)
+        return view.apply(images, np.arange(len(images)), 0)
     return ops.normalise(ops.to_unit(ops.centre_crop(images, size_out)))
 
 
 class Views:
-    """The views of a run: `views` of each of `n_images` images, `size_in` pixels wide, to `size_out`."""
+    """The views of a run: `views` of each of `n_images` images, `size_in` pixels wide, to `size_out`.
+
+    `aspect` (n_images,): width / height of the pictures, where they were squeezed into squares.
+    """
 
     def __init__(
-        self, spec: ViewSpec, size_in: int, size_out: int, n_images: int, views: int, seed: int
+        self,
+        spec: ViewSpec,
+        size_in: int,
+        size_out: int,
+        n_images: int,
+        views: int,
+        seed: int,
+        aspect: Array | None = None,
     ) -> None:
         if size_out > size_in:
             raise ValueError(f"views of {size_out} pixels from images of {size_in}")
         self.recipes, self.strength = [recipe_of(spec, view) for view in range(views)], spec.strength
         self.size_in, self.size_out = size_in, size_out
         self.n_images, self.seed = n_images, seed
+        self.aspect = aspect
 
     def epoch(self, epoch: int) -> EpochViews:
         """Draw the parameters of an epoch, for every image and view.
@@ -61,7 +78,7 @@ class Views:
         """
         rng = np.random.default_rng([self.seed % 2**64, epoch])
         tables = [
-            draw(recipe, self.strength, self.size_in, self.size_out, self.n_images, stream)
+            draw(recipe, self.strength, self.size_in, self.size_out, self.n_images, stream, self.aspect)
             for recipe, stream in zip(self.recipes, rng.spawn(len(self.recipes)), strict=True)
         ]
         return EpochViews(tables, self.size_in, self.size_out)

@@ -38,6 +38,7 @@ def check_study(spec: SweepSpec, memory: int | None = None) -> tuple[SweepSpec, 
     """
     from trainables.check import TrialChecker
     from trainables.compute import trained_parameters
+    from trainables.teacher_pixels import remark
 
     assert spec.study is not None
     check_gpus(spec.workers)
@@ -55,6 +56,8 @@ def check_study(spec: SweepSpec, memory: int | None = None) -> tuple[SweepSpec, 
             raise placed(spec, label, error) from None
         remarks += [f"arms.{label}: {remark}" for remark in checker.remarks(trial)]
         remarks += _one_function(label, checker.same_choices(trial), flatten(base), flatten(trial))
+    taught = [trial.teacher for trial in trials.values() if trial.teacher is not None]
+    remarks += filter(None, dict.fromkeys(remark(teacher) for teacher in taught))
     if spec.baseline is not None:
         try:
             checker.check(spec.baseline_trial())
@@ -92,7 +95,9 @@ def undeclared(spec: SweepSpec, label: str, base: TrialSpec, arm: TrialSpec) -> 
             continue
         own = other and (name in base.config or name in arm.config)
         taught = name.startswith("teacher.") and (base.teacher is None) != (arm.teacher is None)
-        (may if own or taught or under(name, spec.study.allow) else refused)[name] = values
+        # What a teacher was trained on follows from which teacher it is.
+        follows = name in ("teacher.mean", "teacher.std") and any(d.startswith("teacher") for d in declared)
+        (may if own or taught or follows or under(name, spec.study.allow) else refused)[name] = values
     if refused:
         said = "; ".join(f"{name} is {a!r} there and {b!r} here" for name, (a, b) in refused.items())
         names = ", ".join(refused)

@@ -32,7 +32,10 @@ from trainables.resolve import FlatField, find_field, flat_fields, flatten, put
 from trainables.trial import Spec
 
 FEWEST_TO_LOOK = 3  # pairs at the first look of a sequential study
-_BASE = ("method", "preset", "student", "teacher", "data", "views", "optim", "probe", "epochs", "fixed")
+_BASE = (
+    *("method", "preset", "student", "teacher", "data", "views", "optim", "probe", "epochs", "fixed"),
+    "normalisation",
+)
 _ENGINE = ("workers", "lanes", "time_limit", "references", "baseline", "attempts")
 _RULES = ("precision", "decide", "margin", "alpha", "score_at", "budget", "retune")
 _VARIES = {  # design -> the section that says what varies
@@ -214,10 +217,15 @@ def _best_of(name: str, trial: str | None, storage: Path) -> dict[str, Any]:
     from raykd.export.trial import chosen, config_of
     from raykd.records.recorded import spec_of
     from raykd.records.views import find, read
+    from trainables.teacher_pixels import is_own
 
     history = read(find(storage, name))
     spec = spec_of(history)
-    config = config_of(spec, chosen(spec, history, trial)[1])
+    best = chosen(spec, history, trial)[1]
+    config = config_of(spec, best)
+    if best.teacher is not None and is_own(best.teacher):
+        # Found again for each arm, whose teacher may be another one.
+        del config["teacher"]["mean"], config["teacher"]["std"]
     return {section: config[section] for section in _BASE if section in config}
 
 

@@ -80,12 +80,16 @@ def teacher(screen: Screen, found: Mapping[str, Any]) -> None:
             told[role] = f"{found['classes']} classes" if found["classes"] else "not one linear layer"
         held = counted(count, "tensor")
         rows.append((role, held + (f": {told[role]}" if role in told else "")))
+    pixels = found["normalisation"]
+    named = {"mean": pixels["mean"], "deviation": pixels["std"]}
+    said = [f"{name} {', '.join(f'{one:.4g}' for one in values)}" for name, values in named.items() if values]
+    rows.append(("pixels", ", ".join([*said, f"by {pixels['by']}"])))
     rows.append(("SHA-256", found["sha256"]))
     for name, text in rows:
         grid.add_row(escape(name), escape(text))
     screen.out.print(f"[bold]{escape(found['file'])}[/bold]", grid, sep="\n")
-    if found["remark"]:
-        screen.out.print(f"[yellow]{escape(found['remark'])}[/yellow]")
+    for said in filter(None, (found["remark"], pixels["remark"])):
+        screen.out.print(f"[yellow]{escape(said)}[/yellow]")
     screen.out.print()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("method", "can learn from it", ""):

@@ -125,7 +125,7 @@ def _settings(record: TrialRecord, trial: TrialSpec) -> Iterable[str]:
     if trial.teacher is not None:
         teacher = trial.teacher
         if teacher.checkpoint is not None:
-            origin = f"from {code(teacher.checkpoint.name)}"
+            origin = f"from {code(teacher.checkpoint.name)}, its pixels by {teacher.normalisation.text()}"
         else:
             assert teacher.train is not None
             origin = f"trained on the same data by {teacher.train.method}, epochs: {teacher.train.epochs}"

@@ -23,11 +23,11 @@ from trainables.backbones import Backbone, build_backbone
 from trainables.data import open_data
 from trainables.errors import UserError
 from trainables.evaluate import Examiner
+from trainables.normalisation import IMAGENET
 from trainables.seal import UNREADABLE, read_sealed
 from trainables.stems import STEM, stem_lines
 from trainables.teachers import load_teacher, teacher_file, teacher_trial
 from trainables.trial import ModelSpec, TrialSpec
-from trainables.view_ops import MEAN, STD
 from trainables.workers import device
 from trainables.zoo import RAYKD, TORCHVISION
 
@@ -147,13 +147,16 @@ def write_student(trial: TrialSpec, student: Backbone, folder: Path) -> str:
     Checks that they give the same features, to the last bit.
     """
     folder.mkdir(parents=True)
+    about = {"arch": trial.student.arch, "options": json.dumps(trial.student.options, sort_keys=True)}
+    about |= {name: json.dumps(values) for name, values in IMAGENET._asdict().items()}
     if timm_opens(trial.student):
         _describe(student.model, trial)
         save_for_hf(student.model, str(folder), model_args=student.options, safe_serialization=True)
+        # Its file says what it is when somebody takes it out of the folder, too.
+        save_file(load_file(folder / WEIGHTS), folder / WEIGHTS, {"format": "pt", **about})
         lines = 'import timm\n\nmodel = timm.create_model("local-dir:student", pretrained=True).eval()'
     else:
         tensors = {name: tensor.contiguous() for name, tensor in student.model.state_dict().items()}
-        about = {"arch": trial.student.arch, "options": json.dumps(trial.student.options, sort_keys=True)}
         save_file(tensors, folder / WEIGHTS, {"format": "pt", **about})
         lines = _lines(trial.student, student.model)
     (folder / WEIGHTS).chmod(folder.stat().st_mode & 0o666)  # safetensors gives a file to its owner alone
@@ -187,8 +190,8 @@ def _describe(model: torch.nn.Module, trial: TrialSpec) -> None:
         "crop_pct": side / stored,
         "crop_mode": "center",
         "interpolation": "bilinear",
-        "mean": MEAN,
-        "std": STD,
+        "mean": IMAGENET.mean,
+        "std": IMAGENET.std,
         "tag": None,
         "license": None,  # the user's to choose
     }

@@ -11,6 +11,7 @@ from raykd.export.trial import STUDENT
 from trainables.arch_guess import COMPARED, guess, twins_remark
 from trainables.backbones import build_backbone
 from trainables.checkpoint_file import CheckpointFacts, read_checkpoint
+from trainables.checkpoint_pixels import Feeding, feeding
 from trainables.method import NEEDS, TAUGHT, methods
 from trainables.parts.heads import head_text
 from trainables.teachers import lacks, verify
@@ -54,11 +55,22 @@ def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
             "problem": facts.head_problem,
         },
         "classes": facts.classes,
+        "normalisation": _pixels(feeding(model.arch if model is not None else None, read), model),
         "sha256": facts.sha256,
         "remark": "; ".join(filter(None, remarks)),
         "serves": _serves(facts, model),
         "paste": _paste(path, model),
     }
+
+
+def _pixels(found: Feeding, model: ModelSpec | None) -> dict[str, Any]:
+    """What the network takes pixels by, as a sweep would fill it in, and who says so.
+
+    Mean and deviation are None where that is the architecture's to say, and it is not known.
+    """
+    known = model is not None or found.sure
+    mean, std = found.normalisation if known else (None, None)
+    return {"mean": mean, "std": std, "by": found.by, "sure": found.sure, "remark": found.remark}
 
 
 def _in_folder(path: Path) -> Path:

@@ -87,6 +87,10 @@ def config_of(spec: SweepSpec, trial: TrialSpec) -> dict[str, Any]:
     if dump["data"]["path"] is not None:  # no part of the trial's identity, and the file may be moved
         dump["data"]["path"] = str(Path(dump["data"]["path"]).absolute())
     sections = ("student", "teacher", "data", "views", "optim", "probe")
+    if dump["data"]["fit"] == "centre":  # as files said it before this was a field
+        del dump["data"]["fit"]
+    if trial.teacher is not None and trial.teacher.mean is None:  # raykd trains it
+        del dump["teacher"]["mean"], dump["teacher"]["std"]
     return {
         "name": f"{spec.name[:80]}-{trial.signature()}",  # at most 100 letters
         "method": trial.method,

@@ -10,6 +10,7 @@ from raykd.records.recorded import of_another_version, writer
 from raykd.runs.drive import replayed
 from raykd.spec.sweep import SweepSpec, difference, load_sweep
 from trainables.errors import UserError
+from trainables.normalisation import IMAGENET, said
 
 
 def refuse_drift(spec: SweepSpec, history: History, storage: Path) -> None:
@@ -25,7 +26,7 @@ def refuse_drift(spec: SweepSpec, history: History, storage: Path) -> None:
         now, then = load_study(source["path"], source["overrides"], storage, folder), spec.written()
     else:
         now, then = load_sweep(source["path"], source["overrides"], folder, folder is not None), spec
-    now = as_written(now, then)
+    now = as_begun(now, then)
     if now.hash() != then.hash():
         raise UserError(
             "spec",
@@ -34,12 +35,22 @@ def refuse_drift(spec: SweepSpec, history: History, storage: Path) -> None:
         )
 
 
-def as_written(now: SweepSpec, then: SweepSpec) -> SweepSpec:
-    """`now`, with the 0 that an older raykd wrote down in `then` where `workers.gpus` was left out."""
-    if then.workers.gpus != 0 or now.workers.gpus is not None:
-        return now
-    workers = now.workers.model_copy(update={"gpus": then.workers.gpus})
-    return now.model_copy(update={"workers": workers})
+def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
+    """`now` with what a sweep keeps from its beginning, whatever became the default since.
+
+    An older raykd wrote down 0 where `workers.gpus` was left out. Where a sweep began with ImageNet's values
+    for every teacher, these say nothing in `now` either.
+    """
+    if then.workers.gpus == 0 and now.workers.gpus is None:
+        workers = now.workers.model_copy(update={"gpus": then.workers.gpus})
+        now = now.model_copy(update={"workers": workers})
+    teacher = dict(now.teacher or {})
+    usual = then.normalisation == "imagenet" and "mean" not in (then.teacher or {})
+    if usual and said(teacher.get("mean"), teacher.get("std")) == IMAGENET:
+        teacher = {name: value for name, value in teacher.items() if name not in ("mean", "std")}
+    return now.model_copy(
+        update={"normalisation": then.normalisation, "teacher": teacher if now.teacher is not None else None}
+    )
 
 
 def refuse_other_inputs(spec: SweepSpec, history: History) -> None:
@@ -79,3 +90,14 @@ def other_versions(history: History, now: Mapping[str, str]) -> list[str]:
     if not changed:
         return []
     return [f"other versions than before, so trials from here on may differ a little: {', '.join(changed)}"]
+
+
+def unlike_today(spec: SweepSpec, history: History) -> str:
+    """A remark where a sweep of before goes on feeding its teacher what it was not trained on; else empty."""
+    from trainables.teacher_pixels import remark
+
+    for trial in list(history.trials.values())[:1] if spec.normalisation == "imagenet" else []:
+        teacher = spec.trial(trial.params, trial.replicate).teacher
+        if teacher is not None and (told := remark(teacher)):
+            return f"{told}. It goes on as it began; a new sweep feeds the teacher as it was trained"
+    return ""

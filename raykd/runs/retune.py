@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from raykd.console.wording import counted
-from raykd.runs.drift import as_written
+from raykd.runs.drift import as_begun
 from raykd.spec.arms import ARM
 from raykd.spec.sweep import SweepSpec, build_sweep, difference
 from raykd.storage.folders import holds_ledger, named
@@ -90,8 +90,7 @@ def _best(label: str, search: SweepSpec, place: Place, console: Console) -> dict
     at = dataclasses.replace(place, folder=place.folder.parent / search.name)
     if holds_ledger(at.folder):
         then = SweepSpec.model_validate(read(at.folder).spec)
-        search = as_written(search, then)
-        if then.hash() != search.hash():
+        if then.hash() != as_begun(search, then).hash():
             raise UserError(
                 "retune",
                 f"the search in {named(at.folder)} was another one: {'; '.join(difference(then, search))}",

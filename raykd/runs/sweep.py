@@ -30,7 +30,13 @@ from raykd.records.history import History, missing
 from raykd.records.ledger import Ledger, refuse_lost
 from raykd.records.recorded import check_settings, spec_of
 from raykd.records.recorder import Listener, Recorder
-from raykd.runs.drift import other_versions, refuse_drift, refuse_other_inputs, refuse_other_samplers
+from raykd.runs.drift import (
+    other_versions,
+    refuse_drift,
+    refuse_other_inputs,
+    refuse_other_samplers,
+    unlike_today,
+)
 from raykd.runs.drive import Drive
 from raykd.spec.sweep import MOST_TRIALS, SweepSpec
 from raykd.storage.cache import ready_cache
@@ -160,6 +166,8 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
         refuse_other_samplers(spec, history)
         for line in other_versions(history, versions()):
             console.warn(line)
+        if said := unlike_today(spec, history):
+            console.warn(said)
         with _cluster(spec, place, console) as cluster:
             if extend:
                 recorder("extend", samples=extend * max(1, len(spec.arms)))  # of a study, replicates of each

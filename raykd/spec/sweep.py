@@ -26,6 +26,7 @@ from raykd.spec.paths import absolute
 from raykd.spec.samplers import TPE, AnySampler, Grid
 from raykd.spec.sections import SHORTHAND, BaselineSpec, SchedulerSpec, Section, WorkersSpec, parse_duration
 from trainables.errors import UserError
+from trainables.normalisation import IMAGENET
 from trainables.parse import as_mapping, build, join, spelled_out
 from trainables.resolve import SECTIONS, FlatField, find_field, put, resolve
 from trainables.trial import RANKME, Seed, Spec, TrialSpec, digest
@@ -74,6 +75,11 @@ class SweepSpec(Spec):
     baseline: BaselineSpec | None = Field(None, description="the no-teacher row of the comparison")
     attempts: Annotated[int, Field(ge=1)] = Field(
         3, description="how often a trial is tried before it has failed"
+    )
+    normalisation: Literal["own", "imagenet"] = Field(
+        "imagenet",
+        description="of a teacher from a file that names no `mean` and `std`. own: those it was trained on, "
+        "what a new sweep has; imagenet: ImageNet's for all, what sweeps had before this was a field",
     )
     arms: dict[str, ArmSpec] = Field({}, description="of a study; `raykd ablate` writes them")
     study: StudyRules | None = Field(None, description="of a study; `raykd ablate` writes it")
@@ -165,6 +171,10 @@ class SweepSpec(Spec):
         for name, value in params.items():
             if name in self.space.fields:
                 raw = put(raw, self.space.fields[name].path, value)
+        teacher = raw.get("teacher") or {}
+        of_file = teacher.get("checkpoint") is not None
+        if self.normalisation == "imagenet" and of_file and not {"mean", "std"} & teacher.keys():
+            raw["teacher"] = {**teacher, **IMAGENET._asdict()}
         return {**raw, "seed": seed}
 
     def trial(self, params: Mapping[str, Any], seed: int) -> TrialSpec:
@@ -273,7 +283,7 @@ def load_sweep(
 
 def build_sweep(raw: Mapping[str, Any]) -> SweepSpec:
     """The sweep that `raw` describes. A grid that names no `samples` has as many as its points."""
-    raw = spelled_out(as_mapping(raw, ""), SHORTHAND)
+    raw = {"normalisation": "own", **spelled_out(as_mapping(raw, ""), SHORTHAND)}
     for key in raw:
         if key not in SweepSpec.model_fields:
             homes = [f"`{s}.{key}`" for s, model in SECTIONS.items() if key in model.model_fields]

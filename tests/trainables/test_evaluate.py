@@ -77,3 +77,43 @@ def test_without_labels_what_was_trained_on_is_looked_at(digits: DataSet, tmp_pa
     )
     metrics = Examiner(ProbeSpec(score="rankme"), blind, 16, CPU).judge(raw_pixels)
     assert set(metrics) == {"score", "probe/rankme"} and 1 < metrics["score"] < 3 * 16 * 16
+
+
+def precisions() -> tuple[str, bool, bool]:
+    """Of float32 products, cuDNN's convolutions, cuBLAS's products."""
+    backends = torch.backends
+    return (
+        torch.get_float32_matmul_precision(),
+        backends.cudnn.allow_tf32,
+        backends.cuda.matmul.allow_tf32,
+    )
+
+
+@pytest.mark.parametrize("precision, tf32", [("highest", True), ("high", True), ("highest", False)])
+def test_probes_look_at_whole_float32_and_leave_the_precision_as_it_was(
+    precision: str, tf32: bool, digits: DataSet
+) -> None:
+    before = precisions()
+    seen: set[tuple[str, bool, bool]] = set()
+
+    def encode(images: torch.Tensor) -> torch.Tensor:
+        seen.add(precisions())
+        return raw_pixels(images)
+
+    def break_off(images: torch.Tensor) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    try:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = tf32
+        training = precisions()
+        examiner = Examiner(ProbeSpec(score="rankme", record=()), digits, 16, CPU)
+        examiner.judge(encode)
+        assert seen == {("highest", False, False)}
+        assert precisions() == training
+        with pytest.raises(KeyboardInterrupt):
+            examiner.judge(break_off)
+        assert precisions() == training
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]

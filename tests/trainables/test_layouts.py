@@ -37,6 +37,7 @@ from trainables.backbones import build_backbone
 from trainables.checkpoint_file import read_checkpoint
 from trainables.errors import UserError
 from trainables.method import TAUGHT, methods
+from trainables.normalisation import IMAGENET
 from trainables.parts.heads import head_text
 from trainables.teachers import Teacher, check_teacher, inspect_checkpoint, load_teacher
 from trainables.trial import ModelSpec, TeacherSpec, TrialSpec
@@ -51,7 +52,9 @@ def named(writer: Writer) -> str:
 
 
 def spec(path: Path, model: ModelSpec, **changed: Any) -> TeacherSpec:
-    return TeacherSpec(arch=model.arch, options=model.options, checkpoint=path, **changed)
+    """Fed what `IMAGES` are, whatever timm's network of this name was trained on."""
+    mean, std = IMAGENET
+    return TeacherSpec(arch=model.arch, options=model.options, checkpoint=path, mean=mean, std=std, **changed)
 
 
 def load(path: Path, model: ModelSpec, **changed: Any) -> Teacher:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from trainables.checkpoint_layouts import LAYOUTS
 from trainables.errors import UserError
 from trainables.method import load_method
+from trainables.normalisation import IMAGENET
 from trainables.seal import save_sealed
 from trainables.teachers import (
     Teacher,
@@ -40,7 +41,9 @@ State = dict[str, Tensor]
 
 
 def spec(checkpoint: Path, **changed: Any) -> TeacherSpec:
-    return TeacherSpec(**{"arch": TEACHER.arch, "options": OPTIONS, "checkpoint": checkpoint, **changed})
+    """Fed what `IMAGES` are, whatever timm's network of this name was trained on."""
+    usual = {"arch": TEACHER.arch, "options": OPTIONS, "checkpoint": checkpoint, **IMAGENET._asdict()}
+    return TeacherSpec(**{**usual, **changed})
 
 
 def trial(teacher: TeacherSpec | None) -> TrialSpec:

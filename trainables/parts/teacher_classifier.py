@@ -103,12 +103,12 @@ def fit_logistic(features_ND: Tensor, labels_N: Tensor, classes: int) -> tuple[T
     return torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
 
 
-_known: dict[tuple[str, str, str], tuple[Tensor, Tensor]] = {}
+_known: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
 
 
 def _fitted(teacher: Teacher, images: TrainingImages) -> tuple[Tensor, Tensor]:
     """A fit for this teacher and these images, remembered: every trial of a sweep asks for the same."""
-    key = (teacher.sha256, teacher.batch_norm, images.fingerprint)
+    key = (teacher.sha256, teacher.backbone.normalisation, teacher.batch_norm, images.fingerprint)
     if not teacher.sha256 or key not in _known:
         ids, labels = _some(images, _MOST)
         found = fit_logistic(images.encode(teacher.features, ids), labels, images.classes)
