@@ -150,13 +150,13 @@ def twins_remark(facts: CheckpointFacts, arch: str) -> str:
             f"names and shapes and which computes otherwise; if it is that one, set `arch: {named[0]}`"
         )
     return (
-        f"{facts.path.name} is read as {arch} and does not say what it is. Weights of the same names and "
-        f"shapes have {_listed(others)}, which compute otherwise: set `arch` to the one that was trained"
+        f"{facts.path.name} is read as {arch} and does not say what it is. By the names and shapes of its "
+        f"weights it may also be {_listed(others)}, which computes otherwise: set `arch` to what was trained"
     )
 
 
 def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _usual(read: ReadCheckpoint) -> ModelSpec | None:
