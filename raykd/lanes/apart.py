@@ -20,16 +20,18 @@ _SERIOUS = re.compile(r" [ECF] \d| (?:ERROR|CRITICAL) |Traceback|Error: ")
 
 
 @contextlib.contextmanager
-def daemons_apart(temporary: Path) -> Iterator[None]:
+def daemons_apart(temporary: Path) -> Iterator[list[Any]]:
     """Ray's daemons that are started inside have sessions of their own, and temporary files in `temporary`.
 
     Ctrl-C, a terminal that closes, or `timeout` signal a whole process group: without daemons and workers
     the driver could put nothing away. They end with it all the same, by the kernel's parent-death signal.
-    What `multiprocessing` makes in the dashboard (`pymp-…`) would stay, because a signal ends that.
+    What `multiprocessing` makes in the dashboard (`pymp-…`) would stay, because a signal ends that. Yields
+    the daemons' `Popen`s, a list that grows.
     """
     from ray._private import services
 
     popen: Any = services.ConsolePopen
+    started: list[Any] = []
 
     def start(*arguments: Any, preexec_fn: Callable[[], None] | None = None, **more: Any) -> Any:
         def before() -> None:
@@ -38,10 +40,11 @@ def daemons_apart(temporary: Path) -> Iterator[None]:
                 preexec_fn()
 
         env = {**(more.pop("env", None) or os.environ), "TMPDIR": str(temporary)}
-        return popen(*arguments, env=env, preexec_fn=before, start_new_session=True, **more)
+        started.append(popen(*arguments, env=env, preexec_fn=before, start_new_session=True, **more))
+        return started[-1]
 
     with mock.patch.object(services, "ConsolePopen", start):
-        yield
+        yield started
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ folder of logs and sockets, in `/tmp/ray`, which the first user who came made.
 from __future__ import annotations
 
 import os
+import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +28,7 @@ _LONGEST = 107  # bytes of a socket's path: `sun_path` of `struct sockaddr_un`, 
 
 LOCAL = "local"
 LOOPBACK = "127.0.0.1"
+_GIVEN_UP_S = 4.0  # how much longer Ray may start after a signal: on a busy machine it takes a minute
 _PREFIX = "rk"  # short: Ray's sockets lie below, and their paths may have 107 letters
 
 
@@ -51,7 +53,12 @@ def own_ray(**options: Any) -> Iterator[Any]:
     ):
         try:
             # Ray sets handlers of its own for signals, and may be left half started by one.
-            with signals.blocked(), starting_on_loopback(), daemons_apart(temporary):
+            with (
+                starting_on_loopback(),
+                daemons_apart(temporary) as daemons,
+                signals.cleared(lambda: _give_up(daemons, folder, temporary)),
+                signals.blocked(_GIVEN_UP_S),
+            ):
                 # No word on include_dashboard: with True, one that a busy machine starts too slowly ends Ray.
                 # Ray gives its temporary folder to everybody: it lies inside one that keeps everybody out.
                 context: Any = ray.init(
@@ -95,6 +102,14 @@ def temporary_folder() -> Path:
         problem = f"cannot be written: {error.strerror}"
         raise UserError(name or "/tmp", problem, value=str(folder), expected=expected) from None
     return folder
+
+
+def _give_up(daemons: Sequence[Any], *folders: Path) -> None:
+    """End a Ray that is still starting, and remove what it has made."""
+    for daemon in daemons:
+        daemon.kill()
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -49,6 +49,8 @@ class _State:
         self.held = 0
         self.mine: tuple[int, ...] = ()  # those that are handled here: not those that were ignored
         self.blocked = False
+        self.most_s: float | None = None  # how long that may take after a signal
+        self.last: list[Callable[[], object]] = []
         self.pipe = -1  # what is written there reaches the watcher
         self.code: int | None = None  # with which the process will end, once all is done
 
@@ -150,12 +152,23 @@ def caught() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def blocked() -> Iterator[None]:
+def cleared(clear: Callable[[], object]) -> Iterator[None]:
+    """While the block runs, `clear` is what a process that is ended before its time still does."""
+    _state.last.append(clear)
+    try:
+        yield
+    finally:
+        _state.last.remove(clear)
+
+
+@contextlib.contextmanager
+def blocked(most_s: float | None = None) -> Iterator[None]:
     """In here, in the main thread, a library may set handlers as it likes: no signal reaches them.
 
     Handlers that Python sets are not taken. Those that C sets, such as Ray's for SIGTERM, nobody is told of:
     so the signals are blocked, and the thread that watches takes them. At the end the handlers are ours
-    again, and `Interrupted` is raised if there was a signal, as by `held`.
+    again, and `Interrupted` is raised if there was a signal, as by `held`; a block that takes longer than
+    `most_s` after it is given up, and with it the process.
     """
     if not _state.mine or not _in_main_thread() or not hasattr(signal, "sigtimedwait"):
         with held():
@@ -164,7 +177,7 @@ def blocked() -> Iterator[None]:
         return
     with held():
         signal.pthread_sigmask(signal.SIG_BLOCK, _state.mine)
-        _state.blocked = True
+        _state.blocked, _state.most_s = True, most_s
         os.write(_state.pipe, b"\0")  # the watcher looks up
         setting = signal.signal
         signal.signal = _not_ours  # type: ignore[assignment]
@@ -213,6 +226,9 @@ class _Watch:
                 self._came(taken.si_signo)
             if self._left() == 0:
                 self._due()
+            most_s = self._state.most_s if self._state.blocked else None
+            if self._first and most_s is not None and time.monotonic() - self._first > most_s:
+                self._end(str(interrupted()))
 
     def _came(self, number: int) -> None:
         now = time.monotonic()
@@ -229,10 +245,16 @@ class _Watch:
 
     def _due(self) -> None:
         if self._noticed:
-            _say(f"not ended in good order within {LIMIT_S:g} s, so at once: `raykd resume` goes on")
-            os._exit(1)
+            self._end(f"not ended in good order within {LIMIT_S:g} s, so at once: `raykd resume` goes on")
         self._noticed = True
         _say(f"ending in good order, within {LIMIT_S:g} s; one more signal ends it at once")
+
+    def _end(self, why: str) -> None:
+        for clear in reversed(self._state.last):
+            with contextlib.suppress(Exception):
+                clear()
+        _say(why)
+        os._exit(1)
 
 
 def _say(text: str) -> None:

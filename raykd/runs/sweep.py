@@ -102,7 +102,8 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
     refuse_lost(place.folder)
     # The cluster first: one that cannot hold a worker leaves no sweep behind.
     with (
-        fresh(place.folder),
+        fresh(place.folder) as clear,
+        signals.cleared(clear),
         _cluster(spec, place, console) as cluster,
         Ledger.create(place.folder) as ledger,
     ):

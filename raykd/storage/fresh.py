@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from raykd.storage.driver import LOCK, driver_of
@@ -16,22 +18,28 @@ _LOOK_S = 5.0
 
 
 @contextlib.contextmanager
-def fresh(folder: Path) -> Iterator[None]:
+def fresh(folder: Path) -> Iterator[Callable[[], None]]:
     """Where the block raises and the sweep has no record, what was made for it goes, `folder` included.
 
-    What was there before stays, and so does everything while another driver is at it.
+    What was there before stays, and so does everything while another driver is at it. Yields what clears up,
+    for a process that is ended by other means.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     there = set() if made else {path.name for path in folder.iterdir()}
-    try:
-        yield
-    except BaseException:
+
+    def clear() -> None:
         with contextlib.suppress(OSError, SweepFailed, UserError), limited(_LOOK_S):
-            if not _begun(folder) and driver_of(folder) is None:
+            driver = driver_of(folder)
+            if not _begun(folder) and driver in (None, (socket.gethostname(), os.getpid())):
                 for name in {LOG, LOCK, LEDGER} - there:
                     (folder / name).unlink(missing_ok=True)
                 for path in made:  # the innermost first
                     path.rmdir()
+
+    try:
+        yield clear
+    except BaseException:
+        clear()
         raise
 
 

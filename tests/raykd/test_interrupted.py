@@ -57,8 +57,8 @@ class Place:
     def left(self) -> list[str]:
         """What lies in the temporary folders and is not one file for all times."""
         found = [path.name for path in self.temporary.iterdir()]
-        found += [path.name for path in self.ray.iterdir()]
-        return [name for name in found if not name.startswith("torchinductor")]
+        found += [path.name for path in (*self.ray.iterdir(), *self.ray.glob("ray/session_*"))]
+        return [name for name in found if name != "ray" and not name.startswith("torchinductor")]
 
 
 @pytest.fixture(scope="module")

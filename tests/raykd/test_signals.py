@@ -54,6 +54,9 @@ with signals.caught():
                 with signals.blocked():
                     library()
                     print("whole", flush=True)
+            case "in a library that takes its time":
+                with signals.cleared(lambda: print("cleared", flush=True)), signals.blocked(0.5):
+                    work(60)
             case "replaced":
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 signals.keep()
@@ -140,6 +143,13 @@ def test_it_is_over_within_the_limit_in_good_order_or_not() -> None:
     assert code == 1 and 1.5 < seconds < 6 and "not ended in good order within 2 s" in err
 
 
+def test_a_start_that_takes_its_time_is_given_up_and_cleared() -> None:
+    code, lines, err, seconds = at("in a library that takes its time", signal.SIGTERM)
+    assert (
+        (code, lines) == (1, ["cleared"]) and err.endswith("raykd: interrupted by SIGTERM\n") and seconds < 6
+    )
+
+
 def test_one_that_was_taken_for_an_error_is_not_forgotten() -> None:
     assert at("swallowed", signal.SIGTERM)[0] == 5
 
@@ -223,7 +233,11 @@ def test_a_start_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(signals.Interrupted), fresh(tmp_path / "other"):
         (tmp_path / "other").mkdir()
         (tmp_path / "other" / LOG).touch()
-        lock = take_lock(tmp_path / "other")  # as another driver would hold it
+        code = "import sys; from pathlib import Path; from raykd.storage.driver import take_lock\n"
+        code += "lock = take_lock(Path(sys.argv[1])); print(1, flush=True); sys.stdin.read(); lock.close()"
+        line = [sys.executable, "-c", code, tmp_path / "other"]
+        driver = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+        assert driver.stdout is not None and driver.stdout.readline() == b"1\n"
         raise signals.Interrupted(signal.SIGTERM)
     assert (tmp_path / "other" / LOG).exists(), "somebody else is at it"
-    lock.close()
+    driver.communicate()
