@@ -186,7 +186,8 @@ def test_a_group_of_two_workers_is_one_lane(ray_here: None, tmp_path: Path) -> N
 
         # A damaged image is decoded again by a group that starts again; the other rank waits in a collective.
         assert [m.epoch for m in run(pool, task(tmp_path, "spoilt", "spoil"))] == [1, 2, 3, 4, 5]
-        assert (tmp_path / "spoilt" / "starts").read_text().split()[-1] == "2"
+        starts = (tmp_path / "spoilt" / "starts").read_text().split()
+        assert len(starts) == 4 and set(starts[2:]) in ({"2"}, {"3"}), "both ranks, from the checkpoint"
 
         # What asks for more memory than there is would do so again.
         with pytest.raises(SweepFailed, match="ask_for: out of memory with"):
