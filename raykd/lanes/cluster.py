@@ -24,6 +24,8 @@ _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     # What the nodes' daemons say of dead workers and the like: the pool says it, in the sweep's own words.
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+    # A thread that still asks after the end would start another Ray, with nobody to end it.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
