@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from trainables.checkpoint_records import RECORDS, record_for
 from trainables.errors import UserError
+from trainables.limits import memory_left
 from trainables.seal import UNREADABLE, read_sealed
 
 _MOST_NAMES = 64  # of classes in one file, before it is called no checkpoint
@@ -105,7 +105,7 @@ def _check_sizes(path: Path, name: str, start: bytes) -> None:
         listed = ", ".join(sorted(one.filename for one in held)[:3]) or "nothing"
         raise _unreadable(path, name, f"damaged, or no checkpoint: an archive that holds {listed}")
     size, whole = path.stat().st_size, sum(one.file_size for one in held)
-    free = psutil.virtual_memory().available
+    free = int(memory_left())
     if whole > max(_SMALL, _INFLATION * size):
         reason = f"its {_bytes(size)} unpack to {_bytes(whole)}, which no weights do"
     elif whole > free:

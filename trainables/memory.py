@@ -7,14 +7,13 @@ and cube. What is estimated is that alone (`Method.memory`), not what networks a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trainables import limits
 from trainables.backbones import backbone_facts, build_backbone, seeded
 from trainables.errors import UserError
 from trainables.method import Context, Method, MethodConfig, Need
@@ -34,13 +33,7 @@ def device_memory(where: torch.device) -> int:
     """Bytes of a device: of a GPU, or of the host as far as this process's group may use it."""
     if where.type == "cuda":
         return int(torch.cuda.get_device_properties(where).total_memory)
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            total = min(total, int(Path(limit).read_text()))
-        except (OSError, ValueError):  # another version, or `max`
-            continue
-    return total
+    return int(limits.memory().value)
 
 
 def check_memory(

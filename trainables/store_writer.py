@@ -21,6 +21,7 @@ import pyarrow as pa
 from trainables.decode import decode, decode_whole
 from trainables.errors import UserError
 from trainables.files import opened
+from trainables.limits import cpus
 from trainables.sources import Part, Sample
 
 CHUNK_BYTES = 32 << 20  # pixels of one Arrow record batch
@@ -117,9 +118,7 @@ Decoded = tuple[str, tuple[Pixels, float, int] | str]
 
 def _decoded(samples: Iterator[Sample], side: int, whole: bool) -> Iterator[list[Decoded]]:
     """Groups of decoded samples, in order. Never holds more than a few groups a thread."""
-    threads = min(
-        16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    threads = min(16, int(cpus().value))
     pending: deque[Future[list[Decoded]]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         try:

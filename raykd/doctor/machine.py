@@ -24,6 +24,7 @@ from raykd.lanes import limits
 from raykd.storage.folders import origin_of
 from trainables.errors import UserError
 from trainables.files import cache_folder
+from trainables.limits import cpus, memory_left
 
 if TYPE_CHECKING:
     from raykd.spec.sweep import SweepSpec
@@ -133,11 +134,11 @@ def check_gpu() -> Check:
 
 def check_threads() -> Check:
     """How many CPUs may this process use, and does OMP_NUM_THREADS fit them?"""
-    limit = limits.cpus()
-    cpus = int(limit.value)
+    limit = cpus()
+    usable = int(limit.value)
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    said = f"{cpus} CPUs ({limit.source})" + (f", OMP_NUM_THREADS={asked}" if asked else "")
-    if asked.isdigit() and int(asked) > cpus:
+    said = f"{usable} CPUs ({limit.source})" + (f", OMP_NUM_THREADS={asked}" if asked else "")
+    if asked.isdigit() and int(asked) > usable:
         return Check(
             "threads", None, f"{said}: more threads than CPUs slow each other down", "unset OMP_NUM_THREADS"
         )
@@ -154,7 +155,7 @@ def check_memory(spec: SweepSpec | None) -> Check:
     except UserError as error:
         return Check(name, False, str(error), "what the message says")
     said = f"{room.said}: room for {room.lanes} lane{'s' * (room.lanes > 1)}"
-    if limits.memory_left() < limits.need(workers):
+    if memory_left() < limits.need(workers):
         return Check(name, None, f"{said}, too little now", "end what runs here beside it")
     return Check(name, True, said)
 

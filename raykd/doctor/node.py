@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raykd.doctor import machine
-from raykd.lanes import limits
+from trainables.limits import cpus
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -86,7 +86,7 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
         "versions": versions(),
         "executable": sys.executable,
         "gpus": _gpus(),
-        "cpus": int(limits.cpus().value),
+        "cpus": int(cpus().value),
         "checks": checks,
         "inputs": inputs(spec) if spec is not None else {},
         **_leave_file(request),

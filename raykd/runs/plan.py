@@ -18,6 +18,7 @@ from raykd.spec.validate import check_resources, describe_axes
 from raykd.storage.folders import named
 from trainables.errors import UserError
 from trainables.files import cache_folder
+from trainables.limits import cpus
 
 _SHOWN = 3
 
@@ -86,8 +87,8 @@ def devices(spec: SweepSpec, address: str | None) -> tuple[str, list[str]]:
     except UserError as error:
         remarks.append(f"it cannot run on this machine: {error}")
         return where(spec.workers, here), remarks
-    cpus, lanes = limits.cpus(), min(room.lanes, spec.workers.lanes(here))
-    held = f"{counted(lanes, 'lane')} at once here: {counted(int(cpus.value), 'CPU')} ({cpus.source}); "
+    usable, lanes = cpus(), min(room.lanes, spec.workers.lanes(here))
+    held = f"{counted(lanes, 'lane')} at once here: {counted(int(usable.value), 'CPU')} ({usable.source}); "
     return f"{where(spec.workers, here)}; {held}memory {room.said}", remarks
 
 
