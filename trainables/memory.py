@@ -30,9 +30,10 @@ _IMAGES = 2
 
 
 def device_memory(where: torch.device) -> int:
-    """Bytes of a device: of a GPU, or of the host as far as this process's group may use it."""
+    """Bytes of a device that this process may use: of a GPU its share, of the host what its limits leave."""
     if where.type == "cuda":
-        return int(torch.cuda.get_device_properties(where).total_memory)
+        share = getattr(torch.cuda, "get_per_process_memory_fraction", lambda _: 1.0)(where)  # torch >= 2.8
+        return int(torch.cuda.get_device_properties(where).total_memory * share)
     return int(limits.memory().value)
 
 

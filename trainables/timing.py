@@ -60,6 +60,7 @@ class _Noise(Images):
     def __init__(self, count: int, size: int, classes: int) -> None:
         self.path, self.size, self.classes, self.fingerprint = Path(), size, classes, "noise"
         self.labels = np.arange(count) % classes if classes else np.full(count, -1)
+        self.aspect = None  # squares
 
     def take(self, ids: np.ndarray | torch.Tensor) -> torch.Tensor:
         return torch.randint(0, 256, (len(ids), 3, self.size, self.size), dtype=torch.uint8)

@@ -21,7 +21,7 @@ from raykd.ablation.published import published_of
 from raykd.spec.arms import ArmSpec, Budget, Design, Published, Retune
 from raykd.spec.document import find_document, named_by_file, parse_yaml, read_mapping
 from raykd.spec.overrides import lay_over
-from raykd.spec.paths import absolute
+from raykd.spec.paths import absolute, absolute_arms
 from raykd.spec.presets import others, with_preset
 from raykd.spec.sections import SHORTHAND, BaselineSpec, Section, WorkersSpec, parse_duration
 from raykd.spec.space import searchable
@@ -101,11 +101,12 @@ def load_study(
     overrides: list[str] | tuple[str, ...],
     storage: Path,
     folder: Path | None = None,
+    settings: bool = True,
 ) -> SweepSpec:
     """The study in a file, or the one of that name, with overrides `path=value` laid over it.
 
     `storage` holds the sweep that a base may name. Relative paths start from `folder`, by default this
-    process's working folder.
+    process's working folder. Without `settings` those of arms stay as they are: as before ledger format 1.
     """
     path = find_study(source)
     written = read_mapping(path)
@@ -115,6 +116,10 @@ def load_study(
         raw = _override(raw, override)
     if isinstance(raw.get("base"), Mapping):
         raw = {**raw, "base": absolute(dict(raw["base"]), folder)}
+    if settings and isinstance(
+        raw.get("arms"), Mapping
+    ):  # levels of factors stay as written: they name their arms
+        raw = {**raw, "arms": absolute_arms(raw["arms"], folder)}
     return build_study(raw, storage)
 
 

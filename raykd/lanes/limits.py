@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import psutil
+
 from raykd.spec.sections import WorkersSpec
 from trainables.errors import UserError
 from trainables.limits import address_space, cpus, memory, memory_left
@@ -37,7 +39,7 @@ def need(workers: WorkersSpec, lanes: int = 1) -> float:
 
 
 def room(workers: WorkersSpec) -> Room:
-    """The lanes that fit into the memory of this machine beside what runs there.
+    """The lanes that fit into the memory of this machine beside what runs there, before Ray is started.
 
     Raises `UserError` where the limit holds none, or where processes may not have the address space.
     """
@@ -57,8 +59,9 @@ def room(workers: WorkersSpec) -> Room:
             expected="a container or machine with more memory"
             + (", or `--set workers.count=1`" if workers.count > 1 else ""),
         )
-    lanes = int((min(limit.value, memory_left()) - _BASE) / each)
-    said = f"{_gib(memory_left())} free of {_gib(limit.value)} ({limit.source}), about {_gib(each)} a lane"
+    left = min(limit.value, memory_left() + psutil.Process().memory_info().rss)  # the driver is in the base
+    lanes = int((left - _BASE) / each)
+    said = f"{_gib(left)} free of {_gib(limit.value)} ({limit.source}), about {_gib(each)} a lane"
     return Room(max(1, lanes), said)
 
 

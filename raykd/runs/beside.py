@@ -49,10 +49,11 @@ def long_baseline(epochs: int, spec: SweepSpec) -> list[str]:
 
 def untrained(spec: SweepSpec, storage: Path) -> list[TrialSpec]:
     """The trainings of teachers that the sweep needs and that were not done yet."""
+    from raykd.storage.folders import teachers_of
     from trainables.teachers import teacher_file, teacher_trial
 
     trainings = [training for trial in to_prepare(spec) if (training := teacher_trial(trial)) is not None]
-    return [t for t in trainings if not teacher_file(t, storage / ".teachers").exists()]
+    return [t for t in trainings if not teacher_file(t, teachers_of(storage)).exists()]
 
 
 def representative(spec: SweepSpec) -> TrialSpec:

@@ -23,7 +23,10 @@ def refuse_drift(spec: SweepSpec, history: History, storage: Path) -> None:
     if spec.study is not None:
         from raykd.ablation.study import load_study
 
-        now, then = load_study(source["path"], source["overrides"], storage, folder), spec.written()
+        now, then = (
+            load_study(source["path"], source["overrides"], storage, folder, folder is not None),
+            spec.written(),
+        )
     else:
         now, then = load_sweep(source["path"], source["overrides"], folder, folder is not None), spec
     now = as_begun(now, then)

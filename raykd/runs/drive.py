@@ -10,7 +10,6 @@ from typing import Any
 
 from raykd.console.live import Console
 from raykd.console.wording import counted
-from raykd.lanes import limits
 from raykd.lanes.cluster import live_nodes
 from raykd.lanes.messages import Task
 from raykd.process import signals
@@ -56,8 +55,7 @@ class Drive:
         proposer, judge = replayed(spec, self.history)
         left = self._left()
         held, room_for = spec.workers.lanes(nodes), spec.lanes or left
-        if cluster["alone"]:
-            memory = limits.room(spec.workers)
+        if memory := cluster["memory"]:
             if memory.lanes < min(held, room_for):
                 console.warn(f"memory holds {counted(memory.lanes, 'lane')}: {memory.said}")
             held, room_for = min(held, memory.lanes), min(room_for, memory.lanes)

@@ -84,12 +84,13 @@ def tune(spec: SweepSpec, place: Place, console: Console) -> SweepSpec:
 
 
 def _best(label: str, search: SweepSpec, place: Place, console: Console) -> dict[str, object]:
+    from raykd.records.recorded import spec_of
     from raykd.records.views import read
     from raykd.runs import sweep as engine
 
     at = dataclasses.replace(place, folder=place.folder.parent / search.name)
     if holds_ledger(at.folder):
-        then = SweepSpec.model_validate(read(at.folder).spec)
+        then = spec_of(read(at.folder))
         if then.hash() != as_begun(search, then).hash():
             raise UserError(
                 "retune",

@@ -214,9 +214,10 @@ def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[s
     from raykd.spec.validate import check_resources
 
     target = ray_address(place.address)
+    memory = None
     if target == LOCAL:
         check_resources(spec.workers, [this_machine()])
-        limits.room(spec.workers)
+        memory = limits.room(spec.workers)
     for remark in check_joinable(target):  # before the storage is touched
         console.warn(remark)
     check_writable(place.folder)
@@ -232,7 +233,7 @@ def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[s
         except UserError:
             if target == LOCAL or not grows(spec.workers):
                 raise
-        yield {**cluster, "alone": target == LOCAL}
+        yield {**cluster, "alone": target == LOCAL, "memory": memory}
 
 
 def _log_of(folder: Path) -> Path:

@@ -32,13 +32,14 @@ def launch(arguments: Sequence[str]) -> int:
     """Run `raykd ARGUMENTS` apart from this terminal, show what it says, and return its exit code."""
     streams.settle()
     folder = outputs()
-    try:
-        make_private(folder)
-    except OSError as error:
-        problem = f"{folder}, which keeps what a sweep says, cannot be made: {error.strerror}"
-        raise UserError("HOME", problem, expected="a home folder that can be written") from None
+    make_private(folder)
     started = folder / f"starting-{os.getpid()}"
-    with started.open("wb") as out:
+    try:
+        out = started.open("wb")
+    except OSError as error:
+        streams.say(f"HOME: what a sweep says cannot be kept in {folder}: {error.strerror}")
+        return 2
+    with out:
         driver = subprocess.Popen(
             [sys.executable, "-u", "-m", "raykd.cli", *arguments],
             stdin=subprocess.DEVNULL,

@@ -20,9 +20,7 @@ def absolute(raw: dict[str, Any], folder: Path | None = None, settings: bool = T
     """
 
     def whole(value: Any) -> Any:
-        if isinstance(value, list):
-            return [whole(each) for each in value]
-        return str(Path(folder or "", expanded(value)).absolute()) if isinstance(value, str) else value
+        return _whole(value, folder)
 
     for section, name in _PATHS:
         part = raw.get(section)
@@ -31,6 +29,24 @@ def absolute(raw: dict[str, Any], folder: Path | None = None, settings: bool = T
         if settings:
             raw = _absolute_settings(raw, f"{section}.{name}", whole)
     return raw
+
+
+def absolute_arms(arms: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """The arms of a study, label -> settings, with the paths among their settings made absolute."""
+
+    def settings(arm: Any) -> Any:
+        if not isinstance(arm, Mapping):
+            return arm
+        flat = {f"{section}.{name}" for section, name in _PATHS}
+        return {name: _whole(value, folder) if name in flat else value for name, value in arm.items()}
+
+    return {label: settings(arm) for label, arm in arms.items()}
+
+
+def _whole(value: Any, folder: Path | None) -> Any:
+    if isinstance(value, list):
+        return [_whole(each, folder) for each in value]
+    return str(Path(folder or "", expanded(value)).absolute()) if isinstance(value, str) else value
 
 
 def _absolute_settings(raw: dict[str, Any], flat: str, whole: Callable[[Any], Any]) -> dict[str, Any]:

@@ -83,7 +83,7 @@ SPECS = [
     sweep("no workers", {"workers": {"count": 0}}, "workers.count", "0"),
     sweep("workers on no CPU", {"workers": {"cpus": -1}}, "workers.cpus", "-1"),
     sweep("more workers than will ever be", {"workers": {"count": 32}}, "workers.count", "room for"),
-    sweep("GPUs that are not there", {"workers": {"gpus": 99}}, "workers.gpus", "nodes have"),
+    sweep("GPUs that are not there", {"workers": {"gpus": 1}}, "workers.gpus", "nodes have"),
     sweep("an unknown scheduler", {"scheduler": {"name": "ahsa"}}, "scheduler.name", "'asha'"),
     sweep("a plain name of an unknown scheduler", {"scheduler": "ahsa"}, "scheduler.name", "'asha'"),
     sweep("a list for a scheduler", {"scheduler": ["asha"]}, "scheduler", "`name: value` lines"),
