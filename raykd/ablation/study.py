@@ -116,9 +116,7 @@ def load_study(
         raw = _override(raw, override)
     if isinstance(raw.get("base"), Mapping):
         raw = {**raw, "base": absolute(dict(raw["base"]), folder)}
-    if settings and isinstance(
-        raw.get("arms"), Mapping
-    ):  # levels of factors stay as written: they name their arms
+    if settings and isinstance(raw.get("arms"), Mapping):  # levels of factors stay: they name their arms
         raw = {**raw, "arms": absolute_arms(raw["arms"], folder)}
     return build_study(raw, storage)
 

@@ -57,12 +57,13 @@ def run(
     sweep = load_sweep(spec, set_)
     folder = writable(storage, probe=not dry_run) / sweep.name
     if dry_run:
-        from raykd.runs.plan import devices, plan
+        from raykd.runs.plan import devices, plan, room
 
         remarks = validate(sweep, worker_memory(sweep, address))
         planned = plan(sweep, folder)
         planned["devices"], more = devices(sweep, address)
-        remarks += [*more, *_long_baseline(planned, sweep)]
+        planned["room"], none = room(sweep, address)
+        remarks += [*more, *none, *_long_baseline(planned, sweep)]
         if json:
             console.json(planned)
         else:
@@ -127,7 +128,7 @@ def ablate(
         spec = load_study(study, sets, where)
         folder = where / spec.name
     if plan:
-        from raykd.runs.plan import devices
+        from raykd.runs.plan import devices, room
         from raykd.runs.study_plan import plan_study, plan_unstarted, study_lines
 
         if history is None:
@@ -135,7 +136,8 @@ def ablate(
         else:
             planned = plan_study(spec, folder, history)
         planned["devices"], more = devices(spec, address)
-        remarks += [*more, *_long_baseline(planned, spec)]
+        planned["room"], none = room(spec, address)
+        remarks += [*more, *none, *_long_baseline(planned, spec)]
         console.json(planned) if json else console.parts(study_lines(planned, remarks))
         return
     if history is None:

@@ -23,6 +23,8 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
     most = f"at most {counted(epochs, 'epoch')} in all"
     text(f"{counted(trials, 'trial')}, {most}; scheduler {planned['scheduler']['name']}")
     text(planned["devices"])
+    if planned["room"]:
+        screen.text(planned["room"])
     for line in besides(planned["beside"]):
         text(line)
     for line in planned["data"]["lines"]:

@@ -82,14 +82,28 @@ def devices(spec: SweepSpec, address: str | None) -> tuple[str, list[str]]:
     remarks = idle_gpus(spec.workers, here)
     try:
         check_resources(spec.workers, here)
-        room = limits.room(spec.workers)
-        temporary_folder()
     except UserError as error:
         remarks.append(f"it cannot run on this machine: {error}")
-        return where(spec.workers, here), remarks
-    usable, lanes = cpus(), min(room.lanes, spec.workers.lanes(here))
-    held = f"{counted(lanes, 'lane')} at once here: {counted(int(usable.value), 'CPU')} ({usable.source}); "
-    return f"{where(spec.workers, here)}; {held}memory {room.said}", remarks
+    return where(spec.workers, here), remarks
+
+
+def room(spec: SweepSpec, address: str | None) -> tuple[str, list[str]]:
+    """How many lanes this machine holds and what limits them, in words; remarks where it holds none.
+
+    Empty for a cluster, and where the workers alone do not fit, which `devices` says.
+    """
+    from raykd.lanes.cluster import LOCAL, ray_address, this_machine
+
+    if ray_address(address) != LOCAL or not (held := spec.workers.lanes([this_machine()])):
+        return "", []
+    try:
+        memory = limits.room(spec.workers)
+        temporary_folder()
+    except UserError as error:
+        return "", [f"it cannot run on this machine: {error}"]
+    usable = cpus()
+    has = f"{counted(int(usable.value), 'CPU')} ({usable.source}), memory {memory.said}"
+    return f"at most {counted(min(memory.lanes, held), 'lane')} here: {has}", []
 
 
 def samples(spec: SweepSpec, most: int) -> list[dict[str, Any]]:

@@ -109,6 +109,8 @@ def study_lines(planned: Mapping[str, Any], remarks: Iterable[str]) -> Iterator[
     yield from map(Line, besides(planned["beside"]))
     if "devices" in planned:
         yield Line(planned["devices"])
+    if planned.get("room"):
+        yield Line(planned["room"])
     rows = [[_cell(name, arm[name]) for name in _COLUMNS] for arm in planned["arms"]]
     yield from (Line(), Grid(_COLUMNS, rows), Line())
     yield from (Line(remark, "yellow") for remark in remarks)
