@@ -48,10 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    workspace = Workspace(
-        options.folder, options.cache or cache_folder(), options.teachers or options.folder / "teachers"
-    )
     try:
+        workspace = Workspace(
+            options.folder, options.cache or cache_folder(), options.teachers or options.folder / "teachers"
+        )
         where = _device(options.device)
         print(f"training on {_named(where)}", file=sys.stderr)
         with on_device(where):

@@ -22,7 +22,7 @@ from trainables.probes import check_probe
 from trainables.teacher_pixels import remark
 from trainables.teachers import check_teacher, teacher_remarks, teacher_trial
 from trainables.trial import DataSpec, ModelSpec, Spec, TeacherSpec, TrialSpec
-from trainables.view_recipes import augments, check_views
+from trainables.view_recipes import augments, check_views, recipe_of
 
 T = TypeVar("T")
 
@@ -50,6 +50,15 @@ class TrialChecker:
             )
         check_probe(trial.probe, facts)
         check_views(trial.views)
+        if trial.data.fit == "whole" and any(
+            recipe_of(trial.views, view).pad for view in range(method.views)
+        ):
+            raise UserError(
+                "data.fit",
+                "goes with no recipe that crops from a border: it would show pictures squeezed",
+                value="whole",
+                expected="`fit: centre`, or a recipe of resized crops such as imagenet",
+            )
         if method.views > 1 and not method.needs & TAUGHT and not augments(trial.views):
             field = "recipe" if trial.views.strength > 0 or trial.views.recipe == "none" else "strength"
             raise UserError(

@@ -56,7 +56,7 @@ def check_memory(
     name = need.field.rpartition(".")[2]
     value = int(getattr(config, name)) if need.field.startswith("config.") else context.batch_size
     fits = _largest(lambda n: needed(n, need.field) <= limit, value)
-    has = "no device has so much" if most is None else f"the device has {limit / GIB:.1f}"
+    has = "no device has so much" if most is None else f"each worker has {limit / GIB:.1f} GiB"
     raise UserError(
         need.field,
         f"{need.what} would take {total / GIB:.1f} GiB on each worker, and {has}",
@@ -77,7 +77,8 @@ def check_on_device(
         student=backbone_facts(trial.student, side),
         teacher=backbone_facts(ModelSpec(arch=teacher.arch, options=teacher.options), side, "teacher"),
     )
-    check_memory(trial, kind, known, workers, device_memory(where))
+    shared = workers if where.type == "cpu" else 1  # the workers of a trial may lie on one host
+    check_memory(trial, kind, known, workers, device_memory(where) // shared)
 
 
 def heavy(trial: TrialSpec, kind: type[Method], context: Context) -> Iterator[str]:

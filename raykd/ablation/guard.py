@@ -38,7 +38,6 @@ def check_study(spec: SweepSpec, memory: int | None = None) -> tuple[SweepSpec, 
     """
     from trainables.check import TrialChecker
     from trainables.compute import trained_parameters
-    from trainables.teacher_pixels import remark
 
     assert spec.study is not None
     check_gpus(spec.workers)
@@ -54,10 +53,8 @@ def check_study(spec: SweepSpec, memory: int | None = None) -> tuple[SweepSpec, 
             checker.check(trial)
         except UserError as error:
             raise placed(spec, label, error) from None
-        remarks += [f"arms.{label}: {remark}" for remark in checker.remarks(trial)]
+        remarks += [remark for remark in checker.remarks(trial) if remark not in remarks]
         remarks += _one_function(label, checker.same_choices(trial), flatten(base), flatten(trial))
-    taught = [trial.teacher for trial in trials.values() if trial.teacher is not None]
-    remarks += filter(None, dict.fromkeys(remark(teacher) for teacher in taught))
     if spec.baseline is not None:
         try:
             checker.check(spec.baseline_trial())

@@ -21,7 +21,7 @@ from raykd.ablation.published import published_of
 from raykd.spec.arms import ArmSpec, Budget, Design, Published, Retune
 from raykd.spec.document import find_document, named_by_file, parse_yaml, read_mapping
 from raykd.spec.overrides import lay_over
-from raykd.spec.paths import absolute, absolute_arms
+from raykd.spec.paths import absolute, absolute_flat
 from raykd.spec.presets import others, with_preset
 from raykd.spec.sections import SHORTHAND, BaselineSpec, Section, WorkersSpec, parse_duration
 from raykd.spec.space import searchable
@@ -34,7 +34,7 @@ from trainables.trial import Spec
 FEWEST_TO_LOOK = 3  # pairs at the first look of a sequential study
 _BASE = (
     *("method", "preset", "student", "teacher", "data", "views", "optim", "probe", "epochs", "fixed"),
-    "normalisation",
+    "teacher_pixels",
 )
 _ENGINE = ("workers", "lanes", "time_limit", "references", "baseline", "attempts")
 _RULES = ("precision", "decide", "margin", "alpha", "score_at", "budget", "retune")
@@ -116,9 +116,7 @@ def load_study(
         raw = _override(raw, override)
     if isinstance(raw.get("base"), Mapping):
         raw = {**raw, "base": absolute(dict(raw["base"]), folder)}
-    if settings and isinstance(raw.get("arms"), Mapping):  # levels of factors stay: they name their arms
-        raw = {**raw, "arms": absolute_arms(raw["arms"], folder)}
-    return build_study(raw, storage)
+    return build_study(raw, storage, folder, settings)
 
 
 def _refuse_search(raw: Mapping[str, Any]) -> None:
@@ -132,8 +130,13 @@ def find_study(source: str | Path) -> Path:
     return find_document(source, studies(), "STUDY", "study")
 
 
-def build_study(raw: Mapping[str, Any], storage: Path) -> SweepSpec:
-    """The sweep over arms that `raw` describes. Raises `UserError`, with the reason, for what cannot work."""
+def build_study(
+    raw: Mapping[str, Any], storage: Path, folder: Path | None = None, settings: bool = True
+) -> SweepSpec:
+    """The sweep over arms that `raw` describes; the rest as of `load_study`.
+
+    Raises `UserError`, with the reason, for what cannot work.
+    """
     _refuse_search(raw)
     raw = spelled_out(raw, SHORTHAND)
     file = build(StudyFile, raw)
@@ -145,6 +148,11 @@ def build_study(raw: Mapping[str, Any], storage: Path) -> SweepSpec:
     if not isinstance(base.method, str):
         raise UserError("base.method", "is more than one", value=base.method, expected="`design: compare`")
     arms = _arms(file, base)
+    if settings:  # their labels keep the paths as written
+        arms = {
+            label: arm.model_copy(update={"settings": absolute_flat(arm.settings, folder)})
+            for label, arm in arms.items()
+        }
     against = _against(file, arms)
     # Fields of all methods, so that `fixed` reaches each arm that has them.
     methods = tuple(dict.fromkeys([base.method, *(arm.method or base.method for arm in arms.values())]))

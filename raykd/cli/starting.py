@@ -128,11 +128,11 @@ def ablate(
         spec = load_study(study, sets, where)
         folder = where / spec.name
     if plan:
-        from raykd.runs.plan import devices, room
+        from raykd.runs.plan import devices, room, worker_memory
         from raykd.runs.study_plan import plan_study, plan_unstarted, study_lines
 
         if history is None:
-            planned, remarks = plan_unstarted(spec, folder)
+            planned, remarks = plan_unstarted(spec, folder, worker_memory(spec, address))
         else:
             planned = plan_study(spec, folder, history)
         planned["devices"], more = devices(spec, address)

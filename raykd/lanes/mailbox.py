@@ -68,8 +68,8 @@ class Mailbox:
     ) -> None:
         """The worker's GPU failed, under this task or before there was one; its group ends.
 
-        That does not count as a try of the task, which goes to another GPU where there is one. `certain`:
-        nothing will ever run there.
+        The task goes to another GPU where there is one, and is given up when that has happened as often as a
+        task may be tried. `certain`: nothing will ever run there.
         """
         async with self._changed:
             state = self._lanes[lane]
@@ -83,9 +83,11 @@ class Mailbox:
                 state.work = None
                 self._said.append(f"{self._gpu_names[gpu]} failed under {task}: {reason}")
             if box is not None and box.end is None:
-                box.pending, failed = None, self._incidents.gpus_of(task)
-                if len(failed) >= max(2, box.task.attempts):
-                    why = f"{len(failed)} GPUs failed under it, so it is the more likely cause"
+                box.pending, times = None, self._incidents.times(task)
+                if times >= max(2, box.task.attempts):
+                    gpus = len(self._incidents.gpus_of(task))
+                    on = "one GPU" if gpus == 1 else f"{gpus} GPUs"
+                    why = f"{on} failed under it, {times} times, so it is the more likely cause"
                     box.end = Message(ended=True, failed=f"given up: {why}; the last: {reason}")
                 else:
                     self._again_in_queue(task)

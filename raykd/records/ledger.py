@@ -65,7 +65,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 
 # What a record of this raykd has beside them: those of earlier versions lack it.
-_SINCE = {"sweep": ("format",), "driver": ("format", "versions")}
+_SINCE = {"sweep": ("format",), "driver": ("format", "versions", "device")}
 
 
 class Ledger:

@@ -48,11 +48,14 @@ def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
         workers = now.workers.model_copy(update={"gpus": then.workers.gpus})
         now = now.model_copy(update={"workers": workers})
     teacher = dict(now.teacher or {})
-    usual = then.normalisation == "imagenet" and "mean" not in (then.teacher or {})
+    usual = then.teacher_pixels == "imagenet" and "mean" not in (then.teacher or {})
     if usual and said(teacher.get("mean"), teacher.get("std")) == IMAGENET:
         teacher = {name: value for name, value in teacher.items() if name not in ("mean", "std")}
     return now.model_copy(
-        update={"normalisation": then.normalisation, "teacher": teacher if now.teacher is not None else None}
+        update={
+            "teacher_pixels": then.teacher_pixels,
+            "teacher": teacher if now.teacher is not None else None,
+        }
     )
 
 
@@ -95,11 +98,24 @@ def other_versions(history: History, now: Mapping[str, str]) -> list[str]:
     return [f"other versions than before, so trials from here on may differ a little: {', '.join(changed)}"]
 
 
+def other_device(history: History, now: str) -> str:
+    """A remark where trials go on upon another kind of device (GPU, CPU) than before; else empty.
+
+    Precision differs between them, and a trial's name does not.
+    """
+    then = next((record["device"] for record in reversed(history.drivers) if record.get("device")), now)
+    return (
+        ""
+        if then == now
+        else f"trained on {then}s before, on {now}s from here on: scores may differ a little"
+    )
+
+
 def unlike_today(spec: SweepSpec, history: History) -> str:
     """A remark where a sweep of before goes on feeding its teacher what it was not trained on; else empty."""
     from trainables.teacher_pixels import remark
 
-    for trial in list(history.trials.values())[:1] if spec.normalisation == "imagenet" else []:
+    for trial in list(history.trials.values())[:1] if spec.teacher_pixels == "imagenet" else []:
         teacher = spec.trial(trial.params, trial.replicate).teacher
         if teacher is not None and (told := remark(teacher)):
             return f"{told}. It goes on as it began; a new sweep feeds the teacher as it was trained"

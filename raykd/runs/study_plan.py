@@ -27,10 +27,15 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def plan_unstarted(spec: SweepSpec, folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """The plan of a study that has not begun, and remarks; data and teacher may still be elsewhere."""
+def plan_unstarted(
+    spec: SweepSpec, folder: Path, memory: int | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """The plan of a study that has not begun, and remarks; data and teacher may still be elsewhere.
+
+    `memory` is what each worker has, bytes, where that is known.
+    """
     with without_files(spec) as (assumed, missing):
-        checked, remarks = check_study(assumed)
+        checked, remarks = check_study(assumed, memory)
         return plan_study(with_costs(checked), folder), [*remarks, *missing]
 
 

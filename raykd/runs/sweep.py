@@ -31,6 +31,7 @@ from raykd.records.ledger import Ledger, refuse_lost
 from raykd.records.recorded import check_settings, spec_of
 from raykd.records.recorder import Listener, Recorder
 from raykd.runs.drift import (
+    other_device,
     other_versions,
     refuse_drift,
     refuse_other_inputs,
@@ -250,9 +251,11 @@ def _drive(
     from raykd.records.tables import write_tables
 
     history, folder = recorder.history, place.folder
-    recorder(
-        "driver", event="start", host=socket.gethostname(), pid=getpid(), versions=versions(), format=FORMAT
-    )
+    device = "GPU" if spec.workers.on(live_nodes()).gpus else "CPU"
+    if said := other_device(history, device):
+        console.warn(said)
+    own = {"host": socket.gethostname(), "pid": getpid()}
+    recorder("driver", event="start", **own, versions=versions(), format=FORMAT, device=device)
     views = _views(spec, history, folder)
     tables = _Every(5.0, lambda: write_tables(history, folder))
     recorder.listeners += [console, *views, tables]
@@ -263,7 +266,7 @@ def _drive(
             finally:
                 with signals.held():
                     with suppress(SweepFailed), patience.limited(_LAST_WORD_S):
-                        recorder("driver", event="end", host=socket.gethostname(), pid=getpid())
+                        recorder("driver", event="end", **own)
                     recorder.catch_up()
                     with suppress(OSError):  # `status` writes them, too
                         write_tables(history, folder)

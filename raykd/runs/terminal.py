@@ -31,13 +31,14 @@ def outputs() -> Path:
 def launch(arguments: Sequence[str]) -> int:
     """Run `raykd ARGUMENTS` apart from this terminal, show what it says, and return its exit code."""
     streams.settle()
-    folder = outputs()
-    make_private(folder)
-    started = folder / f"starting-{os.getpid()}"
     try:
+        folder = outputs()
+        make_private(folder)
+        started = folder / f"starting-{os.getpid()}"
         out = started.open("wb")
-    except OSError as error:
-        streams.say(f"HOME: what a sweep says cannot be kept in {folder}: {error.strerror}")
+    except (OSError, RuntimeError) as error:  # the second: a user without a home
+        reason = getattr(error, "strerror", None) or error
+        streams.say(f"HOME: what a sweep says cannot be kept in ~/raykd-output: {reason}")
         return 2
     with out:
         driver = subprocess.Popen(

@@ -31,16 +31,10 @@ def absolute(raw: dict[str, Any], folder: Path | None = None, settings: bool = T
     return raw
 
 
-def absolute_arms(arms: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
-    """The arms of a study, label -> settings, with the paths among their settings made absolute."""
-
-    def settings(arm: Any) -> Any:
-        if not isinstance(arm, Mapping):
-            return arm
-        flat = {f"{section}.{name}" for section, name in _PATHS}
-        return {name: _whole(value, folder) if name in flat else value for name, value in arm.items()}
-
-    return {label: settings(arm) for label, arm in arms.items()}
+def absolute_flat(settings: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """Settings by their flat names, with the paths among them made absolute."""
+    flat = {f"{section}.{name}" for section, name in _PATHS}
+    return {name: _whole(value, folder) if name in flat else value for name, value in settings.items()}
 
 
 def _whole(value: Any, folder: Path | None) -> Any:

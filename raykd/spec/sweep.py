@@ -76,7 +76,7 @@ class SweepSpec(Spec):
     attempts: Annotated[int, Field(ge=1)] = Field(
         3, description="how often a trial is tried before it has failed"
     )
-    normalisation: Literal["own", "imagenet"] = Field(
+    teacher_pixels: Literal["own", "imagenet"] = Field(
         "imagenet",
         description="of a teacher from a file that names no `mean` and `std`. own: those it was trained on, "
         "what a new sweep has; imagenet: ImageNet's for all, what sweeps had before this was a field",
@@ -173,7 +173,7 @@ class SweepSpec(Spec):
                 raw = put(raw, self.space.fields[name].path, value)
         teacher = raw.get("teacher") or {}
         of_file = teacher.get("checkpoint") is not None
-        if self.normalisation == "imagenet" and of_file and not {"mean", "std"} & teacher.keys():
+        if self.teacher_pixels == "imagenet" and of_file and not {"mean", "std"} & teacher.keys():
             raw["teacher"] = {**teacher, **IMAGENET._asdict()}
         return {**raw, "seed": seed}
 
@@ -283,7 +283,7 @@ def load_sweep(
 
 def build_sweep(raw: Mapping[str, Any]) -> SweepSpec:
     """The sweep that `raw` describes. A grid that names no `samples` has as many as its points."""
-    raw = {"normalisation": "own", **spelled_out(as_mapping(raw, ""), SHORTHAND)}
+    raw = {"teacher_pixels": "own", **spelled_out(as_mapping(raw, ""), SHORTHAND)}
     for key in raw:
         if key not in SweepSpec.model_fields:
             homes = [f"`{s}.{key}`" for s, model in SECTIONS.items() if key in model.model_fields]

@@ -49,7 +49,8 @@ def validate(spec: SweepSpec, memory: int | None = None) -> list[str]:
             raise (_told_of_axis(spec, checker, told, params, varied) if varied else told) from None
         checked.add(trial.signature())
         for remark in checker.remarks(trial):
-            heavy.setdefault(remark.partition(":")[0], remark)
+            # Of buffers the first of each field; of teachers each one's.
+            heavy.setdefault(remark if remark.startswith("teacher") else remark.partition(":")[0], remark)
         bases.setdefault(trial.method, trial)
     if spec.baseline is not None:
         checker.check_section(spec.baseline_trial(), "baseline")

@@ -13,8 +13,8 @@ STORAGE_VARIABLE = "RAYKD_STORAGE"
 
 
 def command(verb: str, folder: Path, *more: str) -> str:
-    """`raykd VERB NAME`, for the sweep in `folder`, and the words `more` behind it."""
-    return shlex.join(["raykd", verb, folder.name, *storage_words(folder.parent), *more])
+    """`raykd VERB NAME` and the words `more`, for the sweep in `folder`."""
+    return shlex.join(["raykd", verb, folder.name, *more, *storage_words(folder.parent)])
 
 
 def storage_words(storage: Path) -> list[str]:

@@ -21,7 +21,7 @@ def test_a_command_is_read_by_the_shell_as_it_was_meant(
     monkeypatch.delenv(commands.STORAGE_VARIABLE, raising=False)
     words = shlex.split(commands.command("export", Path(storage, "wide"), "--out", "a b"))
     where = [] if storage == "sweeps" else ["--storage", storage]
-    assert words == ["raykd", "export", "wide", *where, "--out", "a b"]
+    assert words == ["raykd", "export", "wide", "--out", "a b", *where]
 
 
 def test_the_storage_is_said_where_the_variable_says_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ def raw(checkpoint: Path, **teacher: Any) -> dict[str, Any]:
 def as_of_old(spec: SweepSpec) -> SweepSpec:
     """The spec as a ledger gives it back that was written before teachers had pixels of their own."""
     dump = spec.model_dump(mode="json")
-    del dump["normalisation"]
+    del dump["teacher_pixels"]
     return SweepSpec.model_validate(dump)
 
 
@@ -181,7 +181,7 @@ def test_a_study_on_a_sweep_s_best_trial_finds_each_arm_s_pixels(
 ) -> None:
     spec = build_sweep(raw(files["dino"]))
     trial = spec.trial({"lr": 0.001}, 0)
-    history = SimpleNamespace(spec=spec.model_dump(mode="json"))
+    history = SimpleNamespace(spec=spec.model_dump(mode="json"), sweep=None, trials={})
     monkeypatch.setattr("raykd.records.views.find", lambda *_: Path("sweep"))
     monkeypatch.setattr("raykd.records.views.read", lambda _: history)
     monkeypatch.setattr("raykd.export.trial.chosen", lambda *_: (None, trial))
@@ -221,7 +221,7 @@ def test_axes_and_arms_may_change_the_teacher(files: dict[str, Path]) -> None:
     }
     checked, remarks = check_study(build_study(study, Path("nowhere")))
     assert len(checked.arms) == 2 and sum("its pixels" in remark for remark in remarks) == 1
-    old = build_study({**study, "base": {**base, "normalisation": "imagenet"}}, Path("nowhere"))
+    old = build_study({**study, "base": {**base, "teacher_pixels": "imagenet"}}, Path("nowhere"))
     taught = [old.trial({ARM: label}, 0).teacher for label in old.arms]
     assert all(teacher is not None and teacher.normalisation == IMAGENET for teacher in taught)
 
