@@ -190,8 +190,8 @@ def check_teacher(
         raise UserError(field, "is missing", expected="`{arch: NAME, checkpoint: FILE}` or `{arch, train}`")
     check_arch(spec.arch, field, spec.options)
     if (spec.checkpoint is None) == (spec.train is None):
-        has = "has neither" if spec.train is None else "has both"
-        raise UserError(field, f"{has} `checkpoint` and `train`", expected="one of them")
+        has = "neither `checkpoint` nor" if spec.train is None else "both `checkpoint` and"
+        raise UserError(field, f"has {has} `train`", expected="one of them")
     if spec.checkpoint is not None:
         facts = _verified(spec, f"{field}.checkpoint", field)
         if lacking := lacks(facts, needs, classes):

@@ -7,12 +7,13 @@ them, because some settings fail only together (a queue size with a batch size, 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from raykd.spec.axis import Axis, Integer, Pick
+from raykd.spec.axis import Axis, Integer, Log, Pick, Uniform
 from raykd.spec.placing import check_gpus
 from raykd.spec.samplers import Grid
 from raykd.spec.sections import WorkersSpec
@@ -46,7 +47,9 @@ def validate(spec: SweepSpec, memory: int | None = None) -> list[str]:
                 checker.check(trial)
         except UserError as error:
             told = _told(spec, error, params, varied)
-            raise (_told_of_axis(spec, checker, told, params, varied) if varied else told) from None
+            named = told.field.removeprefix("axes.")
+            at = named if named in params else varied
+            raise (_told_of_axis(spec, checker, told, params, at) if at else told) from None
         checked.add(trial.signature())
         for remark in checker.remarks(trial):
             # Of buffers the first of each field; of teachers each one's.
@@ -128,8 +131,16 @@ def _values(spec: SweepSpec, axis: Axis) -> list[Any]:
 def _told_of_axis(
     spec: SweepSpec, checker: TrialChecker, told: UserError, params: Mapping[str, Any], name: str
 ) -> UserError:
-    """`told` with what would work, where one value of an axis of whole numbers fails and others do not."""
+    """`told` with what would work, where one value of an axis of numbers fails and whole ones do not."""
     axis = spec.space.axes[name]
+    if isinstance(axis, Log | Uniform) and params[name] != int(params[name]):
+        whole = (math.ceil(axis.ends[0]), math.floor(axis.ends[1]))
+        if whole[0] >= whole[1] or "whole number" not in str(told):
+            return told
+        axis, told = (
+            Integer(integer=whole, log=isinstance(axis, Log)),
+            UserError(f"axes.{name}", "this axis gives fractions, and the field takes whole numbers"),
+        )
     if not isinstance(axis, Integer):
         return told
 

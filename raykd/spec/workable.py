@@ -21,8 +21,11 @@ def workable(axis: Integer, works: Callable[[int], bool]) -> str | None:
     if not values:
         return None
     gaps = {after - before for before, after in pairwise(values)}
+    ends = f"integer: [{values[0]}, {values[-1]}]"
+    if gaps == {1}:  # every value between them
+        return f"{{{ends}, log: true}}" if axis.log else f"{{{ends}}}"
     if len(gaps) == 1 and len(values) > 2 and not axis.log:
-        return f"{{integer: [{values[0]}, {values[-1]}], step: {gaps.pop()}}}"
+        return f"{{{ends}, step: {gaps.pop()}}}"
     return str(_spread(values, axis.log))
 
 

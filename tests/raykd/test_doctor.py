@@ -36,7 +36,7 @@ def package(folder: Path, name: str, code: str) -> Path:
 def test_this_machine_passes_and_every_check_says_something(tmp_path):
     found = doctor.examine(tmp_path, ray=False)
     names = [check.name for check in found]
-    assert len(set(names)) == len(names) == 9
+    assert len(set(names)) == len(names) == 11
     for check in found:
         assert check.said and (check.ok is not False or check.mend), check
     passed = {check.name: check.ok for check in found}

@@ -155,12 +155,14 @@ class _Found:
         bare = Portion(self.bare, [min(at, path.count("/") + 1) for path in self.bare])
         others = listed(bare.places())
         worded = {split: listed(portion.places()) for split, portion in parts.items()}
+        held_out = "are held out" if len(worded) > 1 else "is held out"
+        are = "are" if len(bare.places()) > 1 else "is"
         told, some = _patterns(parts), "" if self.by_file else ", and its folders are classes"
         if "train" not in parts:
             return two_readings(
                 self.folder,
                 f"all of it is trained on{some}",
-                f"{', '.join(worded.values())} is held out, and {others} is trained on",
+                f"{', '.join(worded.values())} {held_out}, and {others} {are} trained on",
                 [
                     (typed(train=[base]), "for the first"),
                     (typed(**{**told, "train": [base]}), "for the second"),
@@ -169,12 +171,14 @@ class _Found:
         ways = [(typed(**{**told, "train": [base]}), "for the first"), (typed(**told), "for the second")]
         if len(held := bare.patterns()) <= SHOWN:
             ways.append(
-                (typed(**{**told, "test": [*told.get("test", []), *held]}), f"if {others} is held out")
+                (typed(**{**told, "test": [*told.get("test", []), *held]}), f"if {others} {are} held out")
             )
         return two_readings(
             self.folder,
-            f"all of it is trained on{some}" if set(parts) == {"train"} else f"{others} is trained on, too",
-            f"{worded['train']} is the training part, and {others} is not",
+            f"all of it is trained on{some}"
+            if set(parts) == {"train"}
+            else f"{others} {are} trained on, too",
+            f"{worded['train']} is the training part, and {others} {are} not",
             ways,
         )
 
