@@ -195,7 +195,7 @@ def _of_torch(error: Exception) -> str:
         return _SCRIPT
     if ".tar" in said:
         return f"it is in the format of torch before 0.4; save it again where it was made: {_SAVE}"
-    if "weights_only" in str(error) or "pickle_module" in said:
+    if "weights_only" in str(error) or "pickle_module" in said or isinstance(error, KeyError | IndexError):
         return f"damaged, or no checkpoint ({type(error).__name__})"
     return f"damaged, or no checkpoint ({type(error).__name__}: {said})"
 

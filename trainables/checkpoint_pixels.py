@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import timm
 
-from trainables.checkpoint_layout import UNKNOWN
 from trainables.normalisation import IMAGENET, Normalisation, said
 from trainables.zoo import RAYKD, TORCHVISION
 
@@ -105,7 +104,7 @@ def feeding(arch: str | None, read: ReadCheckpoint) -> Feeding:
         remark = ""
         if by_timm is not None and not by_timm.normalisation.like(layout.normalisation):
             remark = f"timm's own weights of {arch} take {by_timm.normalisation.text()}"
-        if layout.origin == UNKNOWN:
+        if layout.origin.startswith(("a ", "an ")):  # it says which networks there are, not whose
             return Feeding(layout.normalisation, _DEFAULT, remark, sure=not remark)
         return Feeding(layout.normalisation, f"its origin, {facts.origin}", remark)
     if arch is None:

@@ -38,6 +38,7 @@ _NAMES = (
     "model", "encoder", "network", "net", "model_s", "student", "_name_", "hf_hub_id",
 )  # fmt: skip
 _CLASSES = ["num_classes", "n_cls", "n_classes", "nb_classes", "num_class", "classes", "n_class"]
+_LISTS = ["classes", "class_names", "class_to_idx", "CLASSES", "labels", "label_names"]  # a list or mapping
 _DATA_SETS = {
     "cifar10": 10, "cifar100": 100, "svhn": 10, "mnist": 10, "fashionmnist": 10, "stl10": 10,
     "tinyimagenet": 200, "imagenet": 1000, "imagenet1k": 1000, "imagenet100": 100,
@@ -153,6 +154,11 @@ def _classes(places: list[Mapping[Any, Any]]) -> int:
             value = place.get(name)
             if isinstance(value, int) and not isinstance(value, bool) and value > 1:
                 return value
+    for place in places:
+        for name in _LISTS:
+            value = place.get(name)
+            if isinstance(value, list | tuple | dict) and len(value) > 1:
+                return len(value)
     for place in places:
         data = place.get("dataset", place.get("data_name"))
         if isinstance(data, str):

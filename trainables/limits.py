@@ -13,6 +13,10 @@ from typing import NamedTuple
 
 import psutil
 
+from trainables.errors import UserError
+
+_LEAST_ADDRESS_SPACE = 12 * 2**30  # bytes: with 9 GB (`ulimit -v`) Ray's libraries could not be mapped
+
 _PROC = Path("/proc/self")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -55,6 +59,18 @@ def address_space() -> Limit | None:
     """The address space that a process may have, bytes (`ulimit -v`); None where it is unlimited."""
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     return None if soft == resource.RLIM_INFINITY else Limit(soft, "`ulimit -v`")
+
+
+def check_address_space() -> None:
+    """`UserError` where a process may not map what Ray and torch need; asked before either is imported."""
+    space = address_space()
+    if space is not None and space.value < _LEAST_ADDRESS_SPACE:
+        raise UserError(
+            "memory",
+            f"{space.source} allows {space.value / 2**30:.1f} GiB of address space a process, and Ray and torch "
+            f"need {_LEAST_ADDRESS_SPACE / 2**30:.0f} GiB",
+            expected="`ulimit -v unlimited` in the shell that starts raykd",
+        )
 
 
 def _memory_limits() -> Iterator[tuple[float, Path, float]]:

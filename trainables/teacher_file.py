@@ -52,10 +52,23 @@ def fill_backbone(backbone: Backbone, read: ReadCheckpoint) -> None:
     _check_name(backbone, read)
     _check_attention(backbone, read, given)
     _check_stem(backbone, read)
+    _check_finite(backbone, read, given)
     with torch.no_grad():
         for name, value in backbone.model.state_dict().items():
             if name in given:
                 value.copy_(given[name])
+
+
+def _check_finite(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor]) -> None:
+    """Refuse a network that has diverged, or that overflowed when it was saved in half precision."""
+    bad = [name for name, weights in given.items() if not bool(torch.isfinite(weights).all())]
+    if bad:
+        raise UserError(
+            f"{backbone.field}.checkpoint",
+            f"{len(bad)} of its {len(given)} weights hold numbers that are not finite, the first {bad[0]}",
+            value=str(read.facts.path),
+            expected="a network whose training did not diverge",
+        )
 
 
 def load_head(backbone: Backbone, read: ReadCheckpoint) -> nn.Module | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from errno import ENAMETOOLONG
 
 import typer
@@ -11,7 +12,10 @@ from raykd.cli import reading, starting, tools
 from raykd.console.screen import complain
 from raykd.process import signals
 from trainables.errors import SweepFailed, UserError
+from trainables.limits import check_address_space
 from trainables.patience import lost, passes
+
+_NEED_TORCH = {"run", "ablate", "resume", "export", "doctor", "teacher"}
 
 log = logging.getLogger("raykd.cli")
 app = typer.Typer(
@@ -29,6 +33,8 @@ for verbs in (starting.verbs, reading.verbs, tools.verbs):
 def run(arguments: list[str] | None = None) -> int:
     """Run a verb and return the exit code. A user's mistake is one message and 2, never a traceback."""
     try:
+        if _NEED_TORCH.intersection((sys.argv[1:] if arguments is None else arguments)[:1]):
+            check_address_space()
         app(arguments)
     except SystemExit as ended:  # as typer ends
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)

@@ -12,7 +12,7 @@ import psutil
 
 from raykd.spec.sections import WorkersSpec
 from trainables.errors import UserError
-from trainables.limits import address_space, cpus, memory, memory_left
+from trainables.limits import check_address_space, cpus, memory, memory_left
 
 GIB = 2**30
 # Measured on the quickstart (proportional set sizes; one lane 2.9 GiB, two 4.2 GiB): what the driver and
@@ -22,8 +22,6 @@ _LANE = 0.65 * GIB
 _WORKER = 0.65 * GIB
 # raykd passes specs and scores through Ray's object store, no tensors.
 OBJECT_STORE = 128 * 2**20
-# Below this much address space libraries cannot be mapped: `ulimit -v`, measured.
-_LEAST_ADDRESS_SPACE = 12 * GIB
 
 
 class Room(NamedTuple):
@@ -43,14 +41,8 @@ def room(workers: WorkersSpec) -> Room:
 
     Raises `UserError` where the limit holds none, or where processes may not have the address space.
     """
-    space, limit, each = address_space(), memory(), _LANE + workers.count * _WORKER
-    if space is not None and space.value < _LEAST_ADDRESS_SPACE:
-        raise UserError(
-            "memory",
-            f"{space.source} allows {_gib(space.value)} of address space a process, and Ray and torch need "
-            f"{_gib(_LEAST_ADDRESS_SPACE)}",
-            expected="`ulimit -v unlimited` in the shell that starts raykd",
-        )
+    check_address_space()
+    limit, each = memory(), _LANE + workers.count * _WORKER
     if limit.value < need(workers):
         raise UserError(
             "memory",

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from trainables.checkpoint_open import open_checkpoint
 from trainables.errors import UserError
+from trainables.normalisation import IMAGENET
 from trainables.teachers import Teacher, check_teacher, inspect_checkpoint, load_teacher
 from trainables.trial import ModelSpec, TeacherSpec, TrialSpec
 
@@ -34,7 +35,7 @@ HEAD, CLASSIFIER = frozenset({"teacher", "teacher_head"}), frozenset({"teacher",
 
 
 def spec(path: Path, model: ModelSpec = TEACHER) -> TeacherSpec:
-    return TeacherSpec(arch=model.arch, options=model.options, checkpoint=path)
+    return TeacherSpec(arch=model.arch, options=model.options, checkpoint=path, **IMAGENET._asdict())
 
 
 def load(path: Path, model: ModelSpec = TEACHER) -> Teacher:
@@ -545,3 +546,25 @@ def test_safetensors_under_another_name_and_a_part_of_several(tmp_path: Path, mo
     save_file(state, tmp_path / "model-00001-of-00003.safetensors")
     with pytest.raises(UserError, match="it is part 1 of 3"):
         inspect_checkpoint(tmp_path / "model-00001-of-00003.safetensors")
+
+
+def test_an_mlp_with_a_row_for_each_class_that_the_file_names_is_no_projection_head(
+    path: Path, model: Any
+) -> None:
+    content = {
+        "model": {**prefixed("", model), **prefixed("fc.", mlp(24, 24, 7))},
+        "classes": list("abcdefg"),
+    }
+    torch.save(content, path)
+    facts = inspect_checkpoint(path)
+    assert not facts.head and "head" not in facts.roles
+    torch.save({**content, "classes": list("abcde")}, path)  # not as many: nothing says what it is
+    assert inspect_checkpoint(path).head
+
+
+def test_weights_that_are_not_finite_are_refused(path: Path, model: Any) -> None:
+    state = prefixed("", model)
+    name = next(name for name, weights in state.items() if weights.is_floating_point())
+    torch.save({**state, name: torch.full_like(state[name], float("nan"))}, path)
+    with pytest.raises(UserError, match=f"1 of its .* not finite, the first .*{name}"):
+        check_teacher(spec(path), frozenset({"teacher"}))
