@@ -67,8 +67,8 @@ def check_address_space() -> None:
     if space is not None and space.value < _LEAST_ADDRESS_SPACE:
         raise UserError(
             "memory",
-            f"{space.source} allows {space.value / 2**30:.1f} GiB of address space a process, and Ray and torch "
-            f"need {_LEAST_ADDRESS_SPACE / 2**30:.0f} GiB",
+            f"{space.source} allows {space.value / 2**30:.1f} GiB of address space a process, and Ray and "
+            f"torch need {_LEAST_ADDRESS_SPACE / 2**30:.0f} GiB",
             expected="`ulimit -v unlimited` in the shell that starts raykd",
         )
 
