@@ -33,6 +33,7 @@ NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
 # Fields that are younger than trials which were named without them, and the value at which a trial is what it
 # was before. At that value a field is no part of the identity. It is the field's default; a test compares.
 YOUNGER: Mapping[str, Mapping[str, Any]] = {
+    "data": {"splits": None, "fit": "centre"},
     "views": {"operations": {}, "second": {}},
     "optim": {"trust_coefficient": None},
 }
@@ -288,17 +289,12 @@ class TrialSpec(Spec):
         for field in NOT_IDENTITY["data"]:
             identity["data"].pop(field)
         _as_named(identity)
-        # As every trial was before these were fields.
-        if self.data.splits is None:
-            del identity["data"]["splits"]
-        if self.data.fit == "centre":
-            del identity["data"]["fit"]
         if self.teacher is not None:
             if self.teacher.train is not None:
                 _as_named(identity["teacher"]["train"])
             if self.teacher.checkpoint is not None:
                 identity["teacher"]["checkpoint"] = file_digest(self.teacher.checkpoint)
-            if self.teacher.normalisation.like(IMAGENET):
+            if self.teacher.normalisation.like(IMAGENET):  # as every teacher was fed before these were fields
                 del identity["teacher"]["mean"], identity["teacher"]["std"]
         return identity
 
@@ -308,9 +304,10 @@ def _as_named(identity: dict[str, Any]) -> None:
     method, config = identity["method"], identity["config"]
     younger = {**YOUNGER, "config": YOUNGER_CONFIG.get(method, {})}
     for section, fields in younger.items():
+        written = identity.get(section, {})  # a teacher's training has no data of its own
         for name, before in fields.items():
-            if name in identity[section] and identity[section][name] == before:
-                del identity[section][name]
+            if name in written and written[name] == before:
+                del written[name]
     corrected = [
         f"{name}: {config[name]}"
         for name, choices in CORRECTED.get(method, {}).items()

@@ -26,7 +26,8 @@ from trainables.errors import UserError
 from trainables.resolve import flatten, resolve, unflatten
 from trainables.store import load_store
 from trainables.trial import DataSpec, ViewSpec
-from trainables.view_table import RECIPES, centre, crops
+from trainables.view_recipes import RECIPES
+from trainables.view_table import centre, crops
 from trainables.views import Views, plain
 
 SIDE, OUT = 64, 48
