@@ -257,8 +257,9 @@ def test_a_plan_says_how_long_and_how_that_was_got(tmp_path: Path) -> None:
     assert planned["teacher_seconds"] > 0 and planned["least_seconds"] is None
     said = [line.text for line in study_lines(planned, []) if isinstance(line, Line)]
     assert "flop in all" in said[1]
-    assert "on 1 lane of this machine, timed on a few steps of each arm" in said[2]
-    assert f"{planned['start_seconds']:.0f} s until Ray and its lanes have started" in said[3]
+    timed = next(at for at, line in enumerate(said) if "on 1 lane of this machine" in line)
+    assert "timed on a few steps of each arm" in said[timed]
+    assert f"{planned['start_seconds']:.0f} s until Ray and its lanes have started" in said[timed + 1]
 
     large = spec.model_copy(update={"workers": WorkersSpec(count=1, cpus=100_000)})
     planned = plan_study(large, tmp_path / "methods")

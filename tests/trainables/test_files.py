@@ -18,6 +18,12 @@ ALICE, BOB = 30_001, 30_002
 TWO_USERS = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two other users")
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests of this process may have guarded a folder above."""
+    monkeypatch.setattr("trainables.files._GUARDED", {})
+
+
 @pytest.fixture
 def storage(tmp_path: Path) -> Path:
     return guard(tmp_path / "storage")

@@ -221,7 +221,8 @@ def test_rows_that_were_never_filled_have_no_say(seed: int, filled: int, centre:
         )
         theirs.backward()
         torch.testing.assert_close(ours, theirs)
-        torch.testing.assert_close(masked.grad, whole.grad)
+        # Similarities are float32, whatever comes in: of the order of 1, so rounded to about 1e-7.
+        torch.testing.assert_close(masked.grad, whole.grad, rtol=1e-5, atol=1e-6)
 
 
 def test_queues_hold_both_sides_of_the_same_images() -> None:
