@@ -31,8 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
                 streams.say(f"standard output could not be written: {unwritten.strerror}")
                 code = code or 1
             signals.done(code if arguments is None else None)
-        except signals.Interrupted as error:
-            streams.say(str(error))
+        except signals.Interrupted:
+            signals.tell()
             streams.close()
             code = 1
             signals.done(code if arguments is None else None)

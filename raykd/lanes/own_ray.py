@@ -71,6 +71,8 @@ def own_ray(**options: Any) -> Iterator[Any]:
                 )
             yield context
         finally:
+            # Before Ray ends: its C++ ends this process where a thread that was not joined still asks it.
+            signals.tell()
             with signals.blocked():
                 ray.shutdown()
 

@@ -46,6 +46,7 @@ class _State:
         self.first: int | None = None  # the signal that came first
         self.since = 0.0  # when it came
         self.raised = False
+        self.told = False  # which signal it was
         self.held = 0
         self.mine: tuple[int, ...] = ()  # those that are handled here: not those that were ignored
         self.blocked = False
@@ -75,6 +76,13 @@ def left() -> float:
 def interrupted() -> Interrupted | None:
     """What the first signal raised, or would have raised; None if there was none."""
     return Interrupted(_state.first) if _state.first is not None else None
+
+
+def tell() -> None:
+    """Say on standard error which signal ends this process, if one does and it has not been said."""
+    if _state.first is not None and not _state.told:
+        _state.told = True
+        _say(str(Interrupted(_state.first)))
 
 
 def check(held: bool = False) -> None:

@@ -23,7 +23,15 @@ from typing import Any, NamedTuple
 from raykd.console.live import Console
 from raykd.lanes import limits
 from raykd.lanes.actions import ACTIONS
-from raykd.lanes.cluster import LOCAL, check_joinable, connected, live_nodes, ray_address, this_machine
+from raykd.lanes.cluster import (
+    LOCAL,
+    check_joinable,
+    connected,
+    live_nodes,
+    ray_address,
+    send_logs,
+    this_machine,
+)
 from raykd.process import signals, streams
 from raykd.records.format import FORMAT
 from raykd.records.history import History, missing
@@ -223,8 +231,9 @@ def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[s
         console.warn(remark)
     check_writable(place.folder)
     ready_cache()
-    _say_data(spec, console)
     log_file = _log_of(place.folder)
+    send_logs(log_file)  # from here on it holds what is said, and what is lost of it
+    _say_data(spec, console)
     console.waits_for("starting Ray on this machine" if target == LOCAL else f"joining Ray at {target}")
     with connected(target, log_file) as cluster:
         if target != LOCAL:
