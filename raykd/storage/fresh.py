@@ -34,7 +34,8 @@ def fresh(folder: Path) -> Iterator[Callable[[], None]]:
                 for name in {LOG, LOCK, LEDGER} - there:
                     (folder / name).unlink(missing_ok=True)
                 for path in made:  # the innermost first
-                    path.rmdir()
+                    with contextlib.suppress(FileNotFoundError):
+                        path.rmdir()
 
     try:
         yield clear

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from command import raykd
 
 from raykd.doctor import machine
 from raykd.lanes import limits, own_ray
@@ -264,3 +265,10 @@ def test_need_grows_with_lanes_and_workers() -> None:
     one, two = limits.need(WorkersSpec()), limits.need(WorkersSpec(), lanes=2)
     assert math.isclose(one / GIB, 2.85, abs_tol=0.15) and math.isclose(two / GIB, 4.15, abs_tol=0.15)
     assert limits.need(WorkersSpec(count=2)) > one
+
+
+def test_a_refusal_for_the_cache_leaves_no_storage_behind(tmp_path: Path) -> None:
+    storage = tmp_path / "sweeps"
+    done = raykd("run", "quickstart", "--storage", storage, RAYKD_CACHE="/proc/raykd")
+    assert done.returncode == 2 and done.stderr.startswith("raykd: RAYKD_CACHE: "), done.stderr
+    assert not storage.exists()
