@@ -101,12 +101,18 @@ class TrialChecker:
             accumulate=trial.optim.accumulate,
         )
 
-    def remarks(self, trial: TrialSpec) -> list[str]:
-        """What can be run and may not be meant, about a trial that was checked."""
+    def remarks(self, trial: TrialSpec) -> dict[str, str]:
+        """What can be run and may not be meant, about a trial that was checked.
+
+        By what it is about: of trials of one sweep the first remark with a key says enough.
+        """
         method, teacher = load_method(trial.method), trial.teacher
-        said = list(heavy(trial, method, self.context(trial)))
+        said: dict[str, str] = {}
+        for large in heavy(trial, method, self.context(trial)):
+            said.setdefault(large.partition(":")[0], large)
         if teacher is not None and method.needs & TAUGHT:
-            said += self._once(("remarks", _text(teacher)), lambda: _of_teacher(teacher))
+            told = self._once(("remarks", _text(teacher)), lambda: _of_teacher(teacher))
+            said |= {sentence: sentence for sentence in told}  # each teacher's own
         return said
 
     def same_choices(self, trial: TrialSpec) -> Mapping[str, tuple[tuple[str, ...], ...]]:

@@ -53,7 +53,7 @@ def check_study(spec: SweepSpec, memory: int | None = None) -> tuple[SweepSpec, 
             checker.check(trial)
         except UserError as error:
             raise placed(spec, label, error) from None
-        remarks += [remark for remark in checker.remarks(trial) if remark not in remarks]
+        remarks += [remark for remark in checker.remarks(trial).values() if remark not in remarks]
         remarks += _one_function(label, checker.same_choices(trial), flatten(base), flatten(trial))
     if spec.baseline is not None:
         try:

@@ -57,13 +57,11 @@ def run(
     sweep = load_sweep(spec, set_)
     folder = writable(storage, probe=not dry_run) / sweep.name
     if dry_run:
-        from raykd.runs.plan import devices, plan, room
+        from raykd.runs.plan import plan
 
         remarks = validate(sweep, worker_memory(sweep, address))
         planned = plan(sweep, folder)
-        planned["devices"], more = devices(sweep, address)
-        planned["room"], none = room(sweep, address)
-        remarks += [*more, *none, *_long_baseline(planned, sweep)]
+        remarks += _planned_here(planned, sweep, address)
         if json:
             console.json(planned)
         else:
@@ -128,16 +126,14 @@ def ablate(
         spec = load_study(study, sets, where)
         folder = where / spec.name
     if plan:
-        from raykd.runs.plan import devices, room, worker_memory
+        from raykd.runs.plan import worker_memory
         from raykd.runs.study_plan import plan_study, plan_unstarted, study_lines
 
         if history is None:
             planned, remarks = plan_unstarted(spec, folder, worker_memory(spec, address))
         else:
             planned = plan_study(spec, folder, history)
-        planned["devices"], more = devices(spec, address)
-        planned["room"], none = room(spec, address)
-        remarks += [*more, *none, *_long_baseline(planned, spec)]
+        remarks += _planned_here(planned, spec, address)
         console.json(planned) if json else console.parts(study_lines(planned, remarks))
         return
     if history is None:
@@ -197,11 +193,15 @@ def attach(name: Name, storage: Storage = HERE) -> None:
     raise typer.Exit(terminal.attach(folder_of(storage, name)))
 
 
-def _long_baseline(planned: dict[str, Any], spec: SweepSpec) -> list[str]:
+def _planned_here(planned: dict[str, Any], spec: SweepSpec, address: str | None) -> list[str]:
+    """Add to a plan what this machine gives its workers; remarks on that, and on a baseline that is long."""
     from raykd.runs.beside import long_baseline
+    from raykd.runs.plan import devices, room
 
+    planned["devices"], idle = devices(spec, address)
+    planned["room"], none = room(spec, address)
     epochs = [row["epochs"] for row in planned["beside"] if row["what"] == "baseline"]
-    return long_baseline(epochs[0], spec) if epochs else []
+    return [*idle, *none, *(long_baseline(epochs[0], spec) if epochs else [])]
 
 
 def study_of(history: History, folder: Path) -> SweepSpec:

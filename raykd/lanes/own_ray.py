@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest import mock
 
 from raykd.lanes.apart import daemons_apart, errors_kept
 from raykd.lanes.token import authentication, fresh
 from raykd.process import signals
+from raykd.process.environment import setting
 from raykd.storage.owners import replaceable
 from raykd.storage.scratch import scratch_folder
 from trainables.errors import UserError
@@ -125,16 +127,5 @@ def starting_on_loopback() -> Iterator[None]:
 
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
     wanted = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", "NCCL_SOCKET_IFNAME": loopback}
-    before = {name: os.environ.get(name) for name in wanted}
-    enabled = ray_constants.ENABLE_RAY_CLUSTER
-    os.environ.update(wanted)
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
+    with setting(wanted), mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False):
         yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = enabled
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

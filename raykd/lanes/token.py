@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from raykd.process.environment import setting
 from raykd.storage import owners
 from trainables.errors import UserError
 
@@ -35,19 +36,12 @@ def authentication(mode: str, token: str | None = None) -> Iterator[None]:
 
     `token` is given by the environment; without one, Ray looks for it where it always does.
     """
-    before = {name: os.environ.get(name) for name in (MODE, TOKEN)}
-    os.environ[MODE] = mode
-    if token is not None:
-        os.environ[TOKEN] = token
-    _read_again()
+    wanted = {MODE: mode} if token is None else {MODE: mode, TOKEN: token}
     try:
-        yield
+        with setting(wanted):
+            _read_again()
+            yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
         _read_again()
 
 

@@ -38,7 +38,7 @@ def validate(spec: SweepSpec, memory: int | None = None) -> list[str]:
     check_gpus(spec.workers)
     checker = TrialChecker(spec.workers.count, memory)
     checked: set[str] = set()
-    heavy: dict[str, str] = {}  # field -> remark, of the first configuration that asks for so much
+    told_of: dict[str, str] = {}  # what a remark is about -> the remark, of the first configuration
     bases: dict[str, TrialSpec] = {}
     for params, varied in _configurations(spec):
         try:
@@ -51,15 +51,14 @@ def validate(spec: SweepSpec, memory: int | None = None) -> list[str]:
             at = named if named in params else varied
             raise (_told_of_axis(spec, checker, told, params, at) if at else told) from None
         checked.add(trial.signature())
-        for remark in checker.remarks(trial):
-            # Of buffers the first of each field; of teachers each one's.
-            heavy.setdefault(remark if remark.startswith("teacher") else remark.partition(":")[0], remark)
+        for about, remark in checker.remarks(trial).items():
+            told_of.setdefault(about, remark)
         bases.setdefault(trial.method, trial)
     if spec.baseline is not None:
         checker.check_section(spec.baseline_trial(), "baseline")
     _check_samples(spec)
     same = {method: checker.same_choices(trial) for method, trial in bases.items()}
-    return [*_same_levels(spec, same), *heavy.values(), *_remarks(spec)]
+    return [*_same_levels(spec, same), *told_of.values(), *_remarks(spec)]
 
 
 def check_resources(workers: WorkersSpec, nodes: Sequence[Mapping[str, Any]]) -> None:
