@@ -18,7 +18,7 @@ test-all: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 soak: $(INSTALLED)  ## small sweeps under random faults, for SECONDS; the invariants are checked after each
-	$(BIN)/python tests/raykd/soak.py --seconds $(SECONDS)
+	$(BIN)/python tests/helpers/soak.py --seconds $(SECONDS)
 
 check: $(INSTALLED)  ## lint, types, import direction
 	$(BIN)/ruff check .

@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from raykd.ablation.conclusions import Results, conclude
+from raykd.ablation.conclusions import conclude
 from raykd.ablation.rehearsal import Rehearsal, Rehearsed
+from raykd.ablation.results import Results
 from raykd.ablation.study import build_study
 
 SEED_SD, TRIAL_SD = 2.0, 1.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from trainables import loop
-from trainables.loop import EpochReport, Report, Workspace
-from trainables.trial import TrialSpec
+from trainables.spec.trial import TrialSpec
+from trainables.training import loop
+from trainables.training.workspace import EpochReport, Report, Workspace
 
 
 def nothing(trial: TrialSpec, report: Report, workspace: Workspace) -> None:

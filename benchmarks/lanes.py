@@ -42,8 +42,8 @@ quiet()
 from raykd.console.live import Console  # noqa: E402
 from raykd.records.history import History  # noqa: E402
 from raykd.spec.sweep import SweepSpec, build_sweep  # noqa: E402
-from trainables.loop import EpochReport, Workspace  # noqa: E402
-from trainables.trial import TrialSpec  # noqa: E402
+from trainables.spec.trial import TrialSpec  # noqa: E402
+from trainables.training.workspace import EpochReport, Workspace  # noqa: E402
 
 Trials = list[TrialSpec]
 
@@ -215,7 +215,7 @@ def _tuned(trainable: Any, spec: SweepSpec, folder: Path, reuse: bool) -> tuple[
 
 
 def _workspace(folder: Path) -> Workspace:
-    from trainables.data import cache_folder
+    from trainables.data.data_sets import cache_folder
 
     return Workspace(folder, cache_folder(), folder / "teachers")
 

@@ -44,16 +44,17 @@ from raykd.search.proposer import Proposal, Proposer  # noqa: E402
 from raykd.spec.axis import Axis  # noqa: E402
 from raykd.spec.space import METHOD  # noqa: E402
 from raykd.spec.sweep import SweepSpec, build_sweep, load_sweep, spaces  # noqa: E402
-from trainables.backbones import build_backbone  # noqa: E402
-from trainables.compute import equal_epochs  # noqa: E402
-from trainables.data import cache_folder, open_data  # noqa: E402
-from trainables.encode import Encode  # noqa: E402
-from trainables.evaluate import Examiner, raw_pixels  # noqa: E402
-from trainables.loop import Workspace  # noqa: E402
-from trainables.method import methods  # noqa: E402
-from trainables.run import BEST, build_method  # noqa: E402
-from trainables.teachers import load_teacher  # noqa: E402
-from trainables.trial import TrialSpec  # noqa: E402
+from trainables.data.data_sets import cache_folder, open_data  # noqa: E402
+from trainables.data.encode import Encode  # noqa: E402
+from trainables.evaluation.evaluate import Examiner, raw_pixels  # noqa: E402
+from trainables.methods import methods  # noqa: E402
+from trainables.networks.backbones import build_backbone  # noqa: E402
+from trainables.planning.compute import equal_epochs  # noqa: E402
+from trainables.spec.trial import TrialSpec  # noqa: E402
+from trainables.teachers.teacher import load_teacher  # noqa: E402
+from trainables.training.run import BEST, build_method  # noqa: E402
+from trainables.training.teacher_file import teacher_path  # noqa: E402
+from trainables.training.workspace import Workspace  # noqa: E402
 
 EPOCHS = 16
 SPACE_OF = {"retro": "quickstart"}  # whose own space is for full scale
@@ -173,7 +174,9 @@ class Bench:
     def references(self, trial: TrialSpec) -> Iterable[Row]:
         """Raw pixels, the teacher, and the student as it is initialised, from every seed."""
         yield Row("raw pixels", False, [self._judge(trial, raw_pixels)])
-        teacher = load_teacher(trial.teacher, self.place.teachers, trial) if trial.teacher else None
+        teacher = (
+            load_teacher(trial.teacher, teacher_path(trial, self.place.teachers)) if trial.teacher else None
+        )
         if teacher is not None:
             yield Row(f"the teacher, {teacher.backbone.arch}", False, [self._judge(trial, teacher.backbone)])
         untrained = [build_backbone(trial.student, seed).eval() for seed in self.seeds]

@@ -6,13 +6,27 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# The rooms of the engine from the ground up, and which of those before it each may import.
-ROOMS = {
+# The rooms of the trainables from the ground up, and which of those before it each may import.
+TRAINABLES = {
+    "core": "",
+    "spec": "core",
+    "views": "core spec",
+    "data": "core spec views",
+    "networks": "core spec",
+    "teachers": "core spec networks",
+    "methods": "core spec views data networks teachers",
+    "evaluation": "core spec views data networks",
+    "training": "core spec views data networks teachers methods evaluation",
+    "planning": "core spec views data networks teachers methods evaluation training",
+}
+# The rooms of the engine, likewise.
+ENGINE = {
     "process": "",
     "stats": "",
     "storage": "",
@@ -55,27 +69,61 @@ def test_no_arrow_points_back(room: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_engine_s_rooms_stand_on_one_another() -> None:
+@pytest.mark.parametrize(("package", "rooms"), [("trainables", TRAINABLES), ("raykd", ENGINE)])
+def test_rooms_stand_on_one_another(package: str, rooms: dict[str, str]) -> None:
     """Not even inside a function, or for a type, does a room import one that is not under it in the table."""
-    engine, names = ROOT / "raykd", list(ROOMS)
-    for room, below in ROOMS.items():
+    names = list(rooms)
+    for room, below in rooms.items():
         assert set(below.split()) <= set(names[: names.index(room)]), f"the table is out of order at {room}"
-    assert {path.parent.name for path in engine.glob("*/*.py")} == set(names), "a room outside the table"
-    assert [path.name for path in engine.glob("*.py")] == ["__init__.py"], "a module that is in no room"
+    folders = {path.parent.name for path in (ROOT / package).glob("*/*.py")}
+    assert folders == set(names), "a room outside the table"
+    top = {path.name for path in (ROOT / package).glob("*.py")}
+    # One may train a trial without an engine, and measure references, by everything that the rooms hold.
+    assert top == {"__init__.py"} | ({"__main__.py", "references.py"} if package == "trainables" else set())
     wrong = [
         f"{path.relative_to(ROOT)}:{line} imports {name}"
-        for room, below in ROOMS.items()
-        for path in sorted((engine / room).rglob("*.py"))
+        for room, below in rooms.items()
+        for path in sorted((ROOT / package / room).rglob("*.py"))
         for line, name in imported(path)
-        if name.split(".")[0] == "raykd" and name.split(".")[1] not in (room, *below.split())
+        if name.split(".")[0] == package and name.split(".")[1] not in (room, *below.split())
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    """Nor through a third one; an import inside a function or for a type alone counts."""
+    paths = [path for package in ("trainables", "raykd") for path in (ROOT / package).rglob("*.py")]
+    modules = {module_name(path): path for path in paths}
+    imports: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        named = {name if name in modules else name.rpartition(".")[0] for _, name in imported(path)}
+        imports[module] = {name for name in named if name in modules}
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as circle:
+        pytest.fail(" -> ".join(circle.args[1]))
+
+
+def module_name(path: Path) -> str:
+    """The dotted name that a file is imported by."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_no_test_imports_another_test_module() -> None:
+    """What tests share lies in `tests/helpers/`."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for line, name in imported(path)
+        if name.startswith("test_")
     ]
     assert not wrong, "\n".join(wrong)
 
 
 def test_the_engine_names_no_method() -> None:
     """Adding a method touches one file: nothing in the engine may know one by name."""
-    from trainables.method import methods
-    from trainables.trial import TrialSpec
+    from trainables.methods import methods
+    from trainables.spec.trial import TrialSpec
 
     for path in sorted((ROOT / "raykd").rglob("*.py")):
         tree = ast.parse(path.read_text())
@@ -100,8 +148,8 @@ def test_training_runs_without_the_engine_s_packages() -> None:
     code = (
         "import sys\n"
         "for name in ('ray', 'optuna', 'raykd', 'tensorboard', 'typer', 'rich'): sys.modules[name] = None\n"
-        "import trainables.loop, trainables.references, trainables.method\n"
-        "trainables.method.methods()\n"
+        "import trainables.training.loop, trainables.references, trainables.methods\n"
+        "trainables.methods.methods()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr

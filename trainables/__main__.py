@@ -32,13 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     import torch  # after the arguments: --help should not wait for it
 
-    from trainables.data import cache_folder
-    from trainables.errors import TrialFailed, UserError
-    from trainables.files import guard
-    from trainables.loop import EpochReport, Workspace, prepare, train
-    from trainables.resolve import resolve
-    from trainables.shown import line
-    from trainables.workers import on_device
+    from trainables.core.errors import TrialFailed, UserError
+    from trainables.core.files import guard
+    from trainables.core.safe_text import line
+    from trainables.core.workers import on_device
+    from trainables.data.data_sets import cache_folder
+    from trainables.training.loop import prepare, train
+    from trainables.training.resolve import resolve
+    from trainables.training.workspace import EpochReport, Workspace
 
     guard(options.folder)
 
@@ -71,7 +72,7 @@ def _device(asked: str) -> torch.device:
     """The device of that name; `auto`: the first GPU, or the CPU. `UserError` for one that is not there."""
     import torch
 
-    from trainables.errors import UserError
+    from trainables.core.errors import UserError
 
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     choices = ["auto", "cpu", *(["cuda"] if there else []), *(f"cuda:{n}" for n in range(there))]
@@ -90,7 +91,7 @@ def _named(where: torch.device) -> str:
 
 
 def _read(path: Path) -> dict[str, object]:
-    from trainables.errors import UserError
+    from trainables.core.errors import UserError
 
     try:
         text = path.read_text()

@@ -11,16 +11,18 @@ from collections.abc import Callable
 
 from torch import nn
 
-from trainables import evaluate, loop
-from trainables.backbones import build_backbone
-from trainables.compute import equal_epochs
-from trainables.data import DataSet, open_data
-from trainables.encode import Encode
-from trainables.evaluate import Examiner
-from trainables.loop import EpochReport, Report, Workspace
-from trainables.teachers import load_teacher
-from trainables.trial import TrialSpec
-from trainables.workers import device, from_first, on_each, rank
+from trainables.core.workers import device, from_first, on_each, rank
+from trainables.data.data_sets import DataSet, open_data
+from trainables.data.encode import Encode
+from trainables.evaluation import evaluate
+from trainables.evaluation.evaluate import Examiner
+from trainables.networks.backbones import build_backbone
+from trainables.planning.compute import equal_epochs
+from trainables.spec.trial import TrialSpec
+from trainables.teachers.teacher import load_teacher
+from trainables.training import loop
+from trainables.training.teacher_file import teacher_path
+from trainables.training.workspace import EpochReport, Report, Workspace
 
 _SAY_EVERY_S = 5.0
 
@@ -39,7 +41,12 @@ def teacher(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     """The trial's teacher, its backbone's features."""
     assert trial.teacher is not None
     spec = trial.teacher.model_copy(update={"batch_norm": "eval"})
-    _judge(trial, report, workspace, lambda: _still(load_teacher(spec, workspace.teachers, trial).backbone))
+    _judge(
+        trial,
+        report,
+        workspace,
+        lambda: _still(load_teacher(spec, teacher_path(trial, workspace.teachers)).backbone),
+    )
 
 
 def equal_compute(trial: TrialSpec, baseline: TrialSpec, report: Report, workspace: Workspace) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from raykd.ablation.placing import in_base, trial_of
 from raykd.spec.sweep import SweepSpec
-from trainables.errors import UserError
-from trainables.trial import TrialSpec
+from trainables.core.errors import UserError
+from trainables.spec.trial import TrialSpec
 
 _GIVEN_BY = "--set base.teacher.checkpoint=/where/it/is/"
 
@@ -30,8 +30,8 @@ def without_files(spec: SweepSpec) -> Iterator[tuple[SweepSpec, list[str]]]:
     has one of random weights: of the same architecture, with the head or classifier that the arms ask for.
     What only the files can tell (the size of a folder of images) is left to the study's check to refuse.
     """
-    from trainables.data import check_data, published_sizes
-    from trainables.stand_in import write_stand_in
+    from trainables.data.data_sets import check_data, published_sizes
+    from trainables.planning.placeholder_teacher import write_stand_in
 
     trials = [trial_of(spec, label) for label in spec.arms]
     remarks = []

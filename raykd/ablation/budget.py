@@ -12,9 +12,9 @@ from typing import Any
 
 from raykd.spec.arms import ARM
 from raykd.spec.sweep import SweepSpec
-from trainables.errors import UserError
-from trainables.resolve import flatten
-from trainables.trial import TrialSpec
+from trainables.core.errors import UserError
+from trainables.spec.trial import TrialSpec
+from trainables.training.resolve import flatten
 
 
 def with_epochs(spec: SweepSpec, trials: Mapping[str, TrialSpec]) -> SweepSpec:
@@ -49,7 +49,7 @@ def with_costs(spec: SweepSpec) -> SweepSpec:
     Counted on a few images, once for arms that do the same arithmetic: a second for small networks, ten or so
     for large ones on a CPU.
     """
-    from trainables.compute import epoch_steps, step_flops
+    from trainables.planning.compute import epoch_steps, step_flops
 
     arms = {}
     counted: dict[tuple[Any, ...], float] = {}
@@ -74,7 +74,7 @@ def _arithmetic(trial: TrialSpec) -> Iterator[tuple[str, Any]]:
 
 def steps_of(trial: TrialSpec) -> int:
     """Optimizer steps of a trial; pictures that will not decode still count."""
-    from trainables.compute import epoch_steps
+    from trainables.planning.compute import epoch_steps
 
     return trial.epochs * epoch_steps(trial)
 
@@ -84,6 +84,6 @@ def _equal_steps(base: TrialSpec, arm: TrialSpec) -> int:
 
 
 def _equal_compute(base: TrialSpec, arm: TrialSpec) -> int:
-    from trainables.compute import equal_epochs
+    from trainables.planning.compute import equal_epochs
 
     return equal_epochs(base, arm)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +20,10 @@ import numpy as np
 
 from raykd.ablation.costs import spread_of
 from raykd.ablation.designs import design_of
-from raykd.spec.arms import ARM, ArmSpec, StudyRules
+from raykd.ablation.results import ArmResult, Results
+from raykd.spec.arms import ARM, StudyRules
 from raykd.stats import (
     Comparison,
-    FactorialResult,
-    Ranking,
     Verdict,
     compare_to_base,
     decide_all,
@@ -37,55 +35,13 @@ from raykd.stats import (
     variance_ratio,
 )
 from raykd.stats.paired import FloatArray
-from trainables.errors import UserError
+from trainables.core.errors import UserError
 
 if TYPE_CHECKING:
     from raykd.records.history import History, TrialRecord
     from raykd.spec.sweep import SweepSpec
 
 FUTILE = 0.05  # chance of an answer at the last look, below which `decide` gives an arm up
-
-
-@dataclass(frozen=True)
-class ArmResult:
-    """One arm. Scores are points, by replicate; NaN where there is none."""
-
-    label: str
-    spec: ArmSpec
-    scores: tuple[float, ...]
-    finished: int
-    failed: int
-    waiting: int  # replicates of the plan that have not ended
-    mean: float
-    sd: float
-    iqm: float
-    epochs: int
-    flops: float | None  # of a whole trial; None where they were not counted
-    compute: float  # the same over the base's; NaN likewise
-    wall_s: float  # of a trial, mean
-    comparison: Comparison | None  # with the base; None of the base itself
-    verdict: Verdict | None  # of a sequential study
-    pairing: float  # variance of paired differences over that of unpaired ones
-    published: float | None
-
-
-@dataclass(frozen=True)
-class Results:
-    """A study's results. `arms` in the order of the study."""
-
-    name: str
-    rules: StudyRules
-    score: str  # the probe
-    arms: tuple[ArmResult, ...]
-    ranking: Ranking | None  # of `compare`
-    effects: FactorialResult | None  # of `factorial`
-    budget: str
-    notes: tuple[str, ...]
-    done: bool
-
-    @property
-    def base(self) -> ArmResult:
-        return next(arm for arm in self.arms if arm.label == self.rules.base)
 
 
 def conclude(spec: SweepSpec, history: History) -> Results:

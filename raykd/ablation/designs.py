@@ -16,8 +16,8 @@ from typing import Any
 
 from raykd.spec.arms import ArmSpec
 from raykd.stats import fractional_factorial
-from trainables.errors import UserError
-from trainables.parse import build, join
+from trainables.core.errors import UserError
+from trainables.spec.parse import build, join
 
 BASE = "base"
 Arms = dict[str, ArmSpec]

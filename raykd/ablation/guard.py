@@ -20,10 +20,10 @@ from raykd.ablation.placing import placed, trial_of, under
 from raykd.spec.arms import ArmSpec
 from raykd.spec.placing import check_gpus
 from raykd.spec.sweep import SweepSpec
-from trainables.errors import UserError
-from trainables.parse import within
-from trainables.resolve import flatten
-from trainables.trial import TrialSpec
+from trainables.core.errors import UserError
+from trainables.spec.parse import within
+from trainables.spec.trial import TrialSpec
+from trainables.training.resolve import flatten
 
 Difference = dict[str, tuple[Any, Any]]  # flat name -> values in base and arm, None where there is none
 
@@ -36,8 +36,8 @@ def check_study(spec: SweepSpec, memory: int | None = None) -> tuple[SweepSpec, 
     Raises `UserError` for an arm that cannot be trained, is another one under another name, or differs in
     more than it says.
     """
-    from trainables.check import TrialChecker
-    from trainables.compute import trained_parameters
+    from trainables.planning.check import TrialChecker
+    from trainables.planning.compute import trained_parameters
 
     assert spec.study is not None
     check_gpus(spec.workers)
@@ -150,8 +150,8 @@ def _grain(trial: TrialSpec) -> float:
 
     0 for a score that counts no images.
     """
-    from trainables.data import check_data
-    from trainables.probes import shots
+    from trainables.data.data_sets import check_data
+    from trainables.evaluation.probes import shots
 
     if trial.probe.score == "rankme":
         return 0.0

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from raykd.spec.arms import ARM
 from raykd.spec.sweep import SweepSpec
-from trainables.errors import UserError
-from trainables.trial import TrialSpec
+from trainables.core.errors import UserError
+from trainables.spec.trial import TrialSpec
 
 
 def trial_of(spec: SweepSpec, label: str) -> TrialSpec:

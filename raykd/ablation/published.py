@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from raykd.ablation import designs
+from raykd.ablation.study_file import StudyFile
 from raykd.spec.arms import ArmSpec, Published
 from raykd.spec.document import parse_yaml
-from trainables.errors import UserError
-
-if TYPE_CHECKING:
-    from raykd.ablation.study import StudyFile
+from trainables.core.errors import UserError
 
 
 def published_of(file: StudyFile, arms: Mapping[str, ArmSpec]) -> Published | None:

@@ -21,7 +21,7 @@ from raykd.records.ledger import Record, decode, encode
 from raykd.search.proposer import Proposal
 from raykd.spec.arms import ARM
 from raykd.spec.sweep import SweepSpec
-from trainables.trial import TrialSpec
+from trainables.spec.trial import TrialSpec
 
 T = TypeVar("T")
 Score = Callable[[str, int], float | None]  # (arm, seed) -> points; None: the trial fails

@@ -15,14 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from raykd.ablation.conclusions import FUTILE, ArmResult, Results
+from raykd.ablation.conclusions import FUTILE
 from raykd.ablation.costs import base_first, costs_table, times
+from raykd.ablation.results import ArmResult, Results
 from raykd.console.screen import Grid, Line
-from trainables.files import replacing
-from trainables.patience import patient
-from trainables.shown import cell
-from trainables.shown import latex as latex_text
-from trainables.shown import markdown as markdown_text
+from trainables.core.files import replacing
+from trainables.core.safe_text import cell
+from trainables.core.safe_text import latex as latex_text
+from trainables.core.safe_text import markdown as markdown_text
+from trainables.core.storage_retry import patient
 
 FILES = ("ablation.md", "ablation.csv", "ablation.tex")
 NONE = "–"

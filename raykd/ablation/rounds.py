@@ -21,7 +21,7 @@ from raykd.search.proposer import WAIT, Proposal, Wait
 from raykd.spec.arms import ARM
 from raykd.spec.sweep import SweepSpec
 from raykd.stats.paired import FloatArray
-from trainables.resolve import flatten
+from trainables.training.resolve import flatten
 
 if TYPE_CHECKING:
     from raykd.records.history import History

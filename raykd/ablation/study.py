@@ -12,24 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import BeforeValidator, Field
+from typing import Any
 
 from raykd.ablation import designs
 from raykd.ablation.published import published_of
-from raykd.spec.arms import ArmSpec, Budget, Design, Published, Retune
+from raykd.ablation.study_file import StudyFile
+from raykd.spec.arms import ArmSpec, Budget
 from raykd.spec.document import find_document, named_by_file, parse_yaml, read_mapping
 from raykd.spec.overrides import lay_over
 from raykd.spec.paths import absolute, absolute_flat
 from raykd.spec.presets import others, with_preset
-from raykd.spec.sections import SHORTHAND, BaselineSpec, Section, WorkersSpec, parse_duration
+from raykd.spec.sections import SHORTHAND
 from raykd.spec.space import searchable
-from raykd.spec.sweep import MOST_TRIALS, Reference, SweepSpec, build_sweep, studies
-from trainables.errors import UserError
-from trainables.parse import as_mapping, build, join, spelled_out
-from trainables.resolve import FlatField, find_field, flat_fields, flatten, put
-from trainables.trial import Spec
+from raykd.spec.sweep import SweepSpec, build_sweep, studies
+from trainables.core.errors import UserError
+from trainables.spec.parse import as_mapping, build, join, spelled_out
+from trainables.training.resolve import FlatField, find_field, flat_fields, flatten, put
 
 FEWEST_TO_LOOK = 3  # pairs at the first look of a sequential study
 _BASE = (
@@ -50,50 +48,6 @@ _ELSEWHERE = {  # what arms differ in otherwise
     "epochs": "`design: compare`, with `epochs` in an arm; or `budget`, for what is equal between arms",
     "seed": "`replicates: 5`, which gives every arm the same five seeds",
 }
-
-
-class StudyFile(Spec):
-    """An ablation study: a base, what varies, and how sure the answer must be."""
-
-    name: str = Field(description="the study's folder")
-    base: Section = Field(description="what all arms share; or `sweep: NAME`, the best trial of that sweep")
-    design: Design
-    factors: dict[str, tuple[Any, ...]] = Field({}, description="field -> levels")
-    components: dict[str, Section] = Field({}, description="component -> the settings that take it away")
-    arms: dict[str, Section] = Field({}, description="of compare: label -> settings, `method`, `epochs`")
-    resolution: Annotated[int, Field(ge=3, le=5)] | None = Field(
-        None, description="of factorial: a fraction; None: every combination"
-    )
-    against: str | None = Field(None, description="of compare: the arm to compare with; None: the first")
-    replicates: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = Field(
-        None, description="seeds of every arm"
-    )
-    precision: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="points: more replicates until every interval is at most as wide to each side"
-    )
-    decide: bool = Field(False, description="more replicates while it is open whether an arm differs")
-    max_replicates: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = Field(
-        None, description="of precision and decide: where they end"
-    )
-    budget: Budget = Field("epochs", description="epochs | steps | compute: what is equal between the arms")
-    retune: Retune | None = Field(
-        None, description="each arm's own search first: how many configurations, or `samples` and `axes`"
-    )
-    margin: Annotated[float, Field(ge=0)] = Field(0.0, description="points that make no difference")
-    alpha: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="error over the whole study")
-    score_at: Literal["last", "best"] = Field("last", description="the score of which epoch counts")
-    allow: tuple[str, ...] = Field((), description="fields in which arms may differ from the base as well")
-    published: Published | None = Field(None, description="a paper's own numbers, shown beside ours")
-    workers: WorkersSpec = WorkersSpec()
-    lanes: Annotated[int, Field(ge=1)] | None = Field(None, description="at most so many trials at once")
-    time_limit: Annotated[float, Field(gt=0), BeforeValidator(parse_duration)] | None = Field(
-        None, description="seconds, or such as 2h30m"
-    )
-    references: tuple[Reference, ...] | None = Field(None, description="what the results stand beside")
-    baseline: BaselineSpec | None = Field(None, description="the no-teacher row")
-    attempts: Annotated[int, Field(ge=1)] = Field(
-        3, description="how often a trial is tried before it has failed"
-    )
 
 
 def load_study(
@@ -228,7 +182,7 @@ def _best_of(name: str, trial: str | None, storage: Path) -> dict[str, Any]:
     from raykd.export.trial import chosen, config_of
     from raykd.records.recorded import spec_of
     from raykd.records.views import find, read
-    from trainables.teacher_pixels import is_own
+    from trainables.teachers.feeding import is_own
 
     history = read(find(storage, name))
     spec = spec_of(history)
@@ -315,7 +269,7 @@ def _unique(field: FlatField, found: Mapping[str, Any], where: str) -> str:
 
 
 def _arm(label: str, raw: Mapping[str, Any], base: SweepSpec, budget: Budget) -> dict[str, Any]:
-    from trainables.method import load_method
+    from trainables.methods import load_method
 
     own = {name: raw[name] for name in ("method", "preset", "epochs") if name in raw}
     method = load_method(str(own.get("method", base.methods[0])), f"arms.{label}.method").name

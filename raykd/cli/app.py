@@ -11,9 +11,9 @@ import typer
 from raykd.cli import reading, starting, tools
 from raykd.console.screen import complain
 from raykd.process import signals
-from trainables.errors import SweepFailed, UserError
-from trainables.limits import check_address_space
-from trainables.patience import lost, passes
+from trainables.core.errors import SweepFailed, UserError
+from trainables.core.limits import check_address_space
+from trainables.core.storage_retry import lost, passes
 
 _NEED_TORCH = {"run", "ablate", "resume", "export", "doctor", "teacher"}
 

@@ -10,7 +10,7 @@ import typer
 
 from raykd.storage.commands import DEFAULT_STORAGE, STORAGE_VARIABLE
 from raykd.storage.folders import origin_of, storage_folder
-from trainables.errors import UserError
+from trainables.core.errors import UserError
 
 Storage = Annotated[
     str, typer.Option(help="Folder that holds the sweeps, or s3://, gs:// ...", envvar=STORAGE_VARIABLE)

@@ -14,7 +14,7 @@ from raykd.console.live import Console
 from raykd.console.wording import standing
 from raykd.storage.commands import command
 from raykd.storage.folders import publish
-from trainables.files import own_folder
+from trainables.core.files import own_folder
 
 verbs = typer.Typer()
 

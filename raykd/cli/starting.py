@@ -14,7 +14,7 @@ from raykd.console.screen import Line
 from raykd.console.wording import counted
 from raykd.storage.commands import command
 from raykd.storage.folders import holds_ledger
-from trainables.errors import UserError
+from trainables.core.errors import UserError
 
 if TYPE_CHECKING:
     from raykd.records.history import History

@@ -26,7 +26,7 @@ from raykd.records.ledger import Record
 from raykd.storage.commands import command
 from raykd.storage.driver import driver_of
 from raykd.storage.folders import named
-from trainables.shown import line
+from trainables.core.safe_text import line
 
 _TABLE_EVERY_S = 60.0
 log = logging.getLogger("raykd.console")

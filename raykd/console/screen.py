@@ -15,7 +15,7 @@ from rich.text import Text
 
 from raykd.console.tables import drawn, parted
 from raykd.console.wording import number
-from trainables.shown import line, plain
+from trainables.core.safe_text import line, plain
 
 _TIE = "\N{NO-BREAK SPACE}"
 _LINES = 2  # of an entry of a table on average, above which a list is easier to read

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raykd.records.history import ENDED, History, TrialRecord
-from trainables.shown import line
+from trainables.core.safe_text import line
 
 
 def settings(trial: TrialRecord) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables.errors import UserError
+from trainables.core.errors import UserError
 
 if TYPE_CHECKING:
     from raykd.doctor.check import Check

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from trainables.errors import UserError
-from trainables.files import expanded
+from trainables.core.errors import UserError
+from trainables.core.files import expanded
 
 
 def load_cluster(path: Path) -> dict[str, Any]:

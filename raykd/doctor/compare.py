@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from raykd.doctor.check import Check
 from raykd.spec.sweep import SweepSpec
-from trainables.errors import UserError
+from trainables.core.errors import UserError
 
 _SKEW_S = 5.0
 UPDATE = "`ray up cluster.yaml` brings every node to this checkout; what runs there ends, so let it end first"

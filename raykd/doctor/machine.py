@@ -22,9 +22,9 @@ from raykd.doctor.check import Check
 from raykd.doctor.ray_start import check_ray
 from raykd.lanes import limits
 from raykd.storage.folders import origin_of
-from trainables.errors import UserError
-from trainables.files import cache_folder
-from trainables.limits import cpus, memory_left
+from trainables.core.errors import UserError
+from trainables.core.files import cache_folder
+from trainables.core.limits import cpus, memory_left
 
 if TYPE_CHECKING:
     from raykd.spec.sweep import SweepSpec
@@ -217,9 +217,9 @@ def check_disk(storage: Path, need: int = _NEED_DISK) -> Check:
 def check_spec(spec: SweepSpec) -> Iterator[Check]:
     """Does this sweep make sense, is its data there, can its teacher be read?"""
     from raykd.spec.validate import validate
-    from trainables.data import check_data
-    from trainables.method import load_method
-    from trainables.teachers import check_teacher
+    from trainables.data.data_sets import check_data
+    from trainables.methods import load_method
+    from trainables.planning.teacher_check import check_teacher
 
     def trial_data() -> str:
         trial = spec.trial({}, spec.seeds[0])

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raykd.doctor import machine
-from trainables.limits import cpus
+from trainables.core.limits import cpus
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -74,7 +74,7 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
     """Everything that can be known of this node alone, and this node's file in the storage."""
     from raykd.doctor.machine import check_gpu, check_packages, check_shared_memory, check_torchvision
     from raykd.spec.sweep import SweepSpec
-    from trainables.data import cache_folder
+    from trainables.data.data_sets import cache_folder
 
     checks = [check_packages(), check_torchvision(), check_gpu(), check_shared_memory()]
     cache = machine.check_disk(cache_folder())
@@ -95,9 +95,9 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
 
 def inputs(spec: SweepSpec) -> dict[str, str]:
     """name -> digest of the files that a trial reads and that must be alike everywhere; "" if not there."""
-    from trainables.sources import find_source
-    from trainables.sources.base import Source
-    from trainables.trial import file_digest
+    from trainables.data.sources import find_source
+    from trainables.data.sources.base import Source
+    from trainables.spec.trial import file_digest
 
     found = {}
     data = spec.trial({}, spec.seeds[0]).data

@@ -12,7 +12,7 @@ import sys
 
 from raykd.doctor.check import Check
 from raykd.lanes.own_ray import temporary_folder
-from trainables.errors import UserError
+from trainables.core.errors import UserError
 
 _TRY = """
 from raykd.lanes import limits

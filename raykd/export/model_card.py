@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raykd.records.history import History, TrialRecord
-from trainables.shown import code, line, markdown
-from trainables.trial import TrialSpec
+from trainables.core.safe_text import code, line, markdown
+from trainables.spec.trial import TrialSpec
 
 if TYPE_CHECKING:
     from raykd.export.student import Estimate, Size, TestScores
@@ -30,7 +30,7 @@ def model_card(
     `scores` of it and of its `teacher` on the test split.
     """
     from raykd.export.student import timm_opens
-    from trainables.method import load_method
+    from trainables.methods import load_method
 
     spec = history.spec
     in_config = "; `student/config.json` says so where timm reads it" if timm_opens(trial.student) else ""

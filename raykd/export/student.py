@@ -18,18 +18,19 @@ from timm.models import save_for_hf
 
 from raykd.storage.commands import command
 from raykd.storage.folders import fetch
-from trainables import torchvision_models
-from trainables.backbones import Backbone, build_backbone
-from trainables.data import open_data
-from trainables.errors import UserError
-from trainables.evaluate import Examiner
-from trainables.normalisation import IMAGENET
-from trainables.seal import UNREADABLE, read_sealed
-from trainables.stems import STEM, stem_lines
-from trainables.teachers import load_teacher, teacher_file, teacher_trial
-from trainables.trial import ModelSpec, TrialSpec
-from trainables.workers import device
-from trainables.zoo import RAYKD, TORCHVISION
+from trainables.core.checksums import UNREADABLE, read_sealed
+from trainables.core.errors import UserError
+from trainables.core.workers import device
+from trainables.data.data_sets import open_data
+from trainables.evaluation.evaluate import Examiner
+from trainables.networks import torchvision_models
+from trainables.networks.backbones import Backbone, build_backbone
+from trainables.networks.stems import STEM, stem_lines
+from trainables.networks.zoo import RAYKD, TORCHVISION
+from trainables.spec.normalisation import IMAGENET
+from trainables.spec.trial import ModelSpec, TrialSpec
+from trainables.teachers.teacher import load_teacher
+from trainables.training.teacher_file import teacher_file, teacher_path, teacher_trial
 
 WEIGHTS = "model.safetensors"  # as timm and the Hugging Face hub call it
 _LOGISTIC_LIMIT = 10**9  # images x features x classes that scikit-learn fits in minutes
@@ -120,7 +121,7 @@ def teacher_on_test(trial: TrialSpec, teachers: Path, cache: Path) -> TestScores
         fetch(teacher_file(training, teachers))
     try:
         spec = trial.teacher.model_copy(update={"batch_norm": "eval"})
-        backbone = load_teacher(spec, teachers, trial).backbone
+        backbone = load_teacher(spec, teacher_path(trial, teachers)).backbone
     except UserError:
         return None
     return score_on_test(trial, backbone.eval(), cache)
@@ -210,7 +211,9 @@ def _lines(spec: ModelSpec, model: torch.nn.Module) -> str:
     arguments = "".join(f", {option}={value!r}" for option, value in told.items())
     if spec.arch.startswith(RAYKD):
         imports = "from safetensors.torch import load_file\n\n"
-        imports += "from trainables.zoo import create  # raykd's package: this is a network of its own"
+        imports += (
+            "from trainables.networks.zoo import create  # raykd's package: this is a network of its own"
+        )
         made = [f'model = create("{spec.arch}", {own!r}, "student")']
     elif spec.arch.startswith(TORCHVISION):
         imports = "import torch, torchvision\nfrom safetensors.torch import load_file"

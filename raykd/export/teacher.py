@@ -8,14 +8,15 @@ from typing import Any
 
 from raykd.export.student import WEIGHTS
 from raykd.export.trial import STUDENT
-from trainables.arch_guess import COMPARED, guess, twins_remark
-from trainables.backbones import build_backbone
-from trainables.checkpoint_file import CheckpointFacts, read_checkpoint
-from trainables.checkpoint_pixels import Feeding, feeding
-from trainables.method import NEEDS, TAUGHT, methods
-from trainables.parts.heads import head_text
-from trainables.teachers import lacks, verify
-from trainables.trial import ModelSpec
+from trainables.methods import methods
+from trainables.methods.base import NEEDS, TAUGHT
+from trainables.networks.backbones import build_backbone
+from trainables.networks.heads import head_text
+from trainables.spec.trial import ModelSpec
+from trainables.teachers.architecture import COMPARED, guess, twins_remark
+from trainables.teachers.feeding import Feeding, feeding
+from trainables.teachers.pretrained.read import CheckpointFacts, read_checkpoint
+from trainables.teachers.teacher import lacks, verify
 
 _NO_ARCH = "give its architecture with --arch NAME to check the rest"
 

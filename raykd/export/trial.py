@@ -22,8 +22,8 @@ from raykd.records.ledger import Ledger
 from raykd.records.recorded import check_settings, spec_of
 from raykd.spec.sweep import SweepSpec, load_sweep
 from raykd.storage.folders import fetch, named, option, origin_of, teachers_of
-from trainables.errors import SweepFailed, UserError
-from trainables.trial import TrialSpec
+from trainables.core.errors import SweepFailed, UserError
+from trainables.spec.trial import TrialSpec
 
 CONFIG = "config.yaml"
 COMMAND = "command.txt"
@@ -39,8 +39,8 @@ def export(sweep: Path, trial: str | None, out: Path) -> Path:
     """
     from raykd.export import student
     from raykd.export.model_card import model_card
-    from trainables.data import cache_folder
-    from trainables.run import BEST
+    from trainables.data.data_sets import cache_folder
+    from trainables.training.run import BEST
 
     out = out.absolute()
     _refuse_used(out)

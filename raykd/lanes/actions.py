@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 # Actions by name: where the function is that runs it, as module:function. Each takes the task's trials and
-# the keywords report and workspace, as trainables.loop.train does.
+# the keywords report and workspace, as trainables.training.loop.train does.
 ACTIONS = {
-    "train": "trainables.loop:train",
+    "train": "trainables.training.loop:train",
     "prepare": "trainables.references:prepare",
     "raw_pixels": "trainables.references:raw_pixels",
     "untrained": "trainables.references:untrained",

@@ -16,8 +16,8 @@ from raykd.lanes.joining import AUTO, running_here
 from raykd.lanes.token import authentication
 from raykd.process import signals
 from raykd.storage.owners import keep_closed
-from trainables.files import opened, own_folder
-from trainables.shown import plain
+from trainables.core.files import opened, own_folder
+from trainables.core.safe_text import plain
 
 # Tune's own files, tables and telemetry are switched off: the ledger and its views replace them.
 _QUIET = {

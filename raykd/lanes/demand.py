@@ -21,7 +21,7 @@ from typing import Any
 from raykd.lanes.autoscaler import starting
 from raykd.lanes.cluster import live_nodes
 from raykd.spec.sections import WorkersSpec
-from trainables.patience import tell
+from trainables.core.storage_retry import tell
 
 _TRIALS_A_LANE = 4  # a node that starts for fewer hardly earns its start, and a sampler learns from rounds
 _MOST = 32  # groups that wait at once: each is tried again and again

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import ray
 
-from trainables.workers import use_device
+from trainables.core.workers import use_device
 
 CONTEXT = 600 * 2**20  # bytes that a CUDA context takes beside what torch counts; measured .3 to .6 GB
 

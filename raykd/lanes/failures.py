@@ -9,9 +9,9 @@ import socket
 from ray.exceptions import OutOfMemoryError, RayActorError
 
 from raykd.lanes.devices import allowed
-from trainables.store import StoreDamaged
-from trainables.trial import TrialSpec
-from trainables.workers import device, is_a_peers
+from trainables.core.workers import device, is_a_peers
+from trainables.data.store import StoreDamaged
+from trainables.spec.trial import TrialSpec
 
 _ADVICE = "a smaller optim.batch_size, network or image, or fewer lanes, may fit"
 _BYTES = re.compile(r"allocate (\d+) bytes|allocate ([\d.]+ [KMGTP]iB)")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from raykd.lanes.token import MODE, NEW, authentication, mend, token_file
 from raykd.storage import owners
-from trainables.errors import UserError
+from trainables.core.errors import UserError
 
 AUTO = "auto"
 _CONNECT_S = 5.0

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import psutil
 
 from raykd.spec.sections import WorkersSpec
-from trainables.errors import UserError
-from trainables.limits import check_address_space, cpus, memory, memory_left
+from trainables.core.errors import UserError
+from trainables.core.limits import check_address_space, cpus, memory, memory_left
 
 GIB = 2**30
 # Measured on the quickstart (proportional set sizes; one lane 2.9 GiB, two 4.2 GiB): what the driver and

@@ -22,7 +22,7 @@ from raykd.process import signals
 from raykd.process.environment import setting
 from raykd.storage.owners import replaceable
 from raykd.storage.scratch import scratch_folder
-from trainables.errors import UserError
+from trainables.core.errors import UserError
 
 _SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # the longest below it
 _RANDOM = 8  # letters that `mkdtemp` puts behind a prefix

@@ -35,7 +35,7 @@ from raykd.process import signals
 from raykd.spec.sections import WorkersSpec
 from raykd.storage.beacon import Beacon
 from raykd.storage.owners import keep_closed
-from trainables.errors import SweepFailed, UserError
+from trainables.core.errors import SweepFailed, UserError
 
 log = logging.getLogger("raykd.lanes.pool")
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from raykd.process.environment import setting
 from raykd.storage import owners
-from trainables.errors import UserError
+from trainables.core.errors import UserError
 
 MODE, TOKEN, PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 NEW = "`ray get-auth-token --generate` makes one, before `ray start`"

@@ -10,7 +10,7 @@ from ray import tune
 from raykd.lanes.pool import LanePool
 from raykd.lanes.proxy import NotKept
 from raykd.process import signals
-from trainables.errors import SweepFailed
+from trainables.core.errors import SweepFailed
 
 _EPOCH_S = 6.0  # how long a signal's end waits for the reports of the epochs in flight
 

@@ -23,13 +23,13 @@ from raykd.lanes.failures import explain, mended_by_restart, of_the_gpu, out_of_
 from raykd.lanes.messages import Message, Task
 from raykd.storage.beacon import fetch_teachers, find
 from raykd.storage.owners import keep_closed, make_private
-from trainables import patience
-from trainables.errors import StorageLost, SweepFailed, TrialFailed, UserError
-from trainables.files import guard, opened, own_folder
+from trainables.core import storage_retry
+from trainables.core.errors import StorageLost, SweepFailed, TrialFailed, UserError
+from trainables.core.files import guard, opened, own_folder
 
 if TYPE_CHECKING:
-    from trainables.loop import Workspace
-    from trainables.trial import TrialSpec
+    from trainables.spec.trial import TrialSpec
+    from trainables.training.workspace import Workspace
 
 
 _NEIGHBOURS_S = 30.0  # before a GPU whose memory others hold is tried again: they may be about to end
@@ -39,9 +39,9 @@ def work(config: Mapping[str, Any]) -> None:
     """The training function of every lane: runs until the mailbox closes the lane."""
     import torch
 
-    from trainables.loop import EpochReport, Workspace
-    from trainables.progress import listening
-    from trainables.trial import TrialSpec
+    from trainables.core.heartbeat import listening
+    from trainables.spec.trial import TrialSpec
+    from trainables.training.workspace import EpochReport, Workspace
 
     keep_closed(session_folder())
     make_private(Path(config["cache"]))
@@ -50,7 +50,7 @@ def work(config: Mapping[str, Any]) -> None:
     mailbox = ray.get_actor(config["mailbox"], namespace=config["namespace"])
     lane = config["lane"]
     host = socket.gethostname()
-    patience.tell_with(lambda text: mailbox.say.remote(f"{host}: {text}"))
+    storage_retry.tell_with(lambda text: mailbox.say.remote(f"{host}: {text}"))
     kept: Any = ray.get(mailbox.kept.remote())
     courier, blind = find(config, kept)
     if blind:
@@ -86,7 +86,7 @@ def work(config: Mapping[str, Any]) -> None:
             if courier is not None:
                 fetch_teachers(courier, trials, workspace)
             listener = listening(lambda where: mailbox.progress.remote(lane, generation, where))
-            with listener, patience.losing(f"{task.folder} cannot be used"):
+            with listener, storage_retry.losing(f"{task.folder} cannot be used"):
                 actions[task.action](*trials, report=report, workspace=workspace)
             if courier is not None and rank == 0:  # all of it is on the storage
                 shutil.rmtree(workspace.folder, ignore_errors=True)

@@ -20,8 +20,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import Record
-from trainables.errors import UserError
-from trainables.files import read_bytes, remove, rename
+from trainables.core.errors import UserError
+from trainables.core.files import read_bytes, remove, rename
 
 if TYPE_CHECKING:
     from raykd.spec.sweep import SweepSpec

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from raykd.records.format import checked
 from raykd.records.ledger import KINDS, Record
-from trainables.errors import SweepFailed, UserError
+from trainables.core.errors import SweepFailed, UserError
 
 if TYPE_CHECKING:
     from raykd.spec.sweep import SweepSpec

@@ -28,11 +28,12 @@ from typing import Any
 
 from raykd.records.format import Record
 from raykd.storage.commands import command
-from raykd.storage.driver import Hold, take_lock
+from raykd.storage.driver import take_lease
 from raykd.storage.folders import LEDGER, holds_files, holds_ledger, named, own_sweep
+from raykd.storage.lease import Lease
 from raykd.storage.tape import Tape, stored, sync_folder, tape_of
-from trainables.errors import StorageLost, UserError
-from trainables.files import opened
+from trainables.core.errors import StorageLost, UserError
+from trainables.core.files import opened
 
 TRIALS = "trials"  # the folder of the trials' files, beside the ledger
 
@@ -72,7 +73,7 @@ class Ledger:
     """The writing side, held by the one driver of a sweep. Safe to use from several threads."""
 
     def __init__(
-        self, folder: Path, tape: Tape, lock: Hold, records: list[Record], cut: str | None = None
+        self, folder: Path, tape: Tape, lock: Lease, records: list[Record], cut: str | None = None
     ) -> None:
         self.folder = folder
         self.records = records  # those found when it was opened
@@ -87,7 +88,7 @@ class Ledger:
     def create(cls, folder: Path) -> Ledger:
         """Start the ledger of a new sweep; `UserError` where there is one already."""
         own_sweep(folder, make=True)
-        lock = take_lock(folder)
+        lock = take_lease(folder)
         try:
             data, driver = stored(folder)
             if data and _parse(data, folder)[0]:
@@ -108,7 +109,7 @@ class Ledger:
         is damaged.
         """
         _refuse_nothing(folder)
-        lock = take_lock(folder)
+        lock = take_lease(folder)
         try:
             data, driver = stored(folder)
             records, whole = _parse(_refuse_nothing(folder, data), folder)

@@ -11,8 +11,8 @@ from raykd.records.format import written_by
 from raykd.records.history import History
 from raykd.spec.arms import ARM
 from raykd.spec.sweep import SweepSpec
-from trainables.errors import UserError
-from trainables.parse import build
+from trainables.core.errors import UserError
+from trainables.spec.parse import build
 
 
 def spec_of(history: History) -> SweepSpec:

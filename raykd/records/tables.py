@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from raykd.records.history import History, TrialRecord
 from raykd.spec.arms import ARM, ArmSpec
-from trainables.files import replacing
+from trainables.core.files import replacing
 
 TRIALS = "trials.parquet"
 CURVES = "curves.parquet"

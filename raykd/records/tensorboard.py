@@ -25,7 +25,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import Record
-from trainables.files import opened, own_folder, read_bytes, rename
+from trainables.core.files import opened, own_folder, read_bytes, rename
 
 if TYPE_CHECKING:
     from raykd.spec.axis import Axis

@@ -10,8 +10,8 @@ from raykd.records.history import History
 from raykd.records.ledger import Ledger, Record
 from raykd.storage.driver import driver_of
 from raykd.storage.folders import named, origin_of, sweeps
-from trainables.errors import SweepFailed, UserError
-from trainables.files import own_folder
+from trainables.core.errors import SweepFailed, UserError
+from trainables.core.files import own_folder
 
 
 def find(storage: Path, name: str) -> Path:

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from raykd.report.parts import Page
-from trainables.errors import UserError
-from trainables.files import replacing
+from trainables.core.errors import UserError
+from trainables.core.files import replacing
 
 REPORT = "report.html"
 

@@ -21,7 +21,7 @@ from raykd.records.ledger import LEDGER
 from raykd.report.parts import Bullets, Code, Facts, Fold, Links, Section, Table, Text
 from raykd.spec.arms import ARM
 from raykd.storage.commands import storage_words
-from trainables.trial import ProbeSpec
+from trainables.spec.trial import ProbeSpec
 
 MOST_ROWS = 1000  # of the table of all trials
 _MATTERS = {  # scheduler -> the settings that it reads

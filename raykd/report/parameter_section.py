@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from raykd.report import sweep_figures as figures
 from raykd.report.marks import intervals
 from raykd.report.parts import Bullets, Figure, Fold, Gallery, Section, Table, Text
-from trainables.errors import SweepFailed
+from trainables.core.errors import SweepFailed
 
 if TYPE_CHECKING:
     from raykd.records.history import History, TrialRecord

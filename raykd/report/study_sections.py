@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raykd.ablation import report as tables
-from raykd.ablation.conclusions import ArmResult, Results, conclude, verdicts
+from raykd.ablation.conclusions import conclude, verdicts
 from raykd.ablation.costs import costs_table
+from raykd.ablation.results import ArmResult, Results
 from raykd.console.wording import number
 from raykd.report import study_figures as figures
 from raykd.report.common import references

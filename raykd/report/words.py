@@ -13,7 +13,7 @@ from raykd.spec.space import METHOD
 from raykd.stats import paired_t
 
 if TYPE_CHECKING:
-    from raykd.ablation.conclusions import ArmResult, Results
+    from raykd.ablation.results import ArmResult, Results
     from raykd.records.history import History, TrialRecord
     from raykd.spec.sweep import SweepSpec
 

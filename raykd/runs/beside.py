@@ -9,7 +9,7 @@ from raykd.records.history import History, missing
 from raykd.spec.arms import ARM
 from raykd.spec.space import METHOD
 from raykd.spec.sweep import SweepSpec
-from trainables.trial import TrialSpec
+from trainables.spec.trial import TrialSpec
 
 _LONG = 5  # a baseline of more than so many times a trial's epochs is worth a word
 
@@ -21,7 +21,7 @@ def beside(spec: SweepSpec, storage: Path, known: History | None = None) -> list
     has as many as cost what one does, counted here on a few images, as by the sweep. `known` is of a sweep
     that has begun.
     """
-    from trainables.compute import equal_epochs
+    from trainables.planning.compute import equal_epochs
 
     rows = [
         {"what": "teacher", "method": trial.method, "epochs": trial.epochs, "when": "before the trials"}
@@ -50,7 +50,7 @@ def long_baseline(epochs: int, spec: SweepSpec) -> list[str]:
 def untrained(spec: SweepSpec, storage: Path) -> list[TrialSpec]:
     """The trainings of teachers that the sweep needs and that were not done yet."""
     from raykd.storage.folders import teachers_of
-    from trainables.teachers import teacher_file, teacher_trial
+    from trainables.training.teacher_file import teacher_file, teacher_trial
 
     trainings = [training for trial in to_prepare(spec) if (training := teacher_trial(trial)) is not None]
     return [t for t in trainings if not teacher_file(t, teachers_of(storage)).exists()]

@@ -9,8 +9,8 @@ from raykd.records.history import ENDED, History
 from raykd.records.recorded import of_another_version, writer
 from raykd.runs.drive import replayed
 from raykd.spec.sweep import SweepSpec, difference, load_sweep
-from trainables.errors import UserError
-from trainables.normalisation import IMAGENET, said
+from trainables.core.errors import UserError
+from trainables.spec.normalisation import IMAGENET, said
 
 
 def refuse_drift(spec: SweepSpec, history: History, storage: Path) -> None:
@@ -113,7 +113,7 @@ def other_device(history: History, now: str) -> str:
 
 def unlike_today(spec: SweepSpec, history: History) -> str:
     """A remark where a sweep of before goes on feeding its teacher what it was not trained on; else empty."""
-    from trainables.teacher_pixels import remark
+    from trainables.teachers.feeding import remark
 
     for trial in list(history.trials.values())[:1] if spec.teacher_pixels == "imagenet" else []:
         teacher = spec.trial(trial.params, trial.replicate).teacher

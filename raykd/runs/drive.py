@@ -21,7 +21,7 @@ from raykd.spec.sweep import SweepSpec
 from raykd.storage.courier import Courier
 from raykd.storage.folders import named, origin_of, placed, teachers_of
 from raykd.storage.scratch import scratch_folder
-from trainables.errors import StorageLost, SweepFailed, UserError
+from trainables.core.errors import StorageLost, SweepFailed, UserError
 
 log = logging.getLogger("raykd.runs.drive")
 
@@ -48,7 +48,7 @@ class Drive:
         from raykd.lanes.demand import Demand
         from raykd.lanes.pool import LanePool
         from raykd.runs.references import References
-        from trainables.data import cache_folder
+        from trainables.data.data_sets import cache_folder
 
         spec, console = self.spec, self.console
         nodes = live_nodes()
@@ -168,7 +168,7 @@ class Drive:
 
     def _forget_after(self, folder: Path, record: TrialRecord) -> None:
         """No trial goes on from behind what the ledger knows of it: the epochs between would be missing."""
-        from trainables.checkpoint import Checkpoints
+        from trainables.training.checkpoints import Checkpoints
 
         origin = origin_of(self.folder)
         carrier = Courier(origin.remote, origin.here.resolve()) if origin is not None else None

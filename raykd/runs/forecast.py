@@ -1,8 +1,8 @@
 """How long a study will take: from its own trials, or else from a few steps of each arm, timed here.
 
-What is timed are steps and probings as the trials will do them (`trainables/timing.py`), on this machine as
-if it had nothing else to do. Said beside the figure: the start of Ray and its lanes. Not in it: decoding the
-data, reference rows, what workers say to each other, and that lanes that share a machine slow each other.
+What is timed are steps and probings as the trials will do them (`trainables/planning/timing.py`), as if this
+machine had nothing else to do. Said beside the figure: the start of Ray and its lanes. Not in it: decoding
+the data, reference rows, what workers say to each other, and that lanes that share a machine slow each other.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from raykd.runs.beside import untrained
 from raykd.runs.retune import searches
 from raykd.spec.arms import ARM
 from raykd.spec.sweep import SweepSpec
-from trainables.trial import TrialSpec
+from trainables.spec.trial import TrialSpec
 
 if TYPE_CHECKING:
-    from trainables.timing import Timing
+    from trainables.planning.timing import Timing
 
 
 START_S = 30.0  # Ray and a machine's first lanes: 20 to 40 s on two cores
@@ -82,7 +82,7 @@ class _Timer:
 
     def seconds(self, trial: TrialSpec, alike: str = "") -> float:
         """Of a whole trial; `alike` names those that take as long a step."""
-        from trainables.timing import measure
+        from trainables.planning.timing import measure
 
         key = alike or trial.signature()
         if key not in self._known:

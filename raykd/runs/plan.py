@@ -16,9 +16,9 @@ from raykd.spec.placing import idle_gpus, where
 from raykd.spec.sweep import SweepSpec
 from raykd.spec.validate import check_resources, describe_axes
 from raykd.storage.folders import named
-from trainables.errors import UserError
-from trainables.files import cache_folder
-from trainables.limits import cpus
+from trainables.core.errors import UserError
+from trainables.core.files import cache_folder
+from trainables.core.limits import cpus
 
 _SHOWN = 3
 
@@ -48,7 +48,7 @@ def data_of(spec: SweepSpec) -> dict[str, Any]:
 
     `UserError` if the data set is not here.
     """
-    from trainables.data_words import tell_data
+    from trainables.data.summary import tell_data
 
     params = {ARM: spec.study.base} if spec.study is not None else spec.space.around({})
     return tell_data(spec.trial(params, spec.seeds[0]).data, cache_folder())
@@ -59,7 +59,7 @@ def worker_memory(spec: SweepSpec, address: str | None) -> int | None:
     import torch
 
     from raykd.lanes.cluster import LOCAL, ray_address, this_machine
-    from trainables.memory import device_memory
+    from trainables.training.memory import device_memory
 
     if ray_address(address) != LOCAL:
         return None

@@ -25,8 +25,8 @@ from raykd.runs.beside import long_baseline, representative, to_prepare
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.commands import command
 from raykd.storage.folders import placed
-from trainables.errors import SweepFailed, UserError
-from trainables.trial import TrialSpec
+from trainables.core.errors import SweepFailed, UserError
+from trainables.spec.trial import TrialSpec
 
 log = logging.getLogger("raykd.runs.references")
 

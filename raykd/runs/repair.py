@@ -29,10 +29,10 @@ from raykd.records.history import History
 from raykd.records.ledger import TRIALS, Record, as_line, decode, encode, keep_aside, parse_lines
 from raykd.records.recorded import check_settings, spec_of
 from raykd.spec.sweep import SweepSpec
-from raykd.storage.driver import take_lock
+from raykd.storage.driver import take_lease
 from raykd.storage.folders import fetch, named
 from raykd.storage.tape import stored, write_anew
-from trainables.errors import UserError
+from trainables.core.errors import UserError
 
 _OF_TRIAL = ("start", "report", "verdict", "end")
 
@@ -75,7 +75,7 @@ def repair(folder: Path) -> str | None:
 
     `UserError` where a driver holds it, or where too much is lost.
     """
-    lock = take_lock(folder)
+    lock = take_lease(folder)
     try:
         data, driver = stored(folder)
         if data is None:
@@ -230,8 +230,8 @@ def _without_students(records: list[Record], folder: Path, done: Repair) -> list
 
     A lane that finds a trial's student damaged begins it anew. A file that is gone was taken away by someone.
     """
-    from trainables.run import BEST
-    from trainables.seal import is_whole
+    from trainables.core.checksums import is_whole
+    from trainables.training.run import BEST
 
     last: dict[str, int] = {}
     for name, trial in History.of(records).trials.items():

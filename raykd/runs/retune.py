@@ -17,8 +17,8 @@ from raykd.runs.drift import as_begun
 from raykd.spec.arms import ARM
 from raykd.spec.sweep import SweepSpec, build_sweep, difference
 from raykd.storage.folders import holds_ledger, named
-from trainables.errors import SweepFailed, UserError
-from trainables.parse import within
+from trainables.core.errors import SweepFailed, UserError
+from trainables.spec.parse import within
 
 if TYPE_CHECKING:
     from raykd.console.live import Console

@@ -61,8 +61,8 @@ from raykd.storage.folders import (
     own_sweep,
 )
 from raykd.storage.fresh import LOG, fresh
-from trainables import patience
-from trainables.errors import SweepFailed, UserError
+from trainables.core import storage_retry
+from trainables.core.errors import SweepFailed, UserError
 
 log = logging.getLogger("raykd.runs.sweep")
 _LAST_WORD_S = 10.0  # a driver that ends because the storage is lost does not wait for it again
@@ -133,7 +133,7 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
 
 def _listen(console: Console) -> None:
     """What the storage has to say goes to the screen; what the screen's own streams have, to the log."""
-    patience.tell_with(console.warn)
+    storage_retry.tell_with(console.warn)
     streams.tell_with(log.info)
 
 
@@ -274,7 +274,7 @@ def _drive(
                 Drive(spec, recorder, console, folder, place.actions).go(cluster)
             finally:
                 with signals.held():
-                    with suppress(SweepFailed), patience.limited(_LAST_WORD_S):
+                    with suppress(SweepFailed), storage_retry.limited(_LAST_WORD_S):
                         recorder("driver", event="end", **own)
                     recorder.catch_up()
                     with suppress(OSError):  # `status` writes them, too
@@ -317,7 +317,7 @@ def _views(spec: SweepSpec, history: History, folder: Path) -> list[Listener]:
 
     tensorboard, dashboard = TensorBoardWriter(folder, spec), DashboardStudy(folder, spec)
     for rebuild in (tensorboard.rebuild, dashboard.rebuild, partial(write_tables, folder=folder)):
-        patience.patient(partial(rebuild, history), f"{folder} cannot be written")
+        storage_retry.patient(partial(rebuild, history), f"{folder} cannot be written")
     if history.trials:
         _write_study(spec, history, folder)
     return [tensorboard, dashboard]

@@ -18,7 +18,7 @@ from pathlib import Path
 from raykd.process import streams
 from raykd.storage.driver import driver_of
 from raykd.storage.owners import make_private
-from trainables.errors import UserError
+from trainables.core.errors import UserError
 
 _POLL_S = 0.2
 

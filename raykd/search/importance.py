@@ -52,7 +52,7 @@ from raykd.search.evaluators import (
 )
 from raykd.stats import bootstrap
 from raykd.stats.paired import FloatArray, IntArray
-from trainables.errors import SweepFailed, UserError
+from trainables.core.errors import SweepFailed, UserError
 
 if TYPE_CHECKING:
     from raykd.records.history import History, TrialRecord

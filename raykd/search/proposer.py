@@ -32,8 +32,8 @@ from raykd.records.history import ENDED
 from raykd.search.optuna_state import StudyState, make_sampler
 from raykd.spec.samplers import Grid
 from raykd.spec.sweep import SweepSpec
-from trainables.errors import UserError
-from trainables.resolve import flatten
+from trainables.core.errors import UserError
+from trainables.training.resolve import flatten
 
 if TYPE_CHECKING:
     from raykd.records.history import History, TrialRecord

@@ -14,8 +14,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from raykd.spec.axis import AnyAxis
 from raykd.spec.sections import Section
-from trainables.errors import UserError
-from trainables.trial import Spec
+from trainables.core.errors import UserError
+from trainables.spec.trial import Spec
 
 ARM = "arm"  # the axis
 _FOUND_OUT = ("also", "trained_parameters", "step_flops", "epoch_steps", "tuned")  # before it started

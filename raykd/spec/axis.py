@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
-from trainables.errors import UserError
-from trainables.parse import as_mapping, build
-from trainables.trial import Spec
+from trainables.core.errors import UserError
+from trainables.spec.parse import as_mapping, build
+from trainables.spec.trial import Spec
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

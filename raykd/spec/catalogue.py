@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainables.errors import UserError
+from trainables.core.errors import UserError
 
 Table = tuple[list[str], list[list[Any]]]
 SIZES = (8, 1024)  # of images, as a trial may have them
@@ -41,8 +41,8 @@ def catalogue(what: str, storage: Path, pattern: str | None = None, image_size: 
 
 def _students(pattern: str | None, image_size: int) -> Table:
     """Networks and their sizes; the last column says what a network needs, or why it cannot be one."""
-    from trainables.sizes import network_size
-    from trainables.zoo import architectures, check_name
+    from trainables.networks.sizes import network_size
+    from trainables.networks.zoo import architectures, check_name
 
     if not SIZES[0] <= image_size <= SIZES[1]:
         expected = f"pixels, {SIZES[0]} to {SIZES[1]}"
@@ -81,7 +81,7 @@ def _students(pattern: str | None, image_size: int) -> Table:
 
 
 def _methods(storage: Path) -> Table:
-    from trainables.method import methods
+    from trainables.methods import methods
 
     rows = []
     for name, method in methods().items():
@@ -124,7 +124,7 @@ def _cost(path: Path) -> str:
 
 
 def _data(storage: Path) -> Table:
-    from trainables.data import sources
+    from trainables.data.data_sets import sources
 
     return ["data", "about"], [[name, source.summary] for name, source in sources().items()]
 
@@ -132,8 +132,8 @@ def _data(storage: Path) -> Table:
 def _teachers(storage: Path) -> Table:
     """Those trained in this storage; any checkpoint that `teacher.checkpoint` can read is one too."""
     from raykd.storage.folders import fetch_teachers, teachers_of
-    from trainables.files import is_own_file
-    from trainables.seal import UNREADABLE, read_sealed
+    from trainables.core.checksums import UNREADABLE, read_sealed
+    from trainables.core.files import is_own_file
 
     fetch_teachers(storage)
     rows = []

@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from trainables.errors import UserError, nearest
-from trainables.files import expanded
-from trainables.parse import as_mapping
+from trainables.core.errors import UserError, nearest
+from trainables.core.files import expanded
+from trainables.spec.parse import as_mapping
 
 _LARGEST = 2**63  # what Arrow, NumPy and torch count with
 _LONGEST_NUMBER = 70  # digits

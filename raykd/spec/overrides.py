@@ -11,9 +11,9 @@ from typing import Any
 from raykd.spec.axis import KINDS
 from raykd.spec.document import parse_yaml
 from raykd.spec.sections import SHORTHAND
-from trainables.errors import UserError
-from trainables.parse import spelled_out
-from trainables.resolve import put
+from trainables.core.errors import UserError
+from trainables.spec.parse import spelled_out
+from trainables.training.resolve import put
 
 
 def lay_over(raw: dict[str, Any], override: str) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainables.files import expanded
-from trainables.resolve import put
+from trainables.core.files import expanded
+from trainables.training.resolve import put
 
 _PATHS = (("teacher", "checkpoint"), ("data", "path"))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raykd.spec.sections import WorkersSpec
-from trainables.errors import UserError
+from trainables.core.errors import UserError
 
 Nodes = Sequence[Mapping[str, Any]]  # as `ray.nodes()` lists them
 

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from raykd.spec.document import parse_yaml
-from trainables.errors import UserError
-from trainables.parse import as_mapping, join
+from trainables.core.errors import UserError
+from trainables.spec.parse import as_mapping, join
 
 PRESET = "preset"  # `preset: NAME`, as `--set preset=NAME` writes it too
 PRESETS = "presets"

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from trainables.errors import UserError
-from trainables.parse import as_mapping, build
-from trainables.trial import Seed, Spec
+from trainables.core.errors import UserError
+from trainables.spec.parse import as_mapping, build
+from trainables.spec.trial import Seed, Spec
 
 
 class SamplerSpec(Spec):

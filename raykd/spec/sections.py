@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from trainables import resolve
-from trainables.errors import UserError
-from trainables.parse import as_mapping
-from trainables.trial import Spec
+from trainables.core.errors import UserError
+from trainables.spec.parse import as_mapping
+from trainables.spec.trial import Spec
+from trainables.training import resolve
 
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _DURATION = re.compile(r"\s*".join(rf"(?:(?P<{unit}>\d+(?:\.\d+)?)\s*{unit})?" for unit in _UNITS))

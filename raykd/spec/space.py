@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from raykd.spec.arms import ARM
 from raykd.spec.axis import Axis, Integer, Pick
-from trainables.errors import UserError
-from trainables.resolve import FlatField, find_field
-from trainables.trial import NOT_IDENTITY
+from trainables.core.errors import UserError
+from trainables.spec.trial import NOT_IDENTITY
+from trainables.training.resolve import FlatField, find_field
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

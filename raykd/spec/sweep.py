@@ -25,11 +25,11 @@ from raykd.spec.overrides import lay_over
 from raykd.spec.paths import absolute
 from raykd.spec.samplers import TPE, AnySampler, Grid
 from raykd.spec.sections import SHORTHAND, BaselineSpec, SchedulerSpec, Section, WorkersSpec, parse_duration
-from trainables.errors import UserError
-from trainables.normalisation import IMAGENET
-from trainables.parse import as_mapping, build, join, spelled_out
-from trainables.resolve import SECTIONS, FlatField, find_field, put, resolve
-from trainables.trial import RANKME, Seed, Spec, TrialSpec, digest
+from trainables.core.errors import UserError
+from trainables.spec.normalisation import IMAGENET
+from trainables.spec.parse import as_mapping, build, join, spelled_out
+from trainables.spec.trial import RANKME, Seed, Spec, TrialSpec, digest
+from trainables.training.resolve import SECTIONS, FlatField, find_field, put, resolve
 
 if TYPE_CHECKING:
     from raykd.spec.space import Space

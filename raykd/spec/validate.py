@@ -19,11 +19,11 @@ from raykd.spec.samplers import Grid
 from raykd.spec.sections import WorkersSpec
 from raykd.spec.sweep import SweepSpec
 from raykd.spec.workable import workable
-from trainables.errors import UserError
-from trainables.trial import RANKME, TrialSpec
+from trainables.core.errors import UserError
+from trainables.spec.trial import RANKME, TrialSpec
 
 if TYPE_CHECKING:
-    from trainables.check import TrialChecker
+    from trainables.planning.check import TrialChecker
 
 COMBINATIONS = 400  # at most so many are checked; of a larger space a seeded draw
 
@@ -33,7 +33,7 @@ def validate(spec: SweepSpec, memory: int | None = None) -> list[str]:
 
     `memory` is what each worker has, bytes, where that is known.
     """
-    from trainables.check import TrialChecker
+    from trainables.planning.check import TrialChecker
 
     check_gpus(spec.workers)
     checker = TrialChecker(spec.workers.count, memory)

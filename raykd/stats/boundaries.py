@@ -26,7 +26,7 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from raykd.stats.paired import FloatArray, IntArray
-from trainables.errors import UserError
+from trainables.core.errors import UserError
 
 _LOG_PATHS = 18  # of 2
 _FEWEST = 50  # a look that may claim in fewer paths than this leaves its share to the next one

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raykd.stats.paired import IntArray
-from trainables.errors import UserError
+from trainables.core.errors import UserError
 
 Effect = tuple[int, ...]
 _RESOLUTIONS = (3, 4, 5)

@@ -14,7 +14,7 @@ from scipy import stats
 from raykd.stats.comparison import holm
 from raykd.stats.designs import Effect
 from raykd.stats.paired import FloatArray, IntArray, Interval
-from trainables.errors import UserError
+from trainables.core.errors import UserError
 
 
 @dataclass(frozen=True)

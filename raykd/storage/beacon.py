@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 from raykd.storage.courier import Courier, credentials
 from raykd.storage.folders import origin_of, own_sweep
 from raykd.storage.remote import Remote
-from trainables.errors import SweepFailed, UserError
-from trainables.files import guard, opened, remove
-from trainables.patience import PATIENCE, limited, patience, patient
+from trainables.core.errors import SweepFailed, UserError
+from trainables.core.files import guard, opened, remove
+from trainables.core.storage_retry import PATIENCE, limited, patience, patient
 
 if TYPE_CHECKING:
-    from trainables.loop import Workspace
-    from trainables.trial import TrialSpec
+    from trainables.spec.trial import TrialSpec
+    from trainables.training.workspace import Workspace
 
 _NAME = ".beacon-"
 _BRIEF_S = 10.0
@@ -109,8 +109,8 @@ def find(config: Mapping[str, Any], given: Mapping[str, str]) -> tuple[Courier |
 
 def fetch_teachers(courier: Courier, trials: Sequence[TrialSpec], workspace: Workspace) -> None:
     """Bring the trials' teachers here that were trained on another node."""
-    from trainables.seal import is_whole
-    from trainables.teachers import teacher_file, teacher_trial
+    from trainables.core.checksums import is_whole
+    from trainables.training.teacher_file import teacher_file, teacher_trial
 
     for training in filter(None, map(teacher_trial, trials)):
         file = teacher_file(training, workspace.teachers)

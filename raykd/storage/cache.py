@@ -6,8 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from raykd.storage.owners import make_private
-from trainables.errors import UserError
-from trainables.files import cache_folder
+from trainables.core.errors import UserError
+from trainables.core.files import cache_folder
 
 
 def ready_cache() -> Path:

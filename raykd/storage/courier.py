@@ -21,7 +21,7 @@ def credentials() -> dict[str, str]:
 
 
 class Courier:
-    """Carries a worker's files (`trainables/carrier.py`): the folder `here` is a copy of the storage."""
+    """Carries a worker's files (`trainables/core/file_transfer.py`): `here` is a copy of the storage."""
 
     def __init__(self, remote: Remote, here: Path) -> None:
         self.remote = remote

@@ -22,8 +22,8 @@ from urllib.parse import unquote, urlsplit
 
 from raykd.storage.cache import ready_cache
 from raykd.storage.owners import make_private
-from trainables.errors import StorageLost, UserError
-from trainables.files import (
+from trainables.core.errors import StorageLost, UserError
+from trainables.core.files import (
     cache_folder,
     guard,
     is_own_file,
@@ -33,7 +33,7 @@ from trainables.files import (
     remove,
     replacing,
 )
-from trainables.patience import limited, patience, patient
+from trainables.core.storage_retry import limited, patience, patient
 
 if TYPE_CHECKING:
     from raykd.storage.remote import Remote

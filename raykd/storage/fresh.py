@@ -8,10 +8,11 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from raykd.storage.driver import LOCK, driver_of
+from raykd.storage.driver import driver_of
+from raykd.storage.folder_lease import LOCK
 from raykd.storage.folders import LEDGER, holds_ledger, origin_of
-from trainables.errors import SweepFailed, UserError
-from trainables.patience import limited
+from trainables.core.errors import SweepFailed, UserError
+from trainables.core.storage_retry import limited
 
 LOG = "log.txt"
 _LOOK_S = 5.0

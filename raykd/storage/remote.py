@@ -3,7 +3,7 @@
     remote = Remote.connect("s3://bucket/sweeps?region=eu-west-1")
     remote.put("wide/ledger/0", b"...")   # whole and readable by everyone when this returns
 
-Keys are relative to the URI. Every call is tried again for the patience of `trainables/patience.py`.
+Keys are relative to the URI. Every call is tried again, by `trainables/core/storage_retry.py`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import NamedTuple, TypeVar
 from pyarrow import fs
 
 from raykd.storage.uri import open_uri, shown
-from trainables.errors import StorageLost, UserError
-from trainables.files import opened, replacing
-from trainables.patience import patience, patient
+from trainables.core.errors import StorageLost, UserError
+from trainables.core.files import opened, replacing
+from trainables.core.storage_retry import patience, patient
 
 _FIRST_WORD_S = 10.0  # how long a storage may take to answer before anything was started
 _ATOMIC = ("s3", "gcs", "abfs")  # a name appears there with all of its content

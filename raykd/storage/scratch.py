@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from raykd.storage.driver import Claim
+from raykd.storage.lease import LeaseRecord
 from raykd.storage.owners import make_private
 
 _PREFIX = "raykd-"
@@ -35,7 +35,7 @@ def scratch_folder(above: Path | None = None, prefix: str = _PREFIX) -> Iterator
         if _is_left(left):
             shutil.rmtree(left, ignore_errors=True)  # it follows no link, neither here nor inside
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=above))  # with mode 0700
-    claim = Claim.mine().data()
+    claim = LeaseRecord.mine().data()
     try:
         (folder / _OWNER).write_bytes(claim)
         yield folder
@@ -53,7 +53,7 @@ def _is_left(folder: Path) -> bool:
     try:
         if not _own(folder, stat.S_ISDIR) or not _own(folder / _OWNER, stat.S_ISREG):
             return False
-        return Claim.read((folder / _OWNER).read_bytes()).lives is False
+        return LeaseRecord.read((folder / _OWNER).read_bytes()).lives is False
     except OSError:
         return False
 

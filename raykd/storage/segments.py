@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from raykd.storage.folders import SEGMENTS
 from raykd.storage.remote import Remote
 from raykd.storage.uri import shown
-from trainables.errors import UserError
+from trainables.core.errors import UserError
 
 _MOST = 64 << 10  # bytes
 _NAME = re.compile(r"(\d{6})-(\d{10})\.jsonl")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from raykd.storage.folders import LEDGER, origin_of
-from trainables.errors import StorageLost
-from trainables.files import open_file, read_bytes, remove, replacing, sync_folder
-from trainables.patience import lost, patient
+from trainables.core.errors import StorageLost
+from trainables.core.files import open_file, read_bytes, remove, replacing, sync_folder
+from trainables.core.storage_retry import lost, patient
 
 __all__ = ["FileTape", "Tape", "stored", "sync_folder", "tape_of", "write_anew"]
 

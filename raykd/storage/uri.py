@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pyarrow import fs
 
-from trainables.errors import UserError
-from trainables.patience import reason
+from trainables.core.errors import UserError
+from trainables.core.storage_retry import reason
 
 _S3 = {"scheme": str, "endpoint_override": str, "region": str, "tls_ca_file_path": str}
 _S3_FLAGS = ("force_virtual_addressing", "anonymous")

@@ -84,7 +84,7 @@ def laptop() -> Iterator[Laptop]:
 def on_laptop(code: str) -> list[str]:
     """What runs Python code on the laptop, with the keys."""
     keys = [f"{name}={value}" for name, value in KEYS.items()]
-    path = f"PYTHONPATH={CHECKOUT}:{CHECKOUT}/tests/raykd"
+    path = f"PYTHONPATH={CHECKOUT}:{CHECKOUT}/tests/helpers"
     return hosts.command(0, "env", *keys, path, sys.executable, "-c", code)
 
 

@@ -18,7 +18,8 @@ from laptop import CHECKOUT, Laptop, until
 
 from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger
-from raykd.storage.driver import LOCK, Claim
+from raykd.storage.folder_lease import LOCK
+from raykd.storage.lease import LeaseRecord
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -131,7 +132,7 @@ def test_nodes_come_while_there_are_trials_for_them(laptop: Laptop, version: int
     until(lambda: reports() >= 3, 400, said)
     until(lambda: nodes() == 3, 120, said)
     until(lambda: said().count("is warm on") >= 2, 240, said)
-    number = Claim.read((SWEEP / LOCK).read_bytes()).pid
+    number = LeaseRecord.read((SWEEP / LOCK).read_bytes()).pid
     assert hosts.execute(0, "kill", "-9", str(number)).returncode == 0
     driver.wait(60)
     # What Ray Train itself asks for its groups holds for 200 s.

@@ -32,11 +32,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.method import Batch, Losses
-from trainables.parts.classifier import LabelledConfig
-from trainables.parts.numerics import in_float32
-from trainables.parts.recipes import REPDISTILLER, on_digits
-from trainables.parts.stages import Staged, at_one_size
+from trainables.core.numerics import in_float32
+from trainables.methods.base import Batch, Losses
+from trainables.methods.parts.classifier import LabelledConfig
+from trainables.methods.parts.recipes import REPDISTILLER, on_digits
+from trainables.methods.parts.stages import Staged, at_one_size
 
 
 def attention(maps_BCHW: Tensor) -> Tensor:

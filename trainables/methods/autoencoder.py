@@ -31,12 +31,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.backbones import Backbone, seeded
-from trainables.method import Batch, Context, Losses, Method, MethodConfig
-from trainables.parts.numerics import in_float32
-from trainables.parts.recipes import momentum_sgd, on_digits
-from trainables.teachers import Teacher
-from trainables.view_ops import MEAN, STD
+from trainables.core.numerics import in_float32
+from trainables.methods.base import Batch, Context, Losses, Method, MethodConfig
+from trainables.methods.parts.recipes import momentum_sgd, on_digits
+from trainables.networks.backbones import Backbone, seeded
+from trainables.teachers.teacher import Teacher
+from trainables.views.operations import MEAN, STD
 
 
 def target_pixels(view: Tensor, colour: bool) -> Tensor:

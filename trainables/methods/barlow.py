@@ -23,11 +23,11 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from trainables.backbones import Backbone, seeded
-from trainables.method import Batch, Context, Losses, Method, MethodConfig
-from trainables.parts.barlow import BarlowConfig, barlow_losses
-from trainables.parts.recipes import on_digits
-from trainables.teachers import Teacher
+from trainables.methods.base import Batch, Context, Losses, Method, MethodConfig
+from trainables.methods.parts.barlow import BarlowConfig, barlow_losses
+from trainables.methods.parts.recipes import on_digits
+from trainables.networks.backbones import Backbone, seeded
+from trainables.teachers.teacher import Teacher
 
 
 class Barlow(Method):

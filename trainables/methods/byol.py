@@ -26,14 +26,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trainables.backbones import Backbone, seeded
-from trainables.method import Batch, Context, Losses, Method, MethodConfig
-from trainables.parts.losses import consistency
-from trainables.parts.mean_student import MeanStudent
-from trainables.parts.numerics import unit
-from trainables.parts.projectors import batch_norm_head
-from trainables.parts.recipes import on_digits
-from trainables.teachers import Teacher
+from trainables.core.numerics import unit
+from trainables.methods.base import Batch, Context, Losses, Method, MethodConfig
+from trainables.methods.parts.losses import consistency
+from trainables.methods.parts.momentum_encoder import MeanStudent
+from trainables.methods.parts.recipes import on_digits
+from trainables.networks.backbones import Backbone, seeded
+from trainables.networks.projectors import batch_norm_head
+from trainables.teachers.teacher import Teacher
 
 
 def byol_loss(p1_BD: Tensor, p2_BD: Tensor, z1_BD: Tensor, z2_BD: Tensor) -> Tensor:

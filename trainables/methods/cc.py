@@ -29,13 +29,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trainables.backbones import Backbone, seeded
-from trainables.method import Batch, Context, Losses, MethodConfig
-from trainables.parts.classifier import Labelled, LabelledConfig
-from trainables.parts.distributed import gather, gather_with_gradient
-from trainables.parts.numerics import in_float32, unit
-from trainables.parts.recipes import REPDISTILLER, on_digits
-from trainables.teachers import Teacher
+from trainables.core.distributed import gather, gather_with_gradient
+from trainables.core.numerics import in_float32, unit
+from trainables.methods.base import Batch, Context, Losses, MethodConfig
+from trainables.methods.parts.classifier import Labelled, LabelledConfig
+from trainables.methods.parts.recipes import REPDISTILLER, on_digits
+from trainables.networks.backbones import Backbone, seeded
+from trainables.teachers.teacher import Teacher
 
 
 @in_float32

@@ -27,13 +27,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.backbones import Backbone, seeded
-from trainables.method import Batch, Context, Losses, Method, MethodConfig, Need
-from trainables.parts.mean_student import MeanStudent
-from trainables.parts.numerics import in_float32, unit
-from trainables.parts.queue import Queue, check_queue, queue_need
-from trainables.parts.recipes import momentum_sgd, on_digits
-from trainables.teachers import Teacher
+from trainables.core.numerics import in_float32, unit
+from trainables.methods.base import Batch, Context, Losses, Method, MethodConfig, Need
+from trainables.methods.parts.momentum_encoder import MeanStudent
+from trainables.methods.parts.queue import Queue, check_queue, queue_need
+from trainables.methods.parts.recipes import momentum_sgd, on_digits
+from trainables.networks.backbones import Backbone, seeded
+from trainables.teachers.teacher import Teacher
 
 
 @in_float32

@@ -29,16 +29,16 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from trainables.backbones import Backbone, seeded
-from trainables.method import Batch, Context, Losses, MethodConfig
-from trainables.parts.contrast import Contrast, ContrastConfig
-from trainables.parts.heads import projection_head
-from trainables.parts.losses import consistency, info_nce
-from trainables.parts.mean_student import MeanStudent, keys_of
-from trainables.parts.numerics import unit
-from trainables.parts.queue import Queue
-from trainables.parts.recipes import MOCO_V2, on_digits
-from trainables.teachers import Teacher
+from trainables.core.numerics import unit
+from trainables.methods.base import Batch, Context, Losses, MethodConfig
+from trainables.methods.parts.contrast import Contrast, ContrastConfig
+from trainables.methods.parts.losses import consistency, info_nce
+from trainables.methods.parts.momentum_encoder import MeanStudent, keys_of
+from trainables.methods.parts.queue import Queue
+from trainables.methods.parts.recipes import MOCO_V2, on_digits
+from trainables.networks.backbones import Backbone, seeded
+from trainables.networks.heads import projection_head
+from trainables.teachers.teacher import Teacher
 
 PUBLISHED_SHARE = 32  # images that a GPU has of the published batch of 256 on 8 GPUs
 

@@ -34,14 +34,14 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from trainables.backbones import Backbone, seeded
-from trainables.errors import UserError
-from trainables.method import Batch, Context, Losses, MethodConfig
-from trainables.parts.classifier import LabelledConfig
-from trainables.parts.numerics import in_float32
-from trainables.parts.recipes import REPDISTILLER, on_digits
-from trainables.parts.stages import Pair, Staged, Stages, at_one_size, pair_stages
-from trainables.teachers import Teacher
+from trainables.core.errors import UserError
+from trainables.core.numerics import in_float32
+from trainables.methods.base import Batch, Context, Losses, MethodConfig
+from trainables.methods.parts.classifier import LabelledConfig
+from trainables.methods.parts.recipes import REPDISTILLER, on_digits
+from trainables.methods.parts.stages import Pair, Staged, Stages, at_one_size, pair_stages
+from trainables.networks.backbones import Backbone, seeded
+from trainables.teachers.teacher import Teacher
 
 
 @in_float32

@@ -30,13 +30,13 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import nn
 
-from trainables.backbones import Backbone
-from trainables.encode import TrainingImages
-from trainables.method import Batch, Context, Losses, Method, MethodConfig
-from trainables.parts.classifier import class_kl, cross_entropy, linear_classifier
-from trainables.parts.recipes import REPDISTILLER, on_digits
-from trainables.parts.teacher_classifier import Kind, TeacherClassifier
-from trainables.teachers import Teacher
+from trainables.data.encode import TrainingImages
+from trainables.methods.base import Batch, Context, Losses, Method, MethodConfig
+from trainables.methods.parts.classifier import class_kl, cross_entropy, linear_classifier
+from trainables.methods.parts.recipes import REPDISTILLER, on_digits
+from trainables.methods.parts.teacher_classifier import Kind, TeacherClassifier
+from trainables.networks.backbones import Backbone
+from trainables.teachers.teacher import Teacher
 
 
 class Kd(Method):

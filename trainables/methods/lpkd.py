@@ -37,16 +37,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trainables.backbones import Backbone
-from trainables.encode import TrainingImages
-from trainables.errors import UserError
-from trainables.method import Batch, Context, Losses, Method, MethodConfig, Need
-from trainables.parts.classifier import cross_entropy, linear_classifier, soft_cross_entropy
-from trainables.parts.distributed import gather, gather_with_gradient
-from trainables.parts.numerics import at_least_float32, in_float32
-from trainables.parts.recipes import momentum_sgd, on_digits
-from trainables.parts.teacher_classifier import Kind, TeacherClassifier
-from trainables.teachers import Teacher
+from trainables.core.distributed import gather, gather_with_gradient
+from trainables.core.errors import UserError
+from trainables.core.numerics import at_least_float32, in_float32
+from trainables.data.encode import TrainingImages
+from trainables.methods.base import Batch, Context, Losses, Method, MethodConfig, Need
+from trainables.methods.parts.classifier import cross_entropy, linear_classifier, soft_cross_entropy
+from trainables.methods.parts.recipes import momentum_sgd, on_digits
+from trainables.methods.parts.teacher_classifier import Kind, TeacherClassifier
+from trainables.networks.backbones import Backbone
+from trainables.teachers.teacher import Teacher
 
 
 @in_float32

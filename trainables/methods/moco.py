@@ -18,16 +18,16 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from trainables.backbones import Backbone, seeded
-from trainables.method import Batch, Context, Losses, MethodConfig
-from trainables.parts.contrast import Contrast, ContrastConfig
-from trainables.parts.heads import projection_head
-from trainables.parts.losses import info_nce
-from trainables.parts.mean_student import MeanStudent, keys_of
-from trainables.parts.numerics import unit
-from trainables.parts.queue import Queue
-from trainables.parts.recipes import MOCO_V2, on_digits
-from trainables.teachers import Teacher
+from trainables.core.numerics import unit
+from trainables.methods.base import Batch, Context, Losses, MethodConfig
+from trainables.methods.parts.contrast import Contrast, ContrastConfig
+from trainables.methods.parts.losses import info_nce
+from trainables.methods.parts.momentum_encoder import MeanStudent, keys_of
+from trainables.methods.parts.queue import Queue
+from trainables.methods.parts.recipes import MOCO_V2, on_digits
+from trainables.networks.backbones import Backbone, seeded
+from trainables.networks.heads import projection_head
+from trainables.teachers.teacher import Teacher
 
 
 class Moco(Contrast):

@@ -29,19 +29,19 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import nn
 
-from trainables.backbones import Backbone, backbone_facts, build_backbone, seeded
-from trainables.errors import UserError
-from trainables.method import Batch, Context, Losses, MethodConfig
+from trainables.core.errors import UserError
+from trainables.core.numerics import unit
+from trainables.methods.base import Batch, Context, Losses, MethodConfig
+from trainables.methods.parts.headed import Headed
+from trainables.methods.parts.losses import info_nce
+from trainables.methods.parts.momentum_encoder import MeanStudent, keys_of
+from trainables.methods.parts.queue import Queue, check_queue
+from trainables.methods.parts.recipes import MOCO_V2, on_digits
 from trainables.methods.seed import seed_loss
-from trainables.parts.headed import Headed
-from trainables.parts.heads import projection_head
-from trainables.parts.losses import info_nce
-from trainables.parts.mean_student import MeanStudent, keys_of
-from trainables.parts.numerics import unit
-from trainables.parts.queue import Queue, check_queue
-from trainables.parts.recipes import MOCO_V2, on_digits
-from trainables.teachers import Teacher
-from trainables.trial import ModelSpec
+from trainables.networks.backbones import Backbone, backbone_facts, build_backbone, seeded
+from trainables.networks.heads import projection_head
+from trainables.spec.trial import ModelSpec
+from trainables.teachers.teacher import Teacher
 
 
 class OssStyle(Headed):

@@ -30,12 +30,12 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from trainables.method import Batch, Losses
-from trainables.parts.classifier import Labelled, LabelledConfig
-from trainables.parts.distributed import gather, gather_with_gradient
-from trainables.parts.numerics import in_float32, unit
-from trainables.parts.recipes import REPDISTILLER, on_digits
-from trainables.teachers import Teacher
+from trainables.core.distributed import gather, gather_with_gradient
+from trainables.core.numerics import in_float32, unit
+from trainables.methods.base import Batch, Losses
+from trainables.methods.parts.classifier import Labelled, LabelledConfig
+from trainables.methods.parts.recipes import REPDISTILLER, on_digits
+from trainables.teachers.teacher import Teacher
 
 _EPS = 1e-7  # of the published code: opposite features have probability 0
 

@@ -41,19 +41,19 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trainables.backbones import Backbone, seeded
-from trainables.encode import TrainingImages
-from trainables.errors import UserError
-from trainables.method import Batch, Context, Losses, MethodConfig
-from trainables.parts.adapters import FLAT
-from trainables.parts.classifier import Labelled, LabelledConfig, class_kl, linear_classifier
-from trainables.parts.distributed import gather_with_gradient
-from trainables.parts.heads import L2Normalise
-from trainables.parts.losses import consistency
-from trainables.parts.numerics import at_least_float32, in_float32
-from trainables.parts.recipes import momentum_sgd, on_digits
-from trainables.parts.teacher_classifier import Kind, TeacherClassifier
-from trainables.teachers import Teacher
+from trainables.core.distributed import gather_with_gradient
+from trainables.core.errors import UserError
+from trainables.core.numerics import at_least_float32, in_float32
+from trainables.data.encode import TrainingImages
+from trainables.methods.base import Batch, Context, Losses, MethodConfig
+from trainables.methods.parts.classifier import Labelled, LabelledConfig, class_kl, linear_classifier
+from trainables.methods.parts.losses import consistency
+from trainables.methods.parts.recipes import momentum_sgd, on_digits
+from trainables.methods.parts.teacher_classifier import Kind, TeacherClassifier
+from trainables.networks.adapters import FLAT
+from trainables.networks.backbones import Backbone, seeded
+from trainables.networks.heads import L2Normalise
+from trainables.teachers.teacher import Teacher
 
 
 @in_float32

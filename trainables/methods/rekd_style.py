@@ -35,18 +35,18 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.backbones import Backbone, seeded
-from trainables.encode import TrainingImages
-from trainables.errors import UserError
-from trainables.method import Batch, Context, Losses, MethodConfig
-from trainables.parts.contrast import Contrast, ContrastConfig
-from trainables.parts.distributed import gather
-from trainables.parts.heads import projection_head
-from trainables.parts.mean_student import MeanStudent, keys_of
-from trainables.parts.numerics import in_float32, unit
-from trainables.parts.queue import Queue
-from trainables.parts.recipes import MOCO_V2, on_digits
-from trainables.teachers import Teacher
+from trainables.core.distributed import gather
+from trainables.core.errors import UserError
+from trainables.core.numerics import in_float32, unit
+from trainables.data.encode import TrainingImages
+from trainables.methods.base import Batch, Context, Losses, MethodConfig
+from trainables.methods.parts.contrast import Contrast, ContrastConfig
+from trainables.methods.parts.momentum_encoder import MeanStudent, keys_of
+from trainables.methods.parts.queue import Queue
+from trainables.methods.parts.recipes import MOCO_V2, on_digits
+from trainables.networks.backbones import Backbone, seeded
+from trainables.networks.heads import projection_head
+from trainables.teachers.teacher import Teacher
 
 
 @in_float32

@@ -33,18 +33,18 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 from pydantic import Field
 from torch import Tensor, nn
 
-from trainables.backbones import Backbone, BackboneFacts, seeded
-from trainables.errors import UserError
-from trainables.method import Batch, Context, Losses, Method, MethodConfig
-from trainables.parts.adapters import NEIGHBOURHOOD, SPATIAL, Activation, Adapter, build_adapter
-from trainables.parts.contrast import ContrastConfig
-from trainables.parts.heads import build_head, describe_head
-from trainables.parts.losses import consistency, info_nce
-from trainables.parts.mean_student import MeanStudent, keys_of
-from trainables.parts.numerics import unit
-from trainables.parts.queue import Queue, check_queue
-from trainables.parts.recipes import MOCO_V2, on_digits
-from trainables.teachers import Teacher
+from trainables.core.errors import UserError
+from trainables.core.numerics import unit
+from trainables.methods.base import Batch, Context, Losses, Method, MethodConfig
+from trainables.methods.parts.contrast import ContrastConfig
+from trainables.methods.parts.losses import consistency, info_nce
+from trainables.methods.parts.momentum_encoder import MeanStudent, keys_of
+from trainables.methods.parts.queue import Queue, check_queue
+from trainables.methods.parts.recipes import MOCO_V2, on_digits
+from trainables.networks.adapters import NEIGHBOURHOOD, SPATIAL, Activation, Adapter, build_adapter
+from trainables.networks.backbones import Backbone, BackboneFacts, seeded
+from trainables.networks.heads import build_head, describe_head
+from trainables.teachers.teacher import Teacher
 
 
 class Retro(Method):

@@ -32,13 +32,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.errors import UserError
-from trainables.method import Batch, Context, Losses, MethodConfig, Need
-from trainables.parts.classifier import Labelled, LabelledConfig
-from trainables.parts.distributed import gather, gather_with_gradient
-from trainables.parts.numerics import in_float32
-from trainables.parts.recipes import REPDISTILLER, on_digits
-from trainables.teachers import Teacher
+from trainables.core.distributed import gather, gather_with_gradient
+from trainables.core.errors import UserError
+from trainables.core.numerics import in_float32
+from trainables.methods.base import Batch, Context, Losses, MethodConfig, Need
+from trainables.methods.parts.classifier import Labelled, LabelledConfig
+from trainables.methods.parts.recipes import REPDISTILLER, on_digits
+from trainables.teachers.teacher import Teacher
 
 
 @in_float32

@@ -56,18 +56,18 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.backbones import Backbone, seeded
-from trainables.encode import TrainingImages
-from trainables.errors import UserError
-from trainables.method import Batch, Context, Losses, MethodConfig, Need
-from trainables.parts.classifier import Labelled, LabelledConfig, soft_cross_entropy
-from trainables.parts.distributed import gather, gather_with_gradient
-from trainables.parts.numerics import in_float32, unit
-from trainables.parts.queue import Queue, check_queue, queue_need
-from trainables.parts.recipes import momentum_sgd, on_digits
-from trainables.parts.teacher_classifier import TeacherClassifier
-from trainables.teachers import Teacher
-from trainables.workers import rank, world_size
+from trainables.core.distributed import gather, gather_with_gradient
+from trainables.core.errors import UserError
+from trainables.core.numerics import in_float32, unit
+from trainables.core.workers import rank, world_size
+from trainables.data.encode import TrainingImages
+from trainables.methods.base import Batch, Context, Losses, MethodConfig, Need
+from trainables.methods.parts.classifier import Labelled, LabelledConfig, soft_cross_entropy
+from trainables.methods.parts.queue import Queue, check_queue, queue_need
+from trainables.methods.parts.recipes import momentum_sgd, on_digits
+from trainables.methods.parts.teacher_classifier import TeacherClassifier
+from trainables.networks.backbones import Backbone, seeded
+from trainables.teachers.teacher import Teacher
 
 Matching = Literal["cosine_log", "mse", "soft_ce"]
 BY_CLASS = ("per_class", "best_per_class")

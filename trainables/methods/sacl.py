@@ -43,12 +43,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.backbones import Backbone, seeded
-from trainables.method import Batch, Context, Losses, Method, MethodConfig
-from trainables.parts.barlow import XdConfig, barlow_losses, cross_distilled
-from trainables.parts.recipes import SLIM_IMAGENET_100, on_digits
-from trainables.parts.slim import Host, build_host, check_host_of
-from trainables.teachers import Teacher
+from trainables.methods.base import Batch, Context, Losses, Method, MethodConfig
+from trainables.methods.parts.barlow import XdConfig, barlow_losses, cross_distilled
+from trainables.methods.parts.recipes import SLIM_IMAGENET_100, on_digits
+from trainables.networks.backbones import Backbone, seeded
+from trainables.networks.slimming import Host, build_host, check_host_of
+from trainables.teachers.teacher import Teacher
 
 
 class Sacl(Method):

@@ -33,14 +33,14 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.backbones import Backbone, seeded
-from trainables.method import Batch, Context, Losses, MethodConfig
-from trainables.parts.headed import Headed
-from trainables.parts.heads import projection_head
-from trainables.parts.numerics import in_float32, unit
-from trainables.parts.queue import Queue, check_queue
-from trainables.parts.recipes import MOCO_V2, on_digits
-from trainables.teachers import Teacher
+from trainables.core.numerics import in_float32, unit
+from trainables.methods.base import Batch, Context, Losses, MethodConfig
+from trainables.methods.parts.headed import Headed
+from trainables.methods.parts.queue import Queue, check_queue
+from trainables.methods.parts.recipes import MOCO_V2, on_digits
+from trainables.networks.backbones import Backbone, seeded
+from trainables.networks.heads import projection_head
+from trainables.teachers.teacher import Teacher
 
 
 @in_float32

@@ -33,14 +33,14 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.backbones import Backbone
-from trainables.method import Batch, Context, Losses, MethodConfig
-from trainables.parts.classifier import Labelled, LabelledConfig
-from trainables.parts.distributed import gather, gather_with_gradient
-from trainables.parts.numerics import at_least_float32, in_float32
-from trainables.parts.recipes import on_digits
-from trainables.parts.stages import freeze_unreached
-from trainables.teachers import Teacher
+from trainables.core.distributed import gather, gather_with_gradient
+from trainables.core.numerics import at_least_float32, in_float32
+from trainables.methods.base import Batch, Context, Losses, MethodConfig
+from trainables.methods.parts.classifier import Labelled, LabelledConfig
+from trainables.methods.parts.recipes import on_digits
+from trainables.methods.parts.stages import freeze_unreached
+from trainables.networks.backbones import Backbone
+from trainables.teachers.teacher import Teacher
 
 
 @in_float32

@@ -25,7 +25,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from trainables.methods.moco import Moco
-from trainables.parts.recipes import momentum_sgd, on_digits
+from trainables.methods.parts.recipes import momentum_sgd, on_digits
 
 
 class SslSmall(Moco):

@@ -23,11 +23,11 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import nn
 
-from trainables.backbones import Backbone
-from trainables.method import Batch, Context, Losses, Method, MethodConfig
-from trainables.parts.classifier import cross_entropy, linear_classifier
-from trainables.parts.recipes import REPDISTILLER, on_digits
-from trainables.teachers import Teacher
+from trainables.methods.base import Batch, Context, Losses, Method, MethodConfig
+from trainables.methods.parts.classifier import cross_entropy, linear_classifier
+from trainables.methods.parts.recipes import REPDISTILLER, on_digits
+from trainables.networks.backbones import Backbone
+from trainables.teachers.teacher import Teacher
 
 
 class Supervised(Method):

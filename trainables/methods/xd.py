@@ -25,11 +25,11 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from trainables.backbones import Backbone, seeded
-from trainables.method import Batch, Context, Losses, Method, MethodConfig
-from trainables.parts.barlow import XdConfig, barlow_losses, cross_distilled
-from trainables.parts.recipes import SLIM_IMAGENET_100, on_digits
-from trainables.teachers import Teacher
+from trainables.methods.base import Batch, Context, Losses, Method, MethodConfig
+from trainables.methods.parts.barlow import XdConfig, barlow_losses, cross_distilled
+from trainables.methods.parts.recipes import SLIM_IMAGENET_100, on_digits
+from trainables.networks.backbones import Backbone, seeded
+from trainables.teachers.teacher import Teacher
 
 
 class Xd(Method):

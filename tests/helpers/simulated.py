@@ -1,0 +1,108 @@
+"""A sweep without Ray: the real proposer, judge and ledger, and curves that follow from names."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from raykd.ablation.rounds import Rounds
+from raykd.records.history import ENDED, History
+from raykd.records.ledger import LEDGER, TRIALS, Ledger
+from raykd.records.recorder import Recorder
+from raykd.search.judge import Judge, TuneJudge
+from raykd.search.proposer import Proposal, Proposer, Repeat
+from raykd.spec.sweep import SweepSpec
+from raykd.storage.courier import Courier
+from raykd.storage.folders import origin_of
+from trainables.data.data_sets import cache_folder
+from trainables.training.loop import prepare, train
+from trainables.training.workspace import Workspace
+
+
+class Deaf:
+    """In place of the mailbox: nobody listens."""
+
+    def __getattr__(self, name: str) -> Deaf:
+        return self
+
+    def remote(self, *_: object) -> None: ...
+
+
+def score(trial: str, epoch: int) -> float:
+    """Of an epoch of a trial, the same whenever it is trained."""
+    return random.Random(f"{trial} {epoch}").gauss(70 + epoch, 10)
+
+
+class Engine:
+    """One driver's part in a sweep, up to where trials run: what `raykd.runs.sweep` does before Tune."""
+
+    def __init__(self, ledger: Ledger, spec: SweepSpec) -> None:
+        self.record = Recorder(ledger, History.of(ledger.records))
+        self.history = self.record.history
+        for _ in range(0 if self.history.sweep else 2):
+            about = {"spec": spec.model_dump(mode="json"), "spec_hash": spec.hash(), "source": None}
+            self.record("sweep", **about, sampler={}, scheduler={}, versions={})
+        self.spec = spec
+        self._proposer: Proposer | Rounds | None = None
+
+    def begin(self) -> TuneJudge:
+        """Bring sampler and scheduler to where the ledger says they are."""
+        proposer = (Rounds if self.spec.study else Proposer)(self.spec, samples=self.history.samples)
+        proposer.replay(self.history)
+        judge = Judge(self.spec.scheduler, self.spec.epochs)
+        tune_judge = TuneJudge(judge, self.record, proposer, Deaf(), self.spec.epochs)
+        tune_judge.catch_up()
+        self._proposer = proposer
+        self._waiting = [t.trial for t in self.history.trials.values() if t.status not in ENDED]
+        return tune_judge
+
+    def next_trial(self, lane: str) -> str | None:
+        """The next trial, started on a lane; None when there is none."""
+        name = self._waiting.pop(0) if self._waiting else self._proposed()
+        if name is not None:
+            self.record("start", trial=name, attempt=self.history.trials[name].attempts + 1, lane=lane)
+        return name
+
+    def _proposed(self) -> str | None:
+        assert self._proposer is not None
+        while isinstance(found := self._proposer.propose(), Repeat):
+            self.record("repeat", **found.record())
+        if not isinstance(found, Proposal):
+            return None
+        self.record("suggest", **found.record())
+        return found.trial
+
+
+def drive(folder: Path, spec: SweepSpec, *, extend: int = 0, lanes: int = 2) -> History:
+    """Run the sweep in `folder` to its end, a new one or one that is there."""
+    with Ledger.open(folder) if (folder / LEDGER).exists() else Ledger.create(folder) as ledger:
+        engine = Engine(ledger, spec)
+        if extend:
+            engine.record("extend", samples=extend)
+        judge = engine.begin()
+        live: dict[str, int] = {}  # trial -> its last epoch here
+        while True:
+            while len(live) < lanes and (name := engine.next_trial(f"lane-{len(live)}")):
+                live[name] = 0
+            if not live:
+                return engine.history
+            for name in list(live):
+                live[name] += 1
+                epoch = live[name]
+                if not judge.hear(name, epoch, {"score": score(name, epoch), "loss/total": 1 / epoch}):
+                    del live[name]
+
+
+def train_all(folder: Path, spec: SweepSpec) -> History:
+    """The same with real trials, one after the other."""
+    origin = origin_of(folder)
+    carrier = Courier(origin.remote, origin.here) if origin is not None else None
+    with Ledger.create(folder) as ledger:
+        engine = Engine(ledger, spec)
+        judge = engine.begin()
+        while name := engine.next_trial("lane-0"):
+            trial = spec.trial(engine.history.trials[name].params, spec.seeds[0])
+            place = Workspace(folder / TRIALS / name, cache_folder(), folder.parent / ".teachers", carrier)
+            prepare(trial, place)
+            train(trial, lambda said, name=name: judge.hear(name, said.epoch, dict(said.metrics)), place)
+        return engine.history

@@ -1,0 +1,162 @@
+"""A ledger that was damaged in the middle goes on, and nothing wrong is computed from it."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from simulated import drive, score
+
+from raykd.records.history import History
+from raykd.records.ledger import LEDGER, Ledger, parse_lines
+from raykd.runs.repair import repair
+from raykd.search.proposer import Proposer
+from raykd.spec.sweep import SweepSpec, build_sweep
+from trainables.core.errors import UserError
+
+SPEC = {
+    "name": "sweep",
+    "method": "retro",
+    "student": {"arch": "test_efficientnet"},
+    "teacher": {"arch": "test_resnet", "train": {"method": "moco", "epochs": 2}},
+    "epochs": 4,
+    "samples": 6,
+    "seeds": [0, 1],
+    "sampler": {"name": "tpe", "n_startup_trials": 2},
+    "scheduler": {"name": "asha", "grace": 1, "factor": 2},
+    "axes": {"gamma": {"log": [0.01, 1]}, "adapter": ["linear", "mlp"], "queue_size": [256, 512]},
+}
+
+
+@pytest.fixture(scope="module")
+def spec() -> SweepSpec:
+    return build_sweep(SPEC)
+
+
+@pytest.fixture(scope="module")
+def whole(spec: SweepSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of 6 configurations, extended by 2, 2 seeds each."""
+    folder = tmp_path_factory.mktemp("whole") / "sweep"
+    drive(folder, spec)
+    history = drive(folder, spec, extend=2)
+    assert history.done and len(history.trials) == 16
+    return folder
+
+
+def copy(whole: Path, to: Path, lines: list[bytes]) -> Path:
+    folder = to / "sweep"
+    shutil.copytree(whole, folder, dirs_exist_ok=True)
+    (folder / LEDGER).write_bytes(b"".join(lines))
+    return folder
+
+
+def flipped(line: bytes, where: int) -> bytes:
+    return line[:where] + bytes([line[where] ^ 1]) + line[where + 1 :]
+
+
+def check(folder: Path, before: History) -> History:
+    """What holds of every sweep that was run to its end."""
+    records = Ledger.read(folder)
+    history = History.of(records)
+    assert history.done
+    for trial in history.trials.values():
+        assert list(trial.reports) == list(range(1, trial.epoch + 1)), "no epoch is missing"
+        assert {e: m["score"] for e, m in trial.reports.items()} == {
+            epoch: score(trial.trial, epoch) for epoch in trial.reports
+        }
+        assert trial.status == ("finished" if trial.epoch == 4 else "stopped")
+        if trial.trial in before.trials:
+            assert trial.params == before.trials[trial.trial].params
+    ends = [r["trial"] for r in records if r["kind"] == "end"]
+    assert sorted(ends) == sorted(history.trials), "each trial ends exactly once"
+    numbers = sorted([t.number for t in history.trials.values()] + [r["number"] for r in history.repeats])
+    assert numbers == list(range(len(numbers)))
+    return history
+
+
+def test_any_one_damaged_line_costs_no_trial_and_no_number(
+    whole: Path, spec: SweepSpec, tmp_path: Path
+) -> None:
+    before = History.of(Ledger.read(whole))
+    lines = (whole / LEDGER).read_bytes().splitlines(keepends=True)
+    kinds = [record["kind"] for record in Ledger.read(whole)]
+    pick = random.Random(0)
+    wanted = {kind: [at for at, k in enumerate(kinds[:-1]) if k == kind] for kind in set(kinds)}
+    for kind, places in wanted.items():
+        for at in pick.sample(places, min(4, len(places))):
+            damaged = list(lines)
+            damaged[at] = flipped(lines[at], pick.randrange(len(lines[at]) - 1))
+            folder = copy(whole, tmp_path / str(at), damaged)
+            with pytest.raises(UserError, match=rf"line {at + 1} is damaged.*resume sweep --repair"):
+                Ledger.read(folder)
+            said = repair(folder)
+            assert said is not None and f"line {at + 1} of the ledger was damaged" in said, said
+            (kept,) = folder.glob("ledger.damaged-*")
+            assert kept.read_bytes() == b"".join(damaged)
+            assert repair(folder) is None, "once is enough"
+            drive(folder, spec)
+            after = check(folder, before)
+            assert set(after.trials) >= set(before.trials), f"a {kind} was lost"
+            assert [r["lines"] for r in after.repairs] == [[at + 1]]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 12), block=st.booleans(), gone=st.booleans())
+def test_however_many_lines_are_damaged_or_gone_the_sweep_ends_in_order(
+    whole: Path,
+    spec: SweepSpec,
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    count: int,
+    block: bool,
+    gone: bool,
+) -> None:
+    before = History.of(Ledger.read(whole))
+    lines = (whole / LEDGER).read_bytes().splitlines(keepends=True)
+    pick = random.Random(seed)
+    start = pick.randrange(2, len(lines))
+    places = range(start, min(start + count, len(lines))) if block else pick.sample(range(len(lines)), count)
+    if 0 in places and 1 in places:
+        return  # both copies of the head: refused, below
+    damaged: list[bytes] = list(lines)
+    for at in places:
+        damaged[at] = b"" if gone else flipped(lines[at], pick.randrange(len(lines[at])))
+    folder = copy(whole, tmp_path_factory.mktemp("many"), damaged)
+    repair(folder)
+    history = History.of(Ledger.read(folder))
+    Proposer(spec, samples=history.samples).replay(history)
+    drive(folder, spec)
+    check(folder, before)
+
+
+def test_without_its_head_a_ledger_means_nothing(whole: Path, tmp_path: Path) -> None:
+    lines = (whole / LEDGER).read_bytes().splitlines(keepends=True)
+    folder = copy(whole, tmp_path, [flipped(lines[0], 20), flipped(lines[1], 9), *lines[2:]])
+    damaged = (folder / LEDGER).read_bytes()
+    with pytest.raises(UserError, match=r"what is searched is lost.*backup"):
+        repair(folder)
+    assert (folder / LEDGER).read_bytes() == damaged and not list(folder.glob("ledger.damaged-*"))
+    Ledger.create(tmp_path / "other").close()  # and a refused repair has let its own lock go
+
+
+def test_a_repair_waits_for_no_driver(whole: Path, tmp_path: Path) -> None:
+    folder = copy(whole, tmp_path, (whole / LEDGER).read_bytes().splitlines(keepends=True))
+    with Ledger.open(folder), pytest.raises(UserError, match="is being run by"):
+        repair(folder)
+
+
+@pytest.mark.parametrize("left", [b"", b"\0" * 3000, b'00000000 {"kind":"sweep"}\n'])
+def test_an_emptied_ledger_is_not_taken_for_a_new_sweep(whole: Path, tmp_path: Path, left: bytes) -> None:
+    folder = copy(whole, tmp_path, [left])
+    (folder / "trials").mkdir()
+    for verb in (Ledger.read, Ledger.open, Ledger.create):
+        with pytest.raises(UserError, match=r"ledger.jsonl holds no whole record, and there are trials"):
+            verb(folder)
+    assert list(parse_lines((folder / LEDGER).read_bytes())) in ([], [None])
+    (folder / LEDGER).unlink()
+    with pytest.raises(UserError, match=r"ledger.jsonl is gone, and there are trials"):
+        Ledger.create(folder)

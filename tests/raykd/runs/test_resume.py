@@ -1,0 +1,170 @@
+"""SIGKILL at any moment, then `raykd resume`: nothing lost, nothing twice, curves as if uninterrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import SMALL, raykd, start
+from invariants import all_gone, check
+from kills import Sweep
+
+from raykd.records.history import History
+from raykd.records.ledger import LEDGER, Ledger
+from raykd.spec.sweep import SweepSpec
+from trainables.spec.trial import TrialSpec
+from trainables.training.loop import train
+from trainables.training.workspace import EpochReport, Workspace
+
+pytestmark = pytest.mark.ray
+
+TIMING = ("images_per_s", "train_s")
+
+
+def alone(trial: TrialSpec, workspace: Workspace) -> dict[int, dict[str, float]]:
+    """The curve of a trial that is trained by itself, without an engine."""
+    import torch
+
+    torch.set_num_threads(1)
+    curve: dict[int, dict[str, float]] = {}
+
+    def keep(said: EpochReport) -> bool:
+        curve[said.epoch] = dict(said.metrics)
+        return True
+
+    train(trial, keep, workspace)
+    return curve
+
+
+def untimed(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name not in TIMING}
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep, killed in its first seconds, before its first report, twice in the middle, in a write, and in
+    its last second; then resumed."""
+    sweep = Sweep(tmp_path_factory.mktemp("killed"), "small", SMALL.replace("samples: 4", "samples: 5"))
+    storage, moments = sweep.storage, random.Random(time.time_ns())
+    sweep.go_on()
+    time.sleep(moments.uniform(0, 3))
+    sweep.kill()
+    kill_when(sweep, lambda h: bool(h.trials))
+    for least, most in ((1, 4), (1, 5)):
+        reports = len(sweep.history.arrivals) + moments.randint(least, most)
+        kill_when(sweep, lambda h, reports=reports: len(h.arrivals) >= reports)
+    with (sweep.folder / LEDGER).open("ab") as ledger:
+        ledger.write(b'00000000 {"kind":"report","time":1.0,"tri')  # the write that the kill interrupted
+    status = json.loads(raykd("status", "small", "--storage", storage, "--json").stdout)
+    assert status["state"] == "interrupted" and status["driver"] is None
+    kill_when(sweep, lambda h: h.done, moments.uniform(0, 1))
+    assert "ledger.cut-" in sweep.text(), "the damaged tail is said"
+    last = raykd("resume", "small", "--storage", storage)
+    assert last.returncode == 0, last.stdout + last.stderr
+    all_gone(sweep.mark)
+    return sweep.folder
+
+
+def kill_when(sweep: Sweep, condition: Any, later: float = 0.0) -> None:
+    """Start the sweep's driver, or the next one, and SIGKILL it `later` seconds after its ledger says so."""
+    sweep.go_on()
+    assert sweep.wait(condition), sweep.text()
+    time.sleep(later)
+    sweep.kill()
+
+
+def test_every_trial_once_and_every_curve_continuous(killed: Path) -> None:
+    history = check(killed)
+    assert len(history.trials) == 5
+    assert set(history.references) == {"raw_pixels", "untrained", "teacher", "baseline"}
+    assert history.counts()["failed"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(4))
+def test_a_driver_killed_at_random_moments(number: int, tmp_path: Path) -> None:
+    """Five kills a sweep: one in its first seconds, three at any time, one in its last second."""
+    seed = time.time_ns()
+    print("seed", seed)
+    moments = random.Random(seed)
+    scheduler = "asha" if number % 2 else "hyperband"
+    sweep = Sweep(tmp_path, "small", SMALL.replace("name: asha", f"name: {scheduler}"))
+    sweep.go_on()
+    time.sleep(moments.uniform(0, 4))
+    sweep.kill()
+    for _ in range(3):
+        # A third of them before a lane is warm; for the others a driver lives until it has made some headway.
+        headway = len(sweep.history.arrivals) + moments.choice([0, 1, 3])
+        kill_when(sweep, lambda h, headway=headway: len(h.arrivals) >= headway, moments.uniform(0, 2))
+    kill_when(sweep, lambda h: h.done, moments.uniform(0, 1))
+    last = raykd("resume", "small", "--storage", tmp_path)
+    assert last.returncode == 0, last.stdout + last.stderr
+    all_gone(sweep.mark)
+    assert check(sweep.folder).counts()["failed"] == 0
+
+
+def test_each_curve_is_that_of_the_same_configuration_alone(killed: Path, tmp_path: Path) -> None:
+    history = History.of(Ledger.read(killed))
+    spec = SweepSpec.model_validate(history.spec)
+    interrupted = [t for t in history.trials.values() if t.attempts > 1] or list(history.trials.values())
+    whole = max(interrupted, key=lambda t: t.epoch)
+    trial = spec.trial(whole.params, whole.replicate)
+    workspace = Workspace(tmp_path / "alone", Path(os.environ["RAYKD_CACHE"]), killed.parent / ".teachers")
+    curve = alone(trial, workspace)
+    for epoch, metrics in whole.reports.items():
+        assert untimed(metrics) == untimed(curve[epoch]), f"epoch {epoch} differs"
+
+
+def test_a_kill_after_any_record_loses_no_end(killed: Path, tmp_path: Path) -> None:
+    """Whatever record was the last, the next driver settles what the scheduler had decided, and only that."""
+    from raykd.records.recorder import Recorder
+    from raykd.search.judge import Judge, TuneJudge
+    from raykd.search.proposer import Proposer
+
+    class Deaf:
+        """In place of the mailbox, which a driver that only settles has nothing to ask."""
+
+        def __getattr__(self, name: str) -> Deaf:
+            return self
+
+        def remote(self, *_: object) -> None: ...
+
+    records = Ledger.read(killed)
+    final = History.of(records)
+    spec = SweepSpec.model_validate(final.spec)
+    for cut in range(2, len(records), 3):
+        history = History.of(records[:cut])
+        stopped = [t.trial for t in history.trials.values() if "stop" in t.verdicts.values()]
+        proposer = Proposer(spec, samples=history.samples)
+        proposer.replay(history)
+        with Ledger.create(tmp_path / str(cut)) as ledger:
+            judge = Judge(spec.scheduler, spec.epochs)
+            TuneJudge(judge, Recorder(ledger, history), proposer, Deaf(), spec.epochs).catch_up()
+        for name in stopped:
+            assert history.trials[name].status == final.trials[name].status, f"after record {cut}"
+        for trial in history.trials.values():
+            assert set(trial.verdicts) == set(trial.reports)
+
+
+def test_a_second_driver_is_refused_while_one_is_at_work(tmp_path: Path) -> None:
+    spec = tmp_path / "small.yaml"
+    spec.write_text(SMALL)
+    first = start("run", spec, "--storage", tmp_path, output=tmp_path / "out.txt")
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "small" / LEDGER).exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        second = raykd("resume", "small", "--storage", tmp_path)
+        assert second.returncode == 2 and str(first.pid) in second.stderr, second.stderr
+        status = json.loads(raykd("status", "small", "--storage", tmp_path, "--json").stdout)
+        assert status["state"] == "running" and status["driver"]["pid"] == first.pid
+    finally:
+        first.send_signal(signal.SIGINT)
+        first.wait(60)

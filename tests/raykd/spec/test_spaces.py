@@ -1,0 +1,62 @@
+"""Every search space that comes with raykd: it opens as it should, works, and its samples can be trained."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from raykd.search.proposer import Proposal, Proposer
+from raykd.spec.sweep import about_space, build_sweep, load_sweep, spaces
+from raykd.spec.validate import validate
+from trainables.data.data_sets import published_sizes
+from trainables.methods import methods
+from trainables.training.resolve import resolve, unflatten
+
+torch.set_num_threads(1)
+SPACES = sorted(spaces())
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_it_opens_with_paper_cost_and_command(name: str) -> None:
+    text = spaces()[name].read_text(encoding="utf-8")
+    head = text[: text.index("\n\n")]
+    assert all(line.startswith("#") for line in head.splitlines())
+    assert len(about_space(spaces()[name])) > 20
+    for word in ("# Paper ", "# Cost ", f"# Command  raykd run search_spaces/{name}.yaml"):
+        assert word in head
+
+
+def test_every_method_has_one() -> None:
+    assert set(methods()) <= set(SPACES)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_it_works(name: str) -> None:
+    spec = load_sweep(name)
+    assert spec.name == name.rpartition("/")[2]
+    if spec.teacher is not None and "checkpoint" in spec.teacher:
+        # The file is the user's; everything else about the teacher can be looked at.
+        training = {"method": "moco", "epochs": 1}
+        raw = {**spec.model_dump(mode="json"), "teacher": {"arch": spec.teacher["arch"], "train": training}}
+        spec = build_sweep(raw)
+    with published_sizes():
+        assert validate(spec) == []
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_what_it_samples_resolves(name: str) -> None:
+    spec = load_sweep(name, ["sampler=random", "samples=20"])
+    proposer = Proposer(spec)
+    seen = []
+    while (proposal := proposer.propose()) is not None:
+        assert isinstance(proposal, Proposal)
+        assert resolve(unflatten(proposal.config)).signature() == proposal.trial
+        seen.append(proposal.trial)
+    assert len(set(seen)) == 20 * len(spec.seeds)
+
+
+def test_the_quickstart_searches_what_the_issue_names() -> None:
+    spec = load_sweep("quickstart")
+    assert {"adapter", "gamma", "temperature", "queue_size"} <= set(spec.axes)
+    assert (spec.samples, spec.epochs, spec.scheduler.grace) == (20, 16, 4)
+    assert spec.baseline is not None and spec.data.get("name") == "digits"

@@ -1,0 +1,316 @@
+"""What every method must do, whoever wrote it: walks the registry."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import hashlib
+import io
+import typing
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+import torch
+from small_methods import (
+    SIDE,
+    TEACHER,
+    adam_steps,
+    context,
+    make_batch,
+    make_method,
+    make_teacher,
+    train_steps,
+)
+from torch import Tensor, nn
+
+from trainables.core.errors import UserError
+from trainables.methods import load_method, methods
+from trainables.methods.base import NEEDS, TAUGHT, Method
+from trainables.methods.parts.momentum_encoder import MeanStudent
+from trainables.methods.parts.queue import Queue
+from trainables.teachers.teacher import Teacher
+from trainables.training.resolve import check_names, resolve
+
+METHODS = list(methods())
+each_method = pytest.mark.parametrize("name", METHODS)
+each_taught = pytest.mark.parametrize("name", [name for name in METHODS if load_method(name).needs & TAUGHT])
+
+
+def choices() -> list[tuple[str, str, Any]]:
+    """(method, field, choice) for every field that has a list of choices."""
+    found = []
+    for name, kind in methods().items():
+        for field, info in kind.Config.model_fields.items():
+            if info.annotation is bool:
+                found += [(name, field, choice) for choice in (False, True)]
+            elif get_origin(info.annotation) is Literal:
+                found += [(name, field, choice) for choice in get_args(info.annotation)]
+    return found
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Hash of every bit of the module's state."""
+    digest = hashlib.sha256()
+    for key, value in sorted(module.state_dict().items()):
+        digest.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def submodules(method: Method, kind: type[nn.Module]) -> list[Any]:
+    return [module for module in method.modules() if isinstance(module, kind)]
+
+
+def raw(name: str, **config: Any) -> dict[str, Any]:
+    """A trial of the method as a user writes it."""
+    written: dict[str, Any] = {
+        "method": name,
+        "student": {"arch": "test_resnet"},
+        "epochs": 1,
+        "config": config,
+    }
+    if load_method(name).needs & TAUGHT:
+        written["teacher"] = {"arch": TEACHER.arch, "train": {"method": "moco", "epochs": 1}}
+    return written
+
+
+@each_method
+def test_describes_itself(name: str) -> None:
+    kind = load_method(name)
+    assert kind.name == name and kind.summary and "\n" not in kind.summary
+    assert kind.needs | kind.may_need <= set(NEEDS) and "backbone" in kind.points
+    # Settings change what is needed of data and teacher, not whether there is a teacher.
+    assert bool(kind.needs & TAUGHT) or not kind.may_need & TAUGHT
+    assert typing.cast(Any, __import__(kind.__module__, fromlist=["_"])).__doc__.count("\n") > 3
+    check_names(kind)
+    for field, info in kind.Config.model_fields.items():
+        assert info.description, f"{field} says nothing of itself"
+        assert not info.is_required(), f"{field} has no default"
+
+
+@each_method
+def test_presets_are_trials(name: str) -> None:
+    assert {"paper", "digits"} <= set(load_method(name).presets)
+    for preset in load_method(name).presets:
+        trial = resolve({**{k: v for k, v in raw(name).items() if k != "epochs"}, "preset": preset})
+        assert set(trial.config) == set(load_method(name).Config.model_fields)
+
+
+@each_method
+def test_a_misspelt_field_is_refused_with_the_right_word(name: str) -> None:
+    for field in load_method(name).Config.model_fields:
+        wrong = field[:2] + field[3:]
+        with pytest.raises(UserError, match=rf"config\.{wrong}: .*Did you mean '{field}'\?"):
+            resolve(raw(name, **{wrong: 1}))
+
+
+@each_method
+def test_losses_are_finite_and_gradients_go_where_declared(name: str) -> None:
+    method = make_method(name)
+    losses = method(make_batch(method))
+    assert losses.total.shape == () and torch.isfinite(losses.total)
+    assert losses.terms and all(term.shape == () and torch.isfinite(term) for term in losses.terms.values())
+    losses.total.backward()
+    without = [key for key, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == [], "DDP would wait for these"
+    assert all(p.grad is None for p in method.parameters() if not p.requires_grad)
+    if method.teacher is not None:
+        assert all(p.grad is None and not p.requires_grad for p in method.teacher.parameters())
+
+
+@each_taught
+@pytest.mark.parametrize("batch_norm", ["eval", "batch"])
+def test_the_teacher_is_the_same_to_the_last_bit(name: str, batch_norm: str) -> None:
+    teacher = make_teacher(batch_norm)
+    before = fingerprint(teacher)
+    method = make_method(name, teacher=teacher)
+    train_steps(method, 4)
+    assert fingerprint(teacher) == before
+    assert not any(parameter is other for parameter in method.parameters() for other in teacher.parameters())
+
+
+@each_taught
+def test_a_teacher_that_is_missing_or_lacks_a_head_is_refused(name: str) -> None:
+    method = make_method(name)
+    with pytest.raises(UserError, match=r"teacher: .*learns from a teacher"):
+        type(method)(method.config, method.student, None, method.context)
+    bare = Teacher(make_teacher().backbone, None)
+    if "teacher_head" in method.needs:
+        with pytest.raises(UserError, match=r"teacher: .*needs its projection head"):
+            type(method)(method.config, method.student, bare, method.context)
+    else:
+        train_steps(make_method(name, teacher=bare), 1)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if "queue_size" in load_method(name).Config.model_fields]
+)
+def test_a_queue_that_does_not_fit_is_refused(name: str) -> None:
+    asked = {"anchors": "queue"} if name == "rrkd" else {}
+    for size, words in (
+        (12, "divisible by the global batch of 8"),
+        (64, "smaller than the 64 training images"),
+    ):
+        with pytest.raises(UserError, match=rf"config\.queue_size: .*{words}"):
+            make_method(name, queue_size=size, **asked)
+
+
+@each_method
+def test_the_loss_of_a_batch_that_comes_again_falls(name: str) -> None:
+    # Of the teacher's classes this batch has hardly any: they are far to go.
+    steps = 60 if name == "kd" else 15
+    first, *_, last = (step["total"] for step in adam_steps(make_method(name), steps))
+    assert last < 0.6 * first
+
+
+@each_method
+def test_queue_and_mean_student_move_after_the_step(name: str) -> None:
+    method = make_method(name)
+    queues, means = submodules(method, Queue), submodules(method, MeanStudent)
+    train_steps(method, 1)  # the mean student is now another than the student
+    before = copy.deepcopy((queues, means))
+    batch = make_batch(method, seed=9)
+    method(batch).total.backward()
+    for queue, was in zip(queues, before[0], strict=True):
+        assert torch.equal(queue.rows, was.rows)
+    method.after_step(0.5)
+    for queue, was in zip(queues, before[0], strict=True):
+        assert queue.seen == was.seen + len(batch.ids)
+        moved = (queue.rows != was.rows).any(1).nonzero().flatten()
+        assert moved.tolist() == [(int(was.seen) + i) % len(queue.rows) for i in range(len(batch.ids))]
+    for mean, was in zip(means, before[1], strict=True):
+        pairs = list(zip(mean.parameters(), was.parameters(), strict=True))
+        assert any(not torch.equal(now, then) for now, then in pairs)
+        assert not any(p.requires_grad for p in mean.parameters())
+
+
+@each_method
+def test_a_restored_method_goes_on_to_the_same_bits(name: str) -> None:
+    method = make_method(name)
+    train_steps(method, 3)
+    file = io.BytesIO()
+    torch.save(method.state_dict(), file)
+    file.seek(0)
+    restored = make_method(name, context(seed=99))  # another start: everything must come from the file
+    restored.load_state_dict(torch.load(file, weights_only=True))
+    assert train_steps(restored, 3, first=3) == train_steps(method, 3, first=3)
+    assert fingerprint(restored) == fingerprint(method)
+
+
+@each_method
+def test_the_seed_gives_the_bits_and_no_generator_moves(name: str) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one, two, other = make_method(name), make_method(name), make_method(name, context(seed=4))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert fingerprint(one) == fingerprint(two) != fingerprint(other)
+
+
+@each_method
+def test_probing_changes_nothing(name: str) -> None:
+    method = make_method(name)
+    train_steps(method, 1)
+    before = fingerprint(method)
+    method.eval()
+    images = make_batch(method).views[0]
+    with torch.no_grad():
+        for point in method.points:
+            features = method.features(images, point)
+            assert features.ndim == 2 and len(features) == len(images) and torch.isfinite(features).all()
+            assert torch.equal(features[:1], method.features(images[:1], point)) or torch.allclose(
+                features[:1], method.features(images[:1], point), atol=1e-5
+            )
+    assert fingerprint(method) == before
+
+
+@each_method
+def test_says_what_its_settings_need(name: str) -> None:
+    kind = load_method(name)
+    for settings in [{}, *({field: choice} for method, field, choice in choices() if method == name)]:
+        required = kind.requires(kind.Config(**settings))
+        assert kind.needs <= set(required) <= kind.needs | kind.may_need
+        assert all(reason if need not in kind.needs else not reason for need, reason in required.items())
+
+
+@pytest.mark.parametrize(("name", "field", "choice"), choices())
+def test_every_choice_takes_two_steps(name: str, field: str, choice: Any) -> None:
+    method = make_method(name, **{field: choice})
+    start = fingerprint(method.student)
+    totals = train_steps(method, 2)
+    assert torch.isfinite(torch.tensor(totals)).all()
+    assert fingerprint(method.student) != start
+    waiting = [key for key, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    assert waiting == []
+
+
+@each_method
+def test_works_under_autocast(name: str) -> None:
+    method = make_method(name)
+    plain = copy.deepcopy(method)
+    batch = make_batch(method)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = method(batch)
+    losses.total.backward()
+    method.after_step(0.1)
+    assert losses.total.dtype == torch.float32
+    # Relative alone: some losses are far below any absolute tolerance.
+    torch.testing.assert_close(losses.total, plain(batch).total, rtol=0.2, atol=0)
+
+
+@pytest.fixture
+def few_objects() -> Iterator[None]:
+    """What is there already is left out of gc.get_objects(): looking at all of a session's takes seconds."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@each_method
+def test_memory_stays_flat(name: str, few_objects: None) -> None:
+    method = make_method(name)
+
+    def held() -> int:
+        gc.collect()
+        return sum(
+            o.numel() * o.element_size() for o in gc.get_objects() if type(o) in (Tensor, nn.Parameter)
+        )
+
+    train_steps(method, 3)
+    before = held()
+    assert before > 0
+    train_steps(method, 10)
+    assert held() == before
+    method.eval()
+    with torch.no_grad():  # a loss that is looked at outside training leaves nothing behind
+        for seed in range(3):
+            method(make_batch(method, seed=seed))
+    assert held() == before
+
+
+# Losses that relate the samples of a batch by a formula in which a repeated sample counts, and why.
+RELATIONS: dict[str, str] = {
+    "spkd": "each row of similarities has a norm of 1, spread over more samples in a larger batch: 1 / B",
+    "lpkd": "a sample's copies are its nearest neighbours, at distance 0",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in RELATIONS])
+def test_the_loss_is_a_mean_over_the_batch(name: str) -> None:
+    """Twice the same samples give the same loss: no sum over the batch hides in it."""
+    method = make_method(name).eval()
+    batch = make_batch(method, size=4)
+    doubled = batch._replace(
+        views=[view.repeat(2, 1, 1, 1) for view in batch.views],
+        labels=batch.labels.repeat(2),
+        ids=batch.ids.repeat(2),
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(method(doubled).total, method(batch).total, rtol=1e-4, atol=1e-5)
+
+
+def test_an_unknown_method_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="Did you mean 'retro'"):
+        load_method("retor")
+    assert {"moco", "retro"} <= set(METHODS)
+    assert context().image_size == SIDE

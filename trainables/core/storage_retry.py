@@ -1,0 +1,166 @@
+"""Storage that fails for a while: what may pass is tried again, with back-off, and said once.
+
+    patient(lambda: path.write_bytes(data), f"{path} cannot be written")
+
+A full disk, a network file system that is away, an object store that does not answer: the work is tried again
+for `RAYKD_STORAGE_PATIENCE` seconds (300), then `StorageLost` says what to do. So whatever is given to
+`patient` must be right when it is done twice, or done anew after half of it was done.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+from trainables.core.errors import StorageLost, UserError
+from trainables.core.heartbeat import got_to
+
+PATIENCE = "RAYKD_STORAGE_PATIENCE"
+_DEFAULT_S = 300.0
+_FIRST_S, _LONGEST_S = 0.1, 10.0  # pauses between tries, before jitter
+_SAY_AFTER_S = 1.0  # shorter waits are not worth a line
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK = (*FULL, errno.EIO, errno.ESTALE, errno.EROFS, errno.EREMOTEIO)
+# What a disk, NFS, or a FUSE mount says while it is away. Not EACCES, ENOENT and the like: these stay.
+_PASSING = {
+    *FULL, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EROFS, errno.ENOTCONN,
+    errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ENETDOWN, errno.ENETUNREACH,
+    errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOLINK, errno.EREMOTEIO,
+}  # fmt: skip
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+_tell: Callable[[str], object] = log.warning
+_waiting: dict[int, float] = {}  # who waits now -> since when
+_said = False
+_lock = threading.Lock()
+_limit: ContextVar[float | None] = ContextVar("limit", default=None)
+
+
+def tell(text: str) -> None:
+    """Say something about the storage to whoever listens."""
+    _tell(text)
+
+
+def tell_with(say: Callable[[str], object]) -> None:
+    """From now on `say` is told in one line that this process waits for its storage, and that it is over."""
+    global _tell
+    _tell = say
+
+
+def patience() -> float:
+    """How long work on the storage is tried again, seconds. `UserError` for a setting that is no number."""
+    given = os.environ.get(PATIENCE, "")
+    try:
+        seconds = float(given or _DEFAULT_S)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise UserError(PATIENCE, "is no number of seconds", value=given, expected="0 or more, such as 300")
+    return seconds
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """In here, in this thread, patience is at most so long, and silent: somebody will try again anyway."""
+    token = _limit.set(seconds)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+def passes(error: OSError) -> bool:
+    """Whether this may be over if one waits."""
+    return error.errno in _PASSING
+
+
+@contextmanager
+def losing(problem: str) -> Iterator[None]:
+    """What a disk says in here, where nobody tried again, is `StorageLost`, too."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise StorageLost(lost(problem, error)) from error
+
+
+def patient(
+    work: Callable[[], T],
+    problem: str,
+    *,
+    passing: Callable[[OSError], bool] = passes,
+    limit: float | None = None,
+) -> T:
+    """What `work()` returns, tried again while it raises an `OSError` that is `passing`, for `limit` seconds.
+
+    `problem` opens the message ("FILE cannot be written"). Raises `StorageLost` when the patience
+    (`limit`, else `patience()`) is over, and at once whatever is not passing.
+    """
+    me, began, pause, at_most = threading.get_ident(), 0.0, _FIRST_S, _limit.get()
+    most = min(t for t in (limit, at_most, patience() if limit is None else None) if t is not None)
+    try:
+        while True:
+            try:
+                return work()
+            except OSError as error:
+                if not passing(error):
+                    raise
+                now = time.monotonic()
+                began = began or now
+                left = began + most - now
+                if left <= 0:
+                    _waits_no_more(me, given_up=True)
+                    raise StorageLost(lost(problem, error, now - began)) from error
+                if at_most is None:
+                    _waits(me, f"{problem}: {reason(error)}; trying again for {left:.0f} s")
+                got_to("waiting for the storage")
+                time.sleep(min(left, pause * random.uniform(0.5, 1.0)))
+                pause = min(_LONGEST_S, 2 * pause)
+    finally:
+        _waits_no_more(me)
+
+
+def lost(problem: str, error: OSError, tried: float = 0.0) -> str:
+    """The message for storage that is given up."""
+    room = error.errno in FULL or error.errno == errno.EFBIG
+    mend = "make room" if room else "mend it or wait until it is back"
+    again = f", tried again for {tried:.0f} s" if tried >= 1 else ""
+    return f"{problem}: {reason(error)}{again}; {mend}, then `raykd resume` goes on"
+
+
+def reason(error: OSError) -> str:
+    """What an error says, in one line."""
+    text = error.strerror or str(error)
+    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+
+
+def _waits(who: int, text: str) -> None:
+    global _said
+    with _lock:
+        since = _waiting.setdefault(who, time.monotonic())
+        if _said or time.monotonic() - since < _SAY_AFTER_S:
+            return
+        _said = True
+    _tell(f"waiting for the storage: {text}")
+
+
+def _waits_no_more(who: int, given_up: bool = False) -> None:
+    global _said
+    with _lock:
+        since = _waiting.pop(who, None)
+        if since is None or _waiting or not _said:
+            return
+        _said = False
+    if not given_up:  # then the error says it all
+        _tell(f"the wait for the storage is over after {time.monotonic() - since:.0f} s")

@@ -1,0 +1,123 @@
+"""A picture in any common format -> a square of uint8 pixels."""
+
+from __future__ import annotations
+
+import io
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from trainables.data.sources.base import Picture
+
+T = TypeVar("T")
+Pixels = npt.NDArray[np.uint8]
+
+_ORIENTATION = 0x0112  # the EXIF tag
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
+_WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the second and the third
+_FULL_RANGE = (None, "PNG", "PPM", "TIFF", "JPEG2000")  # formats whose 16-bit grey has a known white
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(picture: Picture, side: int) -> Pixels:
+    """(3, side, side) RGB: the largest centred square, resized with an antialiased bilinear filter.
+
+    The same picture as resizing the shorter side and cropping the centre, in one step. Large JPEGs are
+    decoded at a reduced scale of at least twice `side`. It stands as its EXIF orientation says, its first
+    frame where it has several. `_rgb` says what becomes of each of Pillow's modes. Raises whatever
+    Pillow raises for a file that is not a whole picture, and `ValueError` for pixels without a known white.
+    """
+    return _read(picture, side, _square)
+
+
+def decode_whole(picture: Picture, side: int) -> tuple[Pixels, float]:
+    """All of a picture squeezed into (3, side, side), and its width as a multiple of its height.
+
+    Otherwise as `decode`; of a square the same pixels.
+    """
+    return _read(picture, side, _squeezed)
+
+
+def _read(picture: Picture, side: int, fit: Callable[[Image.Image, int], T]) -> T:
+    if isinstance(picture, Image.Image):
+        return fit(_rgb(picture), side)
+    if isinstance(picture, Path) and not stat.S_ISREG(picture.stat().st_mode):
+        raise OSError("is no regular file")  # a pipe would be waited for
+    with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
+        image.draft("RGB", (2 * side, 2 * side))
+        image.load()
+        return fit(_upright(_rgb(image), image), side)
+
+
+def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
+    """`pixels` as the orientation of `image`, which they were read from, says. A TIFF's are so already."""
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # its EXIF block is broken, its pixels are whole
+        return pixels
+    return pixels if turn is None else pixels.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """As RGB.
+
+    Transparency is dropped; the colour below it stays. Grey of up to 16 bits keeps its upper 8: of as many
+    bits as a TIFF says, of 16 in all other formats, which Pillow scales to them. Other grey (32-bit integers,
+    signed or floating-point numbers) says nowhere which value is white, and is refused, as is CIELAB.
+    """
+    if image.mode == "RGB":
+        return image
+    deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if deep and image.format in _FULL_RANGE:
+        return _deep_grey(image).convert("RGB")
+    signed = _SIGNED in getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, ())
+    if signed or image.mode in ("F", "LAB") or image.mode.startswith("I"):
+        kind = {"F": "floating-point grey", "LAB": "CIELAB"}.get(image.mode, "grey of 32 bits or with a sign")
+        raise ValueError(f"{kind} cannot be read (mode {image.mode}): save it as unsigned, of 8 or 16 bits")
+    if image.mode in ("La", "RGBa"):  # colours multiplied by their opacity
+        return image.convert(image.mode.upper()).convert("RGB")
+    return image.convert("RGBA" if "transparency" in image.info else "RGB").convert("RGB")
+
+
+def _deep_grey(image: Image.Image) -> Image.Image:
+    """Grey of 9 to 16 bits -> its upper 8 bits, mode L."""
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+    grey = (np.asarray(image).astype(np.int64) >> (bits - 8)).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(255 - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey)
+
+
+def _square(image: Image.Image, side: int) -> Pixels:
+    if image.size != (side, side):
+        width, height = image.size
+        short = min(width, height)
+        left, top = (width - short) / 2, (height - short) / 2
+        image = image.resize(
+            (side, side), Image.Resampling.BILINEAR, box=(left, top, left + short, top + short)
+        )
+    return _channels_first(image)
+
+
+def _squeezed(image: Image.Image, side: int) -> tuple[Pixels, float]:
+    image = _rgb(image)
+    aspect = image.width / image.height
+    if image.size != (side, side):
+        image = image.resize((side, side), Image.Resampling.BILINEAR)
+    return _channels_first(image), aspect
+
+
+def _channels_first(image: Image.Image) -> Pixels:
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))

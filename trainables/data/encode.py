@@ -1,0 +1,63 @@
+"""Plain, un-augmented images through a network: what probes, references and methods look at a data set by."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.core.heartbeat import got_to
+from trainables.data.data_sets import DataSet, Images
+from trainables.data.loader import fetch
+from trainables.views.augmented import plain
+
+Encode = Callable[[Tensor], Tensor]  # (B, 3, H, W) normalised -> (B, D)
+_BATCH = 256  # images encoded at once
+
+
+@torch.no_grad()
+def encode_images(
+    encode: Encode, images: Images, ids: np.ndarray, image_size: int, device: torch.device
+) -> Tensor:
+    """Features (N, D) in float32 of the plain views of `ids`; (0, 0) for none."""
+    batches = np.split(ids, range(_BATCH, len(ids), _BATCH)) if len(ids) else []
+    features = []
+    with contextlib.closing(fetch(images, batches, device)) as fetched:
+        for number, (batch, those) in enumerate(fetched, 1):
+            got_to(f"encoding images, batch {number}/{len(batches)}")
+            features.append(encode(plain(batch, image_size, aspect_of(images, those))).float())
+    return torch.cat(features) if features else torch.zeros(0, 0, device=device)
+
+
+def aspect_of(images: Images, ids: np.ndarray) -> np.ndarray | None:
+    """(B,) width / height of these pictures; None where they are stored as squares."""
+    return None if images.aspect is None else images.aspect[ids]
+
+
+class TrainingImages:
+    """The images that are trained on, for `Method.begin`. Held-out ones are not among them.
+
+    Ids are those of `Batch.ids`, so a label or an image is found again whatever the order of a ranking.
+    """
+
+    def __init__(self, data: DataSet, image_size: int, device: torch.device) -> None:
+        self._images, self._size, self._device = data.train, image_size, device
+        self.ids = torch.from_numpy(data.train_ids)  # (N,) int64, rising
+        self.labels = torch.from_numpy(data.train.labels[data.train_ids])  # (N,) int64; -1: none
+        self.classes = data.classes  # 0 without labels
+        part = hashlib.sha256(data.train_ids.tobytes()).hexdigest()[:12]
+        self.fingerprint = f"{data.fingerprint}-{part}-{image_size}"  # of everything that can be seen here
+
+    def plain(self, ids: Tensor) -> Tensor:
+        """(A,) ids -> (A, 3, S, S) normalised, un-augmented views, on the trial's device."""
+        rows = ids.cpu().numpy()
+        images = self._images.take(rows).to(self._device)
+        return plain(images, self._size, aspect_of(self._images, rows))
+
+    def encode(self, encode: Encode, ids: Tensor) -> Tensor:
+        """(A,) ids -> features (A, D) in float32, without gradient."""
+        return encode_images(encode, self._images, ids.cpu().numpy(), self._size, self._device)

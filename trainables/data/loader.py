@@ -1,0 +1,69 @@
+"""Which images a step sees, and getting them to the device while the step before it runs.
+
+The order of an epoch is drawn over all images from (seed, epoch) and cut into global batches, and each worker
+takes its slice of each: how many workers there are changes who sees an image, not when.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.data.data_sets import Images
+from trainables.spec.trial import OptimSpec
+
+_AHEAD = 3  # batches fetched before they are needed
+
+
+def order(
+    ids: np.ndarray, seed: int, epoch: int, optim: OptimSpec, rank: int, workers: int
+) -> list[np.ndarray]:
+    """This worker's ids in an epoch, one array a micro-batch; a last, smaller batch is left out."""
+    steps = len(ids) // optim.batch_size
+    drawn = np.random.default_rng([seed % 2**64, epoch]).permutation(ids)[: steps * optim.batch_size]
+    return list(drawn.reshape(steps * optim.accumulate, workers, -1)[:, rank])
+
+
+def fetch(
+    images: Images, batches: Sequence[np.ndarray], device: torch.device
+) -> Generator[tuple[Tensor, np.ndarray]]:
+    """The uint8 images (B, 3, S, S) of each batch of ids, on `device`, with the ids.
+
+    A thread reads ahead. Close the iterator (`contextlib.closing`) to be sure that the thread has ended.
+    """
+    ready: queue.Queue[tuple[Tensor, np.ndarray] | BaseException | None] = queue.Queue(_AHEAD)
+    stop = threading.Event()
+
+    def put(item: tuple[Tensor, np.ndarray] | BaseException | None) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def read() -> None:
+        try:
+            for ids in batches:
+                if stop.is_set():
+                    return
+                batch = images.take(ids)
+                put((batch.pin_memory() if device.type == "cuda" else batch, ids))
+            put(None)
+        except BaseException as error:  # raised where the batch is asked for
+            put(error)
+
+    thread = threading.Thread(target=read, name="loader", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item[0].to(device, non_blocking=True), item[1]
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,213 @@
+"""A folder of Parquet files in the Hugging Face image layout: `image: {bytes, path}` and `label`.
+
+The part a file belongs to is read from its name and its folders' (`train-00000-of-00003.parquet`,
+`test/0.parquet`, `my_test_file.parquet`): train, test, validation or unlabelled, by the words of
+`split_words.py`. Where no name says train, files without such a word are the training data; what can be read
+in two ways is refused (`split_files.py`), and `data.splits` says it outright. A column `label`, `labels` or
+`fine_label` holds integers or words (`parquet_labels.py`). Where there are both a test and a validation part,
+the validation part is not read. Read in streaming batches, so memory does not grow with the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trainables.core.errors import UserError
+from trainables.data.sources.base import Counts, Part, Parts, Sample, Source, Taken
+from trainables.data.sources.files import find_files, user_folder
+from trainables.data.sources.parquet_labels import (
+    COLUMNS,
+    Labels,
+    Numbering,
+    numbered,
+    numbering,
+    read_labels,
+)
+from trainables.data.sources.split_files import sort_files
+from trainables.data.sources.split_parts import Portion, listed
+from trainables.data.sources.split_words import HELD_OUT
+from trainables.data.splits import Ids, class_sizes
+from trainables.spec.trial import DataSpec
+
+BATCH_ROWS = 64
+ENDINGS = (".parquet",)
+
+
+class Table(NamedTuple):
+    """One file: where it is, what its image column is called, and what its rows are labelled with."""
+
+    path: Path
+    image: str
+    labels: Labels
+
+
+class Rows(NamedTuple):
+    """The rows of a file that are read."""
+
+    table: Table
+    classes: Ids  # (rows,) -1: none
+    only_labelled: bool
+
+    @property
+    def images(self) -> int:
+        return int((self.classes >= 0).sum()) if self.only_labelled else len(self.classes)
+
+
+class Layout(NamedTuple):
+    """What the files are for."""
+
+    train: list[Rows]
+    test: list[Rows]
+    numbering: Numbering
+    taken: tuple[Taken, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def classes(self) -> int:
+        return self.numbering.classes if self.numbering.classes > 1 else 0
+
+
+class Parquet(Source):
+    name = "parquet"
+    summary = "a folder of Parquet files in the Hugging Face image layout (image: {bytes, path}, label)"
+    takes_splits = True
+
+    def where(self, spec: DataSpec) -> Path:
+        return user_folder(spec, "parquet-files")
+
+    def listing(self, spec: DataSpec) -> str:
+        return find_files(self.where(spec), ENDINGS).digest
+
+    def counts(self, spec: DataSpec) -> Counts:
+        found = self._layout(spec)
+        labels = np.concatenate([rows.classes for rows in found.train])
+        sizes = class_sizes(labels, found.classes)
+        return Counts(
+            sum(sizes),
+            len(labels) - sum(sizes),
+            sum(rows.images for rows in found.test),
+            found.classes,
+            per_class=sizes,
+            taken=found.taken,
+            class_names=found.numbering.names if found.classes else (),
+            remarks=found.remarks,
+        )
+
+    def open(self, spec: DataSpec) -> Parts:
+        found = self._layout(spec)
+        return Parts(_part(found.train), _part(found.test) if found.test else None, found.classes)
+
+    def _layout(self, spec: DataSpec) -> Layout:
+        folder = self.where(spec)
+        files = find_files(folder, ENDINGS)
+        parts = sort_files(folder, files.paths, spec.splits, by_file=True)
+        tables = {
+            split: [_open(folder / path) for path in portion.paths]
+            for split, portion in parts.portions.items()
+        }
+        train, free = tables.get("train", []), tables.get("unlabelled", [])
+        named = [table for split in ("train", *HELD_OUT) for table in tables.get(split, [])]
+        by = numbering([(t.path, t.labels) for t in train], [(t.path, t.labels.names) for t in named])
+        labelled = by.classes > 1
+        held = next((s for s in HELD_OUT if labelled and any(map(_has_labels, tables.get(s, [])))), "")
+        test = [Rows(t, numbered(t.path, t.labels, by, "test"), True) for t in tables.get(held, [])]
+        main = [
+            Rows(t, numbered(t.path, t.labels, by, "train") if labelled else _none(t), False) for t in train
+        ]
+        more = [Rows(table, _none(table), False) for table in free]
+        taken = [
+            Taken(
+                split, listed(parts[split if split != "test" else held].places()), sum(r.images for r in rows)
+            )
+            for split, rows in (("train", main), ("unlabelled", more), ("test", test))
+            if rows
+        ]
+        for split in HELD_OUT:
+            if split != held and parts[split].paths:
+                taken.append(_left_out(parts[split], tables[split], parts[held] if held else None, labelled))
+        if unused := sum(len(rows.classes) - rows.images for rows in test):
+            taken.append(Taken("", "rows of the test part without a label", unused))
+        if parts.left:
+            left = Portion(parts.left, [path.count("/") + 1 for path in parts.left])
+            taken.append(Taken("", listed(left.places()), 0, "no part of the data set"))
+        return Layout(main + more, test, by, (*taken, *files.skipped()), tuple(_remarks(by, train)))
+
+
+def _remarks(by: Numbering, train: list[Table]) -> Iterator[str]:
+    if by.classes > 1 and by.mapped:
+        some = [str(id_) for id_ in by.ids[:4]]
+        shown = ", ".join([*some[:3], "…", str(by.ids[-1])] if by.classes > 4 else some)
+        yield f"the labels {shown} are numbered 0 … {by.classes - 1} in sorted order"
+    if by.classes == 1:
+        yield f"all labels are {by.ids[0]}: read as none"
+    if not by.classes:
+        lacks = "no label in" if any(table.labels.column for table in train) else "no column"
+        yield f"without labels: {lacks} {', '.join(COLUMNS)}"
+
+
+def _left_out(part: Portion, tables: list[Table], held: Portion | None, labelled: bool) -> Taken:
+    why = "it has no labels" if held is None else f"{listed(held.places())} is the test part"
+    rows = sum(len(table.labels.rows) for table in tables)
+    return Taken("", listed(part.places()), rows, why if labelled else "the images trained on have no labels")
+
+
+def _has_labels(table: Table) -> bool:
+    return bool((table.labels.rows >= 0).any())
+
+
+def _none(table: Table) -> Ids:
+    return np.full(len(table.labels.rows), -1)
+
+
+def _part(rows: list[Rows]) -> Part:
+    def samples() -> Iterator[Sample]:
+        for some in rows:
+            yield from _read(some)
+
+    return Part(sum(some.images for some in rows), samples)
+
+
+def _open(path: Path) -> Table:
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            image = _image_column(path, file.schema_arrow)
+            return Table(path, image, read_labels(path, file))
+    except (pa.ArrowException, OSError) as error:
+        raise UserError("data.path", f"{path} cannot be read as Parquet: {error}") from error
+
+
+def _image_column(path: Path, schema: pa.Schema) -> str:
+    fits = [
+        field.name
+        for field in schema
+        if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
+    ]
+    if not fits:
+        columns = ", ".join(f"{field.name}: {field.type}" for field in schema)
+        raise UserError(
+            "data.path", f"{path} has no images ({columns})", expected="a column image: {bytes, path}"
+        )
+    return next((name for name in ("image", "img") if name in fits), str(fits[0]))
+
+
+def _read(rows: Rows) -> Iterator[Sample]:
+    row, table = 0, rows.table
+    try:
+        with pq.ParquetFile(table.path, page_checksum_verification=True) as file:
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[f"{table.image}.bytes"]):
+                for content in batch.column(0).field("bytes"):
+                    label = int(rows.classes[row])
+                    if label >= 0 or not rows.only_labelled:
+                        yield Sample(f"{table.path} row {row}", label, content.as_py() or b"")
+                    row += 1
+    except (pa.ArrowException, OSError) as error:
+        raise UserError("data.path", f"{table.path} cannot be read after row {row}: {error}") from error
+
+
+SOURCES = (Parquet(),)

@@ -1,0 +1,106 @@
+"""Judge an encoder on a data set's splits with the probes of a trial.
+
+    examiner = Examiner(trial.probe, data, trial.data.image_size, device)
+    examiner.judge(encode)     # {"score": 79.3, "probe/ridge_5shot": 79.3, "probe/ridge_5shot_se": 0.5, ...}
+
+Students, teachers, untrained networks and raw pixels pass through here alike, so that their rows compare.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainables.core.errors import UserError
+from trainables.core.isolation import whole_float32
+from trainables.data.data_sets import DataFacts, DataSet, Images
+from trainables.data.encode import Encode, encode_images
+from trainables.evaluation.probes import check_probe, names, probe
+from trainables.spec.trial import ProbeSpec
+
+_RAW_SIDE = 32
+_DRAW_SEED = 0  # the k-shot draws are the same for every trial on one split
+
+
+class Examiner:
+    """The probes of a trial on one data set: fitted on its labelled training part, scored on a held-out one.
+
+    With `final` the held-out part is the test split, and the validation part joins the training part; that is
+    for the one reading at a search's end. Without labels RankMe looks at what was trained on. `UserError` for
+    probes that these labels do not allow.
+    """
+
+    def __init__(
+        self, spec: ProbeSpec, data: DataSet, image_size: int, device: torch.device, final: bool = False
+    ) -> None:
+        facts = DataFacts(len(data.train_ids), data.classes, len(data.probe_ids), len(data.val_ids))
+        check_probe(spec, facts)
+        self.spec, self.device, self.image_size = spec, device, image_size
+        self.names = names(spec, data.classes)
+        self.images = self.held_out = data.train
+        fit_ids = data.probe_ids if data.classes else data.train_ids
+        self.val_ids = data.val_ids
+        if final:
+            if data.test is None:
+                raise UserError("data", "has no test split")
+            fit_ids = np.sort(np.concatenate([fit_ids, data.val_ids]))
+            self.held_out, self.val_ids = data.test, np.arange(len(data.test))
+        self.val_ids = spread(self.val_ids, self.held_out.labels[self.val_ids], spec.max_images)
+        self.fit_ids = spread(fit_ids, data.train.labels[fit_ids], spec.max_images)
+        self.fit_labels = torch.from_numpy(data.train.labels[self.fit_ids]).to(device)
+        self.val_labels = torch.from_numpy(self.held_out.labels[self.val_ids]).to(device)
+
+    def judge(self, encode: Encode) -> dict[str, float]:
+        """`score` and `probe/NAME`, each with `…_se` for k-shot probes: percent, or RankMe's number.
+
+        In whole float32 on every device, so that the rows of a CPU and of a GPU compare.
+        """
+        with whole_float32():
+            return self._judged(encode)
+
+    def _judged(self, encode: Encode) -> dict[str, float]:
+        fitted = self.encoded(encode, self.images, self.fit_ids)
+        held_out = self.encoded(encode, self.held_out, self.val_ids)
+        metrics: dict[str, float] = {}
+        for name in self.names:
+            result = probe(
+                name, fitted, self.fit_labels, held_out, self.val_labels, self.spec.draws, _DRAW_SEED
+            )
+            metrics[f"probe/{name}"] = result.score
+            if result.se is not None:
+                metrics[f"probe/{name}_se"] = result.se
+        score = f"probe/{self.spec.score}"
+        own = {
+            name: metrics[key]
+            for name, key in (("score", score), ("score_se", f"{score}_se"))
+            if key in metrics
+        }
+        return {**own, **metrics}
+
+    def encoded(self, encode: Encode, images: Images, ids: np.ndarray) -> Tensor:
+        """Features (N, D) in float32 of the plain views of `ids`."""
+        return encode_images(encode, images, ids, self.image_size, self.device)
+
+
+def raw_pixels(images: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 3HW): the encoder that does nothing, but for a mean down to 32 pixels a side.
+
+    Probes on all 150,528 values of a 224-pixel image would not fit into memory.
+    """
+    if max(images.shape[2:]) > _RAW_SIDE:
+        images = nn.functional.adaptive_avg_pool2d(images, _RAW_SIDE)
+    return images.flatten(1)
+
+
+def spread(ids: np.ndarray, labels: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of `ids`, as many of each class as there are; always the same ones."""
+    if len(ids) <= most:
+        return ids
+    keys = np.random.default_rng([_DRAW_SEED, most]).random(len(ids))
+    order = np.lexsort((keys, labels))
+    _, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
+    turn = np.empty(len(ids))  # a sample's place within its class
+    turn[order] = np.arange(len(ids)) - np.repeat(starts, sizes)
+    chosen: np.ndarray = np.sort(ids[np.lexsort((keys, turn))[:most]])
+    return chosen

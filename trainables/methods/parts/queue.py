@@ -1,0 +1,94 @@
+"""A queue of past embeddings: the negatives of MoCo and of everything built on it.
+
+Keys are held back while a step is computed and join the queue after it (`Method.after_step`), in the order of
+the global batch. So the loss never changes what it is still to be differentiated through, and neither the
+number of workers nor gradient accumulation changes what the queue holds.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainables.core.distributed import gather
+from trainables.core.errors import UserError
+from trainables.core.workers import world_size
+from trainables.methods.base import Context, Need
+
+
+class Queue(nn.Module):
+    """The last `size` keys, (K, D), unit length. Starts with random directions, as MoCo does."""
+
+    rows: Tensor  # (K, D)
+    seen: Tensor  # scalar int64: keys that ever joined; the next one goes to row seen % K
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("rows", F.normalize(torch.randn(size, dim), dim=1))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self._held: list[Tensor] = []
+
+    @property
+    def filled(self) -> Tensor:
+        """(K,), bool: the rows that a key has ever joined; the others are still random directions."""
+        return torch.arange(len(self.rows), device=self.rows.device) < self.seen
+
+    def hold(self, keys: Tensor) -> None:
+        """Keep this worker's keys (B, D) of one micro-batch until `advance`. Nothing is held in eval mode."""
+        if self.training:
+            self._held.append(keys.detach().to(self.rows.dtype))
+
+    def advance(self) -> None:
+        """Let the held keys of all workers join: micro-batch by micro-batch, within it worker by worker."""
+        if not self._held:
+            return
+        sizes = [len(keys) for keys in self._held]
+        shares = gather(torch.cat(self._held)).chunk(world_size())
+        self._held.clear()
+        pieces = [share.split_with_sizes(sizes) for share in shares]
+        self._enqueue(torch.cat([worker[step] for step in range(len(sizes)) for worker in pieces]))
+
+    def _enqueue(self, keys: Tensor) -> None:
+        size = len(self.rows)
+        joined = len(keys)
+        keys = keys[-size:]
+        # The position stays on the device: reading it would make the host wait for every step.
+        first = self.seen + (joined - len(keys))
+        index = (first + torch.arange(len(keys), device=keys.device)) % size
+        self.rows.index_copy_(0, index, keys)
+        self.seen += joined
+
+
+def queue_need(queue_size: int, *dims: int) -> Need:
+    """What queues of one size, with rows of these widths, keep."""
+    return Need("config.queue_size", "the queue's rows", kept=4 * queue_size * sum(dims))
+
+
+def check_queue(queue_size: int, context: Context, field: str = "config.queue_size") -> None:
+    """Refuse a queue that holds whole passes over the data, or that a batch would wrap around in the middle.
+
+    A queue as large as the data set makes an image its own negative (measured on digits: -8 points).
+    """
+    batch, images = context.batch_size, context.train_size
+    largest = (images - 1) // batch * batch
+    if largest == 0:
+        raise UserError(
+            "optim.batch_size",
+            f"one batch is not smaller than the {images} training images, so no queue of keys fits",
+            value=batch,
+            expected=f"at most {images - 1}",
+        )
+    if queue_size < images and queue_size % batch == 0:
+        return
+    below = min(queue_size // batch * batch, largest)
+    allowed = sorted({value for value in (below, below + batch) if 0 < value <= largest})
+    near = " or ".join(str(value) for value in allowed)
+    raise UserError(
+        field,
+        f"the queue must be smaller than the {images} training images"
+        if queue_size >= images
+        else f"the queue must be divisible by the global batch of {batch}",
+        value=queue_size,
+        expected=f"a multiple of {batch} (the global batch) below {images} (training images): {near}",
+    )

@@ -1,0 +1,135 @@
+"""Comparing feature maps inside two networks: which stages belong together, and at what size.
+
+Stages are matched from the deepest backwards, so that both networks' last ones meet whatever their number.
+The larger of two maps is averaged down to the side of the smaller.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from trainables.core.errors import UserError
+from trainables.methods.base import Batch, Context, Losses, MethodConfig
+from trainables.methods.parts.classifier import Labelled
+from trainables.networks.backbones import Backbone
+from trainables.teachers.teacher import Teacher
+
+Stages = Sequence[tuple[int, int]]  # channels and side of each map of `with_maps`, shallow to deep
+
+
+class Pair(NamedTuple):
+    """A stage of the student and the teacher's that it is compared with, as indices into their maps."""
+
+    student: int
+    teacher: int
+    side: int  # at which they are compared: the smaller one's
+
+
+def pair_stages(student: Stages, teacher: Stages) -> tuple[Pair, ...]:
+    """Every stage that has a partner, shallow to deep; the other network's surplus shallow ones have none."""
+    count = min(len(student), len(teacher))
+    indices = zip(
+        range(len(student) - count, len(student)), range(len(teacher) - count, len(teacher)), strict=True
+    )
+    return tuple(Pair(s, t, min(student[s][1], teacher[t][1])) for s, t in indices)
+
+
+def pairs_with_positions(student: Stages, teacher: Stages, image_size: int) -> tuple[Pair, ...]:
+    """Those pairs whose maps have more than one position; `UserError` where there is none.
+
+    For losses that see only how a channel or an energy is spread over positions: a map of 1x1 has nothing
+    to spread, normalised it is the same for every image.
+    """
+    pairs = tuple(pair for pair in pair_stages(student, teacher) if pair.side > 1)
+    if not pairs:
+        raise UserError(
+            "data.image_size",
+            "at this size every stage that student and teacher could be compared at has a map of 1x1, "
+            "which has nothing that could differ",
+            value=image_size,
+            expected="larger images, or networks that shrink them less",
+        )
+    return pairs
+
+
+def at_one_size(s_BCHW: Tensor, t_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps at the smaller side of the two, by averaging; (B, C, h, w) and (B, E, h, w)."""
+    (height, width), (other_height, other_width) = s_BCHW.shape[2:], t_BCHW.shape[2:]
+    size = min(height, other_height), min(width, other_width)
+    return F.adaptive_avg_pool2d(s_BCHW, size), F.adaptive_avg_pool2d(t_BCHW, size)
+
+
+class Staged(Labelled):
+    """A method that compares maps of stages, and learns from labels where `ce_weight` is above 0.
+
+    Without labels nothing trains what the student computes behind the deepest stage compared: those
+    parameters stay as they were initialised.
+    """
+
+    needs = frozenset({"teacher", "feature_maps"})
+    views: ClassVar[int] = 1
+    teacher: Teacher
+
+    def __init__(
+        self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
+    ) -> None:
+        super().__init__(config, student, teacher, context)
+        size = context.image_size
+        self.stages = student.facts(size).stages, teacher_stages(self.teacher, size)
+        self.pairs = self.choose(self.config, *self.stages, size)
+        if self.classifier is None:
+            freeze_unreached(student, [pair.student for pair in self.pairs], size)
+
+    @classmethod
+    def choose(
+        cls, config: MethodConfig, student: Stages, teacher: Stages, image_size: int
+    ) -> tuple[Pair, ...]:
+        """The pairs of stages to compare: all with positions. `UserError` where there is none."""
+        return pairs_with_positions(student, teacher, image_size)
+
+    @classmethod
+    def check(cls, config: MethodConfig, context: Context) -> None:
+        if context.student is not None and context.teacher is not None:
+            cls.choose(config, context.student.stages, context.teacher.stages, context.image_size)
+
+    def compared(self, images: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """The student's features (B, D), and both sides' maps of each pair in `pairs`, at their own size."""
+        features, student = self.student.with_maps(images)
+        _, teacher = self.teacher.features_and_maps(images)
+        return features, [(student[pair.student], teacher[pair.teacher]) for pair in self.pairs]
+
+    def summed(self, batch: Batch, weight: float, stage_loss: Callable[[Tensor, Tensor], Tensor]) -> Losses:
+        """`weight` times the sum of `stage_loss` over the pairs, and the labels' part.
+
+        The log's `stage_2` is the loss at the student's second stage from the image.
+        """
+        features, maps = self.compared(batch.views[0])
+        losses = [stage_loss(student, teacher) for student, teacher in maps]
+        terms = {f"stage_{pair.student + 1}": loss for pair, loss in zip(self.pairs, losses, strict=True)}
+        return self.with_labels(weight * torch.stack(losses).sum(), terms, features, batch.labels)
+
+
+def teacher_stages(teacher: Teacher, image_size: int) -> Stages:
+    """Channels and side of each of the teacher's maps."""
+    pixels = torch.zeros(2, 3, image_size, image_size, device=next(teacher.parameters()).device)
+    return tuple((one.shape[1], one.shape[2]) for one in teacher.features_and_maps(pixels)[1])
+
+
+def freeze_unreached(student: Backbone, stages: Iterable[int], image_size: int) -> None:
+    """Stop asking for gradients of what these stages' maps do not depend on: they would never get any."""
+    trial = copy.deepcopy(student).eval()  # no look at shapes moves batch statistics
+    pixels = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    with torch.enable_grad():
+        _, maps = trial.with_maps(pixels.to(next(trial.parameters()).device))
+        wanted = {name: p for name, p in trial.named_parameters() if p.requires_grad}
+        total = torch.stack([maps[stage].sum() for stage in stages]).sum()
+        found = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
+    for name, gradient in zip(wanted, found, strict=True):
+        if gradient is None:
+            student.get_parameter(name).requires_grad_(False)

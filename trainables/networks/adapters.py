@@ -1,0 +1,125 @@
+"""Adapters: what makes a student's features fit a teacher's head. RETRO learns one.
+
+`spatial` ones read the student's feature map and average over its positions afterwards; the others read the
+pooled features. Here s is the student's width, t the teacher's feature dimension.
+
+RETRO's published training builds two of them (`beandkay/Reused-Teacher-Projector`,
+`DisCo/moco/builder_kq_mse_largeembedding_2048.py`), both on the map:
+`bottleneck`  for a ResNet-50, -101 or -152 as student
+`mbconv`      for every other student, activated by hard mish in a MobileNet-v3 and by SiLU in an EfficientNet
+              and the rest. What comes in is added where s = t
+Its linear evaluation disagrees: hard swish for MobileNet-v3, and the bottleneck for ResNet-18 and -34. The
+other adapters are not in the published code. It puts a MobileNet-v3's `mbconv` behind the layer that widens
+the pooled features, on a map of 1x1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from timm.layers.create_act import create_act_layer
+from torch import Tensor, nn
+
+from trainables.networks.backbones import Backbone
+
+Activation = Literal["published", "silu", "hard_mish", "hard_swish"]
+
+
+class Adapter(nn.Module):
+    """Images through a student and `layers`: (B, 3, H, W) -> (B, t)."""
+
+    def __init__(self, layers: nn.Module, spatial: bool) -> None:
+        super().__init__()
+        self.layers = layers
+        self.spatial = spatial
+
+    def forward(self, student: Backbone, images: Tensor) -> Tensor:
+        if self.spatial:
+            pooled: Tensor = self.layers(student.map(images)).mean((2, 3))
+            return pooled
+        adapted: Tensor = self.layers(student(images))
+        return adapted
+
+
+def build_adapter(
+    kind: str, student: Backbone, out_dim: int, activation: Activation = "published"
+) -> Adapter:
+    """The adapter called `kind` (of `ADAPTERS`) from `student` to `out_dim`.
+
+    `activation` is that of `mbconv`; `published` is the student's family's.
+    """
+    if kind in FLAT:
+        return Adapter(FLAT[kind](student.feature_dim, out_dim), spatial=False)
+    if kind == "mbconv":
+        name = published_activation(student.arch) if activation == "published" else activation
+        return Adapter(_mbconv(student.map_channels, out_dim, name), spatial=True)
+    return Adapter(SPATIAL[kind](student.map_channels, out_dim), spatial=True)
+
+
+def published_activation(arch: str) -> Activation:
+    """What RETRO's published training activates an `mbconv` of this student with."""
+    return "hard_mish" if "mobilenetv3" in arch.lower().replace("_", "") else "silu"
+
+
+def _mlp(s: int, t: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(s, t), nn.ReLU(), nn.Linear(t, t))
+
+
+def _conv1x1_bn_act(s: int, t: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(s, t, 1, bias=False), nn.BatchNorm2d(t), nn.ReLU())
+
+
+def _conv1x1(s: int, t: int) -> nn.Module:
+    return nn.Conv2d(s, t, 1)
+
+
+def _bottleneck(s: int, t: int) -> nn.Module:
+    half = max(1, t // 2)
+    return nn.Sequential(
+        nn.Conv2d(s, half, 1, bias=False),
+        nn.BatchNorm2d(half),
+        nn.ReLU(),
+        nn.Conv2d(half, half, 3, padding=1, bias=False),
+        nn.BatchNorm2d(half),
+        nn.ReLU(),
+        nn.Conv2d(half, t, 1, bias=False),
+        nn.BatchNorm2d(t),
+        nn.ReLU(),
+    )
+
+
+class _Residual(nn.Module):
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, images: Tensor) -> Tensor:
+        added: Tensor = images + self.layers(images)
+        return added
+
+
+def _mbconv(s: int, t: int, activation: str = "silu") -> nn.Module:
+    layers = nn.Sequential(
+        nn.Conv2d(s, 2 * s, 1, bias=False),
+        nn.BatchNorm2d(2 * s),
+        create_act_layer(activation),
+        nn.Conv2d(2 * s, 2 * s, 3, padding=1, groups=2 * s, bias=False),
+        nn.BatchNorm2d(2 * s),
+        create_act_layer(activation),
+        nn.Conv2d(2 * s, t, 1, bias=False),
+        nn.BatchNorm2d(t),
+    )
+    return _Residual(layers) if s == t else layers
+
+
+Build = Callable[[int, int], nn.Module]
+FLAT: dict[str, Build] = {"linear": nn.Linear, "mlp": _mlp}
+SPATIAL: dict[str, Build] = {
+    "conv1x1": _conv1x1,
+    "conv1x1_bn_act": _conv1x1_bn_act,
+    "bottleneck": _bottleneck,
+    "mbconv": _mbconv,
+}
+ADAPTERS = (*FLAT, *SPATIAL)
+NEIGHBOURHOOD = ("bottleneck", "mbconv")  # those with a 3x3 convolution

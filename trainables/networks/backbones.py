@@ -1,0 +1,262 @@
+"""Networks that turn images into features: timm's, torchvision's, and our own.
+
+backbone = build_backbone(ModelSpec(arch="resnet18"), seed=0)
+backbone(images)       # (B, feature_dim), what the model's own head would classify
+backbone.map(images)   # (B, map_channels, h, w), the features before pooling
+backbone.with_maps(images)  # features as above, and the map that each stage of the network gives
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainables.core.errors import UserError
+from trainables.networks import torchvision_models
+from trainables.networks.stems import STEM
+from trainables.networks.zoo import (
+    TORCHVISION,
+    Stage,
+    as_map,
+    check_name,
+    create,
+    find_stages,
+    first_line,
+    raw_features,
+    watched,
+)
+from trainables.spec.normalisation import IMAGENET, Normalisation
+from trainables.spec.trial import ModelSpec
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    """What can be known of an architecture at an image size without training it."""
+
+    feature_dim: int
+    map_channels: int  # 0 where there is no feature map
+    map_size: int  # side of the feature map; 0 where there is none
+    mean_pool: bool  # features are the plain mean of the map over its positions
+    after_map: tuple[str, ...]  # parameters that features use and the map does not
+    weights_after_map: tuple[str, ...]  # those of them that are more than scales and shifts
+    stages: tuple[tuple[int, int], ...] = ()  # channels and side of each map of `with_maps`, in its order
+    spec: ModelSpec | None = None  # what the facts are of
+
+
+class Backbone(nn.Module):
+    """A classification network without its classifier.
+
+    Images come as views are, normalised by ImageNet's mean and deviation. After `feed` it turns them into
+    what its weights were trained on.
+    """
+
+    scale: Tensor | None  # (3, 1, 1), of a view's pixels on their way into the network; None: as they are
+    shift: Tensor | None
+
+    def __init__(self, spec: ModelSpec, field: str = "student") -> None:
+        super().__init__()
+        self.arch = spec.arch
+        self.options = dict(spec.options)
+        self.field = field
+        self.model = create(spec.arch, self.options, field)
+        self.feed(IMAGENET)
+        self.feature_dim, self.map_channels, self.stages = _shape(self.model, spec.arch, _key(self.options))
+
+    def feed(self, trained: Normalisation) -> None:
+        """Give the network pixels normalised as in its training, whatever views are normalised by."""
+        self.normalisation = trained
+        scale = shift = None
+        if not trained.like(IMAGENET):
+            mean, std, own_mean, own_std = (
+                torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (*IMAGENET, *trained)
+            )
+            scale, shift = (std / own_std).float(), ((mean - own_mean) / own_std).float()
+        # No part of the weights: the spec says them.
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+
+    def _fed(self, images: Tensor) -> Tensor:
+        """Views (B, 3, H, W) as the network takes them."""
+        if self.scale is None or self.shift is None:
+            return images
+        return torch.addcmul(self.shift, images, self.scale)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, feature_dim), pooled by the model's own head."""
+        features: Tensor = self.model(self._fed(images))
+        return features
+
+    def map(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, map_channels, h, w), before pooling.
+
+        Tokens of a transformer are laid out as the patches of the image they came from, without class tokens.
+        """
+        found = as_map(self.model, raw_features(self.model, self._fed(images)))
+        if found is None:
+            raise UserError(f"{self.field}.arch", "has no single feature map", value=self.arch)
+        return found
+
+    def with_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, 3, H, W) -> features (B, feature_dim), and the maps (B, C, h, w) of up to four stages.
+
+        One pass, with gradient; the features are those of `forward`, the maps go from shallow to deep and
+        `facts(image_size).stages` says their sizes. A map is what the stage's module gives: for a residual
+        network behind its last activation, for a transformer before the final norm, tokens laid out as in
+        `map`. The last one may differ from `map`, where a network widens it once more before pooling.
+        Raises `UserError` where the architecture has no such maps.
+        """
+        if not self.stages:
+            raise UserError(f"{self.field}.arch", "has no feature maps", value=self.arch)
+        with watched(self.model, [stage.module for stage in self.stages]) as seen:
+            features: Tensor = self.model(self._fed(images))
+        maps = [as_map(self.model, seen[stage.module], stage.channels) for stage in self.stages]
+        if any(one is None for one in maps):
+            raise UserError(f"{self.field}.arch", "has no feature maps at this image size", value=self.arch)
+        return features, [one for one in maps if one is not None]
+
+    def map_size(self, image_size: int) -> int:
+        """Side of the feature map for images with sides of `image_size` pixels."""
+        return self.facts(image_size).map_size
+
+    def facts(self, image_size: int) -> BackboneFacts:
+        """What the architecture is at this size. `UserError` where it cannot take images of this size."""
+        made_for = getattr(self.model, "side", image_size)
+        if made_for != image_size:
+            raise UserError(
+                f"{self.field}.options.side",
+                f"{self.arch} is made for images of {made_for} px, and they have {image_size}",
+                value=made_for,
+                expected=f"{image_size}, as data.image_size",
+            )
+        images = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+        images = images.to(next(self.parameters()).device)
+        spec = ModelSpec(arch=self.arch, options=self.options)
+        with _evaluating(self.model), torch.enable_grad():
+            try:
+                with watched(self.model, [stage.module for stage in self.stages]) as seen:
+                    features = self.model(images)
+            except Exception as error:
+                raise UserError(
+                    f"{self.field}.arch",
+                    f"cannot take images of {image_size} px ({first_line(error)})",
+                    value=self.arch,
+                    expected="another architecture or data.image_size, or options such as `img_size`",
+                ) from None
+            maps = [as_map(self.model, seen[stage.module], stage.channels) for stage in self.stages]
+            stages = tuple((one.shape[1], one.shape[2]) for one in maps if one is not None)
+            found = as_map(self.model, raw_features(self.model, images))
+            if found is None:
+                return BackboneFacts(features.shape[1], 0, 0, False, (), (), stages, spec)
+            mean = found.mean((2, 3))
+            same = mean.shape == features.shape and torch.allclose(mean, features, rtol=1e-3, atol=1e-5)
+            trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+            grads = torch.autograd.grad(found.sum(), list(trained.values()), allow_unused=True)
+        after = tuple(name for name, grad in zip(trained, grads, strict=True) if grad is None)
+        return BackboneFacts(
+            feature_dim=features.shape[1],
+            map_channels=found.shape[1],
+            map_size=found.shape[2],
+            mean_pool=same,
+            after_map=after,
+            weights_after_map=tuple(name for name in after if trained[name].ndim > 1),
+            stages=stages,
+            spec=spec,
+        )
+
+
+def build_backbone(spec: ModelSpec, seed: int | None = None, field: str = "student") -> Backbone:
+    """A randomly initialised backbone; the same `seed` gives the same bits, and no global generator moves.
+
+    Raises `UserError` at `field` for an architecture or options that do not exist.
+    """
+    if seed is None:
+        return Backbone(spec, field)
+    with seeded(seed):
+        return Backbone(spec, field)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Initialise what is built inside from `seed`, without a trace in the global generators."""
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: that would also reseed the GPUs, which fork_rng was told to leave alone.
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def backbone_facts(spec: ModelSpec, image_size: int, field: str = "student") -> BackboneFacts:
+    """`Backbone.facts` of an architecture, remembered; for checks before anything starts."""
+    return _remembered_facts(spec.arch, _key(spec.options), image_size, field)
+
+
+@functools.lru_cache(maxsize=64)
+def _remembered_facts(arch: str, options: str, image_size: int, field: str) -> BackboneFacts:
+    return build_backbone(ModelSpec(arch=arch, options=json.loads(options)), 0, field).facts(image_size)
+
+
+def check_arch(arch: str, field: str, options: Mapping[str, Any] | None = None) -> None:
+    """Raise `UserError` with the nearest name where there is no such architecture, or it lacks an option.
+
+    `field` is the section it is written in (`student`).
+    """
+    check_name(arch, field)
+    if options:
+        _remembered_check(arch, _key(options), field)
+
+
+@functools.lru_cache(maxsize=64)
+def _remembered_check(arch: str, options: str, field: str) -> None:
+    with seeded(0):
+        create(arch, json.loads(options), field)
+
+
+def classifier_prefixes(backbone: Backbone) -> tuple[str, ...]:
+    """How the names of the classifier's weights begin, which a backbone leaves out."""
+    if backbone.arch.startswith(TORCHVISION):
+        layout = torchvision_models.layout(backbone.model)
+        return (f"{layout.classifier}.",) if layout else ()
+    names = (getattr(backbone.model, "pretrained_cfg", None) or {}).get("classifier") or ()
+    return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+
+
+_known_shapes: dict[tuple[str, str], tuple[int, int, tuple[Stage, ...]]] = {}
+
+
+def _shape(model: nn.Module, arch: str, options: str) -> tuple[int, int, tuple[Stage, ...]]:
+    """(feature_dim, map_channels, stages), from runs at the size the architecture is made for."""
+    if (arch, options) not in _known_shapes:
+        side = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[-1]
+        told = json.loads(options)
+        given = told.get("img_size", told.get("image_size", side))
+        side = given if isinstance(given, int) else given[-1]
+        if STEM in told:
+            side = -(-side // 4)  # which such a stem makes as large as the whole image was
+        images = torch.zeros(1, 3, side, side)
+        with _evaluating(model), torch.no_grad():
+            found = as_map(model, raw_features(model, images))
+            features, stages = find_stages(model, images)
+        _known_shapes[arch, options] = features.shape[1], 0 if found is None else found.shape[1], stages
+    return _known_shapes[arch, options]
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode for a moment: a look at the shapes moves no batch statistics and draws no dropout."""
+    before = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+def _key(options: Mapping[str, Any]) -> str:
+    return json.dumps(options, sort_keys=True, default=str)

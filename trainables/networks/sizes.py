@@ -1,0 +1,70 @@
+"""How large a network is, without computing anything: on torch's meta device, tensors have shapes only."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainables.core.errors import UserError
+from trainables.networks import small_networks
+from trainables.networks.stems import small_stem
+from trainables.networks.zoo import RAYKD, as_map, create, first_line, raw_features
+
+
+class NetworkSize(NamedTuple):
+    """A backbone, without classifier, at one size of images."""
+
+    parameters: int
+    multiply_adds: int  # of the forward pass of one image: matrix products and convolutions
+    features: int
+    map_size: int  # side of the map before pooling; 0 where there is none
+    small_stem: bool  # whether `stem: small` is possible
+    options: dict[str, Any]  # that it needs to take such images
+
+
+def network_size(arch: str, image_size: int, field: str = "student") -> NetworkSize:
+    """How large `arch` is for images of `image_size` px, which it is told of by an option where it has one.
+
+    Raises `UserError` at `field`.arch for a name that there is not, and where it cannot take such images.
+    """
+    name = arch.removeprefix(RAYKD)
+    if arch.startswith(RAYKD) and name in small_networks.NETWORKS:
+        told = "side" in small_networks.NETWORKS[name].options.model_fields
+        return _measured(arch, {"side": image_size} if told else {}, image_size, field)
+    try:
+        return _measured(arch, {}, image_size, field)
+    except _Unfit as error:
+        for option in ("img_size", "image_size"):  # timm's word, torchvision's
+            with contextlib.suppress(_Unfit, UserError):
+                return _measured(arch, {option: image_size}, image_size, field)
+        problem = f"cannot take images of {image_size} px ({error})"
+        raise UserError(f"{field}.arch", problem, value=arch) from None
+
+
+class _Unfit(Exception):
+    """The network cannot take the images as it is."""
+
+
+def _measured(arch: str, options: Mapping[str, Any], image_size: int, field: str) -> NetworkSize:
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        model = create(arch, options, field).eval()
+    images = torch.zeros(1, 3, image_size, image_size, device="meta")
+    try:
+        with torch.no_grad():
+            with FlopCounterMode(display=False) as counter:
+                features = model(images)
+            found = as_map(model, raw_features(model, images))
+    except Exception as error:
+        raise _Unfit(first_line(error)) from None
+    return NetworkSize(
+        parameters=sum(p.numel() for p in model.parameters()),
+        multiply_adds=counter.get_total_flops() // 2,
+        features=features.shape[1],
+        map_size=0 if found is None else found.shape[2],
+        small_stem=small_stem(model, "small") is not None,
+        options=dict(options),
+    )

@@ -1,0 +1,112 @@
+"""Stems for small images: option `stem` of a student or teacher, beside its architecture's own options.
+
+    student: {arch: resnet18, options: {stem: small}}
+
+A stem made for 224 px leaves nothing of a 32 px image. `small` makes the first convolution 3x3 with stride 1
+and takes the pooling behind it out, so that every map is 2 or 4 times as large; the other layers stay as they
+are. `small_padding2` pads that convolution by 2 instead of 1, as solo-learn does for CIFAR, whose checkpoints
+are made so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from timm.layers import Conv2dSame
+from torch import nn
+
+from trainables.core.errors import UserError
+
+STEM = "stem"
+_PADDING = {"small": 1, "small_padding2": 2}
+_timm: Any = timm.models
+_torchvision: Any = torchvision.models
+# Where each family pools right behind its stem; "" where it does not.
+_POOLS: dict[type[nn.Module], str] = {
+    _timm.resnet.ResNet: "maxpool",
+    _timm.densenet.DenseNet: "features.pool0",
+    _timm.efficientnet.EfficientNet: "",
+    _timm.mobilenetv3.MobileNetV3: "",
+    _timm.ghostnet.GhostNet: "",
+    _timm.regnet.RegNet: "",
+    _torchvision.ResNet: "maxpool",
+    _torchvision.DenseNet: "features.pool0",
+    _torchvision.EfficientNet: "",
+    _torchvision.MobileNetV2: "",
+    _torchvision.MobileNetV3: "",
+    _torchvision.MNASNet: "",
+    _torchvision.RegNet: "",
+    _torchvision.ShuffleNetV2: "maxpool",
+}
+FAMILIES = (
+    "ResNet (ResNeXt, wide, SE), DenseNet, EfficientNet, MobileNet v1 to v4, MNASNet, GhostNet, RegNet, "
+    "torchvision's ShuffleNet"
+)
+
+
+def check_stem(stem: object, arch: str, field: str) -> None:
+    """Raise `UserError` for a stem that there is not."""
+    if not isinstance(stem, str) or stem not in _PADDING:
+        raise UserError(f"{field}.options.{STEM}", "no such stem", value=stem, choices=_PADDING)
+    if arch.startswith("raykd/"):
+        raise UserError(
+            f"{field}.options.{STEM}", f"{arch} is made for small images as it is", value=stem,
+            expected="no `stem` here",
+        )  # fmt: skip
+
+
+def small_stem(model: nn.Module, stem: str) -> dict[str, nn.Module] | None:
+    """Name of a module -> what replaces it in `model`, which stays as it is; None where no stem can be had.
+
+    The new convolution holds the middle of the old kernel, scaled by the ratio of the sides: weights drawn
+    with a variance of one over the number of inputs (or outputs), as every family here does, are then drawn
+    so again, and no further number is drawn.
+    """
+    pool = next((pool for family, pool in _POOLS.items() if isinstance(model, family)), None)
+    first = next(((name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d)), None)
+    if pool is None or first is None:
+        return None
+    name, old = first
+    side = old.kernel_size[0]
+    if type(old) not in (nn.Conv2d, Conv2dSame) or old.groups != 1 or side not in (3, 5, 7):
+        return None
+    new = nn.utils.skip_init(
+        nn.Conv2d, old.in_channels, old.out_channels, 3, padding=_PADDING[stem],
+        bias=old.bias is not None, device=old.weight.device,
+    )  # fmt: skip
+    cut = side // 2 - 1
+    with torch.no_grad():
+        new.weight.copy_(old.weight[..., cut : cut + 3, cut : cut + 3] * (side / 3))
+        if old.bias is not None and new.bias is not None:
+            new.bias.copy_(old.bias)
+    if not pool:
+        return {name: new}
+    if any(True for _ in model.get_submodule(pool).parameters()):
+        return None  # a pooling that learns is not left out without a word
+    return {name: new, pool: nn.Identity()}
+
+
+def put_small_stem(model: nn.Module, stem: str, arch: str, field: str) -> None:
+    """Give `model` the stem. Raises `UserError` at `field`.options.stem where its family has none to give."""
+    parts = small_stem(model, stem)
+    if parts is None:
+        tokens = "; a transformer's options `img_size` and `patch_size` let it take small images"
+        raise UserError(
+            f"{field}.options.{STEM}",
+            f"{arch} has no stem that can be made smaller: a convolution, and a pooling without weights",
+            value=stem,
+            expected=f"one of these families: {FAMILIES}" + (tokens if hasattr(model, "patch_embed") else ""),
+        )
+    for name, part in parts.items():
+        model.set_submodule(name, part)
+
+
+def stem_lines(model: nn.Module) -> list[str]:
+    """Lines of Python that give the stem of `model`, which has one from here, to a `model` without it."""
+    pool = next(pool for family, pool in _POOLS.items() if isinstance(model, family))
+    name = next(name for name, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    lines = [f'model.set_submodule("{name}", torch.nn.{model.get_submodule(name)})']
+    return lines + ([f'model.set_submodule("{pool}", torch.nn.Identity())'] if pool else [])

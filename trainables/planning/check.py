@@ -1,0 +1,195 @@
+"""Everything about a trial that can be known to be wrong before it starts.
+
+    TrialChecker(workers=2).check(trial)       # raises UserError
+
+Nothing is decoded, trained or downloaded. What is slow to find out (how large a data set is, which shapes a
+network gives, what a checkpoint holds) is found out once for all trials that agree in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from trainables.core.errors import UserError
+from trainables.data.data_sets import DataFacts, check_data, check_pictures
+from trainables.evaluation.probes import check_probe
+from trainables.methods import load_method
+from trainables.methods.base import TAUGHT, Context
+from trainables.networks.backbones import BackboneFacts, backbone_facts, check_arch
+from trainables.planning.teacher_check import check_teacher, teacher_remarks
+from trainables.spec.parse import within
+from trainables.spec.trial import DataSpec, ModelSpec, Spec, TeacherSpec, TrialSpec
+from trainables.teachers.feeding import remark
+from trainables.training.memory import check_memory, heavy
+from trainables.training.optimizer import check_optim
+from trainables.training.teacher_file import teacher_trial
+from trainables.views.recipes import augments, check_views, recipe_of
+
+T = TypeVar("T")
+
+
+class TrialChecker:
+    """Checks trials that are to run on `workers` workers each, which have `memory` bytes (None: unknown)."""
+
+    def __init__(self, workers: int = 1, memory: int | None = None) -> None:
+        self._workers, self._memory = workers, memory
+        self._known: dict[tuple[Any, ...], Any] = {}
+
+    def check(self, trial: TrialSpec) -> None:
+        """Raise `UserError`, with the field's path in a trial, for one that cannot work."""
+        method = load_method(trial.method)
+        facts = self._facts(trial.data)
+        self._once(("pictures", _text(trial.data)), lambda: check_pictures(trial.data))
+        config = method.Config(**trial.config)
+        needs = method.requires(config)
+        if "labels" in needs and not facts.classes:
+            asked = f" with {needs['labels']}" if needs["labels"] else ""
+            raise UserError(
+                "data.name",
+                f"method {method.name!r}{asked} needs labels, and these images have none",
+                value=trial.data.name,
+            )
+        check_probe(trial.probe, facts)
+        check_views(trial.views)
+        if trial.data.fit == "whole" and any(
+            recipe_of(trial.views, view).pad for view in range(method.views)
+        ):
+            raise UserError(
+                "data.fit",
+                "goes with no recipe that crops from a border: it would show pictures squeezed",
+                value="whole",
+                expected="`fit: centre`, or a recipe of resized crops such as imagenet",
+            )
+        if method.views > 1 and not method.needs & TAUGHT and not augments(trial.views):
+            field = "recipe" if trial.views.strength > 0 or trial.views.recipe == "none" else "strength"
+            raise UserError(
+                f"views.{field}",
+                f"method {method.name!r} compares views of an image, which without augmentation are all one",
+                value=getattr(trial.views, field),
+                expected="a recipe that changes images, at a strength above 0",
+            )
+        student = trial.student
+        self._once(("arch", _text(student)), lambda: check_arch(student.arch, "student", student.options))
+        if trial.teacher is not None:
+            self._teacher(trial.teacher, frozenset(needs), trial.data.image_size, facts.classes)
+        images = facts.train_images
+        self._once(
+            ("optim", _text(trial.optim), trial.epochs, images),
+            lambda: check_optim(trial.optim, trial.epochs, images, self._workers),
+        )
+        context = self.context(trial)
+        if "feature_maps" in needs:
+            _check_maps(trial, context)
+        method.check(config, context)
+        check_memory(trial, method, context, self._workers, self._memory)
+        training = teacher_trial(trial)
+        if training is not None:
+            self._once(("training", _text(training)), lambda: self.check_section(training, "teacher.train"))
+
+    def context(self, trial: TrialSpec) -> Context:
+        """What the trial's method may know about it, the student's shapes included."""
+        facts = self._facts(trial.data)
+        size = trial.data.image_size
+        return Context(
+            train_size=facts.train_images,
+            batch_size=trial.optim.batch_size,
+            classes=facts.classes,
+            image_size=size,
+            seed=trial.seed,
+            student=backbone_facts(trial.student, size),
+            teacher=self._teacher_facts(trial.teacher, size) if trial.teacher is not None else None,
+            class_images=facts.class_images,
+            accumulate=trial.optim.accumulate,
+        )
+
+    def remarks(self, trial: TrialSpec) -> dict[str, str]:
+        """What can be run and may not be meant, about a trial that was checked.
+
+        By what it is about: of trials of one sweep the first remark with a key says enough.
+        """
+        method, teacher = load_method(trial.method), trial.teacher
+        said: dict[str, str] = {}
+        for large in heavy(trial, method, self.context(trial)):
+            said.setdefault(large.partition(":")[0], large)
+        if teacher is not None and method.needs & TAUGHT:
+            told = self._once(("remarks", _text(teacher)), lambda: _of_teacher(teacher))
+            said |= {sentence: sentence for sentence in told}  # each teacher's own
+        return said
+
+    def same_choices(self, trial: TrialSpec) -> Mapping[str, tuple[tuple[str, ...], ...]]:
+        """Config field -> groups of its choices that are one function in this trial."""
+        return load_method(trial.method).same(self.context(trial))
+
+    def _facts(self, data: DataSpec) -> DataFacts:
+        return self._once(("data", _text(data)), lambda: check_data(data))
+
+    def _teacher(self, spec: TeacherSpec, needs: frozenset[str], image_size: int, classes: int) -> None:
+        self._once(
+            ("teacher", _text(spec), needs, classes), lambda: check_teacher(spec, needs, classes=classes)
+        )
+        self._teacher_facts(spec, image_size)
+
+    def _teacher_facts(self, spec: TeacherSpec, image_size: int) -> BackboneFacts:
+        return backbone_facts(ModelSpec(arch=spec.arch, options=spec.options), image_size, "teacher")
+
+    def check_section(self, trial: TrialSpec, where: str) -> None:
+        """`check` for a trial that the section `where` describes: a teacher's training, a baseline.
+
+        Where a default of the method's settings cannot work, the message names a preset that does.
+        """
+        try:
+            self.check(trial)
+        except UserError as error:
+            if name := self._preset_that_fits(trial, error.field):
+                said = str(error).removeprefix(f"{error.field}: ")
+                section = where.rpartition(".")[2]
+                hint = f"It is the method's default; preset {name!r} fits: `{section}: {{preset: {name}}}`"
+                error = UserError(error.field, f"{said} {hint}")
+            raise within(where, error) from None
+
+    def _preset_that_fits(self, training: TrialSpec, field: str) -> str | None:
+        """Where a default of the method's settings was refused: a preset of it whose settings pass."""
+        method, name = load_method(training.method), field.removeprefix("config.")
+        default = method.Config.model_fields.get(name)
+        if name == field or default is None or training.config[name] != default.default:
+            return None
+        for preset, sections in method.presets.items():
+            try:
+                method.check(
+                    method.Config(**training.config | sections.get("config", {})), self.context(training)
+                )
+            except UserError:
+                continue
+            return preset
+        return None
+
+    def _once(self, key: tuple[Any, ...], find: Callable[[], T]) -> T:
+        """What `find` returns, found out once. Specs hold mappings, so keys hold their text."""
+        if key not in self._known:
+            self._known[key] = find()
+        found: T = self._known[key]
+        return found
+
+
+def _check_maps(trial: TrialSpec, context: Context) -> None:
+    """Refuse a network without stage maps where the method compares inside the networks."""
+    for side, facts, spec in (
+        ("student", context.student, trial.student),
+        ("teacher", context.teacher, trial.teacher),
+    ):
+        if facts is not None and spec is not None and not facts.stages:
+            raise UserError(
+                f"{side}.arch",
+                f"method {trial.method!r} compares feature maps, and this network has none",
+                value=spec.arch,
+                expected="a network of stages: a convolutional one, or a vision transformer",
+            )
+
+
+def _of_teacher(teacher: TeacherSpec) -> list[str]:
+    return [*filter(None, [remark(teacher)]), *teacher_remarks(teacher)]
+
+
+def _text(spec: Spec) -> str:
+    return spec.model_dump_json()

@@ -1,0 +1,113 @@
+"""How much arithmetic a trial costs, so that a baseline can be given as much: at equal epochs it gets less.
+
+step_flops(retro_trial)                    # of one optimizer step
+equal_epochs(retro_trial, moco_trial)      # epochs of moco that cost what the retro trial does
+
+No data is opened and no teacher has to be trained: what an image costs depends on neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+
+from trainables.core.isolation import isolated
+from trainables.data.data_sets import check_data
+from trainables.methods import load_method
+from trainables.methods.base import Batch, Context, Method
+from trainables.networks.backbones import build_backbone
+from trainables.planning.check import TrialChecker
+from trainables.spec.trial import TrialSpec
+from trainables.teachers.teacher import Teacher, load_teacher
+from trainables.training.teacher_file import teacher_path, teacher_trial
+
+_IMAGES = 16  # passed through, and half as many: what an image costs, and a batch of any size on top
+
+Contexts = Callable[[TrialSpec], Context]  # what a trial's method may know, as `TrialChecker.context` says it
+
+
+def step_flops(trial: TrialSpec, context: Contexts | None = None) -> float:
+    """Floating-point operations of one optimizer step of the global batch.
+
+    Counted, not estimated, on a few images in every view: forward and backward of what is trained, forward of
+    teacher and mean student; matrix products and convolutions. A teacher that is still to be trained counts
+    as it will be: no cost depends on its weights.
+    """
+    context = context or TrialChecker().context
+    with isolated(trial.seed):
+        method = bare_method(trial, context).train()
+        most = min(_IMAGES, context(trial).train_size)
+        fewer, more = (_counted(method, trial, images) for images in (most // 2, most))
+    each = (more - fewer) / (most - most // 2)
+    fixed = more - most * each  # what a micro-batch costs whatever its size, such as RRKD's anchors
+    return each * trial.optim.batch_size + fixed * trial.optim.accumulate
+
+
+def epoch_steps(trial: TrialSpec) -> int:
+    """Optimizer steps of an epoch; pictures that will not decode still count."""
+    return check_data(trial.data).train_images // trial.optim.batch_size
+
+
+def equal_epochs(trial: TrialSpec, baseline: TrialSpec) -> int:
+    """For how many epochs `baseline` can be trained for what `trial` costs; at least 1."""
+    ours, theirs = (step_flops(of) * epoch_steps(of) for of in (trial, baseline))
+    return max(1, round(trial.epochs * ours / theirs))
+
+
+def trained_parameters(trial: TrialSpec, context: Contexts | None = None) -> int:
+    """How many numbers an optimizer moves: those of the student, and of adapters and heads beside it."""
+    with isolated(trial.seed):
+        method = bare_method(trial, context or TrialChecker().context)
+    return sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad)
+
+
+def bare_method(trial: TrialSpec, context: Contexts) -> Method:
+    """The trial's method, untrained, that has seen no image; so is a teacher that is still to be trained."""
+    training, teacher = teacher_trial(trial), None
+    if training is not None:
+        taught = bare_method(training, context)
+        teacher = Teacher(taught.student, taught.own_head(), classifier=taught.own_classifier())
+    elif trial.teacher is not None:
+        teacher = load_teacher(trial.teacher, teacher_path(trial, Path()))
+    kind = load_method(trial.method)
+    student = build_backbone(trial.student, trial.seed)
+    return kind(kind.Config(**trial.config), student, teacher, context(trial))
+
+
+def _counted(method: Method, trial: TrialSpec, images: int) -> float:
+    """Forward and backward of a micro-batch of `images`."""
+    side = trial.data.image_size
+    views = [torch.randn(images, 3, side, side) for _ in range(method.views)]
+    ids = torch.arange(images)
+    labels = ids % method.context.classes if method.context.classes else torch.full_like(ids, -1)
+    with FlopCounterMode(display=False, custom_mapping=_MENDED) as counter:
+        method(Batch(views, labels, ids)).total.backward()
+    return float(counter.get_total_flops())
+
+
+def _convolution_backward(
+    grad_out: list[int],
+    x: list[int],
+    weight: list[int],
+    _bias: Any,
+    _stride: Any,
+    _padding: Any,
+    _dilation: Any,
+    transposed: bool,
+    _output_padding: Any,
+    _groups: int,
+    output_mask: list[bool],
+    **_: Any,
+) -> int:
+    """What the forward costs, for each of the two gradients that is asked for.
+
+    torch's own formula takes the gradient of a depthwise weight for a dense one's, `groups` times too much.
+    """
+    return (output_mask[0] + output_mask[1]) * conv_flop_count(x, weight, grad_out, transposed)
+
+
+_MENDED = {torch.ops.aten.convolution_backward: _convolution_backward}

@@ -1,0 +1,89 @@
+"""A trial's teacher, checked before anything starts: that it can be had, and has what the method needs."""
+
+from __future__ import annotations
+
+import json
+
+from trainables.core.errors import UserError
+from trainables.methods import load_method, methods
+from trainables.methods.base import TAUGHT, Method
+from trainables.networks.backbones import check_arch
+from trainables.spec.trial import ModelSpec, TeacherSpec
+from trainables.teachers.architecture import twins_remark
+from trainables.teachers.pretrained.read import CheckpointFacts, read_checkpoint
+from trainables.teachers.teacher import lacks, verify
+
+
+def check_teacher(
+    spec: TeacherSpec | None, needs: frozenset[str], field: str = "teacher", classes: int = 0
+) -> None:
+    """Raise `UserError` for a teacher that cannot be had, or lacks what a method `needs` of it.
+
+    `classes` of the data, 0 where they do not matter.
+    """
+    if not needs & TAUGHT:
+        return
+    if spec is None:
+        raise UserError(field, "is missing", expected="`{arch: NAME, checkpoint: FILE}` or `{arch, train}`")
+    check_arch(spec.arch, field, spec.options)
+    if (spec.checkpoint is None) == (spec.train is None):
+        has = "neither `checkpoint` nor" if spec.train is None else "both `checkpoint` and"
+        raise UserError(field, f"has {has} `train`", expected="one of them")
+    if spec.checkpoint is not None:
+        facts = _verified(spec, f"{field}.checkpoint", field)
+        if lacking := lacks(facts, needs, classes):
+            raise UserError(
+                f"{field}.checkpoint",
+                f"this method {lacking.what}; roles found: {facts.roles_text()}"
+                + (f"; {facts.remark}" if facts.remark else ""),
+                value=str(spec.checkpoint),
+                expected=lacking.expected,
+            )
+    elif spec.train is not None:
+        method = load_method(spec.train.method, f"{field}.train.method")
+        for need, hook, what in (
+            ("teacher_head", "own_head", "projection head to reuse"),
+            ("teacher_classifier", "own_classifier", "classifier"),
+        ):
+            if need in needs and not _overrides(method, hook):
+                raise UserError(
+                    f"{field}.train.method",
+                    f"trains no {what}",
+                    value=method.name,
+                    choices=[n for n, m in methods().items() if _overrides(m, hook) and not m.needs & TAUGHT],
+                )
+
+
+def _verified(spec: TeacherSpec, where: str, field: str) -> CheckpointFacts:
+    """`verify` for the checkpoint of `spec`, read once however many trials are checked.
+
+    Raises `UserError` at `where` where it cannot be read, too.
+    """
+    assert spec.checkpoint is not None
+    path = spec.checkpoint.expanduser()
+    options = json.dumps(spec.options, sort_keys=True, default=str)
+    stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
+    key = (path.resolve(), stamp, spec.arch, options)
+    if key not in _seen:
+        model = ModelSpec(arch=spec.arch, options=spec.options)
+        _seen[key] = verify(read_checkpoint(path, where), model, field)
+    return _seen[key]
+
+
+_seen: dict[tuple[object, ...], CheckpointFacts] = {}
+
+
+def teacher_remarks(spec: TeacherSpec | None, field: str = "teacher") -> list[str]:
+    """What can be run and may not be meant: a checkpoint that does not say which of several networks it is.
+
+    Raises `UserError` where it cannot be read.
+    """
+    if spec is None or spec.checkpoint is None:
+        return []
+    remark = twins_remark(_verified(spec, f"{field}.checkpoint", field), spec.arch)
+    return [f"{field}.arch: {remark}"] if remark else []
+
+
+def _overrides(method: type[Method], hook: str) -> bool:
+    """Does this method have its own `own_head` or `own_classifier`?"""
+    return getattr(method, hook) is not getattr(Method, hook)

@@ -1,0 +1,342 @@
+"""What one training run is: a frozen, complete description, and the hash that names it.
+
+Two trials with the same `signature()` give the same result; it names their folder, their TensorBoard run
+and their row in every table. This module needs pydantic and errors only, so that reading a sweep
+stays fast.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from trainables.core.errors import UserError
+from trainables.spec.normalisation import IMAGENET, LEAST_STD, Normalisation, Triple, checked
+
+# Fields that say where things lie or how they are fetched: no part of a trial's identity, so no axis either.
+NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
+
+# Fields that are younger than trials which were named without them, and the value at which a trial is what it
+# was before. At that value a field is no part of the identity. It is the field's default; a test compares.
+YOUNGER: Mapping[str, Mapping[str, Any]] = {
+    "data": {"splits": None, "fit": "centre"},
+    "views": {"operations": {}, "second": {}},
+    "optim": {"trust_coefficient": None},
+}
+YOUNGER_CONFIG: Mapping[str, Mapping[str, Any]] = {  # by method
+    "disco": {"fidelity": "paper"},
+    "lpkd": {"fidelity": "paper"},
+    "projector": {"bn_epsilon": 1e-4},
+    "retro": {"consistency_weight": 1.0, "mbconv_activation": "published"},
+    "rrkd": {"distillation_weight": 1.0},
+}
+# Choices whose arithmetic was wrong once: method -> field -> choices. A trial with one of them has another
+# name than it had, because its result is another one.
+CORRECTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "retro": {"adapter": ("mbconv",)},  # activation by student, residual at equal widths
+    "rrkd": {"anchors": ("queue",)},  # rows that were never filled have no say
+}
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator takes
+
+
+class Spec(BaseModel):
+    """Base of everything a user writes: frozen, unknown keys refused, numbers finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+SPLITS = ("train", "test", "unlabelled")
+
+
+def _splits(given: Any) -> Any:
+    """{split: (pattern, …)}, a single pattern standing for a list of one."""
+    expected = "{train: FOLDER, test: FOLDER}, each a folder, a file, a pattern, or a list of them"
+    if given is None:
+        return None
+    if not isinstance(given, Mapping) or not given:
+        raise UserError("", "wrong value", value=given, expected=expected)
+    checked = {}
+    for split, patterns in given.items():
+        if split not in SPLITS:
+            raise UserError(str(split), "no such split", value=split, choices=SPLITS)
+        several = [patterns] if isinstance(patterns, str) else patterns
+        if (
+            not isinstance(several, (list, tuple))
+            or not several
+            or not all(p and isinstance(p, str) for p in several)
+        ):
+            raise UserError(
+                split, "wrong value", value=patterns, expected="a name in quotes, or a list of such"
+            )
+        checked[split] = tuple(several)
+    return checked
+
+
+class DataSpec(Spec):
+    """Which images."""
+
+    name: str = Field("digits", description="a source from `raykd list data`, or `folder` / `parquet`")
+    path: Path | None = Field(
+        None, description="where the data set lies; default: the data folder of the user"
+    )
+    image_size: Annotated[int, Field(ge=8, le=1024)] = Field(16, description="side of a view, pixels")
+    margin: Annotated[int, Field(ge=0, le=512)] = Field(
+        0, description="images are stored with sides of image_size + margin pixels, room for crops"
+    )
+    splits: Annotated[dict[str, tuple[str, ...]] | None, BeforeValidator(_splits)] = Field(
+        None,
+        description="which files below `path` are for what, where their names do not say it, such as "
+        "{train: digits/train, test: [more/test, old-*]}; the longer of two that fit wins",
+    )
+    fit: Literal["centre", "whole"] = Field(
+        "centre",
+        description="what is kept of a picture that is no square. centre: the square in its middle; whole: "
+        "all of it, so that crops are drawn from the picture as published recipes do",
+    )
+    download: bool = Field(False, description="may the source be downloaded")
+    validation: Annotated[float, Field(gt=0, lt=1)] = Field(
+        1 / 3, description="share of the labelled training images that the search is scored on"
+    )
+    split_seed: Seed = Field(0, description="seed of the draw that carves the validation part")
+    max_undecodable: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.01, description="share of images that may fail to decode"
+    )
+
+
+def _no_boolean(value: Any) -> Any:
+    """Pydantic reads `blur: true` as 1; nobody means that."""
+    if isinstance(value, bool):
+        raise ValueError("is yes or no, and a number is expected")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_boolean)]
+Operations = dict[str, Number | tuple[Number, ...]]
+
+
+class ViewSpec(Spec):
+    """How images are augmented."""
+
+    recipe: str = Field(
+        "digits",
+        description="moco_v2 | ssl_small | solo_learn | imagenet | light | cifar | digits | none",
+    )
+    strength: Annotated[float, Field(ge=0, le=2)] = Field(1.0, description="scales every range of the recipe")
+    operations: Operations = Field(
+        {},
+        description="operation -> its number where the recipe has another, such as `{blur: 1.0, crop: 0.92}`",
+    )
+    second: Operations = Field(
+        {}, description="likewise, for the second view alone; unused by methods with one view"
+    )
+
+
+class ModelSpec(Spec):
+    """An architecture: any timm model, `torchvision/NAME` or `raykd/NAME`."""
+
+    arch: str = Field(description="a timm model name, torchvision/NAME or raykd/NAME")
+    options: dict[str, Any] = Field(
+        {}, description="keyword arguments of the model's constructor, and `stem: small` for small images"
+    )
+
+
+class OptimSpec(Spec):
+    """Optimizer, schedule and batch."""
+
+    optimizer: str = Field("adamw", description="any name timm.optim knows")
+    lr: Annotated[float, Field(gt=0)] = Field(2e-3, description="peak learning rate, used as it is")
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    decay_norms: bool = Field(False, description="decay biases and norms too, as MoCo's code does")
+    sgd_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of SGD-like optimizers")
+    schedule: Literal["cosine", "step", "multistep", "constant"] = "cosine"
+    decay_epochs: tuple[int, ...] = Field(
+        (), description="epochs at which `multistep` (or every N, `step`) decays"
+    )
+    decay_rate: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="factor of each decay")
+    warmup_epochs: Annotated[int, Field(ge=0)] = Field(0, description="epochs of linear warm-up")
+    min_lr: Annotated[float, Field(ge=0)] = Field(0.0, description="where cosine ends")
+    batch_size: Annotated[int, Field(ge=2)] = Field(
+        128, description="images of one optimizer step, all workers"
+    )
+    accumulate: Annotated[int, Field(ge=1)] = Field(
+        1,
+        description="micro-batches that make one step; losses on relations within a batch see one of them",
+    )
+    clip_grad: Annotated[float, Field(gt=0)] | None = Field(None, description="largest gradient norm")
+    trust_coefficient: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="of LARS and LARC, eta in their paper; none: .001"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="autocast type; auto: bfloat16 on GPUs, float32 on CPUs"
+    )
+    batch_norm: Literal["sync", "local"] = Field(
+        "sync", description="sync: statistics over all workers, so that their number changes no result"
+    )
+
+
+RANKME = "rankme"  # the one score that needs no labels, and compares trials of one method alone
+
+
+class ProbeSpec(Spec):
+    """How features are judged while training."""
+
+    score: str = Field(
+        "ridge_5shot", description="what the search maximises: ridge | ridge_Kshot | knn | rankme"
+    )
+    record: tuple[str, ...] = Field(("ridge_1shot", "ridge", "knn"), description="further probes to record")
+    point: Literal["backbone", "adapter", "head"] = Field("backbone", description="where features are taken")
+    every: Annotated[int, Field(ge=1)] = Field(
+        1, description="epochs between probes; the last is always probed"
+    )
+    draws: Annotated[int, Field(ge=2)] = Field(30, description="fixed draws of a k-shot probe")
+    max_images: Annotated[int, Field(ge=100)] = Field(
+        50_000, description="images at most that a probe is fitted on, and scored on"
+    )
+
+
+class TeacherTraining(Spec):
+    """How to train a teacher where there is no checkpoint."""
+
+    method: str = "moco"
+    preset: str | None = None
+    epochs: Annotated[int, Field(ge=1)] = Field(description="a number of epochs")
+    config: dict[str, Any] = {}
+    optim: dict[str, Any] = {}
+    views: dict[str, Any] = {}
+    seed: Seed = 0
+
+
+class TeacherSpec(Spec):
+    """Who teaches: an architecture with a checkpoint, or with the training that makes one."""
+
+    arch: str = Field(description="a timm model name, torchvision/NAME or raykd/NAME")
+    options: dict[str, Any] = Field({}, description="as the student's")
+    checkpoint: Path | None = Field(None, description="file with the teacher's weights")
+    train: TeacherTraining | None = Field(None, description="train it on the same data instead")
+    batch_norm: Literal["eval", "batch"] = Field(
+        "eval",
+        description="eval: running statistics; batch: those of the batch, as DisCo's and RETRO's code does",
+    )
+    mean: Triple | None = Field(
+        None,
+        description="of the pixels (0..1) that it was trained on, by channel; left out: as the file, its "
+        "origin or timm's pretrained_cfg says",
+    )
+    std: Triple | None = Field(None, description="their deviation, likewise")
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _three(cls, given: Any, info: ValidationInfo) -> Triple | None:
+        low, what = (0.0, "mean") if info.field_name == "mean" else (LEAST_STD, "deviation")
+        return None if given is None else checked(given, low, what)
+
+    @model_validator(mode="after")
+    def _both(self) -> TeacherSpec:
+        for name, other in (("mean", "std"), ("std", "mean")):
+            if getattr(self, name) is None and getattr(self, other) is not None:
+                raise UserError(name, f"is missing beside `{other}`", expected="both, or neither")
+        if self.train is not None and self.mean is not None:
+            problem = "goes with `checkpoint`: a teacher that raykd trains is fed as in its training"
+            raise UserError("mean", problem, value=list(self.mean), expected="neither `mean` nor `std`")
+        return self
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """How its pixels are normalised; ImageNet's mean and deviation where nothing is said."""
+        return IMAGENET if self.mean is None or self.std is None else Normalisation(self.mean, self.std)
+
+
+class TrialSpec(Spec):
+    """One training run, complete: nothing is filled in later."""
+
+    method: str
+    config: dict[str, Any] = Field(description="the method's Config, every field present")
+    student: ModelSpec
+    teacher: TeacherSpec | None = None
+    data: DataSpec = DataSpec()
+    views: ViewSpec = ViewSpec()
+    optim: OptimSpec = OptimSpec()
+    probe: ProbeSpec = ProbeSpec()
+    epochs: Annotated[int, Field(ge=1)]
+    seed: Seed = 0
+
+    def signature(self) -> str:
+        """8 hex digits of the hash of what defines the result; where files lie does not count."""
+        return digest(self._identity())
+
+    def arm(self) -> str:
+        """The signature with the seed left out: what replicates of one setting share."""
+        return digest({**self._identity(), "seed": None})
+
+    def _identity(self) -> dict[str, Any]:
+        identity = self.model_dump(mode="json")
+        for field in NOT_IDENTITY["data"]:
+            identity["data"].pop(field)
+        _as_named(identity)
+        if self.teacher is not None:
+            if self.teacher.train is not None:
+                _as_named(identity["teacher"]["train"])
+            if self.teacher.checkpoint is not None:
+                identity["teacher"]["checkpoint"] = file_digest(self.teacher.checkpoint)
+            if self.teacher.normalisation.like(IMAGENET):  # as every teacher was fed before these were fields
+                del identity["teacher"]["mean"], identity["teacher"]["std"]
+        return identity
+
+
+def _as_named(identity: dict[str, Any]) -> None:
+    """Take younger fields out of a training's identity where they change nothing; name what was corrected."""
+    method, config = identity["method"], identity["config"]
+    younger = {**YOUNGER, "config": YOUNGER_CONFIG.get(method, {})}
+    for section, fields in younger.items():
+        written = identity.get(section, {})  # a teacher's training has no data of its own
+        for name, before in fields.items():
+            if name in written and written[name] == before:
+                del written[name]
+    corrected = [
+        f"{name}: {config[name]}"
+        for name, choices in CORRECTED.get(method, {}).items()
+        if config.get(name) in choices
+    ]
+    if corrected:
+        identity["corrected"] = corrected
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, so that moving it changes nothing; of its path if it is not there."""
+    path = path.expanduser()
+    try:
+        stat = path.stat()
+        return _file_digest(path, stat.st_size, stat.st_mtime_ns)
+    except OSError:  # not there, a folder, or nobody may read it: whoever loads it says so
+        return hashlib.sha256(str(path).encode()).hexdigest()
+
+
+@lru_cache
+def _file_digest(path: Path, size: int, changed_ns: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """8 hex digits of the SHA-256 of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

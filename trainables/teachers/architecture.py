@@ -1,0 +1,234 @@
+"""Which architecture a checkpoint is of, by what it says and by the names and shapes of its weights.
+
+Compared with the usual teachers and with those that the file names; nothing is allocated for them (torch's
+meta device).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import timm
+import torch
+import torchvision
+from torch import Tensor
+
+from trainables.networks.stems import STEM
+from trainables.networks.zoo import RAYKD, TORCHVISION
+from trainables.spec.trial import ModelSpec
+from trainables.teachers.pretrained.claims import known_name, named_by_path
+from trainables.teachers.pretrained.read import CheckpointFacts, ReadCheckpoint
+from trainables.teachers.pretrained.roles import attention_heads
+from trainables.teachers.twins import Shapes, built_while, twins
+
+_OWN_NAMES = (TORCHVISION, RAYKD)  # no other library's files say such names
+
+# A weight that every architecture of a family has, and the family, the most usual first.
+_USUAL: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "layer1.0.conv1.weight",
+        (
+            "resnet50",
+            "resnet18",
+            "resnet34",
+            "resnet101",
+            "resnet152",
+            "wide_resnet50_2",
+            "wide_resnet101_2",
+            "resnext50_32x4d",
+            "resnet26",
+        ),
+    ),
+    (
+        "blocks.0.attn.qkv.weight",
+        (
+            "vit_small_patch16_224",
+            "vit_base_patch16_224",
+            "vit_small_patch8_224",
+            "vit_base_patch8_224",
+            "vit_tiny_patch16_224",
+            "vit_large_patch16_224",
+            "vit_base_patch32_224",
+            "deit_small_distilled_patch16_224",
+            "deit_tiny_distilled_patch16_224",
+            "deit_base_distilled_patch16_224",
+            "vit_small_patch14_dinov2",
+            "vit_base_patch14_dinov2",
+            "vit_large_patch14_dinov2",
+            "vit_small_patch14_reg4_dinov2",
+            "vit_base_patch14_reg4_dinov2",
+            "vit_large_patch14_reg4_dinov2",
+            "vit_huge_patch14_224",
+        ),
+    ),
+    (
+        "conv_stem.weight",
+        (
+            "efficientnet_b0",
+            "efficientnet_b1",
+            "mobilenetv3_large_100",
+            "mobilenetv3_small_100",
+            "efficientnet_b2",
+            "efficientnet_b3",
+            "efficientnet_b4",
+            "mobilenetv2_100",
+        ),
+    ),
+    ("stages.0.blocks.0.conv_dw.weight", ("convnext_tiny", "convnext_small", "convnext_base")),
+    ("layers.0.blocks.0.attn.qkv.weight", ("swin_tiny_patch4_window7_224", "swin_base_patch4_window7_224")),
+    (
+        "features.0.0.weight",
+        (
+            "torchvision/mobilenet_v2",
+            "torchvision/mobilenet_v3_large",
+            "torchvision/mobilenet_v3_small",
+            "torchvision/efficientnet_b0",
+            "torchvision/convnext_tiny",
+        ),
+    ),
+    ("features.0.weight", ("torchvision/vgg16", "torchvision/alexnet", "torchvision/vgg19")),
+    ("features.conv0.weight", ("torchvision/densenet121", "torchvision/densenet169")),
+)
+_POSITIONS = "pos_embed"
+COMPARED = "names and shapes"
+_CLASSIFIERS = ("fc.", "classifier.")  # torchvision's
+
+
+class Guess(NamedTuple):
+    """An architecture whose weights are those in a file, and what tells it."""
+
+    model: ModelSpec
+    by: str  # for people: `names and shapes`
+
+
+def guess_arch(read: ReadCheckpoint) -> ModelSpec | None:
+    """`guess` without what tells it."""
+    found = guess(read)
+    return None if found is None else found.model
+
+
+def guess(read: ReadCheckpoint) -> Guess | None:
+    """The architecture whose weights have the names and shapes of those in the file; None: no usual one.
+
+    A teacher or an exported student of raykd's own says what it is, options included, and so does a
+    `config.json`. What files of other origins say (`vit_small`) means another thing in each library: it
+    counts where the weights fit it, and then before what is more usual. So does the file's own name.
+    """
+    facts = read.facts
+    if facts.arch and facts.configured:
+        return Guess(ModelSpec(arch=facts.arch, options=dict(facts.options)), "its config.json")
+    if facts.arch and (facts.origin == "raykd" or facts.options or facts.arch.startswith(_OWN_NAMES)):
+        return Guess(ModelSpec(arch=facts.arch, options=dict(facts.options)), COMPARED)
+    usual = _usual(read)
+    for names, by in (
+        ([known_name(facts.arch or "")], "its own word"),
+        (named_by_path(facts.path), "the file's path"),
+    ):
+        for name in names:
+            if usual is not None and name == usual.arch:
+                return Guess(usual, COMPARED)
+            if name is not None and (model := _fitting(name, read)) is not None:
+                return Guess(model, by)
+    return None if usual is None else Guess(usual, COMPARED)
+
+
+def twins_remark(facts: CheckpointFacts, arch: str) -> str:
+    """What to know before a file is read as `arch`: which others it may be. Empty where the file tells."""
+    arch = arch.partition(".")[0]  # a tag names weights
+    if facts.arch and known_name(facts.arch) == arch:
+        return ""
+    others = twins(arch)
+    named = [name for name in named_by_path(facts.path) if name in (arch, *others)]
+    if not others or named[:1] == [arch]:
+        return ""
+    if named:
+        return (
+            f"{facts.path.name} is read as {arch}, and its path says {named[0]}, whose weights have the same "
+            f"names and shapes and which computes otherwise; if it is that one, set `arch: {named[0]}`"
+        )
+    return (
+        f"{facts.path.name} is read as {arch} and does not say what it is. By the names and shapes of its "
+        f"weights it may also be {_listed(others)}, which computes otherwise: set `arch` to what was trained"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _usual(read: ReadCheckpoint) -> ModelSpec | None:
+    for given in read.backbones:
+        for mark, family in _USUAL:
+            for arch in family if mark in given else ():
+                options = _fits(arch, given, read)
+                if options is not None:
+                    return ModelSpec(arch=arch, options=options)
+    return None
+
+
+def _fitting(arch: str, read: ReadCheckpoint) -> ModelSpec | None:
+    """`arch` with the options under which the file's weights are its own; None where they are not."""
+    for given in read.backbones:
+        options = _fits(arch, given, read)
+        if options is not None:
+            return ModelSpec(arch=arch, options=options)
+    return None
+
+
+def _fits(arch: str, given: Mapping[str, Tensor], read: ReadCheckpoint) -> dict[str, Any] | None:
+    """The options under which `arch` has exactly these weights; None where it has not."""
+    found = {name: tuple(tensor.shape) for name, tensor in given.items()}
+    matrices = {shape for shape in found.values() if len(shape) == 2}
+    if not (arch.startswith(TORCHVISION) or built_while(arch, lambda s: len(s) != 2 or s in matrices)):
+        return None  # most are told by their first matrix; positions and a stem may be of another size
+    own = dict(_shapes(arch, "{}"))
+    options: dict[str, Any] = {}
+    stem = own.get("conv1.weight")
+    if stem is not None and found.get("conv1.weight") == (*stem[:2], 3, 3) != stem:
+        padded = read.layout.small_stem_padding == 2
+        options[STEM] = "small_padding2" if padded else "small"
+        own["conv1.weight"] = found["conv1.weight"]
+    if not _same(own, found, but=_POSITIONS):
+        return None
+    heads = attention_heads(read.layout, given)
+    if heads is not None:
+        options["num_heads"] = heads
+    if own.get(_POSITIONS) != found.get(_POSITIONS):
+        side = _image_side(found, own)
+        if side is None or not _same(_shapes(arch, json.dumps({"img_size": side})), found):
+            return None
+        options["img_size"] = side
+    return options
+
+
+def _same(own: Shapes, found: Shapes, but: str = "") -> bool:
+    """Are all of both the same? Counters of batches may be missing, classifiers may be left over."""
+    needed = {name: shape for name, shape in own.items() if not name.endswith("num_batches_tracked")}
+    surplus = [n for n in found if n not in own and not n.startswith((*_CLASSIFIERS, "head."))]
+    return not surplus and all(
+        name in found and (name == but or found[name] == shape) for name, shape in needed.items()
+    )
+
+
+def _image_side(found: Shapes, own: Shapes) -> int | None:
+    """Pixels a side of the images that a transformer's positions are made for."""
+    tokens = own[_POSITIONS][1]
+    before = tokens - int(tokens**0.5) ** 2  # of the class, where it has a position
+    grid = (found[_POSITIONS][1] - before) ** 0.5
+    return int(grid) * found["patch_embed.proj.weight"][-1] if grid == int(grid) and grid > 0 else None
+
+
+@functools.lru_cache(maxsize=128)
+def _shapes(arch: str, options: str) -> Shapes:
+    """The backbone's weights by name, without the classifier."""
+    arguments = json.loads(options)
+    with torch.device("meta"):
+        if not arch.startswith("torchvision/"):
+            model = timm.create_model(arch, pretrained=False, num_classes=0, **arguments)
+            return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        zoo: Any = torchvision.models
+        state = zoo.get_model(arch.removeprefix("torchvision/"), weights=None, **arguments).state_dict()
+    return {name: tuple(value.shape) for name, value in state.items() if not name.startswith(_CLASSIFIERS)}

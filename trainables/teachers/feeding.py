@@ -1,0 +1,172 @@
+"""Which mean and deviation a teacher takes pixels by: as the spec, the file, its origin or timm says.
+
+    feeding("vit_small_patch16_224", read).normalisation      # what `teacher.mean` and `std` are filled with
+
+In this order: the file itself (safetensors metadata, `config.json` of a hub folder, the arguments of its
+training), its origin where that is known, timm's `pretrained_cfg` of the architecture, ImageNet's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import timm
+
+from trainables.core.errors import UserError
+from trainables.networks.zoo import RAYKD, TORCHVISION
+from trainables.spec.normalisation import IMAGENET, Normalisation, said
+from trainables.spec.trial import TeacherSpec
+from trainables.teachers.pretrained.read import ReadCheckpoint, read_checkpoint
+
+# Words in the names of files that their authors give away, all trained on ImageNet's.
+_NAMED = re.compile(r"(?<![a-z])(dino(v2)?|ibot|mae|moco|msn|deit3?)(?![a-z])")
+_DEFAULT = "default, since nothing says it"
+_BY_ARCHITECTURE = "its architecture: give it with --arch NAME"
+_CACHED = "models--timm--"  # how the hub's client names the folder of a timm model
+
+
+class Feeding(NamedTuple):
+    """How a teacher is fed, and why."""
+
+    normalisation: Normalisation
+    by: str  # who says so
+    remark: str = ""  # what a user should know of it; may be empty
+    sure: bool = True  # False: nothing says so, and there is reason to doubt it
+
+
+_known: dict[tuple[object, ...], Feeding | None] = {}  # one file may serve thousands of trials
+
+
+def own_feeding(spec: TeacherSpec) -> Feeding | None:
+    """How the teacher's checkpoint was trained, whatever its spec says.
+
+    None for a teacher that raykd trains, which knows the pixels that every view has, and for a file that
+    cannot be read: `check_teacher` says why.
+    """
+    if spec.checkpoint is None:
+        return None
+    path = spec.checkpoint.expanduser()
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    key = (path.absolute(), stat.st_mtime_ns, stat.st_size, spec.arch)
+    if key not in _known:
+        try:
+            _known[key] = feeding(spec.arch, read_checkpoint(path, "teacher.checkpoint"))
+        except UserError:
+            _known[key] = None
+    return _known[key]
+
+
+def filled(spec: TeacherSpec) -> TeacherSpec:
+    """`spec` with the mean and deviation that its checkpoint was trained on, unless it names some."""
+    found = own_feeding(spec) if spec.mean is None else None
+    if found is None:
+        return spec
+    return spec.model_copy(update=found.normalisation._asdict())
+
+
+def is_own(spec: TeacherSpec) -> bool:
+    """Does the spec name what `filled` would find in its file?"""
+    found = own_feeding(spec)
+    return spec.mean is not None and found is not None and found.normalisation.like(spec.normalisation)
+
+
+def remark(spec: TeacherSpec) -> str:
+    """A sentence where the teacher is fed in any but the usual way, or there is doubt; else empty."""
+    fed, found = spec.normalisation, own_feeding(spec)
+    told = f"teacher {spec.arch}: its pixels have {fed.text()}"
+    if found is None or not (fed.like(found.normalisation) or found.sure):
+        return "" if fed.like(IMAGENET) else f"{told}, by `mean` and `std`"
+    if not fed.like(found.normalisation):
+        trained = f"by {found.by} it was trained on {found.normalisation.text()}"
+        return f"{told}, as the sweep says; {trained}"
+    if fed.like(IMAGENET) and found.sure:
+        return ""
+    return f"{told}, by {found.by}" + (f"; {found.remark}" if found.remark else "")
+
+
+def feeding(arch: str | None, read: ReadCheckpoint) -> Feeding:
+    """How the network in a file is fed, taken for one of architecture `arch` (None: not known)."""
+    facts, layout = read.facts, read.layout
+    if facts.pixels is not None:
+        return Feeding(*facts.pixels)
+    by_timm = None if arch is None else _of_architecture(arch)
+    if layout.normalisation is not None:
+        if layout.small_stem_normalisation and _small_stem(read):
+            return _small(read)
+        remark = ""
+        if by_timm is not None and not by_timm.normalisation.like(layout.normalisation):
+            remark = f"timm's own weights of {arch} take {by_timm.normalisation.text()}"
+        if layout.origin.startswith(("a ", "an ")):  # it says which networks there are, not whose
+            return Feeding(layout.normalisation, _DEFAULT, remark, sure=not remark)
+        return Feeding(layout.normalisation, f"its origin, {facts.origin}", remark)
+    if arch is None:
+        return Feeding(IMAGENET, _BY_ARCHITECTURE, sure=False)
+    if arch.startswith(TORCHVISION):
+        return Feeding(IMAGENET, "torchvision, whose weights all take these")
+    if "." not in arch:
+        tagged = next((name for name in _names(read, arch) if timm.is_model_pretrained(name)), None)
+        if tagged is not None and (found := _of_architecture(tagged)) is not None:
+            return found
+        if (word := _NAMED.search(facts.path.name.lower())) is not None:
+            return Feeding(IMAGENET, f"its origin, {word[0]} by the file's name")
+    return by_timm or Feeding(IMAGENET, _DEFAULT)
+
+
+def _small_stem(read: ReadCheckpoint) -> bool:
+    stem = read.backbones[0].get("conv1.weight")
+    return stem is not None and stem.shape[-1] == 3
+
+
+def _small(read: ReadCheckpoint) -> Feeding:
+    """A network for small images, whose data set shows in the number of classes, if anywhere."""
+    origin, classes = read.facts.origin, read.facts.classes
+    found = read.layout.small_stem_normalisation.get(classes)
+    if found is not None:
+        return Feeding(found, f"its origin, {origin} on CIFAR-{classes}")
+    remark = f"{origin}'s networks with a 3x3 stem were trained on CIFAR's own mean and deviation"
+    remark += ": write them as `mean` and `std`"
+    return Feeding(IMAGENET, _DEFAULT, remark, sure=False)
+
+
+def _names(read: ReadCheckpoint, arch: str) -> Iterator[str]:
+    """`ARCH.TAG` of timm where the file says so, or it or a folder around it is called so."""
+    path = read.facts.path
+    for part in (read.facts.arch or "", path.name, *path.parts[-2:-5:-1]):
+        if found := re.match(rf"{re.escape(arch)}\.\w+", part.removeprefix(_CACHED)):
+            yield found[0]
+
+
+def _of_architecture(arch: str) -> Feeding | None:
+    """What timm says of its own weights of `arch`; None where it has none."""
+    found = None if arch.startswith((TORCHVISION, RAYKD)) else _pretrained(arch)
+    if found is None:
+        return None
+    name, _, tag = arch.partition(".")
+    remark = "" if tag else _others(name, found)
+    return Feeding(found, f"timm's pretrained_cfg of {arch}", remark)
+
+
+def _pretrained(arch: str) -> Normalisation | None:
+    try:
+        config = timm.get_pretrained_cfg(arch)
+    except RuntimeError:  # no such architecture or tag, or none with weights
+        return None
+    return None if config is None else said(config.mean, config.std)
+
+
+def _others(arch: str, chosen: Normalisation) -> str:
+    """A remark where timm's weights of one architecture were not all trained alike."""
+    other: dict[Normalisation, list[str]] = {}
+    for name in timm.list_pretrained(f"{arch}.*"):
+        found = _pretrained(name)
+        if found is not None and not found.like(chosen):
+            other.setdefault(found, []).append(name.partition(".")[2])
+    if not other:
+        return ""
+    tags = "; ".join(f"{', '.join(names)}: {found.text()}" for found, names in other.items())
+    return f"other weights of {arch} take others ({tags}); `arch: {arch}.TAG` or `mean` and `std` say which"

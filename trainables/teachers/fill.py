@@ -1,0 +1,232 @@
+"""What a checkpoint holds -> networks: backbone, projection head, classifier. All of it or an error.
+
+A backbone is loaded where every weight of the file and of the architecture finds its place, and where the two
+compute the same: shapes do not tell how many attention heads there are, or how an image is padded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainables.core.errors import UserError
+from trainables.networks.backbones import Backbone, classifier_prefixes
+from trainables.networks.heads import build_head
+from trainables.networks.stems import STEM
+from trainables.networks.timm_names import timms_names
+from trainables.teachers.architecture import guess_arch
+from trainables.teachers.pretrained.layout import BACKBONE, CLASSIFIER
+from trainables.teachers.pretrained.layouts import LAYOUTS
+from trainables.teachers.pretrained.read import ReadCheckpoint
+from trainables.teachers.pretrained.roles import attention_heads
+from trainables.teachers.twins import are_twins
+
+# Rests of a projection head, which no classifier's name may hide.
+_PROJECTION = re.compile(r"(fc|head)\.\d+\.")
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How a file's backbone and an architecture's differ, by names of weights."""
+
+    needed: Sequence[str]
+    missing: Sequence[str]
+    other: Sequence[str]  # of another shape
+    strange: Sequence[str]  # that the architecture has no place for
+    dropped: Sequence[str]  # that belong to a classifier
+
+    @property
+    def wrong(self) -> int:
+        return len(self.missing) + len(self.other) + len(self.strange)
+
+
+def fill_backbone(backbone: Backbone, read: ReadCheckpoint) -> None:
+    """Load the backbone: every weight of the file and of the architecture, or `UserError` and none."""
+    given, fit = _best_naming(backbone, read)
+    if fit.wrong:
+        raise _misfit(backbone, read, given, fit)
+    _check_name(backbone, read)
+    _check_attention(backbone, read, given)
+    _check_stem(backbone, read)
+    _check_finite(backbone, read, given)
+    with torch.no_grad():
+        for name, value in backbone.model.state_dict().items():
+            if name in given:
+                value.copy_(given[name])
+
+
+def _check_finite(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor]) -> None:
+    """Refuse a network that has diverged, or that overflowed when it was saved in half precision."""
+    bad = [name for name, weights in given.items() if not bool(torch.isfinite(weights).all())]
+    if bad:
+        raise UserError(
+            f"{backbone.field}.checkpoint",
+            f"{len(bad)} of its {len(given)} weights hold numbers that are not finite, the first {bad[0]}",
+            value=str(read.facts.path),
+            expected="a network whose training did not diverge",
+        )
+
+
+def load_head(backbone: Backbone, read: ReadCheckpoint) -> nn.Module | None:
+    """The projection head in the file; None where there is none."""
+    if not read.facts.head:
+        return None
+    try:
+        head = build_head(read.facts.head)
+        head.load_state_dict(_with_counters(head, read.head))
+        head.eval()(torch.zeros(2, backbone.feature_dim))
+    except (RuntimeError, KeyError, TypeError) as error:  # the latter for kinds of a newer raykd
+        raise UserError(
+            f"{backbone.field}.checkpoint",
+            f"its head does not fit {backbone.arch}, with features of {backbone.feature_dim}: "
+            f"{str(error).strip().splitlines()[-1].strip()}",
+            value=str(read.facts.path),
+        ) from None
+    return head
+
+
+def load_classifier(backbone: Backbone, read: ReadCheckpoint) -> nn.Linear | None:
+    """The file's classifier, where it is one linear layer over the backbone's features; else None.
+
+    Classifiers with further layers of their own (LeViT's batch normalisation) are none: without those the
+    logits would be others.
+    """
+    named = read.classifier
+    if not named or _best_naming(backbone, read)[1].dropped:
+        return None
+    classes, width = named["weight"].shape
+    if width != backbone.feature_dim:
+        return None
+    classifier = nn.Linear(width, classes, bias="bias" in named)
+    classifier.load_state_dict(dict(named))
+    return classifier
+
+
+def _best_naming(backbone: Backbone, read: ReadCheckpoint) -> tuple[Mapping[str, Tensor], _Fit]:
+    """The file's backbone under those of its namings that fits best; timm's own last."""
+    fits = [(given, _fit(backbone, read, given)) for given in read.backbones]
+    best = min(fits, key=lambda found: found[1].wrong)
+    for weights in (*read.backbones[:1], read.weights) if best[1].wrong else ():
+        named = timms_names(backbone.model, weights)
+        if named is not None and not (fit := _fit(backbone, read, named, classifies=True)).wrong:
+            return named, fit
+    return best
+
+
+def _fit(
+    backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor], classifies: bool = False
+) -> _Fit:
+    own = backbone.model.state_dict()
+    # Counters of batches, which old files lack and no result depends on.
+    needed = [name for name in own if not name.endswith("num_batches_tracked")]
+    # Only where the classifier lies among the backbone's own names.
+    flat = not read.layout.roles[BACKBONE]
+    drops = classifies or (flat and (CLASSIFIER in read.facts.roles or read.layout is LAYOUTS[-1]))
+    prefixes = _classifiers(backbone, own) if drops else ()
+    surplus = [name for name in given if name not in own]
+    dropped = [n for n in surplus if n.startswith(prefixes or ("\0",)) and not _PROJECTION.match(n)]
+    return _Fit(
+        needed=needed,
+        missing=[name for name in needed if name not in given],
+        other=[name for name in needed if name in given and given[name].shape != own[name].shape],
+        strange=[name for name in surplus if name not in dropped],
+        dropped=dropped,
+    )
+
+
+def _classifiers(backbone: Backbone, own: Collection[str]) -> tuple[str, ...]:
+    """How names of the classifier begin, with what else lies beside it where the backbone has nothing."""
+    prefixes = classifier_prefixes(backbone)
+    parents = {prefix.partition(".")[0] + "." for prefix in prefixes}
+    return (*prefixes, *(p for p in parents if not any(name.startswith(p) for name in own)))
+
+
+def _misfit(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor], fit: _Fit) -> UserError:
+    facts = read.facts
+    said = f"; the file says it is {facts.arch}" if facts.arch and facts.arch != backbone.arch else ""
+    fitting = len(fit.needed) - len(fit.missing) - len(fit.other)
+    parts = [f"only {fitting} of {len(fit.needed)} weights of {backbone.arch} are in the file"]
+    if not fit.missing and not fit.other:
+        parts = [f"the file holds more than {backbone.arch}"]
+    if fit.missing:
+        parts.append(f"first missing: {fit.missing[0]}")
+    if fit.other:
+        first = fit.other[0]
+        needed = backbone.model.state_dict()[first].shape
+        shapes = f"{tuple(given[first].shape)} in the file, {tuple(needed)} needed"
+        parts.append(f"first of another shape: {first}, {shapes}")
+    if fit.strange:
+        parts.append(f"{len(fit.strange)} it has no place for, first {fit.strange[0]}")
+    remark = f"; {facts.remark}" if facts.remark else ""
+    guess = guess_arch(read)
+    expected = "the architecture and options that the file was made with"
+    if guess is not None:
+        expected += f": by names and shapes it is {guess.arch}"
+        expected += f" with options {guess.options}" if guess.options else ""
+    if list(fit.other) == ["pos_embed"] and not fit.missing:
+        expected += "; for images of another size, `options: {dynamic_img_size: true}`"
+    return UserError(
+        f"{backbone.field}.arch",
+        "; ".join(parts)
+        + f" ({facts.path}, origin {facts.origin}, roles {facts.roles_text()}{said}{remark})",
+        value=backbone.arch,
+        expected=expected,
+    )
+
+
+def _check_name(backbone: Backbone, read: ReadCheckpoint) -> None:
+    """Refuse an architecture whose weights are named and shaped as those of the one that the file names."""
+    said = read.facts.arch
+    if said is None or not are_twins(backbone.arch, said):
+        return
+    raise UserError(
+        f"{backbone.field}.arch",
+        f"the file says it is {said}, which has weights of the same names and shapes and computes otherwise "
+        f"({read.facts.path})",
+        value=backbone.arch,
+        expected=f"`arch: {said}`; if the file is wrong there, its weights saved alone: "
+        "`torch.save(state_dict, 'weights.pth')`",
+    )
+
+
+def _check_attention(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor]) -> None:
+    """Refuse a transformer with another number of attention heads than this origin's code gives it."""
+    heads = attention_heads(read.layout, given)
+    blocks = getattr(backbone.model, "blocks", None)
+    if heads is None or blocks is None:
+        return
+    own = blocks[0].attn.num_heads
+    if own != heads:
+        raise UserError(
+            f"{backbone.field}.options.num_heads",
+            f"{read.facts.origin}'s transformer of this width has {heads} attention heads, which no shape "
+            f"tells, and {backbone.arch} has {own}",
+            value=own,
+            expected=f"`options: {{num_heads: {heads}}}`",
+        )
+
+
+def _check_stem(backbone: Backbone, read: ReadCheckpoint) -> None:
+    """Refuse a 3x3 stem that pads images otherwise than this origin's code does: no shape tells that."""
+    stem = getattr(backbone.model, "conv1", None)
+    padding = read.layout.small_stem_padding
+    if padding is None or not isinstance(stem, nn.Conv2d) or stem.kernel_size != (3, 3):
+        return
+    if stem.padding != (padding, padding):
+        raise UserError(
+            f"{backbone.field}.options.{STEM}",
+            f"{read.facts.origin}'s 3x3 stem pads images by {padding}, which no shape tells, and this one by "
+            f"{stem.padding[0]}",
+            value=backbone.options.get(STEM),
+            expected=f"`options: {{{STEM}: small_padding{padding}}}`",
+        )
+
+
+def _with_counters(head: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`weights` with the counters of batches that old files lack."""
+    counters = {k: v for k, v in head.state_dict().items() if k.endswith("num_batches_tracked")}
+    return {**counters, **weights}

@@ -1,0 +1,238 @@
+"""Opening a teacher's file: what lies in it, or one line that says why it cannot be read.
+
+Nothing in a file is run, and no file takes more memory than its own size promises. torch's own words are
+never repeated where they give advice: they tell people to switch the safety off.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainables.core.checksums import UNREADABLE, read_sealed
+from trainables.core.errors import UserError
+from trainables.core.limits import memory_left
+from trainables.teachers.pretrained.records import RECORDS, record_for
+
+_MOST_NAMES = 64  # of classes in one file, before it is called no checkpoint
+# A file may unpack to so many bytes whatever its size, and beyond that to so many times its size: deflated
+# weights are at least half as large as stored ones.
+_SMALL, _INFLATION = 64 << 20, 8
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a file holds, before anybody has looked for weights in it."""
+
+    content: Mapping[Any, Any]
+    metadata: Mapping[str, str] = field(default_factory=dict)  # of safetensors
+    flat: bool = False  # tensors by name and nothing else
+
+
+def open_checkpoint(path: Path, name: str) -> Opened:
+    """The content of the file. Raises `UserError` at the field `name` with what is wrong with it."""
+    if not path.is_file():
+        raise _no_file(path, name)
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise _unreadable(path, name, error.strerror or "it cannot be opened") from None
+    if part := _SHARD.search(path.name):
+        raise _unreadable(path, name, _PART.format(int(part[1]), int(part[2])))
+    if _is_safetensors(start, path):
+        try:
+            tensors, metadata = read_sealed(path)
+        except UNREADABLE as error:
+            raise _unreadable(path, name, f"damaged or no safetensors file: {error}") from None
+        return Opened(tensors, metadata, flat=True)
+    if other := _other_kind(start):
+        raise _unreadable(path, name, other)
+    content = _load(path, name, start)
+    if not isinstance(content, dict):
+        raise _unreadable(path, name, _not_a_mapping(content))
+    return Opened(content)
+
+
+def _load(path: Path, name: str, start: bytes) -> Any:
+    """What torch reads in the file, every class in it replaced by a record, or refused."""
+    _check_sizes(path, name, start)
+    allowed = list(RECORDS)
+    for _ in range(_MOST_NAMES):
+        try:
+            with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about the pickle's version: what is wrong is said below
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+        except pickle.UnpicklingError as error:
+            asked = re.search(r"GLOBAL (\S+)", str(error))
+            if asked is None:
+                raise _unreadable(path, name, _of_pickle(str(error))) from None
+            known = asked[1]
+            stand_in = record_for(known)
+            if stand_in is None:
+                advice = _WHOLE if _MODEL.match(known) else _ASKS
+                raise _unreadable(path, name, advice.format(known)) from None
+            allowed.append(stand_in)
+        except MemoryError:
+            raise _unreadable(path, name, "its tensors do not fit into this machine's memory") from None
+        except Exception as error:  # torch raises half a dozen kinds for damaged files
+            raise _unreadable(path, name, _of_torch(error)) from None
+    raise _unreadable(path, name, f"it asks for more than {_MOST_NAMES} classes")
+
+
+def _check_sizes(path: Path, name: str, start: bytes) -> None:
+    """Refuse an archive that unpacks to far more than its size, or to more than the memory that is free."""
+    if not start.startswith(b"PK"):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # torch says what is wrong
+    names = {one.filename.rpartition("/")[2] for one in held}
+    if "constants.pkl" in names:
+        raise _unreadable(path, name, _SCRIPT)
+    if "data.pkl" not in names:
+        listed = ", ".join(sorted(one.filename for one in held)[:3]) or "nothing"
+        raise _unreadable(path, name, f"damaged, or no checkpoint: an archive that holds {listed}")
+    size, whole = path.stat().st_size, sum(one.file_size for one in held)
+    free = int(memory_left())
+    if whole > max(_SMALL, _INFLATION * size):
+        reason = f"its {_bytes(size)} unpack to {_bytes(whole)}, which no weights do"
+    elif whole > free:
+        reason = f"it unpacks to {_bytes(whole)}, and {_bytes(free)} of memory are free"
+    else:
+        return
+    raise _unreadable(path, name, f"{reason}; save the weights alone: {_SAVE}")
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def _no_file(path: Path, name: str) -> UserError:
+    if not path.is_dir():
+        problem = "no such file"
+    elif any(path.glob("*.distcp")):
+        problem = (
+            "is a folder of torch's distributed checkpoints; make it one file: `python -m "
+            "torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE`"
+        )
+    else:
+        problem = "is a folder"
+    return UserError(name, problem, value=str(path), expected="a checkpoint's path")
+
+
+def _is_safetensors(start: bytes, path: Path) -> bool:
+    """By what it begins with: the length of its table, and the table. A cut file has its name alone."""
+    if path.suffix == ".safetensors" and not start.startswith(b"PK"):
+        return True
+    if len(start) < 9 or start[8:9] != b"{":
+        return False
+    (length,) = struct.unpack("<Q", start[:8])
+    return bool(length < path.stat().st_size)
+
+
+_OTHERS = (
+    (b"version https://git-lfs", "a pointer of Git LFS, and not the file; get it by `git lfs pull`"),
+    (b"\x89HDF", "an HDF5 file (Keras)"),
+    (b"\x1f\x8b", "compressed by gzip; unpack it first"),
+    (b"BZh", "compressed by bzip2; unpack it first"),
+    (b"\xfd7zXZ", "compressed by xz; unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "compressed by Zstandard; unpack it first"),
+    (b"\x93NUMPY", "an array of numpy"),
+    (b"\x89PNG", "a picture"),
+)
+
+
+def _other_kind(start: bytes) -> str | None:
+    """What a file is that is no checkpoint of torch's, by its first bytes; None where nothing is known."""
+    for mark, kind in _OTHERS:
+        if start.startswith(mark):
+            return f"damaged, or no checkpoint: it is {kind}"
+    text = start.lstrip().lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<?xml")):
+        return "damaged, or no checkpoint: it is a web page, as a download that failed leaves it"
+    if not start:
+        return "damaged, or no checkpoint: it is empty"
+    if start[257:262] == b"ustar":
+        return "damaged, or no checkpoint: it is a tar archive; unpack it first"
+    if text.startswith(b"{") and b"weight_map" in start:
+        return "it is the index of a checkpoint in several files; merge them into one file"
+    return None
+
+
+def _of_pickle(said: str) -> str:
+    """What is wrong with a pickle that names no class, by torch's words."""
+    if "Unsupported operand" in said:
+        return (
+            "damaged, or no checkpoint of torch's: it is pickled in a way that cannot be read without "
+            f"running its code; save it again where it was made: {_SAVE}"
+        )
+    if "DTensor" in said or "distributed" in said:
+        return (
+            f"its tensors are spread over several processes; gather them and save the weights alone: {_SAVE}"
+        )
+    return "damaged, or no checkpoint"
+
+
+def _of_torch(error: Exception) -> str:
+    """What is wrong with a file, torch's own words left out where they give advice."""
+    said = (str(error).strip().splitlines() or ["nothing said"])[0].split(". ")[0][:200]
+    if "TorchScript" in said:
+        return _SCRIPT
+    if ".tar" in said:
+        return f"it is in the format of torch before 0.4; save it again where it was made: {_SAVE}"
+    if "weights_only" in str(error) or "pickle_module" in said or isinstance(error, KeyError | IndexError):
+        return f"damaged, or no checkpoint ({type(error).__name__})"
+    return f"damaged, or no checkpoint ({type(error).__name__}: {said})"
+
+
+def _not_a_mapping(content: object) -> str:
+    kind = type(content).__name__
+    if (
+        isinstance(content, list | tuple)
+        and content
+        and all(isinstance(one, torch.Tensor) for one in content)
+    ):
+        kind += f" of {len(content)} tensors without names"
+    return f"holds a {kind}, not a state dict"
+
+
+def _unreadable(path: Path, name: str, reason: str) -> UserError:
+    return UserError(name, f"cannot be read: {reason}", value=str(path))
+
+
+_SAVE = "`torch.save(model.state_dict(), 'weights.pth')`"
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.(?:safetensors|bin|pt|pth)$")
+_PART = (
+    "it is part {} of {} of a checkpoint; load the model from all parts, and save its weights in one file: "
+    + _SAVE
+)
+_SCRIPT = (
+    "it is a TorchScript program, and no file's code is run; save the weights alone where it is trusted: "
+    "`torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')`"
+)
+_ASKS = (
+    "it asks to run {}, and no file's code is run. If it is a record of settings (a class of the "
+    "training script), load the file where its code is at home and trusted, and save the weights alone: "
+    "`torch.save({{'state_dict': content['state_dict']}}, 'weights.pth')`; of a whole model of your own, "
+    + _SAVE
+)
+_MODEL = re.compile(r"(timm\.(models|layers)|torchvision\.models|torch\.nn\.modules|transformers\.models)\.")
+_WHOLE = (
+    "it is a whole model, pickled with its classes ({}), and no file's code is run. Load the file where it "
+    "was made, and save the weights alone: " + _SAVE
+)

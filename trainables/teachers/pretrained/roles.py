@@ -1,0 +1,143 @@
+"""What the keys of a checkpoint say, by the table of `checkpoint_layouts`: origin, roles, names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+from torch import Tensor
+
+from trainables.teachers.pretrained.layout import BACKBONE, Layout
+from trainables.teachers.pretrained.layouts import LAYOUTS
+
+# What DataParallel, torch.compile, FSDP, Lightning's Fabric and activation checkpointing put into names.
+_WRAPPER = re.compile(
+    r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_forward_module|_checkpoint_wrapped_module"
+    r"|_original_module)\."
+)
+# The first word under which training scripts keep the network, in the order of preference: averages first.
+_NETWORKS = (
+    "ema_model", "model_ema", "ema", "averaged_model", "swa_model", "model", "net", "online_model",
+    "base_model", "_model", "wrapped_model", "inner_model", "feature_extractor", "image_encoder",
+    "vision_model", "visual_encoder", "vision_encoder", "encoder", "trunk", "cnn", "extractor",
+)  # fmt: skip
+# Words that all keys of a network's own may begin with, where its classifier was taken off.
+_OWN_WORDS = frozenset(["features", "blocks", "stages", "layers", "levels", "body", "network"])
+# Weights that serve masked training alone; timm leaves them out, too.
+_MASKED = re.compile(
+    r"(mask_token|masked_embed|mask_embed)$"
+    r"|decoder_(embed|blocks|norm|pred|pos_embed)(\.|$)",
+)
+MASKED = "masked training"
+_COUNTERS = ("n_averaged", "initted", "step", "num_updates", "decay", "_extra_state")
+
+
+def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` without the wrappers' words, wherever these stand in a key.
+
+    A word stays where two keys would become one, or where a key would have no name.
+    """
+    named = {_WRAPPER.sub("", key): value for key, value in tensors.items()}
+    return named if len(named) == len(tensors) and "" not in named else dict(tensors)
+
+
+def without_first_word(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(the network, what lies beside it), where the network's keys begin with one word that says nothing.
+
+    All keys may begin with any word; of those that only most begin with, the usual ones are known. The second
+    part keeps its names; where nothing is taken off, it is empty.
+    """
+    words = {key.partition(".")[0] for key in tensors if "." in key}
+    if len(words) == 1 and all("." in key for key in tensors) and not words & _OWN_WORDS:
+        chosen = words.pop()
+    else:
+        chosen = next((word for word in _NETWORKS if word in words), "")
+    inside = {key.partition(".")[2]: t for key, t in tensors.items() if key.startswith(f"{chosen}.")}
+    beside = {key: tensor for key, tensor in tensors.items() if not key.startswith(f"{chosen}.")}
+    # A network has more than one layer of its own.
+    if not chosen or len({key.rpartition(".")[0] for key in inside}) < 2:
+        return dict(tensors), {}
+    return inside, beside
+
+
+def find_layout(
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    container: str | None = None,
+    beside: Collection[str] = (),
+    arguments: Collection[str] = (),
+) -> Layout:
+    """The first row that fits; the last one fits everything."""
+
+    def begins(pattern: str) -> bool:
+        return any(re.match(pattern, key) for key in tensors)
+
+    for layout in LAYOUTS:
+        if (
+            all(metadata.get(name) == value for name, value in layout.metadata.items())
+            and (not layout.containers or container in layout.containers)
+            and set(layout.beside) <= set(beside)
+            and (not layout.arguments or set(layout.arguments) & set(arguments))
+            and all(begins(pattern) for pattern in layout.signature)
+            and not any(begins(pattern) for pattern in layout.absent)
+        ):
+            return layout
+    raise LookupError("the last layout fits everything")
+
+
+def split_roles(layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Role -> its tensors by their names within it. Keys of no role are under `other: FIRST PART`."""
+    roles: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        for role, pattern in layout.roles.items():
+            if match := re.match(pattern, key):
+                roles.setdefault(role, {})[key[match.end() :]] = tensor
+                break
+        else:
+            roles.setdefault(f"other: {key.split('.')[0]}", {})[key] = tensor
+    backbone = roles.get(BACKBONE, {})
+    for name in [name for name in backbone if _MASKED.match(name)]:
+        roles.setdefault(MASKED, {})[name] = backbone.pop(name)
+    for name in [name for name in backbone if name in _COUNTERS]:
+        roles.setdefault("counters", {})[name] = backbone.pop(name)
+    return roles
+
+
+def namings(layout: Layout, tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """A backbone's tensors under the names in the file and, where a row knows others, under timm's."""
+    found = [dict(tensors)]
+    if layout.renames:
+        renamed: dict[str, Tensor] = {}
+        for key, tensor in tensors.items():
+            name = key
+            for pattern, replacement in layout.renames:
+                name = re.sub(pattern, replacement, name)
+            renamed[name] = tensor
+        if renamed.keys() != tensors.keys():
+            found.append(_class_token_placed(renamed) if "register_tokens" in tensors else renamed)
+    return found
+
+
+def _class_token_placed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """DINOv2's transformer with registers, whose class token has a position of its own, as timm's has none.
+
+    The position is added to the token once and for all.
+    """
+    placed = dict(tensors)
+    token, positions = tensors.get("cls_token"), tensors.get("pos_embed")
+    if token is not None and positions is not None and positions.ndim == 3:
+        placed["cls_token"] = token.float() + positions[:, :1].float()
+        placed["pos_embed"] = positions[:, 1:]
+    return placed
+
+
+def attention_heads(layout: Layout, backbone: Mapping[str, Tensor]) -> int | None:
+    """How many attention heads this origin's code gives such a transformer; None where as many as timm's.
+
+    No shape tells them. Fixed positions are known by the class token's, which is zero.
+    """
+    if "cls_token" not in backbone or "pos_embed" not in backbone:
+        return None
+    if layout.heads_if_fixed and backbone["pos_embed"][0, 0].any():
+        return None
+    return layout.attention_heads.get(backbone["cls_token"].shape[-1])

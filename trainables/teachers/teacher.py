@@ -1,0 +1,160 @@
+"""Teachers: a frozen backbone with, where there are, its projection head and its classifier.
+
+They come from a checkpoint of any origin in `checkpoint_layouts`, or from a training on the same data, whose
+file is raykd's own: safetensors with `backbone.*`, `head.*` and `classifier.*`, and the architecture in the
+metadata.
+
+    load_teacher(TeacherSpec(arch="resnet50"), Path("moco_v2_800ep.pth.tar"))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from trainables.core.errors import UserError
+from trainables.networks.backbones import Backbone, build_backbone
+from trainables.spec.trial import ModelSpec, TeacherSpec
+from trainables.teachers.feeding import feeding
+from trainables.teachers.fill import fill_backbone, load_classifier, load_head
+from trainables.teachers.pretrained.read import CheckpointFacts, ReadCheckpoint, read_checkpoint
+
+
+class Teacher(nn.Module):
+    """A network that teaches: without gradient, never changing, always in eval mode.
+
+    `batch_norm="batch"` normalises by the statistics of each batch instead of the running ones. The code of
+    DisCo and RETRO does so by leaving the teacher in train mode; here the running ones do not drift as well,
+    since nothing reads them.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module | None,
+        batch_norm: str = "eval",
+        sha256: str = "",
+        classifier: nn.Linear | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.classifier = classifier  # over the backbone's features
+        self.sha256 = sha256  # of the file it came from
+        self.batch_norm = batch_norm
+        self.feature_dim = backbone.feature_dim
+        self.head_dim = 0  # 0 without a head
+        self.requires_grad_(False)
+        self.eval()
+        if batch_norm == "batch":
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    # Without running statistics torch takes the batch's, in eval mode too.
+                    module.track_running_stats = False
+                    module.running_mean = module.running_var = module.num_batches_tracked = None
+        if head is not None:
+            with torch.no_grad():
+                self.head_dim = head(torch.zeros(2, self.feature_dim)).shape[1]
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stays in eval mode."""
+        super().train(False)
+        return self
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, feature_dim)."""
+        features: Tensor = self.backbone(images)
+        return features
+
+    @torch.no_grad()
+    def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, 3, H, W) -> (B, feature_dim) and each stage's map (B, C, h, w), the deepest last."""
+        return self.backbone.with_maps(images)
+
+    @torch.no_grad()
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, head_dim): the head's output, not normalised."""
+        if self.head is None:
+            raise UserError("teacher", "has no projection head")
+        embedding: Tensor = self.head(self.backbone(images))
+        return embedding
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, classes) by the classifier that it was trained with."""
+        if self.classifier is None:
+            raise UserError("teacher", "has no classifier")
+        logits: Tensor = self.classifier(self.backbone(images))
+        return logits
+
+
+def load_teacher(spec: TeacherSpec, path: Path) -> Teacher:
+    """The teacher that `spec` describes, on the CPU, read from the file at `path`.
+
+    Raises `UserError` for a file that cannot be read or does not fit the architecture.
+    """
+    read = read_checkpoint(path, "teacher.checkpoint")
+    backbone = build_backbone(ModelSpec(arch=spec.arch, options=spec.options), 0, "teacher")
+    fill_backbone(backbone, read)
+    # `resolve` has filled them in; a spec that was made by hand may name none.
+    backbone.feed(feeding(spec.arch, read).normalisation if spec.mean is None else spec.normalisation)
+    head, classifier = load_head(backbone, read), load_classifier(backbone, read)
+    return Teacher(backbone, head, spec.batch_norm, read.facts.sha256, classifier)
+
+
+def inspect_checkpoint(path: Path) -> CheckpointFacts:
+    """What a file holds: origin, roles, head, hash. Raises `UserError` if it cannot be read."""
+    return read_checkpoint(path, "teacher.checkpoint").facts
+
+
+class Lack(NamedTuple):
+    """Something of a teacher that a method needs and a file has not."""
+
+    what: str  # "needs ..., and ..."
+    expected: str
+
+
+def lacks(facts: CheckpointFacts, needs: frozenset[str], classes: int = 0) -> Lack | None:
+    """What the file lacks of what a method `needs`; None where it has all.
+
+    `classes` of the data, 0 where they do not matter.
+    """
+    if "teacher_head" in needs and facts.head_problem:
+        return Lack(
+            f"needs the teacher's projection head, and the file's cannot be read: {facts.head_problem}",
+            "another checkpoint, or a method that learns from features",
+        )
+    if "teacher_head" in needs and not facts.head:
+        return Lack(
+            "needs the teacher's projection head, and the file holds none",
+            "a self-supervised checkpoint with its head (MoCo, SwAV, DINO, raykd's own ...)",
+        )
+    if "teacher_classifier" in needs and not facts.classes:
+        return Lack(
+            "needs the teacher's classifier, and the file has none that is one linear layer on its features",
+            "a supervised checkpoint with its classifier (timm, torchvision, DeiT, raykd's own)",
+        )
+    if "teacher_classifier" in needs and classes and facts.classes != classes:
+        return Lack(
+            f"needs a classifier for the data's {classes} classes, and the file's is for {facts.classes}",
+            "`teacher_classifier: fitted`, or 'auto'",
+        )
+    return None
+
+
+def verify(read: ReadCheckpoint, model: ModelSpec, field: str = "teacher") -> CheckpointFacts:
+    """The facts of a checkpoint that fits `model`, its classifier counted only where it can be used.
+
+    Raises `UserError` at `field` for one that does not fit.
+    """
+    backbone = build_backbone(model, 0, field)
+    fill_backbone(backbone, read)
+    load_head(backbone, read)
+    usable = load_classifier(backbone, read) is not None
+    return read.facts if usable else dataclasses.replace(read.facts, classes=0)

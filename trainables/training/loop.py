@@ -1,0 +1,159 @@
+"""The one training loop: `train(trial, report, workspace)`. Every method, every engine, one worker or many.
+
+An epoch ends with probe -> checkpoint -> report, in this order: what was reported is on the disk, and what is
+on the disk is reported again when the trial goes on. The report's answer says whether to go on.
+
+    train(trial, lambda report: print(report) or True, Workspace(folder, cache, teachers))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from trainables.core.checksums import is_whole
+from trainables.core.errors import TrialFailed
+from trainables.core.file_transfer import Carrier
+from trainables.core.files import open_file, own_folder, replacing
+from trainables.core.heartbeat import got_to
+from trainables.core.isolation import isolated
+from trainables.core.storage_retry import patient
+from trainables.core.workers import from_first, on_each, rank, world_size
+from trainables.data.data_sets import open_data
+from trainables.data.store import StoreDamaged
+from trainables.spec.trial import TrialSpec
+from trainables.training.run import Run, check_with_data
+from trainables.training.teacher_file import save_teacher, teacher_file, teacher_trial
+from trainables.training.workspace import EpochReport, Report, Workspace
+
+_log = logging.getLogger(__name__)
+_POLL_S = 0.2  # between looks at another process that is making a teacher
+
+
+def train(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
+    """Train `trial` to its last epoch or until `report` answers False, from its checkpoint if there is one.
+
+    A teacher that has to be trained has to be there: `prepare` first. With a process group every worker calls
+    this with the same arguments, and the first worker's answer counts. Leaves `best.safetensors` (the student
+    with the best score so far) and `checkpoints/` in the folder. Raises `UserError` for a trial that cannot
+    work and `TrialFailed` when its numbers go bad, on every worker alike.
+    """
+    _train(trial, workspace, report)
+
+
+def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None) -> None:
+    """Decode the data and train the teacher, where either is missing; `report` hears the teacher's epochs.
+
+    Safe in several processes at once: one works, the others wait for it; if it dies, the next goes on from
+    its checkpoint. With a process group every worker calls this, and all of them train the teacher. A
+    `report` that answers False leaves the teacher unfinished.
+    """
+    data = on_each(lambda: open_data(trial.data, workspace.cache))
+    training = teacher_trial(trial)
+    if training is None:
+        return
+    check_with_data(trial, data)  # else the teacher would be trained for nothing
+    file = teacher_file(training, workspace.teachers)
+    carrier = workspace.carrier
+    place = replace(workspace, folder=workspace.teachers / training.signature())
+    with _turn(file) as missing:
+        if missing:
+            try:
+                _train(training, place, report or (lambda _: True), lambda run: _make_teacher(run, file))
+            except TrialFailed as error:
+                raise TrialFailed(f"training the teacher {training.student.arch}: {error}") from None
+        elif carrier is not None:
+            from_first(lambda: _share(file, carrier))
+
+
+def _train(
+    trial: TrialSpec, place: Workspace, report: Report, then: Callable[[Run], None] = lambda run: None
+) -> None:
+    """Train, and after damage to the decoded images once more from the last checkpoint, with new ones."""
+    for last in (False, True):
+        try:
+            with isolated(trial.seed):
+                return _run(trial, place, report, then)
+        except StoreDamaged:
+            # A group of workers is started again by its engine: the others may be waiting in a collective.
+            if last or world_size() > 1:
+                raise
+            _log.warning("decoded images were damaged", exc_info=True)
+
+
+def _run(trial: TrialSpec, place: Workspace, report: Report, then: Callable[[Run], None]) -> None:
+    # In a frame of its own, which `isolated` can clear when a trial fails.
+    run = Run(trial, place)
+    _go(run, report)
+    then(run)
+
+
+def _make_teacher(run: Run, file: Path) -> None:
+    if run.epoch == run.trial.epochs:
+        from_first(lambda: _save_teacher(run, file))
+
+
+def _go(run: Run, report: Report) -> None:
+    while not run.epoch or _goes_on(run, report):
+        run.train_epoch()
+
+
+def _goes_on(run: Run, report: Report) -> bool:
+    """Report the last finished epoch, after a restart the checkpoint's: it may never have arrived."""
+    answer = report(EpochReport(run.epoch, dict(run.metrics)))
+    return from_first(lambda: answer) and run.epoch < run.trial.epochs
+
+
+def _save_teacher(run: Run, file: Path) -> None:
+    def write() -> None:
+        with replacing(file) as temporary:
+            save_teacher(run.method, temporary, run.trial)
+
+    patient(write, f"{file} cannot be written")
+    if run.workspace.carrier is not None:
+        run.workspace.carrier.push(file)
+
+
+def _share(file: Path, carrier: Carrier) -> None:
+    """A teacher that is only on this node: its maker died before the others could have it."""
+    if file.name not in carrier.names(file.parent):
+        carrier.push(file)
+
+
+@contextlib.contextmanager
+def _turn(file: Path) -> Iterator[bool]:
+    """Wait until `file` is there and whole (False) or it is this process's turn to make it (True).
+
+    The workers of one group ask together, in short steps: none may sit in a collective while the first one
+    waits for a process that has nothing to do with them.
+    """
+
+    def opened() -> int:
+        own_folder(file.parent)
+        return open_file(file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+
+    handle = from_first(lambda: patient(opened, f"{file.parent} cannot be written"))
+
+    def look() -> bool | None:
+        if is_whole(file):  # one that is damaged is made again
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        return not is_whole(file)  # it may have come between the two lines above
+
+    try:
+        while (mine := from_first(look)) is None:
+            got_to("waiting for another process that trains the teacher")
+            time.sleep(_POLL_S)
+        yield mine
+    finally:
+        if rank() == 0:
+            os.close(handle)  # which frees the lock; so does the death of the process

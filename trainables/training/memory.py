@@ -1,0 +1,136 @@
+"""Memory that a method's settings ask for, estimated before anything is trained.
+
+Settings that are harmless on small images and batches can ask for more than any device has: fixed anchors
+keep their images and pass through the student in every step, relations among a batch grow with its square
+and cube. What is estimated is that alone (`Method.memory`), not what networks and batch take anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from trainables.core import limits
+from trainables.core.errors import UserError
+from trainables.methods.base import Context, Method, MethodConfig, Need
+from trainables.networks.backbones import backbone_facts, build_backbone, seeded
+from trainables.spec.trial import ModelSpec, TrialSpec
+
+GIB = 2**30
+LARGEST = 288 * GIB  # of one device, in 2026
+_KEPT = GIB  # buffers above this are worth a word: they are in every checkpoint
+_HALF = 2  # activations in bfloat16 take so many times less; which the estimate takes for granted
+_IMAGES = 2
+
+
+def device_memory(where: torch.device) -> int:
+    """Bytes of a device that this process may use: of a GPU its share, of the host what its limits leave."""
+    if where.type == "cuda":
+        share = getattr(torch.cuda, "get_per_process_memory_fraction", lambda _: 1.0)(where)  # torch >= 2.8
+        return int(torch.cuda.get_device_properties(where).total_memory * share)
+    return int(limits.memory().value)
+
+
+def check_memory(
+    trial: TrialSpec, kind: type[Method], context: Context, workers: int = 1, most: int | None = None
+) -> None:
+    """`UserError` where the method's settings ask for more than `most` bytes on a worker's device, with the
+    largest value that fits; `most` left out: more than any device has."""
+    limit = LARGEST if most is None else most
+    config = kind.Config(**trial.config)
+
+    def needed(value: int | None = None, field: str = "") -> int:
+        changed, told = _with(config, context, field, value) if value is not None else (config, context)
+        return sum(_bytes(need, told, workers) for need in kind.memory(changed, told))
+
+    total = needed()
+    if total <= limit:
+        return
+    need = max(kind.memory(config, context), key=lambda need: _bytes(need, context, workers))
+    name = need.field.rpartition(".")[2]
+    value = int(getattr(config, name)) if need.field.startswith("config.") else context.batch_size
+    fits = _largest(lambda n: needed(n, need.field) <= limit, value)
+    has = "no device has so much" if most is None else f"each worker has {limit / GIB:.1f} GiB"
+    raise UserError(
+        need.field,
+        f"{need.what} would take {total / GIB:.1f} GiB on each worker, and {has}",
+        value=value,
+        expected=f"at most {fits}" if fits else "another setting of the method",
+    )
+
+
+def check_on_device(
+    trial: TrialSpec, kind: type[Method], context: Context, workers: int, where: torch.device
+) -> None:
+    """`check_memory` on the device that a worker has, whose size nobody may have known before."""
+    if kind.memory.__func__ is Method.memory.__func__ or trial.teacher is None:  # type: ignore[attr-defined]
+        return
+    side, teacher = trial.data.image_size, trial.teacher
+    known = replace(
+        context,
+        student=backbone_facts(trial.student, side),
+        teacher=backbone_facts(ModelSpec(arch=teacher.arch, options=teacher.options), side, "teacher"),
+    )
+    shared = workers if where.type == "cpu" else 1  # the workers of a trial may lie on one host
+    check_memory(trial, kind, known, workers, device_memory(where) // shared)
+
+
+def heavy(trial: TrialSpec, kind: type[Method], context: Context) -> Iterator[str]:
+    """Remarks on what makes every checkpoint large, with the field."""
+    for need in kind.memory(kind.Config(**trial.config), context):
+        if need.kept > _KEPT:
+            yield (
+                f"{need.field}: {need.what} take {need.kept / GIB:.1f} GiB of each worker's device, and of "
+                "every checkpoint"
+            )
+
+
+def _bytes(need: Need, context: Context, workers: int) -> int:
+    passed = 0
+    if need.images and context.student is not None and context.student.spec is not None:
+        each = activation_bytes(context.student.spec, context.image_size)
+        passed = -(-need.images // workers) * each // _HALF
+    return need.kept + need.step + passed
+
+
+def _with(config: MethodConfig, context: Context, field: str, value: int) -> tuple[MethodConfig, Context]:
+    name = field.rpartition(".")[2]
+    if field.startswith("config."):
+        return config.model_copy(update={name: value}), context
+    return config, replace(context, batch_size=value)
+
+
+def _largest(fits: Callable[[int], bool], above: int) -> int:
+    """The largest number below `above` that fits, 0 where none does; what fits stays so for smaller ones."""
+    low, high = 0, above
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+_known: dict[tuple[str, int], int] = {}
+
+
+def activation_bytes(student: ModelSpec, side: int) -> int:
+    """Bytes that a student keeps for the backward pass of one image of `side` pixels, in float32."""
+    key = (student.model_dump_json(), side)
+    if key not in _known:
+        model = build_backbone(student, 0).train()
+        weights = {parameter.data_ptr() for parameter in model.parameters()}
+        kept: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor) -> Any:
+            storage = tensor.untyped_storage()
+            if tensor.data_ptr() not in weights:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with seeded(0), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            out = model(torch.zeros(_IMAGES, 3, side, side))  # held, so that no storage is used twice
+        del out
+        _known[key] = sum(kept.values()) // _IMAGES
+    return _known[key]

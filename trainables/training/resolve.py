@@ -1,0 +1,346 @@
+"""What a user wrote about one training -> a complete `TrialSpec`, and the flat names of its fields.
+
+    resolve({"method": "retro", "student": {"arch": "resnet18"}, "teacher": {...}, "epochs": 16})
+
+fills in every field: the method's defaults, over them its preset, over that what was written. Anything wrong
+is a `UserError` that says where. The flat names (`gamma`, `lr`, `views.strength`) are how search axes, tables
+and `fixed` speak of the same fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from trainables.core.errors import UserError
+from trainables.methods.base import Method
+from trainables.spec.parse import as_mapping, build, join, spelled_out
+from trainables.spec.trial import (
+    DataSpec,
+    ModelSpec,
+    OptimSpec,
+    ProbeSpec,
+    TeacherSpec,
+    TeacherTraining,
+    TrialSpec,
+    ViewSpec,
+)
+
+# Where a trial is written: the fields of TrialSpec, and the preset that fills some of them in.
+KEYS = (*TrialSpec.model_fields, "preset")
+SECTIONS: dict[str, type[BaseModel]] = {
+    "student": ModelSpec,
+    "teacher": TeacherSpec,
+    "data": DataSpec,
+    "views": ViewSpec,
+    "optim": OptimSpec,
+    "probe": ProbeSpec,
+}
+# What a section that is one plain value (`student: resnet18`) says: section -> field.
+SHORTHAND: dict[tuple[str, ...], str] = {
+    ("student",): "arch",
+    ("teacher",): "arch",
+    ("teacher", "train"): "method",
+    ("data",): "name",
+    ("views",): "recipe",
+    ("optim",): "optimizer",
+    ("probe",): "score",
+}
+_BARE = ("method", "epochs", "seed")  # top-level fields that are no sections
+# Mappings whose keys this module cannot list: constructor arguments, and the parts of a teacher's training.
+_OPEN = (
+    "student.options",
+    "teacher.options",
+    "views.operations",
+    "views.second",
+    "teacher.train.config",
+    "teacher.train.optim",
+    "teacher.train.views",
+)
+
+
+def resolve(raw: Mapping[str, Any], where: str = "") -> TrialSpec:
+    """The complete trial that `raw` describes.
+
+    `raw` has the keys method, preset, student, teacher, data, views, optim, probe, epochs, seed, config;
+    `where` is its path in the user's file. Precedence: defaults < preset < what is written. A teacher is
+    dropped where the method learns from none. Raises `UserError`.
+    """
+    written = spelled_out(as_mapping(raw, where), SHORTHAND)
+    for key in written:
+        if key not in KEYS:
+            raise UserError(join(where, key), "no such field", value=key, expected=_home(key), choices=KEYS)
+    method = _method(written, where)
+    parts = _merge(_preset(method, written.get("preset"), where), written, where)
+    config = _config(method, parts.pop("config", None), where)
+    data = build(DataSpec, parts.get("data"), join(where, "data")).model_dump()
+    teacher = _teacher(method, parts.pop("teacher", None), data, where)
+    if "student" not in parts:
+        raise UserError(join(where, "student"), "is missing", expected="`{arch: NAME}`, the network to train")
+    trial = build(TrialSpec, {**parts, "method": method.name, "config": config, "data": data}, where)
+    if trial.probe.point not in method.points:
+        raise UserError(
+            join(where, "probe.point"),
+            f"method {method.name!r} has no such probe point",
+            value=trial.probe.point,
+            choices=method.points,
+        )
+    return trial.model_copy(update={"teacher": teacher})
+
+
+def _method(written: Mapping[str, Any], where: str) -> type[Method]:
+    from trainables.methods import load_method, methods
+
+    name = written.get("method")
+    if name is None:
+        raise UserError(
+            join(where, "method"), "is missing", expected="the name of a method", choices=methods()
+        )
+    if not isinstance(name, str):
+        raise UserError(join(where, "method"), "is not a name", value=name, choices=methods())
+    method = load_method(name, join(where, "method"))
+    check_names(method)
+    return method
+
+
+def check_names(method: type[Method]) -> None:
+    """Raise `TypeError` where a Config field or the method's name hides another field of a trial: a bug.
+
+    A method may be called as a field without parts is (SEED, and a trial's `seed`): no flat name starts so.
+    """
+    if method.name in set(KEYS) - set(_BARE) or "." in method.name:
+        raise TypeError(f"{method.__name__} may not be called {method.name!r}: flat names start like this")
+    taken = {*OptimSpec.model_fields, *KEYS} & set(method.Config.model_fields)
+    if taken:
+        raise TypeError(
+            f"{method.__name__}.Config may not have fields called {sorted(taken)}: trials have these"
+        )
+
+
+def _preset(method: type[Method], name: Any, where: str) -> Mapping[str, Any]:
+    if name is None:
+        return {}
+    if not isinstance(name, str) or name not in method.presets:
+        problem = f"method {method.name!r} has no such preset"
+        raise UserError(join(where, "preset"), problem, value=name, choices=method.presets)
+    return method.presets[name]
+
+
+def _merge(preset: Mapping[str, Any], written: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The preset with what is written laid over it, field by field within a section."""
+    parts = {**preset, **{key: value for key, value in written.items() if key not in ("method", "preset")}}
+    for section in (*SECTIONS, "config"):
+        if parts.get(section) is None and section not in preset:
+            parts.pop(section, None)
+            continue
+        over, under = as_mapping(written.get(section), join(where, section)), preset.get(section, {})
+        if (
+            section == "views"
+            and under.get("strength") == 0
+            and over.get("recipe", under["recipe"]) != under["recipe"]
+        ):
+            under = {}  # a strength of 0 leaves the flips of its recipe: it is not to switch off another one
+        parts[section] = {**under, **over}
+    return parts
+
+
+def _config(method: type[Method], raw: Any, where: str) -> dict[str, Any]:
+    path = join(where, "config")
+    for name in as_mapping(raw, path):
+        if name not in method.Config.model_fields:
+            problem = f"method {method.name!r} has no such field"
+            choices = method.Config.model_fields
+            raise UserError(join(path, name), problem, value=name, expected=_home(name), choices=choices)
+    return build(method.Config, raw, path).model_dump(mode="json")
+
+
+def _home(name: str) -> str | None:
+    """Where a field that was written in the wrong place belongs, in words."""
+    homes = [section for section, model in SECTIONS.items() if name in model.model_fields]
+    return f"it under `{homes[0]}`" if len(homes) == 1 else None
+
+
+def _teacher(method: type[Method], raw: Any, data: Mapping[str, Any], where: str) -> TeacherSpec | None:
+    path = join(where, "teacher")
+    spec = None if raw is None else build(TeacherSpec, raw, path)
+    if not needs_teacher(method):
+        return None
+    if spec is None:
+        raise UserError(
+            path,
+            f"is missing: method {method.name!r} learns from a teacher",
+            expected="`{arch: NAME, checkpoint: FILE}` or `{arch: NAME, train: {method: moco, epochs: N}}`",
+        )
+    if spec.checkpoint is not None and spec.train is not None:
+        raise UserError(path, "has both `checkpoint` and `train`", expected="one of them")
+    if spec.train is None:
+        from trainables.teachers.feeding import filled
+
+        return filled(spec)
+    return spec.model_copy(update={"train": _training(spec, spec.train, data, join(path, "train"))})
+
+
+def needs_teacher(method: type[Method]) -> bool:
+    """Does this method learn from a teacher?"""
+    from trainables.methods.base import TAUGHT
+
+    return bool(method.needs & TAUGHT)
+
+
+def _training(
+    teacher: TeacherSpec, train: TeacherTraining, data: Mapping[str, Any], where: str
+) -> TeacherTraining:
+    """The training with every field filled in, so that a teacher's identity does not hang on defaults.
+
+    It takes the trial's data and nothing else of it: its views must not follow an axis of the search, or each
+    trial would train a teacher of its own.
+    """
+    raw = train.model_dump()
+    method = _method(raw, where)
+    if needs_teacher(method):
+        raise UserError(
+            join(where, "method"), "needs a teacher itself", value=method.name, expected="one that does not"
+        )
+    student = {"arch": teacher.arch, "options": teacher.options}
+    full = resolve({**raw, "student": student, "data": data}, where)
+    return TeacherTraining(
+        method=full.method,
+        epochs=full.epochs,
+        config=full.config,
+        optim=full.optim.model_dump(mode="json"),
+        views=full.views.model_dump(mode="json"),
+        seed=full.seed,
+    )
+
+
+# --- flat names ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FlatField:
+    """A field under its flat name: where it is written, which methods have it, what it is."""
+
+    name: str  # as the user wrote it: `gamma`, `retro.gamma`, `views.strength`
+    path: tuple[str, ...]  # in the mapping that `resolve` takes
+    methods: frozenset[str]  # of those asked for, the ones that have it
+    description: str
+
+    @property
+    def flat(self) -> str:
+        """The flat name without a method in front."""
+        return self.path[-1] if self.path[0] in ("config", "optim") else ".".join(self.path)
+
+
+def flatten(trial: TrialSpec) -> dict[str, Any]:
+    """Every field of `trial` under its flat name, values plain JSON. `unflatten` is its inverse."""
+    dump = trial.model_dump(mode="json")
+    flat: dict[str, Any] = {name: dump[name] for name in _BARE}
+    flat.update(dump["config"])
+    flat.update(dump["optim"])
+    for section in SECTIONS:
+        if section != "optim" and dump[section] is not None:
+            flat.update(_dotted(section, dump[section]))
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping that `resolve` turns into the trial whose flat fields these are."""
+    raw: dict[str, Any] = {}
+    for name, value in flat.items():
+        raw = put(raw, _path(name), value)
+    return raw
+
+
+def put(raw: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """A copy of the nested mapping `raw` with `value` at `path`."""
+    if len(path) == 1:
+        return {**raw, path[0]: value}
+    inner = raw.get(path[0])
+    return {**raw, path[0]: put(inner if isinstance(inner, Mapping) else {}, path[1:], value)}
+
+
+def flat_fields(methods: Iterable[str]) -> dict[str, FlatField]:
+    """Every flat field that a trial of one of these methods has, by name."""
+    from trainables.methods import load_method
+
+    names = frozenset(methods)
+    found: dict[str, FlatField] = {}
+    for method in sorted(names):
+        cls = load_method(method)
+        check_names(cls)
+        for name, field in cls.Config.model_fields.items():
+            having = found[name].methods if name in found else frozenset()
+            found[name] = FlatField(name, ("config", name), having | {method}, field.description or "")
+    for name in _BARE:
+        found[name] = FlatField(name, (name,), names, TrialSpec.model_fields[name].description or "")
+    for section, model in SECTIONS.items():
+        for name, field in model.model_fields.items():
+            path = _TRAIN if (section, name) == ("teacher", "train") else {(section, name): field.description}
+            for at, description in path.items():
+                flat = at[-1] if section == "optim" else ".".join(at)
+                found[flat] = FlatField(flat, at, names, description or "")
+    return found
+
+
+_TRAIN = {
+    ("teacher", "train", name): field.description for name, field in TeacherTraining.model_fields.items()
+}
+
+
+def find_field(name: str, methods: Sequence[str], where: str) -> FlatField:
+    """The field called `name`, for trials of these methods; `retro.gamma` is `gamma` of method retro alone.
+
+    Raises `UserError` at `where` with the nearest name.
+    """
+    from trainables.methods import methods as all_methods
+
+    first, _, rest = name.partition(".")
+    if rest and first in all_methods():
+        if first not in methods:
+            raise UserError(where, "method is not in this sweep", value=first, choices=methods)
+        inner = find_field(rest, [first], where)
+        return FlatField(name, inner.path, inner.methods, inner.description)
+    known = flat_fields(methods)
+    if name in known:
+        return known[name]
+    if any(name.startswith(prefix + ".") and name != prefix + "." for prefix in _OPEN):
+        return FlatField(name, tuple(name.split(".")), frozenset(methods), "")
+    others = [m for m, cls in all_methods().items() if name in cls.Config.model_fields]
+    problem, expected = "no such field", None if others else _dot(name)
+    if others:
+        problem += f" of {', '.join(methods)}: {name!r} belongs to {', '.join(others)}"
+    near = [k for k in known if ("." in k) == ("." in name)] if _home(name) is None else known
+    raise UserError(where, problem, value=name, expected=expected, choices=near)
+
+
+def _dot(name: str) -> str | None:
+    """The full name of a field whose section was left out or need not be there."""
+    first, _, rest = name.partition(".")
+    if first in ("config", "optim") and rest:
+        return f"the bare name, {rest!r}"
+    homes = [
+        section for section, model in SECTIONS.items() if name in model.model_fields and section != "optim"
+    ]
+    return " or ".join(f"`{section}.{name}`" for section in homes) or None
+
+
+def _path(flat: str) -> tuple[str, ...]:
+    """Where a flat name (without method) is written."""
+    if "." in flat:
+        return tuple(flat.split("."))
+    if flat in _BARE:
+        return (flat,)
+    return ("optim" if flat in OptimSpec.model_fields else "config", flat)
+
+
+def _dotted(prefix: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        if isinstance(inner, dict) and inner:
+            flat.update(_dotted(f"{prefix}.{name}", inner))
+        else:
+            flat[f"{prefix}.{name}"] = inner
+    return flat

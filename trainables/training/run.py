@@ -1,0 +1,310 @@
+"""One trial being trained: everything it consists of, an epoch of it, and its state on the disk.
+
+`loop.train` drives it. Kept apart from the loop's contract with the engine, so that each reads in a sitting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from trainables.core.checksums import is_whole, save_sealed
+from trainables.core.distributed import convert_sync_batch_norm
+from trainables.core.errors import UserError
+from trainables.core.files import replacing
+from trainables.core.heartbeat import got_to
+from trainables.core.isolation import rng_state, set_rng_state
+from trainables.core.storage_retry import patient
+from trainables.core.workers import device, from_each, from_first, on_each, rank, world_size
+from trainables.data.data_sets import DataSet, open_data
+from trainables.data.encode import TrainingImages
+from trainables.data.loader import fetch, order
+from trainables.data.splits import class_sizes
+from trainables.evaluation.evaluate import Examiner
+from trainables.methods import load_method
+from trainables.methods.base import TAUGHT, Batch, Context, Losses, Method, MethodConfig
+from trainables.networks.backbones import build_backbone
+from trainables.spec.trial import TrialSpec
+from trainables.teachers.teacher import Teacher, load_teacher
+from trainables.training.checkpoints import Checkpoints
+from trainables.training.loss_watch import LossWatch
+from trainables.training.memory import check_on_device
+from trainables.training.optimizer import Schedule, check_optim, make_optimizer
+from trainables.training.teacher_file import teacher_path
+from trainables.training.workspace import Workspace
+from trainables.views.augmented import EpochViews, Views
+
+BEST = "best.safetensors"  # the student with the best score so far, beside the checkpoints
+_log = logging.getLogger(__name__)
+_STATE = {  # what a checkpoint holds
+    "trial", "data", "method", "optimizer", "schedule", "generators", "metrics", "best", "first_loss",
+    "train_s",
+}  # fmt: skip
+
+
+def channels_last(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def check_with_data(trial: TrialSpec, data: DataSet) -> tuple[type[Method], MethodConfig, Context]:
+    """The method, its settings and what it may know; `UserError` where the images as read do not do."""
+    kind = load_method(trial.method)
+    context = Context(
+        len(data.train_ids),
+        trial.optim.batch_size,
+        data.classes,
+        trial.data.image_size,
+        trial.seed,
+        class_images=class_sizes(data.train.labels[data.probe_ids], data.classes),
+        accumulate=trial.optim.accumulate,
+    )
+    config = kind.Config(**trial.config)
+    kind.check(config, context)
+    return kind, config, context
+
+
+def build_method(
+    trial: TrialSpec,
+    data: DataSet,
+    workspace: Workspace,
+    where: torch.device,
+    teacher: Teacher | None = None,
+    begin: bool = True,
+) -> Method:
+    """The trial's method with an untrained student, on device `where`; the teacher is loaded unless given.
+
+    Without `begin` it has not looked at the training images: a checkpoint will say what it saw.
+    """
+    kind, config, context = check_with_data(trial, data)
+    check_on_device(trial, kind, context, world_size(), where)
+    student = build_backbone(trial.student, trial.seed)
+    if teacher is None and trial.teacher is not None and kind.needs & TAUGHT:
+        teacher = load_teacher(trial.teacher, teacher_path(trial, workspace.teachers))
+    method = kind(config, student, teacher, context)
+    move(method, where)
+    if begin:
+        method.begin(TrainingImages(data, trial.data.image_size, where))
+    return method
+
+
+def move(method: Method, where: torch.device) -> None:
+    """Put a method and its teacher on a device."""
+    # Channels last on CPUs too: small and depthwise convolutions take half the time there.
+    for module in (method, method.teacher):
+        if module is not None:
+            module.to(where).to(memory_format=torch.channels_last)
+
+
+class Run:
+    """A trial on this worker, ready for its next epoch. Data and method are the trial's own, unless given."""
+
+    def __init__(
+        self,
+        trial: TrialSpec,
+        workspace: Workspace,
+        data: DataSet | None = None,
+        method: Method | None = None,
+    ) -> None:
+        self.trial, self.workspace = trial, workspace
+        self.device, self.workers = device(), world_size()
+        self.data = data or on_each(lambda: open_data(trial.data, workspace.cache))
+        check_optim(trial.optim, trial.epochs, len(self.data.train_ids), self.workers)
+        self.checkpoints = Checkpoints(workspace.folder / "checkpoints", workspace.carrier)
+        found = from_first(self._checkpoint)
+        self.method = method or on_each(
+            lambda: build_method(trial, self.data, workspace, self.device, begin=found is None)
+        )
+        synced = trial.optim.batch_norm == "sync" and self.workers > 1
+        if synced:
+            convert_sync_batch_norm(self.method)
+            if self.method.teacher is not None:
+                convert_sync_batch_norm(self.method.teacher)
+        self.local_buffers = self.workers > 1 and not synced
+        self.views = Views(
+            trial.views,
+            self.data.train.size,
+            trial.data.image_size,
+            len(self.data.train),
+            self.method.views,
+            trial.seed,
+            self.data.train.aspect,
+        )
+        self.steps = len(self.data.train_ids) // trial.optim.batch_size
+        self.optimizer = make_optimizer(self.method, trial.optim)
+        self.schedule = Schedule(self.optimizer, trial.optim, trial.epochs, self.steps)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.labels = torch.tensor(self.data.train.labels)
+        self._lasts = [micro == trial.optim.accumulate - 1 for micro in range(trial.optim.accumulate)]
+        self.examiner = Examiner(trial.probe, self.data, trial.data.image_size, self.device)
+
+        self.epoch = 0  # finished epochs
+        self.metrics: dict[str, float] = {}  # of the last finished epoch
+        self.best: list[float] | None = None  # [score, epoch]
+        self.first_loss: float | None = None  # of the first step
+        self.train_s = 0.0
+        if found is not None:
+            self._resume(*found)
+        # After the resume: DDP hands every worker the first one's weights. Buffers it leaves alone, and what
+        # a method took from the data may differ by a rounding between unlike machines.
+        for buffer in self.method.buffers() if self.workers > 1 else ():
+            torch.distributed.broadcast(buffer, 0)
+        self.parallel: DistributedDataParallel | None = None
+        if self.workers > 1:
+            with warnings.catch_warnings():
+                # Newer torch wants another word for it, which older torch does not know.
+                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+                # Which parts of a network and a method go unused is not for the loop to know.
+                self.parallel = DistributedDataParallel(
+                    self.method, broadcast_buffers=False, find_unused_parameters=True
+                )
+
+    def train_epoch(self) -> None:
+        """Train the next epoch, probe, and write the checkpoint; `metrics` are on every worker afterwards."""
+        epoch = self.epoch + 1
+        trained = self._train(epoch)
+        if self.local_buffers:  # the first worker's are probed and saved, so all go on with them
+            for buffer in self.method.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        generators = from_each(rng_state())
+        self.epoch = epoch
+        self.metrics, self.best = from_first(lambda: self._close(trained, generators))
+        set_rng_state(generators[rank()])  # as if there had been no probe
+
+    def _close(
+        self, trained: dict[str, float], generators: list[Any]
+    ) -> tuple[dict[str, float], list[float] | None]:
+        metrics, best = trained, self.best
+        if self.epoch % self.trial.probe.every == 0 or self.epoch == self.trial.epochs:
+            metrics = {**self._judge(), **trained}
+            if best is None or metrics["score"] > best[0]:
+                best = [metrics["score"], self.epoch]
+                self._save_student(metrics["score"])
+        self.checkpoints.save(
+            self.epoch,
+            {
+                "trial": self.trial.signature(),
+                "data": self.data.fingerprint,
+                "method": self.method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "generators": generators,
+                "metrics": metrics,
+                "best": best,
+                "first_loss": self.first_loss,
+                "train_s": self.train_s,
+            },
+        )
+        return metrics, best
+
+    def _train(self, epoch: int) -> dict[str, float]:
+        """The optimizer steps of an epoch; its losses, last learning rate and speed."""
+        optim = self.trial.optim
+        ids = order(self.data.train_ids, self.trial.seed, epoch, optim, rank(), self.workers)
+        views = self.views.epoch(epoch)
+        watch = LossWatch(epoch, self.steps, self.first_loss)
+        done = (epoch - 1) * self.steps
+        self.method.train()
+        start = time.perf_counter()
+        with contextlib.closing(fetch(self.data.train, ids, self.device)) as fetched:
+            for update in range(done, done + self.steps):
+                got_to(f"epoch {epoch}, step {update - done + 1}/{self.steps}")
+                self.schedule.set(update)
+                self.optimizer.zero_grad(set_to_none=True)
+                watch.add([self.micro_batch(*next(fetched), views, last) for last in self._lasts])
+                if optim.clip_grad is not None:
+                    nn.utils.clip_grad_norm_(self.parameters, optim.clip_grad)
+                self.optimizer.step()
+                with torch.no_grad():
+                    self.method.after_step((update + 1) / (self.steps * self.trial.epochs))
+        losses = watch.means()  # waits for the device
+        seconds = time.perf_counter() - start
+        self.first_loss = watch.first_loss
+        self.train_s += seconds
+        speed = self.steps * optim.batch_size / seconds
+        return {**losses, "lr": self.schedule.lr, "images_per_s": speed, "train_s": self.train_s}
+
+    def micro_batch(self, images: Tensor, ids: np.ndarray, views: EpochViews, last: bool) -> Losses:
+        """Forward and backward of a micro-batch; gradients travel between workers with the last of a step."""
+        batch = Batch(
+            [channels_last(views.apply(images, ids, view)) for view in range(self.method.views)],
+            self.labels[ids].to(self.device, non_blocking=True),
+            torch.from_numpy(ids).to(self.device, non_blocking=True),
+        )
+        with self.parallel.no_sync() if self.parallel and not last else contextlib.nullcontext():
+            with self._autocast():
+                losses: Losses = (self.parallel or self.method)(batch)
+            (losses.total / self.trial.optim.accumulate).backward()
+        return Losses(losses.total.detach(), {name: term.detach() for name, term in losses.terms.items()})
+
+    def _judge(self) -> dict[str, float]:
+        self.method.eval()
+
+        def encode(images: Tensor) -> Tensor:
+            # In float32 on every device, as teacher and untrained student are probed: rows have to compare.
+            return self.method.features(channels_last(images), self.trial.probe.point)
+
+        return self.examiner.judge(encode)
+
+    def _autocast(self) -> torch.autocast:
+        wanted = self.trial.optim.precision
+        half = wanted == "bfloat16" or (wanted == "auto" and self.device.type == "cuda")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
+
+    def _save_student(self, score: float) -> None:
+        student = {
+            name: tensor.contiguous() for name, tensor in self.method.student.model.state_dict().items()
+        }
+        facts = {"epoch": str(self.epoch), "score": repr(score), "trial": self.trial.signature()}
+        path = self.workspace.folder / BEST
+
+        def write() -> None:
+            with replacing(path) as temporary:
+                save_sealed(student, temporary, facts)
+
+        patient(write, f"{path} cannot be written")
+        if self.workspace.carrier is not None:
+            self.workspace.carrier.push(path)
+
+    def _checkpoint(self) -> tuple[int, dict[str, Any]] | None:
+        """What to go on from. Where the best student so far is damaged, only the beginning makes it again."""
+        found = self.checkpoints.load()
+        lacks = sorted(_STATE - found[1].keys()) if found is not None else []
+        if lacks:
+            where = self.checkpoints.folder
+            _log.warning("%s is of another version (no %s): the trial is trained again", where, lacks)
+            return None
+        if found is not None and found[1]["best"] is not None and not self._has_best():
+            best = self.workspace.folder / BEST
+            _log.warning("%s is damaged or gone: the trial is trained again from its beginning", best)
+            return None
+        return found
+
+    def _has_best(self) -> bool:
+        best, carrier = self.workspace.folder / BEST, self.workspace.carrier
+        return is_whole(best) or (carrier is not None and carrier.pull(best) and is_whole(best))
+
+    def _resume(self, epoch: int, state: dict[str, Any]) -> None:
+        self.epoch = epoch
+        for key, mine in (("trial", self.trial.signature()), ("data", self.data.fingerprint)):
+            if state[key] != mine:
+                raise UserError(
+                    "checkpoint",
+                    f"{self.checkpoints.folder} holds another {key}'s",
+                    value=state[key],
+                    expected=f"{mine}; move the folder away, or use another one",
+                )
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.metrics, self.best = state["metrics"], state["best"]
+        self.first_loss, self.train_s = state["first_loss"], state["train_s"]
+        generators = state["generators"]
+        set_rng_state(generators[rank() % len(generators)])

@@ -1,0 +1,33 @@
+"""What the training loop and its engine share: where a trial's files lie, and what an epoch reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainables.core.file_transfer import Carrier
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a trial's files lie."""
+
+    folder: Path  # this trial's own
+    cache: Path  # decoded data, of this node
+    teachers: Path  # trained teachers, shared by trials and nodes
+    carrier: Carrier | None = None  # to where folder and teachers are kept, if that is no shared folder
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What an epoch gave."""
+
+    epoch: int  # finished epochs, from 1
+    # score, probe/NAME, probe/NAME_se (absent where an epoch is not probed); loss/total, loss/TERM; lr;
+    # images_per_s in this epoch; train_s, seconds of training so far without probes
+    metrics: dict[str, float]
+    note: str = ""  # something a person should read
+
+
+Report = Callable[[EpochReport], bool]  # True: go on; False: stop. Called on every worker
