@@ -173,14 +173,16 @@ class Bench:
 
     def references(self, trial: TrialSpec) -> Iterable[Row]:
         """Raw pixels, the teacher, and the student as it is initialised, from every seed."""
-        yield Row("raw pixels", False, [self._judge(trial, raw_pixels)])
+        yield Row("raw pixels", False, [self._evaluate(trial, raw_pixels)])
         teacher = (
             load_teacher(trial.teacher, teacher_path(trial, self.place.teachers)) if trial.teacher else None
         )
         if teacher is not None:
-            yield Row(f"the teacher, {teacher.backbone.arch}", False, [self._judge(trial, teacher.backbone)])
+            yield Row(
+                f"the teacher, {teacher.backbone.arch}", False, [self._evaluate(trial, teacher.backbone)]
+            )
         untrained = [build_backbone(trial.student, seed).eval() for seed in self.seeds]
-        yield Row("the student, untrained", False, [self._judge(trial, student) for student in untrained])
+        yield Row("the student, untrained", False, [self._evaluate(trial, student) for student in untrained])
 
     def _run(self, spec: SweepSpec) -> History:
         folder = self.out / spec.name
@@ -191,14 +193,14 @@ class Bench:
 
     def _read(self, trial: TrialSpec, spec: SweepSpec, record: TrialRecord) -> dict[str, float]:
         student, _ = open_student(trial, self.out / spec.name / "trials" / record.trial / BEST)
-        return self._judge(trial, student)
+        return self._evaluate(trial, student)
 
-    def _judge(self, trial: TrialSpec, encode: Encode) -> dict[str, float]:
+    def _evaluate(self, trial: TrialSpec, encode: Encode) -> dict[str, float]:
         names = list(PROBES)
         probe = trial.probe.model_copy(update={"score": names[0], "record": tuple(names[1:])})
         data = open_data(trial.data, self.cache)
         examiner = Examiner(probe, data, trial.data.image_size, torch.device("cpu"), final=True)
-        found = examiner.judge(encode)
+        found = examiner.evaluate(encode)
         return {name: found[f"probe/{name}"] for name in names}
 
     def _trained(self, trial: TrialSpec) -> int:

@@ -29,19 +29,19 @@ _SAY_EVERY_S = 5.0
 
 def raw_pixels(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     """The probes on the pixels themselves."""
-    _judge(trial, report, workspace, lambda: evaluate.raw_pixels)
+    _evaluate(trial, report, workspace, lambda: evaluate.raw_pixels)
 
 
 def untrained(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     """The trial's student as it is initialised."""
-    _judge(trial, report, workspace, lambda: _still(build_backbone(trial.student, trial.seed)))
+    _evaluate(trial, report, workspace, lambda: _still(build_backbone(trial.student, trial.seed)))
 
 
 def teacher(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     """The trial's teacher, its backbone's features."""
     assert trial.teacher is not None
     spec = trial.teacher.model_copy(update={"batch_norm": "eval"})
-    _judge(
+    _evaluate(
         trial,
         report,
         workspace,
@@ -75,10 +75,10 @@ def prepare(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     loop.prepare(trial, workspace, report)
 
 
-def _judge(trial: TrialSpec, report: Report, workspace: Workspace, encoder: Callable[[], Encode]) -> None:
+def _evaluate(trial: TrialSpec, report: Report, workspace: Workspace, encoder: Callable[[], Encode]) -> None:
     def measure() -> dict[str, float]:
         data: DataSet = open_data(trial.data, workspace.cache)
-        return Examiner(trial.probe, data, trial.data.image_size, device()).judge(encoder())
+        return Examiner(trial.probe, data, trial.data.image_size, device()).evaluate(encoder())
 
     report(EpochReport(1, from_first(measure)))
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from raykd.ablation.absent import refuse_missing_teacher
+from raykd.ablation.arm_trials import placed, trial_of, under
 from raykd.ablation.budget import with_epochs
 from raykd.ablation.designs import same
-from raykd.ablation.placing import placed, trial_of, under
+from raykd.ablation.missing_files import refuse_missing_teacher
 from raykd.spec.arms import ArmSpec
-from raykd.spec.placing import check_gpus
+from raykd.spec.devices import check_gpus
 from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError
 from trainables.spec.parse import within

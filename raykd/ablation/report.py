@@ -23,7 +23,7 @@ from trainables.core.files import replacing
 from trainables.core.safe_text import cell
 from trainables.core.safe_text import latex as latex_text
 from trainables.core.safe_text import markdown as markdown_text
-from trainables.core.storage_retry import patient
+from trainables.core.storage_retry import with_retry
 
 FILES = ("ablation.md", "ablation.csv", "ablation.tex")
 NONE = "–"
@@ -37,7 +37,7 @@ def write(results: Results, folder: Path) -> None:
     """Write the three files; a reader sees the old file or the new one."""
     texts = (markdown(results), comma_separated(results), latex(results))
     for name, text in zip(FILES, texts, strict=True):
-        patient(partial(_write, folder / name, text), f"{folder / name} cannot be written")
+        with_retry(partial(_write, folder / name, text), f"{folder / name} cannot be written")
 
 
 def _write(path: Path, text: str) -> None:

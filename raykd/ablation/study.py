@@ -180,7 +180,7 @@ def _base(file: StudyFile, storage: Path) -> dict[str, Any]:
 
 def _best_of(name: str, trial: str | None, storage: Path) -> dict[str, Any]:
     from raykd.export.trial import chosen, config_of
-    from raykd.records.recorded import spec_of
+    from raykd.records.recorded_spec import spec_of
     from raykd.records.views import find, read
     from trainables.teachers.feeding import is_own
 

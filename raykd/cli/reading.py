@@ -75,7 +75,7 @@ def importance(
 ) -> None:
     """Which axes of a sweep matter, how sure that is, and whether the sweep is too small to say."""
     from raykd.records import views
-    from raykd.records.recorded import spec_of
+    from raykd.records.recorded_spec import spec_of
     from raykd.search import importance as weigh
 
     console = Console()

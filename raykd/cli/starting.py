@@ -195,7 +195,7 @@ def attach(name: Name, storage: Storage = HERE) -> None:
 
 def _planned_here(planned: dict[str, Any], spec: SweepSpec, address: str | None) -> list[str]:
     """Add to a plan what this machine gives its workers; remarks on that, and on a baseline that is long."""
-    from raykd.runs.beside import long_baseline
+    from raykd.runs.auxiliary import long_baseline
     from raykd.runs.plan import devices, room
 
     planned["devices"], idle = devices(spec, address)
@@ -206,7 +206,7 @@ def _planned_here(planned: dict[str, Any], spec: SweepSpec, address: str | None)
 
 def study_of(history: History, folder: Path) -> SweepSpec:
     """The spec of a study that has begun; `UserError` for a search."""
-    from raykd.records.recorded import spec_of
+    from raykd.records.recorded_spec import spec_of
 
     if not history.study:
         expected = f"`{command('resume', folder)}`"

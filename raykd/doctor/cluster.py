@@ -22,7 +22,7 @@ from raykd.lanes.autoscaler import autoscales
 from raykd.lanes.cluster import connected, live_nodes, ray_address
 from raykd.lanes.quarantine import in_quarantine
 from raykd.spec.sweep import SweepSpec
-from raykd.storage.courier import credentials
+from raykd.storage.file_transfer import credentials
 from raykd.storage.folders import storage_folder
 
 
@@ -45,8 +45,8 @@ def checks(
 
         alive = live_nodes()
         yield compare.check_nodes(alive, len(ray.nodes()) - len(alive), expected)
-        with _beacon(storage) as (beacon, problem):
-            request = {"storage": storage, "beacon": beacon, "spec": spec and spec.model_dump(mode="json")}
+        with _marker(storage) as (marker, problem):
+            request = {"storage": storage, "marker": marker, "spec": spec and spec.model_dump(mode="json")}
             found = _clocks(_look(alive, request, limit_s))
             nodes = [node for node in found if not node.error]
             yield compare.check_answers(found)
@@ -67,23 +67,23 @@ def checks(
 
 
 @contextmanager
-def _beacon(storage: str) -> Iterator[tuple[str, str]]:
+def _marker(storage: str) -> Iterator[tuple[str, str]]:
     """A folder of this run's own in the storage, gone afterwards: its name, and why it is not there."""
-    beacon, problem, made = f".raykd-doctor-{uuid.uuid4().hex[:12]}", "", None
+    marker, problem, made = f".raykd-doctor-{uuid.uuid4().hex[:12]}", "", None
     if "://" not in storage:
         above = [Path(storage), *Path(storage).parents]
         made = [folder for folder in above if not folder.exists()]
     try:
         files, root = place(storage)
-        files.create_dir(f"{root}/{beacon}", recursive=True)
-        write(files, f"{root}/{beacon}/driver", beacon)
+        files.create_dir(f"{root}/{marker}", recursive=True)
+        write(files, f"{root}/{marker}/driver", marker)
     except Exception as error:
         problem = first_line(error)
     try:
-        yield beacon, problem
+        yield marker, problem
     finally:
         with suppress(Exception):
-            files.delete_dir(f"{root}/{beacon}")
+            files.delete_dir(f"{root}/{marker}")
         for folder in made or ():
             with suppress(OSError):
                 folder.rmdir()

@@ -176,7 +176,7 @@ def check_room(
 
     An autoscaler may start nodes that can (with `min_workers: 0` only the head is up); the sweep asks it.
     """
-    from raykd.spec.placing import check_gpus, idle_gpus, where
+    from raykd.spec.devices import check_gpus, idle_gpus, where
     from raykd.spec.validate import check_resources
 
     workers = spec.workers

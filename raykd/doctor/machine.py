@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from raykd.doctor.check import Check
 from raykd.doctor.ray_start import check_ray
-from raykd.lanes import limits
+from raykd.lanes import capacity
 from raykd.storage.folders import origin_of
 from trainables.core.errors import UserError
 from trainables.core.files import cache_folder
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 _NEED_DISK = 2 * GIB  # a quickstart's checkpoints, decoded images and Ray's logs, with room
-_NEED_SHM = limits.OBJECT_STORE  # below this Ray's object store goes to disk
+_NEED_SHM = capacity.OBJECT_STORE  # below this Ray's object store goes to disk
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "pyarrow", "tensorboard")
 
 
@@ -151,11 +151,11 @@ def check_memory(spec: SweepSpec | None) -> Check:
 
     name, workers = "memory", spec.workers if spec is not None else WorkersSpec()
     try:
-        room = limits.room(workers)
+        room = capacity.room(workers)
     except UserError as error:
         return Check(name, False, str(error), "what the message says")
     said = f"{room.said}: room for {room.lanes} lane{'s' * (room.lanes > 1)}"
-    if memory_left() < limits.need(workers):
+    if memory_left() < capacity.need(workers):
         return Check(name, None, f"{said}, too little now", "end what runs here beside it")
     return Check(name, True, said)
 

@@ -4,8 +4,8 @@
 process that hangs, takes nothing with it; what is asked comes as JSON on standard input, the answer is the
 last line of standard output.
 
-    {"do": "look", "storage": …, "beacon": …, "node": …, "spec": … or null}     -> facts
-    {"do": "read", "storage": …, "beacon": …, "nodes": {node: token}}           -> {"unseen": [node, …]}
+    {"do": "look", "storage": …, "marker": …, "node": …, "spec": … or null}     -> facts
+    {"do": "read", "storage": …, "marker": …, "nodes": {node: token}}           -> {"unseen": [node, …]}
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def read(request: dict[str, Any]) -> dict[str, Any]:
     while True:
         for node, token in list(unseen.items()):
             try:
-                with files.open_input_stream(f"{root}/{request['beacon']}/{node}") as stream:
+                with files.open_input_stream(f"{root}/{request['marker']}/{node}") as stream:
                     if stream.read() == token.encode():
                         del unseen[node]
             except OSError:
@@ -138,8 +138,8 @@ def _leave_file(request: dict[str, Any]) -> dict[str, Any]:
     token = uuid.uuid4().hex
     try:
         files, root = place(request["storage"])
-        folder = f"{root}/{request['beacon']}"
-        if read({**request, "nodes": {"driver": request["beacon"]}})["unseen"]:
+        folder = f"{root}/{request['marker']}"
+        if read({**request, "nodes": {"driver": request["marker"]}})["unseen"]:
             return {"storage": "does not see what the driver has written there"}
         write(files, f"{folder}/{request['node']}", token)
     except Exception as error:

@@ -15,12 +15,12 @@ from raykd.lanes.own_ray import temporary_folder
 from trainables.core.errors import UserError
 
 _TRY = """
-from raykd.lanes import limits
+from raykd.lanes import capacity
 from raykd.lanes.cluster import quiet
 from raykd.lanes.own_ray import own_ray
 quiet()
 import ray
-with own_ray(num_cpus=1, object_store_memory=limits.OBJECT_STORE):
+with own_ray(num_cpus=1, object_store_memory=capacity.OBJECT_STORE):
     print(ray.get(ray.remote(lambda: 6 * 7).remote(), timeout=60), flush=True)
 """
 

@@ -18,7 +18,7 @@ from timm.models import save_for_hf
 
 from raykd.storage.commands import command
 from raykd.storage.folders import fetch
-from trainables.core.checksums import UNREADABLE, read_sealed
+from trainables.core.checksums import UNREADABLE, read_with_checksum
 from trainables.core.errors import UserError
 from trainables.core.workers import device
 from trainables.data.data_sets import open_data
@@ -70,7 +70,7 @@ def open_student(trial: TrialSpec, path: Path) -> tuple[Backbone, dict[str, str]
     """
     backbone = build_backbone(trial.student, 0)
     try:
-        weights, facts = read_sealed(path)
+        weights, facts = read_with_checksum(path)
         if facts["trial"] != trial.signature():
             raise ValueError(f"it is of trial {facts['trial']}")
         backbone.model.load_state_dict(weights)
@@ -103,7 +103,7 @@ def score_on_test(trial: TrialSpec, student: Backbone, cache: Path) -> TestScore
     probe = trial.probe.model_copy(update={"score": names[0], "record": tuple(names[1:])})
     examiner = Examiner(probe, data, trial.data.image_size, device(), final=True)
     student.to(device())
-    found = examiner.judge(student)
+    found = examiner.evaluate(student)
     student.cpu()
     tested = len(data.test)
     estimates = {

@@ -19,7 +19,7 @@ import yaml
 
 from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import Ledger
-from raykd.records.recorded import check_settings, spec_of
+from raykd.records.recorded_spec import check_settings, spec_of
 from raykd.spec.sweep import SweepSpec, load_sweep
 from raykd.storage.folders import fetch, named, option, origin_of, teachers_of
 from trainables.core.errors import SweepFailed, UserError

@@ -11,7 +11,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, cast
 
-from raykd.lanes import joining, limits, own_ray
+from raykd.lanes import capacity, joining, own_ray
 from raykd.lanes.joining import AUTO, running_here
 from raykd.lanes.token import authentication
 from raykd.process import signals
@@ -68,7 +68,7 @@ def this_machine() -> dict[str, Any]:
 
     return {
         "Alive": True,
-        "Resources": {"CPU": limits.for_ray()["num_cpus"], "GPU": torch.cuda.device_count()},
+        "Resources": {"CPU": capacity.for_ray()["num_cpus"], "GPU": torch.cuda.device_count()},
     }
 
 
@@ -87,7 +87,7 @@ def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, 
             send_logs(log_file)
         # As many GPUs as torch sees: Ray's own count includes those that a torch for the CPU cannot use.
         gpus = int(this_machine()["Resources"]["GPU"])
-        with own_ray.own_ray(num_gpus=gpus, **limits.for_ray()) as started:
+        with own_ray.own_ray(num_gpus=gpus, **capacity.for_ray()) as started:
             yield dict(started.address_info)
         return
     entry = joining.look(address)

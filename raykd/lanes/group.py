@@ -151,24 +151,24 @@ class NameGroup(WorkerGroupCallback):
 
 
 class TellController(ControllerCallback):
-    """Hands the lane's controller to the mailbox: Ray Train names it nowhere, and a stuck lane must end.
+    """Hands the lane's controller to the broker: Ray Train names it nowhere, and a stuck lane must end.
     Says, too, what its workers died of."""
 
-    def __init__(self, mailbox: str, namespace: str, lane: str) -> None:
-        self._mailbox = mailbox
+    def __init__(self, broker: str, namespace: str, lane: str) -> None:
+        self._broker = broker
         self._namespace = namespace
         self._lane = lane
 
     def after_controller_start(self, train_run_context: Any) -> None:
-        mailbox = ray.get_actor(self._mailbox, namespace=self._namespace)
-        mailbox.controller.remote(self._lane, ray.get_runtime_context().current_actor)
+        broker = ray.get_actor(self._broker, namespace=self._namespace)
+        broker.controller.remote(self._lane, ray.get_runtime_context().current_actor)
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         failed = getattr(current_state, "training_failed_error", None)
         if failed is not None:
             deaths = filter(None, map(death, getattr(failed, "worker_failures", {}).values()))
-            mailbox = ray.get_actor(self._mailbox, namespace=self._namespace)
-            mailbox.down.remote(self._lane, next(deaths, None))
+            broker = ray.get_actor(self._broker, namespace=self._namespace)
+            broker.down.remote(self._lane, next(deaths, None))
 
 
 def free(prefix: str) -> None:

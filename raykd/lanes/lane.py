@@ -38,9 +38,9 @@ def fit(name: str, workers: WorkersSpec, config: Mapping[str, Any], scratch: Pat
     gpus = workers.gpus or 0.0
     # NCCL refuses two ranks on one GPU; one worker alone has nothing to say to others.
     nccl = gpus >= 1 and workers.count > 1
-    run = f"{config['mailbox']}-{name}"
+    run = f"{config['broker']}-{name}"
     callbacks: list[Any] = [
-        TellController(config["mailbox"], config["namespace"], name),
+        TellController(config["broker"], config["namespace"], name),
         NameGroup(run),
     ]  # of internal kinds
     trainer = LaneTrainer(

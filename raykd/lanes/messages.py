@@ -1,4 +1,4 @@
-"""What passes through the mailbox, and what it keeps of each task and each lane."""
+"""What passes through the broker, and what it keeps of each task and each lane."""
 
 from __future__ import annotations
 

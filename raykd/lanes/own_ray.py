@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
-from raykd.lanes.apart import daemons_apart, errors_kept
+from raykd.lanes.detached import detached_daemons, errors_kept
 from raykd.lanes.token import authentication, fresh
 from raykd.process import signals
 from raykd.process.environment import setting
@@ -57,7 +57,7 @@ def own_ray(**options: Any) -> Iterator[Any]:
             # Ray sets handlers of its own for signals, and may be left half started by one.
             with (
                 starting_on_loopback(),
-                daemons_apart(temporary) as daemons,
+                detached_daemons(temporary) as daemons,
                 signals.cleared(lambda: _give_up(daemons, folder, temporary)),
                 signals.blocked(_GIVEN_UP_S),
             ):

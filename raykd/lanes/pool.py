@@ -1,7 +1,7 @@
 """The pool of lanes: warm Ray Train worker groups that trials pass through.
 
 Starting a Ray Train run costs 15 to 30 s; a lane pays that once. Each lane is one `LaneTrainer.fit()` in
-a thread of the driver; its workers take task after task from the mailbox (`worker.py`). Ray Train keeps
+a thread of the driver; its workers take task after task from the broker (`worker.py`). Ray Train keeps
 the process group, the devices, and restarts the group when a worker dies. The pool adds a lane when the
 live nodes can hold another worker group, and retires one when they cannot.
 """
@@ -28,12 +28,12 @@ from raykd.lanes.cluster import draining_nodes, host_names, live_nodes, session_
 from raykd.lanes.demand import Demand
 from raykd.lanes.group import free
 from raykd.lanes.lane import Lane, fit
-from raykd.lanes.mailbox import Mailbox
 from raykd.lanes.messages import Message, Task
 from raykd.lanes.quarantine import Quarantine
+from raykd.lanes.task_broker import TaskBroker
 from raykd.process import signals
 from raykd.spec.sections import WorkersSpec
-from raykd.storage.beacon import Beacon
+from raykd.storage.marker import StorageMarker
 from raykd.storage.owners import keep_closed
 from trainables.core.errors import SweepFailed, UserError
 
@@ -78,13 +78,13 @@ class LanePool:
     ) -> None:
         self.workers = workers
         self.limit = limit
-        self.mailbox_name = f"mailbox-{uuid.uuid4().hex[:8]}"
+        self.broker_name = f"broker-{uuid.uuid4().hex[:8]}"
         # On the driver's node, so that it lives and dies with the sweep and not with a worker node.
         here = ray.get_runtime_context().get_node_id()
-        self.mailbox: Any = (
-            ray.remote(Mailbox)
+        self.broker: Any = (
+            ray.remote(TaskBroker)
             .options(
-                name=self.mailbox_name,
+                name=self.broker_name,
                 namespace=NAMESPACE,
                 num_cpus=0,
                 max_concurrency=10_000,
@@ -97,11 +97,11 @@ class LanePool:
         self.broken: str | None = None  # why no trial can run any more
         self._cold_deaths = 0
         self._active = time.monotonic()
-        self._beacon = Beacon(storage, self.mailbox_name)
-        self._beacon.light()
+        self._marker = StorageMarker(storage, self.broker_name)
+        self._marker.place()
         self._config = {
-            **self._beacon.config,
-            "mailbox": self.mailbox_name,
+            **self._marker.config,
+            "broker": self.broker_name,
             "namespace": NAMESPACE,
             "cpus": workers.cpus,
             "gpus": workers.gpus or 0.0,
@@ -137,8 +137,8 @@ class LanePool:
         self._stop()
 
     def _start(self) -> None:
-        # The mailbox is up, and knows who asks the storage, before the first lane looks for it.
-        ray.get([self.mailbox.outlast.remote(), self.mailbox.keep.remote(self._beacon.credentials)])
+        # The broker is up, and knows who asks the storage, before the first lane looks for it.
+        ray.get([self.broker.outlast.remote(), self.broker.keep.remote(self._marker.credentials)])
         self._adjust()
         self._supervisor.start()
 
@@ -157,13 +157,13 @@ class LanePool:
 
         Raises `SweepFailed` when it failed, `UserError` when what the user wrote is why.
         """
-        ray.get(self.mailbox.post.remote(task))
+        ray.get(self.broker.post.remote(task))
         while True:
             message = self._listen(task.id)
             if message.attempt:
-                ray.get(self.mailbox.heard.remote(task.id, message.attempt))
+                ray.get(self.broker.heard.remote(task.id, message.attempt))
             elif message.ended:
-                self.mailbox.forget.remote(task.id)
+                self.broker.forget.remote(task.id)
                 if message.failed and message.mistake:
                     field, _, problem = message.failed.partition(": ")
                     raise UserError(field, problem)
@@ -172,10 +172,10 @@ class LanePool:
                 return
             else:
                 on_report(message)
-                ray.get(self.mailbox.judge.remote(task.id, message.epoch, True))
+                ray.get(self.broker.deliver.remote(task.id, message.epoch, True))
 
     def _listen(self, task: str) -> Message:
-        waiting = self.mailbox.listen.remote(task)
+        waiting = self.broker.listen.remote(task)
         while True:
             signals.check()
             if self.broken or self.stopping:
@@ -194,7 +194,7 @@ class LanePool:
         self._leaving = True
         for lane in list(self._lanes.values()):
             lane.leaving = True
-            self.mailbox.leave.remote(lane.name)
+            self.broker.leave.remote(lane.name)
 
     @property
     def busy(self) -> bool:
@@ -226,7 +226,7 @@ class LanePool:
             self._supervisor.join(close_s)
         if self._demand is not None:
             self._demand.withdraw()
-        self.mailbox.clear.remote()
+        self.broker.clear.remote()
         for lane in list(self._lanes.values()):
             self._close(lane)
         deadline = time.monotonic() + close_s
@@ -243,10 +243,10 @@ class LanePool:
             alive[0].thread.join(_POLL_S)
             if time.monotonic() > deadline:
                 break
-        free(self.mailbox_name)
+        free(self.broker_name)
         self._quarantine.release()
-        ray.kill(self.mailbox)
-        self._beacon.put_out()
+        ray.kill(self.broker)
+        self._marker.remove()
 
     # Growing and shrinking ------------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ class LanePool:
                 self._adjust()
                 self._say_why_quiet()
             except ray.exceptions.ActorDiedError:
-                self.broken = "the sweep's mailbox has died, and with it who does what"
+                self.broken = "the sweep's broker has died, and with it who does what"
                 return
             except Exception:
                 # A node that is just leaving can make any of these calls fail; the next round sees it gone.
@@ -297,7 +297,7 @@ class LanePool:
 
     def _hear(self) -> None:
         """What the workers said since the last time, and where each lane is."""
-        box = self.mailbox
+        box = self.broker
         asked = [box.lanes.remote(), box.said.remote(), box.refusals.remote(), box.quarantined.remote()]
         self._state, texts, refusals, sick = ray.get(asked)
         for text in texts:
@@ -327,8 +327,8 @@ class LanePool:
         if self._demand is None:
             return target, target
         starting = max(0, target - sum(self._worth(lane) > _STARTING for lane in lanes))
-        self._demand.ask(target, starting, self.mailbox_name)
-        may_open, may_stay = self._demand.bounds(self._demand.room(self.mailbox_name, self._going))
+        self._demand.ask(target, starting, self.broker_name)
+        may_open, may_stay = self._demand.bounds(self._demand.room(self.broker_name, self._going))
         return min(target, may_open), min(target, may_stay)
 
     def _retire(self, lane: Lane) -> None:
@@ -346,7 +346,7 @@ class LanePool:
             going = [self._going[node] for node in (state["nodes"] if state else ()) if node in self._going]
             if going and not lane.leaving:
                 lane.leaving = True
-                self.mailbox.leave.remote(lane.name)
+                self.broker.leave.remote(lane.name)
                 when = "".join(f" in {s:.0f} s" for s in going if s is not None)
                 self._on_event(f"{lane.name} retires: its node goes{when}; its trial moves after this epoch")
             elif lane.leaving and lane.closing_since is None and self._worth(lane) == _GONE:
@@ -361,7 +361,7 @@ class LanePool:
             if state["warm"] and state["task"]:
                 if not lane.leaving:
                     lane.leaving = True
-                    self.mailbox.leave.remote(lane.name)
+                    self.broker.leave.remote(lane.name)
             else:
                 self._close(lane)
                 self._abort(lane)
@@ -369,8 +369,8 @@ class LanePool:
     def _bury(self, lane: Lane) -> None:
         """A lane's run has ended: its trial goes to another. Too many that never got warm end the sweep."""
         del self._lanes[lane.name]
-        ray.get(self.mailbox.lost.remote(lane.name))
-        free(f"{self.mailbox_name}-{lane.name}")
+        ray.get(self.broker.lost.remote(lane.name))
+        free(f"{self.broker_name}-{lane.name}")
         if lane.closing_since is not None or lane.leaving:
             return
         if lane.was_warm:
@@ -389,7 +389,7 @@ class LanePool:
         where = f", last seen at {state['where']}" if state["where"] else ""
         reason = f"no progress for {state['stuck_s']:.0f} s{where}"
         self._on_event(f"{lane.name} hangs and is ended: {state['task']} made {reason}")
-        ray.get(self.mailbox.broke.remote(lane.name, reason))
+        ray.get(self.broker.broke.remote(lane.name, reason))
         self._close(lane)
         self._abort(lane)
 
@@ -436,12 +436,12 @@ class LanePool:
 
     def _close(self, lane: Lane) -> None:
         lane.closing_since = lane.closing_since or time.monotonic()
-        self.mailbox.close.remote(lane.name)
+        self.broker.close.remote(lane.name)
 
     def _abort(self, lane: Lane) -> None:
         """End a lane that does not end by itself: without its controller its resources come free."""
         with contextlib.suppress(ray.exceptions.RayActorError):
-            controller = ray.get(self.mailbox.take_controller.remote(lane.name))
+            controller = ray.get(self.broker.take_controller.remote(lane.name))
             if controller is not None:
                 ray.kill(controller)
 

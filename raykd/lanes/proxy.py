@@ -40,7 +40,7 @@ class NotKept:
 
 
 class TrialProxy(tune.Trainable):
-    """Config: `mailbox`, `namespace`, and the fields of a `Task` under `task`."""
+    """Config: `broker`, `namespace`, and the fields of a `Task` under `task`."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self._posted: str | None = None
@@ -51,15 +51,15 @@ class TrialProxy(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         task = Task(**self.config["task"])
-        mailbox = ray.get_actor(self.config["mailbox"], namespace=self.config["namespace"])
+        broker = ray.get_actor(self.config["broker"], namespace=self.config["namespace"])
         if self._posted != task.id:
-            ray.get(mailbox.post.remote(task))
+            ray.get(broker.post.remote(task))
             self._posted = task.id
-        said: Any = ray.get(mailbox.listen.remote(task.id))
+        said: Any = ray.get(broker.listen.remote(task.id))
         return pack(said)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: all state is in the lane, the mailbox and the ledger."""
+        """Nothing: all state is in the lane, the broker and the ledger."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing, likewise."""

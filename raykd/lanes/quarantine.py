@@ -2,7 +2,7 @@
 
 A holder is an actor that asks its node for a GPU and does nothing with it. Which one it gets is Ray's choice,
 so holders are started until one has the sick GPU, and the others are ended. A lane that gets the sick GPU in
-the meantime says so when it starts (`Mailbox.place`), and is ended.
+the meantime says so when it starts (`TaskBroker.place`), and is ended.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Quarantine:
         self._searches: dict[str, _Search] = {}
 
     def hear(self, found: Mapping[str, tuple[str, str]]) -> None:
-        """What the mailbox knows of."""
+        """What the broker knows of."""
         for key, (name, reason) in found.items():
             if key not in self.found:
                 self.found[key] = (name, reason)

@@ -178,7 +178,7 @@ class History:
         return found[0]
 
     def add(self, record: Record) -> None:
-        """Fold one more record in. `UserError` for one that makes no sense behind those before it."""
+        """Collapsible one more record in. `UserError` for one that makes no sense behind those before it."""
         kind = record["kind"]
         if kind == "suggest":
             self._suggest(record)

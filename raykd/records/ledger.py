@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from raykd.records.format import Record
+from raykd.storage.append_log import AppendLog, append_log_of, stored, sync_folder
 from raykd.storage.commands import command
 from raykd.storage.driver import take_lease
 from raykd.storage.folders import LEDGER, holds_files, holds_ledger, named, own_sweep
 from raykd.storage.lease import Lease
-from raykd.storage.tape import Tape, stored, sync_folder, tape_of
 from trainables.core.errors import StorageLost, UserError
 from trainables.core.files import opened
 
@@ -73,12 +73,12 @@ class Ledger:
     """The writing side, held by the one driver of a sweep. Safe to use from several threads."""
 
     def __init__(
-        self, folder: Path, tape: Tape, lock: Lease, records: list[Record], cut: str | None = None
+        self, folder: Path, append_log: AppendLog, lock: Lease, records: list[Record], cut: str | None = None
     ) -> None:
         self.folder = folder
         self.records = records  # those found when it was opened
         self.cut = cut  # says what `open` cut off, None where the file was whole
-        self._tape = tape
+        self._append_log = append_log
         self._lock = lock
         self._mutex = threading.Lock()
         self._broken: str | None = None
@@ -96,7 +96,7 @@ class Ledger:
                     "name", f"{named(folder)} already holds a sweep", expected="`resume`, or another name"
                 )
             refuse_lost(folder)
-            return cls(folder, tape_of(folder, driver, 0, 0), lock, [])
+            return cls(folder, append_log_of(folder, driver, 0, 0), lock, [])
         except BaseException:
             lock.close()
             raise
@@ -123,7 +123,7 @@ class Ledger:
                     f"{named(folder)}/{LEDGER}: the last {len(data or b'') - whole} bytes, behind record "
                     f"{len(records)}, were damaged and have been moved to {aside.name}"
                 )
-            return cls(folder, tape_of(folder, driver, len(records), whole), lock, records, cut)
+            return cls(folder, append_log_of(folder, driver, len(records), whole), lock, records, cut)
         except BaseException:
             lock.close()
             raise
@@ -152,7 +152,7 @@ class Ledger:
             # The time is taken inside, so that the times of successive lines never go back by threads' races.
             text = encode({"kind": kind, "time": time.time(), **fields})
             try:
-                self._tape.append(as_line(text))
+                self._append_log.append(as_line(text))
             except StorageLost as error:
                 self._broken = str(error)  # nothing more from this driver
                 raise
@@ -163,7 +163,7 @@ class Ledger:
         """Let go of file and lock. Safe to call twice."""
         with self._mutex:
             self._closed = True
-            self._tape.close()
+            self._append_log.close()
         self._lock.close()
 
     def __enter__(self) -> Ledger:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from raykd.report.parts import Page
+from raykd.report.elements import Page
 from trainables.core.errors import UserError
 from trainables.core.files import replacing
 
@@ -40,7 +40,7 @@ def write(folder: Path, out: Path, progress: Callable[[int, int], None] | None =
 def build(folder: Path, out: Path, now: float, progress: Callable[[int, int], None] | None = None) -> Page:
     """What is on the page, as data. `now` is when it is made, unix seconds."""
     from raykd.records import views
-    from raykd.records.recorded import spec_of
+    from raykd.records.recorded_spec import spec_of
     from raykd.report import common, study_sections, sweep_sections
     from raykd.storage.commands import command
 

@@ -18,7 +18,7 @@ from raykd.ablation.report import FILES
 from raykd.console.wording import duration, number, settings
 from raykd.records.history import STATUSES, History, TrialRecord
 from raykd.records.ledger import LEDGER
-from raykd.report.parts import Bullets, Code, Facts, Fold, Links, Section, Table, Text
+from raykd.report.elements import Bullets, Code, Collapsible, Facts, Links, Section, Table, Text
 from raykd.spec.arms import ARM
 from raykd.storage.commands import storage_words
 from trainables.spec.trial import ProbeSpec
@@ -71,7 +71,9 @@ def again(history: History, folder: Path) -> Section:
         ]
     else:
         parts.append(Text("It was started from Python, without a file; its spec is below."))
-    parts.append(Fold("The spec, complete", [Code(yaml.safe_dump(_plain(history.spec), sort_keys=False))]))
+    parts.append(
+        Collapsible("The spec, complete", [Code(yaml.safe_dump(_plain(history.spec), sort_keys=False))])
+    )
     return Section("Run it again", parts)
 
 

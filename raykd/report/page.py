@@ -20,7 +20,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from raykd.report.parts import Page
+from raykd.report.elements import Page
 
 # Every colour of page and figures, by day and by night; contrast with the ground at least 4.5 for text.
 PALETTES: dict[str, dict[str, str]] = {

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from raykd.report import sweep_figures as figures
-from raykd.report.marks import intervals
-from raykd.report.parts import Bullets, Figure, Fold, Gallery, Section, Table, Text
+from raykd.report.elements import Bullets, Collapsible, Figure, Gallery, Section, Table, Text
+from raykd.report.plots import intervals
 from trainables.core.errors import SweepFailed
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ def _importance(spec: SweepSpec, history: History, progress: Progress) -> Iterat
         return
     for table in found.tables:
         parts = list(_weighed(found, table))
-        yield from [Fold(f"Which axes matter, where {table.label}", parts)] if table.condition else parts
+        yield from (
+            [Collapsible(f"Which axes matter, where {table.label}", parts)] if table.condition else parts
+        )
     if found.warnings:
         yield Bullets(list(found.warnings), "quiet")
 
@@ -110,4 +112,4 @@ def _slices(spec: SweepSpec, scored: list[TrialRecord]) -> Iterator[Any]:
     if everywhere:
         yield Gallery(everywhere)
     if somewhere:
-        yield Fold(f"Axes that not every trial has ({len(somewhere)})", [Gallery(somewhere)])
+        yield Collapsible(f"Axes that not every trial has ({len(somewhere)})", [Gallery(somewhere)])

@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from raykd.report.common import score_name
-from raykd.report.marks import intervals
-from raykd.report.parts import Bullets, Figure, Section, Table, Text
+from raykd.report.elements import Bullets, Figure, Section, Table, Text
+from raykd.report.plots import intervals
 from raykd.search.proxy_audit import Rung, audit
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from raykd.console.wording import number
-from raykd.report.marks import (
+from raykd.report.plots import (
     COLOURS,
     Plot,
     Trace,

@@ -15,9 +15,9 @@ from raykd.ablation.results import ArmResult, Results
 from raykd.console.wording import number
 from raykd.report import study_figures as figures
 from raykd.report.common import references
-from raykd.report.marks import curve, intervals
-from raykd.report.parts import Bullets, Facts, Figure, Gallery, Section, Table, Text
-from raykd.report.words import sign, study_in_words
+from raykd.report.elements import Bullets, Facts, Figure, Gallery, Section, Table, Text
+from raykd.report.plots import curve, intervals
+from raykd.report.sentences import sign, study_in_words
 from raykd.spec.arms import ARM
 
 if TYPE_CHECKING:

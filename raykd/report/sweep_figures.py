@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from raykd.console.wording import number
-from raykd.report.marks import (
+from raykd.report.plots import (
     COLOURS,
     SYMBOLS,
     Plot,

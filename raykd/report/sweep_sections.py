@@ -10,11 +10,11 @@ from raykd.console.wording import comparison, number
 from raykd.records.history import ENDED, History
 from raykd.report import sweep_figures as figures
 from raykd.report.common import headings, probes, trials_table
-from raykd.report.marks import curve, intervals
+from raykd.report.elements import Bullets, Code, Collapsible, Figure, Section, Table, Text
 from raykd.report.parameter_section import Progress, parameters
-from raykd.report.parts import Bullets, Code, Figure, Fold, Section, Table, Text
+from raykd.report.plots import curve, intervals
 from raykd.report.proxy_section import proxy
-from raykd.report.words import against, best_in_words
+from raykd.report.sentences import against, best_in_words
 
 if TYPE_CHECKING:
     from raykd.spec.sweep import SweepSpec
@@ -34,7 +34,7 @@ def sections(spec: SweepSpec, history: History, export: str, progress: Progress 
     table = trials_table(history, "All trials, best first")
     folded = len(table.rows) > 20
     said = table if table.rows else Text("No trial was proposed yet.")
-    yield Section("Trials", [Fold(f"All {len(table.rows)} trials", [table])] if folded else [said])
+    yield Section("Trials", [Collapsible(f"All {len(table.rows)} trials", [table])] if folded else [said])
 
 
 def answer(spec: SweepSpec, history: History, export: str) -> Section:

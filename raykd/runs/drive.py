@@ -16,9 +16,9 @@ from raykd.process import signals
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import TRIALS
 from raykd.records.recorder import Recorder
-from raykd.spec.placing import idle_gpus, where
+from raykd.spec.devices import idle_gpus, where
 from raykd.spec.sweep import SweepSpec
-from raykd.storage.courier import Courier
+from raykd.storage.file_transfer import RemoteTransfer
 from raykd.storage.folders import named, origin_of, placed, teachers_of
 from raykd.storage.scratch import scratch_folder
 from trainables.core.errors import StorageLost, SweepFailed, UserError
@@ -52,7 +52,7 @@ class Drive:
 
         spec, console = self.spec, self.console
         nodes = live_nodes()
-        proposer, judge = replayed(spec, self.history)
+        proposer, decider = replayed(spec, self.history)
         left = self._left()
         held, room_for = spec.workers.lanes(nodes), spec.lanes or left
         if memory := cluster["memory"]:
@@ -87,7 +87,7 @@ class Drive:
                 references = References(spec, self.record, pool, console, self.folder)
                 limit = spec.time_limit
                 until = None if limit is None else began + limit
-                references.around(lambda: self._tune(pool, proposer, judge, began), until)
+                references.around(lambda: self._tune(pool, proposer, decider, began), until)
                 if pool.broken:
                     raise SweepFailed(pool.broken)
 
@@ -96,7 +96,7 @@ class Drive:
         # A list first: the pool asks from a thread of its own.
         return self.history.total - sum(t.status in ENDED for t in list(self.history.trials.values()))
 
-    def _tune(self, pool: Any, proposer: Any, judge: Any, began: float) -> bool:
+    def _tune(self, pool: Any, proposer: Any, decider: Any, began: float) -> bool:
         """Let Tune run what is left. False if it was interrupted or the time was over."""
         if self.history.done:
             return True
@@ -106,19 +106,19 @@ class Drive:
         from raykd.lanes.proxy import TrialProxy, keep_secrets_out
         from raykd.lanes.watch import Watch
         from raykd.search.algorithm import LedgerSearch
-        from raykd.search.judge import TuneJudge
+        from raykd.search.decisions import TuneDecider
 
-        tune_judge = TuneJudge(judge, self.record, proposer, pool.mailbox, self.spec.epochs)
-        tune_judge.catch_up()
+        tune_decider = TuneDecider(decider, self.record, proposer, pool.broker, self.spec.epochs)
+        tune_decider.catch_up()
         search = LedgerSearch(
-            proposer, self.record, lambda: pool.warm, self.task, pool.mailbox_name, NAMESPACE
+            proposer, self.record, lambda: pool.warm, self.task, pool.broker_name, NAMESPACE
         )
         keep_secrets_out()
         tuner = tune.Tuner(
             TrialProxy,
             tune_config=tune.TuneConfig(
                 search_alg=search,
-                scheduler=tune_judge,
+                scheduler=tune_decider,
                 num_samples=-1,
                 reuse_actors=True,
                 time_budget_s=self._time(began),
@@ -171,8 +171,8 @@ class Drive:
         from trainables.training.checkpoints import Checkpoints
 
         origin = origin_of(self.folder)
-        carrier = Courier(origin.remote, origin.here.resolve()) if origin is not None else None
-        ahead = Checkpoints(folder, carrier).forget_after(record.epoch + 1)
+        transfer = RemoteTransfer(origin.remote, origin.here.resolve()) if origin is not None else None
+        ahead = Checkpoints(folder, transfer).forget_after(record.epoch + 1)
         if ahead:
             self.console.warn(
                 f"trial {record.trial} has a checkpoint of epoch {ahead}, and the ledger knows of "
@@ -183,12 +183,12 @@ class Drive:
 def replayed(spec: SweepSpec, history: History) -> tuple[Any, Any]:
     """The sampler and the scheduler as the ledger says they were."""
     from raykd.ablation.rounds import Rounds
-    from raykd.search.judge import Judge
+    from raykd.search.decisions import Decider
     from raykd.search.proposer import Proposer
 
     proposer = (Rounds if spec.study else Proposer)(spec, samples=history.samples)
     proposer.replay(history)
-    return proposer, Judge(spec.scheduler, spec.epochs)
+    return proposer, Decider(spec.scheduler, spec.epochs)
 
 
 def trial_folder(sweep: Path, trial: str) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raykd.records.history import History
-from raykd.runs.beside import untrained
+from raykd.runs.auxiliary import untrained
 from raykd.runs.retune import searches
 from raykd.spec.arms import ARM
 from raykd.spec.sweep import SweepSpec

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from raykd.console.wording import counted
-from raykd.lanes import limits
+from raykd.lanes import capacity
 from raykd.lanes.own_ray import temporary_folder
-from raykd.runs.beside import beside
+from raykd.runs.auxiliary import beside
 from raykd.search.proposer import Proposal, Proposer
 from raykd.spec.arms import ARM
-from raykd.spec.placing import idle_gpus, where
+from raykd.spec.devices import idle_gpus, where
 from raykd.spec.sweep import SweepSpec
 from raykd.spec.validate import check_resources, describe_axes
 from raykd.storage.folders import named
@@ -97,7 +97,7 @@ def room(spec: SweepSpec, address: str | None) -> tuple[str, list[str]]:
     if ray_address(address) != LOCAL or not (held := spec.workers.lanes([this_machine()])):
         return "", []
     try:
-        memory = limits.room(spec.workers)
+        memory = capacity.room(spec.workers)
         temporary_folder()
     except UserError as error:
         return "", [f"it cannot run on this machine: {error}"]

@@ -21,7 +21,7 @@ from raykd.lanes.messages import Message, Task
 from raykd.lanes.pool import LanePool
 from raykd.records.history import missing
 from raykd.records.recorder import Recorder
-from raykd.runs.beside import long_baseline, representative, to_prepare
+from raykd.runs.auxiliary import long_baseline, representative, to_prepare
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.commands import command
 from raykd.storage.folders import placed
@@ -73,7 +73,7 @@ class References:
                 if not self._pool.broken and not self._pool.stopping:  # else the sweep ends, and says why
                     self._console.warn(f"a reference could not be measured: {error}")
             except Exception:
-                # The sweep is ending and its mailbox is gone; `resume` measures what is missing.
+                # The sweep is ending and its broker is gone; `resume` measures what is missing.
                 log.exception("a reference was not measured")
 
         thread = threading.Thread(target=careful, name="references", daemon=True)

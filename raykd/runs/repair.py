@@ -27,11 +27,11 @@ from typing import Any
 from raykd.records.format import checked
 from raykd.records.history import History
 from raykd.records.ledger import TRIALS, Record, as_line, decode, encode, keep_aside, parse_lines
-from raykd.records.recorded import check_settings, spec_of
+from raykd.records.recorded_spec import check_settings, spec_of
 from raykd.spec.sweep import SweepSpec
+from raykd.storage.append_log import stored, write_anew
 from raykd.storage.driver import take_lease
 from raykd.storage.folders import fetch, named
-from raykd.storage.tape import stored, write_anew
 from trainables.core.errors import UserError
 
 _OF_TRIAL = ("start", "report", "verdict", "end")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from raykd.console.wording import counted
-from raykd.runs.drift import as_begun
+from raykd.runs.changed_spec import as_begun
 from raykd.spec.arms import ARM
 from raykd.spec.sweep import SweepSpec, build_sweep, difference
 from raykd.storage.folders import holds_ledger, named
@@ -84,7 +84,7 @@ def tune(spec: SweepSpec, place: Place, console: Console) -> SweepSpec:
 
 
 def _best(label: str, search: SweepSpec, place: Place, console: Console) -> dict[str, object]:
-    from raykd.records.recorded import spec_of
+    from raykd.records.recorded_spec import spec_of
     from raykd.records.views import read
     from raykd.runs import sweep as engine
 

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from raykd.ablation.absent import without_files
 from raykd.ablation.budget import with_costs
 from raykd.ablation.costs import amount, times
 from raykd.ablation.guard import check_study
+from raykd.ablation.missing_files import without_files
 from raykd.console.answers import besides
 from raykd.console.screen import Grid, Line
 from raykd.console.wording import counted, duration
 from raykd.records.history import History
-from raykd.runs.beside import beside
+from raykd.runs.auxiliary import beside
 from raykd.runs.forecast import START_S, Forecast, forecast, from_history
 from raykd.runs.plan import data_of
 from raykd.runs.retune import searches

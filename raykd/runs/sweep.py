@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from raykd.console.live import Console
-from raykd.lanes import limits
+from raykd.lanes import capacity
 from raykd.lanes.actions import ACTIONS
 from raykd.lanes.cluster import (
     LOCAL,
@@ -36,12 +36,12 @@ from raykd.process import signals, streams
 from raykd.records.format import FORMAT
 from raykd.records.history import History, missing
 from raykd.records.ledger import Ledger, refuse_lost
-from raykd.records.recorded import check_settings, spec_of
+from raykd.records.recorded_spec import check_settings, spec_of
 from raykd.records.recorder import Listener, Recorder
-from raykd.runs.drift import (
+from raykd.runs.changed_spec import (
     other_device,
     other_versions,
-    refuse_drift,
+    refuse_changed_spec,
     refuse_other_inputs,
     refuse_other_samplers,
     unlike_today,
@@ -60,7 +60,7 @@ from raykd.storage.folders import (
     origin_of,
     own_sweep,
 )
-from raykd.storage.fresh import LOG, fresh
+from raykd.storage.new_sweep import LOG, fresh
 from trainables.core import storage_retry
 from trainables.core.errors import SweepFailed, UserError
 
@@ -160,7 +160,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
         spec = spec_of(history)
         check_settings(spec, history)
         if not as_started:
-            refuse_drift(spec, history, place.folder.parent)
+            refuse_changed_spec(spec, history, place.folder.parent)
         if extend:
             _refuse_more(spec, history, extend)
         recorder = Recorder(ledger, history)
@@ -226,7 +226,7 @@ def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[s
     memory = None
     if target == LOCAL:
         check_resources(spec.workers, [this_machine()])
-        memory = limits.room(spec.workers)
+        memory = capacity.room(spec.workers)
     for remark in check_joinable(target):  # before the storage is touched
         console.warn(remark)
     check_writable(place.folder)
@@ -317,7 +317,7 @@ def _views(spec: SweepSpec, history: History, folder: Path) -> list[Listener]:
 
     tensorboard, dashboard = TensorBoardWriter(folder, spec), DashboardStudy(folder, spec)
     for rebuild in (tensorboard.rebuild, dashboard.rebuild, partial(write_tables, folder=folder)):
-        storage_retry.patient(partial(rebuild, history), f"{folder} cannot be written")
+        storage_retry.with_retry(partial(rebuild, history), f"{folder} cannot be written")
     if history.trials:
         _write_study(spec, history, folder)
     return [tensorboard, dashboard]

@@ -34,14 +34,14 @@ class LedgerSearch(NotKept, SearchAlgorithm):
         recorder: Recorder,
         open_lanes: Callable[[], int],
         task: Callable[[str], Task],
-        mailbox: str,
+        broker: str,
         namespace: str,
     ) -> None:
         self._proposer = proposer
         self._record = recorder
         self._open_lanes = open_lanes
         self._task = task
-        self._address = {"mailbox": mailbox, "namespace": namespace}
+        self._address = {"broker": broker, "namespace": namespace}
         unfinished = [t.trial for t in recorder.history.trials.values() if t.status not in ENDED]
         self._waiting: deque[str] = deque(unfinished)
         self._live: dict[str, str] = {}  # Tune's id -> ours

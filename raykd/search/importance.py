@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raykd.records.recorded import check_settings
+from raykd.records.recorded_spec import check_settings
 from raykd.search.evaluators import (
     EVALUATORS,
     FEWEST,

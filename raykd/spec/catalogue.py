@@ -132,7 +132,7 @@ def _data(storage: Path) -> Table:
 def _teachers(storage: Path) -> Table:
     """Those trained in this storage; any checkpoint that `teacher.checkpoint` can read is one too."""
     from raykd.storage.folders import fetch_teachers, teachers_of
-    from trainables.core.checksums import UNREADABLE, read_sealed
+    from trainables.core.checksums import UNREADABLE, read_with_checksum
     from trainables.core.files import is_own_file
 
     fetch_teachers(storage)
@@ -140,7 +140,7 @@ def _teachers(storage: Path) -> Table:
     for path in sorted(teachers_of(storage).glob("*.safetensors")):
         try:
             is_own_file(path)  # refuses a link and a pipe
-            trial = _teacher_of(read_sealed(path)[1])
+            trial = _teacher_of(read_with_checksum(path)[1])
         except UNREADABLE:
             trial = {"student": {"arch": "(damaged)"}}
         rows.append(

@@ -114,7 +114,7 @@ def find_document(source: str | Path, known: Mapping[str, Path], field: str, nou
     if str(source) in known:
         return known[str(source)]
     problem = "is a folder" if path.is_dir() else f"no such file or {noun}"
-    raise UserError(field, problem, value=str(source), choices=[*known, *like_it(path)])
+    raise UserError(field, problem, value=str(source), choices=[*known, *nearest_files(path)])
 
 
 def named_by_file(path: Path) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def named_by_file(path: Path) -> dict[str, Any]:
     return {"name": path.stem} if path.is_file() and not path.is_relative_to("/dev") else {}
 
 
-def like_it(path: Path) -> list[str]:
+def nearest_files(path: Path) -> list[str]:
     """The YAML file beside a `path` where nothing is whose name is most like it, as one would type it."""
     with contextlib.suppress(OSError, ValueError):
         names = [file.name for file in path.parent.iterdir() if file.suffix in (".yaml", ".yml")]

@@ -14,11 +14,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from raykd.spec.axis import Axis, Integer, Log, Pick, Uniform
-from raykd.spec.placing import check_gpus
+from raykd.spec.devices import check_gpus
+from raykd.spec.feasible import workable
 from raykd.spec.samplers import Grid
 from raykd.spec.sections import WorkersSpec
 from raykd.spec.sweep import SweepSpec
-from raykd.spec.workable import workable
 from trainables.core.errors import UserError
 from trainables.spec.trial import RANKME, TrialSpec
 

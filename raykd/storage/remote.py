@@ -21,7 +21,7 @@ from pyarrow import fs
 from raykd.storage.uri import open_uri, shown
 from trainables.core.errors import StorageLost, UserError
 from trainables.core.files import opened, replacing
-from trainables.core.storage_retry import patience, patient
+from trainables.core.storage_retry import patience, with_retry
 
 _FIRST_WORD_S = 10.0  # how long a storage may take to answer before anything was started
 _ATOMIC = ("s3", "gcs", "abfs")  # a name appears there with all of its content
@@ -75,7 +75,7 @@ class Remote:
             return self.files.get_file_info(bucket).type
 
         try:
-            found = patient(
+            found = with_retry(
                 lambda: _readable(ask),
                 "it does not answer",
                 passing=lambda error: _passing(error) and not _REFUSED.search(str(error)),
@@ -226,7 +226,9 @@ class Remote:
         return f"{self.root}/{key}" if key else self.root
 
     def _patient(self, work: Callable[[], T], key: str, verb: str) -> T:
-        return patient(lambda: _readable(work), f"{shown(self.uri, key)} cannot be {verb}", passing=_passing)
+        return with_retry(
+            lambda: _readable(work), f"{shown(self.uri, key)} cannot be {verb}", passing=_passing
+        )
 
 
 def _right_in(prefix: str, files: Iterable[Stored]) -> set[Stored]:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from raykd.ablation.rounds import Rounds
 from raykd.records.history import ENDED, History, missing
 from raykd.records.ledger import Ledger, Record
-from raykd.search.judge import Judge
+from raykd.search.decisions import Decider
 from raykd.search.proposer import Proposal, Proposer, Repeat
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.driver import driver_of
@@ -95,10 +95,10 @@ def _curve(trial: str, records: list[Record], last: int) -> None:
 
 def _verdicts(history: History, spec: SweepSpec) -> None:
     """A scheduler that never died, fed the same reports in their order, says the same."""
-    judge = Judge(spec.scheduler, spec.epochs)
+    decider = Decider(spec.scheduler, spec.epochs)
     for name, epoch in history.arrivals:
         trial = history.trials[name]
-        go = judge.judge(name, trial.number, epoch, trial.reports[epoch].get("score"), trial.epochs)
+        go = decider.decide(name, trial.number, epoch, trial.reports[epoch].get("score"), trial.epochs)
         found = trial.verdicts.get(epoch)
         failed = found is None and trial.status == "failed"
         assert failed or found == ("go" if go else "stop"), f"{name}, epoch {epoch}: {found}, a replay: {go}"

@@ -20,7 +20,7 @@ TITLES = {
     "worker": "ray::RayTrainWorker",
     "controller": "ray::TrainController",
     "proxy": "ray::TrialProxy",
-    "mailbox": "ray::Mailbox",
+    "broker": "ray::TaskBroker",
     "raylet": "raylet/raylet",
 }
 

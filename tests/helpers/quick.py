@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from trainables.core.errors import UserError
-from trainables.core.heartbeat import got_to
+from trainables.core.heartbeat import heartbeat
 from trainables.data.store import StoreDamaged
 from trainables.spec.trial import TrialSpec
 from trainables.training import loop
@@ -110,7 +110,7 @@ def hang(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     tries = len(before.read_text().split()) if before.exists() else 0
 
     def stuck(said: EpochReport) -> bool:
-        got_to(f"epoch {said.epoch}")
+        heartbeat(f"epoch {said.epoch}")
         if said.epoch == 3 and dist.get_rank() == dist.get_world_size() - 1:
             if not tries:
                 (workspace.folder / "stopped").write_text(str(os.getpid()))

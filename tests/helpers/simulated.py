@@ -1,4 +1,4 @@
-"""A sweep without Ray: the real proposer, judge and ledger, and curves that follow from names."""
+"""A sweep without Ray: the real proposer, decider and ledger, and curves that follow from names."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from raykd.ablation.rounds import Rounds
 from raykd.records.history import ENDED, History
 from raykd.records.ledger import LEDGER, TRIALS, Ledger
 from raykd.records.recorder import Recorder
-from raykd.search.judge import Judge, TuneJudge
+from raykd.search.decisions import Decider, TuneDecider
 from raykd.search.proposer import Proposal, Proposer, Repeat
 from raykd.spec.sweep import SweepSpec
-from raykd.storage.courier import Courier
+from raykd.storage.file_transfer import RemoteTransfer
 from raykd.storage.folders import origin_of
 from trainables.data.data_sets import cache_folder
 from trainables.training.loop import prepare, train
@@ -20,7 +20,7 @@ from trainables.training.workspace import Workspace
 
 
 class Deaf:
-    """In place of the mailbox: nobody listens."""
+    """In place of the broker: nobody listens."""
 
     def __getattr__(self, name: str) -> Deaf:
         return self
@@ -45,16 +45,16 @@ class Engine:
         self.spec = spec
         self._proposer: Proposer | Rounds | None = None
 
-    def begin(self) -> TuneJudge:
+    def begin(self) -> TuneDecider:
         """Bring sampler and scheduler to where the ledger says they are."""
         proposer = (Rounds if self.spec.study else Proposer)(self.spec, samples=self.history.samples)
         proposer.replay(self.history)
-        judge = Judge(self.spec.scheduler, self.spec.epochs)
-        tune_judge = TuneJudge(judge, self.record, proposer, Deaf(), self.spec.epochs)
-        tune_judge.catch_up()
+        decider = Decider(self.spec.scheduler, self.spec.epochs)
+        tune_decider = TuneDecider(decider, self.record, proposer, Deaf(), self.spec.epochs)
+        tune_decider.catch_up()
         self._proposer = proposer
         self._waiting = [t.trial for t in self.history.trials.values() if t.status not in ENDED]
-        return tune_judge
+        return tune_decider
 
     def next_trial(self, lane: str) -> str | None:
         """The next trial, started on a lane; None when there is none."""
@@ -79,7 +79,7 @@ def drive(folder: Path, spec: SweepSpec, *, extend: int = 0, lanes: int = 2) -> 
         engine = Engine(ledger, spec)
         if extend:
             engine.record("extend", samples=extend)
-        judge = engine.begin()
+        decider = engine.begin()
         live: dict[str, int] = {}  # trial -> its last epoch here
         while True:
             while len(live) < lanes and (name := engine.next_trial(f"lane-{len(live)}")):
@@ -89,20 +89,20 @@ def drive(folder: Path, spec: SweepSpec, *, extend: int = 0, lanes: int = 2) -> 
             for name in list(live):
                 live[name] += 1
                 epoch = live[name]
-                if not judge.hear(name, epoch, {"score": score(name, epoch), "loss/total": 1 / epoch}):
+                if not decider.hear(name, epoch, {"score": score(name, epoch), "loss/total": 1 / epoch}):
                     del live[name]
 
 
 def train_all(folder: Path, spec: SweepSpec) -> History:
     """The same with real trials, one after the other."""
     origin = origin_of(folder)
-    carrier = Courier(origin.remote, origin.here) if origin is not None else None
+    transfer = RemoteTransfer(origin.remote, origin.here) if origin is not None else None
     with Ledger.create(folder) as ledger:
         engine = Engine(ledger, spec)
-        judge = engine.begin()
+        decider = engine.begin()
         while name := engine.next_trial("lane-0"):
             trial = spec.trial(engine.history.trials[name].params, spec.seeds[0])
-            place = Workspace(folder / TRIALS / name, cache_folder(), folder.parent / ".teachers", carrier)
+            place = Workspace(folder / TRIALS / name, cache_folder(), folder.parent / ".teachers", transfer)
             prepare(trial, place)
-            train(trial, lambda said, name=name: judge.hear(name, said.epoch, dict(said.metrics)), place)
+            train(trial, lambda said, name=name: decider.hear(name, said.epoch, dict(said.metrics)), place)
         return engine.history

@@ -104,7 +104,7 @@ FAULTS: dict[str, Fault] = {
     "worker stopped answering": stop_worker,
     "Tune actor killed": kill("proxy"),
     "Train controller killed": kill("controller"),
-    "mailbox killed": kill("mailbox"),
+    "broker killed": kill("broker"),
     "raylet killed": kill("raylet"),
 }
 

@@ -2,7 +2,7 @@
 
 safetensors checks where its tensors lie and not what they hold: a flipped bit would be another network.
 
-    save_sealed(tensors, path, {"epoch": "3"})
+    save_with_checksum(tensors, path, {"epoch": "3"})
     is_whole(path)                              # before it is trusted
 """
 
@@ -25,14 +25,14 @@ UNREADABLE = (SafetensorError, OSError, ValueError)  # what safetensors raises f
 Weights = dict[str, Tensor]
 
 
-def save_sealed(tensors: Weights, path: Path, metadata: Mapping[str, str]) -> None:
+def save_with_checksum(tensors: Weights, path: Path, metadata: Mapping[str, str]) -> None:
     """Write tensors and metadata, with their hash."""
     # Not by `save_file`, whose errors do not say that the disk is full.
     with opened(path, "wb") as file:
         file.write(save(tensors, {**metadata, SEAL: seal(tensors, metadata)}))
 
 
-def read_sealed(path: Path) -> tuple[Weights, dict[str, str]]:
+def read_with_checksum(path: Path) -> tuple[Weights, dict[str, str]]:
     """Tensors and metadata. Raises one of `UNREADABLE` for a file that is damaged.
 
     A file that was never sealed is read as it is.
@@ -49,7 +49,7 @@ def read_sealed(path: Path) -> tuple[Weights, dict[str, str]]:
 def is_whole(path: Path) -> bool:
     """Is this a sealed file, with what was written in it, and no link to one?"""
     try:
-        return is_own_file(path) and SEAL in read_sealed(path)[1]
+        return is_own_file(path) and SEAL in read_with_checksum(path)[1]
     except UNREADABLE:
         return False
 

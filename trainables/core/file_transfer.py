@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 
-class Carrier(Protocol):
+class FileTransfer(Protocol):
     """Each path is where a file lies, or would lie, on this node.
 
     Whatever cannot be done now is tried again for a while; then `StorageLost` is raised.

@@ -1,10 +1,10 @@
 """Signs of life: the loops say what they have got to, so that an engine can tell a long epoch from a hang.
 
-    with listening(lambda where: print(where)):
+    with heartbeat_listener(lambda where: print(where)):
         train(trial, report, workspace)         # "epoch 3, step 41/70", at most once in so many seconds
 
-Without a listener `got_to` costs nothing. Whatever may take minutes calls it from its own loop, so that a
-loop that no longer turns is no longer heard; only what has no loop of ours (a download) is `unwatched`.
+Without a listener `heartbeat` costs nothing. Whatever may take minutes calls it from its own loop, so that a
+loop that no longer turns is no longer heard; only what has no loop of ours (a download) is `heartbeat_while`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _Say = Callable[[str], None]
 _listener: ContextVar[_Say | None] = ContextVar("listener", default=None)
 
 
-def got_to(where: str) -> None:
+def heartbeat(where: str) -> None:
     """This thread got to `where`."""
     say = _listener.get()
     if say is not None:
@@ -27,7 +27,7 @@ def got_to(where: str) -> None:
 
 
 @contextlib.contextmanager
-def listening(listener: Callable[[str], None], every_s: float = 2.0) -> Iterator[None]:
+def heartbeat_listener(listener: Callable[[str], None], every_s: float = 2.0) -> Iterator[None]:
     """Let `listener` hear what this thread gets to, at most once in `every_s` seconds."""
     heard = -every_s
 
@@ -46,7 +46,7 @@ def listening(listener: Callable[[str], None], every_s: float = 2.0) -> Iterator
 
 
 @contextlib.contextmanager
-def unwatched(where: str, every_s: float = 5.0) -> Iterator[None]:
+def heartbeat_while(where: str, every_s: float = 5.0) -> Iterator[None]:
     """Say `where` again and again, from a thread, while the body runs: it may take as long as it likes."""
     say = _listener.get()
     if say is None:
@@ -59,7 +59,7 @@ def unwatched(where: str, every_s: float = 5.0) -> Iterator[None]:
         while not over.wait(every_s):
             say(where)
 
-    thread = threading.Thread(target=repeat, name="unwatched", daemon=True)
+    thread = threading.Thread(target=repeat, name="heartbeat_while", daemon=True)
     thread.start()
     try:
         yield

@@ -1,10 +1,10 @@
 """Storage that fails for a while: what may pass is tried again, with back-off, and said once.
 
-    patient(lambda: path.write_bytes(data), f"{path} cannot be written")
+    with_retry(lambda: path.write_bytes(data), f"{path} cannot be written")
 
 A full disk, a network file system that is away, an object store that does not answer: the work is tried again
 for `RAYKD_STORAGE_PATIENCE` seconds (300), then `StorageLost` says what to do. So whatever is given to
-`patient` must be right when it is done twice, or done anew after half of it was done.
+`with_retry` must be right when it is done twice, or done anew after half of it was done.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 from trainables.core.errors import StorageLost, UserError
-from trainables.core.heartbeat import got_to
+from trainables.core.heartbeat import heartbeat
 
 PATIENCE = "RAYKD_STORAGE_PATIENCE"
 _DEFAULT_S = 300.0
@@ -95,7 +95,7 @@ def losing(problem: str) -> Iterator[None]:
         raise StorageLost(lost(problem, error)) from error
 
 
-def patient(
+def with_retry(
     work: Callable[[], T],
     problem: str,
     *,
@@ -124,7 +124,7 @@ def patient(
                     raise StorageLost(lost(problem, error, now - began)) from error
                 if at_most is None:
                     _waits(me, f"{problem}: {reason(error)}; trying again for {left:.0f} s")
-                got_to("waiting for the storage")
+                heartbeat("waiting for the storage")
                 time.sleep(min(left, pause * random.uniform(0.5, 1.0)))
                 pause = min(_LONGEST_S, 2 * pause)
     finally:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.core.heartbeat import got_to
+from trainables.core.heartbeat import heartbeat
 from trainables.data.data_sets import DataSet, Images
 from trainables.data.loader import fetch
 from trainables.views.augmented import plain
@@ -28,7 +28,7 @@ def encode_images(
     features = []
     with contextlib.closing(fetch(images, batches, device)) as fetched:
         for number, (batch, those) in enumerate(fetched, 1):
-            got_to(f"encoding images, batch {number}/{len(batches)}")
+            heartbeat(f"encoding images, batch {number}/{len(batches)}")
             features.append(encode(plain(batch, image_size, aspect_of(images, those))).float())
     return torch.cat(features) if features else torch.zeros(0, 0, device=device)
 

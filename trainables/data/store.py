@@ -38,7 +38,7 @@ import torch
 
 from trainables.core.errors import UserError
 from trainables.core.files import is_own_file, opened, own_folder, read_bytes
-from trainables.core.heartbeat import got_to, unwatched
+from trainables.core.heartbeat import heartbeat, heartbeat_while
 from trainables.data.sources import Parts
 from trainables.data.store_writer import Undecodable, write_part
 
@@ -253,7 +253,7 @@ def make_store(
             temporary = _beside(folder)
             own_folder(temporary)
             try:
-                with unwatched("reading or downloading what is there"):
+                with heartbeat_while("reading or downloading what is there"):
                     found = parts()
                 _write(temporary, side, found, max_undecodable, about, progress, whole)
                 _put(temporary, folder)
@@ -292,7 +292,7 @@ def _write(
         def advance(count: int) -> None:
             nonlocal done
             done += count
-            got_to(f"decoding images, {done}/{total}")
+            heartbeat(f"decoding images, {done}/{total}")
             if progress is not None:
                 progress(done, total)
             bad.refuse_above(limit, done)
@@ -342,7 +342,7 @@ def _alone(folder: Path) -> Iterator[bool]:
     with opened(folder.with_name(f"{folder.name}.lock"), "w") as file:
         try:
             while not _lock(file):
-                got_to("waiting for another process that prepares the same images")
+                heartbeat("waiting for another process that prepares the same images")
                 time.sleep(_POLL_S)
         except OSError:
             yield False

@@ -1,7 +1,7 @@
-"""Judge an encoder on a data set's splits with the probes of a trial.
+"""Decider an encoder on a data set's splits with the probes of a trial.
 
     examiner = Examiner(trial.probe, data, trial.data.image_size, device)
-    examiner.judge(encode)     # {"score": 79.3, "probe/ridge_5shot": 79.3, "probe/ridge_5shot_se": 0.5, ...}
+    examiner.evaluate(encode)     # {"score": 79.3, "probe/ridge_5shot": 79.3, ...}
 
 Students, teachers, untrained networks and raw pixels pass through here alike, so that their rows compare.
 """
@@ -51,7 +51,7 @@ class Examiner:
         self.fit_labels = torch.from_numpy(data.train.labels[self.fit_ids]).to(device)
         self.val_labels = torch.from_numpy(self.held_out.labels[self.val_ids]).to(device)
 
-    def judge(self, encode: Encode) -> dict[str, float]:
+    def evaluate(self, encode: Encode) -> dict[str, float]:
         """`score` and `probe/NAME`, each with `…_se` for k-shot probes: percent, or RankMe's number.
 
         In whole float32 on every device, so that the rows of a CPU and of a GPU compare.

@@ -95,7 +95,7 @@ def probe(
     draws: int = 30,
     seed: int = 0,
 ) -> ProbeResult:
-    """Judge features (N, D), labels (N,) by how well they predict val_labels (M,) from val_features (M, D).
+    """Decider features (N, D), labels (N,) by how well they predict val_labels (M,) from val_features (M, D).
 
     A class that the training part lacks is never predicted. A class with fewer than K labels gives a k-shot
     draw all it has; `UserError` where no class has K. `seed` fixes the draws. `TrialFailed` for features

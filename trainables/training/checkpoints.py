@@ -3,7 +3,7 @@
 A state is a tree of dicts, lists, numbers, strings and tensors (what `torch.load(weights_only=True)` reads).
 Its file carries the epoch and the CRC-32 of its bytes in the name, `epoch-00012-1a2b3c4d.pt`, appears by
 rename after fsync, and the one before it is kept: a damaged newest file costs one epoch, not the trial. With
-a carrier the storage is elsewhere: it decides which checkpoints there are, and the folder is a copy of it.
+a transfer the storage is elsewhere: it decides which checkpoints there are, and the folder is a copy of it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import IO, Any
 
 import torch
 
-from trainables.core.file_transfer import Carrier
+from trainables.core.file_transfer import FileTransfer
 from trainables.core.files import opened, own_folder, remove, rename, sync_folder
-from trainables.core.storage_retry import patient
+from trainables.core.storage_retry import with_retry
 
 _NAME = re.compile(r"epoch-(\d+)-([0-9a-f]{8})\.pt")
 _KEPT = 2
@@ -30,27 +30,27 @@ _log = logging.getLogger(__name__)
 class Checkpoints:
     """The checkpoints of one trial in one folder. One writer at a time."""
 
-    def __init__(self, folder: Path, carrier: Carrier | None = None) -> None:
+    def __init__(self, folder: Path, transfer: FileTransfer | None = None) -> None:
         self.folder = folder
-        self.carrier = carrier
+        self.transfer = transfer
 
     def save(self, epoch: int, state: dict[str, Any]) -> None:
         """Write the state after `epoch` epochs; on return it is on the disk, with the one before it kept.
 
         Raises `StorageLost` where that cannot be done for longer than the patience.
         """
-        final = patient(lambda: self._write(epoch, state), f"{self.folder} cannot be written")
-        if self.carrier is not None:
-            self.carrier.push(final)
+        final = with_retry(lambda: self._write(epoch, state), f"{self.folder} cannot be written")
+        if self.transfer is not None:
+            self.transfer.push(final)
         with contextlib.suppress(OSError):  # what could not be removed goes with the next one
             self._prune(epoch, final)
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
         """(epoch, state) of the newest intact checkpoint, tensors on the CPU; None where there is none."""
-        carrier = self.carrier
-        for epoch, path in reversed(self._files() if carrier is None else self._stored(carrier)):
+        transfer = self.transfer
+        for epoch, path in reversed(self._files() if transfer is None else self._stored(transfer)):
             here = path.is_file() and _intact(path)
-            if here or (carrier is not None and carrier.pull(path) and _intact(path)):
+            if here or (transfer is not None and transfer.pull(path) and _intact(path)):
                 with opened(path) as file:
                     state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
                 return epoch, state
@@ -59,13 +59,13 @@ class Checkpoints:
 
     def forget_after(self, epoch: int) -> int | None:
         """Take away what is of a later epoch; returns the latest of these, None where there was none."""
-        carrier = self.carrier
-        there = self._files() if carrier is None else self._stored(carrier)
+        transfer = self.transfer
+        there = self._files() if transfer is None else self._stored(transfer)
         later = [(past, path) for past, path in there if past > epoch]
         for _, path in later:
             remove(path)
-            if carrier is not None:
-                carrier.remove(path)
+            if transfer is not None:
+                transfer.remove(path)
         return later[-1][0] if later else None
 
     def _write(self, epoch: int, state: dict[str, Any]) -> Path:
@@ -93,16 +93,16 @@ class Checkpoints:
             # Also a damaged file of this epoch or a later one, and what a killed writer left.
             if path not in (final, *kept) and (_NAME.fullmatch(path.name) or path.suffix == ".tmp"):
                 remove(path)
-        if self.carrier is not None:
-            stored = self._stored(self.carrier)
+        if self.transfer is not None:
+            stored = self._stored(self.transfer)
             kept = [path for past, path in stored if past < epoch][-(_KEPT - 1) :]
             for _, path in stored:
                 if path not in (final, *kept):
-                    self.carrier.remove(path)
+                    self.transfer.remove(path)
 
-    def _stored(self, carrier: Carrier) -> list[tuple[int, Path]]:
+    def _stored(self, transfer: FileTransfer) -> list[tuple[int, Path]]:
         """(epoch, path) by epoch of those on the storage."""
-        named = [(_NAME.fullmatch(name), self.folder / name) for name in carrier.names(self.folder)]
+        named = [(_NAME.fullmatch(name), self.folder / name) for name in transfer.names(self.folder)]
         return sorted((int(match[1]), path) for match, path in named if match)
 
     def _files(self) -> list[tuple[int, Path]]:
@@ -143,4 +143,4 @@ def _intact(path: Path) -> bool:
                 crc = zlib.crc32(chunk, crc)
         return crc
 
-    return f"{patient(summed, f'{path} cannot be read'):08x}" == path.stem[-8:]
+    return f"{with_retry(summed, f'{path} cannot be read'):08x}" == path.stem[-8:]

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from trainables.core.checksums import is_whole
 from trainables.core.errors import TrialFailed
-from trainables.core.file_transfer import Carrier
+from trainables.core.file_transfer import FileTransfer
 from trainables.core.files import open_file, own_folder, replacing
-from trainables.core.heartbeat import got_to
+from trainables.core.heartbeat import heartbeat
 from trainables.core.isolation import isolated
-from trainables.core.storage_retry import patient
+from trainables.core.storage_retry import with_retry
 from trainables.core.workers import from_first, on_each, rank, world_size
 from trainables.data.data_sets import open_data
 from trainables.data.store import StoreDamaged
@@ -60,7 +60,7 @@ def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None
         return
     check_with_data(trial, data)  # else the teacher would be trained for nothing
     file = teacher_file(training, workspace.teachers)
-    carrier = workspace.carrier
+    transfer = workspace.transfer
     place = replace(workspace, folder=workspace.teachers / training.signature())
     with _turn(file) as missing:
         if missing:
@@ -68,8 +68,8 @@ def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None
                 _train(training, place, report or (lambda _: True), lambda run: _make_teacher(run, file))
             except TrialFailed as error:
                 raise TrialFailed(f"training the teacher {training.student.arch}: {error}") from None
-        elif carrier is not None:
-            from_first(lambda: _share(file, carrier))
+        elif transfer is not None:
+            from_first(lambda: _share(file, transfer))
 
 
 def _train(
@@ -115,15 +115,15 @@ def _save_teacher(run: Run, file: Path) -> None:
         with replacing(file) as temporary:
             save_teacher(run.method, temporary, run.trial)
 
-    patient(write, f"{file} cannot be written")
-    if run.workspace.carrier is not None:
-        run.workspace.carrier.push(file)
+    with_retry(write, f"{file} cannot be written")
+    if run.workspace.transfer is not None:
+        run.workspace.transfer.push(file)
 
 
-def _share(file: Path, carrier: Carrier) -> None:
+def _share(file: Path, transfer: FileTransfer) -> None:
     """A teacher that is only on this node: its maker died before the others could have it."""
-    if file.name not in carrier.names(file.parent):
-        carrier.push(file)
+    if file.name not in transfer.names(file.parent):
+        transfer.push(file)
 
 
 @contextlib.contextmanager
@@ -138,7 +138,7 @@ def _turn(file: Path) -> Iterator[bool]:
         own_folder(file.parent)
         return open_file(file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
 
-    handle = from_first(lambda: patient(opened, f"{file.parent} cannot be written"))
+    handle = from_first(lambda: with_retry(opened, f"{file.parent} cannot be written"))
 
     def look() -> bool | None:
         if is_whole(file):  # one that is damaged is made again
@@ -151,7 +151,7 @@ def _turn(file: Path) -> Iterator[bool]:
 
     try:
         while (mine := from_first(look)) is None:
-            got_to("waiting for another process that trains the teacher")
+            heartbeat("waiting for another process that trains the teacher")
             time.sleep(_POLL_S)
         yield mine
     finally:

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainables.core.checksums import is_whole, save_sealed
+from trainables.core.checksums import is_whole, save_with_checksum
 from trainables.core.distributed import convert_sync_batch_norm
 from trainables.core.errors import UserError
 from trainables.core.files import replacing
-from trainables.core.heartbeat import got_to
+from trainables.core.heartbeat import heartbeat
 from trainables.core.isolation import rng_state, set_rng_state
-from trainables.core.storage_retry import patient
+from trainables.core.storage_retry import with_retry
 from trainables.core.workers import device, from_each, from_first, on_each, rank, world_size
 from trainables.data.data_sets import DataSet, open_data
 from trainables.data.encode import TrainingImages
@@ -117,7 +117,7 @@ class Run:
         self.device, self.workers = device(), world_size()
         self.data = data or on_each(lambda: open_data(trial.data, workspace.cache))
         check_optim(trial.optim, trial.epochs, len(self.data.train_ids), self.workers)
-        self.checkpoints = Checkpoints(workspace.folder / "checkpoints", workspace.carrier)
+        self.checkpoints = Checkpoints(workspace.folder / "checkpoints", workspace.transfer)
         found = from_first(self._checkpoint)
         self.method = method or on_each(
             lambda: build_method(trial, self.data, workspace, self.device, begin=found is None)
@@ -183,7 +183,7 @@ class Run:
     ) -> tuple[dict[str, float], list[float] | None]:
         metrics, best = trained, self.best
         if self.epoch % self.trial.probe.every == 0 or self.epoch == self.trial.epochs:
-            metrics = {**self._judge(), **trained}
+            metrics = {**self._evaluate(), **trained}
             if best is None or metrics["score"] > best[0]:
                 best = [metrics["score"], self.epoch]
                 self._save_student(metrics["score"])
@@ -215,7 +215,7 @@ class Run:
         start = time.perf_counter()
         with contextlib.closing(fetch(self.data.train, ids, self.device)) as fetched:
             for update in range(done, done + self.steps):
-                got_to(f"epoch {epoch}, step {update - done + 1}/{self.steps}")
+                heartbeat(f"epoch {epoch}, step {update - done + 1}/{self.steps}")
                 self.schedule.set(update)
                 self.optimizer.zero_grad(set_to_none=True)
                 watch.add([self.micro_batch(*next(fetched), views, last) for last in self._lasts])
@@ -244,14 +244,14 @@ class Run:
             (losses.total / self.trial.optim.accumulate).backward()
         return Losses(losses.total.detach(), {name: term.detach() for name, term in losses.terms.items()})
 
-    def _judge(self) -> dict[str, float]:
+    def _evaluate(self) -> dict[str, float]:
         self.method.eval()
 
         def encode(images: Tensor) -> Tensor:
             # In float32 on every device, as teacher and untrained student are probed: rows have to compare.
             return self.method.features(channels_last(images), self.trial.probe.point)
 
-        return self.examiner.judge(encode)
+        return self.examiner.evaluate(encode)
 
     def _autocast(self) -> torch.autocast:
         wanted = self.trial.optim.precision
@@ -267,11 +267,11 @@ class Run:
 
         def write() -> None:
             with replacing(path) as temporary:
-                save_sealed(student, temporary, facts)
+                save_with_checksum(student, temporary, facts)
 
-        patient(write, f"{path} cannot be written")
-        if self.workspace.carrier is not None:
-            self.workspace.carrier.push(path)
+        with_retry(write, f"{path} cannot be written")
+        if self.workspace.transfer is not None:
+            self.workspace.transfer.push(path)
 
     def _checkpoint(self) -> tuple[int, dict[str, Any]] | None:
         """What to go on from. Where the best student so far is damaged, only the beginning makes it again."""
@@ -288,8 +288,8 @@ class Run:
         return found
 
     def _has_best(self) -> bool:
-        best, carrier = self.workspace.folder / BEST, self.workspace.carrier
-        return is_whole(best) or (carrier is not None and carrier.pull(best) and is_whole(best))
+        best, transfer = self.workspace.folder / BEST, self.workspace.transfer
+        return is_whole(best) or (transfer is not None and transfer.pull(best) and is_whole(best))
 
     def _resume(self, epoch: int, state: dict[str, Any]) -> None:
         self.epoch = epoch

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainables.core.checksums import save_sealed
+from trainables.core.checksums import save_with_checksum
 from trainables.methods.base import Method
 from trainables.networks.heads import describe_head
 from trainables.spec.trial import TrialSpec
@@ -78,6 +78,6 @@ def save_teacher(method: Method, path: Path, training: TrialSpec | None = None) 
     classifier = method.own_classifier()
     if classifier is not None:
         tensors.update({f"classifier.{name}": value for name, value in classifier.state_dict().items()})
-    save_sealed(
+    save_with_checksum(
         {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, path, metadata
     )

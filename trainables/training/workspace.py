@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainables.core.file_transfer import Carrier
+from trainables.core.file_transfer import FileTransfer
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Workspace:
     folder: Path  # this trial's own
     cache: Path  # decoded data, of this node
     teachers: Path  # trained teachers, shared by trials and nodes
-    carrier: Carrier | None = None  # to where folder and teachers are kept, if that is no shared folder
+    transfer: FileTransfer | None = None  # to where folder and teachers are kept, if that is no shared folder
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from studies import GAMMA, METHODS, study
 
 from raykd.ablation import report
 from raykd.records.tables import trials_table
-from raykd.report.words import study_in_words
+from raykd.report.sentences import study_in_words
 
 
 def test_an_arm_against_the_base_by_hand() -> None:

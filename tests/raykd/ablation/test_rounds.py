@@ -208,7 +208,7 @@ def test_waiting_for_a_round_is_not_the_end_of_the_search(tmp_path: Path) -> Non
         record = Recorder(ledger, History())
         empty: dict[str, Any] = {"sampler": {}, "scheduler": {}, "versions": {}, "source": None}
         record("sweep", spec=spec.model_dump(mode="json"), spec_hash=spec.hash(), **empty)
-        search = LedgerSearch(rounds, record, lambda: 99, lambda _: None, "mailbox", "raykd")  # type: ignore[arg-type,return-value]
+        search = LedgerSearch(rounds, record, lambda: 99, lambda _: None, "broker", "raykd")  # type: ignore[arg-type,return-value]
         first = [search._next_name() for _ in range(9)]  # three rounds of three arms, up to the first look
         assert None not in first and len(set(first)) == 9
         assert search._next_name() is None and not search.is_finished()

@@ -11,8 +11,8 @@ import timm
 import torch
 from command import raykd
 
-from raykd.ablation.absent import without_files
 from raykd.ablation.guard import check_study
+from raykd.ablation.missing_files import without_files
 from raykd.ablation.study import load_study
 from raykd.spec.arms import ARM
 from raykd.spec.catalogue import catalogue

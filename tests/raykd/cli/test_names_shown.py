@@ -26,7 +26,7 @@ from raykd.console.screen import Terminal
 from raykd.lanes.cluster import send_logs
 from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger
-from raykd.records.recorded import spec_of
+from raykd.records.recorded_spec import spec_of
 from raykd.spec.document import parse_yaml
 from raykd.spec.sweep import build_sweep
 

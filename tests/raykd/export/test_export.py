@@ -187,13 +187,13 @@ def test_the_card_says_what_a_user_needs(sweep, exported):
     trial = build_sweep(RAW).trial(record.params, 0)
     student, facts = open_student(trial, sweep / "trials" / record.trial / "best.safetensors")
     data = open_data(trial.data, cache_folder())
-    found = Examiner(trial.probe, data, 16, torch.device("cpu"), final=True).judge(student)
+    found = Examiner(trial.probe, data, 16, torch.device("cpu"), final=True).evaluate(student)
     row = next(line for line in card.splitlines() if line.startswith("| ridge_5shot |"))
     score, low, high, its, least, most = (float(x) for x in row.replace("to", "|").split("|")[2:8])
     assert score == round(found["score"], 2) and low < score < high
     # And so is its teacher's, by the same probe on the same images.
     teacher = load_teacher(trial.teacher, teacher_path(trial, sweep.parent / ".teachers")).backbone.eval()
-    found = Examiner(trial.probe, data, 16, torch.device("cpu"), final=True).judge(teacher)
+    found = Examiner(trial.probe, data, 16, torch.device("cpu"), final=True).evaluate(teacher)
     assert its == round(found["score"], 2) != score and least < its < most
     assert float(facts["score"]) == record.best[0] and f"after epoch {record.best[1]} of 2" in card
     assert f"read on {len(data.test):,} test images" in card

@@ -18,7 +18,7 @@ from raykd.cli import main
 from raykd.export.student import write_student
 from raykd.export.teacher import inspect
 from raykd.export.trial import config_of
-from raykd.runs.drift import as_begun, refuse_drift, unlike_today
+from raykd.runs.changed_spec import as_begun, refuse_changed_spec, unlike_today
 from raykd.spec.arms import ARM
 from raykd.spec.sweep import SweepSpec, build_sweep, load_sweep
 from raykd.spec.validate import validate
@@ -134,11 +134,11 @@ def test_an_old_sweep_goes_on_as_it_began(files: dict[str, Path], tmp_path: Path
         sweep={"source": {"path": str(path), "overrides": []}},
         trials={"a": SimpleNamespace(params={"lr": 0.001}, replicate=0)},
     )
-    refuse_drift(old, history, tmp_path)
+    refuse_changed_spec(old, history, tmp_path)
     assert "as the sweep says" in unlike_today(old, history) and not unlike_today(new, history)
     path.write_text(yaml.safe_dump(raw(files["timm"], mean=0.4, std=0.4)))
     with pytest.raises(UserError, match=r"teacher\.mean: nothing -> 0\.4"):
-        refuse_drift(old, history, tmp_path)
+        refuse_changed_spec(old, history, tmp_path)
 
 
 def test_an_old_sweep_that_trains_its_teacher_goes_on(files: dict[str, Path]) -> None:

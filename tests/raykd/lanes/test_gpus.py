@@ -15,9 +15,9 @@ from raykd.lanes.devices import Gpu, Unusable, allowed, claim
 from raykd.lanes.failures import of_the_gpu
 from raykd.lanes.incidents import Incidents
 from raykd.records.history import History
-from raykd.runs.drift import refuse_drift
+from raykd.runs.changed_spec import refuse_changed_spec
 from raykd.runs.plan import devices as devices_of
-from raykd.spec.placing import check_gpus, idle_gpus, where
+from raykd.spec.devices import check_gpus, idle_gpus, where
 from raykd.spec.sections import WorkersSpec
 from raykd.spec.sweep import SweepSpec, find_space, load_sweep
 from raykd.spec.validate import check_resources, validate
@@ -136,11 +136,11 @@ def test_an_old_ledger_in_which_gpus_are_0_goes_on_as_it_was(tmp_path: Path) -> 
     then = SweepSpec.model_validate(head)
     source = {"path": str(file), "overrides": []}
     record: Any = {"kind": "sweep", "time": 0.0, "spec": head, "source": source}
-    refuse_drift(then, History.of([record]), tmp_path)
+    refuse_changed_spec(then, History.of([record]), tmp_path)
     assert then.workers.on([node(8, 4)]).gpus == 0, "it trained without, and goes on so"
     file.write_text(file.read_text().replace("workers: {count: 1", "workers: {gpus: 1, count: 1"))
     with pytest.raises(UserError, match=r"workers\.gpus: 0\.0 -> 1\.0"):
-        refuse_drift(then, History.of([record]), tmp_path)
+        refuse_changed_spec(then, History.of([record]), tmp_path)
 
 
 def test_a_trial_by_itself_says_what_it_trains_on(

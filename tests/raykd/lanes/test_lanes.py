@@ -52,21 +52,21 @@ def test_the_mailbox_is_not_the_first_to_go_when_memory_is_short(pool: Any, tmp_
         return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
 
     run(pool, task(tmp_path, "one"))
-    found = [p for p in psutil.process_iter() if p.name().startswith("ray::Mailbox")]
-    (mailbox,) = [p for p in found if p.environ().get("RAY_TMPDIR") == os.environ["RAY_TMPDIR"]]
+    found = [p for p in psutil.process_iter() if p.name().startswith("ray::TaskBroker")]
+    (broker,) = [p for p in found if p.environ().get("RAY_TMPDIR") == os.environ["RAY_TMPDIR"]]
     worker = int((tmp_path / "one" / "pid").read_text())
-    assert willing(mailbox.pid) == willing(mailbox.ppid()) < willing(worker)
+    assert willing(broker.pid) == willing(broker.ppid()) < willing(worker)
 
 
 def test_a_stopped_trial_frees_its_lane_at_once(pool: Any, tmp_path: Path) -> None:
     import ray
 
-    box = pool.mailbox
+    box = pool.broker
     ray.get(box.post.remote(task(tmp_path, "stopped", pause=1.5)))
     ray.get(box.heard.remote("stopped", 1))
     said = ray.get(box.listen.remote("stopped"))
     began = time.monotonic()
-    ray.get([box.judge.remote("stopped", said.epoch, False), box.forget.remote("stopped")])
+    ray.get([box.deliver.remote("stopped", said.epoch, False), box.forget.remote("stopped")])
     run(pool, task(tmp_path, "next"))
     # The stopped trial had four epochs of 1.5 s left; the next one has none of them to wait for.
     assert time.monotonic() - began < 4
@@ -129,7 +129,7 @@ def test_a_killed_controller_costs_no_epoch(pool: Any, tmp_path: Path) -> None:
 
     def kill_at_two(message: Message) -> None:
         if message.epoch == 2:
-            ray.kill(ray.get(pool.mailbox.take_controller.remote(before[0])))
+            ray.kill(ray.get(pool.broker.take_controller.remote(before[0])))
 
     said: list[Message] = []
     pool.run(task(tmp_path, "moved", pause=0.2), lambda m: (said.append(m), kill_at_two(m)))  # type: ignore[func-returns-value]

@@ -16,12 +16,12 @@ import pytest
 from command import raykd
 
 from raykd.doctor import machine
-from raykd.lanes import limits, own_ray
+from raykd.lanes import capacity, own_ray
 from raykd.spec.sections import WorkersSpec
 from trainables.core import limits as machine_limits
 from trainables.core.errors import UserError
 
-GIB = limits.GIB
+GIB = capacity.GIB
 
 
 @pytest.fixture
@@ -124,19 +124,19 @@ def test_limits_of_cgroups(name: str, cgroups: Path) -> None:
 def test_lanes_are_those_that_the_memory_holds(cgroups: Path) -> None:
     workers = WorkersSpec()
     for lanes in (1, 2, 5):
-        limit = limits.need(workers, lanes) + 0.1 * GIB
+        limit = capacity.need(workers, lanes) + 0.1 * GIB
         write(
             cgroups,
             {"proc/cgroup": "0::/", "cgroup/memory.max": f"{limit:.0f}", "cgroup/memory.current": "0"},
         )
         if psutil.virtual_memory().available > limit:
-            assert limits.room(workers).lanes == lanes
+            assert capacity.room(workers).lanes == lanes
     # 3 GiB, as in a small container: one lane, where two were killed again and again.
     write(cgroups, {"cgroup/memory.max": str(3 * GIB)})
-    assert limits.room(workers).lanes == 1
+    assert capacity.room(workers).lanes == 1
     write(cgroups, {"cgroup/memory.max": str(2 * GIB)})
     with pytest.raises(UserError, match=r"memory: .*memory\.max allows 2\.0 GiB, .* need about 2\.\d GiB"):
-        limits.room(workers)
+        capacity.room(workers)
     check = machine.check_memory(None)
     assert check.ok is False and "memory.max" in check.said
 
@@ -150,16 +150,16 @@ def in_a_shell(setting: str, code: str) -> str:
 
 def test_the_cpus_of_an_affinity_are_counted() -> None:
     cpu = min(os.sched_getaffinity(0))
-    code = "from raykd.lanes import limits; print(int(limits.cpus().value), limits.for_ray()['num_cpus'])"
+    code = "from raykd.lanes import limits; print(int(capacity.cpus().value), capacity.for_ray()['num_cpus'])"
     assert in_a_shell(f"exec taskset -c {cpu}", code) == "1 1"
 
 
 def test_too_little_address_space_is_refused_by_name() -> None:
     code = """
-from raykd.lanes import limits
+from raykd.lanes import capacity
 from raykd.spec.sections import WorkersSpec
 try:
-    limits.room(WorkersSpec())
+    capacity.room(WorkersSpec())
 except ValueError as error:
     print(error)
 """
@@ -262,9 +262,9 @@ def test_a_cache_that_cannot_be_written_names_the_variable(monkeypatch: pytest.M
 
 
 def test_need_grows_with_lanes_and_workers() -> None:
-    one, two = limits.need(WorkersSpec()), limits.need(WorkersSpec(), lanes=2)
+    one, two = capacity.need(WorkersSpec()), capacity.need(WorkersSpec(), lanes=2)
     assert math.isclose(one / GIB, 2.85, abs_tol=0.15) and math.isclose(two / GIB, 4.15, abs_tol=0.15)
-    assert limits.need(WorkersSpec(count=2)) > one
+    assert capacity.need(WorkersSpec(count=2)) > one
 
 
 def test_a_refusal_for_the_cache_leaves_no_storage_behind(tmp_path: Path) -> None:

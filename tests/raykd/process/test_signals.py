@@ -16,7 +16,7 @@ from command import command
 from raykd.process import signals
 from raykd.storage.driver import take_lease
 from raykd.storage.folders import LEDGER
-from raykd.storage.fresh import LOG, fresh
+from raykd.storage.new_sweep import LOG, fresh
 
 ROOT = Path(__file__).resolve().parents[3]
 # What a verb does when a signal comes; a limit of 2 s for the end in good order.

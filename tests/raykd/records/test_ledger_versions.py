@@ -26,7 +26,7 @@ from raykd.records.format import FORMAT
 from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger
 from raykd.runs import sweep as engine
-from raykd.runs.drift import other_versions, refuse_drift
+from raykd.runs.changed_spec import other_versions, refuse_changed_spec
 from raykd.spec.document import parse_yaml
 from raykd.spec.sweep import SweepSpec, build_sweep, load_sweep
 from trainables.core.errors import SweepFailed, UserError
@@ -248,7 +248,7 @@ def test_a_spec_with_relative_paths_is_the_same_from_every_folder(
     history = History.of([{**head(), "source": source}])
     for folder in (tmp_path / "a", tmp_path / "b", Path("/")):
         monkeypatch.chdir(folder)
-        refuse_drift(spec, history, tmp_path)
+        refuse_changed_spec(spec, history, tmp_path)
 
 
 def test_an_old_ledger_is_compared_as_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,10 +260,10 @@ def test_an_old_ledger_is_compared_as_ever(tmp_path: Path, monkeypatch: pytest.M
     assert spec.fixed == {"teacher.checkpoint": "w.pth"}
     source = {"path": str(tmp_path / "spec.yaml"), "overrides": []}
     history = History.of([{**head(), "source": source}])
-    refuse_drift(spec, history, tmp_path)
+    refuse_changed_spec(spec, history, tmp_path)
     monkeypatch.chdir("/")
     with pytest.raises(UserError, match=r"data\.path"):
-        refuse_drift(spec, history, tmp_path)
+        refuse_changed_spec(spec, history, tmp_path)
 
 
 # --- anything at all ----------------------------------------------------------------------------------------

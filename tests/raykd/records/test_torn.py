@@ -31,7 +31,7 @@ from raykd.records.ledger import LEDGER, Ledger
 from raykd.runs.sweep import _views
 from raykd.spec.document import parse_yaml
 from raykd.spec.sweep import SweepSpec, build_sweep
-from trainables.core.checksums import is_whole, read_sealed
+from trainables.core.checksums import is_whole, read_with_checksum
 from trainables.data.data_sets import cache_folder, open_data, store_folder
 from trainables.training.checkpoints import Checkpoints
 from trainables.training.loop import prepare, train
@@ -176,7 +176,7 @@ def test_a_number_that_was_changed_in_the_study_is_set_right(storage: Path, whol
 @pytest.mark.parametrize("how", DAMAGE)
 def test_a_damaged_teacher_is_made_again_and_is_the_same(storage: Path, spec: SweepSpec, how: Damage) -> None:
     (file,) = (storage / ".teachers").glob("*.safetensors")
-    before = read_sealed(file)
+    before = read_with_checksum(file)
     damage(file, how)
     assert not is_whole(file)
     assert call("list", "teachers", "--storage", storage)[0] == 0
@@ -191,7 +191,7 @@ def test_a_damaged_teacher_is_made_again_and_is_the_same(storage: Path, spec: Sw
 
     prepare(trial, Workspace(storage / "x", cache_folder(), storage / ".teachers"), hear)
     assert epochs == [2], "from its last checkpoint"
-    after = read_sealed(file)
+    after = read_with_checksum(file)
     assert after[1] == before[1] and all(torch.equal(after[0][name], t) for name, t in before[0].items())
 
 
@@ -216,7 +216,7 @@ def test_a_damaged_student_is_not_exported_and_its_trial_is_trained_again(
     place = Workspace(folder / "trials" / best.trial, cache_folder(), storage / ".teachers")
     train(spec.trial(best.params, 0), hear, place)
     assert heard == curves(whole / "small")[best.trial]
-    again, first = (read_sealed(s / "small" / "trials" / best.trial / BEST) for s in (storage, whole))
+    again, first = (read_with_checksum(s / "small" / "trials" / best.trial / BEST) for s in (storage, whole))
     assert again[1] == first[1] and all(torch.equal(again[0][name], t) for name, t in first[0].items())
 
 

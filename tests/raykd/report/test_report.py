@@ -25,8 +25,8 @@ from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.records.views import read
 from raykd.report import build, write
+from raykd.report.elements import Code, Collapsible, Figure, Gallery, Page, Section, Table
 from raykd.report.page import PALETTES
-from raykd.report.parts import Code, Figure, Fold, Gallery, Page, Section, Table
 from raykd.search import proxy_audit
 from raykd.search.proposer import Proposal, Proposer
 
@@ -37,7 +37,7 @@ def parts(page: Page) -> Iterator[Any]:
     def of(those: Any) -> Iterator[Any]:
         for part in those:
             yield part
-            if isinstance(part, Fold):
+            if isinstance(part, Collapsible):
                 yield from of(part.parts)
             elif isinstance(part, Gallery):
                 yield from of(part.figures)

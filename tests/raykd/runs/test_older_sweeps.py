@@ -1,4 +1,4 @@
-"""Sweeps that an older raykd left (`tests/fixtures/sweeps/`) are resumed, reported and exported by this one."""
+"""Sweeps of an older raykd (`tests/fixtures/sweeps/`) are resumed, reported and exported by this one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from command import raykd
 
 from raykd.records.history import ENDED, History
 from raykd.records.ledger import LEDGER, Ledger
-from raykd.records.recorded import spec_of
+from raykd.records.recorded_spec import spec_of
 
 OLD = Path(__file__).resolve().parents[2] / "fixtures" / "sweeps"
 

@@ -11,8 +11,8 @@ from raykd.lanes.messages import Message
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.records.recorder import Recorder
-from raykd.runs import beside
-from raykd.runs.beside import long_baseline, representative
+from raykd.runs import auxiliary
+from raykd.runs.auxiliary import long_baseline, representative
 from raykd.runs.references import References
 from raykd.spec.sweep import build_sweep
 from trainables.planning import compute
@@ -40,15 +40,15 @@ def test_without_a_teacher_the_first_method_does() -> None:
 
 def test_a_plan_counts_what_is_trained_beside_the_trials(tmp_path: Path) -> None:
     spec = build_sweep({**RAW, "method": "retro", "baseline": {"method": "moco", "preset": "digits"}})
-    teacher, baseline = beside.beside(spec, tmp_path)
+    teacher, baseline = auxiliary.beside(spec, tmp_path)
     assert (teacher["what"], teacher["method"], teacher["epochs"]) == ("teacher", "moco", 1)
     as_run = compute.equal_epochs(representative(spec), spec.baseline_trial())
     assert (baseline["what"], baseline["epochs"], baseline["trials"]) == ("baseline", as_run, 1)
     own = spec.model_copy(update={"baseline": spec.baseline.model_copy(update={"epochs": 7})})  # type: ignore[union-attr]
-    (_, row) = beside.beside(own, tmp_path)
+    (_, row) = auxiliary.beside(own, tmp_path)
     assert (row["epochs"], row["trials"]) == (7, 7 / as_run)
     without = spec.model_copy(update={"references": ("untrained",)})
-    assert [row["what"] for row in beside.beside(without, tmp_path)] == ["teacher"]
+    assert [row["what"] for row in auxiliary.beside(without, tmp_path)] == ["teacher"]
 
 
 def test_a_baseline_much_longer_than_a_trial_is_said_with_the_field() -> None:

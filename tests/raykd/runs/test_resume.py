@@ -124,11 +124,11 @@ def test_each_curve_is_that_of_the_same_configuration_alone(killed: Path, tmp_pa
 def test_a_kill_after_any_record_loses_no_end(killed: Path, tmp_path: Path) -> None:
     """Whatever record was the last, the next driver settles what the scheduler had decided, and only that."""
     from raykd.records.recorder import Recorder
-    from raykd.search.judge import Judge, TuneJudge
+    from raykd.search.decisions import Decider, TuneDecider
     from raykd.search.proposer import Proposer
 
     class Deaf:
-        """In place of the mailbox, which a driver that only settles has nothing to ask."""
+        """In place of the broker, which a driver that only settles has nothing to ask."""
 
         def __getattr__(self, name: str) -> Deaf:
             return self
@@ -144,8 +144,8 @@ def test_a_kill_after_any_record_loses_no_end(killed: Path, tmp_path: Path) -> N
         proposer = Proposer(spec, samples=history.samples)
         proposer.replay(history)
         with Ledger.create(tmp_path / str(cut)) as ledger:
-            judge = Judge(spec.scheduler, spec.epochs)
-            TuneJudge(judge, Recorder(ledger, history), proposer, Deaf(), spec.epochs).catch_up()
+            decider = Decider(spec.scheduler, spec.epochs)
+            TuneDecider(decider, Recorder(ledger, history), proposer, Deaf(), spec.epochs).catch_up()
         for name in stopped:
             assert history.trials[name].status == final.trials[name].status, f"after record {cut}"
         for trial in history.trials.values():

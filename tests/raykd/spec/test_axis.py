@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from raykd.spec.axis import Axis, Integer, Log, Pick, Uniform, parse_axis
 from raykd.spec.document import parse_yaml
-from raykd.spec.workable import workable
+from raykd.spec.feasible import workable
 from trainables.core.errors import UserError
 
 _ends = st.tuples(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6)).filter(lambda e: e[0] * 1.001 < e[1])

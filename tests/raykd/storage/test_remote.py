@@ -21,10 +21,10 @@ from s3 import KEYS, S3, s3_server
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.storage import remote_lease, segments
-from raykd.storage.beacon import Beacon, find
-from raykd.storage.courier import Courier
 from raykd.storage.driver import driver_of
+from raykd.storage.file_transfer import RemoteTransfer
 from raykd.storage.folders import fetch, mirror, option, origin_of, storage_folder, sweeps
+from raykd.storage.marker import StorageMarker, find
 from raykd.storage.remote import Remote
 from trainables.core import storage_retry
 from trainables.core.errors import StorageLost, SweepFailed, UserError
@@ -394,7 +394,7 @@ def test_of_many_who_ask_at_once_one_drives(s3: S3) -> None:
 def test_checkpoints_are_those_of_the_storage(storage: Path, s3: S3, tmp_path: Path) -> None:
     origin = origin_of(storage)
     assert origin is not None
-    one, other = (Courier(origin.remote, folder) for folder in (tmp_path / "one", tmp_path / "other"))
+    one, other = (RemoteTransfer(origin.remote, folder) for folder in (tmp_path / "one", tmp_path / "other"))
     here = Checkpoints(tmp_path / "one" / "s" / "t", one)
     for epoch in (1, 2, 3):
         here.save(epoch, {"weights": torch.full((4,), float(epoch))})
@@ -417,20 +417,20 @@ def test_checkpoints_are_those_of_the_storage(storage: Path, s3: S3, tmp_path: P
 def test_a_worker_is_let_in_by_what_the_driver_gives_it_and_seeks_the_beacon(
     storage: Path, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed, beacon = Beacon(storage / "s", "killed"), Beacon(storage / "s", "now")
-    killed.light()
-    beacon.light()
-    given, origin = beacon.credentials, origin_of(storage)
+    killed, marker = StorageMarker(storage / "s", "killed"), StorageMarker(storage / "s", "now")
+    killed.place()
+    marker.place()
+    given, origin = marker.credentials, origin_of(storage)
     assert origin is not None and [s.key for s in origin.remote.list("s")] == ["s/.beacon-now"]
     assert given["AWS_SECRET_ACCESS_KEY"] == KEYS["AWS_SECRET_ACCESS_KEY"]
-    assert not any(value in repr(beacon.config) for value in given.values() if "test" in value)
+    assert not any(value in repr(marker.config) for value in given.values() if "test" in value)
     for name in KEYS:
         monkeypatch.delenv(name)
-    courier, problem = find(beacon.config, given)
-    assert courier is not None and not problem
+    transfer, problem = find(marker.config, given)
+    assert transfer is not None and not problem
     assert os.environ["AWS_ACCESS_KEY_ID"] == KEYS["AWS_ACCESS_KEY_ID"]
-    beacon.put_out()
-    assert "sees another storage" in find(beacon.config, given)[1]
+    marker.remove()
+    assert "sees another storage" in find(marker.config, given)[1]
 
 
 def test_views_are_mirrored_and_the_workers_files_left_to_them(storage: Path, s3: S3) -> None:

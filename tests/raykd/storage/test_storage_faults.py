@@ -22,7 +22,7 @@ from raykd.storage.folder_lease import LOCK
 from raykd.storage.lease import LeaseRecord
 from trainables.core import storage_retry
 from trainables.core.errors import StorageLost, SweepFailed, UserError
-from trainables.core.storage_retry import patient
+from trainables.core.storage_retry import with_retry
 from trainables.training.checkpoints import Checkpoints
 
 
@@ -107,13 +107,13 @@ def test_patience_ends_and_what_will_not_pass_is_not_waited_for(monkeypatch: pyt
     with pytest.raises(
         StorageLost, match=r"^x cannot be written: No space left .*make room, then `raykd resume`"
     ):
-        patient(fails(errno.ENOSPC), "x cannot be written")
+        with_retry(fails(errno.ENOSPC), "x cannot be written")
     assert 0.4 < time.monotonic() - began < 5
     with pytest.raises(PermissionError):
-        patient(fails(errno.EACCES), "x cannot be written")
+        with_retry(fails(errno.EACCES), "x cannot be written")
     monkeypatch.setenv(storage_retry.PATIENCE, "soon")
     with pytest.raises(UserError, match="RAYKD_STORAGE_PATIENCE: is no number"):
-        patient(fails(errno.EIO), "x cannot be written")
+        with_retry(fails(errno.EIO), "x cannot be written")
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_and_no_half_one(

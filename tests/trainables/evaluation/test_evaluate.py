@@ -26,7 +26,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 
 
 def test_raw_pixels_score_what_was_measured_on_digits(digits: DataSet) -> None:
-    metrics = Examiner(ProbeSpec(), digits, 16, CPU).judge(raw_pixels)
+    metrics = Examiner(ProbeSpec(), digits, 16, CPU).evaluate(raw_pixels)
     assert list(metrics)[:3] == ["score", "score_se", "probe/ridge_5shot"]
     assert metrics["score"] == metrics["probe/ridge_5shot"]
     assert metrics["score"] == pytest.approx(80, abs=3)  # a prototype's, on another split
@@ -48,7 +48,7 @@ def test_the_search_never_sees_the_test_split_and_the_final_reading_does(digits:
         seen.append(len(images))
         return raw_pixels(images)
 
-    assert 90 < final.judge(encode)["probe/ridge"] < 98
+    assert 90 < final.evaluate(encode)["probe/ridge"] < 98
     assert sum(seen) == len(final.fit_ids) + len(digits.test)
     with pytest.raises(UserError, match="no test split"):
         Examiner(ProbeSpec(), dataclasses.replace(digits, test=None), 16, CPU, final=True)
@@ -75,7 +75,7 @@ def test_without_labels_what_was_trained_on_is_looked_at(digits: DataSet, tmp_pa
     blind = dataclasses.replace(
         digits, classes=0, probe_ids=np.zeros(0, np.int64), val_ids=np.zeros(0, np.int64)
     )
-    metrics = Examiner(ProbeSpec(score="rankme"), blind, 16, CPU).judge(raw_pixels)
+    metrics = Examiner(ProbeSpec(score="rankme"), blind, 16, CPU).evaluate(raw_pixels)
     assert set(metrics) == {"score", "probe/rankme"} and 1 < metrics["score"] < 3 * 16 * 16
 
 
@@ -108,11 +108,11 @@ def test_probes_look_at_whole_float32_and_leave_the_precision_as_it_was(
         torch.backends.cudnn.allow_tf32 = tf32
         training = precisions()
         examiner = Examiner(ProbeSpec(score="rankme", record=()), digits, 16, CPU)
-        examiner.judge(encode)
+        examiner.evaluate(encode)
         assert seen == {("highest", False, False)}
         assert precisions() == training
         with pytest.raises(KeyboardInterrupt):
-            examiner.judge(break_off)
+            examiner.evaluate(break_off)
         assert precisions() == training
     finally:
         torch.set_float32_matmul_precision(before[0])

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from small_methods import SIDE, TEACHER, make_batch, make_method, make_teacher, train_steps
 from torch import Tensor, nn
 
-from trainables.core.checksums import save_sealed
+from trainables.core.checksums import save_with_checksum
 from trainables.core.errors import UserError
 from trainables.methods import load_method
 from trainables.planning.teacher_check import check_teacher
@@ -330,7 +330,7 @@ def test_raykds_own_file_with_metadata_that_cannot_be_read_is_refused(tmp_path: 
         ({"head": '[["sphere", {}]]'}, r"its head does not fit.*sphere"),
         ({"head": '[["linear", {"radius": 1}]]'}, r"its head does not fit.*radius"),
     ):
-        save_sealed(tensors, tmp_path / "changed.safetensors", {**metadata, **change})
+        save_with_checksum(tensors, tmp_path / "changed.safetensors", {**metadata, **change})
         with pytest.raises(UserError, match=message):
             load(tmp_path / "changed.safetensors", **arch)
 

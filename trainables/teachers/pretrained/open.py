@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from trainables.core.checksums import UNREADABLE, read_sealed
+from trainables.core.checksums import UNREADABLE, read_with_checksum
 from trainables.core.errors import UserError
 from trainables.core.limits import memory_left
 from trainables.teachers.pretrained.records import RECORDS, record_for
@@ -51,7 +51,7 @@ def open_checkpoint(path: Path, name: str) -> Opened:
         raise _unreadable(path, name, _PART.format(int(part[1]), int(part[2])))
     if _is_safetensors(start, path):
         try:
-            tensors, metadata = read_sealed(path)
+            tensors, metadata = read_with_checksum(path)
         except UNREADABLE as error:
             raise _unreadable(path, name, f"damaged or no safetensors file: {error}") from None
         return Opened(tensors, metadata, flat=True)

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raykd.records.history import ENDED, History
-from raykd.records.recorded import of_another_version, writer
+from raykd.records.recorded_spec import of_another_version, writer
 from raykd.runs.drive import replayed
 from raykd.spec.sweep import SweepSpec, difference, load_sweep
 from trainables.core.errors import UserError
 from trainables.spec.normalisation import IMAGENET, said
 
 
-def refuse_drift(spec: SweepSpec, history: History, storage: Path) -> None:
+def refuse_changed_spec(spec: SweepSpec, history: History, storage: Path) -> None:
     """`UserError` where the file that the sweep was started from says something else now."""
     source = (history.sweep or {}).get("source")
     if source is None or not Path(source["path"]).is_file():
@@ -78,8 +78,8 @@ def refuse_other_inputs(spec: SweepSpec, history: History) -> None:
 def refuse_other_samplers(spec: SweepSpec, history: History) -> None:
     """`UserError` where sampler or scheduler cannot be brought back: said before Ray is started."""
     try:
-        _, judge = replayed(spec, history)
-        judge.replay(history)
+        _, decider = replayed(spec, history)
+        decider.replay(history)
     except (ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
         raise of_another_version(history, f"its trials cannot be told to the sampler: {error}") from None
 

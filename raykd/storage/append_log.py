@@ -11,12 +11,12 @@ from typing import Protocol
 from raykd.storage.folders import LEDGER, origin_of
 from trainables.core.errors import StorageLost
 from trainables.core.files import open_file, read_bytes, remove, replacing, sync_folder
-from trainables.core.storage_retry import lost, patient
+from trainables.core.storage_retry import lost, with_retry
 
-__all__ = ["FileTape", "Tape", "stored", "sync_folder", "tape_of", "write_anew"]
+__all__ = ["AppendLog", "FileLog", "append_log_of", "stored", "sync_folder", "write_anew"]
 
 
-class Tape(Protocol):
+class AppendLog(Protocol):
     """The writing side of a ledger."""
 
     def append(self, line: bytes) -> None:
@@ -26,7 +26,7 @@ class Tape(Protocol):
         """Let go of it. Safe to call twice."""
 
 
-class FileTape:
+class FileLog:
     """A file of whole lines, each on the disk before the next one is begun."""
 
     def __init__(self, path: Path, flags: int = 0, whole: int | None = None) -> None:
@@ -42,7 +42,7 @@ class FileTape:
     def append(self, line: bytes) -> None:
         problem = f"{self.path} cannot be written"
         try:
-            patient(lambda: self._write(line), problem)
+            with_retry(lambda: self._write(line), problem)
         except OSError as error:  # of a kind that does not pass
             raise StorageLost(lost(problem, error)) from error
         self._size += len(line)
@@ -93,7 +93,7 @@ def stored(folder: Path) -> tuple[bytes | None, int | None]:
     return None, None
 
 
-def tape_of(folder: Path, last: int | None, count: int, whole: int) -> Tape:
+def append_log_of(folder: Path, last: int | None, count: int, whole: int) -> AppendLog:
     """Where to go on with a folder's ledger, behind its `count` records or first `whole` bytes (0: anew).
 
     `last` is what `stored` says of its drivers.
@@ -105,13 +105,13 @@ def tape_of(folder: Path, last: int | None, count: int, whole: int) -> Tape:
         return Segments(origin.remote, origin.key(folder), last + 1, count)
     path = folder / LEDGER
     if count:
-        return FileTape(path, whole=whole)
+        return FileLog(path, whole=whole)
     remove(path)  # its driver died before anything was recorded
-    tape = FileTape(path, os.O_CREAT | os.O_EXCL)
+    append_log = FileLog(path, os.O_CREAT | os.O_EXCL)
     # Without these a crash can leave a ledger whose records are on the disk and whose name is not.
     sync_folder(folder)
     sync_folder(folder.parent)
-    return tape
+    return append_log
 
 
 def write_anew(folder: Path, last: int | None, lines: list[bytes]) -> None:
@@ -120,6 +120,6 @@ def write_anew(folder: Path, last: int | None, lines: list[bytes]) -> None:
         with replacing(folder / LEDGER) as path:
             path.write_bytes(b"".join(lines))
         return
-    tape = tape_of(folder, last, 0, 0)
+    append_log = append_log_of(folder, last, 0, 0)
     for line in lines:
-        tape.append(line)
+        append_log.append(line)

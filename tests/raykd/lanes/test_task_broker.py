@@ -1,4 +1,4 @@
-"""The mailbox by itself: who gets which task, what is told again after a death, when a task is given up."""
+"""The broker by itself: who gets which task, what is told again after a death, when a task is given up."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, ParamSpec, TypeVar
 
 import pytest
 
-from raykd.lanes import mailbox
-from raykd.lanes.mailbox import Mailbox
+from raykd.lanes import task_broker
 from raykd.lanes.messages import Message, Task
+from raykd.lanes.task_broker import TaskBroker
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -29,8 +29,8 @@ def in_a_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]
 
 
 @pytest.fixture
-def box() -> Mailbox:
-    return Mailbox()
+def box() -> TaskBroker:
+    return TaskBroker()
 
 
 def task(name: str, attempts: int = 3) -> Task:
@@ -47,19 +47,19 @@ async def blocked(call: asyncio.Task[Any]) -> bool:
     return not call.done()
 
 
-async def ask(box: Mailbox, lane: str, generation: str = "g0", rank: int = 0, turn: int = 0) -> Any:
+async def ask(box: TaskBroker, lane: str, generation: str = "g0", rank: int = 0, turn: int = 0) -> Any:
     call = asyncio.ensure_future(box.next_task(lane, generation, rank, turn))
     await asyncio.sleep(0)
     return call
 
 
-async def warm(box: Mailbox, lane: str, generation: str = "g0") -> Any:
+async def warm(box: TaskBroker, lane: str, generation: str = "g0") -> Any:
     """A lane of one worker that asks for its first task."""
     await box.register(lane, generation, 0, 1, "node")
     return await ask(box, lane, generation)
 
 
-async def busy(box: Mailbox) -> int:
+async def busy(box: TaskBroker) -> int:
     """Lane a, whose worker has taken task t1; the turn it asks for next."""
     waiting = await warm(box, "a")
     await box.post(task("t1"))
@@ -68,7 +68,7 @@ async def busy(box: Mailbox) -> int:
 
 
 @in_a_loop
-async def test_a_trial_from_post_to_end(box: Mailbox) -> None:
+async def test_a_trial_from_post_to_end(box: TaskBroker) -> None:
     waiting = await warm(box, "a")
     assert await blocked(waiting)
     await box.post(task("t1"))
@@ -82,7 +82,7 @@ async def test_a_trial_from_post_to_end(box: Mailbox) -> None:
     said = await soon(box.listen("t1"))
     assert (said.epoch, said.metrics) == (1, {"score": 5.0})
     assert await blocked(reporting), "a worker must wait for the verdict"
-    await box.judge("t1", 1, False)
+    await box.deliver("t1", 1, False)
     assert await soon(reporting) is False
     await box.finish("a", "g0", 0, "t1", None)
     assert (await soon(box.listen("t1"))).ended
@@ -93,21 +93,21 @@ async def test_a_trial_from_post_to_end(box: Mailbox) -> None:
 
 
 @in_a_loop
-async def test_a_report_nobody_judged_is_told_again(box: Mailbox) -> None:
+async def test_a_report_nobody_judged_is_told_again(box: TaskBroker) -> None:
     await busy(box)
     await box.heard("t1", 1)
     reporting = asyncio.ensure_future(box.report("a", "g0", 0, "t1", Message(epoch=3)))
     first = await soon(box.listen("t1"))  # this proxy dies before the driver hears
     await box.post(task("t1"))  # its successor posts the same task
     assert await soon(box.listen("t1")) == first
-    await box.judge("t1", 3, True)
+    await box.deliver("t1", 3, True)
     assert await soon(reporting) is True
     # A worker that repeats a judged epoch (it went on from a checkpoint) gets the same answer at once.
     assert await soon(box.report("a", "g0", 0, "t1", Message(epoch=3))) is True
 
 
 @in_a_loop
-async def test_a_restarted_group_gets_its_task_again_and_only_so_often(box: Mailbox) -> None:
+async def test_a_restarted_group_gets_its_task_again_and_only_so_often(box: TaskBroker) -> None:
     await warm(box, "a", "g0")
     await box.post(task("t1", attempts=3))
     for attempt, generation in ((2, "g1"), (3, "g2")):
@@ -122,20 +122,20 @@ async def test_a_restarted_group_gets_its_task_again_and_only_so_often(box: Mail
 
 
 @in_a_loop
-async def test_progress_forgives_earlier_deaths(box: Mailbox) -> None:
+async def test_progress_forgives_earlier_deaths(box: TaskBroker) -> None:
     await warm(box, "a", "g0")
     await box.post(task("t1", attempts=2))
     for epoch in range(1, 6):
         await warm(box, "a", f"g{epoch}")
         said = asyncio.ensure_future(box.report("a", f"g{epoch}", 0, "t1", Message(epoch=epoch)))
         await blocked(said)
-        await box.judge("t1", epoch, True)
+        await box.deliver("t1", epoch, True)
     state = (await box.lanes())["a"]
     assert state["task"] == "t1"
 
 
 @in_a_loop
-async def test_a_lost_lane_passes_its_task_to_the_next_idle_one(box: Mailbox) -> None:
+async def test_a_lost_lane_passes_its_task_to_the_next_idle_one(box: TaskBroker) -> None:
     await warm(box, "a")
     await box.post(task("t1"))
     await box.post(task("t2"))
@@ -146,7 +146,7 @@ async def test_a_lost_lane_passes_its_task_to_the_next_idle_one(box: Mailbox) ->
 
 
 @in_a_loop
-async def test_a_stale_worker_is_sent_home(box: Mailbox) -> None:
+async def test_a_stale_worker_is_sent_home(box: TaskBroker) -> None:
     old = await warm(box, "a", "old")
     await warm(box, "a", "new")
     assert await soon(old) is None
@@ -155,7 +155,7 @@ async def test_a_stale_worker_is_sent_home(box: Mailbox) -> None:
 
 
 @in_a_loop
-async def test_all_ranks_take_the_same_tasks(box: Mailbox) -> None:
+async def test_all_ranks_take_the_same_tasks(box: TaskBroker) -> None:
     for rank in (0, 1):
         await box.register("a", "g0", rank, 2, f"node{rank}")
     await box.post(task("t1"))
@@ -167,12 +167,12 @@ async def test_all_ranks_take_the_same_tasks(box: Mailbox) -> None:
     reports = [asyncio.ensure_future(box.report("a", "g0", r, "t1", Message(epoch=1))) for r in (1, 0)]
     await box.heard("t1", 1)
     await soon(box.listen("t1"))
-    await box.judge("t1", 1, False)
+    await box.deliver("t1", 1, False)
     assert [await soon(r) for r in reports] == [False, False]
 
 
 @in_a_loop
-async def test_a_closing_lane_finishes_what_it_has(box: Mailbox) -> None:
+async def test_a_closing_lane_finishes_what_it_has(box: TaskBroker) -> None:
     turn = await busy(box)
     await box.close("a")
     await box.post(task("t2"))
@@ -182,7 +182,7 @@ async def test_a_closing_lane_finishes_what_it_has(box: Mailbox) -> None:
 
 
 @in_a_loop
-async def test_only_workers_that_have_to_get_on_can_be_stuck(box: Mailbox) -> None:
+async def test_only_workers_that_have_to_get_on_can_be_stuck(box: TaskBroker) -> None:
     async def stuck() -> bool:
         await asyncio.sleep(0.02)
         return bool((await box.lanes())["a"]["stuck_s"] > 0.01)
@@ -200,7 +200,7 @@ async def test_only_workers_that_have_to_get_on_can_be_stuck(box: Mailbox) -> No
     await box.heard("t1", 1)
     report = asyncio.ensure_future(box.report("a", "g0", 0, "t1", Message(epoch=1)))
     assert not await stuck(), "it waits for the verdict"
-    await box.judge("t1", 1, True)
+    await box.deliver("t1", 1, True)
     await soon(report)
     assert (await box.lanes())["a"]["stuck_s"] < 0.01 and await stuck()
     await box.down("a", "its worker was killed")
@@ -211,7 +211,7 @@ async def test_only_workers_that_have_to_get_on_can_be_stuck(box: Mailbox) -> No
 
 
 @in_a_loop
-async def test_a_trial_given_up_says_why_its_last_try_broke(box: Mailbox) -> None:
+async def test_a_trial_given_up_says_why_its_last_try_broke(box: TaskBroker) -> None:
     await warm(box, "a")
     await box.post(task("t1", attempts=1))
     await box.broke("a", "no progress for 900 s, last seen at epoch 3, step 41/70")
@@ -227,7 +227,7 @@ async def test_a_trial_given_up_says_why_its_last_try_broke(box: Mailbox) -> Non
 
 @pytest.mark.parametrize("settled", ["before", "after"])
 @in_a_loop
-async def test_a_forgotten_task_sets_everyone_free(box: Mailbox, settled: str) -> None:
+async def test_a_forgotten_task_sets_everyone_free(box: TaskBroker, settled: str) -> None:
     await busy(box)
     if settled == "before":
         await box.forget("t1")
@@ -240,13 +240,13 @@ async def test_a_forgotten_task_sets_everyone_free(box: Mailbox, settled: str) -
 
 
 @in_a_loop
-async def test_a_lane_whose_node_will_go_hands_its_task_on_after_the_epoch(box: Mailbox) -> None:
+async def test_a_lane_whose_node_will_go_hands_its_task_on_after_the_epoch(box: TaskBroker) -> None:
     await busy(box)
     await box.heard("t1", 1)
     await box.leave("a")
     reporting = asyncio.ensure_future(box.report("a", "g0", 0, "t1", Message(epoch=1)))
     assert (await soon(box.listen("t1"))).epoch == 1
-    await box.judge("t1", 1, True)
+    await box.deliver("t1", 1, True)
     assert await soon(reporting) is False, "the worker leaves the task, which its checkpoint holds"
     other = await warm(box, "b")
     await box.finish("a", "g0", 0, "t1", None)
@@ -257,14 +257,14 @@ async def test_a_lane_whose_node_will_go_hands_its_task_on_after_the_epoch(box: 
     assert await soon(box.report("b", "g0", 0, "t1", Message(epoch=1))) is True, "judged already: go on"
 
 
-async def on_gpu(box: Mailbox, lane: str, gpu: str, generation: str = "g0") -> Any:
+async def on_gpu(box: TaskBroker, lane: str, gpu: str, generation: str = "g0") -> Any:
     """A lane of one worker on this GPU, that asks for its first task."""
     assert await box.place(lane, 0, 1, gpu, f"GPU {gpu}")
     return await warm(box, lane, generation)
 
 
 @in_a_loop
-async def test_a_trial_under_which_a_gpu_fails_goes_to_another_and_loses_no_try(box: Mailbox) -> None:
+async def test_a_trial_under_which_a_gpu_fails_goes_to_another_and_loses_no_try(box: TaskBroker) -> None:
     first = await on_gpu(box, "a", "0")
     await box.post(task("t1", attempts=1))
     assert (await soon(first))[1].id == "t1"
@@ -290,7 +290,7 @@ async def test_a_trial_under_which_a_gpu_fails_goes_to_another_and_loses_no_try(
 
 
 @in_a_loop
-async def test_where_there_is_one_gpu_the_trial_is_tried_there_again(box: Mailbox) -> None:
+async def test_where_there_is_one_gpu_the_trial_is_tried_there_again(box: TaskBroker) -> None:
     await on_gpu(box, "a", "0")
     await box.post(task("t1"))
     await box.sick("a", 0, "an ECC error", "t1", "g0")
@@ -299,7 +299,7 @@ async def test_where_there_is_one_gpu_the_trial_is_tried_there_again(box: Mailbo
 
 
 @in_a_loop
-async def test_a_trial_under_which_every_gpu_fails_has_failed(box: Mailbox) -> None:
+async def test_a_trial_under_which_every_gpu_fails_has_failed(box: TaskBroker) -> None:
     for gpu in ("0", "1", "2"):
         await on_gpu(box, f"lane-{gpu}", gpu)
     await box.post(task("t1", attempts=3))
@@ -314,7 +314,7 @@ async def test_a_trial_under_which_every_gpu_fails_has_failed(box: Mailbox) -> N
 
 
 @in_a_loop
-async def test_a_worker_whose_gpu_does_not_start_says_so_before_it_registers(box: Mailbox) -> None:
+async def test_a_worker_whose_gpu_does_not_start_says_so_before_it_registers(box: TaskBroker) -> None:
     assert await box.place("a", 0, 2, "0", "GPU 0") and await box.place("a", 1, 2, "1", "GPU 1")
     await box.sick("a", 1, "torch sees no GPU there", certain=True)
     assert await box.quarantined() == {"1": ("GPU 1", "torch sees no GPU there")}
@@ -324,9 +324,9 @@ async def test_a_worker_whose_gpu_does_not_start_says_so_before_it_registers(box
 
 @in_a_loop
 async def test_work_of_the_background_waits_for_a_lane_that_has_nothing_to_do(
-    box: Mailbox, monkeypatch: pytest.MonkeyPatch
+    box: TaskBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mailbox, "_SPARE_S", 0.05)
+    monkeypatch.setattr(task_broker, "_SPARE_S", 0.05)
     waiting = await warm(box, "a")
     await box.post(dataclasses.replace(task("baseline"), background=True))
     await box.post(task("t1"))
@@ -344,7 +344,7 @@ async def test_work_of_the_background_waits_for_a_lane_that_has_nothing_to_do(
     async def reported(epoch: int) -> bool:
         report = asyncio.ensure_future(box.report("a", "g0", 0, "baseline", Message(epoch=epoch)))
         assert (await soon(box.listen("baseline"))).epoch == epoch
-        await box.judge("baseline", epoch, True)
+        await box.deliver("baseline", epoch, True)
         return bool(await soon(report))
 
     assert await reported(1), "nobody waits"

@@ -95,7 +95,7 @@ class Links:
 
 
 @dataclass(frozen=True)
-class Fold:
+class Collapsible:
     """What is opened by those who want it."""
 
     title: str

@@ -43,7 +43,7 @@ class _NoController:
         return []
 
 
-class Judge:
+class Decider:
     """Says go or stop for each report. Higher scores are better; `epochs` is where trials end, if they do not
     say otherwise (the arms of a study may)."""
 
@@ -53,7 +53,7 @@ class Judge:
         self._schedulers = schedulers(spec, epochs)
         self._stubs: dict[str, tuple[_Stub, Any]] = {}
 
-    def judge(
+    def decide(
         self, trial: str, number: int, epoch: int, score: float | None, last: int | None = None
     ) -> bool:
         """True to go on. `number` is the trial's running number, `last` its last epoch.
@@ -82,7 +82,7 @@ class Judge:
         for trial, epoch in history.arrivals:
             record = history.trials[trial]
             score = record.reports[epoch].get("score")
-            go = self.judge(trial, record.number, epoch, score, record.epochs)
+            go = self.decide(trial, record.number, epoch, score, record.epochs)
             if epoch not in record.verdicts and record.status not in ENDED:
                 open_.append((trial, epoch, go))
         return open_
@@ -108,17 +108,17 @@ def schedulers(spec: SchedulerSpec, epochs: int) -> list[Any]:
     ]
 
 
-class TuneJudge(NotKept, TrialScheduler):
-    """The judge as Tune sees it: takes what a proxy relays, records, judges, records, answers."""
+class TuneDecider(NotKept, TrialScheduler):
+    """The decider as Tune sees it: takes what a proxy relays, records, judges, records, answers."""
 
     def __init__(
-        self, judge: Judge, recorder: Recorder, proposer: Proposes, mailbox: Any, epochs: int
+        self, decider: Decider, recorder: Recorder, proposer: Proposes, broker: Any, epochs: int
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._judge = judge
+        self._decider = decider
         self._record = recorder
         self._proposer = proposer
-        self._mailbox = mailbox
+        self._broker = broker
         self._epochs = epochs
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -128,18 +128,18 @@ class TuneJudge(NotKept, TrialScheduler):
         if message.attempt:
             if message.attempt > record.attempts:  # else a proxy asked again before `heard` was there
                 self._record("start", trial=name, attempt=message.attempt, lane=message.lane)
-            self._mailbox.heard.remote(name, message.attempt)
+            self._broker.heard.remote(name, message.attempt)
             return str(TrialScheduler.CONTINUE)
         if message.ended:
             if record.status not in ENDED:
                 self.end(name, "failed", message.failed or "it ended before its last epoch")
             return str(TrialScheduler.STOP)
         go = self.hear(name, message.epoch, message.metrics)
-        self._mailbox.judge.remote(name, message.epoch, go)
+        self._broker.deliver.remote(name, message.epoch, go)
         return str(TrialScheduler.CONTINUE if go else TrialScheduler.STOP)
 
     def hear(self, name: str, epoch: int, metrics: dict[str, float]) -> bool:
-        """Record a report, judge it, record the verdict. One that was judged before keeps its verdict."""
+        """Record a report, decider it, record the verdict. One that was judged before keeps its verdict."""
         record = self._record.history.trials[name]
         if epoch in record.verdicts:
             return record.verdicts[epoch] == "go"
@@ -148,14 +148,14 @@ class TuneJudge(NotKept, TrialScheduler):
         score = record.reports[epoch].get("score")
         if score is not None:
             self._proposer.report(name, epoch, score)
-        go = self._judge.judge(name, record.number, epoch, score, record.epochs)
+        go = self._decider.decide(name, record.number, epoch, score, record.epochs)
         self.settle(name, epoch, go)
         return go
 
     def catch_up(self) -> None:
         """Settle what a driver that was killed left open: reports without a verdict, stops without an end."""
         history = self._record.history
-        for name, epoch, go in self._judge.replay(history):
+        for name, epoch, go in self._decider.replay(history):
             self.settle(name, epoch, go)
         for trial in list(history.trials.values()):
             stops = [epoch for epoch, verdict in trial.verdicts.items() if verdict == "stop"]
@@ -175,7 +175,7 @@ class TuneJudge(NotKept, TrialScheduler):
     def end(self, name: str, status: str, reason: str | None) -> None:
         self._record("end", trial=name, status=status, reason=reason)
         self._proposer.end(name, status)
-        self._mailbox.forget.remote(name)
+        self._broker.forget.remote(name)
 
     # Tune's other questions: everything that matters was said above.
 

@@ -1,4 +1,4 @@
-"""The judge: Tune's verdicts, the same after a replay as without one."""
+"""The decider: Tune's verdicts, the same after a replay as without one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from raykd.lanes.proxy import pack
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.records.recorder import Recorder
-from raykd.search.judge import Judge, TuneJudge
+from raykd.search.decisions import Decider, TuneDecider
 from raykd.spec.sections import SchedulerSpec
 
 EPOCHS = 16
@@ -49,8 +49,8 @@ def run(
 ) -> History:
     """Train `trials` in `lanes` at once, epoch by epoch in turn, at most `limit` reports, recording all."""
     history = history or History()
-    judge = Judge(spec, EPOCHS)
-    assert judge.replay(history) == []
+    decider = Decider(spec, EPOCHS)
+    assert decider.replay(history) == []
     reports = len(history.arrivals)
     while True:
         live = [t for t in history.trials.values() if t.status not in ("finished", "stopped")]
@@ -63,7 +63,7 @@ def run(
         epoch = trial.epoch + 1
         metrics = {"score": curve(trial.number, epoch)}
         history.add({"kind": "report", "time": 0.0, "trial": trial.trial, "epoch": epoch, "metrics": metrics})
-        go = judge.judge(trial.trial, trial.number, epoch, metrics["score"])
+        go = decider.decide(trial.trial, trial.number, epoch, metrics["score"])
         verdict = "go" if go else "stop"
         history.add(
             {"kind": "verdict", "time": 0.0, "trial": trial.trial, "epoch": epoch, "verdict": verdict}
@@ -94,34 +94,34 @@ def test_a_judge_that_was_replayed_goes_on_as_if_nothing_had_happened(
 
 
 def test_asha_stops_at_rungs_by_the_share_that_factor_says() -> None:
-    judge = Judge(SchedulerSpec(name="asha", grace=4, factor=2), EPOCHS)
+    decider = Decider(SchedulerSpec(name="asha", grace=4, factor=2), EPOCHS)
     scores = [10.0, 20.0, 14.0, 30.0]
     for number, score in enumerate(scores):
-        assert judge.judge(str(number), number, 3, -score), "no verdict before the first rung"
-    went_on = [judge.judge(str(number), number, 4, score) for number, score in enumerate(scores)]
+        assert decider.decide(str(number), number, 3, -score), "no verdict before the first rung"
+    went_on = [decider.decide(str(number), number, 4, score) for number, score in enumerate(scores)]
     # The first is alone on its rung; each later one must reach the median of those before it: 10, 15, 14.
     assert went_on == [True, True, False, True]
-    assert not judge.judge("last", 9, 4, 1.0)
-    assert not judge.judge("last but one", 8, EPOCHS, 99.0), "every trial ends at the last epoch"
+    assert not decider.decide("last", 9, 4, 1.0)
+    assert not decider.decide("last but one", 8, EPOCHS, 99.0), "every trial ends at the last epoch"
 
 
 def test_a_report_without_a_score_is_not_judged() -> None:
-    judge = Judge(SchedulerSpec(name="asha", grace=1, factor=2), EPOCHS)
-    assert judge.judge("a", 0, 1, 50.0)
-    assert judge.judge("b", 1, 1, None)
-    assert not judge.judge("b", 1, EPOCHS, None)
+    decider = Decider(SchedulerSpec(name="asha", grace=1, factor=2), EPOCHS)
+    assert decider.decide("a", 0, 1, 50.0)
+    assert decider.decide("b", 1, 1, None)
+    assert not decider.decide("b", 1, EPOCHS, None)
 
 
 @pytest.mark.parametrize("name", ["asha", "hyperband", "median"])
 def test_a_score_that_is_no_number_is_no_merit(name: str) -> None:
-    judge = Judge(SchedulerSpec(name=name, grace=2, min_samples=1), EPOCHS)
-    with_nan = Judge(SchedulerSpec(name=name, grace=2, min_samples=1), EPOCHS)
-    assert with_nan.judge("bad", 0, 1, math.nan), "it may not be stopped yet"
-    assert not with_nan.judge("bad", 0, 2, math.nan)
+    decider = Decider(SchedulerSpec(name=name, grace=2, min_samples=1), EPOCHS)
+    with_nan = Decider(SchedulerSpec(name=name, grace=2, min_samples=1), EPOCHS)
+    assert with_nan.decide("bad", 0, 1, math.nan), "it may not be stopped yet"
+    assert not with_nan.decide("bad", 0, 2, math.nan)
     for number in range(3, 9):
         score = float(number * 7 % 5)
-        assert judge.judge(str(number), number, 2, score) == with_nan.judge(str(number), number, 2, score)
-    assert Judge(SchedulerSpec(name="none"), EPOCHS).judge("bad", 0, 2, math.nan)
+        assert decider.decide(str(number), number, 2, score) == with_nan.decide(str(number), number, 2, score)
+    assert Decider(SchedulerSpec(name="none"), EPOCHS).decide("bad", 0, 2, math.nan)
 
 
 def test_a_verdict_lost_in_a_crash_is_found_again_on_replay() -> None:
@@ -135,14 +135,14 @@ def test_a_verdict_lost_in_a_crash_is_found_again_on_replay() -> None:
             history.add({"kind": "report", "time": 0.0, "trial": name, "epoch": epoch, "metrics": metrics})
             if (number, epoch) != (1, 2):
                 history.add({"kind": "verdict", "time": 0.0, "trial": name, "epoch": epoch, "verdict": "go"})
-    assert Judge(spec, EPOCHS).replay(history) == [("00000001", 2, False)]
+    assert Decider(spec, EPOCHS).replay(history) == [("00000001", 2, False)]
 
 
 def test_what_a_proxy_says_twice_is_written_once(tmp_path: Path) -> None:
-    """It asks again before the driver's answer has reached the mailbox, or is started anew."""
+    """It asks again before the driver's answer has reached the broker, or is started anew."""
 
     class Deaf:
-        """In place of mailbox and proposer."""
+        """In place of broker and proposer."""
 
         def __getattr__(self, name: str) -> Any:
             return self
@@ -155,13 +155,13 @@ def test_what_a_proxy_says_twice_is_written_once(tmp_path: Path) -> None:
     tune_trial = SimpleNamespace(config={"task": {"id": name}})
     with Ledger.create(tmp_path) as ledger:
         deaf: Any = Deaf()
-        judge = TuneJudge(
-            Judge(SchedulerSpec(name="none"), EPOCHS), Recorder(ledger, history), deaf, deaf, EPOCHS
+        decider = TuneDecider(
+            Decider(SchedulerSpec(name="none"), EPOCHS), Recorder(ledger, history), deaf, deaf, EPOCHS
         )
         begun = [Message(attempt=1, lane="lane-0"), Message(attempt=2, lane="lane-1")]
         epoch = Message(epoch=1, metrics={"score": 50.0})
         for message in [begun[0], begun[0], epoch, epoch, begun[1], begun[1], epoch]:
-            assert judge.on_trial_result(None, tune_trial, pack(message)) == "CONTINUE"
+            assert decider.on_trial_result(None, tune_trial, pack(message)) == "CONTINUE"
     said = [(r["kind"], r.get("attempt") or r["epoch"]) for r in Ledger.read(tmp_path)]
     assert said == [("start", 1), ("report", 1), ("verdict", 1), ("start", 2)]
 

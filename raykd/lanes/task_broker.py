@@ -23,7 +23,7 @@ from raykd.lanes.messages import Box, LaneState, Message, Task
 _SPARE_S = 3.0  # a lane without a task for so long takes work of the background: trials follow on each other
 
 
-class Mailbox:
+class TaskBroker:
     """The actor. Every method returns at once, except those that say they wait."""
 
     def __init__(self) -> None:
@@ -261,7 +261,7 @@ class Mailbox:
                 self._boxes[task].heard = attempt
                 self._changed.notify_all()
 
-    async def judge(self, task: str, epoch: int, go: bool) -> None:
+    async def deliver(self, task: str, epoch: int, go: bool) -> None:
         """The verdict on an epoch. After a stop the lane is free once its workers have left the task."""
         async with self._changed:
             box = self._boxes.get(task)

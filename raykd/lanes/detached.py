@@ -14,13 +14,13 @@ from unittest import mock
 
 from raykd.process import signals
 
-log = logging.getLogger("raykd.lanes.apart")
+log = logging.getLogger("raykd.lanes.detached")
 _LINES = 20  # of each of Ray's logs that are kept where it went wrong
 _SERIOUS = re.compile(r" [ECF] \d| (?:ERROR|CRITICAL) |Traceback|Error: ")
 
 
 @contextlib.contextmanager
-def daemons_apart(temporary: Path) -> Iterator[list[Any]]:
+def detached_daemons(temporary: Path) -> Iterator[list[Any]]:
     """Ray's daemons that are started inside have sessions of their own, and temporary files in `temporary`.
 
     Ctrl-C, a terminal that closes, or `timeout` signal a whole process group: without daemons and workers

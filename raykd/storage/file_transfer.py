@@ -20,7 +20,7 @@ def credentials() -> dict[str, str]:
     return {name: os.environ[name] for name in CREDENTIALS if name in os.environ}
 
 
-class Courier:
+class RemoteTransfer:
     """Carries a worker's files (`trainables/core/file_transfer.py`): `here` is a copy of the storage."""
 
     def __init__(self, remote: Remote, here: Path) -> None:

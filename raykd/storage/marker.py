@@ -1,11 +1,11 @@
 """What every node must see, or the storage is not shared: a file, lit by the driver, sought by each worker.
 
-    beacon = Beacon(folder, name)
-    beacon.light()
+    marker = StorageMarker(folder, name)
+    marker.light()
 
 and, in a worker:
 
-    courier, problem = find(beacon.config, beacon.credentials)
+    transfer, problem = find(marker.config, marker.credentials)
 
 A lane whose workers do not find it takes no part.
 """
@@ -19,22 +19,22 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raykd.storage.courier import Courier, credentials
+from raykd.storage.file_transfer import RemoteTransfer, credentials
 from raykd.storage.folders import origin_of, own_sweep
 from raykd.storage.remote import Remote
 from trainables.core.errors import SweepFailed, UserError
 from trainables.core.files import guard, opened, remove
-from trainables.core.storage_retry import PATIENCE, limited, patience, patient
+from trainables.core.storage_retry import PATIENCE, limited, patience, with_retry
 
 if TYPE_CHECKING:
     from trainables.spec.trial import TrialSpec
     from trainables.training.workspace import Workspace
 
-_NAME = ".beacon-"
+_NAME = ".beacon-"  # the name on disk is as old as the first sweeps
 _BRIEF_S = 10.0
 
 
-class Beacon:
+class StorageMarker:
     """In the folder of one driver's sweep."""
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -46,7 +46,7 @@ class Beacon:
         """What a worker needs to find it: plain, and without secrets."""
         origin = self._origin
         return {
-            "beacon": str(self._path),
+            "marker": str(self._path),
             "origin": origin and (origin.uri, str(origin.here)),
             "patience": patience(),
         }
@@ -56,11 +56,11 @@ class Beacon:
         """What a worker on another node needs to be let in."""
         return credentials() if self._origin is not None else {}
 
-    def light(self) -> None:
+    def place(self) -> None:
         """Put it there, in the place of those of drivers that were killed."""
         folder = self._path.parent
         if self._origin is None:
-            patient(self._light_here, f"{folder} cannot be written")
+            with_retry(self._place_here, f"{folder} cannot be written")
             return
         there = self._origin.remote
         for stored in there.list(self._origin.key(folder), recursive=False):
@@ -68,7 +68,7 @@ class Beacon:
                 there.remove(stored.key)
         there.put(self._origin.key(self._path), b"whoever reads this shares the storage")
 
-    def put_out(self) -> None:
+    def remove(self) -> None:
         """Take it away, if that can be done now."""
         with suppress(OSError, SweepFailed), limited(_BRIEF_S):
             if self._origin is None:
@@ -76,38 +76,38 @@ class Beacon:
             else:
                 self._origin.remote.remove(self._origin.key(self._path))
 
-    def _light_here(self) -> None:
+    def _place_here(self) -> None:
         own_sweep(self._path.parent, make=True)
         for path in self._path.parent.glob(f"{_NAME}*"):
             remove(path)
         opened(self._path, "ab").close()
 
 
-def find(config: Mapping[str, Any], given: Mapping[str, str]) -> tuple[Courier | None, str]:
+def find(config: Mapping[str, Any], given: Mapping[str, str]) -> tuple[RemoteTransfer | None, str]:
     """Who carries this worker's files, where that is needed; and what is wrong with its storage, or "".
 
-    `config` is the beacon's, `given` its credentials.
+    `config` is the marker's, `given` its credentials.
     """
     os.environ[PATIENCE] = str(config["patience"])
-    beacon = Path(config["beacon"])
+    marker = Path(config["marker"])
     if config["origin"] is None:
-        seen = patient(beacon.exists, f"{beacon} cannot be read")
+        seen = with_retry(marker.exists, f"{marker} cannot be read")
         if seen:  # what this worker writes lies there; on other nodes it may run as another user
-            guard(beacon.parent.parent, owner=beacon.parent.stat().st_uid)
-        return None, "" if seen else f"does not see {beacon.parent}: every node must share the storage"
+            guard(marker.parent.parent, owner=marker.parent.stat().st_uid)
+        return None, "" if seen else f"does not see {marker.parent}: every node must share the storage"
     uri, here = config["origin"]
     guard(Path(here))
     os.environ.update(given)
     try:
-        courier = Courier(Remote.connect(uri), Path(here))
-        courier.remote.check()
-        key = beacon.relative_to(here).as_posix()
-        return courier, "" if courier.remote.has(key) else f"sees another storage than the driver at {uri}"
+        transfer = RemoteTransfer(Remote.connect(uri), Path(here))
+        transfer.remote.check()
+        key = marker.relative_to(here).as_posix()
+        return transfer, "" if transfer.remote.has(key) else f"sees another storage than the driver at {uri}"
     except (UserError, SweepFailed) as error:
         return None, f"cannot use the storage: {error}"
 
 
-def fetch_teachers(courier: Courier, trials: Sequence[TrialSpec], workspace: Workspace) -> None:
+def fetch_teachers(transfer: RemoteTransfer, trials: Sequence[TrialSpec], workspace: Workspace) -> None:
     """Bring the trials' teachers here that were trained on another node."""
     from trainables.core.checksums import is_whole
     from trainables.training.teacher_file import teacher_file, teacher_trial
@@ -115,4 +115,4 @@ def fetch_teachers(courier: Courier, trials: Sequence[TrialSpec], workspace: Wor
     for training in filter(None, map(teacher_trial, trials)):
         file = teacher_file(training, workspace.teachers)
         if not is_whole(file):
-            courier.pull(file)
+            transfer.pull(file)

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from raykd.ablation.placing import in_base, trial_of
+from raykd.ablation.arm_trials import in_base, trial_of
 from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError
 from trainables.spec.trial import TrialSpec
