@@ -11,13 +11,14 @@ import importlib
 import pkgutil
 
 from trainables.core.errors import UserError
-from trainables.methods.base import Method, registry
+from trainables.methods import base
+from trainables.methods.base import Method
 
 
 def methods() -> dict[str, type[Method]]:
     """Every method by name."""
     _import_all()
-    return dict(sorted(registry.items()))
+    return dict(sorted(base.registry.items()))
 
 
 def load_method(name: str, field: str = "method") -> type[Method]:

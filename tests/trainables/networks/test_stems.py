@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from tiny_trials import tiny
 from torch import nn
 
 from trainables.core.errors import UserError
@@ -17,7 +16,6 @@ from trainables.networks.backbones import Backbone, build_backbone, check_arch
 from trainables.planning.teacher_check import check_teacher
 from trainables.spec.trial import ModelSpec, TeacherSpec
 from trainables.teachers.teacher import load_teacher
-from trainables.training.teacher_file import teacher_path
 
 torch.set_num_threads(1)
 
@@ -135,7 +133,7 @@ def test_a_checkpoint_with_such_a_stem_is_a_teacher(tmp_path: Path) -> None:
     stem = {"stem": "small_padding2"}
     spec = TeacherSpec(arch="torchvision/resnet18", options=stem, checkpoint=path)
     check_teacher(spec, frozenset({"teacher"}))
-    teacher = load_teacher(spec, teacher_path(tiny("moco"), tmp_path))
+    teacher = load_teacher(spec, path)
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(teacher.features(images), theirs.eval()(images))
     with pytest.raises(UserError, match=r"teacher\.arch.*conv1\.weight, \(64, 3, 3, 3\) in the file"):
