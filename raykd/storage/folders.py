@@ -33,7 +33,7 @@ from trainables.core.files import (
     remove,
     replacing,
 )
-from trainables.core.storage_retry import limited, patience, with_retry
+from trainables.core.storage_retry import limited, retry_seconds, with_retry
 
 if TYPE_CHECKING:
     from raykd.storage.remote import Remote
@@ -167,7 +167,7 @@ def check_writable(folder: Path) -> None:
             os.fsync(file.fileno())
 
     try:
-        with_retry(write, f"{folder} cannot be written", limit=min(_FIRST_TRY_S, patience()))
+        with_retry(write, f"{folder} cannot be written", limit=min(_FIRST_TRY_S, retry_seconds()))
     finally:
         with suppress(OSError, UserError):
             remove(probe)

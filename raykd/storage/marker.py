@@ -24,7 +24,7 @@ from raykd.storage.folders import origin_of, own_sweep
 from raykd.storage.remote import Remote
 from trainables.core.errors import SweepFailed, UserError
 from trainables.core.files import guard, opened, remove
-from trainables.core.storage_retry import PATIENCE, limited, patience, with_retry
+from trainables.core.storage_retry import PATIENCE, limited, retry_seconds, with_retry
 
 if TYPE_CHECKING:
     from trainables.spec.trial import TrialSpec
@@ -48,7 +48,7 @@ class StorageMarker:
         return {
             "marker": str(self._path),
             "origin": origin and (origin.uri, str(origin.here)),
-            "patience": patience(),
+            "patience": retry_seconds(),
         }
 
     @property

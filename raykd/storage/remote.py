@@ -21,7 +21,7 @@ from pyarrow import fs
 from raykd.storage.uri import open_uri, shown
 from trainables.core.errors import StorageLost, UserError
 from trainables.core.files import opened, replacing
-from trainables.core.storage_retry import patience, with_retry
+from trainables.core.storage_retry import retry_seconds, with_retry
 
 _FIRST_WORD_S = 10.0  # how long a storage may take to answer before anything was started
 _ATOMIC = ("s3", "gcs", "abfs")  # a name appears there with all of its content
@@ -79,7 +79,7 @@ class Remote:
                 lambda: _readable(ask),
                 "it does not answer",
                 passing=lambda error: _passing(error) and not _REFUSED.search(str(error)),
-                limit=min(_FIRST_WORD_S, patience()),
+                limit=min(_FIRST_WORD_S, retry_seconds()),
             )
             if self._atomic and found == fs.FileType.NotFound:
                 raise UserError(

@@ -1,4 +1,4 @@
-"""What brings files from a node to a storage that is no folder of it, and back. An engine may give one."""
+"""Transfer of files between a node and a remote storage. An engine may provide one."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Protocol
 
 
 class FileTransfer(Protocol):
-    """Each path is where a file lies, or would lie, on this node.
+    """Each path is a place on this node; the storage has a copy of the file at that path.
 
-    Whatever cannot be done now is tried again for a while; then `StorageLost` is raised.
+    A transfer that fails is tried again (`storage_retry.py`); then `StorageLost` is raised.
     """
 
     def push(self, path: Path) -> None:
-        """Bring the file to the storage, over what is there; it is whole there when this returns."""
+        """Upload the file and replace the copy there; the upload is complete when this returns."""
 
     def pull(self, path: Path) -> bool:
-        """Fetch the file, over what is here; False if the storage has none."""
+        """Download the file and replace what is here; False if the storage has none."""
 
     def names(self, folder: Path) -> list[str]:
         """The names of the files that the storage has in `folder`."""
 
     def remove(self, path: Path) -> None:
-        """Take the file off the storage, if it is there."""
+        """Delete the storage's copy, if there is one."""

@@ -1,10 +1,10 @@
-"""Signs of life: the loops say what they have got to, so that an engine can tell a long epoch from a hang.
+"""Heartbeats: a loop says where it is, so that an engine can tell a long epoch from a hang.
 
     with heartbeat_listener(lambda where: print(where)):
         train(trial, report, workspace)         # "epoch 3, step 41/70", at most once in so many seconds
 
-Without a listener `heartbeat` costs nothing. Whatever may take minutes calls it from its own loop, so that a
-loop that no longer turns is no longer heard; only what has no loop of ours (a download) is `heartbeat_while`.
+Without a listener `heartbeat` costs nothing. Code that may take minutes calls it from its own loop: when the
+loop hangs, the heartbeat stops. `heartbeat_while` is for calls without a loop of ours, such as a download.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _listener: ContextVar[_Say | None] = ContextVar("listener", default=None)
 
 
 def heartbeat(where: str) -> None:
-    """This thread got to `where`."""
+    """Tell the listener of this thread, if there is one, that it is at `where`."""
     say = _listener.get()
     if say is not None:
         say(where)
@@ -28,17 +28,17 @@ def heartbeat(where: str) -> None:
 
 @contextlib.contextmanager
 def heartbeat_listener(listener: Callable[[str], None], every_s: float = 2.0) -> Iterator[None]:
-    """Let `listener` hear what this thread gets to, at most once in `every_s` seconds."""
+    """Call `listener` with the heartbeats of this thread, at most once in `every_s` seconds."""
     heard = -every_s
 
-    def seldom(where: str) -> None:
+    def throttled(where: str) -> None:
         nonlocal heard
         now = time.monotonic()
         if now - heard >= every_s:
             heard = now
             listener(where)
 
-    token = _listener.set(seldom)
+    token = _listener.set(throttled)
     try:
         yield
     finally:
@@ -47,7 +47,7 @@ def heartbeat_listener(listener: Callable[[str], None], every_s: float = 2.0) ->
 
 @contextlib.contextmanager
 def heartbeat_while(where: str, every_s: float = 5.0) -> Iterator[None]:
-    """Say `where` again and again, from a thread, while the body runs: it may take as long as it likes."""
+    """Send a heartbeat every `every_s` seconds from a thread while the body runs, however long that is."""
     say = _listener.get()
     if say is None:
         yield

@@ -1,4 +1,4 @@
-"""One trial leaves nothing behind: a process trains hundreds, and each must find it as the first did."""
+"""Isolation of trials: a process trains hundreds of them, and each must start from the same global state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainables.core.workers import device
 
 
 def rng_state() -> dict[str, Any]:
-    """State of every global generator, as what a checkpoint can hold (tensors: long tuples pickle slowly)."""
+    """The state of every global random generator, for a checkpoint. Tensors: long tuples pickle slowly."""
     version, internal, gauss = random.getstate()
     kind, keys, *rest = cast(tuple[Any, ...], np.random.get_state(legacy=True))
     state: dict[str, Any] = {
@@ -25,13 +25,13 @@ def rng_state() -> dict[str, Any]:
         "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
     }
-    if device().type == "cuda":  # a process that trains on the CPU makes no context on a GPU that it sees
+    if device().type == "cuda":  # a process that trains on the CPU must not create a CUDA context
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put back what `rng_state` returned."""
+    """Restore the state that `rng_state` returned."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal.tolist()), gauss))
     kind, keys, *rest = state["numpy"]
@@ -43,13 +43,13 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def isolated(seed: int) -> Iterator[None]:
-    """Seed every global generator; at the end put back torch's global state and free the memory.
+    """Seed every global generator; at the end restore torch's global state and free the memory.
 
-    The thread count is the caller's: it is read, never chosen. On an exception the locals of the frames it
-    passed are cleared, since its traceback would keep the models alive.
+    The number of threads is the caller's choice and is only restored. After an exception the local variables
+    of its frames are cleared, because the traceback would keep the models alive.
     """
     before = (rng_state(), _settings())
-    gc.freeze()  # so that the collection below looks only at what the trial made: 10 ms instead of 200
+    gc.freeze()  # the collection below then looks only at the objects of this trial: 10 ms instead of 200
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -70,10 +70,10 @@ def isolated(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole_float32() -> Iterator[None]:
-    """Inside, products and convolutions in float32 keep all 24 bits of it on every device.
+    """Inside, float32 products and convolutions use the full 24 bits on every device.
 
-    By default cuDNN's convolutions run in TF32 on GPUs that have it: 11 bits, so that one network would have
-    other features there than on a CPU.
+    By default cuDNN's convolutions use TF32 (11 bits) on GPUs that have it; the features of a network would
+    then differ from those on a CPU.
     """
     backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = torch.get_float32_matmul_precision(), [backend.allow_tf32 for backend in backends]

@@ -1,6 +1,6 @@
-"""What this process may use of its machine: CPUs, memory, address space; read where each limit is set.
+"""The CPUs, the memory and the address space that this process may use.
 
-A container, a batch system or a shell may allow less than the machine has.
+A container, a batch system or a shell may allow less than the machine has: cgroups, affinity, `ulimit`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 class Limit(NamedTuple):
-    """How much may be used (CPUs or bytes), and what says so."""
+    """A limit (CPUs or bytes) and what sets it."""
 
     value: float
     source: str
 
 
 def cpus() -> Limit:
-    """The CPUs that this process may use: of its affinity (`taskset`, cpusets) and of its cgroup's quota."""
+    """The CPUs that this process may use: the least of affinity (`taskset`, cpusets) and cgroup quotas."""
     count = os.cpu_count() or 1
     limits = [Limit(count, "this machine")]
     if hasattr(os, "sched_getaffinity"):
@@ -42,14 +42,14 @@ def cpus() -> Limit:
 
 
 def memory() -> Limit:
-    """The memory that this process and its children may use, bytes: of the machine, or of a cgroup."""
+    """The memory that this process and its children may use, bytes: the machine's, or a cgroup's limit."""
     limits = [Limit(psutil.virtual_memory().total, "this machine")]
     limits += [Limit(value, str(file)) for value, file, _ in _memory_limits()]
     return min(limits, key=lambda limit: limit.value)
 
 
 def memory_left() -> float:
-    """The part of `memory` that nothing uses now, bytes. What the kernel can drop counts as unused."""
+    """The part of `memory` that is free now, bytes. Pages that the kernel can drop count as free."""
     left = [float(psutil.virtual_memory().available)]
     left += [value - used for value, _, used in _memory_limits()]
     return max(0.0, min(left))
@@ -62,7 +62,7 @@ def address_space() -> Limit | None:
 
 
 def check_address_space() -> None:
-    """`UserError` where a process may not map what Ray and torch need; asked before either is imported."""
+    """Raise `UserError` where `ulimit -v` is too small for Ray and torch. Called before they are imported."""
     space = address_space()
     if space is not None and space.value < _LEAST_ADDRESS_SPACE:
         raise UserError(
@@ -122,7 +122,7 @@ def _cgroup_folders(controller: str) -> Iterator[Path]:
 
 
 def _number(file: Path) -> float | None:
-    """The number in a file of a cgroup; None where there is none or it is as good as unlimited."""
+    """The number in a file of a cgroup; None where there is none, or it stands for no limit."""
     try:
         value = float(file.read_text())
     except (OSError, ValueError):  # "max"

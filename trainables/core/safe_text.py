@@ -1,11 +1,11 @@
-"""Text of somebody else's, made safe for where it goes: a terminal, Markdown, LaTeX, a spreadsheet.
+"""Untrusted text made safe for its destination: a terminal, Markdown, LaTeX, a spreadsheet.
 
-Names of arms, classes, files and hosts, what an exception says and what stands in a ledger or a checkpoint
-were typed elsewhere. A terminal obeys escape sequences, a reader is misled by text that runs backwards,
-Markdown draws pictures from the web, LaTeX runs commands, a spreadsheet runs formulas. HTML pages escape by
-themselves (`raykd/report/page.py`).
+Names of arms, classes, files and hosts, texts of exceptions, and the content of ledgers and checkpoints come
+from outside. A terminal obeys escape sequences, bidirectional controls mislead a reader, Markdown loads
+pictures from the web, LaTeX runs commands, a spreadsheet runs formulas. HTML is escaped in
+`raykd/report/page.py`.
 
-    plain    for a terminal or a log: line breaks stay, what a terminal obeys is shown as `\\x1b`
+    plain    for a terminal or a log: line breaks stay, control characters are shown as `\\x1b`
     line     the same in one line
     markdown, code    in a line or a cell of Markdown, as text or as code
     latex    in LaTeX's text
@@ -17,10 +17,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-# Control characters but for tab and line feed; halves of surrogate pairs, which cannot be written; what
-# reverses or reorders text (Unicode's bidirectional controls); other ends of lines and paragraphs; and what
-# is not seen: tags, the byte order mark. The joiners that some scripts need (ZWNJ, ZWJ) stay.
-_OBEYED = re.compile(
+# Control characters except tab and line feed; single surrogates, which cannot be encoded; Unicode's
+# bidirectional controls; line and paragraph separators; invisible characters: tags, the byte order mark. The
+# joiners that some scripts need (ZWNJ, ZWJ) stay.
+_CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f]"
 )
@@ -33,7 +33,7 @@ _TEX = str.maketrans(
         "<": "$<$", ">": "$>$", "|": "$|$",
     }
 )  # fmt: skip
-# What Markdown would take for markup: in a name, and nowhere in a sentence of ours.
+# What Markdown takes for markup in a name.
 _MARKUP = re.compile(
     r"\\(?=[!-/:-@\[-`{-~])"  # a backslash that would hide what follows
     r"|[*|]"
@@ -44,16 +44,16 @@ _MARKUP = re.compile(
     r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis; inside a word it is none
     r"|(?<=[A-Za-z]):(?=//)|(?<=www)\.|@"  # addresses, mentions
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the wide ones count, too
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # full-width forms, too
 
 
 def plain(text: Any) -> str:
-    """Text that a terminal shows and does not obey. Line breaks and tabs stay."""
-    return _OBEYED.sub(_shown, str(text))
+    """Text without control characters, for a terminal. Line breaks and tabs stay."""
+    return _CONTROLS.sub(_shown, str(text))
 
 
 def line(text: Any) -> str:
-    """The same in one line: a line break, which would look like one of ours, is shown as `\\n`."""
+    """The same in one line: a line break is shown as `\\n`."""
     return plain(text).replace("\n", r"\n").replace("\t", " ")
 
 

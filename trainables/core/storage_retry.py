@@ -1,10 +1,10 @@
-"""Storage that fails for a while: what may pass is tried again, with back-off, and said once.
+"""Retry with back-off for storage that fails for a while; a long wait is reported once.
 
     with_retry(lambda: path.write_bytes(data), f"{path} cannot be written")
 
-A full disk, a network file system that is away, an object store that does not answer: the work is tried again
-for `RAYKD_STORAGE_PATIENCE` seconds (300), then `StorageLost` says what to do. So whatever is given to
-`with_retry` must be right when it is done twice, or done anew after half of it was done.
+It covers a full disk, a network file system that is away, and an object store that does not answer. The work
+is tried again for `RAYKD_STORAGE_PATIENCE` seconds (300); then `StorageLost` says what to do. The work must
+be idempotent: it may run twice, or again after it was done by half.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from trainables.core.heartbeat import heartbeat
 PATIENCE = "RAYKD_STORAGE_PATIENCE"
 _DEFAULT_S = 300.0
 _FIRST_S, _LONGEST_S = 0.1, 10.0  # pauses between tries, before jitter
-_SAY_AFTER_S = 1.0  # shorter waits are not worth a line
+_SAY_AFTER_S = 1.0  # shorter waits are not reported
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK = (*FULL, errno.EIO, errno.ESTALE, errno.EROFS, errno.EREMOTEIO)
-# What a disk, NFS, or a FUSE mount says while it is away. Not EACCES, ENOENT and the like: these stay.
+# Errors of a disk, NFS or a FUSE mount that is away for a while. EACCES, ENOENT and the like are permanent.
 _PASSING = {
     *FULL, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EROFS, errno.ENOTCONN,
     errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ENETDOWN, errno.ENETUNREACH,
@@ -40,24 +40,24 @@ _PASSING = {
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 _tell: Callable[[str], object] = log.warning
-_waiting: dict[int, float] = {}  # who waits now -> since when
+_waiting: dict[int, float] = {}  # thread that waits now -> since when
 _said = False
 _lock = threading.Lock()
 _limit: ContextVar[float | None] = ContextVar("limit", default=None)
 
 
 def tell(text: str) -> None:
-    """Say something about the storage to whoever listens."""
+    """Report `text` about the storage to the function given to `tell_with`, or to the log."""
     _tell(text)
 
 
 def tell_with(say: Callable[[str], object]) -> None:
-    """From now on `say` is told in one line that this process waits for its storage, and that it is over."""
+    """From now on call `say` with one line when this process waits for its storage and when the wait ends."""
     global _tell
     _tell = say
 
 
-def patience() -> float:
+def retry_seconds() -> float:
     """How long work on the storage is tried again, seconds. `UserError` for a setting that is no number."""
     given = os.environ.get(PATIENCE, "")
     try:
@@ -71,7 +71,7 @@ def patience() -> float:
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """In here, in this thread, patience is at most so long, and silent: somebody will try again anyway."""
+    """Inside, this thread tries again for at most `seconds` and reports no wait: the caller tries later."""
     token = _limit.set(seconds)
     try:
         yield
@@ -80,13 +80,13 @@ def limited(seconds: float) -> Iterator[None]:
 
 
 def passes(error: OSError) -> bool:
-    """Whether this may be over if one waits."""
+    """Whether this error may go away by itself."""
     return error.errno in _PASSING
 
 
 @contextmanager
 def losing(problem: str) -> Iterator[None]:
-    """What a disk says in here, where nobody tried again, is `StorageLost`, too."""
+    """Turn errors of the disk inside the block, which nothing retries, into `StorageLost`."""
     try:
         yield
     except OSError as error:
@@ -102,13 +102,13 @@ def with_retry(
     passing: Callable[[OSError], bool] = passes,
     limit: float | None = None,
 ) -> T:
-    """What `work()` returns, tried again while it raises an `OSError` that is `passing`, for `limit` seconds.
+    """Return `work()`, tried again while it raises an `OSError` for which `passing` is true.
 
-    `problem` opens the message ("FILE cannot be written"). Raises `StorageLost` when the patience
-    (`limit`, else `patience()`) is over, and at once whatever is not passing.
+    `problem` opens the message ("FILE cannot be written"). `limit` is in seconds; None: `retry_seconds()`.
+    Raises `StorageLost` after that time, and every other error at once.
     """
     me, began, pause, at_most = threading.get_ident(), 0.0, _FIRST_S, _limit.get()
-    most = min(t for t in (limit, at_most, patience() if limit is None else None) if t is not None)
+    most = min(t for t in (limit, at_most, retry_seconds() if limit is None else None) if t is not None)
     try:
         while True:
             try:
@@ -132,7 +132,7 @@ def with_retry(
 
 
 def lost(problem: str, error: OSError, tried: float = 0.0) -> str:
-    """The message for storage that is given up."""
+    """The message of `StorageLost`; `tried` is for how many seconds the work was tried again."""
     room = error.errno in FULL or error.errno == errno.EFBIG
     mend = "make room" if room else "mend it or wait until it is back"
     again = f", tried again for {tried:.0f} s" if tried >= 1 else ""
@@ -140,7 +140,7 @@ def lost(problem: str, error: OSError, tried: float = 0.0) -> str:
 
 
 def reason(error: OSError) -> str:
-    """What an error says, in one line."""
+    """The first line of an error's text."""
     text = error.strerror or str(error)
     return text.strip().splitlines()[0] if text.strip() else type(error).__name__
 
@@ -162,5 +162,5 @@ def _waits_no_more(who: int, given_up: bool = False) -> None:
         if since is None or _waiting or not _said:
             return
         _said = False
-    if not given_up:  # then the error says it all
+    if not given_up:  # the error is reported instead
         _tell(f"the wait for the storage is over after {time.monotonic() - since:.0f} s")

@@ -1,7 +1,7 @@
-"""The few things the loop says between workers. Each is a plain call where there is one process.
+"""Communication between the workers of a trial; with one process each function is a plain call.
 
-A worker that fails alone would leave the others waiting in a collective for ever, so whatever one worker
-does for all goes through `from_first`, which carries an error to everyone too.
+A worker that fails alone leaves the others waiting in a collective for ever. So work that one worker does for
+all goes through `from_first`, which raises its error on every worker.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
-_given: list[torch.device] = []  # what `use_device` said last
+_given: list[torch.device] = []  # the device given to `use_device`
 
 
 def world_size() -> int:
-    """Number of workers; 1 without a process group, or in what `from_first` calls."""
+    """The number of workers; 1 without a process group and inside a function that `from_first` calls."""
     grouped = dist.is_available() and dist.is_initialized() and not _alone.get()
     return dist.get_world_size() if grouped else 1
 
@@ -32,7 +32,7 @@ def rank() -> int:
 
 
 def use_device(where: torch.device) -> None:
-    """From now on this process trains there: an engine that gives out devices says which one is whose."""
+    """Train on device `where` in this process from now on. For an engine that assigns devices to workers."""
     if where.type == "cuda":
         torch.cuda.set_device(where)
     _given[:] = [where]
@@ -50,7 +50,7 @@ def on_device(where: torch.device) -> Iterator[None]:
 
 
 def device() -> torch.device:
-    """The device that `use_device` named; without it torch's current GPU, or the CPU where there is none."""
+    """The device given to `use_device`; else torch's current GPU, or the CPU where there is none."""
     if _given:
         return _given[0]
     if torch.cuda.is_available():
@@ -59,9 +59,9 @@ def device() -> torch.device:
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What `make` returns on the first worker, on every worker; what it raises there, likewise.
+    """Call `make` on the first worker; return its result, or raise its error, on every worker.
 
-    Inside `make` there is one worker: the others are not there to gather from.
+    Inside `make` `world_size()` is 1: the others do not take part.
     """
     if world_size() == 1:
         return make()
@@ -83,9 +83,9 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def on_each(make: Callable[[], T]) -> T:
-    """What `make` returns on this worker, once it has worked on all; an error of one is an error of all.
+    """Call `make` on every worker and return this worker's result; an error of one is raised on all.
 
-    For work on what each node has of its own, such as decoded data.
+    For work on data that each node has for itself, such as decoded images.
     """
     error: Exception | None = None
     try:
@@ -99,7 +99,7 @@ def on_each(make: Callable[[], T]) -> T:
 
 
 def is_a_peers(error: BaseException) -> bool:
-    """Whether another worker raised this, and this one was only told of it."""
+    """Whether another worker raised this error and this one only received it."""
     return getattr(error, "_raised_by_a_peer", False)
 
 
@@ -109,7 +109,7 @@ def _from_a_peer(error: Exception) -> Exception:
 
 
 def _sendable(error: Exception) -> Exception:
-    """`error`, or its words where it would not arrive: the others must not wait for what cannot be sent."""
+    """`error`, or a RuntimeError with its text where it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
         return error
@@ -118,7 +118,7 @@ def _sendable(error: Exception) -> Exception:
 
 
 def from_each(value: T) -> list[T]:
-    """Every worker's `value`, by rank."""
+    """The `value` of every worker, in the order of ranks."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()

@@ -1,7 +1,7 @@
 """Drawing the parameters of views: one table of numbers for a whole data set.
 
 Every random and every transcendental number of a view is worked out here, for all samples at once, so that
-what is left to do with pixels is exact arithmetic (`view_ops`).
+what is left to do with pixels is exact arithmetic (`operations.py`).
 """
 
 from __future__ import annotations
