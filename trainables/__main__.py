@@ -1,7 +1,7 @@
-"""One trial, bare, without any engine: `python -m trainables TRIAL.yaml --folder DIR`.
+"""Train one trial without an engine: `python -m trainables TRIAL.yaml --folder DIR`.
 
-TRIAL is what `resolve` reads (a complete trial, too, as JSON or YAML). Prints one JSON object an epoch. Run
-again on the same folder, it goes on from the checkpoint there.
+TRIAL is a JSON or YAML file that `resolve` reads. Prints one JSON object an epoch. With a folder that holds a
+checkpoint, training continues from there.
 """
 
 from __future__ import annotations

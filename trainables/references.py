@@ -1,6 +1,7 @@
-"""Rows that a comparison needs, measured by the same probes on the same split as every trial.
+"""Reference rows of a comparison, measured by the same probes on the same split as every trial.
 
-Each takes what `loop.train` takes and reports once, as epoch 1, so that an engine runs them like trials.
+Each function takes the arguments of `loop.train` and reports once, as epoch 1: an engine runs it as a
+trial.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ _SAY_EVERY_S = 5.0
 
 
 def raw_pixels(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
-    """The probes on the pixels themselves."""
+    """The probes on raw pixels."""
     _evaluate(trial, report, workspace, lambda: evaluate.raw_pixels)
 
 
 def untrained(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
-    """The trial's student as it is initialised."""
+    """The probes on the trial's student before training."""
     _evaluate(trial, report, workspace, lambda: _still(build_backbone(trial.student, trial.seed)))
 
 
 def teacher(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
-    """The trial's teacher, its backbone's features."""
+    """The probes on the features of the teacher's backbone."""
     assert trial.teacher is not None
     spec = trial.teacher.model_copy(update={"batch_norm": "eval"})
     _evaluate(
@@ -50,15 +51,15 @@ def teacher(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
 
 
 def equal_compute(trial: TrialSpec, baseline: TrialSpec, report: Report, workspace: Workspace) -> None:
-    """Reports `epochs`: for how many `baseline` can be trained for what `trial` costs."""
+    """Report `epochs`: the epochs of `baseline` that cost as much as `trial`."""
     epochs = from_first(lambda: equal_epochs(trial, baseline))
     report(EpochReport(1, {"epochs": float(epochs)}))
 
 
 def prepare(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
-    """`loop.prepare` as an action, with a word about the data.
+    """`loop.prepare` as an action that also reports on the data.
 
-    Images decoded are reported as epochs below 0, `decoded` of `images`; what could not be, as a note.
+    Progress of decoding is reported as epochs below 0 (`decoded` of `images`), pictures left out as a note.
     """
     said = -math.inf
 
@@ -68,7 +69,7 @@ def prepare(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
             said = time.monotonic()
             report(EpochReport(-done, {"decoded": float(done), "images": float(total)}))
 
-    # Such a report is for the first worker to make; another one would wait for an answer that never comes.
+    # Only the first worker reports: another one would wait for an answer that never comes.
     data = on_each(lambda: open_data(trial.data, workspace.cache, decoded if rank() == 0 else None))
     if data.left_out and rank() == 0:
         report(EpochReport(0, {}, note=f"left out: {data.left_out}"))

@@ -31,7 +31,7 @@ def without_files(spec: SweepSpec) -> Iterator[tuple[SweepSpec, list[str]]]:
     What only the files can tell (the size of a folder of images) is left to the study's check to refuse.
     """
     from trainables.data.data_sets import check_data, published_sizes
-    from trainables.planning.placeholder_teacher import write_stand_in
+    from trainables.planning.placeholder_teacher import write_placeholder_teacher
 
     trials = [trial_of(spec, label) for label in spec.arms]
     remarks = []
@@ -45,7 +45,7 @@ def without_files(spec: SweepSpec) -> Iterator[tuple[SweepSpec, list[str]]]:
             taught = [trial for trial in trials if trial.teacher is not None]
             if taught and (path := _missing_checkpoint(taught[0])):
                 stand_in = Path(folder) / "teacher.safetensors"
-                write_stand_in(taught, stand_in)
+                write_placeholder_teacher(taught, stand_in)
                 spec = spec.model_copy(
                     update={"teacher": {**(spec.teacher or {}), "checkpoint": str(stand_in)}}
                 )

@@ -10,7 +10,7 @@ from raykd.records.recorded_spec import of_another_version, writer
 from raykd.runs.drive import replayed
 from raykd.spec.sweep import SweepSpec, difference, load_sweep
 from trainables.core.errors import UserError
-from trainables.spec.normalisation import IMAGENET, said
+from trainables.spec.normalisation import IMAGENET, normalisation_from
 
 
 def refuse_changed_spec(spec: SweepSpec, history: History, storage: Path) -> None:
@@ -49,7 +49,7 @@ def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
         now = now.model_copy(update={"workers": workers})
     teacher = dict(now.teacher or {})
     usual = then.teacher_pixels == "imagenet" and "mean" not in (then.teacher or {})
-    if usual and said(teacher.get("mean"), teacher.get("std")) == IMAGENET:
+    if usual and normalisation_from(teacher.get("mean"), teacher.get("std")) == IMAGENET:
         teacher = {name: value for name, value in teacher.items() if name not in ("mean", "std")}
     return now.model_copy(
         update={

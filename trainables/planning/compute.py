@@ -1,9 +1,9 @@
-"""How much arithmetic a trial costs, so that a baseline can be given as much: at equal epochs it gets less.
+"""The floating-point operations of a trial, so that a baseline can get as much compute.
 
-step_flops(retro_trial)                    # of one optimizer step
-equal_epochs(retro_trial, moco_trial)      # epochs of moco that cost what the retro trial does
+    step_flops(retro_trial)                    # of one optimizer step
+    equal_epochs(retro_trial, moco_trial)      # epochs of moco with the compute of the retro trial
 
-No data is opened and no teacher has to be trained: what an image costs depends on neither.
+No data is opened and no teacher is trained: the cost of an image depends on neither.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from trainables.spec.trial import TrialSpec
 from trainables.teachers.teacher import Teacher, load_teacher
 from trainables.training.teacher_file import teacher_path, teacher_trial
 
-_IMAGES = 16  # passed through, and half as many: what an image costs, and a batch of any size on top
+_IMAGES = 16  # two passes, of so many and of half as many images, give the cost of an image and of a batch
 
-Contexts = Callable[[TrialSpec], Context]  # what a trial's method may know, as `TrialChecker.context` says it
+Contexts = Callable[[TrialSpec], Context]  # trial -> what its method may know, such as `TrialChecker.context`
 
 
 def step_flops(trial: TrialSpec, context: Contexts | None = None) -> float:
     """Floating-point operations of one optimizer step of the global batch.
 
-    Counted, not estimated, on a few images in every view: forward and backward of what is trained, forward of
-    teacher and mean student; matrix products and convolutions. A teacher that is still to be trained counts
-    as it will be: no cost depends on its weights.
+    Counted on a few images in every view, not estimated: matrix products and convolutions in the forward and
+    backward pass of what is trained and in the forward pass of teacher and momentum encoder. A teacher that
+    is not trained yet has the same cost: it does not depend on the weights.
     """
     context = context or TrialChecker().context
     with isolated(trial.seed):
@@ -43,30 +43,30 @@ def step_flops(trial: TrialSpec, context: Contexts | None = None) -> float:
         most = min(_IMAGES, context(trial).train_size)
         fewer, more = (_counted(method, trial, images) for images in (most // 2, most))
     each = (more - fewer) / (most - most // 2)
-    fixed = more - most * each  # what a micro-batch costs whatever its size, such as RRKD's anchors
+    fixed = more - most * each  # the cost of a micro-batch of any size, such as RRKD's anchors
     return each * trial.optim.batch_size + fixed * trial.optim.accumulate
 
 
 def epoch_steps(trial: TrialSpec) -> int:
-    """Optimizer steps of an epoch; pictures that will not decode still count."""
+    """Optimizer steps of an epoch; pictures that cannot be decoded are counted, too."""
     return check_data(trial.data).train_images // trial.optim.batch_size
 
 
 def equal_epochs(trial: TrialSpec, baseline: TrialSpec) -> int:
-    """For how many epochs `baseline` can be trained for what `trial` costs; at least 1."""
+    """The epochs of `baseline` that cost as much as `trial`; at least 1."""
     ours, theirs = (step_flops(of) * epoch_steps(of) for of in (trial, baseline))
     return max(1, round(trial.epochs * ours / theirs))
 
 
 def trained_parameters(trial: TrialSpec, context: Contexts | None = None) -> int:
-    """How many numbers an optimizer moves: those of the student, and of adapters and heads beside it."""
+    """The number of trained parameters: of the student, and of its adapters and heads."""
     with isolated(trial.seed):
         method = bare_method(trial, context or TrialChecker().context)
     return sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad)
 
 
 def bare_method(trial: TrialSpec, context: Contexts) -> Method:
-    """The trial's method, untrained, that has seen no image; so is a teacher that is still to be trained."""
+    """The trial's method, untrained, without `begin`; a teacher that is not trained yet is untrained, too."""
     training, teacher = teacher_trial(trial), None
     if training is not None:
         taught = bare_method(training, context)
@@ -103,9 +103,10 @@ def _convolution_backward(
     output_mask: list[bool],
     **_: Any,
 ) -> int:
-    """What the forward costs, for each of the two gradients that is asked for.
+    """The forward pass's operations for each of the two gradients that is computed.
 
-    torch's own formula takes the gradient of a depthwise weight for a dense one's, `groups` times too much.
+    torch's own formula counts the gradient of a depthwise weight as that of a dense one, `groups` times as
+    much.
     """
     return (output_mask[0] + output_mask[1]) * conv_flop_count(x, weight, grad_out, transposed)
 

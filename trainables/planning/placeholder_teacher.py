@@ -1,7 +1,7 @@
-"""A teacher that stands in for a checkpoint which is not here: random weights, of the shapes it will have.
+"""A placeholder for a teacher's checkpoint that is not on this machine: random weights of the same shapes.
 
-What a trial costs and how many numbers it trains depends on no weight, so a plan can be made before the file
-is there.
+The cost of a trial and its number of parameters do not depend on the weights, so a plan can be made before
+the file is there.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from trainables.planning.compute import bare_method
 from trainables.spec.trial import TeacherTraining, TrialSpec
 from trainables.training.teacher_file import save_teacher, teacher_trial
 
-_BATCH = 128  # and a queue that fits it, whatever the data are
+_BATCH = 128  # and the size of the queue, which must hold a batch
 
 
-def write_stand_in(trials: Sequence[TrialSpec], path: Path) -> None:
-    """A file that the teacher of all these trials could be read from; the first says which network it is.
+def write_placeholder_teacher(trials: Sequence[TrialSpec], path: Path) -> None:
+    """Write a file from which the teacher of all these trials can be read; the first trial has its network.
 
-    It has a projection head as MoCo's, or, where methods ask for a teacher's classifier alone, that.
+    It has MoCo's projection head, or a classifier where the methods need that and no head.
     """
     methods = [(load_method(trial.method), trial.config) for trial in trials]
     needs = {need for method, config in methods for need in method.requires(method.Config(**config))}

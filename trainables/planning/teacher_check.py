@@ -1,4 +1,4 @@
-"""A trial's teacher, checked before anything starts: that it can be had, and has what the method needs."""
+"""The check of a trial's teacher before anything starts: it exists and has what the method needs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from trainables.teachers.teacher import lacks, verify
 def check_teacher(
     spec: TeacherSpec | None, needs: frozenset[str], field: str = "teacher", classes: int = 0
 ) -> None:
-    """Raise `UserError` for a teacher that cannot be had, or lacks what a method `needs` of it.
+    """Raise `UserError` for a teacher that is missing, unreadable, or lacks what a method `needs` of it.
 
-    `classes` of the data, 0 where they do not matter.
+    `classes` is the number of classes of the data; 0: it does not matter.
     """
     if not needs & TAUGHT:
         return
@@ -55,9 +55,9 @@ def check_teacher(
 
 
 def _verified(spec: TeacherSpec, where: str, field: str) -> CheckpointFacts:
-    """`verify` for the checkpoint of `spec`, read once however many trials are checked.
+    """`verify` for the checkpoint of `spec`; the file is read once for all trials that use it.
 
-    Raises `UserError` at `where` where it cannot be read, too.
+    Raises `UserError`, at `where` for a file that cannot be read.
     """
     assert spec.checkpoint is not None
     path = spec.checkpoint.expanduser()
@@ -74,9 +74,9 @@ _seen: dict[tuple[object, ...], CheckpointFacts] = {}
 
 
 def teacher_remarks(spec: TeacherSpec | None, field: str = "teacher") -> list[str]:
-    """What can be run and may not be meant: a checkpoint that does not say which of several networks it is.
+    """Remarks on a teacher that can be run but may not be what the user wants: several networks fit the file.
 
-    Raises `UserError` where it cannot be read.
+    Raises `UserError` for a file that cannot be read.
     """
     if spec is None or spec.checkpoint is None:
         return []
@@ -85,5 +85,5 @@ def teacher_remarks(spec: TeacherSpec | None, field: str = "teacher") -> list[st
 
 
 def _overrides(method: type[Method], hook: str) -> bool:
-    """Does this method have its own `own_head` or `own_classifier`?"""
+    """Whether this method defines `hook` (`own_head` or `own_classifier`)."""
     return getattr(method, hook) is not getattr(Method, hook)

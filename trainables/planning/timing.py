@@ -1,13 +1,13 @@
-"""How long a trial would take on this machine, from a few of its steps: no data, no trained teacher needed.
+"""The time of a trial on this machine, measured on a few of its steps, without data or a trained teacher.
 
     seconds = measure(trial).of(trial)
 
-The steps are real ones (views, forward, backward, optimizer) on images of noise, and so are the probes, on as
-many features as they will get: what a step costs does not depend on what the images show.
+The steps are real ones (views, forward, backward, optimizer) on images of noise. The probes run on as many
+features as in the trial. The content of images does not change the time.
 
-A figure is of a machine with nothing else to do: on the CPU the thread's own time counts, without the turns
-that other processes take, and of many short steps the fastest. Beside two other busy processes on two CPUs a
-step of 5 ms takes 20, and one of two threads, which wait for one another, 300.
+The figure is that of an idle machine. On the CPU the thread's own time is measured, without the time of other
+processes, and the fastest of many short steps counts. Beside two other busy processes on two CPUs a step of
+5 ms takes 20 ms, and one with two threads, which wait for each other, 300 ms.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from trainables.spec.trial import TrialSpec
 from trainables.training.run import Run, channels_last, move
 from trainables.training.workspace import Workspace
 
-STEPS = 3  # timed at least, after one that warms up
-_SPELL_S = 0.5  # short steps are timed for so long
-_SLOW_S = 5.0  # where the first step takes longer, it is the only one
-_PIXELS = {"cpu": 2**20, "cuda": 2**26}  # of one view of a micro-batch: a larger one is taken in part
-_ENCODED = 256  # images, of those that a probe looks at
+STEPS = 3  # timed at least, after a first one as warm-up
+_SPELL_S = 0.5  # short steps are repeated for so long
+_SLOW_S = 5.0  # a first step that takes longer is the only one
+_PIXELS = {"cpu": 2**20, "cuda": 2**26}  # of one view of a micro-batch; of a larger one a part is timed
+_ENCODED = 256  # images that are encoded to time the encoding
 
 
 class Timing(NamedTuple):
-    """Seconds here, on one worker, with nothing else running."""
+    """Seconds on one worker of this machine, with nothing else running."""
 
-    step_s: float  # of one optimizer step of this worker's share of the batch
-    probe_s: float  # of one probing, all images and all probes
+    step_s: float  # of one optimizer step on this worker's share of the batch
+    probe_s: float  # of one evaluation: all images, all probes
     steps: int  # timed
     device: str  # cpu | cuda
-    busy: float = 1.0  # times as long as that the steps took just now, since other processes were at work
+    busy: float = 1.0  # the measured time over step_s; above 1 where other processes used the CPUs
 
     def of(self, trial: TrialSpec) -> float:
         """Seconds of a whole trial that trains and probes at this speed."""
@@ -55,7 +55,7 @@ class Timing(NamedTuple):
 
 
 class _Noise(Images):
-    """Images of the size and number of a data set that nobody has opened."""
+    """Random images, as many and of the size of a data set that is not opened."""
 
     def __init__(self, count: int, size: int, classes: int) -> None:
         self.path, self.size, self.classes, self.fingerprint = Path(), size, classes, "noise"
@@ -67,11 +67,11 @@ class _Noise(Images):
 
 
 def measure(trial: TrialSpec, workers: int = 1, threads: int = 1, kind: str = "") -> Timing:
-    """Time `STEPS` or more steps and one probing of a trial, on a device of this `kind` (cpu, cuda; default:
-    on the GPU where there is one).
+    """Time `STEPS` or more steps and one evaluation of a trial.
 
-    `threads` are those that a lane's worker has. Of `workers` each gets its share of the batch; what they
-    say to each other is not in the figure. A micro-batch that is too large for here is taken in part.
+    `kind` is the device (cpu, cuda; default: the GPU where there is one), `threads` the CPU threads of a
+    worker. Each of `workers` gets its share of the batch; communication is not in the figure. Of a
+    micro-batch that is too large for this machine a part is timed.
     """
     where = torch.device(kind) if kind == "cpu" else device()
     facts, side = check_data(trial.data), trial.data.image_size
@@ -103,7 +103,7 @@ def measure(trial: TrialSpec, workers: int = 1, threads: int = 1, kind: str = ""
         each = min(t.own for t in timed)
         busy = sum(t.passed for t in timed) / len(timed) / each
         whole = each * share / images * trial.optim.accumulate
-        return Timing(whole, _probing(run, where), len(timed), where.type, busy)
+        return Timing(whole, _evaluation(run, where), len(timed), where.type, busy)
 
 
 class _Seconds(NamedTuple):
@@ -112,7 +112,7 @@ class _Seconds(NamedTuple):
 
 
 def _timed(work: Callable[[], None], where: torch.device) -> _Seconds:
-    """What `work` takes. A GPU's time is the clock's: the thread that waits for it does nothing itself."""
+    """Seconds of `work`. For a GPU both are the clock's: the thread only waits for it."""
     start = time.perf_counter(), time.thread_time()
     work()
     if where.type == "cuda":
@@ -122,7 +122,7 @@ def _timed(work: Callable[[], None], where: torch.device) -> _Seconds:
 
 
 def _noise(trial: TrialSpec, facts: DataFacts) -> DataSet:
-    """A data set of these facts: its first images trained on, the rest held out."""
+    """A data set of noise with these facts: the first images are trained on, the rest is held out."""
     count = facts.train_images + facts.validation_images
     images = _Noise(count, trial.data.image_size + trial.data.margin, facts.classes)
     ids = np.arange(count)
@@ -131,8 +131,8 @@ def _noise(trial: TrialSpec, facts: DataFacts) -> DataSet:
     return DataSet(images, None, trained, probed, ids[facts.train_images :], facts.classes, "noise")
 
 
-def _probing(run: Run, where: torch.device) -> float:
-    """Seconds of one probing: so many images encoded, each probe on features of that number and width."""
+def _evaluation(run: Run, where: torch.device) -> float:
+    """Seconds of one evaluation: all images encoded, each probe on features of that number and width."""
     run.method.eval()
     examiner = run.examiner
     ids = np.concatenate([examiner.fit_ids, examiner.val_ids])
@@ -156,6 +156,6 @@ def _probing(run: Run, where: torch.device) -> float:
 
 
 def _once_warm(work: Callable[[], None], where: torch.device) -> float:
-    """Seconds of the faster of two times, or of the first if that is slow."""
+    """Seconds of the faster of two calls, or of the first if that is slow."""
     first = _timed(work, where)
     return first.own if first.passed > _SLOW_S else min(first.own, _timed(work, where).own)

@@ -1,7 +1,7 @@
-"""The mean and deviation that pixels are normalised by, channel by channel, in units of pixels in 0..1.
+"""The mean and standard deviation by which pixels (0..1) are normalised, by channel.
 
-Views leave `view_ops` normalised by ImageNet's values, for every data set. A student trains on that. A
-teacher was trained before, often on others: its backbone turns views into what it knows (`Backbone.feed`).
+Views are normalised by ImageNet's values for every data set, and students are trained on them. A teacher may
+have been trained with other values: its backbone converts the views (`Backbone.feed`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Triple = tuple[float, float, float]
 
 _SAME = 1e-4  # files round: 123.675 / 255 is .485
 _LONGEST = 200  # characters of an option's text that is read
-LEAST_STD = 1 / 255  # of networks that take pixels in 0..255, less a mean
+LEAST_STD = 1 / 255  # of networks that take pixels in 0..255 without scaling
 
 
 class Normalisation(NamedTuple):
@@ -27,7 +27,7 @@ class Normalisation(NamedTuple):
     std: Triple
 
     def like(self, other: Normalisation) -> bool:
-        """Are both the same, but for rounding?"""
+        """Whether both are equal up to rounding."""
         pairs = zip((*self.mean, *self.std), (*other.mean, *other.std), strict=True)
         return all(math.isclose(a, b, rel_tol=0, abs_tol=_SAME) for a, b in pairs)
 
@@ -45,9 +45,9 @@ CIFAR100 = Normalisation((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 
 
 def checked(values: Any, low: float, what: str) -> Triple:
-    """Three numbers from what a user wrote: three, or one for all channels. Raises `UserError` at "".
+    """The three numbers of a user's setting: three, or one for all channels. Raises `UserError` at "".
 
-    `low` is the least that is possible, and 1 the most: pixels are in 0..1.
+    Each must be from `low` to 1, because pixels are in 0..1.
     """
     numbers = [values] if isinstance(values, int | float | str) else values
     expected = f"three numbers (red, green, blue) or one, each {low:.2g} to 1: pixels are in 0..1"
@@ -66,7 +66,7 @@ def checked(values: Any, low: float, what: str) -> Triple:
     return red, green, blue
 
 
-def said(mean: Any, std: Any) -> Normalisation | None:
+def normalisation_from(mean: Any, std: Any) -> Normalisation | None:
     """What a file says under such names; None where it says nothing, or nothing that is possible."""
     try:
         return Normalisation(

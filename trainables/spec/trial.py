@@ -1,8 +1,7 @@
-"""What one training run is: a frozen, complete description, and the hash that names it.
+"""`TrialSpec`: the frozen, complete description of one training run, and the hash that names it.
 
-Two trials with the same `signature()` give the same result; it names their folder, their TensorBoard run
-and their row in every table. This module needs pydantic and errors only, so that reading a sweep
-stays fast.
+Two trials with the same `signature()` give the same result. The signature is the name of the trial's folder,
+its TensorBoard run and its row in tables. This module imports no torch, so that reading a sweep is fast.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from pydantic import (
 from trainables.core.errors import UserError
 from trainables.spec.normalisation import IMAGENET, LEAST_STD, Normalisation, Triple, checked
 
-# Fields that say where things lie or how they are fetched: no part of a trial's identity, so no axis either.
+# Fields about where files lie and how they are fetched. They are not part of a trial's identity and no axes.
 NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
 
-# Fields that are younger than trials which were named without them, and the value at which a trial is what it
-# was before. At that value a field is no part of the identity. It is the field's default; a test compares.
+# Fields that were added after trials had been named without them, with the value at which a trial is the same
+# as before. At that value a field is not part of the identity. It is the field's default; a test compares.
 YOUNGER: Mapping[str, Mapping[str, Any]] = {
     "data": {"splits": None, "fit": "centre"},
     "views": {"operations": {}, "second": {}},
@@ -44,11 +43,11 @@ YOUNGER_CONFIG: Mapping[str, Mapping[str, Any]] = {  # by method
     "retro": {"consistency_weight": 1.0, "mbconv_activation": "published"},
     "rrkd": {"distillation_weight": 1.0},
 }
-# Choices whose arithmetic was wrong once: method -> field -> choices. A trial with one of them has another
-# name than it had, because its result is another one.
+# Choices whose computation was wrong in an earlier version: method -> field -> choices. A trial with one of
+# them has a new name, because its result is a new one.
 CORRECTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "retro": {"adapter": ("mbconv",)},  # activation by student, residual at equal widths
-    "rrkd": {"anchors": ("queue",)},  # rows that were never filled have no say
+    "rrkd": {"anchors": ("queue",)},  # rows that are not filled yet are masked
 }
 
 
@@ -56,7 +55,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator takes
 
 
 class Spec(BaseModel):
-    """Base of everything a user writes: frozen, unknown keys refused, numbers finite."""
+    """Base of all settings: frozen; unknown keys and numbers that are not finite are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -65,7 +64,7 @@ SPLITS = ("train", "test", "unlabelled")
 
 
 def _splits(given: Any) -> Any:
-    """{split: (pattern, …)}, a single pattern standing for a list of one."""
+    """{split: (pattern, …)}; a single pattern is a list of one."""
     expected = "{train: FOLDER, test: FOLDER}, each a folder, a file, a pattern, or a list of them"
     if given is None:
         return None
@@ -120,7 +119,7 @@ class DataSpec(Spec):
 
 
 def _no_boolean(value: Any) -> Any:
-    """Pydantic reads `blur: true` as 1; nobody means that."""
+    """Refuse a boolean, which pydantic reads as 0 or 1."""
     if isinstance(value, bool):
         raise ValueError("is yes or no, and a number is expected")
     return value
@@ -277,11 +276,11 @@ class TrialSpec(Spec):
     seed: Seed = 0
 
     def signature(self) -> str:
-        """8 hex digits of the hash of what defines the result; where files lie does not count."""
+        """8 hex digits of the hash of everything that defines the result; paths do not count."""
         return digest(self._identity())
 
     def arm(self) -> str:
-        """The signature with the seed left out: what replicates of one setting share."""
+        """The signature without the seed; the replicates of one setting share it."""
         return digest({**self._identity(), "seed": None})
 
     def _identity(self) -> dict[str, Any]:
@@ -294,13 +293,15 @@ class TrialSpec(Spec):
                 _as_named(identity["teacher"]["train"])
             if self.teacher.checkpoint is not None:
                 identity["teacher"]["checkpoint"] = file_digest(self.teacher.checkpoint)
-            if self.teacher.normalisation.like(IMAGENET):  # as every teacher was fed before these were fields
+            if self.teacher.normalisation.like(
+                IMAGENET
+            ):  # every teacher was fed so before these fields existed
                 del identity["teacher"]["mean"], identity["teacher"]["std"]
         return identity
 
 
 def _as_named(identity: dict[str, Any]) -> None:
-    """Take younger fields out of a training's identity where they change nothing; name what was corrected."""
+    """Remove the fields of `YOUNGER` at their old value from an identity; add the choices of `CORRECTED`."""
     method, config = identity["method"], identity["config"]
     younger = {**YOUNGER, "config": YOUNGER_CONFIG.get(method, {})}
     for section, fields in younger.items():
@@ -318,12 +319,12 @@ def _as_named(identity: dict[str, Any]) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content, so that moving it changes nothing; of its path if it is not there."""
+    """SHA-256 of a file's content; of its path if the file is not there."""
     path = path.expanduser()
     try:
         stat = path.stat()
         return _file_digest(path, stat.st_size, stat.st_mtime_ns)
-    except OSError:  # not there, a folder, or nobody may read it: whoever loads it says so
+    except OSError:  # missing, a folder or unreadable: loading it reports that
         return hashlib.sha256(str(path).encode()).hexdigest()
 
 

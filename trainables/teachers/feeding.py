@@ -16,7 +16,7 @@ import timm
 
 from trainables.core.errors import UserError
 from trainables.networks.zoo import RAYKD, TORCHVISION
-from trainables.spec.normalisation import IMAGENET, Normalisation, said
+from trainables.spec.normalisation import IMAGENET, Normalisation, normalisation_from
 from trainables.spec.trial import TeacherSpec
 from trainables.teachers.pretrained.read import ReadCheckpoint, read_checkpoint
 
@@ -156,7 +156,7 @@ def _pretrained(arch: str) -> Normalisation | None:
         config = timm.get_pretrained_cfg(arch)
     except RuntimeError:  # no such architecture or tag, or none with weights
         return None
-    return None if config is None else said(config.mean, config.std)
+    return None if config is None else normalisation_from(config.mean, config.std)
 
 
 def _others(arch: str, chosen: Normalisation) -> str:

@@ -1,22 +1,21 @@
-"""What a user wrote about one training -> a complete `TrialSpec`, and the flat names of its fields.
+"""From the settings of one training to a complete `TrialSpec`, and the flat names of its fields.
 
     resolve({"method": "retro", "student": {"arch": "resnet18"}, "teacher": {...}, "epochs": 16})
 
-fills in every field: the method's defaults, over them its preset, over that what was written. Anything wrong
-is a `UserError` that says where. The flat names (`gamma`, `lr`, `views.strength`) are how search axes, tables
-and `fixed` speak of the same fields.
+fills in every field. What is written wins over the preset, and the preset over the method's defaults. A
+mistake is a `UserError` with the field's path. Search axes, `fixed` and tables use the flat names (`gamma`,
+`lr`, `views.strength`) of the same fields.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from trainables.core.errors import UserError
-from trainables.methods.base import Method
 from trainables.spec.parse import as_mapping, build, join, spelled_out
 from trainables.spec.trial import (
     DataSpec,
@@ -29,6 +28,9 @@ from trainables.spec.trial import (
     ViewSpec,
 )
 
+if TYPE_CHECKING:  # and in functions: methods import torch, and `raykd status` has to start without it
+    from trainables.methods.base import Method
+
 # Where a trial is written: the fields of TrialSpec, and the preset that fills some of them in.
 KEYS = (*TrialSpec.model_fields, "preset")
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -39,7 +41,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "optim": OptimSpec,
     "probe": ProbeSpec,
 }
-# What a section that is one plain value (`student: resnet18`) says: section -> field.
+# A section may be one plain value (`student: resnet18`): section -> the field that it sets.
 SHORTHAND: dict[tuple[str, ...], str] = {
     ("student",): "arch",
     ("teacher",): "arch",
@@ -49,8 +51,8 @@ SHORTHAND: dict[tuple[str, ...], str] = {
     ("optim",): "optimizer",
     ("probe",): "score",
 }
-_BARE = ("method", "epochs", "seed")  # top-level fields that are no sections
-# Mappings whose keys this module cannot list: constructor arguments, and the parts of a teacher's training.
+_BARE = ("method", "epochs", "seed")  # top-level fields that are not sections
+# Mappings with any keys: arguments of constructors, and the parts of a teacher's training.
 _OPEN = (
     "student.options",
     "teacher.options",
@@ -66,8 +68,8 @@ def resolve(raw: Mapping[str, Any], where: str = "") -> TrialSpec:
     """The complete trial that `raw` describes.
 
     `raw` has the keys method, preset, student, teacher, data, views, optim, probe, epochs, seed, config;
-    `where` is its path in the user's file. Precedence: defaults < preset < what is written. A teacher is
-    dropped where the method learns from none. Raises `UserError`.
+    `where` is its path in the user's file. Precedence: defaults < preset < what is written. The teacher is
+    dropped where the method uses none. Raises `UserError`.
     """
     written = spelled_out(as_mapping(raw, where), SHORTHAND)
     for key in written:
@@ -109,7 +111,8 @@ def _method(written: Mapping[str, Any], where: str) -> type[Method]:
 def check_names(method: type[Method]) -> None:
     """Raise `TypeError` where a Config field or the method's name hides another field of a trial: a bug.
 
-    A method may be called as a field without parts is (SEED, and a trial's `seed`): no flat name starts so.
+    A method may have the name of a field without parts (method `seed`, and a trial's `seed`): no flat name
+    starts with such a field and a dot.
     """
     if method.name in set(KEYS) - set(_BARE) or "." in method.name:
         raise TypeError(f"{method.__name__} may not be called {method.name!r}: flat names start like this")
@@ -142,7 +145,7 @@ def _merge(preset: Mapping[str, Any], written: Mapping[str, Any], where: str) ->
             and under.get("strength") == 0
             and over.get("recipe", under["recipe"]) != under["recipe"]
         ):
-            under = {}  # a strength of 0 leaves the flips of its recipe: it is not to switch off another one
+            under = {}  # the preset's strength of 0 belongs to its own recipe (flips alone)
         parts[section] = {**under, **over}
     return parts
 
@@ -158,7 +161,7 @@ def _config(method: type[Method], raw: Any, where: str) -> dict[str, Any]:
 
 
 def _home(name: str) -> str | None:
-    """Where a field that was written in the wrong place belongs, in words."""
+    """The section that has a field of this name, in words; None where none or several have."""
     homes = [section for section, model in SECTIONS.items() if name in model.model_fields]
     return f"it under `{homes[0]}`" if len(homes) == 1 else None
 
@@ -184,7 +187,7 @@ def _teacher(method: type[Method], raw: Any, data: Mapping[str, Any], where: str
 
 
 def needs_teacher(method: type[Method]) -> bool:
-    """Does this method learn from a teacher?"""
+    """Whether this method learns from a teacher."""
     from trainables.methods.base import TAUGHT
 
     return bool(method.needs & TAUGHT)
@@ -193,9 +196,9 @@ def needs_teacher(method: type[Method]) -> bool:
 def _training(
     teacher: TeacherSpec, train: TeacherTraining, data: Mapping[str, Any], where: str
 ) -> TeacherTraining:
-    """The training with every field filled in, so that a teacher's identity does not hang on defaults.
+    """The training with every field filled in, so that the teacher's identity does not depend on defaults.
 
-    It takes the trial's data and nothing else of it: its views must not follow an axis of the search, or each
+    It uses the trial's data and nothing else of the trial: if its views followed an axis of the search, each
     trial would train a teacher of its own.
     """
     raw = train.model_dump()

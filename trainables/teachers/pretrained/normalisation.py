@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trainables.spec.normalisation import IMAGENET, Normalisation, said
+from trainables.spec.normalisation import IMAGENET, Normalisation, normalisation_from
 
 # As the hubs call weights. Beside others a `config.json` may be about anything.
 _HUB_FILES = re.compile(r"((open_clip_)?(pytorch_)?model|open_clip_\w+)\.(safetensors|bin)")
@@ -30,7 +30,7 @@ class Said(NamedTuple):
 
 def said_by_weights(path: Path, metadata: Mapping[str, str]) -> Said | None:
     """What a safetensors file or the configuration beside it says; None where neither does."""
-    found = said(_json(metadata.get("mean")), _json(metadata.get("std")))
+    found = normalisation_from(_json(metadata.get("mean")), _json(metadata.get("std")))
     if found is not None:
         return Said(found, "the file's metadata")
     # A student as a trial leaves it, or exported before its file said so.
@@ -50,7 +50,10 @@ def said_beside(path: Path) -> Said | None:
             continue
         for section, mean, std in places:
             place = config if section is None or not isinstance(config, dict) else config.get(section)
-            if isinstance(place, dict) and (found := said(place.get(mean), place.get(std))) is not None:
+            if (
+                isinstance(place, dict)
+                and (found := normalisation_from(place.get(mean), place.get(std))) is not None
+            ):
                 return Said(found, f"{name} beside the file")
     return None
 
@@ -60,7 +63,7 @@ def said_by_training(content: Mapping[str, Any]) -> Said | None:
     for name, place in (("", content), *((name, content.get(name)) for name in _SECTIONS)):
         values = vars(place) if isinstance(place, argparse.Namespace) else place
         if isinstance(values, Mapping):
-            found = said(values.get("mean"), values.get("std"))
+            found = normalisation_from(values.get("mean"), values.get("std"))
             if found is not None:
                 return Said(found, f"`{name}` in the file" if name else "the file")
     return None
