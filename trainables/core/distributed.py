@@ -123,6 +123,7 @@ class SyncBatchNorm(_BatchNorm):
         self.train(plain.training)
 
     def forward(self, input: Tensor) -> Tensor:
+        """(B, C, ...) -> (B, C, ...)."""
         by_batch = self.training or self.running_mean is None
         normalised = self._synchronised(input) if by_batch and world_size() > 1 else super().forward(input)
         activated: Tensor = self.act(self.drop(normalised))

@@ -1,9 +1,9 @@
-"""A data set, ready to train on: decoded images in a memory map, and who may see which of them.
+"""A data set for training: decoded images in a memory map, and the ids of its parts.
 
     data = open_data(spec, cache_folder())
     images = data.train.take(data.train_ids[:128])      # (128, 3, S, S) uint8
 
-The first call for a data set and size decodes it into the cache; later ones, by any process, map the file.
+The first call for a data set and size decodes it into the cache; later calls, by any process, map the file.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ __all__ = [
 
 _LOOKED_AT = (8, 256)  # pictures, at least and at most
 _LONGEST = 120  # characters of a reason
-_READING = 2  # of files: goes up when the same files give other splits, labels or pixels than before
+_READING = 2  # raised when the same files give other splits, labels or pixels than before
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What is known of a data set before it is read. Pictures that will not decode still count."""
+    """Facts of a data set before it is decoded. Pictures that cannot be decoded are counted, too."""
 
     train_images: int  # images trained on: labelled ones that are not held out, and unlabelled ones
     classes: int  # 0: no labels
@@ -59,7 +59,7 @@ class DataFacts:
     test_images: int = 0
     class_images: tuple[int, ...] = ()  # probe_images by class; (): not known before they are read
     class_names: tuple[str, ...] = ()  # (): not known
-    taken: tuple[Taken, ...] = ()  # which files are which of these, and which are none
+    taken: tuple[Taken, ...] = ()  # which files belong to which part, and which to none
     remarks: tuple[str, ...] = ()
 
 
@@ -69,12 +69,12 @@ class DataSet:
 
     train: Images
     test: Images | None
-    train_ids: Ids  # what is trained on: labelled images that are not held out, and unlabelled ones
+    train_ids: Ids  # trained on: labelled images that are not held out, and unlabelled ones
     probe_ids: Ids  # the labelled part of train_ids
-    val_ids: Ids  # held out, what the search is scored on; empty without labels
+    val_ids: Ids  # held out; the search is scored on them; empty without labels
     classes: int
     fingerprint: str  # of all pixels and labels, train and test
-    left_out: str = ""  # says which images could not be decoded
+    left_out: str = ""  # a sentence about images that could not be decoded
 
 
 _published: ContextVar[bool] = ContextVar("published", default=False)
@@ -82,7 +82,7 @@ _published: ContextVar[bool] = ContextVar("published", default=False)
 
 @contextlib.contextmanager
 def published_sizes() -> Iterator[None]:
-    """Inside, `check_data` takes a published size for a data set that is not here: for plans."""
+    """Inside, `check_data` uses published sizes, so that a plan can be made without the data set."""
     before = _published.set(True)
     try:
         yield
@@ -91,9 +91,9 @@ def published_sizes() -> Iterator[None]:
 
 
 def check_data(spec: DataSpec) -> DataFacts:
-    """What `spec` would give, without decoding anything; `UserError` if it cannot work.
+    """The facts of the data set of `spec`; nothing is decoded. Raises `UserError` if it cannot work.
 
-    Sizes of torchvision's data sets are the published ones; folders and Parquet files are counted.
+    Folders and Parquet files are counted; torchvision's data sets have their published sizes.
     """
     source = _source(spec)
     counts = (source.published() if _published.get() else None) or source.counts(spec)
@@ -112,12 +112,12 @@ def check_data(spec: DataSpec) -> DataFacts:
 
 
 def known_undecodable(spec: DataSpec, cache: Path) -> Undecodable | None:
-    """What could not be decoded, where that was done before."""
+    """The pictures that could not be decoded; None where the data set was not decoded before."""
     return undecodable_in(store_folder(spec, cache))
 
 
 def _source(spec: DataSpec) -> Source:
-    """The source of `spec`; `UserError` where it does not fit what else it says."""
+    """The source of `spec`. Raises `UserError` for `splits` that the source does not take."""
     source = find_source(spec.name)
     if spec.splits is not None and not source.takes_splits:
         able = [name for name, one in sources().items() if one.takes_splits]
@@ -127,16 +127,17 @@ def _source(spec: DataSpec) -> Source:
 
 
 def _kept(per_class: tuple[int, ...], spec: DataSpec) -> tuple[int, ...]:
-    """What is left of each class for training: a draw takes as many of each whatever the order of images."""
+    """The training images of each class; a draw takes as many of each in any order of images."""
     labels = np.repeat(np.arange(len(per_class)), per_class)
     held = stratified(labels, spec.validation, spec.split_seed)
     return class_sizes(np.delete(labels, held), len(per_class))
 
 
 def check_pictures(spec: DataSpec) -> None:
-    """Decode the first few pictures; `UserError` where none of them is one.
+    """Decode the first few pictures; raise `UserError` where none of them can be decoded.
 
-    As many as may be undecodable are tried, within bounds, so that a few broken ones at the start do no harm.
+    Within bounds, one more is tried than may be undecodable, so that a few broken ones at the start do not
+    matter.
     """
     source = find_source(spec.name)
     if source.where(spec) is None:
@@ -171,10 +172,10 @@ def _trouble(sample: Sample, spec: DataSpec) -> Exception | None:
 
 
 def open_data(spec: DataSpec, cache: Path, progress: Progress | None = None) -> DataSet:
-    """Open the data set of `spec`, decoding it into `cache` first if that was not done yet.
+    """Open the data set of `spec`; decode it into `cache` first if that was not done yet.
 
-    `progress(done, total)` counts images while decoding. `UserError` if the data set is missing or if more
-    than `spec.max_undecodable` of its images cannot be decoded.
+    `progress(done, total)` counts images while decoding. Raises `UserError` if the data set is missing, or if
+    a larger share than `spec.max_undecodable` of its images cannot be decoded.
     """
     folder = store_folder(spec, cache)
     store = load_store(folder)
@@ -186,7 +187,7 @@ def open_data(spec: DataSpec, cache: Path, progress: Progress | None = None) -> 
         store = make_store(
             folder, side, lambda: source.open(spec), spec.max_undecodable, about, progress, whole
         )
-    # Asked again here, because the store may have been made under a wider limit.
+    # Checked here, too: the store may have been made with a wider limit.
     bad = store.undecodable
     bad.refuse_above(spec.max_undecodable, bad.of)
 
@@ -210,7 +211,7 @@ def open_data(spec: DataSpec, cache: Path, progress: Progress | None = None) -> 
 
 
 def store_folder(spec: DataSpec, cache: Path) -> Path:
-    """Where the decoded images of `spec` lie: a name that changes with the source, its files and the size."""
+    """The folder of the decoded images of `spec`; its name depends on the source, its files and the size."""
     source = _source(spec)
     where = source.where(spec)
     key: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""A picture in any common format -> a square of uint8 pixels."""
+"""From a picture in any common format to a square of uint8 pixels."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ _UPRIGHT = {
 def decode(picture: Picture, side: int) -> Pixels:
     """(3, side, side) RGB: the largest centred square, resized with an antialiased bilinear filter.
 
-    The same picture as resizing the shorter side and cropping the centre, in one step. Large JPEGs are
-    decoded at a reduced scale of at least twice `side`. It stands as its EXIF orientation says, its first
-    frame where it has several. `_rgb` says what becomes of each of Pillow's modes. Raises whatever
-    Pillow raises for a file that is not a whole picture, and `ValueError` for pixels without a known white.
+    The result is that of resizing the shorter side and cropping the centre, in one step. Large JPEGs are
+    decoded at a reduced scale of at least twice `side`. The EXIF orientation is applied; of several frames
+    the first one is used. `_rgb` describes the conversion of Pillow's modes. Raises Pillow's errors for a
+    file that is not a whole picture, and `ValueError` for pixels without a known white.
     """
     return _read(picture, side, _square)
 
 
 def decode_whole(picture: Picture, side: int) -> tuple[Pixels, float]:
-    """All of a picture squeezed into (3, side, side), and its width as a multiple of its height.
+    """The whole picture resized to (3, side, side) without keeping its ratio, and its width / height.
 
-    Otherwise as `decode`; of a square the same pixels.
+    Otherwise as `decode`; for a square picture the pixels are the same.
     """
     return _read(picture, side, _squeezed)
 
@@ -55,7 +55,7 @@ def _read(picture: Picture, side: int, fit: Callable[[Image.Image, int], T]) -> 
     if isinstance(picture, Image.Image):
         return fit(_rgb(picture), side)
     if isinstance(picture, Path) and not stat.S_ISREG(picture.stat().st_mode):
-        raise OSError("is no regular file")  # a pipe would be waited for
+        raise OSError("is no regular file")  # opening a pipe would wait
     with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
         image.draft("RGB", (2 * side, 2 * side))
         image.load()
@@ -63,20 +63,20 @@ def _read(picture: Picture, side: int, fit: Callable[[Image.Image, int], T]) -> 
 
 
 def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
-    """`pixels` as the orientation of `image`, which they were read from, says. A TIFF's are so already."""
+    """Apply the EXIF orientation of `image` to `pixels`. Pillow has done so for a TIFF."""
     try:
         turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # its EXIF block is broken, its pixels are whole
+    except Exception:  # the EXIF block is broken, the pixels are not
         return pixels
     return pixels if turn is None else pixels.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """As RGB.
+    """The image as RGB.
 
-    Transparency is dropped; the colour below it stays. Grey of up to 16 bits keeps its upper 8: of as many
-    bits as a TIFF says, of 16 in all other formats, which Pillow scales to them. Other grey (32-bit integers,
-    signed or floating-point numbers) says nowhere which value is white, and is refused, as is CIELAB.
+    Transparency is dropped and the colour below it kept. Of grey with up to 16 bits the upper 8 are kept: a
+    TIFF says how many bits there are, Pillow scales all other formats to 16. Other grey (32-bit integers,
+    signed or floating-point numbers) has no known white and is refused, as is CIELAB.
     """
     if image.mode == "RGB":
         return image

@@ -1,4 +1,4 @@
-"""Plain, un-augmented images through a network: what probes, references and methods look at a data set by."""
+"""Features of images without augmentation, for probes, references and methods."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def aspect_of(images: Images, ids: np.ndarray) -> np.ndarray | None:
 
 
 class TrainingImages:
-    """The images that are trained on, for `Method.begin`. Held-out ones are not among them.
+    """The training images, for `Method.begin`; held-out images are not among them.
 
-    Ids are those of `Batch.ids`, so a label or an image is found again whatever the order of a ranking.
+    Ids are those of `Batch.ids`: they name the same image in every order.
     """
 
     def __init__(self, data: DataSet, image_size: int, device: torch.device) -> None:
@@ -50,7 +50,9 @@ class TrainingImages:
         self.labels = torch.from_numpy(data.train.labels[data.train_ids])  # (N,) int64; -1: none
         self.classes = data.classes  # 0 without labels
         part = hashlib.sha256(data.train_ids.tobytes()).hexdigest()[:12]
-        self.fingerprint = f"{data.fingerprint}-{part}-{image_size}"  # of everything that can be seen here
+        self.fingerprint = (
+            f"{data.fingerprint}-{part}-{image_size}"  # of all images and labels that are visible here
+        )
 
     def plain(self, ids: Tensor) -> Tensor:
         """(A,) ids -> (A, 3, S, S) normalised, un-augmented views, on the trial's device."""

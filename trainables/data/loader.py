@@ -1,7 +1,7 @@
-"""Which images a step sees, and getting them to the device while the step before it runs.
+"""The images of each step, and their transfer to the device while the step before runs.
 
-The order of an epoch is drawn over all images from (seed, epoch) and cut into global batches, and each worker
-takes its slice of each: how many workers there are changes who sees an image, not when.
+The order of an epoch is drawn from (seed, epoch) over all images and cut into global batches; each worker
+takes its slice of every batch. So the number of workers does not change which step sees an image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _AHEAD = 3  # batches fetched before they are needed
 def order(
     ids: np.ndarray, seed: int, epoch: int, optim: OptimSpec, rank: int, workers: int
 ) -> list[np.ndarray]:
-    """This worker's ids in an epoch, one array a micro-batch; a last, smaller batch is left out."""
+    """This worker's ids in an epoch, one array a micro-batch; the last, smaller batch is dropped."""
     steps = len(ids) // optim.batch_size
     drawn = np.random.default_rng([seed % 2**64, epoch]).permutation(ids)[: steps * optim.batch_size]
     return list(drawn.reshape(steps * optim.accumulate, workers, -1)[:, rank])
@@ -32,9 +32,9 @@ def order(
 def fetch(
     images: Images, batches: Sequence[np.ndarray], device: torch.device
 ) -> Generator[tuple[Tensor, np.ndarray]]:
-    """The uint8 images (B, 3, S, S) of each batch of ids, on `device`, with the ids.
+    """Yield the uint8 images (B, 3, S, S) of each batch of ids on `device`, and the ids.
 
-    A thread reads ahead. Close the iterator (`contextlib.closing`) to be sure that the thread has ended.
+    A thread reads ahead. Close the iterator (`contextlib.closing`) to end the thread.
     """
     ready: queue.Queue[tuple[Tensor, np.ndarray] | BaseException | None] = queue.Queue(_AHEAD)
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""Seeded, stratified draws: which labelled images are held out."""
+"""The seeded, stratified draw of the labelled images that are held out."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ Ids = npt.NDArray[np.int64]
 
 
 def class_sizes(labels: Ids, classes: int) -> tuple[int, ...]:
-    """How many of `labels` are of each of so many classes; a negative one is of none."""
+    """The number of labels of each class; negative labels are not counted."""
     return tuple(np.bincount(labels[labels >= 0], minlength=classes).tolist())
 
 
 def held_out(count: int, share: float) -> int:
-    """How many of `count` labelled images a draw of `share` holds out: rounded, and never none or all."""
+    """The number of `count` labelled images that a draw of `share` holds out: rounded, never none or all."""
     return min(max(round(count * share), 1), count - 1) if count > 1 else 0
 
 
 def stratified(labels: Ids, share: float, seed: int) -> Ids:
     """Positions of `held_out(len(labels), share)` of `labels` (none of them negative), sorted.
 
-    Each class gives its share rounded down; the places that remain go to the classes with the largest
-    remainders, and a class gives its last image only where no other can.
+    Each class gives its share, rounded down. The remaining places go to the classes with the largest
+    remainders; a class gives its last image only where no other class can.
     """
     classes, index, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     exact = sizes * share

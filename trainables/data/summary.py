@@ -1,4 +1,4 @@
-"""What is said of a data set before it is used: which files were taken for what, and what is left out."""
+"""The summary of a data set before it is used: which files belong to which part, and which are left out."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from trainables.data.sources import Taken, find_source
 from trainables.data.store_writer import Undecodable
 from trainables.spec.trial import DataSpec
 
-_NAMES = 3  # classes that are named, and the last one
+_NAMES = 3  # classes that are named, besides the last one
 _LONGEST = 24  # characters of a name
 
 
 def tell_data(spec: DataSpec, cache: Path) -> dict[str, Any]:
-    """The facts as plain data, and as `lines` of text. `UserError` as `check_data`."""
+    """The facts of the data set as plain data, and as `lines` of text. Raises `UserError` as `check_data`."""
     facts, where = check_data(spec), find_source(spec.name).where(spec)
     bad = known_undecodable(spec, cache)
     return {

@@ -1,16 +1,16 @@
-"""Adapters: what makes a student's features fit a teacher's head. RETRO learns one.
+"""Adapters from a student's features to the input of a teacher's head. RETRO trains one.
 
-`spatial` ones read the student's feature map and average over its positions afterwards; the others read the
-pooled features. Here s is the student's width, t the teacher's feature dimension.
+Spatial adapters read the student's feature map and average over its positions at the end; the others read the
+pooled features. s is the student's width, t the teacher's feature dimension.
 
 RETRO's published training builds two of them (`beandkay/Reused-Teacher-Projector`,
 `DisCo/moco/builder_kq_mse_largeembedding_2048.py`), both on the map:
 `bottleneck`  for a ResNet-50, -101 or -152 as student
-`mbconv`      for every other student, activated by hard mish in a MobileNet-v3 and by SiLU in an EfficientNet
-              and the rest. What comes in is added where s = t
-Its linear evaluation disagrees: hard swish for MobileNet-v3, and the bottleneck for ResNet-18 and -34. The
-other adapters are not in the published code. It puts a MobileNet-v3's `mbconv` behind the layer that widens
-the pooled features, on a map of 1x1.
+`mbconv`      for every other student: hard mish in a MobileNet-v3, SiLU elsewhere; a residual connection
+              where s = t
+The published linear evaluation differs: hard swish for MobileNet-v3, the bottleneck for ResNet-18 and -34.
+The other adapters are not in the published code. There the `mbconv` of a MobileNet-v3 follows the layer that
+widens the pooled features, on a map of 1x1.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Adapter(nn.Module):
         self.spatial = spatial
 
     def forward(self, student: Backbone, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, t)."""
         if self.spatial:
             pooled: Tensor = self.layers(student.map(images)).mean((2, 3))
             return pooled
@@ -45,9 +46,9 @@ class Adapter(nn.Module):
 def build_adapter(
     kind: str, student: Backbone, out_dim: int, activation: Activation = "published"
 ) -> Adapter:
-    """The adapter called `kind` (of `ADAPTERS`) from `student` to `out_dim`.
+    """The adapter `kind` (one of `ADAPTERS`) from the width of `student` to `out_dim`.
 
-    `activation` is that of `mbconv`; `published` is the student's family's.
+    `activation` is that of `mbconv`; `published`: the published one of the student's family.
     """
     if kind in FLAT:
         return Adapter(FLAT[kind](student.feature_dim, out_dim), spatial=False)
@@ -58,7 +59,7 @@ def build_adapter(
 
 
 def published_activation(arch: str) -> Activation:
-    """What RETRO's published training activates an `mbconv` of this student with."""
+    """The activation of `mbconv` in RETRO's published training of this student."""
     return "hard_mish" if "mobilenetv3" in arch.lower().replace("_", "") else "silu"
 
 
@@ -122,4 +123,4 @@ SPATIAL: dict[str, Build] = {
     "mbconv": _mbconv,
 }
 ADAPTERS = (*FLAT, *SPATIAL)
-NEIGHBOURHOOD = ("bottleneck", "mbconv")  # those with a 3x3 convolution
+NEIGHBOURHOOD = ("bottleneck", "mbconv")  # adapters with a 3x3 convolution

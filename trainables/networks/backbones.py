@@ -38,26 +38,26 @@ from trainables.spec.trial import ModelSpec
 
 @dataclass(frozen=True)
 class BackboneFacts:
-    """What can be known of an architecture at an image size without training it."""
+    """Facts of an architecture at one image size."""
 
     feature_dim: int
     map_channels: int  # 0 where there is no feature map
     map_size: int  # side of the feature map; 0 where there is none
-    mean_pool: bool  # features are the plain mean of the map over its positions
-    after_map: tuple[str, ...]  # parameters that features use and the map does not
+    mean_pool: bool  # whether features are the mean of the map over its positions
+    after_map: tuple[str, ...]  # parameters behind the map: used by the features alone
     weights_after_map: tuple[str, ...]  # those of them that are more than scales and shifts
     stages: tuple[tuple[int, int], ...] = ()  # channels and side of each map of `with_maps`, in its order
-    spec: ModelSpec | None = None  # what the facts are of
+    spec: ModelSpec | None = None  # the architecture
 
 
 class Backbone(nn.Module):
     """A classification network without its classifier.
 
-    Images come as views are, normalised by ImageNet's mean and deviation. After `feed` it turns them into
-    what its weights were trained on.
+    Its input are views, normalised by ImageNet's mean and deviation. After `feed` it converts them to the
+    normalisation that its weights were trained with.
     """
 
-    scale: Tensor | None  # (3, 1, 1), of a view's pixels on their way into the network; None: as they are
+    scale: Tensor | None  # (3, 1, 1), applied to a view's pixels; None: not converted
     shift: Tensor | None
 
     def __init__(self, spec: ModelSpec, field: str = "student") -> None:
@@ -70,7 +70,7 @@ class Backbone(nn.Module):
         self.feature_dim, self.map_channels, self.stages = _shape(self.model, spec.arch, _key(self.options))
 
     def feed(self, trained: Normalisation) -> None:
-        """Give the network pixels normalised as in its training, whatever views are normalised by."""
+        """Convert views to the normalisation `trained` from now on."""
         self.normalisation = trained
         scale = shift = None
         if not trained.like(IMAGENET):
@@ -78,12 +78,12 @@ class Backbone(nn.Module):
                 torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (*IMAGENET, *trained)
             )
             scale, shift = (std / own_std).float(), ((mean - own_mean) / own_std).float()
-        # No part of the weights: the spec says them.
+        # Not part of the weights: they follow from the spec.
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
 
     def _fed(self, images: Tensor) -> Tensor:
-        """Views (B, 3, H, W) as the network takes them."""
+        """Views (B, 3, H, W) in the normalisation of the network's training."""
         if self.scale is None or self.shift is None:
             return images
         return torch.addcmul(self.shift, images, self.scale)
@@ -96,7 +96,8 @@ class Backbone(nn.Module):
     def map(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, map_channels, h, w), before pooling.
 
-        Tokens of a transformer are laid out as the patches of the image they came from, without class tokens.
+        Tokens of a transformer are placed as the image's patches; class tokens are left out. Raises
+        `UserError` for an architecture without a single map.
         """
         found = as_map(self.model, raw_features(self.model, self._fed(images)))
         if found is None:
@@ -106,11 +107,11 @@ class Backbone(nn.Module):
     def with_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, 3, H, W) -> features (B, feature_dim), and the maps (B, C, h, w) of up to four stages.
 
-        One pass, with gradient; the features are those of `forward`, the maps go from shallow to deep and
-        `facts(image_size).stages` says their sizes. A map is what the stage's module gives: for a residual
-        network behind its last activation, for a transformer before the final norm, tokens laid out as in
-        `map`. The last one may differ from `map`, where a network widens it once more before pooling.
-        Raises `UserError` where the architecture has no such maps.
+        One pass, with gradient. The features are those of `forward`; the maps go from shallow to deep, with
+        the sizes of `facts(image_size).stages`. A map is the output of the stage's module: after the last
+        activation in a residual network, before the final norm in a transformer, with tokens as in `map`. The
+        last map differs from `map` in a network that widens it before pooling. Raises `UserError` for an
+        architecture without such maps.
         """
         if not self.stages:
             raise UserError(f"{self.field}.arch", "has no feature maps", value=self.arch)
@@ -126,7 +127,7 @@ class Backbone(nn.Module):
         return self.facts(image_size).map_size
 
     def facts(self, image_size: int) -> BackboneFacts:
-        """What the architecture is at this size. `UserError` where it cannot take images of this size."""
+        """The facts at this image size. Raises `UserError` for images that the network cannot take."""
         made_for = getattr(self.model, "side", image_size)
         if made_for != image_size:
             raise UserError(
@@ -172,9 +173,9 @@ class Backbone(nn.Module):
 
 
 def build_backbone(spec: ModelSpec, seed: int | None = None, field: str = "student") -> Backbone:
-    """A randomly initialised backbone; the same `seed` gives the same bits, and no global generator moves.
+    """A randomly initialised backbone. The same `seed` gives the same bits; global generators do not change.
 
-    Raises `UserError` at `field` for an architecture or options that do not exist.
+    Raises `UserError` at `field` for an unknown architecture or option.
     """
     if seed is None:
         return Backbone(spec, field)
@@ -184,7 +185,7 @@ def build_backbone(spec: ModelSpec, seed: int | None = None, field: str = "stude
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Initialise what is built inside from `seed`, without a trace in the global generators."""
+    """Modules built inside are initialised from `seed`; the global generators are restored afterwards."""
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: that would also reseed the GPUs, which fork_rng was told to leave alone.
         torch.default_generator.manual_seed(seed)
@@ -192,7 +193,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def backbone_facts(spec: ModelSpec, image_size: int, field: str = "student") -> BackboneFacts:
-    """`Backbone.facts` of an architecture, remembered; for checks before anything starts."""
+    """`Backbone.facts` of an architecture, cached; for checks before anything starts."""
     return _remembered_facts(spec.arch, _key(spec.options), image_size, field)
 
 
@@ -202,9 +203,9 @@ def _remembered_facts(arch: str, options: str, image_size: int, field: str) -> B
 
 
 def check_arch(arch: str, field: str, options: Mapping[str, Any] | None = None) -> None:
-    """Raise `UserError` with the nearest name where there is no such architecture, or it lacks an option.
+    """Raise `UserError` with the nearest name for an unknown architecture or option.
 
-    `field` is the section it is written in (`student`).
+    `field` is the section of the spec (`student`).
     """
     check_name(arch, field)
     if options:
@@ -218,7 +219,7 @@ def _remembered_check(arch: str, options: str, field: str) -> None:
 
 
 def classifier_prefixes(backbone: Backbone) -> tuple[str, ...]:
-    """How the names of the classifier's weights begin, which a backbone leaves out."""
+    """The prefixes of the names of the classifier's weights, which a backbone does not have."""
     if backbone.arch.startswith(TORCHVISION):
         layout = torchvision_models.layout(backbone.model)
         return (f"{layout.classifier}.",) if layout else ()
@@ -230,14 +231,14 @@ _known_shapes: dict[tuple[str, str], tuple[int, int, tuple[Stage, ...]]] = {}
 
 
 def _shape(model: nn.Module, arch: str, options: str) -> tuple[int, int, tuple[Stage, ...]]:
-    """(feature_dim, map_channels, stages), from runs at the size the architecture is made for."""
+    """(feature_dim, map_channels, stages), from a pass at the architecture's own image size."""
     if (arch, options) not in _known_shapes:
         side = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[-1]
         told = json.loads(options)
         given = told.get("img_size", told.get("image_size", side))
         side = given if isinstance(given, int) else given[-1]
         if STEM in told:
-            side = -(-side // 4)  # which such a stem makes as large as the whole image was
+            side = -(-side // 4)  # with such a stem the maps are then as large as usual
         images = torch.zeros(1, 3, side, side)
         with _evaluating(model), torch.no_grad():
             found = as_map(model, raw_features(model, images))
@@ -248,7 +249,7 @@ def _shape(model: nn.Module, arch: str, options: str) -> tuple[int, int, tuple[S
 
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode for a moment: a look at the shapes moves no batch statistics and draws no dropout."""
+    """Eval mode inside, so that a pass for shapes changes no batch statistics and draws no dropout."""
     before = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -1,7 +1,7 @@
-"""Which layers of a network share their channels, and how large each channel's filters are.
+"""Groups of layers that share their channels, and the L1 norm of each channel's filters.
 
-Layers that meet in a sum, a product or a depthwise convolution (the ends of residual branches, gates) have
-one order of channels between them: a permutation is the same function only if it is applied to all of them.
+Layers that meet in a sum, a product or a depthwise convolution (the ends of residual branches, gates) share
+one order of channels: a permutation keeps the function only if it is applied to all of them.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _LAYERS = (nn.Conv2d, nn.Linear, _BatchNorm)
 
 
 def largest_first(student: Backbone, whole: Mapping[str, Tensor], images: Tensor) -> dict[str, Tensor]:
-    """The parameters `whole` with channels ordered by the L1 norm of the filters that write them, falling.
+    """The parameters `whole` with channels in descending order of the L1 norm of the filters that write them.
 
-    `whole` are parameters of a network like the student's, of any width. Layers that share their channels
-    share the order, by the sum of their norms, so the network computes the same function; the published code
-    (`mengjian0502/solo-learn-sparse`) ranks the filters of each convolution for itself, after which no
-    narrower network can be cut out. Raises `UserError` where an order of whole groups would be needed.
+    `whole` are the parameters of a network like the student's, of any width. Layers that share channels share
+    the order, by the sum of their norms, so the network computes the same function. The published code
+    (`mengjian0502/solo-learn-sparse`) ranks each convolution alone; no narrower network can be cut out then.
+    Raises `UserError` for grouped convolutions, whose groups would have to be ordered as a whole.
     """
     ends = channel_ends(student.model, images)
     modules = {name: module for name, module in student.model.named_modules() if name in ends}
@@ -68,7 +68,7 @@ def _cannot_rank(student: Backbone, why: str) -> UserError:
 
 
 def inputs_seen(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """What each convolution, linear layer and batch norm is given when `images` pass through `model`."""
+    """Layer name -> its input, for each convolution, linear layer and batch norm, on a pass of `images`."""
     seen: dict[str, Tensor] = {}
 
     def keep(name: str, _module: nn.Module, given: tuple[Tensor, ...]) -> None:
@@ -106,7 +106,7 @@ def channel_ends(model: nn.Module, images: Tensor) -> dict[str, tuple[int | None
 def _pass(
     model: nn.Module, images: Tensor, before: Callable[..., None], after: Callable[..., None] | None
 ) -> None:
-    """Pass `images` through in eval mode, with hooks on the layers, which get the layer's name first."""
+    """Pass `images` through in eval mode with hooks on the layers; a hook's first argument is the name."""
     modes = {module: module.training for module in model.modules()}
     hooks = []
     for name, module in model.named_modules():
@@ -124,12 +124,14 @@ def _pass(
 
 
 class _Groups(TorchFunctionMode):
-    """Follows groups of channels through every operation: what operations bring together is one group."""
+    """Tracks groups of channels through every operation; operands of one operation join their groups."""
 
     def __init__(self) -> None:
         super().__init__()
         self._parents: list[int] = []
-        self._known: dict[int, tuple[Tensor, int]] = {}  # by id; the tensor is held, so the id stays its own
+        self._known: dict[
+            int, tuple[Tensor, int]
+        ] = {}  # by id; the tensor is kept, so that its id is not reused
 
     def new(self) -> int:
         self._parents.append(len(self._parents))

@@ -1,4 +1,4 @@
-"""Projection heads: stacks of few layers that can be described in a file and built again from it."""
+"""Projection heads: stacks of a few layers with a description that a file can hold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.core.numerics import unit
 
-# A layer as it is written into a checkpoint's metadata: its kind and the arguments that shape it.
+# A layer as it is written into a checkpoint's metadata: its kind and its constructor's arguments.
 Layer = tuple[str, dict[str, Any]]
 
 
@@ -18,6 +18,7 @@ class L2Normalise(nn.Module):
     """(B, D) -> (B, D), every row of length 1. DINO's head has it before its last layer."""
 
     def forward(self, rows: Tensor) -> Tensor:
+        """Divide each row by its L2 norm."""
         return unit(rows)
 
 
@@ -42,7 +43,7 @@ def build_head(layers: Sequence[Layer]) -> nn.Sequential:
 
 
 def describe_head(head: nn.Module) -> list[Layer]:
-    """The inverse of `build_head`. `TypeError` for a module that no description can bring back."""
+    """The inverse of `build_head`. Raises `TypeError` for a module that cannot be described."""
     layers: list[Layer] = []
     for module in head if isinstance(head, nn.Sequential) else [head]:
         if isinstance(module, nn.Linear):

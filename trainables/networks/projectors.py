@@ -1,4 +1,4 @@
-"""Projection heads with batch normalisation, of methods that learn without contrast: BYOL, Barlow Twins."""
+"""Projection heads with batch normalisation, for methods without negatives: BYOL, Barlow Twins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large a network is, without computing anything: on torch's meta device, tensors have shapes only."""
+"""The size of a network, found on torch's meta device, where tensors have shapes and no numbers."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from trainables.networks.zoo import RAYKD, as_map, create, first_line, raw_featu
 
 
 class NetworkSize(NamedTuple):
-    """A backbone, without classifier, at one size of images."""
+    """The size of a backbone without classifier, for images of one size."""
 
     parameters: int
     multiply_adds: int  # of the forward pass of one image: matrix products and convolutions
     features: int
     map_size: int  # side of the map before pooling; 0 where there is none
     small_stem: bool  # whether `stem: small` is possible
-    options: dict[str, Any]  # that it needs to take such images
+    options: dict[str, Any]  # options that it needs for such images
 
 
 def network_size(arch: str, image_size: int, field: str = "student") -> NetworkSize:
-    """How large `arch` is for images of `image_size` px, which it is told of by an option where it has one.
+    """The size of `arch` for images of `image_size` px; where it has an option for the image size, it is set.
 
-    Raises `UserError` at `field`.arch for a name that there is not, and where it cannot take such images.
+    Raises `UserError` at `field`.arch for an unknown name and for a network that cannot take such images.
     """
     name = arch.removeprefix(RAYKD)
     if arch.startswith(RAYKD) and name in small_networks.NETWORKS:

@@ -4,10 +4,10 @@
     host(student, images)      # (B, K D): through all channels
     student(images)            # (B, D): through the first share of each layer's input and output channels
 
-The student stays a plain module that owns its weights; the host owns the rest and puts each layer together
-for a pass, so that gradients of both passes meet in the student's parameters, and what is saved of the
-student is a plain model. Batch statistics are each network's own ("switchable" batch normalisation), scales
-and shifts are shared. The student is not a child of the host.
+The student is a plain module that owns its weights. The host owns the rest and joins both for each pass, so
+that the student's parameters get the gradients of both passes, and the student is saved as a plain model.
+Each network has its own batch statistics ("switchable" batch normalisation); scales and shifts are shared.
+The student is not a child module of the host.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ class Layer(NamedTuple):
     """How a layer becomes wider."""
 
     counts: tuple[str, ...]  # the module's attributes that grow with the width
-    columns: bool  # does its weight grow along the second axis, too
+    columns: bool  # whether the weight grows along the second axis, too
 
 
 class Host(nn.Module):
-    """What the wide network has beyond the student. Call it with the student that it was built around."""
+    """The part of the wide network beyond the student. Call it with the student that it was built around."""
 
     def __init__(
         self, student: Backbone, layers: Mapping[str, Layer], width: Fraction, whole: Mapping[str, Tensor]
     ) -> None:
-        """`layers` to grow by `width`, and the wide network's parameters: the student's part is put there."""
+        """`layers` grow by `width`; `whole` are the wide network's parameters, some of them the student's."""
         super().__init__()
         self.feature_dim = int(student.feature_dim * width)
         self.skeleton = _skeleton(student.model, layers, width)
@@ -56,7 +56,7 @@ class Host(nn.Module):
         self._divide(student.model, whole)
 
     def forward(self, student: Backbone, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, width D); the first D are of the channels that the student has, too."""
+        """(B, 3, H, W) -> (B, width D); the first D belong to the student's channels."""
         features: Tensor = functional_call(self.skeleton, self.weights(student), (images,))
         return features
 
@@ -105,10 +105,10 @@ def build_host(student: Backbone, width: float, image_size: int, slice: Slice = 
 
 
 def check_host(student: Backbone, width: float, image_size: int, slice: Slice = "index") -> None:
-    """Raise `UserError` where `build_host` would, and where the student would not be a slice of it.
+    """Raise `UserError` where `build_host` would, and where the student would not be a slice of the host.
 
-    The latter by a trial: in a slightly wider host whose further channels are nil, with all weights into
-    them still there, the student's features have to come out and nothing else.
+    The second check runs a slightly wider host. The weights of the additional output channels are zero, the
+    weights from them are not. The host must then return the student's features, and zeros beside them.
     """
     images = _images(image_size)
     layers = _layers(student, images)
@@ -135,7 +135,7 @@ def check_host(student: Backbone, width: float, image_size: int, slice: Slice = 
 
 
 def check_host_of(spec: ModelSpec, width: float, image_size: int, slice: Slice) -> None:
-    """`check_host` of an architecture, remembered; for checks before anything starts."""
+    """`check_host` of an architecture, cached; for checks before anything starts."""
     _remembered_check(spec.arch, json.dumps(spec.options, sort_keys=True), width, image_size, slice)
 
 
@@ -146,7 +146,7 @@ def _remembered_check(arch: str, options: str, width: float, image_size: int, sl
 
 
 def _layers(student: Backbone, images: Tensor) -> dict[str, Layer]:
-    """How each layer with parameters or statistics becomes wider, by its name in the student's network."""
+    """Layer name -> how the layer becomes wider, for every layer with parameters or statistics."""
     seen = inputs_seen(student.model, images)
     layers = {}
     for name, module in student.model.named_modules():
@@ -209,11 +209,11 @@ def _initial(model: nn.Module, layers: Mapping[str, Layer], width: Fraction) -> 
 
 @torch.no_grad()
 def _keeps_channels(student: Backbone, layers: Mapping[str, Layer], width: Fraction, images: Tensor) -> bool:
-    """Do the student's features, and nothing else, come out of a host whose further channels are nil?"""
+    """Whether a host whose additional channels are zero returns the student's features, and zeros beside."""
     plain = copy.deepcopy(student).eval()
     with seeded(0):
         for parameter in plain.model.parameters():
-            if parameter.ndim == 1:  # no scale of 0 may hide a branch, no shift of 0 a missing one
+            if parameter.ndim == 1:  # a scale of 0 would hide a branch, a shift of 0 a missing one
                 parameter.uniform_(0.5, 1.5)
         host = Host(plain, layers, width, _initial(plain.model, layers, width)).eval()
     for name, parameter in host.extra.items():
@@ -230,6 +230,6 @@ def _images(image_size: int) -> Tensor:
 
 
 def _keys(name: str) -> tuple[str, str]:
-    """Of the columns right of a student's parameter and of the rows below it; a key may hold no dots."""
+    """Keys of the columns right of a student's parameter and of the rows below it, without dots."""
     key = name.replace(".", "/")
     return key + _RIGHT, key + _BELOW

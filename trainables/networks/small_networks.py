@@ -1,9 +1,9 @@
-"""Networks of our own, under the names `raykd/NAME`: those that RRKD is measured with, and MLPs of any size.
+"""raykd's own networks, named `raykd/NAME`: those of RRKD's experiments, and MLPs of any size.
 
     create("mlp_32", {"side": 28}, "student")      # an encoder without classifier or decoder
 
-RRKD (*Knowledge distillation with relative representations*; code: `Ramos-Ramos/rrkd`, `rrkd.ipynb`) takes as
-an image's embedding the output of the second linear layer, before dropout and ReLU; so do the networks here.
+In RRKD (*Knowledge distillation with relative representations*; code: `Ramos-Ramos/rrkd`, `rrkd.ipynb`) an
+image's embedding is the output of the second linear layer, before dropout and ReLU. So it is here.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class Mlp(nn.Module):
         return features
 
     def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, side, side) -> (B, widths[-1])."""
         return self.forward_features(images)
 
 
@@ -94,6 +95,7 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(into, out, 1, stride, bias=False), nn.BatchNorm2d(out))
 
     def forward(self, maps: Tensor) -> Tensor:
+        """(B, into, H, W) -> (B, out, H / stride, W / stride)."""
         inner = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(maps)))))
         return F.relu(inner + self.shortcut(maps))
 
@@ -101,10 +103,10 @@ class BasicBlock(nn.Module):
 class Resnet9(nn.Module):
     """(B, 3, H, W) -> (B, 8·base), base = int(64·width): the ResNet-9 of lightly's `ResNetGenerator`.
 
-    A 3x3 stem with stride 1 and no pooling, one basic block in each of four stages with base, 2, 4 and 8 base
-    channels and strides 1, 2, 2, 2, the mean over positions. Initialised as torch does by default. Weights
-    are named as in lightly. RRKD's student is width 0.5: 256 features, 1,226,400 parameters. Its notebook
-    takes the classifier off in a way that loses the stem's ReLU: `stem_relu=False`.
+    A 3x3 stem with stride 1 and no pooling; one basic block in each of four stages with base, 2, 4 and 8 base
+    channels and strides 1, 2, 2, 2; the mean over positions. torch's default initialisation, lightly's names
+    of weights. RRKD's student has width 0.5: 256 features, 1,226,400 parameters. RRKD's notebook removes the
+    classifier in a way that loses the stem's ReLU: `stem_relu=False`.
     """
 
     def __init__(self, width: float = 0.5, stem_relu: bool = True) -> None:
@@ -134,6 +136,7 @@ class Resnet9(nn.Module):
         return maps
 
     def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 8·base)."""
         return self.forward_features(images).mean((2, 3))
 
 
@@ -155,7 +158,7 @@ NETWORKS = {
 
 
 def create(name: str, options: Mapping[str, Any], field: str) -> nn.Module:
-    """The network `raykd/NAME`. Raises `UserError` at `field`.options for options it does not have."""
+    """The network `raykd/NAME`. Raises `UserError` at `field`.options for unknown options."""
     network = NETWORKS[name]
     said = build(network.options, options, f"{field}.options")
     if isinstance(said, ResnetOptions):

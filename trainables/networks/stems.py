@@ -2,10 +2,9 @@
 
     student: {arch: resnet18, options: {stem: small}}
 
-A stem made for 224 px leaves nothing of a 32 px image. `small` makes the first convolution 3x3 with stride 1
-and takes the pooling behind it out, so that every map is 2 or 4 times as large; the other layers stay as they
-are. `small_padding2` pads that convolution by 2 instead of 1, as solo-learn does for CIFAR, whose checkpoints
-are made so.
+A stem for images of 224 px reduces a 32 px image too much. `small` makes the first convolution 3x3 with
+stride 1 and removes the pooling behind it: every map is 2 or 4 times as large. Other layers do not change.
+`small_padding2` pads that convolution by 2 instead of 1, as solo-learn does for CIFAR.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ STEM = "stem"
 _PADDING = {"small": 1, "small_padding2": 2}
 _timm: Any = timm.models
 _torchvision: Any = torchvision.models
-# Where each family pools right behind its stem; "" where it does not.
+# Family -> the pooling behind its stem; "": none.
 _POOLS: dict[type[nn.Module], str] = {
     _timm.resnet.ResNet: "maxpool",
     _timm.densenet.DenseNet: "features.pool0",
@@ -48,7 +47,7 @@ FAMILIES = (
 
 
 def check_stem(stem: object, arch: str, field: str) -> None:
-    """Raise `UserError` for a stem that there is not."""
+    """Raise `UserError` for an unknown stem, and for one of raykd's own small networks."""
     if not isinstance(stem, str) or stem not in _PADDING:
         raise UserError(f"{field}.options.{STEM}", "no such stem", value=stem, choices=_PADDING)
     if arch.startswith("raykd/"):
@@ -59,11 +58,11 @@ def check_stem(stem: object, arch: str, field: str) -> None:
 
 
 def small_stem(model: nn.Module, stem: str) -> dict[str, nn.Module] | None:
-    """Name of a module -> what replaces it in `model`, which stays as it is; None where no stem can be had.
+    """Module name -> its replacement in `model`, which does not change; None: no such stem is possible.
 
-    The new convolution holds the middle of the old kernel, scaled by the ratio of the sides: weights drawn
-    with a variance of one over the number of inputs (or outputs), as every family here does, are then drawn
-    so again, and no further number is drawn.
+    The new convolution has the middle of the old kernel, scaled by the ratio of the sides. Every family here
+    draws weights with a variance of one over the number of inputs (or outputs); the new weights then have the
+    right variance, too, and no random number is drawn.
     """
     pool = next((pool for family, pool in _POOLS.items() if isinstance(model, family)), None)
     first = next(((name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d)), None)
@@ -85,12 +84,12 @@ def small_stem(model: nn.Module, stem: str) -> dict[str, nn.Module] | None:
     if not pool:
         return {name: new}
     if any(True for _ in model.get_submodule(pool).parameters()):
-        return None  # a pooling that learns is not left out without a word
+        return None  # a pooling with weights is not removed without a message
     return {name: new, pool: nn.Identity()}
 
 
 def put_small_stem(model: nn.Module, stem: str, arch: str, field: str) -> None:
-    """Give `model` the stem. Raises `UserError` at `field`.options.stem where its family has none to give."""
+    """Put the stem into `model`. Raises `UserError` at `field`.options.stem for a family without one."""
     parts = small_stem(model, stem)
     if parts is None:
         tokens = "; a transformer's options `img_size` and `patch_size` let it take small images"
@@ -105,7 +104,7 @@ def put_small_stem(model: nn.Module, stem: str, arch: str, field: str) -> None:
 
 
 def stem_lines(model: nn.Module) -> list[str]:
-    """Lines of Python that give the stem of `model`, which has one from here, to a `model` without it."""
+    """Lines of Python that put the small stem of `model` into a `model` without it."""
     pool = next(pool for family, pool in _POOLS.items() if isinstance(model, family))
     name = next(name for name, m in model.named_modules() if isinstance(m, nn.Conv2d))
     lines = [f'model.set_submodule("{name}", torch.nn.{model.get_submodule(name)})']

@@ -1,8 +1,8 @@
-"""Files in the names of an architecture's first authors: read by timm's own table of them.
+"""Weights under the names of an architecture's authors, renamed to timm's by timm's own functions.
 
-timm holds, beside many of its models, a function that gives the authors' weights timm's names (EVA, CLIP,
-Swin, ConvNeXt and others). Only names may change: these functions also resize what does not fit, which would
-be another network in silence.
+timm has, beside many of its models, a function that renames the authors' weights (EVA, CLIP, Swin, ConvNeXt
+and others). Only names may change here: these functions also resize weights that do not fit, which would
+change the network without a message.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Weights that those functions resize or compute anew.
+# Weights that those functions resize or recompute.
 _RESIZED = ("pos_embed", "rel_pos", "relative_position", "patch_embed", "attn_biases", "posemb", "rope")
 
 
 def timms_names(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """`weights` under the names of timm's `model`; None where timm knows no others, or would resize them."""
+    """`weights` under the names of timm's `model`; None: timm cannot rename them, or would resize some."""
     convert: Any = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if convert is None:
         return None
@@ -40,7 +40,7 @@ def timms_names(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Te
 
 
 def _resized(name: str, value: Tensor, weights: Mapping[str, Tensor]) -> bool:
-    """Are the numbers of `value` not in the file, in this order?"""
+    """Whether the numbers of `value` are not in the file in this order."""
     if not any(part in name for part in _RESIZED):
         return False
     flat = value.flatten()

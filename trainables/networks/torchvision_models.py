@@ -1,4 +1,4 @@
-"""torchvision's networks, which share no base class: what their classifiers are, and where their maps."""
+"""torchvision's networks, which share no base class: the modules that hold their classifiers and maps."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ zoo: Any = torchvision.models  # its names are gathered by star imports, which m
 
 
 class Layout(NamedTuple):
-    """Modules of a family by name."""
+    """Names of modules in the networks of a family."""
 
     classifier: str
-    map: str  # gives the map, or the tokens, that are pooled
-    stages: str = ""  # holds the parts that shrink the map; "" where the network itself does
+    map: str  # its output is the map, or the tokens, before pooling
+    stages: str = ""  # its children are the stages; "": the network's own children
 
 
 _FEATURES = Layout("classifier", "features", "features")
@@ -40,7 +40,7 @@ _LAYOUTS: dict[type[nn.Module], Layout] = {
     zoo.SwinTransformer: Layout("head", "norm", "features"),
     zoo.VisionTransformer: Layout("heads", "encoder", "encoder.layers"),
 }
-# Two that classify twice while they train, and warn of how they are initialised unless told.
+# Two with auxiliary classifiers, which warn about their initialisation without `init_weights`.
 _TOLD = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
 
 
@@ -51,17 +51,17 @@ def names() -> list[str]:
 
 
 def arguments(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The constructor's, from the options that a user wrote."""
+    """The constructor's arguments for a user's options."""
     return {**_TOLD.get(name, {}), **options}
 
 
 def layout(model: nn.Module) -> Layout | None:
-    """Of a model of torchvision; None for others."""
+    """The layout of a model of torchvision; None for other models."""
     return next((found for family, found in _LAYOUTS.items() if isinstance(model, family)), None)
 
 
 def create(name: str, options: Mapping[str, Any], field: str) -> nn.Module:
-    """The network without its classifier, so that calling it gives features."""
+    """The network without its classifier: (B, 3, H, W) -> features (B, D). Raises `UserError` at `field`."""
     model: nn.Module = zoo.get_model(name, weights=None, **arguments(name, options))
     found = layout(model)
     if found is None:
@@ -80,7 +80,7 @@ def create(name: str, options: Mapping[str, Any], field: str) -> nn.Module:
 
 
 def stage_candidates(model: nn.Module, found: Layout) -> list[str]:
-    """Modules whose outputs may be the maps of stages, in order."""
+    """Names of modules whose outputs may be the maps of stages, in order."""
     holder = model.get_submodule(found.stages)
     children = [name for name, _ in holder.named_children()]
     if found.stages:

@@ -1,4 +1,4 @@
-"""How networks are made and read: timm's, torchvision's and our own, all without their classifiers."""
+"""Networks of timm, torchvision and raykd by name, without classifiers, and access to their feature maps."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def create(arch: str, options: Mapping[str, Any], field: str) -> nn.Module:
 
 
 def architectures() -> list[str]:
-    """Every name that a student may have: timm's, torchvision's, ours."""
+    """The names of all architectures: timm's, torchvision's, raykd's."""
     return [
         *timm.list_models(),
         *(TORCHVISION + name for name in torchvision_models.names()),
@@ -81,7 +81,7 @@ def check_name(arch: str, field: str) -> None:
 
 
 def raw_features(model: nn.Module, images: Tensor) -> Any:
-    """What the model computes before it pools, in its own layout."""
+    """The model's features before pooling, in the model's own layout."""
     timms = getattr(model, "forward_features", None)
     if timms is not None:
         return timms(images)
@@ -93,9 +93,9 @@ def raw_features(model: nn.Module, images: Tensor) -> Any:
 
 
 def as_map(model: nn.Module, raw: Any, channels: int | None = None) -> Tensor | None:
-    """Features in the model's own layout -> (B, C, h, w); None where they are no single map.
+    """Features in the model's own layout -> (B, C, h, w); None where they are not a single map.
 
-    `channels` says how many a map inside the network has; without it, it is the one before pooling.
+    `channels` is the number of channels of the map; None: of the map before pooling.
     """
     if not isinstance(raw, Tensor):
         return None
@@ -122,11 +122,11 @@ class Stage(NamedTuple):
 
 
 def find_stages(model: nn.Module, images: Tensor) -> tuple[Tensor, tuple[Stage, ...]]:
-    """The features, and at most four stages, shallow to deep; none where the network has no maps.
+    """The features, and at most four stages from shallow to deep; () where the network has no maps.
 
-    Networks that shrink their maps: the last module at each of the last four resolutions (a ResNet's `layer1`
-    to `layer4`; timm says which they are, torchvision's are found by passing `images` through). Others, such
-    as plain vision transformers: four blocks at equal distances, the last one among them.
+    In a network that reduces its maps, stages are the last modules at each of the last four resolutions (a
+    ResNet's `layer1` to `layer4`). timm lists them; torchvision's are found with a pass of `images`. In other
+    networks, such as plain vision transformers, they are four blocks at equal distances up to the last one.
     """
     named = _named_stages(model)
     with watched(model, named) as seen:
@@ -148,7 +148,7 @@ def find_stages(model: nn.Module, images: Tensor) -> tuple[Tensor, tuple[Stage, 
 
 
 def _named_stages(model: nn.Module) -> dict[str, int]:
-    """Modules whose outputs may be stages, and their channels; 0 where nobody says."""
+    """Module name -> channels, for modules whose outputs may be stages; 0: the number is not known."""
     layout = torchvision_models.layout(model)
     if layout is not None:
         return dict.fromkeys(torchvision_models.stage_candidates(model, layout), 0)
@@ -160,7 +160,7 @@ def _named_stages(model: nn.Module) -> dict[str, int]:
 
 @contextlib.contextmanager
 def watched(model: nn.Module, modules: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Inside, a forward pass of `model` leaves what the named modules gave in the dict, until it is left."""
+    """Inside, a forward pass of `model` stores the outputs of the named modules in the dict."""
     seen: dict[str, Any] = {}
     hooks = []
     try:
@@ -179,5 +179,6 @@ def _keep(seen: dict[str, Any], name: str, _module: nn.Module, _given: Any, outp
 
 
 def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its type's name."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -112,11 +112,14 @@ class Schedule:
 
     @property
     def lr(self) -> float:
+        """The learning rate now."""
         return float(self._optimizer.param_groups[0]["lr"])
 
     def state_dict(self) -> dict[str, Any]:
+        """The state of timm's scheduler, for a checkpoint."""
         state: dict[str, Any] = self.scheduler.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
         self.scheduler.load_state_dict(state)

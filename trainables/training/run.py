@@ -51,6 +51,7 @@ _STATE = {  # what a checkpoint holds
 
 
 def channels_last(images: Tensor) -> Tensor:
+    """The same images with channels last in memory, which convolutions are faster on."""
     return images.contiguous(memory_format=torch.channels_last)
 
 

@@ -43,6 +43,7 @@ class Recipe:
 
     @property
     def warps(self) -> bool:
+        """Whether it has an affine map: rotate, scale, shear or shift."""
         return any((self.rotate, self.scale, self.shear, self.shift))
 
     @property
