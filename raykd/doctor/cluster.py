@@ -16,7 +16,7 @@ from typing import Any
 from raykd.doctor import compare
 from raykd.doctor.check import Check
 from raykd.doctor.compare import Node
-from raykd.doctor.machine import check_spec, first_line
+from raykd.doctor.machine import check_spec
 from raykd.doctor.node import place, write
 from raykd.lanes.autoscaler import autoscales
 from raykd.lanes.cluster import connected, live_nodes, ray_address
@@ -24,6 +24,7 @@ from raykd.lanes.quarantine import in_quarantine
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.file_transfer import credentials
 from raykd.storage.folders import storage_folder
+from trainables.core.errors import first_line
 
 
 def checks(

@@ -22,7 +22,7 @@ from raykd.doctor.check import Check
 from raykd.doctor.ray_start import check_ray
 from raykd.lanes import capacity
 from raykd.storage.folders import origin_of
-from trainables.core.errors import UserError
+from trainables.core.errors import UserError, first_line
 from trainables.core.files import cache_folder
 from trainables.core.limits import cpus, memory_left
 
@@ -352,7 +352,3 @@ def _existing(path: Path) -> Path:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3])
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

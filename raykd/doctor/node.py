@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raykd.doctor import machine
+from trainables.core.errors import first_line
 from trainables.core.limits import cpus
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _leave_file(request: dict[str, Any]) -> dict[str, Any]:
             return {"storage": "does not see what the driver has written there"}
         write(files, f"{folder}/{request['node']}", token)
     except Exception as error:
-        return {"storage": f"cannot write there: {machine.first_line(error)}"}
+        return {"storage": f"cannot write there: {first_line(error)}"}
     return {"token": token}
 
 

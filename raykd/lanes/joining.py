@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from raykd.lanes.token import MODE, NEW, authentication, mend, token_file
 from raykd.storage import owners
-from trainables.core.errors import UserError
+from trainables.core.errors import UserError, first_line
 
 AUTO = "auto"
 _CONNECT_S = 5.0
@@ -96,8 +96,7 @@ def look(address: str) -> Entry:
 
 def failed(address: str, error: Exception) -> UserError:
     """What `ray.init` said when it did not join."""
-    said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return _refused(address, f"it cannot be joined: {said}")
+    return _refused(address, f"it cannot be joined: {first_line(error)}")
 
 
 def _answer(address: str) -> Entry:

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainables.core.errors import UserError
+
 
 @dataclass(frozen=True)
 class Task:
@@ -24,7 +26,7 @@ class Task:
 @dataclass(frozen=True)
 class Message:
     """What a task says: that a lane has begun it (`attempt`, `lane`), a report (`epoch`, `metrics`), or its
-    end (`ended`, with the reason if it failed, and whether that is a `mistake` of the user's)."""
+    end (`ended`; `failed` is the reason if it failed, `mistake` the error if the user's input is why)."""
 
     attempt: int = 0
     lane: str = ""
@@ -33,7 +35,7 @@ class Message:
     note: str = ""
     ended: bool = False
     failed: str | None = None
-    mistake: bool = False
+    mistake: UserError | None = None
 
 
 @dataclass

@@ -35,7 +35,7 @@ from raykd.process import signals
 from raykd.spec.sections import WorkersSpec
 from raykd.storage.marker import StorageMarker
 from raykd.storage.owners import keep_closed
-from trainables.core.errors import SweepFailed, UserError
+from trainables.core.errors import SweepFailed
 
 log = logging.getLogger("raykd.lanes.pool")
 
@@ -164,9 +164,8 @@ class LanePool:
                 ray.get(self.broker.heard.remote(task.id, message.attempt))
             elif message.ended:
                 self.broker.forget.remote(task.id)
-                if message.failed and message.mistake:
-                    field, _, problem = message.failed.partition(": ")
-                    raise UserError(field, problem)
+                if message.mistake is not None:
+                    raise message.mistake
                 if message.failed:
                     raise SweepFailed(f"{task.action}: {message.failed}")
                 return

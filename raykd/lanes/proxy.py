@@ -18,6 +18,7 @@ from raykd.lanes.messages import Message, Task
 # A worker's slot must not go to a proxy, and `{"cpu": 0.01}` would take a whole one.
 RESOURCES = [{"node:__internal_head__": 0.001}]
 METRICS = "metrics/"
+_APART = ("metrics", "mistake")  # `metrics` has a key each; a trial's failure is told as text alone
 _TOLD = ("RAY_", "TRAIN_")  # how the names begin of what a proxy's process has to know
 
 
@@ -67,12 +68,12 @@ class TrialProxy(tune.Trainable):
 
 def pack(message: Message) -> dict[str, Any]:
     """A message as a Tune result."""
-    said: dict[str, Any] = {name: value for name, value in vars(message).items() if name != "metrics"}
+    said: dict[str, Any] = {name: value for name, value in vars(message).items() if name not in _APART}
     return {**said, **{METRICS + name: value for name, value in message.metrics.items()}}
 
 
 def unpack(result: dict[str, Any]) -> Message:
     """The message in a Tune result."""
     metrics = {key[len(METRICS) :]: value for key, value in result.items() if key.startswith(METRICS)}
-    plain = {field.name: result[field.name] for field in fields(Message) if field.name != "metrics"}
+    plain = {field.name: result[field.name] for field in fields(Message) if field.name not in _APART}
     return Message(**plain, metrics=metrics)

@@ -19,6 +19,7 @@ from typing import Any
 
 from raykd.lanes.incidents import Incidents
 from raykd.lanes.messages import Box, LaneState, Message, Task
+from trainables.core.errors import UserError
 
 _SPARE_S = 3.0  # a lane without a task for so long takes work of the background: trials follow on each other
 
@@ -156,7 +157,7 @@ class TaskBroker:
         rank: int,
         task: str,
         failed: str | None = None,
-        mistake: bool = False,
+        mistake: UserError | None = None,
     ) -> None:
         """A rank has left the task. When rank 0 has, or one has failed, the task is over."""
         async with self._changed:

@@ -79,7 +79,7 @@ def work(config: Mapping[str, Any]) -> None:
 
         workspace = Workspace(Path(task.folder), Path(config["cache"]), Path(config["teachers"]), transfer)
         failed: str | None = None
-        mistake = False
+        mistake: UserError | None = None
         trials: list[TrialSpec] = []
         try:
             trials = [TrialSpec.model_validate(trial) for trial in task.trials]
@@ -95,7 +95,7 @@ def work(config: Mapping[str, Any]) -> None:
             return
         except (TrialFailed, UserError) as error:
             # Decided alike on all ranks, so the group is still in step.
-            failed, mistake = str(error), isinstance(error, UserError)
+            failed, mistake = str(error), error if isinstance(error, UserError) else None
         except Exception as error:
             failed = explain(error, next(iter(trials), None))
             _keep(workspace, rank)

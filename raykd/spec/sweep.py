@@ -212,7 +212,7 @@ class SweepSpec(Spec):
         except UserError as error:
             section = error.field.removeprefix("baseline.")
             shown = section if section.split(".")[0] in ("student", "data") else error.field
-            raise UserError(shown, str(error).removeprefix(f"{error.field}: ")) from None
+            raise error.at(shown) from None
 
     def wanted_references(self) -> list[str]:
         """The rows of the comparison that this sweep can have.
@@ -231,7 +231,7 @@ class SweepSpec(Spec):
             for name in names:
                 field = self.space.fields.get(name) if where == "axes" else self.fixed_fields[name]
                 if field is not None and (flat == field.flat or flat.startswith(field.flat + ".")):
-                    return UserError(f"{where}.{name}", str(error).removeprefix(f"{error.field}: "))
+                    return error.at(f"{where}.{name}")
         return error
 
     def written(self) -> SweepSpec:

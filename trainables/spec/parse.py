@@ -14,11 +14,10 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from trainables.core.errors import UserError
+from trainables.core.errors import WHOLE_FILE, UserError
 
 M = TypeVar("M", bound=BaseModel)
 
-_WHOLE = "the file"  # the path of everything that is written
 _LONGEST_VALUE = 100  # characters of a value that a message repeats
 _MAPPING = "`name: value` lines"
 _PLAIN = {
@@ -49,10 +48,10 @@ def as_mapping(raw: Any, where: str) -> dict[str, Any]:
     if raw is None:
         return {}
     if not isinstance(raw, Mapping):
-        raise UserError(where or _WHOLE, "is not a mapping", value=_Short(raw), expected=_MAPPING)
+        raise UserError(where or WHOLE_FILE, "is not a mapping", value=_Short(raw), expected=_MAPPING)
     for key in raw:
         if not isinstance(key, str) or not key.strip():
-            raise UserError(where or _WHOLE, "a field's name is not text", value=key, expected="a name")
+            raise UserError(where or WHOLE_FILE, "a field's name is not text", value=key, expected="a name")
     return dict(raw)
 
 
@@ -76,14 +75,6 @@ def join(*parts: str) -> str:
     return ".".join(part for part in parts if part)
 
 
-def within(where: str, error: UserError) -> UserError:
-    """The same error, its path under `where`."""
-    if not where:
-        return error
-    inner = "" if error.field == _WHOLE else error.field
-    return UserError(join(where, inner), str(error).removeprefix(f"{error.field}: "))
-
-
 def _user_error(
     error: ValidationError, model: type[BaseModel], raw: Mapping[str, Any], where: str
 ) -> UserError:
@@ -101,16 +92,14 @@ def _user_error(
     if problem["type"] == "value_error":
         cause = problem.get("ctx", {}).get("error")
         if isinstance(cause, UserError):
-            return within(path, cause)
-        return UserError(path or _WHOLE, str(cause or problem["msg"]), **_value(problem, loc))
+            return cause.under(path)
+        return UserError(path or WHOLE_FILE, str(cause or problem["msg"]), **_value(problem, loc))
     if problem["type"] in ("model_type", "model_attributes_type"):
-        return within(
-            path, UserError("", "is not a mapping", **_value(problem, loc), expected=_MAPPING + about)
-        )
+        return UserError(path, "is not a mapping", **_value(problem, loc), expected=_MAPPING + about)
     if problem["type"] == "literal_error":
         return UserError(path, "no such choice", **_value(problem, loc), choices=_literals(annotation))
     return UserError(
-        path or _WHOLE, "wrong value", **_value(problem, loc), expected=_plain(problem["msg"]) + about
+        path or WHOLE_FILE, "wrong value", **_value(problem, loc), expected=_plain(problem["msg"]) + about
     )
 
 
