@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from raykd.spec.arms import ARM, ArmSpec, StudyRules
-from raykd.spec.axis import AnyAxis
+from raykd.spec.axis_parse import AnyAxis
 from raykd.spec.document import find_document, named_by_file, read_mapping
 from raykd.spec.overrides import lay_over
 from raykd.spec.paths import absolute

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from raykd.spec.axis import Axis, Integer, Log, Pick, Uniform
+from raykd.spec.axis import Axis
+from raykd.spec.axis_kinds import Integer, Log, Pick, Uniform
 from raykd.spec.devices import check_gpus
 from raykd.spec.feasible import workable
 from raykd.spec.samplers import Grid
