@@ -16,8 +16,8 @@ from typing import Any
 from raykd.doctor import compare
 from raykd.doctor.check import Check
 from raykd.doctor.compare import Node
-from raykd.doctor.machine import check_spec
 from raykd.doctor.node import place, write
+from raykd.doctor.sweep_checks import check_spec
 from raykd.lanes.autoscaler import autoscales
 from raykd.lanes.cluster import connected, live_nodes, ray_address
 from raykd.lanes.quarantine import in_quarantine

@@ -21,7 +21,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raykd.doctor import machine
 from trainables.core.errors import first_line
 from trainables.core.limits import cpus
 
@@ -74,15 +73,17 @@ def write(files: FileSystem, path: str, text: str) -> None:
 def look(request: dict[str, Any]) -> dict[str, Any]:
     """Everything that can be known of this node alone, and this node's file in the storage."""
     from raykd.doctor.machine import check_gpu, check_packages, check_shared_memory, check_torchvision
+    from raykd.doctor.places import check_disk
+    from raykd.doctor.sweep_checks import check_spec
     from raykd.spec.sweep import SweepSpec
     from trainables.data.data_sets import cache_folder
 
     checks = [check_packages(), check_torchvision(), check_gpu(), check_shared_memory()]
-    cache = machine.check_disk(cache_folder())
+    cache = check_disk(cache_folder())
     checks.append(cache._replace(name="disk", mend=cache.mend and "make room there, or set RAYKD_CACHE"))
     spec = SweepSpec.model_validate(request["spec"]) if request["spec"] else None
     if spec is not None:
-        checks += islice(machine.check_spec(spec), 2)  # data and teacher; the third is of no node
+        checks += islice(check_spec(spec), 2)  # data and teacher; the third is of no node
     return {
         "versions": versions(),
         "executable": sys.executable,
