@@ -10,7 +10,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 
 from raykd.lanes.devices import allowed
 from trainables.core.workers import device, is_a_peers
-from trainables.data.store import StoreDamaged
+from trainables.data.store_images import StoreDamaged
 from trainables.spec.trial import TrialSpec
 
 _ADVICE = "a smaller optim.batch_size, network or image, or fewer lanes, may fit"

@@ -23,7 +23,7 @@ from trainables.core.errors import UserError
 from trainables.data.data_sets import cache_folder, check_data, open_data, store_folder
 from trainables.data.decode import decode
 from trainables.data.splits import class_sizes
-from trainables.data.store import StoreDamaged
+from trainables.data.store_images import StoreDamaged
 from trainables.spec.trial import DataSpec
 
 SIZE = 12
@@ -309,7 +309,7 @@ import sys, tracemalloc
 import numpy as np
 from pathlib import Path
 from PIL import Image
-from trainables.data.data_sets import store_writer
+from trainables.data import store_writer
 from trainables.data.sources.base import Part, Sample
 
 store_writer.CHUNK_BYTES = 1 << 18
