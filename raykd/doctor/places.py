@@ -34,7 +34,7 @@ def check_cache() -> Check:
 
 
 def check_storage(storage: Path) -> Check:
-    """Can sweeps be written there: new files, renames over old ones, fsync, locks?"""
+    """Do new files, renames over old files, fsync and locks work there, as sweeps need them?"""
     name, place, origin = "storage", _existing(storage), origin_of(storage)
     if origin is not None:
         return answered(name, lambda: _try_remote(origin.remote))
@@ -50,7 +50,7 @@ def check_storage(storage: Path) -> Check:
 
 
 def check_disk(storage: Path, need: int = _NEED_DISK) -> Check:
-    """Is there room, in bytes, where sweeps go?"""
+    """Are `need` bytes free where sweeps are written?"""
     place = _existing(storage)
     free = shutil.disk_usage(place).free
     said = f"{free / GIB:.1f} GiB free in {place}"
@@ -61,12 +61,14 @@ def check_disk(storage: Path, need: int = _NEED_DISK) -> Check:
 
 
 def _try_remote(remote: Remote) -> str:
+    """List, read and write there. Raises `UserError` where that fails."""
     remote.check()
     remote.check_writable()
     return f"{remote.uri}: can be listed, read and written"
 
 
 def _try_files(folder: Path) -> str | None:
+    """What does not work in the folder: rename, fsync or locks; None if all do."""
     import fcntl
 
     old, new = folder / "old", folder / "new"

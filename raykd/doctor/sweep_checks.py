@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_spec(spec: SweepSpec) -> Iterator[Check]:
-    """Does this sweep make sense, is its data there, can its teacher be read?"""
+    """Three checks: is the data there, can the teacher be read, can every setting work?"""
     from raykd.spec.validate import validate
     from trainables.data.data_sets import check_data
     from trainables.methods import load_method
@@ -49,7 +49,7 @@ def check_spec(spec: SweepSpec) -> Iterator[Check]:
 
 
 def check_workers(spec: SweepSpec) -> Check:
-    """Can what `run` would use here hold a lane: this machine, or the cluster that it would join?"""
+    """Can this machine, or the cluster that `run` would join from here, hold a lane?"""
     from raykd.doctor.compare import check_room
 
     try:
@@ -83,7 +83,7 @@ def check_stale_cluster(folder: Path | None = None) -> Check:
         from raykd.lanes.cluster import LOCAL, ray_address
         from raykd.storage import owners
 
-        found, address = joining.noted(folder), joining.running_here(folder)
+        found, address = joining.read_address_file(folder), joining.running_here(folder)
         if folder is None and os.environ.get("RAY_ADDRESS"):
             name, address = "Ray cluster", ray_address(None)
         elif found is None:

@@ -112,7 +112,8 @@ class LanePool:
         """Begin to warm lanes. Returns at once."""
         try:
             # The broker is up, and has the storage's credentials, before the first lane looks for it.
-            ray.get([self.broker.outlast.remote(), self.broker.keep.remote(self._marker.credentials)])
+            ray.get(self.broker.protect_from_oom_killer.remote())
+            ray.get(self.broker.keep.remote(self._marker.credentials))
             self._supervisor.start()
         except BaseException:
             self._stop()

@@ -39,7 +39,7 @@ class TaskBroker:
             yield self._assignments
             self._changed.notify_all()
 
-    async def outlast(self) -> None:
+    async def protect_from_oom_killer(self) -> None:
         """Give this process the raylet's `oom_score_adj`.
 
         Ray's workers are what the kernel ends first when memory runs out, and an actor is a worker. Without
