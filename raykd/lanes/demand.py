@@ -126,7 +126,7 @@ def fitting(workers: WorkersSpec, free: Mapping[str, float]) -> int:
     return min(int(free.get(kind, 0) / each + 1e-6) for kind, each in workers.resources.items())
 
 
-def grows(workers: WorkersSpec) -> bool:
+def autoscaler_makes_room(workers: WorkersSpec) -> bool:
     """Ask the cluster's autoscaler for room for one lane, and wait for it. False if there will be none.
 
     A node counts when it has joined: one that starts may be of another type, or for another sweep.

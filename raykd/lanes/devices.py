@@ -38,14 +38,14 @@ class Unusable(RuntimeError):
         self.certain = certain
 
 
-def given() -> Gpu | None:
+def assigned_gpu() -> Gpu | None:
     """The GPU that Ray gave this worker, the first of several. None: the worker trains on the CPU."""
     context = ray.get_runtime_context()
     ids = context.get_accelerator_ids().get("GPU", [])
     return Gpu(context.get_node_id(), str(ids[0]), socket.gethostname()) if ids else None
 
 
-def claim(gpu: Gpu | None, share: float) -> None:
+def use_gpu(gpu: Gpu | None, share: float) -> None:
     """Train on `gpu` from now on, or on the CPU if it is None. `share` is how much of the GPU may be used.
 
     Raises `Unusable` if torch cannot compute there.

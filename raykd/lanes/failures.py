@@ -75,7 +75,7 @@ def mended_by_restart(error: Exception) -> bool:
     return isinstance(error, (RuntimeError, OSError, StoreDamaged)) and not out_of_memory(error)
 
 
-def of_the_gpu(error: Exception, share: float) -> str | None:
+def gpu_fault(error: Exception, share: float) -> str | None:
     """Why this worker's GPU is to blame for the error, in one line; None if it is not.
 
     The GPU is blamed for errors of CUDA: an illegal memory access, ECC, a lost device, or a library that

@@ -18,7 +18,7 @@ import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raykd.lanes.devices import given
+from raykd.lanes.devices import assigned_gpu
 from raykd.spec.sections import WorkersSpec
 
 NAMED = "raykd-quarantine-"  # a holder's name: this, 8 hex digits, a space, the GPU and why it is held
@@ -31,7 +31,7 @@ class _Holder:
 
     def key(self) -> str:
         """The key of the GPU that it got."""
-        gpu = given()
+        gpu = assigned_gpu()
         return gpu.key if gpu is not None else ""
 
 

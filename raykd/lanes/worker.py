@@ -18,8 +18,8 @@ import ray.train
 import ray.train.collective
 
 from raykd.lanes.cluster import session_folder
-from raykd.lanes.devices import Unusable, claim, given
-from raykd.lanes.failures import explain, mended_by_restart, of_the_gpu, out_of_memory
+from raykd.lanes.devices import Unusable, assigned_gpu, use_gpu
+from raykd.lanes.failures import explain, gpu_fault, mended_by_restart, out_of_memory
 from raykd.lanes.messages import Message, Task
 from raykd.storage.marker import fetch_teachers, find
 from raykd.storage.owners import keep_closed, make_private
@@ -99,7 +99,7 @@ def work(config: Mapping[str, Any]) -> None:
         except Exception as error:
             failed = explain(error, next(iter(trials), None))
             _keep(workspace, rank)
-            if config["gpus"] and (why := of_the_gpu(error, config["gpus"])):
+            if config["gpus"] and (why := gpu_fault(error, config["gpus"])):
                 # The CUDA context may be lost, so this process ends. The task goes on from its checkpoint.
                 if out_of_memory(error):  # other processes hold the memory
                     time.sleep(_NEIGHBOURS_S)
@@ -118,7 +118,7 @@ def work(config: Mapping[str, Any]) -> None:
 
 def _take_device(config: Mapping[str, Any], broker: Any, rank: int, world: int) -> None:
     """Train on what Ray gave this worker. Tells the broker before it raises `Unusable`."""
-    lane, gpu = config["lane"], given() if config["gpus"] else None
+    lane, gpu = config["lane"], assigned_gpu() if config["gpus"] else None
     if config["gpus"] and gpu is None:
         host = socket.gethostname()
         reason = f"{host}: Ray gave a worker no GPU, and workers.gpus is {config['gpus']:g}"
@@ -127,7 +127,7 @@ def _take_device(config: Mapping[str, Any], broker: Any, rank: int, world: int) 
     if gpu is not None and not ray.get(broker.place.remote(lane, rank, world, gpu.key, str(gpu))):
         raise Unusable(f"{gpu} is in quarantine")
     try:
-        claim(gpu, config["gpus"])
+        use_gpu(gpu, config["gpus"])
     except Unusable as error:
         ray.get(broker.sick.remote(lane, rank, str(error), certain=error.certain))
         raise
