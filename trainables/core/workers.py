@@ -1,7 +1,7 @@
-"""The few things the loop says between workers. Each is a plain call where there is one process.
+"""What the training loop sends between workers. With one process each function is a plain call.
 
-A worker that fails alone would leave the others waiting in a collective for ever, so whatever one worker
-does for all goes through `from_first`, which carries an error to everyone too.
+If a worker failed alone, the others would wait in a collective for ever. So what one worker does for all goes
+through `from_first`, which also sends an error to all workers.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _from_a_peer(error: Exception) -> Exception:
 
 
 def _sendable(error: Exception) -> Exception:
-    """`error`, or its words where it would not arrive: the others must not wait for what cannot be sent."""
+    """`error`, or a `RuntimeError` with its text if it cannot be pickled: other workers wait for it."""
     try:
         pickle.loads(pickle.dumps(error))
         return error

@@ -1,8 +1,8 @@
-"""From what a user wrote to a checked pydantic model, or to one error in the user's words.
+"""From what a user wrote to a checked pydantic model, or to one `UserError`.
 
-Pydantic reports every problem at once, by Python types, under paths that hold names of union members. A user
-wants the first thing to mend: where it stands in the file, what it says, what would be right, and the word
-that was probably meant. `build` gives that.
+Pydantic reports all problems, in terms of Python types, under paths that contain names of union members.
+`build` reports one problem: where it is in the user's file, the value, what would be right, and the word that
+was probably meant.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PLAIN = {
 
 
 def build(model: type[M], raw: Any, where: str = "") -> M:
-    """`model` made from `raw`; `where` is the path of `raw` in the user's file. Raises `UserError`."""
+    """`model` made from `raw`. `where` is the path of `raw` in the user's file. Raises `UserError`."""
     mapping = as_mapping(raw, where)
     _refuse_booleans(model, mapping, where)
     try:
@@ -44,7 +44,7 @@ def build(model: type[M], raw: Any, where: str = "") -> M:
 
 
 def as_mapping(raw: Any, where: str) -> dict[str, Any]:
-    """`raw` as a mapping with names as keys; nothing at all (an empty section) is an empty mapping."""
+    """`raw` as a mapping with text as keys; None, an empty section, is an empty mapping. Raises `UserError`."""
     if raw is None:
         return {}
     if not isinstance(raw, Mapping):
@@ -78,7 +78,7 @@ def join(*parts: str) -> str:
 def _user_error(
     error: ValidationError, model: type[BaseModel], raw: Mapping[str, Any], where: str
 ) -> UserError:
-    """The one problem to show: a wrong name before a missing one, since the one often explains the other."""
+    """The problem to show: an unknown field before a missing one, because it often explains the other."""
     problems = error.errors(include_url=False)
     problem = min(problems, key=lambda p: p["type"] != "extra_forbidden")
     loc = _written_path(problem["loc"], raw)
@@ -113,7 +113,7 @@ def _plain(message: str) -> str:
 
 
 def _value(problem: ErrorDetails, loc: tuple[int | str, ...]) -> dict[str, Any]:
-    """The offending value, unless it is the whole mapping, which would only repeat the file."""
+    """The wrong value, as an argument of `UserError`; none if it is the whole mapping, which is long."""
     return {"value": _Short(problem["input"])} if loc else {}
 
 
@@ -165,7 +165,7 @@ def _field_at(
 
 
 def _leaves(annotation: Any) -> Iterator[Any]:
-    """The plain types and literals that an annotation is made of, unions and `Annotated` opened."""
+    """The plain types and literals in an annotation: unions and `Annotated` are replaced by their members."""
     origin = get_origin(annotation)
     if origin in (Union, types.UnionType):
         for member in get_args(annotation):
@@ -180,17 +180,19 @@ def _leaves(annotation: Any) -> Iterator[Any]:
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in an annotation."""
     for leaf in _leaves(annotation):
         if isinstance(leaf, type) and issubclass(leaf, BaseModel):
             yield leaf
 
 
 def _literals(annotation: Any) -> list[str]:
+    """The choices that an annotation allows."""
     return [str(c) for leaf in _leaves(annotation) if get_origin(leaf) is Literal for c in get_args(leaf)]
 
 
 def _refuse_booleans(model: type[BaseModel], raw: Mapping[str, Any], where: str) -> None:
-    """Pydantic reads `epochs: true` as 1; nobody means that."""
+    """Raise `UserError` for true or false where a number belongs: pydantic reads `epochs: true` as 1."""
     for name, value in raw.items():
         field = model.model_fields.get(name)
         if field is None:
