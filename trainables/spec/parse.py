@@ -44,7 +44,7 @@ def build(model: type[M], raw: Any, where: str = "") -> M:
 
 
 def as_mapping(raw: Any, where: str) -> dict[str, Any]:
-    """`raw` as a mapping with text as keys; None, an empty section, is an empty mapping. Raises `UserError`."""
+    """`raw` as a mapping with text as keys; None, an empty section, is an empty mapping."""
     if raw is None:
         return {}
     if not isinstance(raw, Mapping):
