@@ -27,8 +27,7 @@ def placed(spec: SweepSpec, label: str, error: UserError) -> UserError:
     # A method or a preset of its own brings settings of its own, but no images and no networks.
     own = under(field, arm.settings) or ((arm.method or arm.preset) and "." not in field)
     where = f"arms.{label}" if own else "base"
-    said = in_base(str(error).removeprefix(f"{error.field}: "))
-    return UserError(f"{where}.{field}", said)
+    return in_base(error.at(f"{where}.{field}"))
 
 
 def under(name: str, fields: Iterable[str]) -> bool:
@@ -36,6 +35,11 @@ def under(name: str, fields: Iterable[str]) -> bool:
     return any(name == field or name.startswith(f"{field}.") for field in fields)
 
 
-def in_base(text: str) -> str:
-    """What a message says to type, as a study takes it."""
-    return text.replace("--set data.", "--set base.data.").replace("--set 'data.", "--set 'base.data.")
+def in_base(error: UserError) -> UserError:
+    """The error with the options that it says to type as a study takes them: `--set base.data.…`."""
+
+    def placed(text: str) -> str:
+        return text.replace("--set data.", "--set base.data.").replace("--set 'data.", "--set 'base.data.")
+
+    expected = placed(error.expected) if error.expected is not None else None
+    return error.at(error.field, problem=placed(error.problem), expected=expected)

@@ -21,7 +21,6 @@ from raykd.spec.arms import ArmSpec
 from raykd.spec.devices import check_gpus
 from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError
-from trainables.spec.parse import within
 from trainables.spec.trial import TrialSpec
 from trainables.training.resolve import flatten
 
@@ -59,7 +58,7 @@ def check_study(spec: SweepSpec, memory: int | None = None) -> tuple[SweepSpec, 
         try:
             checker.check(spec.baseline_trial())
         except UserError as error:
-            raise within("baseline", error) from None
+            raise error.under("baseline") from None
     spec = with_epochs(spec, trials)
     assert spec.study is not None
     arms = {}

@@ -39,8 +39,10 @@ def without_files(spec: SweepSpec) -> Iterator[tuple[SweepSpec, list[str]]]:
         try:
             check_data(trials[0].data)
         except UserError as error:
-            said = str(error).removeprefix("data.path: ").replace("Expected ", "To run it: ")
-            remarks.append(f"{in_base(said)} Planned with its published size.")
+            told = in_base(error)
+            told = told.at(told.field, expected=None, hints=[f"To run it: {told.expected}"])
+            said = told.message if told.field == "data.path" else str(told)
+            remarks.append(f"{said} Planned with its published size.")
         with published_sizes():
             taught = [trial for trial in trials if trial.teacher is not None]
             if taught and (path := _missing_checkpoint(taught[0])):

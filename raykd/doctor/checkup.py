@@ -1,4 +1,4 @@
-"""What `raykd doctor` was asked to look at: this machine, a running cluster, or one behind its file."""
+"""What `raykd doctor` checks: this machine, a running cluster, or the cluster of a cluster file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def checkup(
 ) -> Iterator[Check]:
     """The checks, one by one as they are done. `UserError` for options that do not go together.
 
-    With `cluster` everything is read on the head: the spec, RAYKD_STORAGE, the files they name.
+    With `cluster`, the spec, RAYKD_STORAGE and the files that they name are read on the head.
     """
     if cluster is not None:
         if address is not None or nodes is not None:

@@ -1,6 +1,6 @@
-"""Checks of a whole cluster, made from a machine of it: `raykd doctor [SPEC] --address auto`.
+"""Checks of a whole cluster, from one of its machines: `raykd doctor [SPEC] --address auto`.
 
-One small task on every node looks at that node (`node.py`); `compare.py` compares the answers.
+A small task on every node examines that node (`node.py`); `compare.py` compares the answers.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import Any
 from raykd.doctor import compare
 from raykd.doctor.check import Check
 from raykd.doctor.compare import Node
-from raykd.doctor.machine import check_spec, first_line
 from raykd.doctor.node import place, write
+from raykd.doctor.sweep_checks import check_spec
 from raykd.lanes.autoscaler import autoscales
 from raykd.lanes.cluster import connected, live_nodes, ray_address
 from raykd.lanes.quarantine import in_quarantine
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.file_transfer import credentials
 from raykd.storage.folders import storage_folder
+from trainables.core.errors import first_line
 
 
 def checks(
@@ -35,8 +36,8 @@ def checks(
 ) -> Iterator[Check]:
     """Every check of the cluster at `address`, one by one.
 
-    `storage` is a folder or a URI; `expected` the addresses of the nodes that should be there, or one word,
-    how many. Raises `UserError` if no cluster answers.
+    `storage` is a folder or a URI. `expected` are the addresses of the nodes that should be there, or one
+    number, how many. Each task has `limit_s` seconds. Raises `UserError` if no cluster answers.
     """
     if "://" not in storage or storage.lower().startswith("file://"):
         storage = str(storage_folder(storage).absolute())  # a node has another current folder
@@ -68,7 +69,7 @@ def checks(
 
 @contextmanager
 def _marker(storage: str) -> Iterator[tuple[str, str]]:
-    """A folder of this run's own in the storage, gone afterwards: its name, and why it is not there."""
+    """A temporary folder in the storage. Yields its name, and why it could not be made ("" if it was)."""
     marker, problem, made = f".raykd-doctor-{uuid.uuid4().hex[:12]}", "", None
     if "://" not in storage:
         above = [Path(storage), *Path(storage).parents]
@@ -90,6 +91,7 @@ def _marker(storage: str) -> Iterator[tuple[str, str]]:
 
 
 def _look(alive: Sequence[Mapping[str, Any]], request: dict[str, Any], limit_s: float) -> list[Node]:
+    """Every live node with its facts, or with the reason why there are none."""
     requests = {node["NodeID"]: {**request, "do": "look", "node": node["NodeID"]} for node in alive}
     answers = _ask(requests, limit_s)
     return [
@@ -113,7 +115,7 @@ def _read(nodes: Sequence[Node], request: dict[str, Any], limit_s: float) -> dic
 
 
 def _clocks(nodes: Sequence[Node]) -> list[Node]:
-    """The nodes with how far their clocks are off, from the shortest of three asks."""
+    """The nodes with the offsets of their clocks, from the fastest of three requests."""
     import ray
 
     clock = ray.remote(num_cpus=0)(lambda: time.time())
@@ -131,11 +133,11 @@ def _clocks(nodes: Sequence[Node]) -> list[Node]:
 
 
 def _ask(requests: Mapping[str, dict[str, Any]], limit_s: float) -> dict[str, dict[str, Any]]:
-    """Ask each node at once: node -> {"facts": …} or {"error": why}."""
+    """Send all requests at the same time: node -> {"facts": …} or {"error": why}."""
     import ray
 
     def ask(request: str, seconds: float, given: dict[str, str]) -> dict[str, Any]:
-        # Sent by value: a node that has no raykd must be able to say so.
+        # Ray pickles this function by value, so that a node without raykd can say so.
         import json
         import os
         import subprocess

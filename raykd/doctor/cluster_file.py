@@ -1,4 +1,4 @@
-"""The file that `ray up` takes: read, checked against Ray's own schema, and what it says should be there."""
+"""The cluster file that `ray up` takes: read, checked against Ray's schema, and the nodes that it names."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from trainables.core.files import expanded
 
 
 def load_cluster(path: Path) -> dict[str, Any]:
-    """A cluster file as Ray understands it, defaults filled in; `UserError` names the field that is wrong."""
+    """A cluster file as Ray reads it, with its defaults. `UserError` names the field that is wrong."""
     raw = _read(path)
     from jsonschema import ValidationError
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     said = io.StringIO()
     try:
-        with redirect_stdout(said), redirect_stderr(said):  # Ray prints what it dislikes, and then exits
+        with redirect_stdout(said), redirect_stderr(said):  # Ray prints an error, and then exits
             config: dict[str, Any] = prepare_config(raw)
             validate_config(config)
     except ValidationError as error:
@@ -34,7 +34,7 @@ def load_cluster(path: Path) -> dict[str, Any]:
 
 
 def expected_nodes(raw: dict[str, Any]) -> list[str]:
-    """The nodes that a prepared cluster file promises: their addresses where it names them, else how many."""
+    """The nodes of a cluster file, from `load_cluster`: their addresses if it names them, else one number."""
     provider = raw["provider"]
     if provider.get("head_ip"):
         return [provider["head_ip"], *provider.get("worker_ips", [])]
@@ -43,9 +43,10 @@ def expected_nodes(raw: dict[str, Any]) -> list[str]:
 
 
 def on_the_head(path: str, raw: dict[str, Any], folder: Path) -> str:
-    """Where a file of this machine lies on the head, if a `file_mounts` line brings it there; else `path`.
+    """The path on the head of a file of this machine that `file_mounts` copies; `path` if it is none.
 
-    `folder` is what the relative sources of that section start from: where `ray up` was typed.
+    `folder` is where `ray up` was typed: relative sources in `file_mounts` start there. Raises `UserError`
+    for a file that `file_mounts` does not copy.
     """
     here = expanded(path)
     if not here.is_file():
@@ -84,7 +85,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _misplaced(path: Path, error: Any) -> UserError:
-    """A breach of the schema as a field, what is wrong with it, and the nearest right word."""
+    """An error of the schema in the form of a `UserError`."""
     field = ".".join(str(part) for part in error.absolute_path) or str(path)
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})

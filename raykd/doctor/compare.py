@@ -1,7 +1,7 @@
-"""What the nodes of a cluster said, compared: `cluster.py` asks them, this judges.
+"""Comparing the answers of a cluster's nodes, which `cluster.py` collects.
 
-A cluster is good when a trial may go anywhere: the same raykd on every node, one storage, the data and the
-teacher everywhere, room for what the sweep asks for.
+A trial may run on any node. So every node must have the same raykd, the same storage, the data and the
+teacher, and the cluster must have room for what the sweep asks for.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from raykd.doctor.check import Check
 from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError
 
-_SKEW_S = 5.0
+_SKEW_S = 5.0  # clocks that differ by more are reported
 UPDATE = "`ray up cluster.yaml` brings every node to this checkout; what runs there ends, so let it end first"
 
 
 class Node(NamedTuple):
-    """A live node and what it said: facts, or why there are none."""
+    """A live node and its answer: facts, or why there are none."""
 
     id: str
     address: str
@@ -27,11 +27,11 @@ class Node(NamedTuple):
     facts: Mapping[str, Any]
     error: str = ""
     skew_s: float = 0.0  # its clock minus the driver's
-    skew_within_s: float = 0.0
+    skew_within_s: float = 0.0  # the uncertainty of that
 
 
 def check_nodes(alive: Sequence[Mapping[str, Any]], lost: int, expected: Sequence[str]) -> Check:
-    """Are all nodes here that should be? What did not join says so nowhere but in its own log."""
+    """Have all nodes joined that should? One that did not join says so only in its own log."""
     name, here = "nodes", sorted(node["NodeManagerAddress"] for node in alive)
     said = f"{len(here)}: {', '.join(here)}" + (f"; {lost} were here and are gone" if lost else "")
     mend = (
@@ -56,7 +56,7 @@ def check_answers(found: Sequence[Node]) -> Check:
 
 
 def check_versions(nodes: Sequence[Node]) -> Check:
-    """The same python, raykd (to the letter), ray, torch … on every node?"""
+    """Has every node the same versions of python, raykd (its source, too), ray, torch and so on?"""
     said, same = [], []
     for name in nodes[0].facts["versions"]:
         by = _grouped(nodes, lambda node, name=name: node.facts["versions"].get(name, "unknown"))  # type: ignore[misc]
@@ -70,7 +70,7 @@ def check_versions(nodes: Sequence[Node]) -> Check:
 
 
 def check_each(nodes: Sequence[Node]) -> Iterator[Check]:
-    """What every node found at itself: one line a check, the worst of the nodes first."""
+    """The nodes' checks of themselves: one `Check` for each, with the worst result of all nodes."""
     rows: dict[str, list[tuple[Node, Check]]] = defaultdict(list)
     for node in nodes:
         for raw in node.facts["checks"]:
@@ -89,7 +89,7 @@ def check_each(nodes: Sequence[Node]) -> Iterator[Check]:
 
 
 def check_gpus(nodes: Sequence[Node]) -> Check:
-    """Does torch see, on each node, the GPUs that Ray gives away there?"""
+    """Does torch see, on each node, the GPUs that Ray offers there?"""
     name = "GPUs for Ray"
     fewer: list[str] = []
     more: list[str] = []
@@ -108,7 +108,7 @@ def check_gpus(nodes: Sequence[Node]) -> Check:
 
 
 def check_quarantine(sick: Sequence[str]) -> Check:
-    """GPUs that a running sweep keeps its lanes from, each with the reason."""
+    """The GPUs that running sweeps hold in quarantine, each with the reason."""
     mend = (
         "`nvidia-smi -q` and `dmesg` (Xid) on that host; a reset or a restart; the next driver tries it again"
     )
@@ -143,7 +143,7 @@ def check_storage(
 
 
 def check_clocks(nodes: Sequence[Node]) -> Check:
-    """Do the clocks agree? S3 refuses requests that are 15 minutes off, and times in the ledger mix."""
+    """Do the clocks agree? S3 refuses requests that are 15 minutes off; the ledger has all nodes' times."""
     off = [n for n in nodes if abs(n.skew_s) - n.skew_within_s > _SKEW_S]
     if off:
         said = "; ".join(f"{n.address} is {n.skew_s:+.0f} s off" for n in off)
@@ -174,7 +174,7 @@ def check_room(
 ) -> Check:
     """Can the cluster hold what the sweep asks for, and is it free now?
 
-    An autoscaler may start nodes that can (with `min_workers: 0` only the head is up); the sweep asks it.
+    An autoscaler may start nodes that can: with `min_workers: 0` only the head is up. The sweep asks it.
     """
     from raykd.spec.devices import check_gpus, idle_gpus, where
     from raykd.spec.validate import check_resources

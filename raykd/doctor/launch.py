@@ -1,7 +1,7 @@
 """`raykd doctor --cluster cluster.yaml`, from a laptop: Ray's launcher runs the doctor on the head.
 
-The file is checked here; then `ray exec` asks the head for `raykd doctor --address auto --json`, and its
-answer is shown as if it had been given here. Where there is no answer, what the launcher said tells why.
+The file is checked here. Then `ray exec` runs `raykd doctor --address auto --json` on the head, and its
+answer is shown as if it came from here. If there is none, the launcher's output says why.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from raykd.doctor.check import Check
 from raykd.doctor.cluster_file import expected_nodes, load_cluster, on_the_head
 from raykd.doctor.node import source_hash
 
-# What the launcher or the head says, and what mends it; the first that is found counts.
+# (pattern in the output of the launcher or the head, problem, what to do). The first that is found counts.
 _FAILURES = (
     (r"Head node of cluster \(.*?\) not found", "the cluster is not up", "`ray up {file}`"),
     (
@@ -54,7 +54,7 @@ _FAILURES = (
 def checks(
     file: Path, arguments: Sequence[str], spec: str | None = None, limit_s: float = 600.0
 ) -> Iterator[Check]:
-    """Every check of the cluster of `file`, made on its head. `arguments` go to the doctor there.
+    """Every check of the cluster of `file`, made on its head. `arguments` are options of the doctor there.
 
     Raises `UserError` if the file is not one that Ray takes.
     """
@@ -86,7 +86,7 @@ def parse(said: str) -> list[Check] | None:
 
 
 def explain(file: Path, said: str) -> Check:
-    """Why the head gave no answer, and what mends it."""
+    """Why the head gave no answer, and what to do about it."""
     for pattern, problem, mend in _FAILURES:
         found = re.search(pattern, said)
         if found:
@@ -99,7 +99,7 @@ def explain(file: Path, said: str) -> Check:
 
 
 def _same_source(file: Path, answer: Sequence[Check]) -> Check:
-    """Does the cluster run what is in this checkout?"""
+    """Does the cluster run the same source as this checkout?"""
     mine = source_hash()
     if any(check.name == "versions" and f"({mine})" in check.said for check in answer):
         return Check("checkout", True, f"the cluster runs this raykd ({mine})")
@@ -108,7 +108,7 @@ def _same_source(file: Path, answer: Sequence[Check]) -> Check:
 
 
 def _exec(file: Path, command: str, limit_s: float) -> str:
-    """What `ray exec` prints, at the end of its time too."""
+    """What `ray exec` prints, also if it takes longer than `limit_s` seconds."""
     ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "exec", str(file), command]
     env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
     try:

@@ -1,8 +1,8 @@
-"""What one node of a cluster says of itself, for `raykd doctor --address`: versions, GPUs, data, storage.
+"""What one node of a cluster finds out about itself for `raykd doctor --address`.
 
-`cluster.py` runs this in a fresh interpreter on every node, so that a torch that does not load, or a
-process that hangs, takes nothing with it; what is asked comes as JSON on standard input, the answer is the
-last line of standard output.
+`cluster.py` runs this in a fresh interpreter on every node, so that a torch that does not load, or a process
+that hangs, does no harm to others. The request is JSON on standard input, the answer is the last line of
+standard output.
 
     {"do": "look", "storage": …, "marker": …, "node": …, "spec": … or null}     -> facts
     {"do": "read", "storage": …, "marker": …, "nodes": {node: token}}           -> {"unseen": [node, …]}
@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raykd.doctor import machine
+from trainables.core.errors import first_line
 from trainables.core.limits import cpus
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _PATIENCE_S = 8.0  # for a file just written elsewhere: NFS remembers for 3 s th
 
 
 def source_hash() -> str:
-    """8 hex digits of everything that makes a raykd: its code. Search spaces are read on the head alone."""
+    """8 hex digits of raykd's source."""
     root, digest = Path(__file__).resolve().parents[2], hashlib.sha256()
     for room in ROOMS:
         for path in sorted((root / room).rglob("*.py")):
@@ -43,7 +43,7 @@ def source_hash() -> str:
 
 
 def versions() -> dict[str, str]:
-    """What must be the same on every node."""
+    """The versions that must be the same on every node: package -> version."""
     found = {"python": platform.python_version(), "raykd": f"{metadata.version('raykd')} ({source_hash()})"}
     for name in ("ray", "torch", "torchvision", "timm", "pyarrow"):
         try:
@@ -66,22 +66,25 @@ def place(storage: str) -> tuple[FileSystem, str]:
 
 
 def write(files: FileSystem, path: str, text: str) -> None:
+    """Write a file of text."""
     with files.open_output_stream(path) as stream:
         stream.write(text.encode())
 
 
 def look(request: dict[str, Any]) -> dict[str, Any]:
-    """Everything that can be known of this node alone, and this node's file in the storage."""
+    """The checks and facts of this node. Leaves this node's file in the storage."""
     from raykd.doctor.machine import check_gpu, check_packages, check_shared_memory, check_torchvision
+    from raykd.doctor.places import check_disk
+    from raykd.doctor.sweep_checks import check_spec
     from raykd.spec.sweep import SweepSpec
     from trainables.data.data_sets import cache_folder
 
     checks = [check_packages(), check_torchvision(), check_gpu(), check_shared_memory()]
-    cache = machine.check_disk(cache_folder())
+    cache = check_disk(cache_folder())
     checks.append(cache._replace(name="disk", mend=cache.mend and "make room there, or set RAYKD_CACHE"))
     spec = SweepSpec.model_validate(request["spec"]) if request["spec"] else None
     if spec is not None:
-        checks += islice(machine.check_spec(spec), 2)  # data and teacher; the third is of no node
+        checks += islice(check_spec(spec), 2)  # data and teacher; the third check is the same on all nodes
     return {
         "versions": versions(),
         "executable": sys.executable,
@@ -94,7 +97,7 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def inputs(spec: SweepSpec) -> dict[str, str]:
-    """name -> digest of the files that a trial reads and that must be alike everywhere; "" if not there."""
+    """Name -> digest of each file or folder that trials read and all nodes must have; "" if it is missing."""
     from trainables.data.sources import find_source
     from trainables.data.sources.base import Source
     from trainables.spec.trial import file_digest
@@ -117,7 +120,7 @@ def inputs(spec: SweepSpec) -> dict[str, str]:
 
 
 def read(request: dict[str, Any]) -> dict[str, Any]:
-    """Which of the other nodes' files this node does not see, or sees with another content."""
+    """The nodes whose files this node does not see, or sees with another content."""
     files, root = place(request["storage"])
     unseen, deadline = dict(request["nodes"]), time.monotonic() + _PATIENCE_S
     while True:
@@ -143,7 +146,7 @@ def _leave_file(request: dict[str, Any]) -> dict[str, Any]:
             return {"storage": "does not see what the driver has written there"}
         write(files, f"{folder}/{request['node']}", token)
     except Exception as error:
-        return {"storage": f"cannot write there: {machine.first_line(error)}"}
+        return {"storage": f"cannot write there: {first_line(error)}"}
     return {"token": token}
 
 
@@ -158,6 +161,7 @@ def _gpus() -> int:
 
 
 def main() -> None:
+    """Answer the request on standard input."""
     request = json.load(sys.stdin)
     answer = look(request) if request["do"] == "look" else read(request)
     print("\n" + json.dumps(answer))

@@ -1,7 +1,4 @@
-"""The one check that takes its time: does Ray start here and run a task?
-
-Ray is started in a process of its own, because it can hang.
-"""
+"""The slowest check: does Ray start here and run a task? It runs in another process, as Ray can hang."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ with own_ray(num_cpus=1, object_store_memory=capacity.OBJECT_STORE):
 
 
 def check_ray(limit_s: float = 120.0) -> Check:
-    """Start Ray where a sweep would, run a task, stop it."""
+    """Start Ray as a sweep would, run a task, stop Ray; at most `limit_s` seconds."""
     name = "ray"
     try:
         temporary_folder()
@@ -47,7 +44,7 @@ def check_ray(limit_s: float = 120.0) -> Check:
     except subprocess.TimeoutExpired:
         out = _stopped(process)
         err = f"no answer within {limit_s:g} s"
-    except BaseException:  # a signal: what was started ends with us
+    except BaseException:  # a signal: Ray must not outlive this process
         _stopped(process)
         raise
     if out.strip() == "42":
@@ -62,7 +59,7 @@ def check_ray(limit_s: float = 120.0) -> Check:
 
 
 def _stopped(process: subprocess.Popen[str]) -> str:
-    """End it so that it can take Ray's processes with it, or else all of them; what it had printed."""
+    """End the process, which then ends Ray, or else kill both. Returns what it had printed."""
     process.terminate()
     try:
         return process.communicate(timeout=15)[0]

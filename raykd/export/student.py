@@ -19,7 +19,7 @@ from timm.models import save_for_hf
 from raykd.storage.commands import command
 from raykd.storage.folders import fetch
 from trainables.core.checksums import UNREADABLE, read_with_checksum
-from trainables.core.errors import UserError
+from trainables.core.errors import UserError, first_line
 from trainables.core.workers import device
 from trainables.data.data_sets import open_data
 from trainables.evaluation.evaluate import Examiner
@@ -77,7 +77,7 @@ def open_student(trial: TrialSpec, path: Path) -> tuple[Backbone, dict[str, str]
     except (*UNREADABLE, KeyError, RuntimeError) as error:
         raise UserError(
             "trial",
-            f"its student {path} is damaged: {str(error).splitlines()[0]}",
+            f"its student {path} is damaged: {first_line(error)}",
             value=trial.signature(),
             expected=f"`{command('resume', path.parents[2], '--repair')}`, which trains it again",
         ) from None

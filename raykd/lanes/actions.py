@@ -1,9 +1,9 @@
-"""What lanes can do."""
+"""The actions that a lane can run."""
 
 from __future__ import annotations
 
-# Actions by name: where the function is that runs it, as module:function. Each takes the task's trials and
-# the keywords report and workspace, as trainables.training.loop.train does.
+# Name -> the function that runs the action, as module:function. Each takes the task's trials and the keywords
+# `report` and `workspace`, as trainables.training.loop.train does.
 ACTIONS = {
     "train": "trainables.training.loop:train",
     "prepare": "trainables.references:prepare",

@@ -1,4 +1,4 @@
-"""What Ray's autoscaler, of either version, says of itself: whether there is one, and whether nodes start."""
+"""What Ray's autoscaler reports: whether there is one, and whether nodes are starting. Both its versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NO_CLOUD = (
 
 
 def starting() -> bool:
-    """Whether nodes are being started, for whomever."""
+    """Whether nodes are being started, for this sweep or for others."""
     said = _status_v2()
     if said is not None:
         return bool(said.pending_launches or said.pending_nodes)
@@ -21,7 +21,7 @@ def starting() -> bool:
 
 
 def autoscales() -> bool:
-    """Whether there is an autoscaler that may start nodes; what kinds, and how many, a driver cannot know."""
+    """Whether there is an autoscaler that may start nodes. A driver cannot know which kinds, or how many."""
     said = _status_v2()
     if said is not None:
         return has_types(node.ray_node_type_name for node in [*said.active_nodes, *said.idle_nodes])
@@ -30,9 +30,9 @@ def autoscales() -> bool:
 
 
 def has_types(types: Iterable[str]) -> bool:
-    """Whether one of these is a type of node in somebody's configuration.
+    """Whether one of these node types comes from an autoscaler's configuration.
 
-    On a cluster without one, Ray reports every node as of a type of its own, `node_` and its id.
+    On a cluster without an autoscaler, Ray reports for every node a type of its own: `node_` and its id.
     """
     return any(name != _NO_CLOUD and not _anonymous(name) for name in types)
 
@@ -43,7 +43,7 @@ def _anonymous(name: str) -> bool:
 
 
 def _status_v2() -> Any:
-    """What the second version says; None where the first one runs."""
+    """The status of the autoscaler's second version; None where the first one runs."""
     import ray
     from ray.autoscaler.v2.sdk import get_cluster_status
     from ray.autoscaler.v2.utils import is_autoscaler_v2

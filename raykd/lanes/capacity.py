@@ -1,7 +1,7 @@
 """How many lanes this machine holds, by the CPUs and the memory that this process may use of it.
 
-Ray reads some of these limits, not all: it counts the machine's CPUs under `taskset`, and the machine's
-memory in a nested cgroup.
+Ray does not read all of these limits: under `taskset` it counts all CPUs of the machine, and in a nested
+cgroup all of its memory.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ OBJECT_STORE = 128 * 2**20
 
 
 class Room(NamedTuple):
-    """How many lanes the memory holds, and why."""
+    """How many lanes the memory holds, and a text that says why."""
 
     lanes: int
     said: str
 
 
 def need(workers: WorkersSpec, lanes: int = 1) -> float:
-    """The memory that a sweep with so many lanes takes at least, bytes. A large network takes more."""
+    """The least memory, in bytes, of a sweep with so many lanes. A large network takes more."""
     return _BASE + lanes * (_LANE + workers.count * _WORKER)
 
 
 def room(workers: WorkersSpec) -> Room:
-    """The lanes that fit into the memory of this machine beside what runs there, before Ray is started.
+    """How many lanes fit into the memory that is free on this machine before Ray is started; at least 1.
 
-    Raises `UserError` where the limit holds none, or where processes may not have the address space.
+    Raises `UserError` if the memory limit is too small for one lane, or if the limit of a process's address
+    space is.
     """
     check_address_space()
     limit, each = memory(), _LANE + workers.count * _WORKER
@@ -51,14 +52,14 @@ def room(workers: WorkersSpec) -> Room:
             expected="a container or machine with more memory"
             + (", or `--set workers.count=1`" if workers.count > 1 else ""),
         )
-    left = min(limit.value, memory_left() + psutil.Process().memory_info().rss)  # the driver is in the base
+    left = min(limit.value, memory_left() + psutil.Process().memory_info().rss)  # _BASE includes the driver
     lanes = int((left - _BASE) / each)
     said = f"{_gib(left)} free of {_gib(limit.value)} ({limit.source}), about {_gib(each)} a lane"
     return Room(max(1, lanes), said)
 
 
 def for_ray() -> dict[str, Any]:
-    """What a Ray on this machine alone is told of it, as arguments of `ray.init`."""
+    """Arguments of `ray.init` for a Ray on this machine alone."""
     return {"num_cpus": int(cpus().value), "object_store_memory": OBJECT_STORE}
 
 

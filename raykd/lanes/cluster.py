@@ -1,4 +1,4 @@
-"""The connection to Ray: the cluster that is there, or one on this machine, quietly."""
+"""The connection to Ray: to a running cluster, or to a new Ray on this machine."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from trainables.core.safe_text import plain
 # Tune's own files, tables and telemetry are switched off: the ledger and its views replace them.
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
-    # What the nodes' daemons say of dead workers and the like: the pool says it, in the sweep's own words.
+    # Messages of the nodes' daemons, on dead workers for one: the pool reports these in its own words.
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
-    # A thread that still asks after the end would start another Ray, with nobody to end it.
+    # Without this, a thread that calls Ray after its end would start another one, which nobody would end.
     "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -36,7 +36,7 @@ _QUIET = {
     "TUNE_WARN_THRESHOLD_S": "60",
     # A process that asks for no GPU sees none.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
-    # A lane is several processes at once; Ray's default, one start a core, makes them wait and warns.
+    # A lane starts several processes at once; by default Ray starts one a core at a time, and warns.
     "RAY_worker_maximum_startup_concurrency": "8",
 }
 
@@ -45,25 +45,25 @@ LOCAL = own_ray.LOCAL
 
 
 def quiet() -> None:
-    """Set what makes Ray keep to itself. Before Ray is imported, so that its modules see it."""
+    """Switch off Ray's own output and telemetry. To be called before Ray is imported, which reads it then."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
 
 
 def ray_address(asked: str | None) -> str:
-    """The cluster to join: the one asked for, RAY_ADDRESS, one that `ray start` began here, or a new one.
+    """The cluster to join: the one asked for, RAY_ADDRESS, one that `ray start` started here, or a new one.
 
-    One that was not asked for is this user's own.
+    A cluster that was not asked for is joined only if it is this user's own.
     """
     quiet()
     wanted = asked or os.environ.get("RAY_ADDRESS")
-    if wanted == AUTO:  # Ray's word for the cluster of this machine
+    if wanted == AUTO:  # Ray's name for the cluster of this machine
         return running_here() or wanted
     return wanted or running_here() or LOCAL
 
 
 def this_machine() -> dict[str, Any]:
-    """What a new local Ray would offer, in the form of `ray.nodes()`."""
+    """The node that a new local Ray would have, in the form of `ray.nodes()`."""
     import torch
 
     return {
@@ -74,10 +74,10 @@ def this_machine() -> dict[str, Any]:
 
 @contextmanager
 def connected(address: str, log_file: Path | None = None) -> Iterator[dict[str, Any]]:
-    """Ray for as long as the block runs. Yields what it says of itself.
+    """Connected to Ray for as long as the block runs. Yields Ray's `address_info`.
 
-    It joins the cluster at `address` and leaves it running; with `LOCAL` it starts Ray here, on loopback
-    alone and with its dashboard, and stops it again. `UserError` for a cluster that cannot be joined.
+    Joins the cluster at `address`, and leaves it running. With `LOCAL` it starts Ray here, on loopback alone
+    and with its dashboard, and stops it again. `UserError` for a cluster that cannot be joined.
     """
     quiet()
     import ray
@@ -116,9 +116,10 @@ def session_folder() -> Path:
 
 
 def check_joinable(address: str) -> list[str]:
-    """What the user should know of the cluster at `address`, or of a new one.
+    """Remarks for the user on the cluster at `address`, or on a new one.
 
-    `UserError` for one that cannot be joined: Ray itself would wait for minutes, or work as another user.
+    `UserError` for a cluster that cannot be joined: Ray itself would wait for minutes, or work as another
+    user.
     """
     return own_ray.remarks() if address == LOCAL else joining.look(address).remarks
 
@@ -139,38 +140,40 @@ def live_nodes() -> list[dict[str, Any]]:
 
 
 class _QuietFile(logging.FileHandler):
-    """A log that cannot be written (a full disk) is no news for the screen."""
+    """A log file whose write errors (a full disk) are not shown on the screen."""
 
     def _open(self) -> TextIOWrapper:
         file: Any = opened(Path(self.baseFilename), self.mode, self.encoding)
         return cast("TextIOWrapper", file)
 
-    def handleError(self, record: logging.LogRecord) -> None: ...
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nothing."""
 
 
 class _Plain(logging.Formatter):
-    """Lines that whoever reads the log in a terminal can trust."""
+    """Log lines without control characters, which could change what a terminal shows."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
         return plain(super().format(record))
 
 
 def host_names(ids: Iterable[str], nodes: Iterable[Mapping[str, Any]]) -> str:
-    """The hosts of these node ids, for people; `nodes` as `live_nodes` lists them."""
+    """The names of the hosts of these node ids; `nodes` as `live_nodes` lists them."""
     names = {node["NodeID"]: node["NodeManagerHostname"] for node in nodes}
     return ", ".join(sorted(names.get(id, id) for id in ids))
 
 
 def draining_nodes() -> dict[str, float | None]:
-    """The nodes that will go, a spot instance's for one: seconds from now by id, None where nobody knows."""
-    from ray._private.state import state  # the only way to ask; Ray Train asks here too
+    """Nodes that will be shut down, as spot instances are: id -> seconds from now, None if not known."""
+    from ray._private.state import state  # there is no public way; Ray Train uses this, too
 
     now = time.time()
     return {node: at / 1000 - now if at else None for node, at in state.get_draining_nodes().items()}
 
 
 def send_logs(log_file: Path) -> None:
-    """Everything that Ray and raykd log goes to a file and not to the screen."""
+    """Send everything that Ray and raykd log to a file instead of the screen."""
     own_folder(log_file.parent)
     handler = _QuietFile(log_file, encoding="utf-8")
     handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))

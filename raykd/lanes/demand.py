@@ -1,13 +1,14 @@
 """What a sweep asks of Ray's autoscaler: room for the lanes that it could use beyond the present nodes.
 
-Asked by placement groups of a lane's shape that wait for room, because that is what the autoscalers (both of
-Ray's, KubeRay's too) add nodes for. They only keep the room that they find until a lane takes it. A lane that
-waits for room is such a group, too: none is opened, beyond those wanted, that does not fit into what is free.
+It asks with placement groups of a lane's shape that wait for room: autoscalers (both of Ray's, and KubeRay's)
+add nodes for these. A group that has found room only keeps it until a lane takes it. A lane that waits for
+room is such a group, too. So beyond the lanes that are wanted, one is opened only if it fits into free room.
 
-`ray.autoscaler.sdk.request_resources` was the other way. A cluster has one such request, which holds until
-another one replaces it. Ray Train writes it every 20 s (what its running groups have, for 180 s more should
-they die), so one of ours would be gone at once; two sweeps would undo each other's; and after a killed driver
-machines would run for nobody. The groups of several drivers add up, and Ray removes those of one that dies.
+`ray.autoscaler.sdk.request_resources` is not used. A cluster has only one such request, which holds until
+another one replaces it. Ray Train writes it every 20 s (what its running groups have, for 180 s more if they
+die), so that our request would be lost at once. Two sweeps would replace each other's requests, and the
+request of a killed driver would keep machines running. The placement groups of several drivers add up, and
+Ray removes those of a driver that dies.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from raykd.lanes.cluster import live_nodes
 from raykd.spec.sections import WorkersSpec
 from trainables.core.storage_retry import tell
 
-_TRIALS_A_LANE = 4  # a node that starts for fewer hardly earns its start, and a sampler learns from rounds
-_MOST = 32  # groups that wait at once: each is tried again and again
-_ANSWER_S = 20.0  # an autoscaler looks every 5 s; so long after a node has joined, too, another may start
+_TRIALS_A_LANE = 4  # starting a node for fewer is not worth it, and a sampler learns from earlier trials
+_MOST = 32  # groups that wait at once: Ray tries each again and again
+_ANSWER_S = 20.0  # an autoscaler, which looks every 5 s, may start another node within this time
 _START_S = 900.0  # a node may take so long to start
 _LOOK_S = 0.5
-_SURE_S = 5.0  # so long there has to be room, or none, before a lane beyond those wanted comes or goes
+_SURE_S = 5.0  # there is room, or none, for so long before a lane beyond those wanted comes or goes
 _WAITS = ("PENDING", "PREPARED", "RESCHEDULING")
 _HAS_ROOM = ("PREPARED", "CREATED")
 
 
 class Demand:
-    """Keeps the autoscaler asked for lanes of these workers.
+    """Asks the autoscaler for nodes for lanes of these workers, and keeps the request up to date.
 
-    `left()` is how many trials have not ended. `lanes`, where the user gave it, is how many are to be had at
-    once; else there are nodes asked for while each lane has about four trials to take.
+    `left()` returns how many trials have not ended. `lanes` is how many lanes the user wants at once; None:
+    as many as have about four trials each.
     """
 
     def __init__(self, workers: WorkersSpec, left: Callable[[], int], lanes: int | None = None) -> None:
@@ -50,21 +51,21 @@ class Demand:
 
     @property
     def useful(self) -> int:
-        """Lanes that have a trial to take; at least the one that measures references."""
+        """How many lanes have a trial to take; at least 1, which measures references."""
         return max(1, min(self._lanes or self._left(), self._left()))
 
     @property
     def wanted(self) -> int:
-        """Lanes that it is worth having a node started for."""
+        """How many lanes are worth the start of a node."""
         if self._lanes:
             return self.useful
         return min(self.useful, max(1, -(-self._left() // _TRIALS_A_LANE)))
 
     def bounds(self, room: int) -> tuple[int, int]:
-        """Up to how many lanes may be opened, and beyond how many they end; there is now `room` for so many.
+        """(lanes up to which new ones are opened, lanes beyond which some end); `room` is for how many now.
 
-        Those wanted may wait for room, the others may not. What another sweep's lane leaves for a moment, or
-        one of these that starts again, counts only when it has been so for a while.
+        Lanes that are wanted may wait for room, others may not. Room counts as come or gone only after
+        `_SURE_S`: a lane that starts again, of this sweep or another, leaves its room for a moment.
         """
         now = time.monotonic()
         self._rooms.append((now, room))
@@ -74,8 +75,10 @@ class Demand:
         return max(self.wanted, min(lately)), max(self.wanted, max(lately))
 
     def room(self, run: str, going: Container[str]) -> int:
-        """Lanes that have room now (their placement groups' names begin with `run`) or would find some, not
-        on the nodes that are `going`."""
+        """How many lanes have room now, or would find some on nodes that are not `going`.
+
+        The names of their placement groups begin with `run`.
+        """
         import ray.util
         from ray._private.state import available_resources_per_node
 
@@ -87,11 +90,11 @@ class Demand:
         return placed + sum(fitting(self._workers, has) for has in free) // self._workers.count
 
     def ask(self, held: int, starting: int = 0, run: str = "?") -> None:
-        """Ask for what is wanted beyond the `held` lanes that the present nodes have room for.
+        """Ask for the lanes that are wanted beyond the `held` ones, for which the present nodes have room.
 
-        Room that has come is kept, lest its node be taken for idle, for the lanes that are `starting`, until
-        one of them asks for it by a placement group whose name begins with `run`. Then all is given back for
-        a moment, so that it goes to that lane and not to what was asked for here.
+        New room is kept for the lanes that are `starting`, because the autoscaler would end an idle node.
+        When a lane asks for room itself, by a placement group whose name begins with `run`, all groups of
+        this object are removed for a moment, so that the lane gets the room.
         """
         from ray.util import placement_group, placement_group_table, remove_placement_group
 
@@ -110,7 +113,7 @@ class Demand:
         self._groups = [*found[:starting], *waiting]
 
     def withdraw(self) -> None:
-        """Ask for nothing any more."""
+        """Remove all requests."""
         from ray.util import remove_placement_group
 
         groups, self._groups = self._groups, []
@@ -119,14 +122,14 @@ class Demand:
 
 
 def fitting(workers: WorkersSpec, free: Mapping[str, float]) -> int:
-    """Workers that find room in what is free on a node, as far as Ray says: parts of GPUs it only adds up."""
+    """How many workers fit into the free resources of a node; of its GPUs Ray gives only the sum."""
     return min(int(free.get(kind, 0) / each + 1e-6) for kind, each in workers.resources.items())
 
 
-def grows(workers: WorkersSpec) -> bool:
-    """Whether the cluster's autoscaler makes room for a lane when one is asked for; waits until it is there.
+def autoscaler_makes_room(workers: WorkersSpec) -> bool:
+    """Ask the cluster's autoscaler for room for one lane, and wait for it. False if there will be none.
 
-    Nodes that start may be of another kind, or for others: they count when they have joined.
+    A node counts when it has joined: one that starts may be of another type, or for another sweep.
     """
     tell("the nodes have no room for a lane; an autoscaler, if there is one, is asked for some")
     demand = Demand(workers.on(live_nodes()), lambda: 1)

@@ -1,4 +1,4 @@
-"""Ray's daemons, started apart from the terminal, and what their logs say when all has gone wrong."""
+"""Starting Ray's daemons apart from the terminal, and keeping their errors when Ray does not start."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from unittest import mock
 from raykd.process import signals
 
 log = logging.getLogger("raykd.lanes.detached")
-_LINES = 20  # of each of Ray's logs that are kept where it went wrong
+_LINES = 20  # lines of each of Ray's logs that are kept after an error
 _SERIOUS = re.compile(r" [ECF] \d| (?:ERROR|CRITICAL) |Traceback|Error: ")
 
 
 @contextlib.contextmanager
 def detached_daemons(temporary: Path) -> Iterator[list[Any]]:
-    """Ray's daemons that are started inside have sessions of their own, and temporary files in `temporary`.
+    """While the block runs, Ray's daemons start in sessions of their own; their TMPDIR is `temporary`.
 
-    Ctrl-C, a terminal that closes, or `timeout` signal a whole process group: without daemons and workers
-    the driver could put nothing away. They end with it all the same, by the kernel's parent-death signal.
-    What `multiprocessing` makes in the dashboard (`pymp-…`) would stay, because a signal ends that. Yields
-    the daemons' `Popen`s, a list that grows.
+    Ctrl-C, a closed terminal and `timeout` send their signal to a whole process group. If it ended the
+    daemons, the driver could not end the sweep in good order. The daemons still end with the driver, by the
+    kernel's parent-death signal. `temporary` is there because a signal ends the dashboard, which then leaves
+    the folders of `multiprocessing` (`pymp-…`). Yields the list of the daemons' `Popen`s, which grows.
     """
     from ray._private import services
 
@@ -48,8 +48,8 @@ def detached_daemons(temporary: Path) -> Iterator[list[Any]]:
 
 
 @contextlib.contextmanager
-def errors_kept(folder: Path) -> Iterator[None]:
-    """Where the block raises, the last errors in the logs of Ray's `folder`, which goes, go to ours."""
+def errors_logged(folder: Path) -> Iterator[None]:
+    """If the block raises, copy the last errors in the logs of Ray's `folder` to our log: it is deleted."""
     try:
         yield
     except Exception:

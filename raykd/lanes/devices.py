@@ -1,4 +1,4 @@
-"""The device of a lane's worker: what Ray gave it is what it trains on, and nothing else."""
+"""The device of a lane's worker: it trains on the GPU that Ray gave it, or on the CPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import ray
 
 from trainables.core.workers import use_device
 
-CONTEXT = 600 * 2**20  # bytes that a CUDA context takes beside what torch counts; measured .3 to .6 GB
+CONTEXT = 600 * 2**20  # bytes of a CUDA context, which torch does not count; measured: 0.3 to 0.6 GB
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,12 @@ class Gpu:
     """A GPU of the cluster."""
 
     node: str  # Ray's id of its node
-    id: str  # Ray's id of it there
+    id: str  # Ray's id of the GPU on that node
     host: str
 
     @property
     def key(self) -> str:
+        """What names it in the whole cluster."""
         return f"{self.node}/{self.id}"
 
     def __str__(self) -> str:
@@ -30,30 +31,30 @@ class Gpu:
 
 
 class Unusable(RuntimeError):
-    """Torch cannot compute on the GPU that Ray gave this worker; `certain`: and never will."""
+    """Torch cannot compute on the GPU that Ray gave this worker; `certain`: it never will."""
 
     def __init__(self, why: str, certain: bool = False) -> None:
         super().__init__(why)
         self.certain = certain
 
 
-def given() -> Gpu | None:
-    """The GPU that Ray gave this worker, the first of several; None: it trains on the CPU."""
+def assigned_gpu() -> Gpu | None:
+    """The GPU that Ray gave this worker, the first of several. None: the worker trains on the CPU."""
     context = ray.get_runtime_context()
     ids = context.get_accelerator_ids().get("GPU", [])
     return Gpu(context.get_node_id(), str(ids[0]), socket.gethostname()) if ids else None
 
 
-def claim(gpu: Gpu | None, share: float) -> None:
-    """Train on `gpu` from now on, of which this worker may use `share`, or on the CPU.
+def use_gpu(gpu: Gpu | None, share: float) -> None:
+    """Train on `gpu` from now on, or on the CPU if it is None. `share` is how much of the GPU may be used.
 
-    Raises `Unusable` where torch cannot.
+    Raises `Unusable` if torch cannot compute there.
     """
     import torch
     from ray.train.torch import get_device
 
     if gpu is None:
-        # A joined cluster's nodes may not hide what nobody asked for, and `is_available` would find it.
+        # Nodes of a joined cluster may not hide their GPUs from a worker that asked for none.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         use_device(torch.device("cpu"))
         return
@@ -75,7 +76,9 @@ def claim(gpu: Gpu | None, share: float) -> None:
 
 
 def allowed(share: float, total: int) -> int:
-    """Bytes that torch may take in a process which has `share` of a GPU of `total` bytes: the context is in
-    the share, so that the processes of one GPU fit beside each other."""
+    """Bytes that torch may take in a process which has `share` of a GPU of `total` bytes.
+
+    The CUDA context counts as part of the share, so that the processes of one GPU fit beside each other.
+    """
     share = min(share, 1.0)
     return int(max(share * total / 2, share * total - CONTEXT))

@@ -1,4 +1,4 @@
-"""What killed a trial's worker, or made it fail, in words that say what to do."""
+"""Why a trial's worker failed or died: in words that say what to do, and whether its GPU is to blame."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 
 from raykd.lanes.devices import allowed
 from trainables.core.workers import device, is_a_peers
-from trainables.data.store import StoreDamaged
+from trainables.data.store_images import StoreDamaged
 from trainables.spec.trial import TrialSpec
 
 _ADVICE = "a smaller optim.batch_size, network or image, or fewer lanes, may fit"
@@ -24,7 +24,7 @@ _SAID = (  # by the allocators of torch, CUDA, cuBLAS, cuDNN and the kernel
     "ALLOCATION_FAILED",
     "Cannot allocate memory",
 )
-# What CUDA and its libraries say where a program is wrong, on whichever GPU it runs.
+# What CUDA and its libraries say when a program is wrong. It fails alike on every GPU.
 _PROGRAMS = (
     "device-side assert triggered",
     "invalid argument",
@@ -45,12 +45,12 @@ _LIBRARIES = re.compile(
     r"STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR|NOT_INITIALIZED|MAPPING_ERROR)|CUFFT_EXEC"
 )
 _SIZES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_WORKSPACE = 2**28  # bytes: a library that gets no memory does not say how much it asked for
+_WORKSPACE = 2**28  # bytes that a library is taken to have asked for: it does not say
 _TRIED = re.compile(r"Tried to allocate ([\d.]+) (bytes|[KMGT]iB)")
 
 
 def explain(error: Exception, trial: TrialSpec | None) -> str:
-    """Why a trial failed, from what it raised: one line."""
+    """Why a trial failed, in one line; `error` is what it raised."""
     if not out_of_memory(error):
         return f"{type(error).__name__}: {error}".splitlines()[0]
     batch = f" with optim.batch_size {trial.optim.batch_size}" if trial is not None else ""
@@ -58,7 +58,7 @@ def explain(error: Exception, trial: TrialSpec | None) -> str:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether it asked for more memory than there is, of the host or of a GPU."""
+    """Whether the error says that memory was exhausted, of the host or of a GPU."""
     import torch
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
@@ -67,44 +67,44 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def mended_by_restart(error: Exception) -> bool:
-    """Whether a group of workers that is started again may not meet this again.
+    """Whether the error may not come again if the group of workers is started again.
 
-    A rank may have raised it because another one died: torch's collectives raise RuntimeErrors. Images that
-    were damaged are decoded again. Anything else is the trial's own, and would come again.
+    A rank may have raised it because another one died: torch's collectives raise RuntimeErrors. Damaged
+    images are decoded again. Any other error is the trial's own, and would come again.
     """
     return isinstance(error, (RuntimeError, OSError, StoreDamaged)) and not out_of_memory(error)
 
 
-def of_the_gpu(error: Exception, share: float) -> str | None:
-    """Why this worker's GPU is to blame for what it raised, in one line; None if it is not.
+def gpu_fault(error: Exception, share: float) -> str | None:
+    """Why this worker's GPU is to blame for the error, in one line; None if it is not.
 
-    CUDA's errors are the machine's, such as an illegal memory access, ECC, a lost device, or a library that
-    fails after one, except those of a wrong program: a failed assertion, which labels out of range cause, and
-    what is asked for wrongly. Memory that other processes hold is the machine's, too: `share` is what this
-    worker may have of the GPU.
+    The GPU is blamed for errors of CUDA: an illegal memory access, ECC, a lost device, or a library that
+    fails after one of these. It is not blamed for those of a wrong program: a failed assertion, which labels
+    out of range cause, or invalid arguments. It is blamed, too, if memory is exhausted because other
+    processes hold it: `share` is how much of the GPU this worker may use.
     """
     if not isinstance(error, RuntimeError) or is_a_peers(error):
         return None
     if out_of_memory(error):
-        return _crowded(str(error), share)
+        return _held_by_others(str(error), share)
     said = _said_by_cuda(str(error))
     if not said:
         return None
-    said += _said_by_cuda(_context_error())  # a library does not say what came before it
+    said += _said_by_cuda(_context_error())  # a library does not repeat the first error
     if any(word in line for word in _PROGRAMS for line in said):
         return None
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _said_by_cuda(text: str) -> list[str]:
-    """Its lines that say what went wrong; the others are torch's advice, on assertions for one."""
+    """The lines of the text that say what went wrong; others are torch's advice."""
     return [line for line in text.splitlines() if _CUDA.search(line) or _LIBRARIES.search(line)]
 
 
 def _context_error() -> str:
-    """What CUDA says of this process's context, if that is lost: such an error comes again with every call.
+    """CUDA's error if this process's context is lost, else "". Such an error comes again with every call.
 
-    A question that does not wait: with a peer that is gone, work on the device may never end.
+    The call does not wait for the device: if another rank is gone, work on the device may never end.
     """
     import torch
 
@@ -117,8 +117,8 @@ def _context_error() -> str:
     return ""
 
 
-def _crowded(said: str, share: float) -> str | None:
-    """Why there was no memory where this process had less than its share: others hold it."""
+def _held_by_others(said: str, share: float) -> str | None:
+    """Why memory was exhausted although this process had less than its share; None if it had its share."""
     import torch
 
     where, tried = device(), _TRIED.search(said)
@@ -134,7 +134,7 @@ def _crowded(said: str, share: float) -> str | None:
 
 
 def death(error: Exception) -> str | None:
-    """Why a worker process is gone, from what Ray knows of it; None if it raised something and lives."""
+    """Why a worker process died, from the error that Ray gives; None if it raised something and lives."""
     cause = getattr(error, "health_check_failure", error)  # Ray Train wraps what it found
     if isinstance(cause, OutOfMemoryError) or "low on memory" in str(cause):
         return f"out of memory: Ray killed the worker before its host ran out; {_ADVICE}"

@@ -1,18 +1,18 @@
-"""The worker groups of lanes, where Ray Train leaves something to be done.
+"""The worker groups of lanes: what differs from Ray Train's own.
 
-Gloo talks on the address that the host's own name has. On Debian and Ubuntu that is 127.0.1.1, on which no
-other host answers, so each worker is told the network interface that has its Ray node's address.
-`GLOO_SOCKET_IFNAME`, where it is set, comes first. NCCL looks for interfaces by itself.
+Gloo uses the address of the host's own name. On Debian and Ubuntu that is 127.0.1.1, which no other host can
+reach. So each worker sets `GLOO_SOCKET_IFNAME`, unless it is set, to the network interface that has its Ray
+node's address. NCCL finds its interfaces itself.
 
-Workers that share a machine find each other by a file and not by an open port.
+Workers that share a machine meet in a file and not at an open port.
 
-A controller that is ended while its group waits for room leaves a placement group that nobody knows: Ray
-Train's cleaner hears only of groups that have started. It would take the next node that joins, for as long as
-the sweep runs. So each gets a name by which the pool finds it.
+If a controller is ended while its group waits for room, its placement group stays: Ray Train's cleaner knows
+only of groups that have started. Such a group would take the next node that joins until the sweep ends. So
+each group gets a name by which the pool can find and remove it.
 
-With that the cleaner has nothing left to do (when the driver dies, Ray removes the groups of its job), and
-lanes read no Ray Data. Both are left out: each is a process more for a lane, and the cleaner asks the State
-API every second whether its controller lives, and never ends where that does not answer.
+After that Ray Train's cleaner has nothing to do: when the driver dies, Ray removes the groups of its job. And
+lanes read no Ray Data. The callbacks for both are left out, because each is another process for a lane. The
+cleaner also asks the State API every second whether its controller lives, and never ends without an answer.
 """
 
 from __future__ import annotations
@@ -43,23 +43,27 @@ from raykd.lanes.failures import death
 
 @dataclass
 class GroupConfig(TorchConfig):
-    """`TorchConfig`, with gloo on the interface that the nodes reach each other by."""
+    """`TorchConfig` with gloo on the interface by which the nodes reach each other."""
 
     @property
     def backend_cls(self) -> type[_TorchBackend]:
+        """What sets up the process group."""
         return _Backend
 
     @property
     def train_func_context(self) -> Any:
-        # Ray's own takes the device before the worker's function runs, which then cannot say that it failed.
+        """No context: Ray's own takes the device before `work` runs and could report a failure."""
         return nullcontext
 
 
 class _Backend(_TorchBackend):
+    """Ray Train's, but gloo uses the right interface, and workers of one machine meet in a file."""
+
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        """Set up the process group of the workers."""
         worker_group.execute(_choose_interface)
         if backend_config.backend == "nccl" and not all(worker_group.execute(_sees_a_gpu)):
-            return  # NCCL would refuse; without it the worker gets to where it can say what it lacks
+            return  # NCCL would refuse; without a process group `work` runs, and reports what is missing
         if on_loopback():
             _meet_in_a_file(worker_group, backend_config)
         else:
@@ -67,9 +71,9 @@ class _Backend(_TorchBackend):
 
 
 def _meet_in_a_file(worker_group: Any, backend_config: Any) -> None:
-    """Connect workers that share a machine, as Ray's backend does by torch's TCP store.
+    """Connect workers that share a machine, for which Ray's backend uses torch's TCP store.
 
-    That one listens on every interface, and asks nobody who they are.
+    The TCP store listens on every interface, without authentication.
     """
     worker_group.execute(_set_torch_distributed_env_vars)
     meeting = str(Path(worker_group.execute_single(0, _meeting_folder)) / "meeting")
@@ -85,7 +89,7 @@ def _meet_in_a_file(worker_group: Any, backend_config: Any) -> None:
 def _meet(backend: str, meeting: str, rank: int, size: int, timeout: timedelta) -> None:
     """Join the process group of the workers that open the file `meeting`.
 
-    By torch's store itself: its `file://` addresses misread what URIs quote (`%`, `#`, `?`, blanks).
+    The store is made here because torch's `file://` addresses misread `%`, `#`, `?` and blanks.
     """
     dist: Any = importlib.import_module("torch.distributed")
 
@@ -95,7 +99,7 @@ def _meet(backend: str, meeting: str, rank: int, size: int, timeout: timedelta) 
 
 
 def _meeting_folder() -> str:
-    """A new folder that nobody else enters: who changes the file in it says where the workers connect to."""
+    """A new folder that no other user can enter: the file in it says where the workers connect to."""
     return tempfile.mkdtemp(prefix="raykd-", dir=session_folder())
 
 
@@ -120,7 +124,7 @@ def interface_of(address: str) -> str | None:
 
 
 class LaneTrainer(TorchTrainer):
-    """`TorchTrainer` without the processes that a lane has no use for."""
+    """`TorchTrainer` without the callbacks whose processes a lane does not need."""
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()  # type: ignore[misc]
@@ -130,13 +134,14 @@ class LaneTrainer(TorchTrainer):
 
 
 class NameGroup(WorkerGroupCallback):
-    """Gives the placement groups of a run names that begin with `prefix`. In the run's controller."""
+    """Gives the placement groups of a run names that begin with `prefix`. Runs in the run's controller."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
 
     @contextmanager
     def on_worker_group_start(self) -> Iterator[None]:
+        """Name the placement group that is made while the block runs."""
         module: Any = worker_group
         plain = module.placement_group
 
@@ -151,8 +156,10 @@ class NameGroup(WorkerGroupCallback):
 
 
 class TellController(ControllerCallback):
-    """Hands the lane's controller to the broker: Ray Train names it nowhere, and a stuck lane must end.
-    Says, too, what its workers died of."""
+    """Tells the broker the lane's controller, which Ray Train names nowhere, and why its workers died.
+
+    A stuck lane is ended by killing its controller.
+    """
 
     def __init__(self, broker: str, namespace: str, lane: str) -> None:
         self._broker = broker
@@ -160,10 +167,12 @@ class TellController(ControllerCallback):
         self._lane = lane
 
     def after_controller_start(self, train_run_context: Any) -> None:
+        """Give the broker a handle of this controller."""
         broker = ray.get_actor(self._broker, namespace=self._namespace)
         broker.controller.remote(self._lane, ray.get_runtime_context().current_actor)
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
+        """If the group has failed, tell the broker why a worker died."""
         failed = getattr(current_state, "training_failed_error", None)
         if failed is not None:
             deaths = filter(None, map(death, getattr(failed, "worker_failures", {}).values()))
@@ -172,7 +181,7 @@ class TellController(ControllerCallback):
 
 
 def free(prefix: str) -> None:
-    """Remove the placement groups of a run whose controller is gone."""
+    """Remove the placement groups whose names begin with `prefix`; their controllers are gone."""
     for row in ray.util.placement_group_table().values():
         if row["name"].startswith(f"{prefix}-") and row["state"] != "REMOVED":
             with suppress(ValueError):  # gone by now

@@ -1,9 +1,9 @@
-"""Which GPUs are sick: a count of what went wrong on each, and who it was that failed there.
+"""Which GPUs are sick: the failures of each GPU are counted, with the trials that ran on it.
 
-An error of a GPU's ends no trial at once: it is tried again, on another GPU where there is one. A GPU on
-which it happens under two trials is taken out of the sweep. A trial under which it happens again and again,
-or under which several GPUs fail, is the more likely cause (a kernel that writes where it must not looks like
-a fault of the device): then they are not to blame, and the trial is given up.
+A failure of a GPU does not end a trial at once: the trial is tried again, on another GPU if there is one. A
+GPU that fails under two trials is put into quarantine: it is taken out of the sweep. If failures repeat under
+one trial, or several GPUs fail under it, then the trial is the more likely cause: a kernel that writes to a
+wrong address looks like a fault of the device. The GPUs are not blamed for that, and the trial is given up.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-LIMIT = 2  # tasks, or incidents without one, that put a GPU into quarantine
+LIMIT = 2  # so many tasks, or failures without a task, put a GPU into quarantine
 
 
 @dataclass
 class Incidents:
-    """Of one driver: the next one starts with a clean sheet, as a GPU may have been reset since."""
+    """The failures that one driver saw. The next driver starts from none: a GPU may have been reset."""
 
-    reasons: dict[str, str] = field(default_factory=dict)  # GPU in quarantine -> what it did last
+    reasons: dict[str, str] = field(default_factory=dict)  # GPU in quarantine -> its last failure
     _at: dict[str, list[str]] = field(default_factory=dict)  # GPU -> the tasks under which it failed
 
     def add(self, gpu: str, task: str, reason: str, certain: bool = False) -> bool:
-        """The GPU failed under the task (or by itself: ""). True if it is in quarantine with that.
+        """Count a failure of the GPU under the task ("" if there was none). True if it is now in quarantine.
 
-        `certain`: once is enough.
+        `certain`: one failure is enough.
         """
         self._at.setdefault(gpu, []).append(task)
         if gpu not in self.reasons and (certain or self._counted(gpu) >= LIMIT):
@@ -40,11 +40,11 @@ class Incidents:
         return sum(tasks.count(task) for tasks in self._at.values())
 
     def any_of(self, gpus: Iterable[str]) -> bool:
-        """Whether one of these is in quarantine."""
+        """Whether one of these GPUs is in quarantine."""
         return any(gpu in self.reasons for gpu in gpus)
 
     def _counted(self, gpu: str) -> int:
-        """Incidents, one a task, without those of tasks under which another GPU failed too."""
+        """The failures that count: one for each task, none for a task under which another GPU failed, too."""
         tasks = self._at[gpu]
         alone = {task for task in tasks if task and self.gpus_of(task) == {gpu}}
         return tasks.count("") + len(alone)

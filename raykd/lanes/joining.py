@@ -1,8 +1,7 @@
-"""Whether the Ray cluster at an address can be joined: whose it is, whether it answers, what it asks for.
+"""Whether the Ray cluster at an address can be joined: who owns it, whether it answers, if it wants a token.
 
-All of it is asked before `ray.init`, which works as another user where it can, ends the process where it
-cannot, and waits for a minute where nobody answers. What asks here knows no more than one call of Ray's
-protocol, with a time limit.
+This is checked before `ray.init`, which would run work as another user, end the process on an error, or wait
+for a minute if nothing answers. The checks are single calls of Ray's protocol with time limits.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from typing import Any, NamedTuple
 
 from raykd.lanes.token import MODE, NEW, authentication, mend, token_file
 from raykd.storage import owners
-from trainables.core.errors import UserError
+from trainables.core.errors import UserError, first_line
 
 AUTO = "auto"
 _CONNECT_S = 5.0
-_ANSWER_S = 20.0  # a head that is busy is slow to answer
-_NODE_S = 5.0  # a node that `ray start` has just begun
+_ANSWER_S = 20.0  # for an answer of the head, which is slow when it is busy
+_NODE_S = 5.0  # for a node that `ray start` has just started
 _OWN = "`--address local` for a Ray of your own"
 
 
@@ -30,7 +29,7 @@ class Entry(NamedTuple):
     """How a cluster is joined."""
 
     mode: str  # what RAY_AUTH_MODE must be
-    remarks: list[str]  # what its user should know
+    remarks: list[str]  # what the user should know of it
 
 
 class _NoToken(Exception):
@@ -38,24 +37,25 @@ class _NoToken(Exception):
 
 
 def running_here(folder: Path | None = None) -> str | None:
-    """The address of the cluster that this user's `ray start` began on this machine, if it still runs.
+    """The address of the cluster that this user's `ray start` started on this machine, if it still runs.
 
-    Ray's own "auto" would also join the private cluster of another `raykd run`, and end with it. The file
-    that names the address lies where every user may write one: one of another user's is not read.
+    Ray's own "auto" would also join the private cluster of another `raykd run`, and end with it. Every user
+    can write the file that names the address, so the file of another user is not used. `folder`: see
+    `read_address_file`.
     """
     from ray._private import services
 
-    found = noted(folder)
+    found = read_address_file(folder)
     if found is None or found.uid != os.geteuid() or found.address not in services.find_gcs_addresses():
         return None
     return found.address if _owner_of(found.address) in (None, os.geteuid()) else None
 
 
 def strangers_here() -> str | None:
-    """The cluster of another user's that Ray's address file names, in words; None if there is none."""
+    """A text that names the cluster in Ray's address file if it is another user's; None if there is none."""
     from ray._private import services
 
-    found = noted()
+    found = read_address_file()
     if found is None or found.address not in services.find_gcs_addresses():
         return None
     others = [uid for uid in (_owner_of(found.address), found.uid) if uid is not None and uid != os.geteuid()]
@@ -65,9 +65,9 @@ def strangers_here() -> str | None:
 def look(address: str) -> Entry:
     """How to join the cluster at `address`.
 
-    Raises `UserError`, in one line, for an address where no Ray cluster answers, for a cluster or a node of
-    another user's on this machine, for another version of Ray, for a token that is missing or wrong, and
-    where this machine is no node of it.
+    Raises `UserError`, in one line, if no Ray cluster answers there, if the cluster or its node on this
+    machine is another user's, if it runs another version of Ray, if a token is missing or wrong, and if this
+    machine is no node of it.
     """
     host, port = _parsed(address)
     try:
@@ -95,13 +95,12 @@ def look(address: str) -> Entry:
 
 
 def failed(address: str, error: Exception) -> UserError:
-    """What `ray.init` said when it did not join."""
-    said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return _refused(address, f"it cannot be joined: {said}")
+    """The refusal with what `ray.init` said when it did not join."""
+    return _refused(address, f"it cannot be joined: {first_line(error)}")
 
 
 def _answer(address: str) -> Entry:
-    """Ask without a token first: one that is not asked for is not given away."""
+    """Check the cluster without a token first: a token goes only to a cluster that asks for one."""
     with authentication("disabled"):
         try:
             return Entry("disabled", _check(address))
@@ -128,9 +127,9 @@ def _answer(address: str) -> Entry:
 
 
 def _check(address: str) -> list[str]:
-    """Ask the cluster's version and its node on this machine; `_NoToken` where that needs a token.
+    """Check the cluster's version and its node on this machine. Returns remarks for the user.
 
-    Returns what its user should know.
+    Raises `_NoToken` if the cluster wants another token.
     """
     import grpc
     import ray
@@ -162,7 +161,7 @@ def _check(address: str) -> list[str]:
 
 
 def _check_node(address: str, nodes: Any, request: Any) -> list[str]:
-    """Refuse where this machine has no node of the cluster, or one that another user began."""
+    """Refuse if this machine has no node of the cluster, or if another user started it. Returns remarks."""
     from ray import NodeID
     from ray._private import services
     from ray.core.generated import gcs_pb2
@@ -170,7 +169,7 @@ def _check_node(address: str, nodes: Any, request: Any) -> list[str]:
     states: Any = gcs_pb2
     deadline = time.monotonic() + _NODE_S
     while True:
-        # From the command lines of all users' processes, which may say anything.
+        # `find_node_ids` reads the command lines of all users' processes, which may hold anything.
         ids = [id for id in services.find_node_ids() if re.fullmatch("[0-9a-f]{56}", id)]
         here = [request.NodeSelector(node_id=NodeID.from_hex(id).binary()) for id in ids]
         alive = request(node_selectors=here, state_filter=states.GcsNodeInfo.GcsNodeState.ALIVE)
@@ -216,7 +215,7 @@ def _version(metadata: bytes) -> str | None:
 
 
 def _parsed(address: str) -> tuple[str, int]:
-    """Host and port. `UserError` for what is no HOST:PORT."""
+    """Host and port of an address. `UserError` for what is no HOST:PORT."""
     if address == AUTO:
         strangers = strangers_here()
         none = f"{strangers}, and none of yours" if strangers else "none"
@@ -237,22 +236,22 @@ def _refused(address: str, problem: str, expected: str = "") -> UserError:
     return UserError(field, problem, value=address, expected=expected)
 
 
-class Note(NamedTuple):
-    """What Ray's address file says, and whose the file is."""
+class AddressFile(NamedTuple):
+    """What Ray's address file says, and the user id of its owner."""
 
     path: Path
     address: str
     uid: int
 
 
-def noted(folder: Path | None = None) -> Note | None:
-    """Ray's address file, in `folder` or where Ray looks for it. A link is none: it may lead anywhere."""
+def read_address_file(folder: Path | None = None) -> AddressFile | None:
+    """Ray's address file, in `folder` or where Ray looks for it; None if there is none, or a link."""
     from ray._common.utils import get_ray_address_file
 
     path = Path(get_ray_address_file(str(folder) if folder else None))
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
-            return Note(path, file.read(1000).strip(), os.fstat(file.fileno()).st_uid)
+            return AddressFile(path, file.read(1000).strip(), os.fstat(file.fileno()).st_uid)
     except (OSError, UnicodeDecodeError):
         return None
 

@@ -14,29 +14,29 @@ from raykd.lanes.group import GroupConfig, LaneTrainer, NameGroup, TellControlle
 from raykd.lanes.worker import work
 from raykd.spec.sections import WorkersSpec
 
-_COLLECTIVE_S = 6 * 3600  # workers wait this long for one that decodes a large data set on its node
+_COLLECTIVE_S = 6 * 3600  # timeout of collectives: a worker may decode a large data set on its node
 
 
 @dataclass
 class Lane:
-    """What the pool knows of a lane."""
+    """What the driver knows of a lane."""
 
     name: str
     thread: threading.Thread
     was_warm: bool = False
-    nodes: Sequence[str] = ()  # where it was warm last
+    nodes: Sequence[str] = ()  # the nodes on which it was warm last
     error: str = ""
     closing_since: float | None = None
-    leaving: bool = False  # a node of it will go
+    leaving: bool = False  # it ends after its present epoch
 
 
 def fit(name: str, workers: WorkersSpec, config: Mapping[str, Any], scratch: Path) -> None:
-    """Run a lane until it closes; raises what else ends its run. `config` is what its workers are told.
+    """Run a lane until it closes. `config` is passed to its workers; Ray's own files go to `scratch`.
 
-    Ray's own files go to `scratch`.
+    Raises whatever else ends the run.
     """
     gpus = workers.gpus or 0.0
-    # NCCL refuses two ranks on one GPU; one worker alone has nothing to say to others.
+    # NCCL refuses two ranks on one GPU, and one worker alone needs no NCCL.
     nccl = gpus >= 1 and workers.count > 1
     run = f"{config['broker']}-{name}"
     callbacks: list[Any] = [

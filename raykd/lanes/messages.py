@@ -1,10 +1,12 @@
-"""What passes through the broker, and what it keeps of each task and each lane."""
+"""What passes through the task broker, and the state that it keeps of each task and each lane."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
 from typing import Any
+
+from trainables.core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -15,16 +17,16 @@ class Task:
     action: str  # which of the lane's actions runs it
     trials: list[dict[str, Any]]  # what it is about: TrialSpecs as plain JSON types
     folder: str  # where its files go
-    attempts: int = 3  # tries in a row without a new epoch, before it fails
-    tried: int = 0  # attempts under earlier drivers
-    # For lanes that have nothing else to do: it goes on elsewhere or later when another task waits.
+    attempts: int = 3  # after so many attempts in a row without a new epoch it fails
+    tried: int = 0  # attempts that earlier drivers made
+    # For lanes that have no other task: when another one waits, this one goes on elsewhere or later.
     background: bool = False
 
 
 @dataclass(frozen=True)
 class Message:
     """What a task says: that a lane has begun it (`attempt`, `lane`), a report (`epoch`, `metrics`), or its
-    end (`ended`, with the reason if it failed, and whether that is a `mistake` of the user's)."""
+    end (`ended`; `failed` is the reason if it failed, `mistake` the error if the user's input is why)."""
 
     attempt: int = 0
     lane: str = ""
@@ -33,7 +35,7 @@ class Message:
     note: str = ""
     ended: bool = False
     failed: str | None = None
-    mistake: bool = False
+    mistake: UserError | None = None
 
 
 @dataclass
@@ -43,10 +45,10 @@ class Box:
     task: Task
     lane: str | None = None
     attempt: int = 0
-    heard: int = 0  # the last attempt that the driver knows of
+    heard: int = 0  # the last attempt that the driver was told of
     fruitless: int = 0  # attempts since the last new epoch
-    trouble: str = ""  # why the last attempt broke
-    pending: Message | None = None  # said, not judged
+    trouble: str = ""  # why the last attempt ended early
+    pending: Message | None = None  # a report that waits for its verdict
     verdicts: dict[int, bool] = field(default_factory=dict)
     end: Message | None = None
 
@@ -63,21 +65,24 @@ class LaneState:
     work: Task | None = None
     waiting: set[int] = field(default_factory=set)  # ranks that ask for the next task
     closing: bool = False
-    leaving: bool = False  # its node will go: the task moves after its present epoch
-    left: tuple[str, int] | None = None  # the task and the epoch with which it did
-    down: bool = False  # its group has failed, and Ray Train starts it again
-    sign: float = field(default_factory=time.monotonic)  # when it was last seen to get on with its task
-    where: str = ""  # and with what
+    leaving: bool = False  # its task moves to another lane after the present epoch
+    left: tuple[str, int] | None = None  # the task that moves, and after which epoch
+    down: bool = False  # its worker group has failed, and Ray Train starts it again
+    sign: float = field(default_factory=time.monotonic)  # when its task last made progress
+    where: str = ""  # and what it did then
     free_since: float = field(default_factory=time.monotonic)
 
     @property
     def task(self) -> str | None:
+        """The id of the task that it has."""
         return self.work.id if self.work is not None else None
 
     @property
     def warm(self) -> bool:
+        """Whether all ranks are ready."""
         return len(self.ranks) == self.world and not self.down
 
     @property
     def idle(self) -> bool:
+        """Whether it can take a task now."""
         return self.warm and self.work is None and len(self.waiting) == self.world and not self.closing

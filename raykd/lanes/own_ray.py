@@ -1,7 +1,8 @@
 """A Ray of this process's own: on loopback, with a token that is in no file, in a folder nobody else enters.
 
-Ray by itself binds to every interface, leaves its token in the home by the umask, and gives everybody its
-folder of logs and sockets, in `/tmp/ray`, which the first user who came made.
+Ray's defaults are not private. It binds to every interface, and its token's file in the home has the mode
+that the umask gives. Its folder of logs and sockets, `/tmp/ray`, is open to all users and belongs to the one
+who started Ray first.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
-from raykd.lanes.detached import detached_daemons, errors_kept
+from raykd.lanes.detached import detached_daemons, errors_logged
 from raykd.lanes.token import authentication, fresh
 from raykd.process import signals
 from raykd.process.environment import setting
@@ -24,18 +25,18 @@ from raykd.storage.owners import replaceable
 from raykd.storage.scratch import scratch_folder
 from trainables.core.errors import UserError
 
-_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # the longest below it
+_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # the longest that Ray makes
 _RANDOM = 8  # letters that `mkdtemp` puts behind a prefix
 _LONGEST = 107  # bytes of a socket's path: `sun_path` of `struct sockaddr_un`, less the final zero
 
 LOCAL = "local"
 LOOPBACK = "127.0.0.1"
-_GIVEN_UP_S = 4.0  # how much longer Ray may start after a signal: on a busy machine it takes a minute
+_GIVEN_UP_S = 4.0  # a start may go on for so long after a signal: on a busy machine it takes a minute
 _PREFIX = "rk"  # short: Ray's sockets lie below, and their paths may have 107 letters
 
 
 def remarks() -> list[str]:
-    """What the user should know of the folder that a new Ray's own would lie in."""
+    """What the user should know of the folder in which a new Ray would have its files."""
     folder = temporary_folder()
     why = replaceable(folder)
     said = f"other users can put what they like in the place of Ray's folder: {folder} {why}"
@@ -44,14 +45,14 @@ def remarks() -> list[str]:
 
 @contextmanager
 def own_ray(**options: Any) -> Iterator[Any]:
-    """A new Ray for as long as the block runs. Yields what `ray.init` gives; `options` go there, too."""
+    """A new Ray for as long as the block runs. Yields what `ray.init` returns; `options` go to it."""
     import ray
 
     with (
         scratch_folder(temporary_folder(), _PREFIX) as folder,
         scratch_folder() as temporary,
         authentication("token", fresh()),
-        errors_kept(folder / "ray"),
+        errors_logged(folder / "ray"),
     ):
         try:
             # Ray sets handlers of its own for signals, and may be left half started by one.
@@ -73,18 +74,18 @@ def own_ray(**options: Any) -> Iterator[Any]:
                 )
             yield context
         finally:
-            # Before Ray ends: its C++ ends this process where a thread that was not joined still asks it.
+            # Before Ray ends: if a thread still calls Ray then, Ray's C++ code ends this process.
             signals.tell()
             with signals.blocked():
                 ray.shutdown()
 
 
 def temporary_folder() -> Path:
-    """The folder that a Ray of this process's own may use: RAY_TMPDIR, TMPDIR, or /tmp, as Ray has it.
+    """The folder that a Ray of this process's own may use: RAY_TMPDIR, TMPDIR or /tmp, in Ray's order.
 
-    A TMPDIR with letters that Ray cannot take (it wants ASCII) is left for /tmp: that one was not meant for
-    Ray alone. Raises `UserError` where Ray's sockets do not fit below the folder, where it cannot be written,
-    and for a RAY_TMPDIR with such letters.
+    Ray takes only ASCII letters. A TMPDIR with others is replaced by /tmp, because it is not meant for Ray
+    alone; a RAY_TMPDIR with others is a `UserError`. So is a folder that cannot be written, and one whose
+    path is too long for Ray's sockets.
     """
     name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), None)
     if name == "TMPDIR" and not os.environ[name].isascii():
@@ -118,10 +119,10 @@ def _give_up(daemons: Sequence[Any], *folders: Path) -> None:
 
 @contextmanager
 def starting_on_loopback() -> Iterator[None]:
-    """What is started inside binds to 127.0.0.1; Ray's own choice is every interface.
+    """What is started inside binds to 127.0.0.1; Ray's default is every interface.
 
-    The switch is the one by which Ray spares macOS and Windows their firewall's questions. Its daemons read
-    it from the environment, this process when it imported Ray. NCCL has a variable of its own.
+    Ray has a switch for this, which it uses on macOS and Windows because of their firewalls. Ray's daemons
+    read it from the environment; this process read it when it imported Ray. NCCL has a variable of its own.
     """
     from ray._private import ray_constants
 

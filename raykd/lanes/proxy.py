@@ -1,7 +1,8 @@
-"""A Tune trial: a thin, stateless stand-in that posts its task and relays what the lane says.
+"""A Tune trial: a stateless proxy that posts its task to the broker and relays the lane's reports.
 
-It may be killed at any time: the task goes on in its lane, and a new proxy is told what nobody answered.
-It leases in `step`, not in `setup` or `reset`, because Tune also starts actors that it then discards.
+A proxy may be killed at any time: the task goes on in its lane, and a new proxy gets the reports that were
+not answered. It posts its task in `step`, not in `setup` or `reset_config`, because Tune also starts actors
+that it then discards.
 """
 
 from __future__ import annotations
@@ -15,41 +16,46 @@ from ray.tune.execution import class_cache
 
 from raykd.lanes.messages import Message, Task
 
-# A worker's slot must not go to a proxy, and `{"cpu": 0.01}` would take a whole one.
+# A proxy must not take a worker's slot, and `{"cpu": 0.01}` would take a whole one.
 RESOURCES = [{"node:__internal_head__": 0.001}]
 METRICS = "metrics/"
-_TOLD = ("RAY_", "TRAIN_")  # how the names begin of what a proxy's process has to know
+_APART = ("metrics", "mistake")  # `metrics` has a key each; a trial's failure is told as text alone
+_PASSED = ("RAY_", "TRAIN_")  # prefixes of the environment variables that a proxy's process needs
 
 
 def keep_secrets_out() -> None:
-    """Let Tune tell its trials none of this process's credentials.
+    """Stop Tune from passing this process's credentials to its trials.
 
-    It copies `AWS_SECRET_ACCESS_KEY` and its like into the runtime environment of each trial's actor, and
-    Ray's agent writes that to `runtime_env_agent.log`. A proxy needs none of them.
+    Tune copies `AWS_SECRET_ACCESS_KEY` and similar variables into the runtime environment of each trial's
+    actor, and Ray's agent writes that to `runtime_env_agent.log`. A proxy needs none of them.
     """
     class_cache.ENV_VARS_TO_PROPAGATE = {
-        name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith(_TOLD)
+        name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith(_PASSED)
     }
 
 
 class NotKept:
-    """Tune pickles what it is given, to restore from it; here the ledger does that, and nothing is kept."""
+    """A base class of what Tune would pickle to restore from: a sweep is restored from the ledger."""
 
     def __getstate__(self) -> dict[str, Any]:
+        """Nothing."""
         return {}
 
 
 class TrialProxy(tune.Trainable):
-    """Config: `broker`, `namespace`, and the fields of a `Task` under `task`."""
+    """Config: `broker` and `namespace` (its actor's), and the fields of a `Task` under `task`."""
 
     def setup(self, config: dict[str, Any]) -> None:
+        """Post nothing yet."""
         self._posted: str | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Let Tune use this actor for another trial."""
         self._posted = None
         return True
 
     def step(self) -> dict[str, Any]:
+        """Post the task if that is not done, and wait for the next message about it, as a Tune result."""
         task = Task(**self.config["task"])
         broker = ray.get_actor(self.config["broker"], namespace=self.config["namespace"])
         if self._posted != task.id:
@@ -66,13 +72,13 @@ class TrialProxy(tune.Trainable):
 
 
 def pack(message: Message) -> dict[str, Any]:
-    """A message as a Tune result."""
-    said: dict[str, Any] = {name: value for name, value in vars(message).items() if name != "metrics"}
+    """A message as a Tune result, its metrics under `metrics/`."""
+    said: dict[str, Any] = {name: value for name, value in vars(message).items() if name not in _APART}
     return {**said, **{METRICS + name: value for name, value in message.metrics.items()}}
 
 
 def unpack(result: dict[str, Any]) -> Message:
-    """The message in a Tune result."""
+    """The message that `pack` put into a Tune result."""
     metrics = {key[len(METRICS) :]: value for key, value in result.items() if key.startswith(METRICS)}
-    plain = {field.name: result[field.name] for field in fields(Message) if field.name != "metrics"}
+    plain = {field.name: result[field.name] for field in fields(Message) if field.name not in _APART}
     return Message(**plain, metrics=metrics)

@@ -1,8 +1,8 @@
-"""Sick GPUs are kept from lanes by holding them: Ray gives GPUs out by number and knows no «not this one».
+"""Sick GPUs are kept from lanes by holding them: Ray cannot be told to leave one GPU out.
 
-A holder is an actor that asks its node for a GPU and does nothing with it. Which one it gets is Ray's choice,
-so holders are started until one has the sick GPU, and the others are ended. A lane that gets the sick GPU in
-the meantime says so when it starts (`TaskBroker.place`), and is ended.
+A holder is an actor that asks its node for a GPU and does nothing with it. Ray chooses which GPU it gets. So
+holders are started until one has the sick GPU, and the others are ended. A lane that gets the sick GPU in the
+meantime says so when it starts (`TaskBroker.place`), and is ended.
 """
 
 from __future__ import annotations
@@ -18,34 +18,35 @@ import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raykd.lanes.devices import given
+from raykd.lanes.devices import assigned_gpu
 from raykd.spec.sections import WorkersSpec
 
-NAMED = (
-    "raykd-quarantine-"  # how the names of holders begin; behind that and 8 digits, what they hold and why
-)
-_ANSWER_S = 20.0  # a holder that has not started by then waits for a GPU that others have
-_PAUSE_S = 10.0  # before all are tried again
+NAMED = "raykd-quarantine-"  # a holder's name: this, 8 hex digits, a space, the GPU and why it is held
+_ANSWER_S = 20.0  # a holder that has not started by then waits for a GPU that others use
+_PAUSE_S = 10.0  # before a search starts again
 
 
 class _Holder:
+    """The actor."""
+
     def key(self) -> str:
-        gpu = given()
+        """The key of the GPU that it got."""
+        gpu = assigned_gpu()
         return gpu.key if gpu is not None else ""
 
 
 @dataclass
 class _Search:
-    """The holders of one GPU's node that were started until one has that GPU."""
+    """The search for one GPU: the holders that were started on its node so far."""
 
     holders: list[Any] = field(default_factory=list)
-    answer: Any = None  # of the last one
-    since: float = 0.0
+    answer: Any = None  # the last holder's call of `key`, until it is answered
+    since: float = 0.0  # when the last holder was started
     not_before: float = 0.0
 
 
 class Quarantine:
-    """The GPUs of this sweep that were found sick. `on_found(gpu, reason)` hears of each once."""
+    """The sick GPUs of this sweep. `on_found(gpu, reason)` is called once for each."""
 
     def __init__(self, namespace: str, on_found: Callable[[str, str], object]) -> None:
         self._namespace = namespace
@@ -55,7 +56,7 @@ class Quarantine:
         self._searches: dict[str, _Search] = {}
 
     def hear(self, found: Mapping[str, tuple[str, str]]) -> None:
-        """What the broker knows of."""
+        """Add the GPUs that the broker knows to be sick: key -> (name for people, reason)."""
         for key, (name, reason) in found.items():
             if key not in self.found:
                 self.found[key] = (name, reason)
@@ -66,7 +67,7 @@ class Quarantine:
         return any(gpu in self.found for gpu in gpus)
 
     def without(self, nodes: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The nodes, as `ray.nodes()` lists them, as if they had no sick GPUs."""
+        """The nodes, in the form of `ray.nodes()`, without their sick GPUs."""
         left = []
         for node in nodes:
             sick = sum(key.partition("/")[0] == node["NodeID"] for key in self.found)
@@ -76,16 +77,16 @@ class Quarantine:
         return left
 
     def leaves_nothing(self, workers: WorkersSpec, nodes: Collection[dict[str, Any]]) -> bool:
-        """Whether these nodes could hold a lane if no GPU of theirs were sick, and cannot now."""
+        """Whether these nodes could hold a lane only if none of their GPUs were sick."""
         return bool(self.found) and bool(workers.lanes(nodes)) and not workers.lanes(self.without(nodes))
 
     def __str__(self) -> str:
         return "; ".join(f"{name}: {reason}" for name, reason in self.found.values())
 
     def hold(self, nodes: Collection[Mapping[str, Any]], in_use: Collection[str]) -> bool:
-        """Go on taking the sick GPUs that no lane has any more (`in_use`: those that one has). Never waits.
+        """Take the sick GPUs that no lane has, step by step; never waits. `in_use`: the GPUs that lanes have.
 
-        True while that takes only moments, and so no lane should be opened.
+        True if a sick GPU may be held in a moment: no lane should be opened until then, as it might get it.
         """
         gpus = {node["NodeID"]: int(node["Resources"].get("GPU", 0)) for node in nodes}
         pressing = False
@@ -97,13 +98,14 @@ class Quarantine:
         return pressing
 
     def release(self) -> None:
-        """Hold nothing any more."""
+        """End all holders."""
         for holder in [*self._held.values(), *(h for s in self._searches.values() for h in s.holders)]:
             _end(holder)
         self._held.clear()
         self._searches.clear()
 
     def _go_on(self, key: str, node: str, gpus: int) -> bool:
+        """One step of the search for a GPU on a node that has `gpus` of them. True while it waits for Ray."""
         search = self._searches.setdefault(key, _Search())
         now = time.monotonic()
         if search.answer is not None:
@@ -147,11 +149,11 @@ class Quarantine:
 
 
 def _end(holder: Any) -> None:
-    with contextlib.suppress(Exception):  # gone, with its node or with Ray
+    with contextlib.suppress(Exception):  # it is gone, with its node or with Ray
         ray.kill(holder)
 
 
 def in_quarantine() -> list[str]:
-    """What sweeps on this cluster hold in quarantine: `GPU 3 of host: why`."""
+    """The GPUs that sweeps on this cluster hold in quarantine: `GPU 3 of host: why`."""
     named = ray.util.list_named_actors(all_namespaces=True)
     return sorted(actor["name"][len(NAMED) + 9 :] for actor in named if actor["name"].startswith(NAMED))

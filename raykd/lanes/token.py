@@ -1,8 +1,8 @@
-"""The token without which Ray gives nobody work, and who can read it.
+"""Ray's authentication token, and who can read it.
 
-Ray writes the token of a new cluster to `~/.ray/auth_token` with the modes that the umask leaves, so a Ray of
-raykd's own gets one that is in no file: in the environment of its daemons, which `/proc` shows to their user
-alone. The token of a cluster that is joined is where its user put it; its modes are mended.
+Ray writes the token of a new cluster to `~/.ray/auth_token` with the mode that the umask gives. So a Ray that
+raykd starts gets a token that is in no file: it is in the environment of the daemons, which `/proc` shows to
+their user alone. The token of a cluster that is joined is where its user put it; its mode is corrected.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def fresh() -> str:
-    """A token for one run, 256 bits; the user's own where RAY_AUTH_TOKEN says one."""
+    """A token for one run, 256 bits; the value of RAY_AUTH_TOKEN where it is set."""
     return os.environ.get(TOKEN, "").strip() or secrets.token_hex(32)
 
 
 @contextmanager
 def authentication(mode: str, token: str | None = None) -> Iterator[None]:
-    """Ray asks for a token (`token`) or does not (`disabled`) in this process and those it starts.
+    """Ray asks for a token (`mode` "token") or does not ("disabled") in this process and those it starts.
 
-    `token` is given by the environment; without one, Ray looks for it where it always does.
+    `token` is passed in the environment; without it Ray looks for a token in its usual places.
     """
     wanted = {MODE: mode} if token is None else {MODE: mode, TOKEN: token}
     try:
@@ -46,7 +46,7 @@ def authentication(mode: str, token: str | None = None) -> Iterator[None]:
 
 
 def _read_again() -> None:
-    """Ray keeps what it has read of mode and token."""
+    """Let Ray read mode and token again: it caches both."""
     import ray._raylet
 
     raylet: Any = ray._raylet
@@ -62,7 +62,7 @@ def token_file() -> Path | None:
 
 
 def exposed(file: Path) -> str | None:
-    """Who else can read or change a token's file, in words, or nothing."""
+    """A text that says how others can read or change a token's file; None if they cannot."""
     try:
         status = file.stat()
     except OSError:
@@ -80,16 +80,16 @@ def exposed(file: Path) -> str | None:
 
 
 def mend(file: Path) -> str | None:
-    """Give the token's file to its owner alone; what was wrong with it, in a line for the user.
+    """Take all rights to the token's file from other users. Returns a remark on what was wrong, or None.
 
-    `UserError` for a file of another user's, and for one whose modes cannot be mended.
+    `UserError` for a file of another user's, and for one whose mode cannot be changed.
     """
     wrong = exposed(file)
     try:
         status = file.stat()
     except OSError:
-        return None  # not there, or not to be read: Ray says so
-    given = False  # by who administers the machine, as a Secret of Kubernetes is
+        return None  # it is not there, or it cannot be read: Ray says so
+    given = False  # by the administrator of the machine, as a Secret of Kubernetes is
     try:
         if status.st_uid == os.geteuid():
             if status.st_mode & _OTHERS:

@@ -1,4 +1,4 @@
-"""Ends Tune's loop when a signal asks for it, or lanes cannot go on: its retries do not see that."""
+"""A Tune callback that ends Tune's loop after a signal, or when no lane can run; Tune itself would retry."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ _EPOCH_S = 6.0  # how long a signal's end waits for the reports of the epochs in
 
 
 class Watch(NotKept, tune.Callback):
-    """A Tune callback, called in every round of Tune's loop, which is within `signals.held()`."""
+    """Called in every round of Tune's loop, which runs within `signals.held()`."""
 
     def __init__(self, pool: LanePool) -> None:
         self._pool = pool
         self._until: float | None = None
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """`SweepFailed` if no trial can run any more. After a signal lanes leave, then it is raised."""
         if self._pool.broken:
             raise SweepFailed(self._pool.broken)
-        signals.keep()  # Tune takes some of them
+        signals.keep()  # Tune replaces some handlers
         if not signals.received():
             return
         if self._until is None:

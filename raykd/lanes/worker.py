@@ -1,4 +1,4 @@
-"""What a lane's Ray Train workers do: take a task, run it, answer, ask again."""
+"""What a lane's Ray Train workers do: take a task from the broker, run it, tell how it ended, and again."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import ray.train
 import ray.train.collective
 
 from raykd.lanes.cluster import session_folder
-from raykd.lanes.devices import Unusable, claim, given
-from raykd.lanes.failures import explain, mended_by_restart, of_the_gpu, out_of_memory
+from raykd.lanes.devices import Unusable, assigned_gpu, use_gpu
+from raykd.lanes.failures import explain, gpu_fault, mended_by_restart, out_of_memory
 from raykd.lanes.messages import Message, Task
 from raykd.storage.marker import fetch_teachers, find
 from raykd.storage.owners import keep_closed, make_private
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from trainables.training.workspace import Workspace
 
 
-_NEIGHBOURS_S = 30.0  # before a GPU whose memory others hold is tried again: they may be about to end
+_NEIGHBOURS_S = 30.0  # before a GPU whose memory other processes hold is tried again: they may end
 
 
 def work(config: Mapping[str, Any]) -> None:
@@ -60,7 +60,7 @@ def work(config: Mapping[str, Any]) -> None:
     guard(Path(config["cache"]), shared=True)
     torch.set_num_threads(max(1, int(config["cpus"])))
     actions = {name: _load(where) for name, where in config["actions"].items()}
-    # One word that all ranks of this start of the group share, so that a restart can be told from it.
+    # All ranks of this start of the group share one generation; a restart has another one.
     generation = ray.train.collective.broadcast_from_rank_zero(uuid.uuid4().hex)
     node = ray.get_runtime_context().get_node_id()
     ray.get(broker.register.remote(lane, generation, rank, world, node))
@@ -79,7 +79,7 @@ def work(config: Mapping[str, Any]) -> None:
 
         workspace = Workspace(Path(task.folder), Path(config["cache"]), Path(config["teachers"]), transfer)
         failed: str | None = None
-        mistake = False
+        mistake: UserError | None = None
         trials: list[TrialSpec] = []
         try:
             trials = [TrialSpec.model_validate(trial) for trial in task.trials]
@@ -90,18 +90,18 @@ def work(config: Mapping[str, Any]) -> None:
                 actions[task.action](*trials, report=report, workspace=workspace)
             if transfer is not None and rank == 0:  # all of it is on the storage
                 shutil.rmtree(workspace.folder, ignore_errors=True)
-        except StorageLost as error:  # no fault of the trial's, which goes on when the sweep does
+        except StorageLost as error:  # not the trial's fault: it goes on when the sweep is resumed
             ray.get(broker.refuse.remote(lane, f"{host}: {error}"))
             return
         except (TrialFailed, UserError) as error:
-            # Decided alike on all ranks, so the group is still in step.
-            failed, mistake = str(error), isinstance(error, UserError)
+            # All ranks raise these together, so the group is still in step.
+            failed, mistake = str(error), error if isinstance(error, UserError) else None
         except Exception as error:
             failed = explain(error, next(iter(trials), None))
             _keep(workspace, rank)
-            if config["gpus"] and (why := of_the_gpu(error, config["gpus"])):
-                # This process's context may be lost, so it ends; the task goes on from its checkpoint.
-                if out_of_memory(error):  # others had it
+            if config["gpus"] and (why := gpu_fault(error, config["gpus"])):
+                # The CUDA context may be lost, so this process ends. The task goes on from its checkpoint.
+                if out_of_memory(error):  # other processes hold the memory
                     time.sleep(_NEIGHBOURS_S)
                 ray.get(broker.sick.remote(lane, rank, why, task.id, generation))
                 raise
@@ -109,15 +109,16 @@ def work(config: Mapping[str, Any]) -> None:
                 # The group is started again, and the task goes on from its checkpoint.
                 ray.get(broker.broke.remote(lane, failed, generation))
                 raise
-            if world > 1 or _poisoned(error):  # the other ranks may wait for this one in a collective
+            # The other ranks may wait for this one in a collective.
+            if world > 1 or _context_may_be_broken(error):
                 ray.get(broker.finish.remote(lane, generation, rank, task.id, failed))
                 raise
         ray.get(broker.finish.remote(lane, generation, rank, task.id, failed, mistake))
 
 
 def _take_device(config: Mapping[str, Any], broker: Any, rank: int, world: int) -> None:
-    """Train on what Ray gave this worker. Raises `Unusable`, which the broker then knows of."""
-    lane, gpu = config["lane"], given() if config["gpus"] else None
+    """Train on what Ray gave this worker. Tells the broker before it raises `Unusable`."""
+    lane, gpu = config["lane"], assigned_gpu() if config["gpus"] else None
     if config["gpus"] and gpu is None:
         host = socket.gethostname()
         reason = f"{host}: Ray gave a worker no GPU, and workers.gpus is {config['gpus']:g}"
@@ -126,27 +127,28 @@ def _take_device(config: Mapping[str, Any], broker: Any, rank: int, world: int) 
     if gpu is not None and not ray.get(broker.place.remote(lane, rank, world, gpu.key, str(gpu))):
         raise Unusable(f"{gpu} is in quarantine")
     try:
-        claim(gpu, config["gpus"])
+        use_gpu(gpu, config["gpus"])
     except Unusable as error:
         ray.get(broker.sick.remote(lane, rank, str(error), certain=error.certain))
         raise
 
 
-def _poisoned(error: Exception) -> bool:
-    """Whether this process's CUDA context may be broken. Out of memory leaves it whole."""
+def _context_may_be_broken(error: Exception) -> bool:
+    """Whether this process's CUDA context may be broken. It survives exhausted memory."""
     import torch
 
     return torch.cuda.is_initialized() and not isinstance(error, torch.cuda.OutOfMemoryError)
 
 
 def _load(where: str) -> Callable[..., None]:
+    """The function at module:function."""
     module, _, function = where.partition(":")
     found: Callable[..., None] = getattr(importlib.import_module(module), function)
     return found
 
 
 def _keep(workspace: Workspace, rank: int) -> None:
-    """Leave the traceback beside the trial's files, if there is room for it."""
+    """Write the traceback beside the trial's files, if that is possible."""
     text = f"host {socket.gethostname()}, rank {rank}\n{traceback.format_exc()}"
     path = workspace.folder / f"error-rank{rank}.txt"
     with contextlib.suppress(OSError, SweepFailed, UserError):

@@ -1,4 +1,4 @@
-"""Variables of this process's environment, set for a while."""
+"""Setting variables of this process's environment for a while."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def setting(values: Mapping[str, str]) -> Iterator[None]:
-    """These variables have these values for as long as the block runs, and then those of before."""
+    """The variables have these values while the block runs, and their old ones afterwards."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

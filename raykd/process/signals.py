@@ -1,13 +1,13 @@
-"""Signals end a verb in good order: what has begun is put away, and the exit code is 1.
+"""Signals end a verb in good order: it saves what it has done, and the exit code is 1.
 
     with caught():
         work()  # raises `Interrupted` in the main thread when a signal comes
 
 The first signal raises `Interrupted` wherever the main thread is, or at the end of a block under `held()`. It
-is raised once, so that what clears up is not disturbed. The process ends within `LIMIT_S`, in good order or
-not: batch systems and Kubernetes send SIGKILL after 30 s. A second signal ends it at once, with exit code 128
-and its number. Both also hold while the main thread is inside a library, where no handler of Python's runs: a
-thread reads the signals from a pipe that the interpreter's C handler writes.
+is raised only once, so that it does not disturb the cleanup. The process ends within `LIMIT_S`, in good order
+or not: batch systems and Kubernetes send SIGKILL after 30 s. A second signal ends the process at once, with
+exit code 128 plus its number. Both also work while the main thread is inside a library, where Python runs no
+signal handlers: a thread reads the signals from a pipe that the interpreter's C handler writes.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from typing import Any
 
 _signal = signal.signal
 LIMIT_S = 25.0  # from the first signal to the end of the process
-_APART_S = 0.5  # what comes sooner is the same wish: shells, `timeout` and batch systems signal several times
+_APART_S = 0.5  # a signal within this time is no second one: shells and batch systems send several at once
 _POLL_S = 0.1
-_NOTICE_S = 1.0  # what has not ended by then says that it is ending
-# SIGUSR1, SIGUSR2 and SIGXCPU: batch systems warn with them before a time limit. Those that tell of a crash
-# (SIGSEGV, SIGABRT ...) and of job control (SIGTSTP ...) keep their meaning.
+_NOTICE_S = 1.0  # a process that has not ended by then says that it is ending
+# Batch systems send SIGUSR1, SIGUSR2 or SIGXCPU before a time limit. The signals of a crash (SIGSEGV,
+# SIGABRT, …) and of job control (SIGTSTP, …) are left alone.
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGALRM", "SIGPWR")
 ENDING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
 
 class Interrupted(BaseException):
-    """A signal asks this process to end. No `Exception`, so that nothing takes it for an error of its own."""
+    """A signal asks this process to end. Not an `Exception`, so that `except Exception` does not catch it."""
 
     def __init__(self, number: int) -> None:
         self.name = signal.Signals(number).name
@@ -42,20 +42,23 @@ class Interrupted(BaseException):
 
 
 class _State:
+    """What the main thread and the watcher know of the signals."""
+
     def __init__(self) -> None:
         self.first: int | None = None  # the signal that came first
         self.since = 0.0  # when it came
-        self.raised = False
-        self.told = False  # which signal it was
-        self.held = 0
-        self.mine: tuple[int, ...] = ()  # those that are handled here: not those that were ignored
-        self.blocked = False
-        self.most_s: float | None = None  # how long that may take after a signal
-        self.last: list[Callable[[], object]] = []
-        self.pipe = -1  # what is written there reaches the watcher
-        self.code: int | None = None  # with which the process will end, once all is done
+        self.raised = False  # whether `Interrupted` was raised for it
+        self.told = False  # whether the user was told which signal it was
+        self.held = 0  # how many `held()` blocks are open
+        self.handled: tuple[int, ...] = ()  # the signals that are handled here
+        self.blocked = False  # whether a `blocked()` block is open
+        self.most_s: float | None = None  # how long that block may take after a signal
+        self.cleanups: list[Callable[[], object]] = []  # what `cleared` was given
+        self.pipe = -1  # the watcher reads what is written there
+        self.code: int | None = None  # the exit code, once `done` was called
 
     def came(self, number: int) -> None:
+        """Note the first signal."""
         if self.first is None:
             self.since, self.first = time.monotonic(), number
 
@@ -69,17 +72,17 @@ def received() -> bool:
 
 
 def left() -> float:
-    """Seconds until this process is ended, in good order or not."""
+    """Seconds until this process is ended, in good order or not; infinite before a signal."""
     return max(0.0, _state.since + LIMIT_S - time.monotonic()) if received() else float("inf")
 
 
 def interrupted() -> Interrupted | None:
-    """What the first signal raised, or would have raised; None if there was none."""
+    """The exception of the first signal; None if there was none."""
     return Interrupted(_state.first) if _state.first is not None else None
 
 
 def tell() -> None:
-    """Say on standard error which signal ends this process, if one does and it has not been said."""
+    """Say on standard error which signal ends this process, unless none does or it has been said."""
     if _state.first is not None and not _state.told:
         _state.told = True
         _say(str(Interrupted(_state.first)))
@@ -88,7 +91,7 @@ def tell() -> None:
 def check(held: bool = False) -> None:
     """In the main thread, raise `Interrupted` if a signal has come and nothing was raised for it yet.
 
-    With `held` within `held()`, too: here it may be raised.
+    Inside a `held()` block it is raised only with `held` True.
     """
     if _state.first is not None and not _state.raised and (held or not _state.held) and _in_main_thread():
         _state.raised = True
@@ -97,7 +100,7 @@ def check(held: bool = False) -> None:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """In here, in the main thread, nothing is raised for a signal; at the end it is."""
+    """While the block runs in the main thread, no signal raises `Interrupted`; the end of the block does."""
     if not _in_main_thread():
         yield
         return
@@ -110,27 +113,27 @@ def held() -> Iterator[None]:
 
 
 def keep() -> None:
-    """Take back the signals whose handlers a library has replaced. For the main thread; cheap."""
-    for number in _state.mine:
+    """Set our handlers again where a library has replaced them. For the main thread; cheap."""
+    for number in _state.handled:
         if signal.getsignal(number) is not _handle:
             signal.signal(number, _handle)
 
 
 def done(code: int | None = None) -> None:
-    """All is done: nothing is raised any more; a signal while the interpreter exits ends it with `code`."""
+    """Raise nothing any more. With `code`, a signal while the interpreter exits ends the process with it."""
     _state.raised = True
     _state.code = code
 
 
 @contextlib.contextmanager
 def caught() -> Iterator[None]:
-    """Signals are handled as above; at the end as they were before, or as `done` said.
+    """While the block runs, signals are handled as the module says; then as before, or as `done` said.
 
-    One that was ignored at the start, as by `nohup`, stays ignored. Not so SIGINT and SIGQUIT: scripts of a
-    shell ignore these for whatever they start with `&`. Outside the main thread nothing changes.
+    A signal that was ignored at the start, as by `nohup`, stays ignored. SIGINT and SIGQUIT do not: shell
+    scripts ignore these for all that they start with `&`. Outside the main thread nothing changes.
     """
     global _state
-    if not _in_main_thread() or _state.mine:
+    if not _in_main_thread() or _state.handled:
         yield
         return
     before = {number: signal.getsignal(number) for number in ENDING}
@@ -144,7 +147,7 @@ def caught() -> Iterator[None]:
     wakeup = signal.set_wakeup_fd(_state.pipe, warn_on_full_buffer=False)
     watching = threading.Thread(target=_Watch(_state, reader).run, name="signals", daemon=True)
     watching.start()
-    _state.mine = tuple(before)
+    _state.handled = tuple(before)
     for number in before:
         signal.signal(number, _handle)
     try:
@@ -154,63 +157,64 @@ def caught() -> Iterator[None]:
         for number, was in before.items():
             signal.signal(number, was if code is None else lambda *_: os._exit(code))
         signal.set_wakeup_fd(wakeup)
-        _state.mine = ()
+        _state.handled = ()
         os.close(_state.pipe)
         watching.join()
 
 
 @contextlib.contextmanager
 def cleared(clear: Callable[[], object]) -> Iterator[None]:
-    """While the block runs, `clear` is what a process that is ended before its time still does."""
-    _state.last.append(clear)
+    """While the block runs, `clear` is called if the watcher ends the process."""
+    _state.cleanups.append(clear)
     try:
         yield
     finally:
-        _state.last.remove(clear)
+        _state.cleanups.remove(clear)
 
 
 @contextlib.contextmanager
 def blocked(most_s: float | None = None) -> Iterator[None]:
-    """In here, in the main thread, a library may set handlers as it likes: no signal reaches them.
+    """While the block runs in the main thread, a library may set signal handlers: no signal reaches them.
 
-    Handlers that Python sets are not taken. Those that C sets, such as Ray's for SIGTERM, nobody is told of:
-    so the signals are blocked, and the thread that watches takes them. At the end the handlers are ours
-    again, and `Interrupted` is raised if there was a signal, as by `held`; a block that takes longer than
-    `most_s` after it is given up, and with it the process.
+    Handlers that it sets by Python are ignored. Those that it sets in C, such as Ray's for SIGTERM, cannot be
+    seen: so the signals are blocked, and the watcher takes them. At the end our handlers are set again, and
+    `Interrupted` is raised if there was a signal, as by `held`. If the block goes on for more than `most_s`
+    seconds after a signal, the watcher ends the process.
     """
-    if not _state.mine or not _in_main_thread() or not hasattr(signal, "sigtimedwait"):
+    if not _state.handled or not _in_main_thread() or not hasattr(signal, "sigtimedwait"):
         with held():
             yield
         keep()
         return
     with held():
-        signal.pthread_sigmask(signal.SIG_BLOCK, _state.mine)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _state.handled)
         _state.blocked, _state.most_s = True, most_s
-        os.write(_state.pipe, b"\0")  # the watcher looks up
+        os.write(_state.pipe, b"\0")  # wakes the watcher
         setting = signal.signal
         signal.signal = _not_ours  # type: ignore[assignment]
         try:
             yield
         finally:
             signal.signal = setting
-            for number in _state.mine:
+            for number in _state.handled:
                 signal.signal(number, _handle)
             _state.blocked = False
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _state.mine)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _state.handled)
 
 
 def _not_ours(number: int, handler: Any) -> Any:
-    """`signal.signal` for the others' signals alone."""
-    return signal.getsignal(number) if number in _state.mine else _signal(number, handler)
+    """`signal.signal` for signals that are not handled here; does nothing for those that are."""
+    return signal.getsignal(number) if number in _state.handled else _signal(number, handler)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
+    """The handler of every signal."""
     _state.came(number)
     check()
 
 
 class _Watch:
-    """The thread that ends the process at a second signal, and at the end of its time after the first."""
+    """The thread that ends the process at a second signal, or `LIMIT_S` after the first."""
 
     def __init__(self, state: _State, reader: int) -> None:
         self._state = state
@@ -219,7 +223,8 @@ class _Watch:
         self._noticed = False
 
     def run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # they are the main thread's
+        """Watch until the pipe is closed."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # the main thread gets them
         while True:
             ready = select.select([self._reader], [], [], _POLL_S if self._state.blocked else self._left())[0]
             numbers = os.read(self._reader, 64) if ready else b"\0"
@@ -227,9 +232,10 @@ class _Watch:
                 os.close(self._reader)
                 return
             for number in numbers:
-                if number in self._state.mine and signal.getsignal(number) is _handle:  # else another's
+                # Else a library handles it.
+                if number in self._state.handled and signal.getsignal(number) is _handle:
                     self._came(number)
-            while self._state.blocked and (taken := signal.sigtimedwait(self._state.mine, 0)) is not None:
+            while self._state.blocked and (taken := signal.sigtimedwait(self._state.handled, 0)) is not None:
                 self._state.came(taken.si_signo)
                 self._came(taken.si_signo)
             if self._left() == 0:
@@ -258,7 +264,7 @@ class _Watch:
         _say(f"ending in good order, within {LIMIT_S:g} s; one more signal ends it at once")
 
     def _end(self, why: str) -> None:
-        for clear in reversed(self._state.last):
+        for clear in reversed(self._state.cleanups):
             with contextlib.suppress(Exception):
                 clear()
         _say(why)
@@ -275,12 +281,12 @@ def _in_main_thread() -> bool:
 
 
 def _forget() -> None:
-    """In a forked child: the parent's pipe and its wish to end are not the child's."""
-    if _state.mine:
+    """In a forked child: handle signals as Python does, and forget those of the parent."""
+    if _state.handled:
         signal.set_wakeup_fd(-1)
-        for number in _state.mine:
+        for number in _state.handled:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        _state.mine, _state.first = (), None
+        _state.handled, _state.first = (), None
 
 
 os.register_at_fork(after_in_child=_forget)

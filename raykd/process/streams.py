@@ -1,7 +1,7 @@
-"""Standard output and standard error that never raise: whoever reads them may go at any time.
+"""Standard output and standard error that never raise: their reader may end at any time.
 
-A pipe without a reader, a terminal that was closed, a full disk: what is written from then on goes nowhere,
-and the work goes on. Python's own streams raise at every write and once more at exit, in any thread.
+After an error (a pipe without a reader, a closed terminal, a full disk) what is written is dropped, and the
+work goes on. Python's own streams raise at every write and once more at exit, in any thread.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-_GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET)  # the reader has gone, and knows it
+_GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET)  # the reader has ended, so nobody misses the output
 _lost: dict[int, OSError] = {}
 _tell: list[Callable[[str], object]] = []
 
 
 def settle() -> None:
-    """Make the three standard streams safe, once, before anything is opened or written.
+    """Make the three standard streams safe. Called once, before anything is opened or written.
 
-    A descriptor that is closed is opened on /dev/null: else the next file that is opened, the ledger for
-    one, would take its number, and get what libraries write to standard output. A character that the
-    encoding lacks is written as an escape sequence of ASCII. A stream that is replaced already is left.
+    A closed descriptor is opened on /dev/null. Otherwise the next file to be opened, such as the ledger,
+    would get its number, and then what libraries write to standard output. A character that the encoding
+    lacks is written as an ASCII escape sequence. A stream that was replaced already is left alone.
     """
     _lost.clear()
     for number, name in enumerate(("stdin", "stdout", "stderr")):
@@ -45,7 +45,7 @@ def settle() -> None:
 
 
 def tell_with(say: Callable[[str], object]) -> None:
-    """From now on `say` is told in one line when a stream is lost, and now of one that was lost before.
+    """Call `say(line)` when a stream is lost, and at once for each stream that was lost before.
 
     It is called in the middle of a write, so it must not write to these streams itself.
     """
@@ -55,12 +55,12 @@ def tell_with(say: Callable[[str], object]) -> None:
 
 
 def say(text: str) -> None:
-    """A line on standard error, plain and at once."""
+    """Write a line to standard error and flush it."""
     print(f"raykd: {text}", file=sys.stderr, flush=True)
 
 
 def close() -> OSError | None:
-    """Write what is left. Returns why standard output was lost, unless its reader has gone."""
+    """Flush both streams. Returns why standard output was lost, unless its reader has ended."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -69,11 +69,12 @@ def close() -> OSError | None:
 
 
 class _Raw(io.FileIO):
-    """A descriptor that takes whatever is written. Once it has failed it leads to /dev/null."""
+    """A descriptor whose writes never fail. After an error it leads to /dev/null."""
 
     def write(self, data: Any) -> int:
+        """Write all of `data`, or drop it."""
         try:
-            while (written := super().write(data)) is None:  # the other side has set it to not wait
+            while (written := super().write(data)) is None:  # the other side has made it non-blocking
                 select.select([], [self.fileno()], [])
             return written
         except OSError as error:

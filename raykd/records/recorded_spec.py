@@ -11,7 +11,7 @@ from raykd.records.format import written_by
 from raykd.records.history import History
 from raykd.spec.arms import ARM
 from raykd.spec.sweep import SweepSpec
-from trainables.core.errors import UserError
+from trainables.core.errors import UserError, first_line
 from trainables.spec.parse import build
 
 
@@ -28,7 +28,7 @@ def spec_of(history: History) -> SweepSpec:
             build(SweepSpec, raw)  # says it in the user's words
             raise
         except (UserError, ValidationError) as error:
-            raise of_another_version(history, str(error).splitlines()[0]) from None
+            raise of_another_version(history, first_line(error)) from None
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise of_another_version(history, str(error)) from None
     return spec

@@ -23,7 +23,8 @@ from raykd.report.plots import (
     score,
     told,
 )
-from raykd.spec.axis import Axis, Integer, Log, Pick
+from raykd.spec.axis import Axis
+from raykd.spec.axis_kinds import Integer, Log, Pick
 
 if TYPE_CHECKING:
     from raykd.records.history import TrialRecord

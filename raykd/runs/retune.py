@@ -18,7 +18,6 @@ from raykd.spec.arms import ARM
 from raykd.spec.sweep import SweepSpec, build_sweep, difference
 from raykd.storage.folders import holds_ledger, named
 from trainables.core.errors import SweepFailed, UserError
-from trainables.spec.parse import within
 
 if TYPE_CHECKING:
     from raykd.console.live import Console
@@ -66,7 +65,7 @@ def searches(spec: SweepSpec) -> dict[str, SweepSpec]:
             )
             validate(search)
         except UserError as error:
-            raise (within("retune", error) if error.field.startswith("axes") else error) from None
+            raise (error.under("retune") if error.field.startswith("axes") else error) from None
         found[label] = search
     return found
 

@@ -219,7 +219,7 @@ def _refuse_more(spec: SweepSpec, history: History, extend: int) -> None:
 @contextmanager
 def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[str, Any]]:
     """Ray for the sweep, once it is sure that it can hold a worker group."""
-    from raykd.lanes.demand import grows
+    from raykd.lanes.demand import autoscaler_makes_room
     from raykd.spec.validate import check_resources
 
     target = ray_address(place.address)
@@ -241,7 +241,7 @@ def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[s
         try:
             check_resources(spec.workers, live_nodes())
         except UserError:
-            if target == LOCAL or not grows(spec.workers):
+            if target == LOCAL or not autoscaler_makes_room(spec.workers):
                 raise
         yield {**cluster, "alone": target == LOCAL, "memory": memory}
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from raykd.spec.axis import AnyAxis
+from raykd.spec.axis_parse import AnyAxis
 from raykd.spec.sections import Section
 from trainables.core.errors import UserError
 from trainables.spec.trial import Spec

@@ -56,14 +56,14 @@ def _students(pattern: str | None, image_size: int) -> Table:
         try:
             check_name(pattern, "student")
         except UserError as error:
-            raise UserError("PATTERN", str(error).partition(": ")[2]) from None
+            raise error.at("PATTERN") from None
         names = [pattern]  # timm's, with a tag of weights
     rows: list[list[Any]] = []
     for name in names:
         try:
             size = network_size(name, image_size)
         except UserError as error:
-            rows.append([name, None, None, None, None, None, str(error).partition(": ")[2]])
+            rows.append([name, None, None, None, None, None, error.message])
             continue
         rows.append(
             [

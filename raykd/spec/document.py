@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from trainables.core.errors import UserError, nearest
+from trainables.core.errors import UserError, first_line, nearest
 from trainables.core.files import expanded
 from trainables.spec.parse import as_mapping
 
@@ -78,7 +78,7 @@ def parse_yaml(text: str, source: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{source}, line {mark.line + 1}" if mark else source
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = getattr(error, "problem", None) or first_line(error)
         raise UserError(where, f"not valid YAML: {problem}") from None
     except RecursionError:
         raise UserError(source, "not valid YAML: nested too deeply") from None

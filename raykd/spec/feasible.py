@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from raykd.spec.axis import Integer
+from raykd.spec.axis_kinds import Integer
 
 _MOST_TRIED = 512  # values of an axis; of a longer one the multiples of a power of two
 _LONGEST_LIST = 8  # values that a message names

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raykd.spec.axis import KINDS
+from raykd.spec.axis_parse import KINDS
 from raykd.spec.document import parse_yaml
 from raykd.spec.sections import SHORTHAND
 from trainables.core.errors import UserError

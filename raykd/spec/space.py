@@ -12,7 +12,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from raykd.spec.arms import ARM
-from raykd.spec.axis import Axis, Integer, Pick
+from raykd.spec.axis import Axis
+from raykd.spec.axis_kinds import Integer, Pick
 from trainables.core.errors import UserError
 from trainables.spec.trial import NOT_IDENTITY
 from trainables.training.resolve import FlatField, find_field

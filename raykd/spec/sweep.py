@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from raykd.spec.arms import ARM, ArmSpec, StudyRules
-from raykd.spec.axis import AnyAxis
+from raykd.spec.axis_parse import AnyAxis
 from raykd.spec.document import find_document, named_by_file, read_mapping
 from raykd.spec.overrides import lay_over
 from raykd.spec.paths import absolute
@@ -212,7 +212,7 @@ class SweepSpec(Spec):
         except UserError as error:
             section = error.field.removeprefix("baseline.")
             shown = section if section.split(".")[0] in ("student", "data") else error.field
-            raise UserError(shown, str(error).removeprefix(f"{error.field}: ")) from None
+            raise error.at(shown) from None
 
     def wanted_references(self) -> list[str]:
         """The rows of the comparison that this sweep can have.
@@ -231,7 +231,7 @@ class SweepSpec(Spec):
             for name in names:
                 field = self.space.fields.get(name) if where == "axes" else self.fixed_fields[name]
                 if field is not None and (flat == field.flat or flat.startswith(field.flat + ".")):
-                    return UserError(f"{where}.{name}", str(error).removeprefix(f"{error.field}: "))
+                    return error.at(f"{where}.{name}")
         return error
 
     def written(self) -> SweepSpec:

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from raykd.spec.axis import Axis, Integer, Log, Pick, Uniform
+from raykd.spec.axis import Axis
+from raykd.spec.axis_kinds import Integer, Log, Pick, Uniform
 from raykd.spec.devices import check_gpus
 from raykd.spec.feasible import workable
 from raykd.spec.samplers import Grid
@@ -134,12 +135,10 @@ def _told_of_axis(
     axis = spec.space.axes[name]
     if isinstance(axis, Log | Uniform) and params[name] != int(params[name]):
         whole = (math.ceil(axis.ends[0]), math.floor(axis.ends[1]))
-        if whole[0] >= whole[1] or "whole number" not in str(told):
+        if whole[0] >= whole[1] or "whole number" not in (told.expected or ""):
             return told
-        axis, told = (
-            Integer(integer=whole, log=isinstance(axis, Log)),
-            UserError(f"axes.{name}", "this axis gives fractions, and the field takes whole numbers"),
-        )
+        axis = Integer(integer=whole, log=isinstance(axis, Log))
+        told = UserError(f"axes.{name}", "this axis gives fractions, and the field takes whole numbers")
     if not isinstance(axis, Integer):
         return told
 
@@ -153,12 +152,9 @@ def _told_of_axis(
     better = workable(axis, works)
     if better is None:
         return told
-    message = str(told).removeprefix(f"axes.{name}: ")
-    if message == str(told):  # it names another field, which does not say at which value of this one
-        message = f"{params[name]} cannot be trained: {message}"
-    return UserError(
-        f"axes.{name}", f"{message} Of this axis these values can be trained: `{name}: {better}`"
-    )
+    if told.field != f"axes.{name}":  # which does not say at which value of this axis
+        told = UserError(f"axes.{name}", f"{params[name]} cannot be trained: {told}")
+    return told.with_hint(f"Of this axis these values can be trained: `{name}: {better}`")
 
 
 def _told(spec: SweepSpec, error: UserError, params: Mapping[str, Any], varied: str | None) -> UserError:
@@ -169,8 +165,7 @@ def _told(spec: SweepSpec, error: UserError, params: Mapping[str, Any], varied: 
         return placed
     choices = [name for name in params if isinstance(spec.space.axes[name], Pick | Integer)]
     rest = ", ".join(f"{name}={params[name]}" for name in choices if placed.field != f"axes.{name}")
-    message = str(placed).removeprefix(f"{placed.field}: ")
-    return UserError(placed.field, f"{message} This is with {rest}" if rest else message)
+    return placed.with_hint(f"This is with {rest}") if rest else placed
 
 
 def _check_samples(spec: SweepSpec) -> None:

@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from trainables.core.errors import UserError
 from trainables.core.heartbeat import heartbeat
-from trainables.data.store import StoreDamaged
+from trainables.data.store_images import StoreDamaged
 from trainables.spec.trial import TrialSpec
 from trainables.training import loop
 from trainables.training.workspace import EpochReport, Report, Workspace

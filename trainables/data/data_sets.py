@@ -23,9 +23,11 @@ import numpy as np
 from trainables.core.errors import UserError
 from trainables.core.files import cache_folder
 from trainables.data.decode import decode
+from trainables.data.make_store import Progress, make_store
 from trainables.data.sources import Sample, Source, Taken, data_folder, find_source, sources
 from trainables.data.splits import Ids, class_sizes, held_out, stratified
-from trainables.data.store import FORMAT, Images, Progress, load_store, make_store, undecodable_in
+from trainables.data.store import FORMAT, load_store, undecodable_in
+from trainables.data.store_images import Images
 from trainables.data.store_writer import Undecodable
 from trainables.spec.trial import DataSpec
 

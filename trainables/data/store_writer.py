@@ -26,7 +26,7 @@ from trainables.data.sources import Part, Sample
 
 CHUNK_BYTES = 32 << 20  # pixels of one Arrow record batch
 GROUP = 32  # pictures decoded by one call of the pool, so that small ones are not all overhead
-NAMED = 10
+NAMED = 10  # so many pictures that cannot be decoded are named
 T = TypeVar("T")
 Pixels = npt.NDArray[np.uint8]
 
@@ -36,10 +36,11 @@ class Undecodable:
     """The pictures that could not be decoded."""
 
     count: int
-    of: int
-    first: list[str]  # the first ten, with the reason
+    of: int  # pictures in all
+    first: list[str]  # the first ten of those that could not, with the reason
 
     def add(self, reason: str) -> None:
+        """Count one more picture; `reason` names it and says why."""
         self.count += 1
         if len(self.first) < NAMED:
             self.first.append(reason)
@@ -60,12 +61,11 @@ class Undecodable:
 def write_part(
     path: Path, part: Part, side: int, bad: Undecodable, advance: Callable[[int], None], whole: bool = False
 ) -> tuple[int, str, int]:
-    """Decode `part` into the Arrow file `path`; how many images it holds, their fingerprint, the labels' CRC.
+    """Decode `part` into the Arrow file `path`. Returns (number of images, fingerprint, CRC of the labels).
 
-    With `whole`, pictures are squeezed, and the file has their aspect ratios, which count with the labels.
-
-    `bad` collects what cannot be decoded, `advance(n)` is called after every n samples, in this thread. Holds
-    one chunk and a few groups of decoded images in memory, however many there are.
+    With `whole`, pictures are squeezed, and the file also has their aspect ratios; fingerprint and CRC
+    include them. `bad` collects what cannot be decoded. `advance(n)` is called after every n samples, in this
+    thread. Memory holds one chunk and a few groups of decoded images, whatever the size of the part.
     """
     image, crc = pa.field("image", pa.binary(3 * side * side)), pa.field("crc", pa.uint32())
     aspect = [pa.field("aspect", pa.float32())] if whole else []

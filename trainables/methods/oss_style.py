@@ -110,8 +110,7 @@ class OssStyle(Headed):
             backbone_facts(_teacher(config), context.image_size, "teacher")
         except UserError as error:
             # The backbone's fields are `teacher.arch`, `teacher.options`; here they belong to the method.
-            field = f"config.{error.field.replace('.', '_', 1)}"
-            raise UserError(field, str(error).removeprefix(f"{error.field}: ")) from None
+            raise error.at(f"config.{error.field.replace('.', '_', 1)}") from None
 
     def forward(self, batch: Batch) -> Losses:
         view1, view2 = batch.views

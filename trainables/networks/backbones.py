@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables.core.errors import UserError
+from trainables.core.errors import UserError, first_line
 from trainables.networks import torchvision_models
 from trainables.networks.stems import STEM
 from trainables.networks.zoo import (
@@ -28,7 +28,6 @@ from trainables.networks.zoo import (
     check_name,
     create,
     find_stages,
-    first_line,
     raw_features,
     watched,
 )

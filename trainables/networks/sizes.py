@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainables.core.errors import UserError
+from trainables.core.errors import UserError, first_line
 from trainables.networks import small_networks
 from trainables.networks.stems import small_stem
-from trainables.networks.zoo import RAYKD, as_map, create, first_line, raw_features
+from trainables.networks.zoo import RAYKD, as_map, create, raw_features
 
 
 class NetworkSize(NamedTuple):

@@ -25,10 +25,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trainables.core.errors import UserError
+from trainables.core.errors import UserError, first_line
 from trainables.networks.backbones import Backbone, build_backbone, seeded
 from trainables.networks.channel_groups import inputs_seen, largest_first
-from trainables.networks.zoo import first_line
 from trainables.spec.trial import ModelSpec
 
 Slice = Literal["index", "l1_mask"]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import timm
 from torch import Tensor, nn
 
-from trainables.core.errors import UserError
+from trainables.core.errors import UserError, first_line
 from trainables.networks import small_networks, torchvision_models
 from trainables.networks.stems import STEM, check_stem, put_small_stem
 
@@ -176,9 +176,3 @@ def watched(model: nn.Module, modules: Iterable[str]) -> Iterator[dict[str, Any]
 
 def _keep(seen: dict[str, Any], name: str, _module: nn.Module, _given: Any, output: Any) -> None:
     seen[name] = output
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its type's name."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -18,7 +18,6 @@ from trainables.methods import load_method
 from trainables.methods.base import TAUGHT, Context
 from trainables.networks.backbones import BackboneFacts, backbone_facts, check_arch
 from trainables.planning.teacher_check import check_teacher, teacher_remarks
-from trainables.spec.parse import within
 from trainables.spec.trial import DataSpec, ModelSpec, Spec, TeacherSpec, TrialSpec
 from trainables.teachers.feeding import remark
 from trainables.training.memory import check_memory, heavy
@@ -142,11 +141,11 @@ class TrialChecker:
             self.check(trial)
         except UserError as error:
             if name := self._preset_that_fits(trial, error.field):
-                said = str(error).removeprefix(f"{error.field}: ")
                 section = where.rpartition(".")[2]
-                hint = f"It is the method's default; preset {name!r} fits: `{section}: {{preset: {name}}}`"
-                error = UserError(error.field, f"{said} {hint}")
-            raise within(where, error) from None
+                error = error.with_hint(
+                    f"It is the method's default; preset {name!r} fits: `{section}: {{preset: {name}}}`"
+                )
+            raise error.under(where) from None
 
     def _preset_that_fits(self, training: TrialSpec, field: str) -> str | None:
         """Where a default of the method's settings was refused: a preset of it whose settings pass."""

@@ -1,8 +1,8 @@
-"""From what a user wrote to a checked pydantic model, or to one error in the user's words.
+"""From what a user wrote to a checked pydantic model, or to one `UserError`.
 
-Pydantic reports every problem at once, by Python types, under paths that hold names of union members. A user
-wants the first thing to mend: where it stands in the file, what it says, what would be right, and the word
-that was probably meant. `build` gives that.
+Pydantic reports all problems, in terms of Python types, under paths that contain names of union members.
+`build` reports one problem: where it is in the user's file, the value, what would be right, and the word that
+was probably meant.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from trainables.core.errors import UserError
+from trainables.core.errors import WHOLE_FILE, UserError
 
 M = TypeVar("M", bound=BaseModel)
 
-_WHOLE = "the file"  # the path of everything that is written
 _LONGEST_VALUE = 100  # characters of a value that a message repeats
 _MAPPING = "`name: value` lines"
 _PLAIN = {
@@ -35,7 +34,7 @@ _PLAIN = {
 
 
 def build(model: type[M], raw: Any, where: str = "") -> M:
-    """`model` made from `raw`; `where` is the path of `raw` in the user's file. Raises `UserError`."""
+    """`model` made from `raw`. `where` is the path of `raw` in the user's file. Raises `UserError`."""
     mapping = as_mapping(raw, where)
     _refuse_booleans(model, mapping, where)
     try:
@@ -45,14 +44,14 @@ def build(model: type[M], raw: Any, where: str = "") -> M:
 
 
 def as_mapping(raw: Any, where: str) -> dict[str, Any]:
-    """`raw` as a mapping with names as keys; nothing at all (an empty section) is an empty mapping."""
+    """`raw` as a mapping with text as keys; None, an empty section, is an empty mapping."""
     if raw is None:
         return {}
     if not isinstance(raw, Mapping):
-        raise UserError(where or _WHOLE, "is not a mapping", value=_Short(raw), expected=_MAPPING)
+        raise UserError(where or WHOLE_FILE, "is not a mapping", value=_Short(raw), expected=_MAPPING)
     for key in raw:
         if not isinstance(key, str) or not key.strip():
-            raise UserError(where or _WHOLE, "a field's name is not text", value=key, expected="a name")
+            raise UserError(where or WHOLE_FILE, "a field's name is not text", value=key, expected="a name")
     return dict(raw)
 
 
@@ -76,18 +75,10 @@ def join(*parts: str) -> str:
     return ".".join(part for part in parts if part)
 
 
-def within(where: str, error: UserError) -> UserError:
-    """The same error, its path under `where`."""
-    if not where:
-        return error
-    inner = "" if error.field == _WHOLE else error.field
-    return UserError(join(where, inner), str(error).removeprefix(f"{error.field}: "))
-
-
 def _user_error(
     error: ValidationError, model: type[BaseModel], raw: Mapping[str, Any], where: str
 ) -> UserError:
-    """The one problem to show: a wrong name before a missing one, since the one often explains the other."""
+    """The problem to show: an unknown field before a missing one, because it often explains the other."""
     problems = error.errors(include_url=False)
     problem = min(problems, key=lambda p: p["type"] != "extra_forbidden")
     loc = _written_path(problem["loc"], raw)
@@ -101,16 +92,14 @@ def _user_error(
     if problem["type"] == "value_error":
         cause = problem.get("ctx", {}).get("error")
         if isinstance(cause, UserError):
-            return within(path, cause)
-        return UserError(path or _WHOLE, str(cause or problem["msg"]), **_value(problem, loc))
+            return cause.under(path)
+        return UserError(path or WHOLE_FILE, str(cause or problem["msg"]), **_value(problem, loc))
     if problem["type"] in ("model_type", "model_attributes_type"):
-        return within(
-            path, UserError("", "is not a mapping", **_value(problem, loc), expected=_MAPPING + about)
-        )
+        return UserError(path, "is not a mapping", **_value(problem, loc), expected=_MAPPING + about)
     if problem["type"] == "literal_error":
         return UserError(path, "no such choice", **_value(problem, loc), choices=_literals(annotation))
     return UserError(
-        path or _WHOLE, "wrong value", **_value(problem, loc), expected=_plain(problem["msg"]) + about
+        path or WHOLE_FILE, "wrong value", **_value(problem, loc), expected=_plain(problem["msg"]) + about
     )
 
 
@@ -124,7 +113,7 @@ def _plain(message: str) -> str:
 
 
 def _value(problem: ErrorDetails, loc: tuple[int | str, ...]) -> dict[str, Any]:
-    """The offending value, unless it is the whole mapping, which would only repeat the file."""
+    """The wrong value, as an argument of `UserError`; none if it is the whole mapping, which is long."""
     return {"value": _Short(problem["input"])} if loc else {}
 
 
@@ -176,7 +165,7 @@ def _field_at(
 
 
 def _leaves(annotation: Any) -> Iterator[Any]:
-    """The plain types and literals that an annotation is made of, unions and `Annotated` opened."""
+    """The plain types and literals in an annotation: unions and `Annotated` are replaced by their members."""
     origin = get_origin(annotation)
     if origin in (Union, types.UnionType):
         for member in get_args(annotation):
@@ -191,17 +180,19 @@ def _leaves(annotation: Any) -> Iterator[Any]:
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in an annotation."""
     for leaf in _leaves(annotation):
         if isinstance(leaf, type) and issubclass(leaf, BaseModel):
             yield leaf
 
 
 def _literals(annotation: Any) -> list[str]:
+    """The choices that an annotation allows."""
     return [str(c) for leaf in _leaves(annotation) if get_origin(leaf) is Literal for c in get_args(leaf)]
 
 
 def _refuse_booleans(model: type[BaseModel], raw: Mapping[str, Any], where: str) -> None:
-    """Pydantic reads `epochs: true` as 1; nobody means that."""
+    """Raise `UserError` for true or false where a number belongs: pydantic reads `epochs: true` as 1."""
     for name, value in raw.items():
         field = model.model_fields.get(name)
         if field is None:

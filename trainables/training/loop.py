@@ -26,7 +26,7 @@ from trainables.core.isolation import isolated
 from trainables.core.storage_retry import with_retry
 from trainables.core.workers import from_first, on_each, rank, world_size
 from trainables.data.data_sets import open_data
-from trainables.data.store import StoreDamaged
+from trainables.data.store_images import StoreDamaged
 from trainables.spec.trial import TrialSpec
 from trainables.training.run import Run, check_with_data
 from trainables.training.teacher_file import save_teacher, teacher_file, teacher_trial

@@ -1,6 +1,6 @@
 """Lane workers that take what Ray calls a GPU for one, in any process that has this folder on its PYTHONPATH.
 
-There is no GPU: `devices.claim` leaves the worker on the CPU, and cannot use those whose numbers stand in the
+There is no GPU: `devices.use_gpu` leaves the worker on the CPU, and raises for the GPUs that are named in the
 file $RAYKD_TEST_DEAD_GPUS.
 """
 
@@ -20,7 +20,7 @@ class _Claims(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             load(module)
-            module.claim = lambda gpu, share: _claim(module, gpu)
+            module.use_gpu = lambda gpu, share: _claim(module, gpu)
 
         found.loader.exec_module = exec_module
         return found

@@ -16,7 +16,7 @@ from command import SMALL, raykd
 from PIL import Image
 from safetensors.torch import load_file
 
-from raykd.doctor.machine import check_workers
+from raykd.doctor.sweep_checks import check_workers
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.spec.sweep import load_sweep

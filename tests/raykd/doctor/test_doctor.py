@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd.doctor import machine as doctor
+from raykd.doctor import machine, places, sweep_checks
 from raykd.doctor.check import Check
 from raykd.doctor.ray_start import check_ray
 from raykd.spec.sweep import build_sweep
@@ -20,7 +20,7 @@ from raykd.spec.sweep import build_sweep
 
 def elsewhere(call: str, path: Path | None = None, **env: str) -> Check:
     """Run one check in a fresh interpreter, with `path` first on the import path."""
-    code = f"from raykd.doctor import machine as doctor; print(repr(tuple(doctor.{call})))"
+    code = f"from raykd.doctor import machine; print(repr(tuple(machine.{call})))"
     paths = [str(p) for p in (path, os.environ.get("PYTHONPATH")) if p]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **env}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
@@ -34,7 +34,7 @@ def package(folder: Path, name: str, code: str) -> Path:
 
 
 def test_this_machine_passes_and_every_check_says_something(tmp_path):
-    found = doctor.examine(tmp_path, ray=False)
+    found = list(machine.checks(tmp_path, ray=False))
     names = [check.name for check in found]
     assert len(set(names)) == len(names) == 11
     for check in found:
@@ -77,24 +77,24 @@ def test_more_threads_than_cpus_are_remarked():
 
 
 def test_shared_memory(tmp_path):
-    check = doctor.check_shared_memory(tmp_path / "none")
+    check = machine.check_shared_memory(tmp_path / "none")
     assert check.ok is None and "there is no" in check.said
-    assert doctor.check_shared_memory(tmp_path).ok in (True, None)
+    assert machine.check_shared_memory(tmp_path).ok in (True, None)
 
 
 def test_storage_that_cannot_be_written(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
-    check = doctor.check_storage(file / "sweeps")
+    check = places.check_storage(file / "sweeps")
     assert check.ok is False and "cannot be written" in check.said and "--storage" in check.mend
-    check = doctor.check_storage(Path("/proc/sweeps"))
+    check = places.check_storage(Path("/proc/sweeps"))
     assert check.ok is False and check.mend
 
 
 def test_storage_on_a_full_disk():
     code = "check_storage(__import__('pathlib').Path('/tmp'))"
-    limit = "(__import__('signal').signal(25, 1), __import__('resource').setrlimit(1, (1, -1))) and doctor."
-    code = f"from raykd.doctor import machine as doctor; print(repr(tuple({limit}{code})))"
+    limit = "(__import__('signal').signal(25, 1), __import__('resource').setrlimit(1, (1, -1))) and places."
+    code = f"from raykd.doctor import places; print(repr(tuple({limit}{code})))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert resource.RLIMIT_FSIZE == 1
     check = Check(*eval(run.stdout))
@@ -102,27 +102,27 @@ def test_storage_on_a_full_disk():
 
 
 def test_disk_says_how_much_is_missing(tmp_path):
-    assert doctor.check_disk(tmp_path / "not" / "there", need=1).ok is True
-    check = doctor.check_disk(tmp_path, need=2**60)
+    assert places.check_disk(tmp_path / "not" / "there", need=1).ok is True
+    check = places.check_disk(tmp_path, need=2**60)
     assert check.ok is False and "GiB free" in check.said and "make room" in check.mend
 
 
 def test_a_note_of_a_cluster_that_is_gone_or_not_ours(tmp_path):
-    assert doctor.check_stale_cluster(tmp_path).ok is True
+    assert sweep_checks.check_stale_cluster(tmp_path).ok is True
     path = tmp_path / "ray_current_cluster"
     with socket.create_server(("127.0.0.1", 0)) as server:  # no Ray, at a port that Ray once had
         for said in (f"127.0.0.1:{server.getsockname()[1]}", "127.0.0.1:1", "nonsense", ""):
             path.write_text(said)
-            check = doctor.check_stale_cluster(tmp_path)
+            check = sweep_checks.check_stale_cluster(tmp_path)
             assert check.ok is None and f"gone ({said})" in check.said and check.mend == f"rm {path}"
     path.unlink()
     path.symlink_to(tmp_path / "anything")
-    assert doctor.check_stale_cluster(tmp_path).ok is True
+    assert sweep_checks.check_stale_cluster(tmp_path).ok is True
     path.unlink()
     path.write_text("127.0.0.1:1")
     if os.geteuid() == 0:
         os.chown(path, 64001, 64001)
-        check = doctor.check_stale_cluster(tmp_path)
+        check = sweep_checks.check_stale_cluster(tmp_path)
         assert check.ok is None and "is uid 64001's: sweeps start a Ray of their own" in check.said
 
 
@@ -133,7 +133,7 @@ def sweep(**over):
 
 
 def test_what_a_spec_needs(tmp_path):
-    data, teacher, spec = doctor.check_spec(sweep())
+    data, teacher, spec = sweep_checks.check_spec(sweep())
     assert data.ok and "digits" in data.said and "10 classes" in data.said
     assert teacher.ok and "needs none" in teacher.said
     assert spec.ok, spec
@@ -141,7 +141,7 @@ def test_what_a_spec_needs(tmp_path):
 
 def test_data_that_is_missing_and_a_setting_that_cannot_work(tmp_path):
     missing = sweep(data={"name": "cifar10", "path": str(tmp_path)}, fixed={"queue_size": 1000})
-    data, _, spec = doctor.check_spec(missing)
+    data, _, spec = sweep_checks.check_spec(missing)
     assert data.ok is False and str(tmp_path) in data.said and "data" in data.mend
     assert spec.ok is False and spec.mend
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raykd.lanes import demand
-from raykd.lanes.demand import Demand
+from raykd.lanes.demand import Demand, autoscaler_makes_room
 from raykd.spec.sections import WorkersSpec
 
 
@@ -66,16 +66,16 @@ class Cloud:
 def test_a_node_that_starts_is_no_answer_before_it_has_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     large = WorkersSpec(cpus=4)
     cloud = Cloud(monkeypatch, (0, 1), (100, 2), (130, 4))
-    assert demand.grows(large) and 130 <= cloud.now < 132
+    assert autoscaler_makes_room(large) and 130 <= cloud.now < 132
     assert "waited for up to 15 minutes" in cloud.said[-1]
     other = Cloud(monkeypatch, (0, 1), (100, 2))
-    assert not demand.grows(large) and 119 < other.now < 121, "it is another sweep's, and too small"
+    assert not autoscaler_makes_room(large) and 119 < other.now < 121, "it is another sweep's, and too small"
     static = Cloud(monkeypatch, (0, 1))
-    assert not demand.grows(large) and 20 <= static.now < 22 and len(static.said) == 1
+    assert not autoscaler_makes_room(large) and 20 <= static.now < 22 and len(static.said) == 1
     never = Cloud(monkeypatch, (0, 1), (5000, 4))
-    assert not demand.grows(large) and 900 <= never.now < 902
+    assert not autoscaler_makes_room(large) and 900 <= never.now < 902
     together = Cloud(monkeypatch, (0, 2), (50, 2))
-    assert demand.grows(WorkersSpec(count=2, cpus=2)) and 50 <= together.now < 52
+    assert autoscaler_makes_room(WorkersSpec(count=2, cpus=2)) and 50 <= together.now < 52
 
 
 def test_half_a_gpu_that_is_free_is_room_for_half_a_gpu() -> None:

@@ -13,7 +13,7 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from raykd.lanes.failures import death, explain, mended_by_restart
-from trainables.data.store import StoreDamaged
+from trainables.data.store_images import StoreDamaged
 from trainables.spec.trial import ModelSpec, OptimSpec, TrialSpec
 
 TRIAL = TrialSpec(

@@ -11,8 +11,8 @@ import torch
 
 from raykd.doctor.compare import check_room
 from raykd.lanes import cluster, devices, failures
-from raykd.lanes.devices import Gpu, Unusable, allowed, claim
-from raykd.lanes.failures import of_the_gpu
+from raykd.lanes.devices import Gpu, Unusable, allowed, use_gpu
+from raykd.lanes.failures import gpu_fault
 from raykd.lanes.incidents import Incidents
 from raykd.records.history import History
 from raykd.runs.changed_spec import refuse_changed_spec
@@ -207,14 +207,14 @@ def test_a_worker_without_a_gpu_trains_on_the_cpu_whatever_torch_sees(
 ) -> None:
     assert device() == torch.device("cuda", 0)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: pytest.fail("a context on a GPU of others"))
-    claim(None, 0.0)
+    use_gpu(None, 0.0)
     assert device() == torch.device("cpu")
     assert devices.os.environ["CUDA_VISIBLE_DEVICES"] == ""
     assert "cuda" not in isolation.rng_state()
 
 
 def test_a_worker_trains_on_the_gpu_that_it_was_given(cuda: dict[str, Any]) -> None:
-    claim(GPU, 1.0)
+    use_gpu(GPU, 1.0)
     assert device() == cuda["device"] == torch.device("cuda", 1)
     assert "part" not in cuda, "a whole GPU needs no limit"
     with on_device(torch.device("cpu")):
@@ -224,7 +224,7 @@ def test_a_worker_trains_on_the_gpu_that_it_was_given(cuda: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("share", [0.5, 1 / 3, 0.25, 0.1])
 def test_workers_that_share_a_gpu_fit_beside_each_other(cuda: dict[str, Any], share: float) -> None:
-    claim(GPU, share)
+    use_gpu(GPU, share)
     together = int(1 / share + 1e-6) * (cuda["part"] * 80 * GIB + devices.CONTEXT)
     assert 0.9 * 80 * GIB < together <= 80 * GIB * 1.000001
     assert 0 < allowed(share, 2 * GIB) <= share * 2 * GIB, "a small device, too"
@@ -238,10 +238,10 @@ def test_a_gpu_that_torch_cannot_use_is_said_to_be_so(
 
     monkeypatch.setattr(torch, "ones", lost)
     with pytest.raises(Unusable, match=r"busy or unavailable$") as once:
-        claim(GPU, 1.0)
+        use_gpu(GPU, 1.0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(Unusable, match="torch sees no GPU there") as never:
-        claim(GPU, 1.0)
+        use_gpu(GPU, 1.0)
     assert (once.value.certain, never.value.certain) == (False, True)
 
 
@@ -270,8 +270,8 @@ def test_a_gpu_that_torch_cannot_use_is_said_to_be_so(
     ],
 )
 def test_the_machine_s_errors_are_the_machine_s(said: str) -> None:
-    assert of_the_gpu(RuntimeError(said), 1.0) == f"RuntimeError: {said.splitlines()[0]}"
-    assert of_the_gpu(torch.distributed.DistBackendError(said), 1.0)
+    assert gpu_fault(RuntimeError(said), 1.0) == f"RuntimeError: {said.splitlines()[0]}"
+    assert gpu_fault(torch.distributed.DistBackendError(said), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_the_machine_s_errors_are_the_machine_s(said: str) -> None:
     ],
 )
 def test_a_program_s_errors_are_not(error: Exception) -> None:
-    assert of_the_gpu(error, 1.0) is None
+    assert gpu_fault(error, 1.0) is None
 
 
 def test_a_library_s_error_after_a_failed_assertion_is_the_program_s(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,14 +303,14 @@ def test_a_library_s_error_after_a_failed_assertion_is_the_program_s(monkeypatch
 
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-    assert of_the_gpu(after, 1.0) is None
+    assert gpu_fault(after, 1.0) is None
     Stream.query = lambda self: True  # type: ignore[method-assign]
-    assert of_the_gpu(after, 1.0)
+    assert gpu_fault(after, 1.0)
 
 
 def test_what_another_worker_raised_is_not_this_one_s_gpu_s() -> None:
     error = trained_on._from_a_peer(RuntimeError(ILLEGAL))
-    assert is_a_peers(error) and of_the_gpu(error, 1.0) is None
+    assert is_a_peers(error) and gpu_fault(error, 1.0) is None
     assert failures.mended_by_restart(error), "the group starts again without blaming this GPU"
 
 
@@ -331,17 +331,17 @@ OOM = "CUDA out of memory. Tried to allocate {}. GPU 0 has a total capacity of 8
 def test_memory_that_others_hold_is_no_fault_of_the_trial(
     cuda: dict[str, Any], share: float, reserved: int, asked: str, free: int, others: str | None
 ) -> None:
-    claim(GPU, share)
+    use_gpu(GPU, share)
     cuda.update(reserved=reserved * GIB, free=free * GIB)
-    said = of_the_gpu(torch.OutOfMemoryError(OOM.format(asked)), share)
+    said = gpu_fault(torch.OutOfMemoryError(OOM.format(asked)), share)
     assert said == (None if others is None else f"other processes hold {others} of its 80.0 GiB")
 
 
 def test_memory_of_the_host_is_no_gpu_s() -> None:
-    assert of_the_gpu(MemoryError(), 1.0) is None
+    assert gpu_fault(MemoryError(), 1.0) is None
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**50)
-    assert of_the_gpu(caught.value, 1.0) is None
+    assert gpu_fault(caught.value, 1.0) is None
 
 
 # --- which GPU is sick ------------------------------------------------------------------------------------

@@ -111,7 +111,11 @@ def test_what_the_data_shows_to_be_a_user_s_mistake_is_told_as_one(pool: Any, tm
         UserError, match=r"^config\.anchors_per_class: too many: .* Expected at most 5\.$"
     ) as told:
         run(pool, task(tmp_path, "wrong", "refuse"))
-    assert told.value.field == "config.anchors_per_class"
+    assert (told.value.field, told.value.value, told.value.expected) == (
+        "config.anchors_per_class",
+        9,
+        "at most 5",
+    ), "all of it has passed through the broker"
 
 
 def test_asking_for_too_much_memory_fails_the_trial_and_not_its_lane(pool: Any, tmp_path: Path) -> None:

@@ -98,6 +98,6 @@ def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:
                 cluster.add_node(num_cpus=1)
                 until(lambda: pool.target() == 2 and theirs.wait(0), 60, "for another sweep's node")
                 time.sleep(2)
-                assert len(pool._lanes) == 1 and not asked(), "no lane beyond those wanted waits there"
+                assert len(pool.lanes) == 1 and not asked(), "no lane beyond those wanted waits there"
         finally:
             cluster.shutdown()

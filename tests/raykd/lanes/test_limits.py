@@ -15,7 +15,7 @@ import psutil
 import pytest
 from command import raykd
 
-from raykd.doctor import machine
+from raykd.doctor import machine, places
 from raykd.lanes import capacity, own_ray
 from raykd.spec.sections import WorkersSpec
 from trainables.core import limits as machine_limits
@@ -257,7 +257,7 @@ def test_a_cache_that_cannot_be_written_names_the_variable(monkeypatch: pytest.M
     monkeypatch.setenv("RAYKD_CACHE", "/proc/raykd")
     with pytest.raises(UserError, match="RAYKD_CACHE: the cache cannot be written"):
         ready_cache()
-    check = machine.check_cache()
+    check = places.check_cache()
     assert check.ok is False and "cannot be written" in check.said
 
 

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import pytest
 
-from raykd.lanes import task_broker
+from raykd.lanes import assignments
 from raykd.lanes.messages import Message, Task
 from raykd.lanes.task_broker import TaskBroker
 
@@ -326,7 +326,7 @@ async def test_a_worker_whose_gpu_does_not_start_says_so_before_it_registers(box
 async def test_work_of_the_background_waits_for_a_lane_that_has_nothing_to_do(
     box: TaskBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(task_broker, "_SPARE_S", 0.05)
+    monkeypatch.setattr(assignments, "_SPARE_S", 0.05)
     waiting = await warm(box, "a")
     await box.post(dataclasses.replace(task("baseline"), background=True))
     await box.post(task("t1"))

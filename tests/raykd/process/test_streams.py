@@ -16,7 +16,7 @@ import pytest
 from command import command
 
 from raykd.console.live import Console
-from raykd.lanes.pool import LanePool
+from raykd.lanes.supervisor import Supervisor
 
 ROOT = Path(__file__).resolve().parents[3]
 FULL = Path("/dev/full")
@@ -148,6 +148,7 @@ def test_a_supervisor_that_dies_of_anything_ends_the_sweep(error: BaseException)
         raise error
 
     stopping = SimpleNamespace(wait=lambda _: False)
-    pool: Any = SimpleNamespace(_stopping=stopping, _adjust=adjust, broken=None)
-    LanePool._supervise(pool)
-    assert "nobody looks after the lanes" in pool.broken
+    lanes = SimpleNamespace(stopping=stopping, broken=None)
+    supervisor: Any = SimpleNamespace(_lanes=lanes, _adjust=adjust)
+    Supervisor._run(supervisor)
+    assert "nobody looks after the lanes" in str(lanes.broken)

@@ -23,6 +23,7 @@ from command import SMALL, raykd
 from simulated import drive, train_all
 
 import trainables.data.store
+import trainables.data.store_images
 from raykd import cli
 from raykd.ablation.study import build_study
 from raykd.records.dashboard import JOURNAL
@@ -232,7 +233,7 @@ def test_an_image_that_changes_under_a_trial_costs_it_nothing(
     content = path.read_bytes()
     where = content.index(pixels) + 40
     path.write_bytes(content[:where] + bytes([content[where] ^ 128]) + content[where + 1 :])
-    trainables.data.store._whole.clear()
+    trainables.data.store_images._whole.clear()
     heard: dict[int, dict[str, float]] = {}
 
     def hear(said: EpochReport) -> bool:

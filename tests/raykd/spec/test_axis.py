@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykd.spec.axis import Axis, Integer, Log, Pick, Uniform, parse_axis
+from raykd.spec.axis import Axis
+from raykd.spec.axis_kinds import Integer, Log, Pick, Uniform
+from raykd.spec.axis_parse import parse_axis
 from raykd.spec.document import parse_yaml
 from raykd.spec.feasible import workable
 from trainables.core.errors import UserError

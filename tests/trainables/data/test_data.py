@@ -23,7 +23,7 @@ from trainables.core.errors import UserError
 from trainables.data.data_sets import cache_folder, check_data, open_data, store_folder
 from trainables.data.decode import decode
 from trainables.data.splits import class_sizes
-from trainables.data.store import StoreDamaged
+from trainables.data.store_images import StoreDamaged
 from trainables.spec.trial import DataSpec
 
 SIZE = 12

@@ -167,7 +167,7 @@ def _head(
     try:
         head, named = read_head(layout, weights, field)
     except UserError as error:
-        return (), {}, str(error).removeprefix(f"{field}: ")
+        return (), {}, error.message
     if classifies(layout, head, said.classes):
         roles[CLASSIFIER] = roles.pop(HEAD)
         return (), {}, ""
