@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from trainables.core.errors import UserError
-from trainables.methods.base import Method
 from trainables.spec.parse import as_mapping, build, join, spelled_out
 from trainables.spec.trial import (
     DataSpec,
@@ -28,6 +27,9 @@ from trainables.spec.trial import (
     TrialSpec,
     ViewSpec,
 )
+
+if TYPE_CHECKING:
+    from trainables.methods.base import Method
 
 # Where a trial is written: the fields of TrialSpec, and the preset that fills some of them in.
 KEYS = (*TrialSpec.model_fields, "preset")

@@ -533,9 +533,9 @@ def test_every_row_of_the_table_can_be_reached_and_the_last_takes_all() -> None:
 
 def test_the_order_in_which_layouts_are_tried() -> None:
     """The first that fits is taken, so another order reads some files as those of another origin."""
-    # By their first words, as they have always been tried.
-    assert [re.split("[ ,]", layout.origin)[0] for layout in LAYOUTS] == (
-        "raykd retro disco moco_v2 moco_v1 moco moco_v3 ibot dinov2 dino seed esvit a a i-jepa open_clip vissl "
-        "swav barlow vicreg solo-learn solo-learn solo-learn lightly lightly a a supcontrast simsiam an "
-        "torchvision moco_v2 compress mae dinov2 ibot deit deit dino torchvision torchvision timm"
-    ).split()
+    order = """
+        raykd retro disco moco_v2 moco_v1 moco moco_v3 ibot dinov2 dino seed esvit a a i-jepa open_clip vissl
+        swav barlow vicreg solo-learn solo-learn solo-learn lightly lightly a a supcontrast simsiam an
+        torchvision moco_v2 compress mae dinov2 ibot deit deit dino torchvision torchvision timm
+    """
+    assert [re.split("[ ,]", layout.origin)[0] for layout in LAYOUTS] == order.split()
