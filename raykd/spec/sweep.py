@@ -27,9 +27,10 @@ from raykd.spec.samplers import TPE, AnySampler, Grid
 from raykd.spec.schedulers import AnyScheduler, parse_scheduler
 from raykd.spec.sections import SHORTHAND, BaselineSpec, Section, WorkersSpec, parse_duration
 from trainables.core.errors import UserError
+from trainables.evaluation.probes import find_probe
 from trainables.spec.normalisation import IMAGENET
 from trainables.spec.parse import as_mapping, build, join, spelled_out
-from trainables.spec.trial import RANKME, Seed, Spec, TrialSpec, digest
+from trainables.spec.trial import Seed, Spec, TrialSpec, digest
 from trainables.training.resolve import SECTIONS, FlatField, find_field, put, resolve
 
 if TYPE_CHECKING:
@@ -217,9 +218,10 @@ class SweepSpec(Spec):
     def wanted_references(self) -> list[str]:
         """The rows of the comparison that this sweep can have.
 
-        None by rankme, which is for trials of one method: raw pixels have the highest.
+        None if the score compares trials of one method alone: by RankMe raw pixels would be the best.
         """
-        if self.probe.get("score") == RANKME:
+        score = find_probe(self.probe.get("score"))
+        if score is not None and not score.comparable:
             return []
         lacking = {"teacher": self.teacher, "baseline": self.baseline}
         return [name for name in self.references if lacking.get(name, True) is not None]

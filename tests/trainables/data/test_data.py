@@ -309,7 +309,7 @@ import sys, tracemalloc
 import numpy as np
 from pathlib import Path
 from PIL import Image
-from trainables.data.data_sets import store_writer
+from trainables.data import store_writer
 from trainables.data.sources.base import Part, Sample
 
 store_writer.CHUNK_BYTES = 1 << 18
