@@ -25,9 +25,10 @@ def ridge(
 ) -> Tensor:
     """Accuracies (R,) in percent of ridge classifiers fitted on each of `draws`; R = 1 on all samples.
 
-    `train` (N, D), `val` (M, D) and `val_labels` (M,) are as for a probe; `known` (C,) are the classes of the
-    training part and `targets` (N,) are indices into it. Features are standardised by the whole training part,
-    which needs no labels: the statistics of ten shots would blow up a feature that is nearly constant on them.
+    `train` (N, D), `val` (M, D) and `val_labels` (M,) are as for a probe. `known` (C,) are the classes of the
+    training part, and `targets` (N,) are indices into it. Features are standardised by all of the training
+    part, which needs no labels. The statistics of ten shots would blow up a feature that is nearly constant
+    on them.
     """
     train, val = standardise(train, val)
     onehot_NC = torch.nn.functional.one_hot(targets, len(known)).double().mul_(2).sub_(1)

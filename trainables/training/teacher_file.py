@@ -17,8 +17,8 @@ from trainables.networks.heads import describe_head
 from trainables.spec.trial import TrialSpec
 from trainables.training.resolve import resolve
 
-# The probe at the end of a teacher's training, whose data may have no labels. No result depends on it, but the
-# name of the teacher's file does: with another one every teacher would be trained again.
+# The probe at the end of a teacher's training, whose data may have no labels. No result depends on it, but
+# the name of the teacher's file does: with another one every teacher would be trained again.
 TEACHER_SCORE = "rankme"
 
 
