@@ -17,19 +17,18 @@ import os
 import sys
 from pathlib import Path
 
-from raykd.cli import VERBS, main
+from raykd.cli import main, verbs
 from raykd.runs.terminal import launch
 
-DRIVES = ("run", "ablate", "resume")
 AT_ONCE = {"--dry-run", "--plan", "--json", "--help"}  # with these nothing is started
 CHECKOUT = Path("~/raykd-src").expanduser()  # where cluster.yaml puts it
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] not in VERBS:
+    arguments, known = sys.argv[1:], verbs()
+    if not arguments or arguments[0] not in known:
         arguments = ["run", *arguments]
     if Path.cwd() == Path.home() == Path(__file__).resolve().parent and CHECKOUT.is_dir():
         os.chdir(CHECKOUT)  # under `ray submit`: paths mean what they mean in the laptop's checkout
-    if arguments[0] in DRIVES and not AT_ONCE.intersection(arguments):
+    if known[arguments[0]].drives and not AT_ONCE.intersection(arguments):
         raise SystemExit(launch(arguments))
     main(arguments)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import yaml
 
+from raykd.cli import verbs
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -40,3 +42,31 @@ def test_sweep_py_takes_what_raykd_run_takes_from_any_folder(tmp_path: Path) -> 
     assert apart.returncode == 2 and "raykd: name:" in apart.stdout
     (kept,) = (tmp_path / "raykd-output").iterdir()
     assert "raykd: name:" in kept.read_text()
+
+
+def test_sweep_py_knows_every_verb_of_the_command_line(tmp_path: Path) -> None:
+    """A verb that is added needs no second list: it goes through, and is no spec to run."""
+    code = f"""
+import runpy, sys
+from raykd.cli import app
+
+@app.app.command()
+def greet(name: str) -> None:
+    print("hello", name)
+
+sys.argv = ["sweep.py", "greet", "you"]
+runpy.run_path({str(ROOT / "sweep.py")!r}, run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "hello you\n"), done.stderr
+
+
+def test_verbs_say_what_they_do_to_their_process() -> None:
+    known = verbs()
+    assert {name for name, flags in known.items() if flags.drives} == {"run", "ablate", "resume"}
+    assert {name for name, flags in known.items() if flags.loads_torch} == {
+        *("run", "ablate", "resume", "export", "doctor", "teacher"),
+    }
+    assert {"status", "best", "list", "attach", "report", "importance"} <= known.keys()

@@ -150,10 +150,11 @@ def _grain(trial: TrialSpec) -> float:
     0 for a score that counts no images.
     """
     from trainables.data.data_sets import check_data
-    from trainables.evaluation.probes import shots
+    from trainables.evaluation.probes import load_probe
 
-    if trial.probe.score == "rankme":
+    score = load_probe(trial.probe.score)
+    if not score.counts_images:
         return 0.0
     images = min(check_data(trial.data).validation_images, trial.probe.max_images)
-    draws = trial.probe.draws if shots(trial.probe.score) else 1
+    draws = trial.probe.draws if score.shots else 1
     return 100 / (images * draws) if images else 0.0

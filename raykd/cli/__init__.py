@@ -5,13 +5,22 @@ May import every room but `stats` and `lanes`, and each verb only when it runs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from raykd.process import signals, streams
 
-VERBS = (
-    "run", "ablate", "resume", "attach", "status", "best", "importance", "report", "export", "list", "doctor",
-    "teacher",
-)  # fmt: skip
-__all__ = ["VERBS", "main"]
+if TYPE_CHECKING:
+    from raykd.cli.flags import Flags
+
+__all__ = ["main", "verbs"]
+
+
+def verbs() -> Mapping[str, Flags]:
+    """Every verb of the command line with its flags, from the application itself."""
+    from raykd.cli.app import verbs as registered
+
+    return registered()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -9,13 +9,12 @@ from errno import ENAMETOOLONG
 import typer
 
 from raykd.cli import reading, starting, tools
+from raykd.cli.flags import Flags, flags_of
 from raykd.console.screen import complain
 from raykd.process import signals
 from trainables.core.errors import SweepFailed, UserError
 from trainables.core.limits import check_address_space
 from trainables.core.storage_retry import lost, passes
-
-_NEED_TORCH = {"run", "ablate", "resume", "export", "doctor", "teacher"}
 
 log = logging.getLogger("raykd.cli")
 app = typer.Typer(
@@ -26,14 +25,27 @@ app = typer.Typer(
     help="Search and ablate self-supervised knowledge distillation over a Ray cluster.",
     epilog="Start with:  raykd run quickstart",
 )
-for verbs in (starting.verbs, reading.verbs, tools.verbs):
-    app.add_typer(verbs)
+for part in (starting.verbs, reading.verbs, tools.verbs):
+    app.add_typer(part)
+
+
+def verbs() -> dict[str, Flags]:
+    """Every verb with its flags; a verb that has verbs of its own (`teacher inspect`) has theirs together."""
+    application = typer.main.get_command(app)
+    assert isinstance(application, typer.core.TyperGroup)
+    found = {}
+    for name, command in application.commands.items():
+        inner = command.commands.values() if isinstance(command, typer.core.TyperGroup) else (command,)
+        each = [flags_of(verb.callback) for verb in inner]
+        found[name] = Flags(*(any(column) for column in zip(*each, strict=True)))
+    return found
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run a verb and return the exit code. A user's mistake is one message and 2, never a traceback."""
     try:
-        if _NEED_TORCH.intersection((sys.argv[1:] if arguments is None else arguments)[:1]):
+        first = (sys.argv[1:] if arguments is None else arguments)[:1]
+        if first and verbs().get(first[0], Flags()).loads_torch:
             check_address_space()
         app(arguments)
     except SystemExit as ended:  # as typer ends

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raykd.cli.common import HERE, Address, Json, Name, Sets, Storage, folder_of, writable
+from raykd.cli.flags import flags
 from raykd.console import answers
 from raykd.console.live import Console
 from raykd.console.screen import Line
@@ -24,6 +25,7 @@ verbs = typer.Typer()
 
 
 @verbs.command(epilog="Example:  raykd run quickstart --set samples=4 --set 'axes.gamma.log=[0.01,1]'")
+@flags(loads_torch=True, drives=True)
 def run(
     spec: Annotated[
         str | None,
@@ -77,6 +79,7 @@ def run(
 
 
 @verbs.command(epilog="Example:  raykd ablate retro_parts --plan")
+@flags(loads_torch=True, drives=True)
 def ablate(
     study: Annotated[
         str, typer.Argument(help="A YAML file, -, a study in `raykd list studies`, or one to go on with.")
@@ -160,6 +163,7 @@ def ablate(
 
 
 @verbs.command(epilog="Example:  raykd resume quickstart --extend 12")
+@flags(loads_torch=True, drives=True)
 def resume(
     name: Name,
     storage: Storage = HERE,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from raykd.cli.common import HERE, Json, Sets, Storage
+from raykd.cli.flags import flags
 from raykd.console import answers
 from raykd.console.live import Console
 from raykd.storage.folders import storage_folder
@@ -45,6 +46,7 @@ def list_(
 
 
 @verbs.command(epilog="Example:  raykd doctor retro --cluster cluster.yaml")
+@flags(loads_torch=True)
 def doctor(
     spec: Annotated[str | None, typer.Argument(help="Also check what this spec needs.")] = None,
     storage: Annotated[
@@ -79,6 +81,7 @@ def doctor(
 
 
 @teacher.command(epilog="Example:  raykd teacher inspect moco_v2_800ep_pretrain.pth.tar --arch resnet50")
+@flags(loads_torch=True)
 def inspect(
     file: Annotated[Path, typer.Argument(help="A checkpoint: .pth, .pth.tar, .ckpt, .safetensors ...")],
     arch: Annotated[

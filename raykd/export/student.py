@@ -23,6 +23,7 @@ from trainables.core.errors import UserError, first_line
 from trainables.core.workers import device
 from trainables.data.data_sets import open_data
 from trainables.evaluation.evaluate import Examiner
+from trainables.evaluation.probes import load_probe
 from trainables.networks import torchvision_models
 from trainables.networks.backbones import Backbone, build_backbone
 from trainables.networks.stems import STEM, stem_lines
@@ -99,7 +100,7 @@ def score_on_test(trial: TrialSpec, student: Backbone, cache: Path) -> TestScore
         wanted.append("ridge_5shot")
     if min(len(fit_labels), trial.probe.max_images) * student.feature_dim * data.classes <= _LOGISTIC_LIMIT:
         wanted.append("logistic")
-    names = [name for name in dict.fromkeys(wanted) if name != "rankme"]
+    names = [name for name in dict.fromkeys(wanted) if load_probe(name).counts_images]
     probe = trial.probe.model_copy(update={"score": names[0], "record": tuple(names[1:])})
     examiner = Examiner(probe, data, trial.data.image_size, device(), final=True)
     student.to(device())

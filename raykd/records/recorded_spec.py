@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from raykd.records.format import written_by
 from raykd.records.history import History
 from raykd.spec.arms import ARM
+from raykd.spec.schedulers import settings_in_use
 from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError, first_line
 from trainables.spec.parse import build
@@ -17,7 +18,9 @@ from trainables.spec.parse import build
 
 def spec_of(history: History) -> SweepSpec:
     """The spec that the ledger holds; `UserError` where it is of another version. Loads no torch."""
-    raw = history.spec
+    raw = dict(history.spec)
+    if isinstance(raw.get("scheduler"), Mapping):
+        raw["scheduler"] = settings_in_use(raw["scheduler"])
     try:
         spec = SweepSpec.model_validate(raw)
         for trial in history.trials.values():

@@ -20,15 +20,11 @@ from raykd.records.history import STATUSES, History, TrialRecord
 from raykd.records.ledger import LEDGER
 from raykd.report.elements import Bullets, Code, Collapsible, Facts, Links, Section, Table, Text
 from raykd.spec.arms import ARM
+from raykd.spec.schedulers import settings_in_use
 from raykd.storage.commands import storage_words
 from trainables.spec.trial import ProbeSpec
 
 MOST_ROWS = 1000  # of the table of all trials
-_MATTERS = {  # scheduler -> the settings that it reads
-    "asha": ("name", "grace", "factor"),
-    "hyperband": ("name", "grace", "factor", "brackets"),
-    "median": ("name", "grace", "min_samples"),
-}
 
 
 def facts(history: History) -> Facts:
@@ -44,10 +40,7 @@ def facts(history: History) -> Facts:
         ("Epochs of a whole trial", str(spec.get("epochs", ""))),
         ("Seeds", ", ".join(map(str, spec.get("seeds", ())))),
         ("Sampler", str(sampler.get("name", ""))),
-        (
-            "Scheduler",
-            _named({k: v for k, v in scheduler.items() if k in _MATTERS.get(scheduler["name"], ("name",))}),
-        ),
+        ("Scheduler", _named(settings_in_use(scheduler))),
         ("When", _when(history)),
         ("Versions", ", ".join(f"{name} {version}" for name, version in head.get("versions", {}).items())),
         ("Spec hash", str(head.get("spec_hash", ""))),

@@ -70,7 +70,7 @@ def _doubts(spec: SweepSpec) -> list[str]:
     )
     free = "no trial was stopped: these are the rungs at which halving would have judged"
     return [
-        free if spec.scheduler.name == "none" else chosen,
+        free if spec.scheduler.first_stop is None else chosen,
         "rank correlation: Spearman's; recall: how many of the best quarter at the end were in the best "
         "quarter at the rung; regret: what the rung's leader lacked at the end to the best one",
         "a trial's best score may be that of the rung itself, which favours late rungs a little",

@@ -26,7 +26,9 @@ from raykd.spec.sweep import SweepSpec
 from raykd.storage.commands import command
 from raykd.storage.folders import placed
 from trainables.core.errors import SweepFailed, UserError
+from trainables.evaluation.probes import find_probe
 from trainables.spec.trial import TrialSpec
+from trainables.training.teacher_file import TEACHER_SCORE
 
 log = logging.getLogger("raykd.runs.references")
 
@@ -97,9 +99,10 @@ class References:
                 done, images = int(message.metrics["decoded"]), int(message.metrics["images"])
                 self._console.progress("decoding, image", done, images)
                 return
-            # Not by the trial's probe: a teacher may have no labels to be judged by.
-            rank = message.metrics.get("probe/rankme", math.nan)
-            said = f", effective rank of its features {rank:.1f}" if math.isfinite(rank) else ""
+            # Not by the trial's probe: a teacher may have no labels to be scored with.
+            score = find_probe(TEACHER_SCORE)
+            found = message.metrics.get(f"probe/{TEACHER_SCORE}", math.nan)
+            said = f", {score.title} {found:.1f}" if score is not None and math.isfinite(found) else ""
             self._console.progress("the teacher trains, epoch", message.epoch, total, said)
 
         try:

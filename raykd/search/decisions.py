@@ -1,8 +1,8 @@
-"""Which trials go on: Tune's schedulers, asked through one door that writes everything down.
+"""Which trials go on: asks Tune's schedulers, and records what they are told and what they answer.
 
-An epoch is judged once: its report is in the ledger before the scheduler sees it, and the verdict before
-the trial hears it. On resume the recorded reports are fed to a new scheduler in their order, which brings
-its rungs back exactly; Tune's own restore does not.
+Each epoch is decided once. Its report is in the ledger before the scheduler sees it, and the verdict is in
+the ledger before the trial is told. On resume a new scheduler is fed the recorded reports in their order.
+That restores its rungs exactly; Tune's own restore does not.
 """
 
 from __future__ import annotations
@@ -10,21 +10,19 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 
 from raykd.lanes.proxy import NotKept, unpack
 from raykd.records.history import ENDED, History
-from raykd.spec.sections import SchedulerSpec
+from raykd.spec.schedulers import METRIC, TIME, SchedulerSpec
 
 if TYPE_CHECKING:
     from raykd.records.recorder import Recorder
     from raykd.search.proposer import Proposes
 
-_METRIC, _TIME = "score", "epoch"
-
 
 class _Stub:
-    """What a scheduler needs of a Tune trial: a name that stays the same when Tune makes the trial anew."""
+    """What a scheduler uses of a Tune trial: a name that stays the same when Tune creates the trial again."""
 
     def __init__(self, trial_id: str) -> None:
         self.trial_id = trial_id
@@ -37,20 +35,24 @@ class _Stub:
 
 
 class _NoController:
-    """MedianStoppingRule asks who else waits, to let a trial pause. Lanes do not pause."""
+    """MedianStoppingRule asks which trials wait, so that it can pause one. Lanes do not pause."""
 
     def get_live_trials(self) -> list[Any]:
         return []
 
 
 class Decider:
-    """Says go or stop for each report. Higher scores are better; `epochs` is where trials end, if they do not
-    say otherwise (the arms of a study may)."""
+    """Answers go or stop to each report. Higher scores are better.
+
+    `epochs` is the last epoch of a trial that has no other one of its own (arms of a study may have).
+    """
 
     def __init__(self, spec: SchedulerSpec, epochs: int) -> None:
         self._epochs = epochs
-        self._grace = None if spec.name == "none" else spec.grace
-        self._schedulers = schedulers(spec, epochs)
+        self._first_stop = spec.first_stop
+        self._schedulers: list[Any] = spec.make(
+            epochs
+        )  # of which Tune's own classes ask for more than is used
         self._stubs: dict[str, tuple[_Stub, Any]] = {}
 
     def decide(
@@ -58,26 +60,30 @@ class Decider:
     ) -> bool:
         """True to go on. `number` is the trial's running number, `last` its last epoch.
 
-        A report without a score is not judged. One that is not finite ends a trial that may be stopped, and
-        takes no place on a rung: compared with it, every other score would be as good.
+        A report without a score stops no trial. A score that is not finite stops the trial if it may be
+        stopped by now. Such a score is not shown to the scheduler: beside it every other one would look good.
         """
         last = self._epochs if last is None else last
         if trial not in self._stubs:
-            # Asynchronous Hyperband is one successive halving a bracket; trials take the brackets in turn,
-            # by number, so that a replay puts each where it was.
+            # Of several schedulers (Hyperband's brackets) the trial's number decides, so that a replay puts
+            # each trial where it was.
             stub, scheduler = _Stub(trial), self._schedulers[number % len(self._schedulers)]
             scheduler.on_trial_add(_NoController(), stub)
             self._stubs[trial] = (stub, scheduler)
         stub, scheduler = self._stubs[trial]
         verdict = TrialScheduler.CONTINUE
         if score is not None and not math.isfinite(score):
-            verdict = TrialScheduler.STOP if self._grace and epoch >= self._grace else TrialScheduler.CONTINUE
+            may_stop = self._first_stop is not None and epoch >= self._first_stop
+            verdict = TrialScheduler.STOP if may_stop else TrialScheduler.CONTINUE
         elif score is not None and epoch < last:
-            verdict = scheduler.on_trial_result(_NoController(), stub, {_TIME: epoch, _METRIC: score})
+            verdict = scheduler.on_trial_result(_NoController(), stub, {TIME: epoch, METRIC: score})
         return epoch < last and verdict == TrialScheduler.CONTINUE
 
     def replay(self, history: History) -> list[tuple[str, int, bool]]:
-        """Feed recorded reports in their order of arrival. Returns those without a verdict, with it."""
+        """Feed the recorded reports in their order of arrival.
+
+        Returns (trial, epoch, go on) for each report of a trial in flight that has no recorded verdict.
+        """
         open_: list[tuple[str, int, bool]] = []
         for trial, epoch in history.arrivals:
             record = history.trials[trial]
@@ -88,28 +94,8 @@ class Decider:
         return open_
 
 
-def schedulers(spec: SchedulerSpec, epochs: int) -> list[Any]:
-    """Tune's schedulers for this setting: one, or one a bracket."""
-    common: dict[str, Any] = {"time_attr": _TIME, "metric": _METRIC, "mode": "max"}
-    if spec.name == "none":
-        return [FIFOScheduler()]
-    if spec.name == "median":
-        return [
-            MedianStoppingRule(
-                **common, grace_period=spec.grace, min_samples_required=spec.min_samples, min_time_slice=0
-            )
-        ]
-    brackets = spec.brackets if spec.name == "hyperband" else 1
-    graces = [int(spec.grace * spec.factor**bracket) for bracket in range(brackets)]
-    return [
-        AsyncHyperBandScheduler(**common, max_t=epochs, grace_period=grace, reduction_factor=spec.factor)
-        for grace in graces
-        if grace <= epochs
-    ]
-
-
 class TuneDecider(NotKept, TrialScheduler):
-    """The decider as Tune sees it: takes what a proxy relays, records, judges, records, answers."""
+    """The decider as a scheduler of Tune's: records what a trial's proxy relays, decides, answers."""
 
     def __init__(
         self, decider: Decider, recorder: Recorder, proposer: Proposes, broker: Any, epochs: int
@@ -126,7 +112,7 @@ class TuneDecider(NotKept, TrialScheduler):
         message = unpack(result)
         record = self._record.history.trials[name]
         if message.attempt:
-            if message.attempt > record.attempts:  # else a proxy asked again before `heard` was there
+            if message.attempt > record.attempts:  # else a proxy asked again before it got the answer
                 self._record("start", trial=name, attempt=message.attempt, lane=message.lane)
             self._broker.heard.remote(name, message.attempt)
             return str(TrialScheduler.CONTINUE)
@@ -139,7 +125,7 @@ class TuneDecider(NotKept, TrialScheduler):
         return str(TrialScheduler.CONTINUE if go else TrialScheduler.STOP)
 
     def hear(self, name: str, epoch: int, metrics: dict[str, float]) -> bool:
-        """Record a report, decider it, record the verdict. One that was judged before keeps its verdict."""
+        """Record a report, decide, record the verdict. A report that has a verdict keeps it."""
         record = self._record.history.trials[name]
         if epoch in record.verdicts:
             return record.verdicts[epoch] == "go"
@@ -153,7 +139,7 @@ class TuneDecider(NotKept, TrialScheduler):
         return go
 
     def catch_up(self) -> None:
-        """Settle what a driver that was killed left open: reports without a verdict, stops without an end."""
+        """Settle what a killed driver left open: reports without a verdict, stopped trials without an end."""
         history = self._record.history
         for name, epoch, go in self._decider.replay(history):
             self.settle(name, epoch, go)
@@ -163,7 +149,7 @@ class TuneDecider(NotKept, TrialScheduler):
                 self._end_after(trial.trial, stops[0])
 
     def settle(self, name: str, epoch: int, go: bool) -> None:
-        """Record a verdict, and the end that follows from a stop."""
+        """Record a verdict; after a stop the trial's end as well."""
         self._record("verdict", trial=name, epoch=epoch, verdict="go" if go else "stop")
         if not go:
             self._end_after(name, epoch)
@@ -173,11 +159,12 @@ class TuneDecider(NotKept, TrialScheduler):
         self.end(name, "finished" if epoch >= last else "stopped", None)
 
     def end(self, name: str, status: str, reason: str | None) -> None:
+        """Record a trial's end, and tell proposer and broker."""
         self._record("end", trial=name, status=status, reason=reason)
         self._proposer.end(name, status)
         self._broker.forget.remote(name)
 
-    # Tune's other questions: everything that matters was said above.
+    # Tune's other calls: nothing is left to do for them.
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None: ...
 

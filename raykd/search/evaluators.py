@@ -1,4 +1,4 @@
-"""Optuna's importance evaluators over plain observations: configurations of a space, each with a score."""
+"""Optuna's importance evaluators for plain observations: configurations of a space, each with a score."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EVALUATORS = {
     "pedanova": "what sets the best tenth apart",
     "mdi": "what a forest splits on",
 }
-FEWEST = 5  # observations, below which no evaluator says anything
+FEWEST = 5  # observations that an evaluator needs
 TREES = 64  # Optuna's default
 
 
@@ -43,28 +43,31 @@ class Observation:
 
 
 def make_evaluator(name: str, trees: int, observations: int, seed: int) -> BaseImportanceEvaluator:
-    """One of `EVALUATORS`, nothing that matters left to Optuna's defaults."""
+    """One of `EVALUATORS`. All arguments that matter are given, because Optuna's defaults change.
+
+    `trees` is the size of a forest, `observations` how many it will see.
+    """
     if name == "fanova":
         return FanovaImportanceEvaluator(n_trees=trees, seed=seed)
     if name == "mdi":
         return MeanDecreaseImpurityImportanceEvaluator(n_trees=trees, seed=seed)
-    best = min(0.5, max(0.1, FEWEST / observations))  # Optuna asks for five of the best at least
+    best = min(0.5, max(0.1, FEWEST / observations))  # Optuna needs five of the best at least
     return PedAnovaImportanceEvaluator(target_quantile=best)
 
 
 def shares_of(
     evaluator: BaseImportanceEvaluator, trials: Sequence[FrozenTrial], names: Sequence[str]
 ) -> FloatArray:
-    """The share of each axis in their importances, (axes,), summing to 1; NaN where none can be had."""
+    """The share of each axis in the sum of importances, (axes,); NaN for all where there are none."""
     study = StudyState().study
     study.add_trials(trials)
     nothing = np.full(len(names), np.nan)
-    # Sorted, because Optuna's MDI (5.0.0) sorts the axes and labels its results in the order asked for.
+    # Sorted, because Optuna's MDI (5.0.0) sorts the axes but labels its results in the order of `params`.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of scores that are all equal, which NaN says as well
+        warnings.simplefilter("ignore")  # if all scores are equal; then the result is NaN
         try:
             found = get_param_importances(study, evaluator=evaluator, params=sorted(names), normalize=False)
-        except (RuntimeError, ValueError):  # a forest without variance; an axis in no trial of a resample
+        except (RuntimeError, ValueError):  # a forest without variance, or an axis that is in no trial
             return nothing
     values = np.array([found[name] for name in names], dtype=np.float64)
     total = values.sum()
@@ -72,12 +75,12 @@ def shares_of(
 
 
 def freeze(space: Space, names: Sequence[str], seen: Observation, evaluator: str) -> FrozenTrial:
-    """An observation as a complete trial of Optuna's, its axes in a form that the evaluator weighs evenly.
+    """An observation as a complete trial of Optuna's, with axes that the evaluator weighs evenly.
 
-    Optuna's fANOVA weighs every axis evenly by value: of lr in [1e-4, 1e-1] the last decade would count 90 %.
-    So a logarithmic axis goes in as its logarithm. It gives each level of a pick a column of its own, and
-    takes 2^levels marginals (20 methods: minutes, and gigabytes), most of them of levels that exclude each
-    other; for the forests a pick goes in as the place of its level, each a width of 1.
+    Optuna's fANOVA weighs an axis evenly by value: of lr in [1e-4, 1e-1] the last decade would count 90 %. So
+    a logarithmic axis is given as its logarithm. fANOVA also makes a column of each level of a pick and
+    computes 2^levels marginals (20 methods: minutes and gigabytes), most of them for levels that exclude each
+    other. So the forests get a pick as the position of its level, each with a width of 1.
     """
     params, distributions = space.encode({n: seen.params[n] for n in names if n in seen.params})
     for name, distribution in distributions.items():
@@ -93,7 +96,7 @@ def freeze(space: Space, names: Sequence[str], seen: Observation, evaluator: str
 
 
 def predicted(space: Space, names: Sequence[str], seen: Sequence[Observation], seed: int) -> float:
-    """R² of a forest's out-of-bag predictions: 1 tells every score, 0 is no better than their mean."""
+    """R² of a forest's out-of-bag predictions: 1 predicts every score, 0 is no better than their mean."""
     from sklearn.ensemble import RandomForestRegressor
 
     columns: list[list[float]] = []

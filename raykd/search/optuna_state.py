@@ -1,8 +1,8 @@
-"""An Optuna study in memory that can be taken down as plain JSON and put up again, trial by trial.
+"""An Optuna study in memory that is recorded as plain JSON and restored, trial by trial.
 
 Some samplers keep a state of their own in the study: CMA-ES its optimizer, as a pickle, and NSGA-II the
-parents of a generation. `attrs` gives that state with a trial as plain JSON and `place` puts it back. No
-pickle is read that was not made in this process.
+parents of a generation. `attrs` returns that state with a trial as plain JSON, and `place` restores it. Only
+pickles that this process has made are read.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial, TrialState, create_trial
 
-from raykd.spec.samplers import CMAES, GP, NSGAII, TPE, SamplerSpec
+from raykd.spec.samplers import SamplerSpec
 
-_STUDY = "study"  # among a trial's attributes: what the sampler wrote down with the study while it proposed
+_STUDY = "study"  # key of a trial's attributes: what the sampler wrote into the study while it proposed
 _CMA = "cma:optimizer:"  # Optuna's name for the pieces of a pickled optimizer
-_CMA_STATE = "cma:state"  # ours for the same as plain JSON
-_PICKLED = ":optimizer"  # in the name of whatever Optuna would unpickle, of CMA-ES and its kin
+_CMA_STATE = "cma:state"  # raykd's name for the optimizer as plain JSON
+_PICKLED = ":optimizer"  # is in the name of everything that Optuna would unpickle, of CMA-ES and its variants
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -33,25 +33,13 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 def make_sampler(spec: SamplerSpec, number: int) -> BaseSampler:
     """The sampler for one proposal, seeded by the spec's seed and the proposal's number."""
     seed = int(np.random.SeedSequence((spec.seed, number)).generate_state(1)[0])
-    arguments: dict[str, Any] = {**spec.model_dump(exclude={"name", "seed"}), "seed": seed}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if isinstance(spec, TPE):
-            return optuna.samplers.TPESampler(**arguments)
-        if isinstance(spec, GP):
-            independent = optuna.samplers.RandomSampler(seed=seed)
-            return optuna.samplers.GPSampler(
-                **arguments, independent_sampler=independent, warn_independent_sampling=False
-            )
-        if isinstance(spec, CMAES):
-            return optuna.samplers.CmaEsSampler(**arguments, warn_independent_sampling=False)
-        if isinstance(spec, NSGAII):
-            return optuna.samplers.NSGAIISampler(**arguments)
-        return optuna.samplers.RandomSampler(seed=seed)
+        return spec.make(seed)
 
 
 class StudyState:
-    """A study that maximises. Trials are known by their number, which counts from 0."""
+    """A study that maximises. A trial is identified by its number, which counts from 0."""
 
     def __init__(self) -> None:
         self._storage = optuna.storages.InMemoryStorage()
@@ -66,7 +54,10 @@ class StudyState:
     def ask(
         self, sampler: BaseSampler, given: Mapping[str, Any], suggest: Callable[[Trial], dict[str, Any]]
     ) -> dict[str, Any]:
-        """A new running trial as `sampler` proposes it, the values in `given` as they are."""
+        """The values of a new running trial: those in `given`, the others as `sampler` proposes them.
+
+        `suggest` draws them from Optuna's trial.
+        """
         self.study.sampler = sampler
         before = self._study_attrs()
         if given:
@@ -83,7 +74,7 @@ class StudyState:
         distributions: Mapping[str, BaseDistribution],
         attrs: Mapping[str, Any] | None = None,
     ) -> int:
-        """A new running trial with these values, which no sampler was asked for. Returns its number."""
+        """Add a running trial with these values, without a sampler. Returns its number."""
         attrs = attrs or {}
         for key, value in _without_pickles(attrs.get(_STUDY, {})).items():
             self._storage.set_study_system_attr(self.study._study_id, key, value)
@@ -103,7 +94,7 @@ class StudyState:
         return number
 
     def attrs(self, number: int) -> dict[str, Any]:
-        """What the sampler wrote down while it proposed this trial, as plain JSON."""
+        """What the sampler recorded while it proposed this trial, as plain JSON."""
         system = self._storage.get_trial(self._id(number)).system_attrs
         plain = {key: value for key, value in system.items() if not key.startswith(_CMA)}
         pieces = [system[key] for key in sorted(system, key=_piece) if key.startswith(_CMA)]
@@ -114,7 +105,7 @@ class StudyState:
         return plain
 
     def tell(self, number: int, state: TrialState, scores: Mapping[int, float], value: float | None) -> None:
-        """End a running trial; `scores` (by epoch) become its intermediate values."""
+        """End a running trial. `scores` (epoch -> score) become its intermediate values."""
         for epoch, score in scores.items():
             self._storage.set_trial_intermediate_value(self._id(number), epoch, score)
         self.study.tell(number, value, state)
@@ -131,17 +122,17 @@ class StudyState:
 
 
 def _without_pickles(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes that are plain: a ledger may have been written by somebody else."""
+    """The attributes that Optuna does not unpickle: somebody else may have written the ledger."""
     return {key: value for key, value in attrs.items() if _PICKLED not in key}
 
 
 def _piece(key: str) -> int:
-    """The place of a piece of the pickled optimizer."""
+    """The position of a piece of the pickled optimizer; -1 for other keys."""
     return int(key.removeprefix(_CMA)) if key.startswith(_CMA) else -1
 
 
 def _cma_to_json(optimizer: CMA) -> dict[str, Any]:
-    """The state of a CMA-ES optimizer: arrays as their bytes, so that not a bit is lost."""
+    """The state of a CMA-ES optimizer. Arrays are recorded as their bytes, which loses no bit."""
     return {name: _to_json(value) for name, value in optimizer.__getstate__().items()}
 
 

@@ -1,20 +1,20 @@
-"""Optuna's ask and tell, without Ray: proposes configurations, learns from trials, is rebuilt from a history.
+"""Optuna's ask and tell, without Ray: proposes configurations and learns from trials.
 
     proposer = Proposer(spec)
     while (proposal := proposer.propose()) is not None:
-        ...                                   # record it; a `Repeat` costs nothing, go on
+        ...                                   # record it; after a `Repeat` ask again
         proposer.report(proposal.trial, epoch, score)
         proposer.end(proposal.trial, "finished")
 
-What is proposed depends on the spec and on what was told so far, and on nothing else: each proposal has a
-sampler of its own, seeded by (sampler seed, running number). So a proposer that is rebuilt from a history
-goes on as the one that wrote it. What Optuna is told of a trial:
+Proposals depend only on the spec and on what the proposer was told so far: each proposal has a sampler of its
+own, seeded by (sampler seed, running number). So a proposer that is restored from a history goes on like the
+one that wrote it. What Optuna is told of a trial:
 
 - finished: COMPLETE with its best score over the epochs, as `History` reports it;
-- stopped: PRUNED with its scores as intermediate values (a low-budget score is no result; TPE knows that);
-- failed, or without a finite score: FAIL. In flight: RUNNING, which is what the constant liar looks at.
+- stopped: PRUNED with its scores as intermediate values (TPE knows that an early score is no result);
+- failed, or without a finite score: FAIL. In flight: RUNNING, which TPE's constant liar takes into account.
 
-Every replicate of a configuration and every repeated proposal is an observation of its own.
+Each replicate of a configuration and each repeated proposal is one more observation.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 
 class Wait:
-    """Nothing now, and something perhaps once trials have ended."""
+    """There is no trial to run now, but there may be one when others have ended."""
 
 
 WAIT = Wait()
-REPEATS_IN_A_ROW = 100  # after so many the space counts as exhausted
+REPEATS_IN_A_ROW = 100  # after so many, all configurations of the space count as tried
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Proposal:
     params: dict[str, Any]  # axis -> value
     config: dict[str, Any]  # flat name -> value
     origin: str  # sampler | point | grid | replicate
-    attrs: dict[str, Any]  # what the sampler wrote down for itself, plain JSON
+    attrs: dict[str, Any]  # the sampler's own state with this trial, plain JSON
 
     def record(self) -> dict[str, Any]:
         """The fields of the ledger's `suggest` record."""
@@ -67,11 +67,11 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Repeat:
-    """A proposal that was known already, or cannot be trained: the fields of a `repeat` record."""
+    """A proposal that was made before, or that cannot be trained: the fields of a `repeat` record."""
 
     number: int
     params: dict[str, Any]
-    trial: str | None  # the signature that is known; None: it cannot be trained
+    trial: str | None  # signature of the trial that was proposed before; None: it cannot be trained
     reason: str | None  # why it cannot be trained
     attrs: dict[str, Any]
 
@@ -81,25 +81,25 @@ class Repeat:
 
 
 class Proposes(Protocol):
-    """What chooses the next trial and hears of it: `Proposer` for a search, `ablation.rounds` for a study."""
+    """What chooses the next trial and is told its scores: `Proposer`, or `ablation.rounds` for a study."""
 
     @property
     def exhausted(self) -> bool:
-        """Is it over, with fewer trials than it might have had?"""
+        """Has it nothing more to propose, although it may propose more trials?"""
 
     def propose(self) -> Proposal | Repeat | Wait | None:
-        """The next trial; None when there is nothing more to run."""
+        """The next trial; None when there is none any more."""
 
     def report(self, trial: str, epoch: int, value: float) -> None:
-        """A trial's score at an epoch."""
+        """Take in a trial's score at an epoch."""
 
     def end(self, trial: str, status: str) -> None:
-        """A trial has ended."""
+        """Take in the end of a trial."""
 
 
 @dataclass
 class _Told:
-    """What is known of a trial, and the running numbers of the observations that share its result."""
+    """What is known of a trial, and the numbers of all observations that have its result."""
 
     numbers: list[int]
     scores: dict[int, float]  # epoch -> finite score
@@ -113,7 +113,7 @@ class Proposer:
         self.spec = spec
         self.samples = spec.samples if samples is None else samples
         self._state = StudyState()
-        self.study = self._state.study  # for plots and importance; not to be told anything
+        self.study = self._state.study  # to read, for plots and importance
         self._told: dict[str, _Told] = {}
         self._replicates: deque[tuple[dict[str, Any], int]] = deque()
         self._configurations = 0  # proposed so far, without repeats
@@ -122,16 +122,16 @@ class Proposer:
 
     @property
     def exhausted(self) -> bool:
-        """Has the space nothing more to offer (as opposed to: all samples were proposed)?"""
+        """Were all configurations of the space proposed, although `samples` would allow more?"""
         return self._in_a_row >= REPEATS_IN_A_ROW or (self._grid() and self._next_on_grid() is None)
 
     @property
     def running(self) -> list[int]:
-        """Numbers of the observations that Optuna waits for."""
+        """Numbers of the observations whose result Optuna does not have yet."""
         return self._state.running()
 
     def propose(self) -> Proposal | Repeat | None:
-        """The next trial; a `Repeat` to record before asking again; None when nothing is left to try."""
+        """The next trial, or a `Repeat` to record before the next call; None when nothing is left to try."""
         if self._replicates:
             params, seed = self._replicates.popleft()
             return self._propose(
@@ -152,13 +152,13 @@ class Proposer:
         return self._propose(number, params, self.spec.seeds[0], origin)
 
     def report(self, trial: str, epoch: int, value: float) -> None:
-        """A score of a trial in flight. The first of an epoch counts; one that is not finite is left out."""
+        """Take in a score of a trial in flight. The first one of an epoch counts, if it is finite."""
         told = self._told[trial]
         if math.isfinite(value) and told.status is None and epoch not in told.scores:
             told.scores[epoch] = float(value)
 
     def end(self, trial: str, status: str) -> None:
-        """A trial's end: finished, stopped or failed. Its repeats learn of it too."""
+        """Take in a trial's end: finished, stopped or failed. Optuna is told for its repeats as well."""
         told = self._told[trial]
         if told.status is None:
             told.status = status
@@ -166,7 +166,7 @@ class Proposer:
                 self._tell(number, told)
 
     def replay(self, history: History) -> None:
-        """Take in all that a history holds. Trials that have not ended stay in flight."""
+        """Take in everything that a history holds. Trials that have not ended stay in flight."""
         repeats = {int(record["number"]): record for record in history.repeats}
         trials = {trial.number: trial for trial in history.trials.values()}
         for number in sorted(repeats.keys() | trials.keys()):
@@ -255,5 +255,5 @@ class Proposer:
 
 
 def sampler_arguments(spec: SweepSpec) -> dict[str, Any]:
-    """Every argument that the sweep's sampler is made with, none left to a default of Optuna's."""
+    """Every setting of the sweep's sampler, for the ledger. None is left to a default of Optuna's."""
     return spec.sampler.model_dump(mode="json", exclude={"name"})

@@ -1,10 +1,10 @@
-"""How a sweep is run: the sections of its file for scheduler, workers and baseline, and durations."""
+"""How a sweep is run: the sections of its file for workers and baseline, and durations."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator
 
@@ -43,20 +43,6 @@ SHORTHAND = {
 }
 
 Section = Annotated[dict[str, Any], BeforeValidator(section)]
-
-
-class SchedulerSpec(Spec):
-    """What stops weak trials early, by their scores. Budgets are epochs."""
-
-    name: Literal["asha", "hyperband", "median", "none"] = Field(
-        "asha", description="asha: one bracket of successive halving; none: every trial to its last epoch"
-    )
-    grace: Annotated[int, Field(ge=1)] = Field(1, description="epochs before a trial may be stopped")
-    factor: Annotated[float, Field(gt=1)] = Field(
-        2.0, description="of asha, hyperband: one in so many goes on"
-    )
-    brackets: Annotated[int, Field(ge=1)] = Field(3, description="of hyperband: each starts `factor` later")
-    min_samples: Annotated[int, Field(ge=1)] = Field(3, description="of median: trials that make a median")
 
 
 class WorkersSpec(Spec):

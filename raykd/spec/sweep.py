@@ -24,11 +24,13 @@ from raykd.spec.document import find_document, named_by_file, read_mapping
 from raykd.spec.overrides import lay_over
 from raykd.spec.paths import absolute
 from raykd.spec.samplers import TPE, AnySampler, Grid
-from raykd.spec.sections import SHORTHAND, BaselineSpec, SchedulerSpec, Section, WorkersSpec, parse_duration
+from raykd.spec.schedulers import AnyScheduler, parse_scheduler
+from raykd.spec.sections import SHORTHAND, BaselineSpec, Section, WorkersSpec, parse_duration
 from trainables.core.errors import UserError
+from trainables.evaluation.probes import find_probe
 from trainables.spec.normalisation import IMAGENET
 from trainables.spec.parse import as_mapping, build, join, spelled_out
-from trainables.spec.trial import RANKME, Seed, Spec, TrialSpec, digest
+from trainables.spec.trial import Seed, Spec, TrialSpec, digest
 from trainables.training.resolve import SECTIONS, FlatField, find_field, put, resolve
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ class SweepSpec(Spec):
     )
     seeds: tuple[Seed, ...] = Field((0,), description="each configuration, once per seed")
     sampler: AnySampler = Field(TPE(), description="what proposes configurations")
-    scheduler: SchedulerSpec = SchedulerSpec()
+    scheduler: AnyScheduler = parse_scheduler({})
     workers: WorkersSpec = WorkersSpec()
     lanes: Annotated[int, Field(ge=1)] | None = Field(None, description="at most so many trials at once")
     time_limit: Annotated[float, Field(gt=0), BeforeValidator(parse_duration)] | None = Field(
@@ -121,11 +123,10 @@ class SweepSpec(Spec):
         for name in self.fixed:
             if name in self.axes:
                 raise UserError(f"fixed.{name}", "is an axis too", expected=f"either this or `axes.{name}`")
-        if self.scheduler.name != "none" and self.scheduler.grace > self.epochs:
+        grace = self.scheduler.first_stop
+        if grace is not None and grace > self.epochs:
             problem = f"no trial has that many epochs: they end at {self.epochs}"
-            raise UserError(
-                "scheduler.grace", problem, value=self.scheduler.grace, expected=f"at most {self.epochs}"
-            )
+            raise UserError("scheduler.grace", problem, value=grace, expected=f"at most {self.epochs}")
         for at, point in enumerate(self.points):
             _check_point(point, at, self)
         return self
@@ -217,9 +218,10 @@ class SweepSpec(Spec):
     def wanted_references(self) -> list[str]:
         """The rows of the comparison that this sweep can have.
 
-        None by rankme, which is for trials of one method: raw pixels have the highest.
+        None if the score compares trials of one method alone: by RankMe raw pixels would be the best.
         """
-        if self.probe.get("score") == RANKME:
+        score = find_probe(self.probe.get("score"))
+        if score is not None and not score.comparable:
             return []
         lacking = {"teacher": self.teacher, "baseline": self.baseline}
         return [name for name in self.references if lacking.get(name, True) is not None]

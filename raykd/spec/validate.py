@@ -21,7 +21,8 @@ from raykd.spec.samplers import Grid
 from raykd.spec.sections import WorkersSpec
 from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError
-from trainables.spec.trial import RANKME, TrialSpec
+from trainables.evaluation.probes import find_probe
+from trainables.spec.trial import TrialSpec
 
 if TYPE_CHECKING:
     from trainables.planning.check import TrialChecker
@@ -197,9 +198,10 @@ def _same_levels(
 def _remarks(spec: SweepSpec) -> Iterator[str]:
     if not spec.axes and len(spec.methods) == 1 and spec.samples > 1:
         yield f"axes: there is nothing to search; all {spec.samples} samples are one configuration"
-    if spec.probe.get("score") == RANKME:
-        yield "probe.score: rankme ranks trials of one method; nothing else is put beside them"
+    score = find_probe(spec.probe.get("score"))
+    if score is not None and not score.comparable:
+        yield f"probe.score: {score.name} ranks trials of one method; nothing else is put beside them"
         if len(spec.methods) > 1:
-            yield f"probe.score: by rankme {' and '.join(spec.methods)} cannot be compared"
+            yield f"probe.score: by {score.name} {' and '.join(spec.methods)} cannot be compared"
     elif "baseline" in spec.references and spec.baseline is None:
         yield "references: without `baseline: {method: moco}` there is no no-teacher row"

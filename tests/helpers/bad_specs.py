@@ -86,6 +86,8 @@ SPECS = [
     sweep("GPUs that are not there", {"workers": {"gpus": 1}}, "workers.gpus", "nodes have"),
     sweep("an unknown scheduler", {"scheduler": {"name": "ahsa"}}, "scheduler.name", "'asha'"),
     sweep("a plain name of an unknown scheduler", {"scheduler": "ahsa"}, "scheduler.name", "'asha'"),
+    sweep("a setting of another scheduler", {"scheduler/brackets": 2}, "scheduler.brackets",
+          "hyperband, and asha has no such setting (got 2)"),
     sweep("a list for a scheduler", {"scheduler": ["asha"]}, "scheduler", "`name: value` lines"),
     sweep("workers in words", {"workers": "two"}, "workers.count", "a whole number"),
     sweep("workers yes", {"workers": True}, "workers.count", "a number, not yes or no"),

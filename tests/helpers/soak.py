@@ -43,7 +43,7 @@ SWEEP = """\
 name: {name}
 samples: {samples}
 seeds: {seeds}
-scheduler: {{name: {scheduler}, grace: 1, factor: 2, min_samples: 2}}
+scheduler: {scheduler}
 sampler: {sampler}
 axes:
   lr: [1e-3, 3e-3, 1e20]
@@ -120,7 +120,14 @@ def text(name: str, dice: random.Random) -> tuple[str, str]:
         name=name,
         samples=dice.randint(4, 7),
         seeds=dice.choice([[0], [0], [0, 1]]),
-        scheduler=dice.choice(["asha", "hyperband", "median", "none"]),
+        scheduler=dice.choice(
+            [
+                "{name: asha, grace: 1, factor: 2}",
+                "{name: hyperband, grace: 1, factor: 2}",
+                "{name: median, grace: 1, min_samples: 2}",
+                "none",
+            ]
+        ),
         sampler=dice.choice(["tpe", "random"]),
     )
     flat = "\n".join(line[2:] for line in base.splitlines())

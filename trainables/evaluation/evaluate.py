@@ -1,9 +1,9 @@
-"""Decider an encoder on a data set's splits with the probes of a trial.
+"""Evaluates an encoder on a data set's splits with the probes of a trial.
 
     examiner = Examiner(trial.probe, data, trial.data.image_size, device)
     examiner.evaluate(encode)     # {"score": 79.3, "probe/ridge_5shot": 79.3, ...}
 
-Students, teachers, untrained networks and raw pixels pass through here alike, so that their rows compare.
+Students, teachers, untrained networks and raw pixels are all evaluated here, so that their rows compare.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from trainables.evaluation.probes import check_probe, names, probe
 from trainables.spec.trial import ProbeSpec
 
 _RAW_SIDE = 32
-_DRAW_SEED = 0  # the k-shot draws are the same for every trial on one split
+_DRAW_SEED = 0  # one seed, so that the k-shot draws are the same for every trial on one split
 
 
 class Examiner:
     """The probes of a trial on one data set: fitted on its labelled training part, scored on a held-out one.
 
-    With `final` the held-out part is the test split, and the validation part joins the training part; that is
-    for the one reading at a search's end. Without labels RankMe looks at what was trained on. `UserError` for
-    probes that these labels do not allow.
+    With `final` the held-out part is the test split, and the validation part joins the training part: this is
+    for one evaluation, at the end of a search. Of data without labels, probes that need none look at the
+    images that were trained on. `UserError` for probes that these labels do not allow, and for `final`
+    without a test split.
     """
 
     def __init__(
@@ -52,14 +53,14 @@ class Examiner:
         self.val_labels = torch.from_numpy(self.held_out.labels[self.val_ids]).to(device)
 
     def evaluate(self, encode: Encode) -> dict[str, float]:
-        """`score` and `probe/NAME`, each with `…_se` for k-shot probes: percent, or RankMe's number.
+        """The metrics `score` and `probe/NAME`, each with `…_se` where a probe has a standard error.
 
-        In whole float32 on every device, so that the rows of a CPU and of a GPU compare.
+        In full float32 on every device, so that rows from a CPU and from a GPU compare.
         """
         with whole_float32():
-            return self._judged(encode)
+            return self._evaluate(encode)
 
-    def _judged(self, encode: Encode) -> dict[str, float]:
+    def _evaluate(self, encode: Encode) -> dict[str, float]:
         fitted = self.encoded(encode, self.images, self.fit_ids)
         held_out = self.encoded(encode, self.held_out, self.val_ids)
         metrics: dict[str, float] = {}
@@ -79,12 +80,12 @@ class Examiner:
         return {**own, **metrics}
 
     def encoded(self, encode: Encode, images: Images, ids: np.ndarray) -> Tensor:
-        """Features (N, D) in float32 of the plain views of `ids`."""
+        """Features (N, D) in float32 of the images `ids`, without augmentation."""
         return encode_images(encode, images, ids, self.image_size, self.device)
 
 
 def raw_pixels(images: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, 3HW): the encoder that does nothing, but for a mean down to 32 pixels a side.
+    """(B, 3, H, W) -> (B, 3HW): the encoder that does nothing. Larger images are averaged to 32 x 32 first.
 
     Probes on all 150,528 values of a 224-pixel image would not fit into memory.
     """
@@ -94,13 +95,13 @@ def raw_pixels(images: Tensor) -> Tensor:
 
 
 def spread(ids: np.ndarray, labels: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` of `ids`, as many of each class as there are; always the same ones."""
+    """At most `most` of `ids`, sorted, spread evenly over the classes of `labels`. Always the same ones."""
     if len(ids) <= most:
         return ids
     keys = np.random.default_rng([_DRAW_SEED, most]).random(len(ids))
     order = np.lexsort((keys, labels))
     _, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
-    turn = np.empty(len(ids))  # a sample's place within its class
+    turn = np.empty(len(ids))  # position of a sample within its class
     turn[order] = np.arange(len(ids)) - np.repeat(starts, sizes)
     chosen: np.ndarray = np.sort(ids[np.lexsort((keys, turn))[:most]])
     return chosen

@@ -189,9 +189,6 @@ class OptimSpec(Spec):
     )
 
 
-RANKME = "rankme"  # the one score that needs no labels, and compares trials of one method alone
-
-
 class ProbeSpec(Spec):
     """How features are judged while training."""
 

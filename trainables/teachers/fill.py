@@ -19,8 +19,8 @@ from trainables.networks.heads import build_head
 from trainables.networks.stems import STEM
 from trainables.networks.timm_names import timms_names
 from trainables.teachers.architecture import guess_arch
-from trainables.teachers.pretrained.layout import BACKBONE, CLASSIFIER
 from trainables.teachers.pretrained.layouts import LAYOUTS
+from trainables.teachers.pretrained.layouts.base import BACKBONE, CLASSIFIER
 from trainables.teachers.pretrained.read import ReadCheckpoint
 from trainables.teachers.pretrained.roles import attention_heads
 from trainables.teachers.twins import are_twins

@@ -1,6 +1,6 @@
 """Teachers: a frozen backbone with, where there are, its projection head and its classifier.
 
-They come from a checkpoint of any origin in `checkpoint_layouts`, or from a training on the same data, whose
+They come from a checkpoint of any origin in `pretrained.layouts`, or from a training on the same data, whose
 file is raykd's own: safetensors with `backbone.*`, `head.*` and `classifier.*`, and the architecture in the
 metadata.
 

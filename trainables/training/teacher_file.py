@@ -17,6 +17,10 @@ from trainables.networks.heads import describe_head
 from trainables.spec.trial import TrialSpec
 from trainables.training.resolve import resolve
 
+# The probe at the end of a teacher's training, whose data may have no labels. No result depends on it, but
+# the name of the teacher's file does: with another one every teacher would be trained again.
+TEACHER_SCORE = "rankme"
+
 
 def teacher_trial(trial: TrialSpec) -> TrialSpec | None:
     """The training that makes `trial`'s teacher; None where it has none or takes a checkpoint.
@@ -31,8 +35,7 @@ def teacher_trial(trial: TrialSpec) -> TrialSpec | None:
         "method": train.method,
         "student": {"arch": trial.teacher.arch, "options": trial.teacher.options},
         "data": trial.data.model_dump(),
-        # Nobody judges a teacher on its way, and its data may have no labels.
-        "probe": {"score": "rankme", "record": (), "every": train.epochs},
+        "probe": {"score": TEACHER_SCORE, "record": (), "every": train.epochs},
     }
     if train.preset is not None:
         raw["preset"] = train.preset

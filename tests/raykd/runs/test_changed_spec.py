@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from ledger_records import end, head, start, suggest
 
 from raykd.records.history import History
-from raykd.runs.changed_spec import refuse_other_inputs
-from raykd.spec.sweep import load_sweep
+from raykd.records.recorded_spec import spec_of
+from raykd.runs.changed_spec import refuse_changed_spec, refuse_other_inputs
+from raykd.spec.sweep import find_space, load_sweep
 from trainables.core.errors import UserError
 
 
@@ -26,3 +29,25 @@ def test_a_trial_that_would_go_on_under_another_name_is_refused() -> None:
     refuse_other_inputs(spec, History.of([*running, end("0" * 8)]))  # what has ended stays as it is
     with pytest.raises(UserError, match="trial 00000000 would be"):  # but of the first of all
         refuse_other_inputs(spec, History.of([head(), old, start("0" * 8), end("0" * 8)]))
+
+
+@pytest.mark.parametrize("name", ["asha", "hyperband", "median", "none"])
+def test_settings_of_other_schedulers_in_an_older_ledger_are_no_change(name: str, tmp_path: Path) -> None:
+    """Older versions recorded the settings of all schedulers, whichever was in use."""
+    changes = [f"scheduler={name}"]
+    spec = load_sweep("rrkd", changes)
+    recorded = spec.model_dump(mode="json")
+    recorded["scheduler"] = {
+        "grace": 1,
+        "factor": 2.0,
+        "brackets": 3,
+        "min_samples": 3,
+        **recorded["scheduler"],
+    }
+    source = {"path": str(find_space("rrkd")), "overrides": changes, "folder": str(tmp_path)}
+    history = History.of([{**head(), "spec": recorded, "source": source}])
+    assert spec_of(history) == spec
+    refuse_changed_spec(spec_of(history), history, tmp_path)
+    recorded["scheduler"]["name"] = "asha" if name == "none" else "none"
+    with pytest.raises(UserError, match="is not what this sweep was started with: scheduler"):
+        refuse_changed_spec(spec_of(history), history, tmp_path)

@@ -18,7 +18,7 @@ from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.records.recorder import Recorder
 from raykd.search.decisions import Decider, TuneDecider
-from raykd.spec.sections import SchedulerSpec
+from raykd.spec.schedulers import SCHEDULERS, SchedulerSpec, parse_scheduler
 
 EPOCHS = 16
 
@@ -27,6 +27,11 @@ def curve(trial: int, epoch: int) -> float:
     """A score that rises with the epoch, higher for some trials, with noise of its own."""
     noise = random.Random(trial * 1000 + epoch).gauss(0, 2)
     return 40 + 2 * (trial * 7 % 11) + epoch + noise
+
+
+def scheduler(name: str, **settings: int) -> SchedulerSpec:
+    """The scheduler of that name, which stops no trial before its second epoch."""
+    return parse_scheduler({"name": name, **({} if name == "none" else {"grace": 2}), **settings})
 
 
 def suggest(number: int) -> dict[str, Any]:
@@ -80,21 +85,21 @@ def verdicts(history: History) -> dict[str, dict[int, str]]:
 
 @settings(max_examples=25)
 @given(
-    name=st.sampled_from(["asha", "hyperband", "median", "none"]),
+    name=st.sampled_from(sorted(SCHEDULERS)),
     lanes=st.integers(1, 4),
     cut=st.integers(0, 120),
 )
-def test_a_judge_that_was_replayed_goes_on_as_if_nothing_had_happened(
+def test_a_decider_that_was_replayed_goes_on_as_if_nothing_had_happened(
     name: str, lanes: int, cut: int
 ) -> None:
-    spec = SchedulerSpec(name=name, grace=2)
+    spec = scheduler(name)
     whole = run(spec, trials=10, lanes=lanes)
     resumed = run(spec, trials=10, lanes=lanes, history=run(spec, trials=10, lanes=lanes, limit=cut))
     assert verdicts(resumed) == verdicts(whole)
 
 
 def test_asha_stops_at_rungs_by_the_share_that_factor_says() -> None:
-    decider = Decider(SchedulerSpec(name="asha", grace=4, factor=2), EPOCHS)
+    decider = Decider(parse_scheduler({"name": "asha", "grace": 4, "factor": 2}), EPOCHS)
     scores = [10.0, 20.0, 14.0, 30.0]
     for number, score in enumerate(scores):
         assert decider.decide(str(number), number, 3, -score), "no verdict before the first rung"
@@ -106,7 +111,7 @@ def test_asha_stops_at_rungs_by_the_share_that_factor_says() -> None:
 
 
 def test_a_report_without_a_score_is_not_judged() -> None:
-    decider = Decider(SchedulerSpec(name="asha", grace=1, factor=2), EPOCHS)
+    decider = Decider(parse_scheduler({"name": "asha", "grace": 1, "factor": 2}), EPOCHS)
     assert decider.decide("a", 0, 1, 50.0)
     assert decider.decide("b", 1, 1, None)
     assert not decider.decide("b", 1, EPOCHS, None)
@@ -114,18 +119,18 @@ def test_a_report_without_a_score_is_not_judged() -> None:
 
 @pytest.mark.parametrize("name", ["asha", "hyperband", "median"])
 def test_a_score_that_is_no_number_is_no_merit(name: str) -> None:
-    decider = Decider(SchedulerSpec(name=name, grace=2, min_samples=1), EPOCHS)
-    with_nan = Decider(SchedulerSpec(name=name, grace=2, min_samples=1), EPOCHS)
+    few = {"min_samples": 1} if name == "median" else {}
+    decider, with_nan = (Decider(scheduler(name, **few), EPOCHS) for _ in range(2))
     assert with_nan.decide("bad", 0, 1, math.nan), "it may not be stopped yet"
     assert not with_nan.decide("bad", 0, 2, math.nan)
     for number in range(3, 9):
         score = float(number * 7 % 5)
         assert decider.decide(str(number), number, 2, score) == with_nan.decide(str(number), number, 2, score)
-    assert Decider(SchedulerSpec(name="none"), EPOCHS).decide("bad", 0, 2, math.nan)
+    assert Decider(parse_scheduler({"name": "none"}), EPOCHS).decide("bad", 0, 2, math.nan)
 
 
 def test_a_verdict_lost_in_a_crash_is_found_again_on_replay() -> None:
-    spec = SchedulerSpec(name="asha", grace=2, factor=2)
+    spec = parse_scheduler({"name": "asha", "grace": 2, "factor": 2})
     history = History()
     for number, score in ((0, 90.0), (1, 1.0)):
         history.add(suggest(number))
@@ -156,7 +161,7 @@ def test_what_a_proxy_says_twice_is_written_once(tmp_path: Path) -> None:
     with Ledger.create(tmp_path) as ledger:
         deaf: Any = Deaf()
         decider = TuneDecider(
-            Decider(SchedulerSpec(name="none"), EPOCHS), Recorder(ledger, history), deaf, deaf, EPOCHS
+            Decider(parse_scheduler({"name": "none"}), EPOCHS), Recorder(ledger, history), deaf, deaf, EPOCHS
         )
         begun = [Message(attempt=1, lane="lane-0"), Message(attempt=2, lane="lane-1")]
         epoch = Message(epoch=1, metrics={"score": 50.0})
@@ -169,7 +174,7 @@ def test_what_a_proxy_says_twice_is_written_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["asha", "hyperband"])
 def test_early_stopping_spends_less_than_training_everything(name: str) -> None:
     spent = {
-        kind: sum(t.epoch for t in run(SchedulerSpec(name=kind, grace=2), trials=20, lanes=2).trials.values())
+        kind: sum(t.epoch for t in run(scheduler(kind), trials=20, lanes=2).trials.values())
         for kind in (name, "none")
     }
     assert spent["none"] == 20 * EPOCHS

@@ -193,7 +193,7 @@ def test_a_sweep_waits_for_its_storage_ends_when_it_stays_full_and_goes_on_when_
     monkeypatch.setenv(storage_retry.PATIENCE, "20")
     spec = tmp_path / "small.yaml"
     lean = SMALL.replace("epochs: 4", "epochs: 8").replace("samples: 4", "samples: 3")
-    spec.write_text(lean.replace("name: asha", "name: none") + "references: []\n")
+    spec.write_text(lean.replace("{name: asha, grace: 1, factor: 2}", "none") + "references: []\n")
     folder = small_disk / "small"
     driver = start("run", spec, "--storage", small_disk, output=out)
 

@@ -11,7 +11,7 @@ from pictures import encoded, opened, pixels, put
 
 from trainables.core.errors import UserError
 from trainables.data.data_sets import check_data, check_pictures, open_data
-from trainables.data.sources.files import find_files
+from trainables.data.sources.parts.files import find_files
 from trainables.data.summary import tell_data
 from trainables.spec.trial import DataSpec
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainables.core.errors import UserError
-from trainables.data.sources.files import Files
 from trainables.data.sources.folder import layout
-from trainables.data.sources.split_files import sort_files
-from trainables.data.sources.split_words import splits_of
+from trainables.data.sources.parts.files import Files
+from trainables.data.sources.parts.split_files import sort_files
+from trainables.data.sources.parts.split_words import splits_of
 from trainables.spec.trial import DataSpec, TrialSpec
 
 ROOT = Path("/data")

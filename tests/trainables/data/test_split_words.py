@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.data.sources.split_words import look_alikes, remainder, splits_of
+from trainables.data.sources.parts.split_words import look_alikes, remainder, splits_of
 
 # "File names and splits" of the Hugging Face hub, as its `datasets` writes them out: the words, the
 # characters beside them, and the four places of a word in a folder's name.

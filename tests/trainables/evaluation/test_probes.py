@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +17,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from trainables.core.errors import TrialFailed, UserError
-from trainables.evaluation import probes
-from trainables.evaluation.probes import check_probe, draw_shots, probe, ridge_fit
+from trainables.evaluation import probes, ridge_regression
+from trainables.evaluation.probes import check_probe, find_probe, load_probe, probe
+from trainables.evaluation.probes.base import Features, Probe, ProbeResult
+from trainables.evaluation.ridge_regression import draw_shots, ridge, ridge_fit, standardise
 from trainables.spec.trial import ProbeSpec
 
 
@@ -39,14 +43,14 @@ def blobs(n: int, dim: int, classes: int, seed: int = 0, noise: float = 1.5) -> 
 @pytest.mark.parametrize(("size", "dim"), [(60, 20), (25, 40), (30, 30)])  # primal, dual, the edge
 def test_ridge_is_scikit_learns_at_the_strength_that_leaving_one_out_picks(size: int, dim: int) -> None:
     x, y, _, _ = blobs(size, dim, 3)
-    x, _ = probes.standardise(x, x)
+    x, _ = standardise(x, x)
     onehot = torch.nn.functional.one_hot(y).double() * 2 - 1
     weight, bias = ridge_fit(x[None], onehot[None])
 
     # The long way: refit without each sample, for each strength.
     centred = (x - x.mean(0)).numpy()
     values = np.linalg.svd(centred, compute_uv=False) ** 2
-    strengths = [s * values.sum() / min(size - 1, dim) for s in probes._STRENGTHS]
+    strengths = [s * values.sum() / min(size - 1, dim) for s in ridge_regression._STRENGTHS]
 
     def fit(rows: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
         a, b = x.numpy()[rows], onehot.numpy()[rows]
@@ -73,11 +77,11 @@ def test_ridge_is_scikit_learns_at_the_strength_that_leaving_one_out_picks(size:
 def test_ridge_scores_digits_as_scikit_learn_does(digits: tuple[Tensor, ...]) -> None:
     train, y, val, val_y = digits
     ours = probe("ridge", train, y, val, val_y)
-    a, b = (part.numpy() for part in probes.standardise(train, val))
+    a, b = (part.numpy() for part in standardise(train, val))
     values = np.linalg.eigvalsh(a.T @ a)
     near = [
         100 * RidgeClassifier(alpha=s * values.mean()).fit(a, y.numpy()).score(b, val_y.numpy())
-        for s in probes._STRENGTHS
+        for s in ridge_regression._STRENGTHS
     ]
     assert any(abs(ours.score - score) < 1e-9 for score in near)
     assert 91 < ours.score < 96 and ours.se is None  # raw pixels, by a prototype: 93.5
@@ -97,7 +101,7 @@ def test_shots_are_fixed_draws_with_their_standard_error(digits: tuple[Tensor, .
     )  # more draws leave the first as they are
     assert all((np.bincount(y.numpy()[d]) == 5).all() for d in draws)
     known = torch.arange(10)
-    singles = [float(probes.ridge(train, y, val, known, val_y, [d])[0]) for d in draws]
+    singles = [float(ridge(train, y, val, known, val_y, [d])[0]) for d in draws]
     assert result.score == pytest.approx(
         np.mean(singles), abs=1e-9
     )  # a batch of draws is its draws one by one
@@ -107,23 +111,23 @@ def test_shots_are_fixed_draws_with_their_standard_error(digits: tuple[Tensor, .
 def test_draws_in_chunks_are_the_draws(digits: tuple[Tensor, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     train, y, val, val_y = digits
     whole = probe("ridge_2shot", train, y, val, val_y)
-    monkeypatch.setattr(probes, "_ELEMENTS", 20 * 64 * 4)
+    monkeypatch.setattr(ridge_regression, "_ELEMENTS", 20 * 64 * 4)
     assert probe("ridge_2shot", train, y, val, val_y).score == pytest.approx(whole.score, abs=1e-9)
 
 
 def test_knn_is_scikit_learns_weighted_vote(digits: tuple[Tensor, ...]) -> None:
     train, y, val, val_y = digits
-    judge = KNeighborsClassifier(
+    classifier = KNeighborsClassifier(
         20, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07), algorithm="brute"
     ).fit(train.numpy(), y.numpy())
     assert probe("knn", train, y, val, val_y).score == pytest.approx(
-        100 * judge.score(val.numpy(), val_y.numpy()), abs=0.2
+        100 * classifier.score(val.numpy(), val_y.numpy()), abs=0.2
     )
 
 
 def test_logistic_is_scikit_learns(digits: tuple[Tensor, ...]) -> None:
     train, y, val, val_y = digits
-    a, b = (part.numpy() for part in probes.standardise(train, val))
+    a, b = (part.numpy() for part in standardise(train, val))
     expected = 100 * LogisticRegression(max_iter=1000).fit(a, y.numpy()).score(b, val_y.numpy())
     assert probe("logistic", train, y, val, val_y).score == pytest.approx(expected)
 
@@ -192,6 +196,7 @@ def facts(**fields: Any) -> Any:
         ({"score": "ridge_101shot"}, facts(), "more than there are images.*at most 100 a class"),
         ({"score": "ridge_20shot", "max_images": 100}, facts(), "at most 10 a class"),
         ({"score": "knn"}, facts(classes=0), "no labels.*rankme"),
+        ({"score": "logistics"}, facts(), "no such probe.*'logistic'.*Known: knn, logistic, rankme, ridge, "),
     ],
 )
 def test_a_probe_that_cannot_work_is_refused(fields: dict[str, Any], found: Any, message: str) -> None:
@@ -204,3 +209,45 @@ def test_without_labels_only_what_needs_none_is_recorded() -> None:
     check_probe(spec, facts(classes=0))
     assert probes.names(spec, 0) == ("rankme",)
     assert probes.names(spec, 10) == ("rankme", "ridge_1shot", "ridge", "knn")
+
+
+def test_probes_say_what_their_numbers_may_be_used_for() -> None:
+    kinds = probes.probes()
+    assert sorted(kinds) == ["knn", "logistic", "rankme", "ridge", "ridge_Kshot"]
+    for flag in ("needs_labels", "comparable", "counts_images"):
+        assert [name for name, kind in kinds.items() if not getattr(kind, flag)] == ["rankme"], flag
+    assert all(kind.summary and kind.higher_is_better for kind in kinds.values())
+    assert [load_probe(name).shots for name in ("ridge", "ridge_1shot", "ridge_12shot")] == [None, 1, 12]
+    assert [find_probe(name) for name in ("ridge_Kshot", "ridge_0shot", "rigde", None, ["ridge"])] == [
+        None
+    ] * 5
+
+
+def test_a_probe_whose_lower_values_are_better_is_recorded_and_no_score(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Spread(Probe):
+        label = "spread"
+        higher_is_better = False
+        needs_labels = False
+
+        def score(self, features: Features, draws: int, seed: int) -> ProbeResult:
+            return ProbeResult(float(features.train.std()))
+
+    known = {**probes.probes(), "spread": Spread}
+    monkeypatch.setattr(probes, "probes", lambda: known)
+    x, y, v, vy = blobs(60, 10, 3)
+    assert probe("spread", x, y, v, vy).score == pytest.approx(float(x.std()))
+    check_probe(ProbeSpec(record=("spread",)), facts())
+    with pytest.raises(UserError, match=r"probe.score: .*lower values are better.*record: \[spread\]"):
+        check_probe(ProbeSpec(score="spread"), facts())
+
+
+def test_flags_are_read_without_torch() -> None:
+    code = (
+        "import sys; from trainables.evaluation.probes import find_probe, load_probe\n"
+        "assert load_probe('ridge_5shot').needs_labels and not find_probe('rankme').comparable\n"
+        "assert not {'torch', 'sklearn', 'numpy'} & set(sys.modules), sorted(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -16,8 +16,8 @@ from trainables.core.distributed import convert_sync_batch_norm
 from trainables.core.errors import UserError
 from trainables.networks.heads import Layer, batch_norm, build_head, describe_head, head_text, linear
 from trainables.teachers.pretrained.heads import read_head
-from trainables.teachers.pretrained.layout import Layout
 from trainables.teachers.pretrained.layouts import LAYOUTS
+from trainables.teachers.pretrained.layouts.base import Layout
 
 FREE = Layout(origin="theirs", signature=(), roles={})
 DINO = next(layout for layout in LAYOUTS if layout.origin == "dino")

@@ -158,7 +158,7 @@ def test_a_teacher_s_row_and_features_are_those_of_timm_s_own_network(tmp_path: 
         features: Tensor = model.forward_head(model.forward_features(own), pre_logits=True)  # type: ignore[operator]
         return features
 
-    assert reports[0].metrics["score"] == pytest.approx(exam.judge(encode)["score"], abs=0.3)
+    assert reports[0].metrics["score"] == pytest.approx(exam.evaluate(encode)["score"], abs=0.3)
 
 
 # --- who says it --------------------------------------------------------------------------------------------

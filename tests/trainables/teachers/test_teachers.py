@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -528,3 +529,13 @@ def test_batch_statistics_are_those_of_train_mode_without_drift() -> None:
 def test_every_row_of_the_table_can_be_reached_and_the_last_takes_all() -> None:
     assert LAYOUTS[-1].signature == ("",)
     assert len({layout.origin for layout in LAYOUTS}) == len(LAYOUTS)
+
+
+def test_the_order_in_which_layouts_are_tried() -> None:
+    """The first that fits is taken, so another order reads some files as those of another origin."""
+    order = """
+        raykd retro disco moco_v2 moco_v1 moco moco_v3 ibot dinov2 dino seed esvit a a i-jepa open_clip vissl
+        swav barlow vicreg solo-learn solo-learn solo-learn lightly lightly a a supcontrast simsiam an
+        torchvision moco_v2 compress mae dinov2 ibot deit deit dino torchvision torchvision timm
+    """
+    assert [re.split("[ ,]", layout.origin)[0] for layout in LAYOUTS] == order.split()

@@ -103,7 +103,7 @@ def test_the_best_student_is_the_one_that_scored(place: Workspace) -> None:
     student.model.load_state_dict(load_file(place.folder / "best.safetensors"))
     student.to(memory_format=torch.channels_last)
     examiner = Examiner(trial.probe, data, trial.data.image_size, torch.device("cpu"))
-    score = examiner.judge(lambda images: student(channels_last(images)))["score"]
+    score = examiner.evaluate(lambda images: student(channels_last(images)))["score"]
     assert score == max(report.metrics["score"] for report in heard.reports)
 
 

@@ -1,17 +1,16 @@
 """Where images come from: every data source by name.
 
-A source says what it holds before it is read (`counts`), names what it would read (`listing`), and hands out
-its pictures one after another (`open`), so that preparing a data set needs no more memory for a million
-images than for a thousand. To add one, write a file in this folder with a `Source` in
-`SOURCES`: it is found by itself.
+A source says what it holds before it is read (`counts`), which files it would read (`listing`), and returns
+its pictures one after another (`open`): preparing a million images needs no more memory than a thousand. To
+add one, write a file in this folder with a `Source` in `SOURCES`: it is found by itself. What several sources
+share lies in `parts/`.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import cache
 
+from trainables.core.discovery import by_name, rows
 from trainables.core.errors import UserError
 from trainables.data.sources.base import Counts, Part, Parts, Picture, Sample, Source, Taken, data_folder
 
@@ -31,10 +30,12 @@ __all__ = [
 
 @cache
 def _all() -> dict[str, Source]:
-    names = [module.name for module in pkgutil.iter_modules(__path__)]
-    found = [s for n in names for s in getattr(importlib.import_module(f"{__name__}.{n}"), "SOURCES", ())]
-    # Those that need no path come first: it is the order to show them in.
-    return {source.name: source for source in sorted(found, key=lambda s: s.published() is None)}
+    """Every source by name, those first that hold the same wherever they lie: `raykd list data` shows this.
+
+    `TypeError` for two of one name, and for a file without a source.
+    """
+    found = rows(__name__, "SOURCES", Source)  # type: ignore[type-abstract]  # instances of what is below it
+    return by_name(sorted(found, key=lambda source: source.published() is None), lambda source: source.name)
 
 
 def sources() -> dict[str, Source]:

@@ -24,10 +24,17 @@ import numpy as np
 
 from trainables.core.errors import UserError
 from trainables.data.sources.base import Counts, Part, Parts, Sample, Source, Taken
-from trainables.data.sources.files import Files, find_files, user_folder
-from trainables.data.sources.split_files import Patterns, sort_files
-from trainables.data.sources.split_parts import Portion, Sorted, listed, shared_folders, two_readings, typed
-from trainables.data.sources.split_words import HELD_OUT
+from trainables.data.sources.parts.files import Files, find_files, user_folder
+from trainables.data.sources.parts.split_files import Patterns, sort_files
+from trainables.data.sources.parts.split_parts import (
+    Portion,
+    Sorted,
+    listed,
+    shared_folders,
+    two_readings,
+    typed,
+)
+from trainables.data.sources.parts.split_words import HELD_OUT
 from trainables.data.splits import Ids, class_sizes
 from trainables.spec.trial import DataSpec
 

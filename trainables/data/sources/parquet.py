@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 
 from trainables.core.errors import UserError
 from trainables.data.sources.base import Counts, Part, Parts, Sample, Source, Taken
-from trainables.data.sources.files import find_files, user_folder
-from trainables.data.sources.parquet_labels import (
+from trainables.data.sources.parts.files import find_files, user_folder
+from trainables.data.sources.parts.parquet_labels import (
     COLUMNS,
     Labels,
     Numbering,
@@ -29,9 +29,9 @@ from trainables.data.sources.parquet_labels import (
     numbering,
     read_labels,
 )
-from trainables.data.sources.split_files import sort_files
-from trainables.data.sources.split_parts import Portion, listed
-from trainables.data.sources.split_words import HELD_OUT
+from trainables.data.sources.parts.split_files import sort_files
+from trainables.data.sources.parts.split_parts import Portion, listed
+from trainables.data.sources.parts.split_words import HELD_OUT
 from trainables.data.splits import Ids, class_sizes
 from trainables.spec.trial import DataSpec
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainables.core.errors import UserError
-from trainables.teachers.pretrained.layout import CONTAINERS, PAIR
+from trainables.teachers.pretrained.layouts.base import CONTAINERS, PAIR
 from trainables.teachers.pretrained.records import NumpyArray
 from trainables.teachers.pretrained.roles import unwrapped
 

@@ -2,7 +2,7 @@
 
 A file holds weights, not layers. Their positions and shapes tell most: a matrix is a linear layer, running
 statistics are a batch normalisation, and one position left out is the activation, whose kind the origin's
-code says (`checkpoint_layouts`). A head that its origin's code never makes is refused, not guessed.
+code says (`pretrained.layouts`). A head that its origin's code never makes is refused, not guessed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainables.core.errors import UserError
 from trainables.networks.heads import Layer, batch_norm, linear
-from trainables.teachers.pretrained.layout import CLASSIFIER, Layout
+from trainables.teachers.pretrained.layouts.base import CLASSIFIER, Layout
 
 # Both ways that torch has named the length and the direction of a weight-normed layer.
 _LENGTHS = ("weight_g", "parametrizations.weight.original0")

@@ -16,8 +16,8 @@ from trainables.spec.trial import file_digest
 from trainables.teachers.pretrained.claims import Said, said_by
 from trainables.teachers.pretrained.content import Found, find_weights
 from trainables.teachers.pretrained.heads import classifies, read_head, single_linear
-from trainables.teachers.pretrained.layout import BACKBONE, CLASSIFIER, HEAD, Layout
 from trainables.teachers.pretrained.layouts import LAYOUTS
+from trainables.teachers.pretrained.layouts.base import BACKBONE, CLASSIFIER, HEAD, Layout
 from trainables.teachers.pretrained.normalisation import Said as SaidOfPixels
 from trainables.teachers.pretrained.normalisation import said_beside, said_by_training, said_by_weights
 from trainables.teachers.pretrained.open import open_checkpoint
@@ -42,7 +42,7 @@ class CheckpointFacts:
     """What a checkpoint holds."""
 
     path: Path
-    origin: str  # a row of checkpoint_layouts
+    origin: str  # a row of pretrained.layouts
     container: str | None  # under which the weights lay; None where the file is flat
     roles: Mapping[str, int]  # role -> number of tensors
     head: tuple[Layer, ...]  # layers of the projection head; empty where there is none that can be read

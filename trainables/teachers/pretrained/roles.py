@@ -1,4 +1,4 @@
-"""What the keys of a checkpoint say, by the table of `checkpoint_layouts`: origin, roles, names."""
+"""What the keys of a checkpoint say, by the table of `pretrained.layouts`: origin, roles, names."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
-from trainables.teachers.pretrained.layout import BACKBONE, Layout
 from trainables.teachers.pretrained.layouts import LAYOUTS
+from trainables.teachers.pretrained.layouts.base import BACKBONE, Layout
 
 # What DataParallel, torch.compile, FSDP, Lightning's Fabric and activation checkpointing put into names.
 _WRAPPER = re.compile(

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from trainables.core.errors import UserError
-from trainables.data.sources.split_parts import (
+from trainables.data.sources.parts.split_parts import (
     SHOWN,
     Portion,
     Sorted,
@@ -27,7 +27,7 @@ from trainables.data.sources.split_parts import (
     two_readings,
     typed,
 )
-from trainables.data.sources.split_words import HELD_OUT, WORDS, look_alikes, remainder, splits_of
+from trainables.data.sources.parts.split_words import HELD_OUT, WORDS, look_alikes, remainder, splits_of
 
 Patterns = Mapping[str, Sequence[str]]  # split -> patterns of `data.splits`
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\b")  # `train-00000-of-00003.parquet`, as the hub writes parts

@@ -1,0 +1,29 @@
+"""Covariance matrix adaptation (Hansen 2016, arXiv 1604.00772)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from raykd.spec.samplers.base import SamplerSpec
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+
+class CMAES(SamplerSpec):
+    """Covariance matrix adaptation: for continuous axes and many trials; picks are drawn at random."""
+
+    name: Literal["cmaes"] = "cmaes"
+    n_startup_trials: Annotated[int, Field(ge=1)] = Field(1, description="random configurations first")
+    popsize: Annotated[int, Field(ge=4)] | None = Field(
+        None, description="trials of a generation; default: 4 + 3 ln(axes)"
+    )
+    consider_pruned_trials: bool = Field(True, description="learn from stopped trials by their last score")
+
+    def make(self, seed: int) -> BaseSampler:
+        """Optuna's CMA-ES sampler."""
+        from optuna.samplers import CmaEsSampler
+
+        return CmaEsSampler(**self.arguments, seed=seed, warn_independent_sampling=False)

@@ -1,0 +1,62 @@
+"""Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934), in one bracket or in several."""
+
+from __future__ import annotations
+
+from abc import ABC
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from raykd.spec.schedulers.base import METRIC, TIME, StoppingScheduler, milestones
+
+if TYPE_CHECKING:
+    from ray.tune.schedulers import TrialScheduler
+
+
+class Halving(StoppingScheduler, ABC):
+    """Compares trials at rungs, each `factor` times as many epochs as the one before."""
+
+    factor: Annotated[float, Field(gt=1)] = Field(2.0, description="one trial in so many goes on")
+
+    def rungs(self, epochs: int) -> list[int]:
+        """The rungs before the last epoch."""
+        return milestones(self.grace, self.factor, epochs)
+
+    def brackets_from(self, graces: list[int], epochs: int) -> list[TrialScheduler]:
+        """One bracket for each first rung that lies within the training."""
+        from ray.tune.schedulers import AsyncHyperBandScheduler
+
+        return [
+            AsyncHyperBandScheduler(
+                time_attr=TIME,
+                metric=METRIC,
+                mode="max",
+                max_t=epochs,
+                grace_period=grace,
+                reduction_factor=self.factor,
+            )
+            for grace in graces
+            if grace <= epochs
+        ]
+
+
+class Asha(Halving):
+    """One bracket of successive halving."""
+
+    name: Literal["asha"] = "asha"
+
+    def make(self, epochs: int) -> list[TrialScheduler]:
+        """One of Tune's schedulers."""
+        return self.brackets_from([self.grace], epochs)
+
+
+class Hyperband(Halving):
+    """Several brackets of successive halving, each with a later first rung. Trials take them in turn."""
+
+    name: Literal["hyperband"] = "hyperband"
+    brackets: Annotated[int, Field(ge=1)] = Field(3, description="brackets; each starts `factor` later")
+
+    def make(self, epochs: int) -> list[TrialScheduler]:
+        """One of Tune's schedulers a bracket."""
+        graces = [int(self.grace * self.factor**bracket) for bracket in range(self.brackets)]
+        return self.brackets_from(graces, epochs)

@@ -1,0 +1,124 @@
+"""Probes: quick tests of frozen features, which say how good a student is while it trains.
+
+    probe("ridge_5shot", train_features, train_labels, val_features, val_labels)
+
+A probe is a class of one of the files in this folder: how its number is computed, and what the number may be
+used for. To add one, write a file with a `Probe`: it is found by itself. Nothing here imports torch before a
+probe is run, so that a sweep's file is read quickly.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from trainables.core.discovery import by_name, classes
+from trainables.core.errors import TrialFailed, UserError
+from trainables.evaluation.probes.base import Features, Probe, ProbeResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainables.data.data_sets import DataFacts
+    from trainables.spec.trial import ProbeSpec
+
+__all__ = [
+    "Features",
+    "Probe",
+    "ProbeResult",
+    "check_probe",
+    "find_probe",
+    "load_probe",
+    "names",
+    "probe",
+    "probes",
+]
+
+
+@cache
+def probes() -> dict[str, type[Probe]]:
+    """Every kind of probe by its name in lists, `ridge_Kshot` for every K."""
+    found = classes(__name__, Probe)  # type: ignore[type-abstract]  # of which it returns those that are not
+    return by_name(found, lambda kind: kind.label)
+
+
+def find_probe(name: object) -> Probe | None:
+    """The probe called `name`; None if there is none."""
+    if not isinstance(name, str):
+        return None
+    return next((found for kind in probes().values() if (found := kind.named(name)) is not None), None)
+
+
+def load_probe(name: str, field: str = "probe") -> Probe:
+    """The probe called `name`; `UserError` at `field` with the nearest name otherwise."""
+    found = find_probe(name)
+    if found is not None:
+        return found
+    if name in probes():  # `ridge_Kshot` itself
+        raise UserError(field, "K has to be a number", value=name, expected="ridge_1shot or ridge_5shot, say")
+    raise UserError(field, "no such probe", value=name, choices=probes())
+
+
+def check_probe(spec: ProbeSpec, facts: DataFacts) -> None:
+    """Raise `UserError` for a probe that is unknown, or that this data set has no or too few labels for."""
+    for field, name in [("probe.score", spec.score), *(("probe.record", name) for name in spec.record)]:
+        shots = load_probe(name, field).shots
+        images = min(spec.max_images, facts.probe_images)
+        if shots is not None and shots * facts.classes > images:
+            most = images // facts.classes
+            raise UserError(
+                field,
+                f"{shots} labels for each of {facts.classes} classes are more than there are images",
+                value=name,
+                expected=f"at most {most} a class" if most else "ridge or knn, which take what there is",
+            )
+    score = load_probe(spec.score, "probe.score")
+    if not score.higher_is_better:
+        raise UserError(
+            "probe.score",
+            "a search maximises its score, and of this probe lower values are better",
+            value=spec.score,
+            expected=f"another probe, with `record: [{spec.score}]`",
+        )
+    if not facts.classes and score.needs_labels:
+        free = sorted(kind.label for kind in probes().values() if not kind.needs_labels)
+        raise UserError(
+            "probe.score",
+            "this data set has no labels to score with",
+            value=spec.score,
+            expected=" or ".join(free),
+        )
+
+
+def names(spec: ProbeSpec, classes: int) -> tuple[str, ...]:
+    """The score's probe, then those recorded beside it; of data without classes those that need no labels.
+
+    `UserError` for an unknown probe.
+    """
+    wanted = dict.fromkeys((spec.score, *spec.record))
+    return tuple(name for name in wanted if classes or not load_probe(name).needs_labels)
+
+
+def probe(
+    name: str,
+    train_features: Tensor,
+    train_labels: Tensor,
+    val_features: Tensor,
+    val_labels: Tensor,
+    draws: int = 30,
+    seed: int = 0,
+) -> ProbeResult:
+    """Score features (N, D) with labels (N,) on val_features (M, D) with val_labels (M,).
+
+    A class that the training part lacks is never predicted. `seed` fixes the draws of a k-shot probe.
+    `TrialFailed` for features that are not finite; `UserError` for an unknown probe, and for one that lacks
+    labels.
+    """
+    import torch
+
+    if not bool(torch.isfinite(train_features).all()) or not bool(torch.isfinite(val_features).all()):
+        raise TrialFailed(f"probe {name}: the features hold values that are not finite")
+    found = load_probe(name)
+    if found.needs_labels and (not len(train_labels) or not len(val_labels)):
+        raise UserError("probe", f"{name} needs labelled images for training and validation", value=name)
+    return found.score(Features(train_features, train_labels, val_features, val_labels), draws, seed)
