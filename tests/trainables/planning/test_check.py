@@ -66,7 +66,7 @@ def test_unlabelled_images_need_a_score_without_labels(unlabelled: dict[str, Any
 
 
 def test_a_method_that_needs_labels(unlabelled: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainables.methods.base, "_registry", dict(methods()))
+    monkeypatch.setattr(trainables.methods.base, "registry", dict(methods()))
 
     class Taught(Method):
         name = "taught"
@@ -91,7 +91,7 @@ def test_a_method_that_needs_labels(unlabelled: dict[str, Any], monkeypatch: pyt
 
 
 def test_a_method_that_needs_feature_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainables.methods.base, "_registry", dict(methods()))
+    monkeypatch.setattr(trainables.methods.base, "registry", dict(methods()))
 
     class Inside(Method):
         name = "inside"

@@ -20,7 +20,7 @@ from trainables.training.resolve import find_field, flat_fields, flatten, put, r
 @pytest.fixture(autouse=True)
 def two_methods(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A method with a teacher and one without, in a registry of this test's own."""
-    monkeypatch.setattr(trainables.methods.base, "_registry", dict(methods()))
+    monkeypatch.setattr(trainables.methods.base, "registry", dict(methods()))
 
     class Pupil(Method):
         name = "pupil"
