@@ -1,4 +1,4 @@
-"""What the tests of methods are made of: small networks, small batches, and teachers of every kind."""
+"""Small networks, batches and teachers for the tests of methods."""
 
 from __future__ import annotations
 
@@ -18,38 +18,20 @@ from trainables.networks.heads import projection_head
 from trainables.spec.trial import ModelSpec
 from trainables.teachers.teacher import Teacher
 
-torch.set_num_threads(1)  # the networks are too small for more to pay
+torch.set_num_threads(1)  # more threads are slower with networks this small
 
-SIDE = 48  # pixels: enough for the test networks to end in a 2x2 map
+SIDE = 48  # pixels; the last map of the test networks is 2x2 then
 STUDENT = ModelSpec(arch="test_efficientnet", options={"channel_multiplier": 0.25})
-# As narrow as timm's ResNet goes; batch norm, so that workers and modes can matter.
+# The narrowest ResNet of timm. It has batch norm, so workers and modes can make a difference.
 TEACHER = ModelSpec(arch="test_resnet", options={"channels": [8, 12, 16, 24]})
-# Fields that make a method small enough for tests, by their names, and of one method.
+# As wide as the student, for settings that ask for this.
+WIDE_TEACHER = ModelSpec(arch="test_resnet", options={"channels": [8, 12, 16, 64]})
+# Settings that make a method small, wherever it has fields of these names; `Method.small` adds its own.
 SMALL: dict[str, Any] = {"queue_size": 16, "momentum": 0.5, "head_dim": 12}
-SMALL_OF: dict[str, dict[str, Any]] = {
-    # Dropout draws from the process's generator, which a method's own state does not hold.
-    "autoencoder": {"dropout": 0.0},
-    "oss_style": {"teacher_arch": TEACHER.arch, "teacher_options": TEACHER.options},
-    **{name: {"hidden": 24} for name in ("barlow", "xd", "sacl")},
-    "byol": {"hidden": 64},  # a narrower predictor has gradients so steep that a rounding shows in them
-    "projector": {"groups": 4},
-    "rekd_style": {"clusters": 4},
-    "rrkd": {"anchor_count": 9, "anchors_per_class": 2},
-    # Published weights are for their own learning rates: here a plain step of .05 would leap, and a rounding
-    # of the loss be as much larger as the loss.
-    "at": {"weight": 1.0},
-    "fitnets": {"weight": 1.0},
-    "lpkd": {"locality_weight": 0.1},
-    "nst": {"weight": 1.0},
-    "pkt": {"weight": 1.0},
-    "rkd": {"distance_weight": 1.0, "angle_weight": 2.0},
-    "spkd": {"weight": 10.0},
-}
-# Teachers of methods with a choice that only some can serve: as wide as the student.
-TEACHER_OF = {"projector": ModelSpec(arch="test_resnet", options={"channels": [8, 12, 16, 64]})}
 
 
 def context(**changed: Any) -> Context:
+    """A small run; `changed` are fields of `Context` with other values."""
     values: dict[str, Any] = {"train_size": 64, "batch_size": 8, "classes": 4, "image_size": SIDE, "seed": 3}
     return Context(**{**values, **changed})
 
@@ -57,12 +39,12 @@ def context(**changed: Any) -> Context:
 def make_teacher(
     batch_norm: str = "eval", seed: int = 5, head_dim: int = 12, spec: ModelSpec = TEACHER, classes: int = 0
 ) -> Teacher:
-    """A teacher with a head and, where there are `classes`, a classifier for so many."""
+    """A teacher with a head and, if `classes` is above 0, a classifier for so many classes."""
     backbone = build_backbone(spec, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = projection_head(backbone.feature_dim, 20, head_dim)
-        # Running statistics as after a training: not 0 and 1.
+        # Running statistics other than 0 and 1, as after a training.
         backbone.train()
         for _ in range(3):
             backbone(torch.randn(8, 3, SIDE, SIDE))
@@ -73,20 +55,21 @@ def make_teacher(
 def make_method(
     name: str, around: Context | None = None, teacher: Teacher | None = None, **config: Any
 ) -> Method:
-    """The method with a small queue and a fast mean student, where it has them; begun, in train mode."""
+    """The method with its small settings, changed by `config`; begun, and in train mode."""
     kind = load_method(name)
-    small = {**SMALL, **SMALL_OF.get(name, {})}
-    fields = {key: value for key, value in small.items() if key in kind.Config.model_fields}
+    fields = {key: value for key, value in SMALL.items() if key in kind.Config.model_fields} | dict(
+        kind.small
+    )
     around = around or context()
     if teacher is None and kind.needs & TAUGHT:
-        teacher = make_teacher(spec=TEACHER_OF.get(name, TEACHER), classes=around.classes)
+        teacher = make_teacher(classes=around.classes)
     method = kind(kind.Config(**{**fields, **config}), build_backbone(STUDENT, around.seed), teacher, around)
     method.begin(training_images(around))
     return method.train()
 
 
 def training_images(around: Context) -> TrainingImages:
-    """Noise to begin on: as many images as `around` says, classes in turn, no label for every ninth."""
+    """`around.train_size` images of noise with the classes in turn; every ninth has no label."""
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (around.train_size, 3, SIDE, SIDE), dtype=np.uint8)
     labels = np.arange(around.train_size) % max(around.classes, 1)
@@ -99,6 +82,7 @@ def training_images(around: Context) -> TrainingImages:
 
 
 def make_batch(method: Method | type[Method], size: int = 8, seed: int = 0, classes: int = 4) -> Batch:
+    """A batch of noise with as many views as the method takes; the views of an image are similar."""
     generator = torch.Generator().manual_seed(seed)
     base = torch.randn(size, 3, SIDE, SIDE, generator=generator)
     views: list[Tensor] = [
@@ -108,7 +92,7 @@ def make_batch(method: Method | type[Method], size: int = 8, seed: int = 0, clas
 
 
 def train_steps(method: Method, steps: int, first: int = 0, lr: float = 0.05) -> list[float]:
-    """Plain SGD steps; the total loss of each."""
+    """The total loss of each of some plain SGD steps, every one on a new batch."""
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr)
     totals = []
     for step in range(first, first + steps):
@@ -124,9 +108,9 @@ def train_steps(method: Method, steps: int, first: int = 0, lr: float = 0.05) ->
 def adam_steps(
     method: Method, steps: int = 15, lr: float = 3e-3, batch: Batch | None = None
 ) -> list[dict[str, float]]:
-    """Adam on one batch that comes again: `total` and the terms of each step.
+    """`total` and the terms of each of some Adam steps on one batch.
 
-    The queue stays, or the batch would be its own rival.
+    `after_step` is not called: keys of the same batch must not join the queue.
     """
     batch = batch or make_batch(method)
     optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr)

@@ -1,4 +1,4 @@
-"""Every distillation method by name: each is one file in this folder, found by itself.
+"""Every distillation method by name. Each is one file in this folder; it is found without being listed.
 
 load_method("retro")        # the class; `UserError` with the nearest name for an unknown one
 methods()                   # name -> class, sorted
@@ -12,11 +12,11 @@ import pkgutil
 
 from trainables.core.errors import UserError
 from trainables.methods import base
-from trainables.methods.base import Method
+from trainables.methods.base import Method, check_class
 
 
 def methods() -> dict[str, type[Method]]:
-    """Every method by name."""
+    """Every method by name. Raises `UserError` for a file of this folder that is not a complete method."""
     _import_all()
     return dict(sorted(base.registry.items()))
 
@@ -31,5 +31,14 @@ def load_method(name: str, field: str = "method") -> type[Method]:
 
 @functools.cache
 def _import_all() -> None:
+    """Import every file of this folder and check the method that it defines."""
     for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
+        full_name = f"{__name__}.{module.name}"
+        importlib.import_module(full_name)
+        found = [kind for kind in base.registry.values() if kind.__module__ == full_name]
+        if not found and module.name not in ("base", "parts"):
+            raise UserError(
+                full_name, "defines no method", expected='a subclass of `Method` with `name = "..."`'
+            )
+        for kind in found:
+            check_class(kind)

@@ -1,30 +1,40 @@
-"""The contract of a distillation method, and the registry that defining a class fills.
+"""The contract of a distillation method, and the registry of all methods.
 
-A method is one file in `trainables/methods/`: its loss as a pure function, and a `Method` subclass that
-wires student, teacher and loss together. The loop runs it:
+A method is one file in `trainables/methods/`: its settings, its loss as a pure function, and a `Method`
+subclass that connects student, teacher and loss. Defining the subclass registers it:
 
-    method = load_method("retro")(config, student, teacher, context)
-    method.begin(images)            # anchors, a fitted classifier: what a method takes from the data
+    class Cosine(Method[CosineConfig]):     # `self.config` is a CosineConfig
+        name = "cosine"
+        summary = "one line for `raykd list methods`"
+        needs = frozenset({"teacher"})
+        def build(self): ...                # the modules it trains; drawn from the trial's seed
+        def forward(self, batch): ...       # a `Losses`
+
+The training loop uses it like this:
+
+    method = load_method("cosine")(config, student, teacher, context)
+    method.begin(images)            # what the method takes from the data: anchors, a fitted classifier
     losses = method(batch)          # under DDP and autocast
     losses.total.backward(); optimizer.step()
-    method.after_step(progress)     # mean student, queue
+    method.after_step(fraction)     # momentum encoder, queue
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, get_args
 
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from trainables.core.errors import UserError
 from trainables.data.encode import TrainingImages
-from trainables.networks.backbones import Backbone, BackboneFacts
+from trainables.networks.backbones import Backbone, BackboneFacts, seeded
 from trainables.spec.trial import Spec
 from trainables.teachers.teacher import Teacher
 
-# What a method may need, and how people call it.
+# What a method may need, and how a message calls it.
 NEEDS = {
     "teacher": "a teacher",
     "teacher_head": "a teacher with a projection head",
@@ -43,7 +53,7 @@ class Batch(NamedTuple):
     """This worker's share of one micro-batch, on the trial's device."""
 
     views: list[Tensor]  # each (B, 3, H, W), normalised
-    labels: Tensor  # (B,) int64; -1 where there is none
+    labels: Tensor  # (B,) int64; -1 for an image without a label
     ids: Tensor  # (B,) int64, positions in the data set
 
 
@@ -56,59 +66,70 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True)
 class Context:
-    """What a method may know about the run it is part of."""
+    """What a method may know about the run that it is part of."""
 
-    train_size: int  # images it trains on
+    train_size: int  # number of training images
     batch_size: int  # global batch of one optimizer step
-    classes: int  # 0 where the data set has no labels
+    classes: int  # 0 for data without labels
     image_size: int  # side of a view, pixels
     seed: int
-    student: BackboneFacts | None = None  # shapes of the student at image_size; None: not looked at
-    teacher: BackboneFacts | None = None  # likewise, of the teacher
-    class_images: tuple[int, ...] = ()  # labelled ones of train_size, by class; (): not known yet
-    accumulate: int = 1  # micro-batches of a step: a loss over relations sees the samples of one at a time
+    student: BackboneFacts | None = None  # shapes of the student at image_size; None: not known yet
+    teacher: BackboneFacts | None = None  # shapes of the teacher; None: not known yet
+    class_images: tuple[int, ...] = ()  # labelled training images of each class; (): not known yet
+    accumulate: int = 1  # micro-batches of a step; a loss between samples sees one micro-batch at a time
 
 
 class Need(NamedTuple):
-    """Memory of a worker's device that a setting asks for, beside what networks and batch take."""
+    """Device memory of one worker that a setting asks for, in addition to networks and batch."""
 
-    field: str  # config.NAME of a whole number, or optim.batch_size: what to lower
+    field: str  # config.NAME of an integer, or optim.batch_size: the setting to lower
     what: str  # in words, plural
-    kept: int = 0  # bytes of buffers, which are in every checkpoint
+    kept: int = 0  # bytes of buffers; they are in every checkpoint
     step: int = 0  # bytes while a step is computed
-    images: int = 0  # of all workers together, that pass through the student in every step
+    images: int = 0  # images, over all workers, that pass through the student in every step
 
+
+Presets: TypeAlias = Mapping[str, Mapping[str, Any]]  # name -> parts of a trial: config, optim, views, epochs
+# The default lets other code write `Method` for a method with any settings.
+C = TypeVar("C", bound=MethodConfig, default=Any)
 
 registry: dict[str, type[Method]] = {}  # filled as the files of `trainables.methods` are imported
 
 
-class Method(nn.Module):
-    """Base class. Subclasses set `name`, `summary`, `needs`, `views`, nest a `Config`, and define `forward`.
+class Method(nn.Module, Generic[C]):
+    """Base class of every method; `Method[MyConfig]` states the type of its settings.
 
-    Everything that changes while training must be a parameter or buffer of the module, so that it is in
-    the checkpoint. The teacher is kept out of the module tree (`self.teacher`): it has no gradient, never
-    changes, and is not saved.
+    A subclass sets `name` and `summary`, the other class attributes where they differ from the defaults, and
+    defines `build` and `forward`. Everything that changes during training must be a parameter or a buffer of
+    the module, because only these are in the checkpoint. The teacher (`self.teacher`) is not a submodule: it
+    has no gradient, never changes, and is not saved.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]  # one line for `raykd list methods`
-    needs: ClassVar[frozenset[str]] = frozenset()  # of NEEDS, whatever the settings
-    may_need: ClassVar[frozenset[str]] = frozenset()  # of NEEDS, what `requires` adds by settings
+    needs: ClassVar[frozenset[str]] = frozenset()  # keys of NEEDS, with all settings
+    may_need: ClassVar[frozenset[str]] = frozenset()  # keys of NEEDS that `requires` adds for some settings
     views: ClassVar[int] = 2  # augmented views of an image in one step
-    presets: ClassVar[
-        Mapping[str, Mapping[str, Any]]
-    ] = {}  # name -> parts of a trial: config, optim, views, epochs
-    points: ClassVar[tuple[str, ...]] = ("backbone",)  # probe points it offers
+    presets: ClassVar[Presets] = {}
+    points: ClassVar[tuple[str, ...]] = ("backbone",)  # probe points; see `features`
+    Config: ClassVar[type[MethodConfig]] = MethodConfig  # set by `Method[MyConfig]`
 
-    class Config(MethodConfig):
-        pass
+    # For the tests that run every method (tests/trainables/methods/test_methods.py):
+    small: ClassVar[
+        Mapping[str, Any]
+    ] = {}  # settings that make it small, and stable at a learning rate of .05
+    relational: ClassVar[str] = (
+        ""  # why the loss changes when each sample is repeated; "": it does not change
+    )
 
+    config: C
+    context: Context
     student: Backbone
-    teacher: Teacher | None
+    # None for a method whose `needs` names no teacher. Not in the type, because such a method never reads it.
+    teacher: Teacher
 
-    def __init__(
-        self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
-    ) -> None:
+    def __init__(self, config: C, student: Backbone, teacher: Teacher | None, context: Context) -> None:
+        """Check the settings, then `build`. Raises `UserError` if the settings or the teacher do not fit."""
         if teacher is None and self.needs & TAUGHT:
             raise UserError("teacher", f"method {self.name!r} learns from a teacher, and there is none")
         if teacher is not None and teacher.head is None and "teacher_head" in self.needs:
@@ -118,84 +139,125 @@ class Method(nn.Module):
         self.config = config
         self.context = context
         self.student = student
-        # In a tuple, because a module set as an attribute would join the module tree.
-        self._outside = (teacher,)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "teacher":
-            return self.__dict__["_outside"][0]
-        return super().__getattr__(name)
+        # Past nn.Module.__setattr__, which would make it a submodule.
+        object.__setattr__(self, "teacher", teacher)
+        with seeded(context.seed):
+            self.build()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for argument in (a for b in cls.__dict__.get("__orig_bases__", ()) for a in get_args(b)):
+            config = getattr(argument, "__bound__", argument)  # of a type variable, what it is bounded by
+            if isinstance(config, type) and issubclass(config, MethodConfig):
+                cls.Config = config
         if "name" in cls.__dict__:
             known = registry.get(cls.name)
             if known is not None and known.__module__ != cls.__module__:
-                raise TypeError(
-                    f"method {cls.name!r} is defined in {known.__module__} and in {cls.__module__}"
+                raise UserError(
+                    f"{cls.__module__}.{cls.__name__}.name",
+                    f"{known.__module__} defines a method with this name",
+                    value=cls.name,
+                    expected="another name",
                 )
             registry[cls.name] = cls
 
+    def build(self) -> None:
+        """Make the modules and buffers of the method. Called once, by `__init__`.
+
+        torch's generator is seeded with the trial's seed here and restored afterwards, so the initial weights
+        depend on the seed alone. `config`, `context`, `student` and `teacher` are set. A subclass of
+        `Labelled` or `Staged` calls `super().build()` first.
+        """
+
     @classmethod
-    def requires(cls, config: MethodConfig) -> Mapping[str, str]:
+    def requires(cls, config: C) -> Mapping[str, str]:
         """What these settings need: each of `needs` with "", each of `may_need` with the setting that asks.
 
-        `{"teacher": "", "labels": "ce_weight: 1.0"}`. What is missing is refused before anything starts.
+        `{"teacher": "", "labels": "ce_weight: 1.0"}`. A trial that lacks one of them is refused before it
+        starts.
         """
         return dict.fromkeys(cls.needs, "")
 
     @classmethod
-    def check(cls, config: MethodConfig, context: Context) -> None:
-        """Raise `UserError` for a setting that cannot work with this run.
+    def check(cls, config: C, context: Context) -> None:
+        """Raise `UserError` for a setting that cannot work in this run.
 
-        Called before anything starts, and again by `__init__`: once the data has been read, `context` may
-        know more.
+        Called before the trial starts and again by `__init__`, when `context` may know more of the data.
         """
 
     @classmethod
-    def memory(cls, config: MethodConfig, context: Context) -> tuple[Need, ...]:
-        """What these settings keep, or make for a step, that may be large; `context` knows the shapes of
-        student and teacher. A trial that asks for more than there is is refused before it starts."""
+    def memory(cls, config: C, context: Context) -> tuple[Need, ...]:
+        """Large memory that these settings need; `context` knows the shapes of student and teacher.
+
+        A trial that needs more than the device has is refused before it starts.
+        """
         return ()
 
     @classmethod
     def same(cls, context: Context) -> Mapping[str, tuple[tuple[str, ...], ...]]:
-        """Config field -> groups of its choices that are one function in this run: an axis needs one each."""
+        """Config field -> groups of its choices that are the same function in this run.
+
+        An axis needs only one choice of each group.
+        """
         return {}
 
     def begin(self, images: TrainingImages) -> None:
-        """Look at the training images, once, on the trial's device; not when a checkpoint is gone on from.
+        """Look at the training images once, on the trial's device. Not called when a checkpoint is resumed.
 
-        What is kept of them must be a buffer, of the same shape every time. Each worker calls this; all go on
-        with what the first one came to.
+        What is kept of the images must be a buffer whose shape does not depend on them. Every worker calls
+        this; afterwards all have the buffers of the first worker.
         """
 
     def forward(self, batch: Batch) -> Losses:
+        """The losses of one micro-batch."""
         raise NotImplementedError
 
-    def after_step(self, progress: float) -> None:
-        """After each optimizer step: move the mean student, fill the queue. `progress` runs from 0 to 1."""
+    def after_step(self, fraction: float) -> None:
+        """Update what follows the student, such as a momentum encoder or a queue, after an optimizer step.
+
+        `fraction` is the part of the training that is done; it is 1 after the last step.
+        """
 
     def own_head(self) -> nn.Module | None:
-        """The projection head trained over the student's features, where this method trains one.
+        """The projection head that is trained over the student's features; None for a method without one.
 
-        A student saved with it can teach methods that reuse a teacher's head.
+        A student that is saved with it can teach methods that reuse a teacher's head.
         """
         return None
 
     def own_classifier(self) -> nn.Linear | None:
-        """The classifier trained over the student's features, where this method trains one.
+        """The classifier that is trained over the student's features: `self.classifier`, or None.
 
-        A student saved with it can teach methods that learn from a teacher's classes.
+        A student that is saved with it can teach methods that learn from a teacher's classes.
         """
-        return None
+        classifier: nn.Linear | None = getattr(self, "classifier", None)
+        return classifier
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that timm's optimizers leave undecayed: those that the student's architecture names."""
+        """Names of the parameters that the student's architecture excludes from weight decay, as in timm."""
         named: set[str] = getattr(self.student.model, "no_weight_decay", set)()
         return {f"student.model.{name}" for name in named}
 
     def features(self, images: Tensor, point: str) -> Tensor:
-        """(B, 3, H, W) -> (B, D) at a probe point of `points`. Called in eval mode without gradient."""
+        """(B, 3, H, W) -> (B, D) at a probe point. Called in eval mode without gradient.
+
+        `backbone` are the student's features. Another point is the output of the module of that name over
+        them: `points = ("backbone", "head")` probes `self.head(self.student(images))` too.
+        """
         features: Tensor = self.student(images)
-        return features
+        return features if point == "backbone" else getattr(self, point)(features)
+
+
+def check_class(kind: type[Method]) -> None:
+    """Raise `UserError` for a method class that does not describe itself completely."""
+    where = f"{kind.__module__}.{kind.__name__}"
+    summary = getattr(kind, "summary", "")
+    if not summary or "\n" in summary:
+        raise UserError(f"{where}.summary", "is missing or has several lines", expected="one line of text")
+    for need in (kind.needs | kind.may_need) - set(NEEDS):
+        raise UserError(f"{where}.needs", "no such need", value=need, choices=NEEDS)
+    for name, field in kind.Config.model_fields.items():
+        place = f"{kind.Config.__module__}.{kind.Config.__qualname__}.{name}"
+        if not field.description or field.is_required():
+            lacks = "description" if field.description is None else "default"
+            raise UserError(place, f"has no {lacks}", expected="`Field(DEFAULT, description=...)`")

@@ -6,18 +6,11 @@ Hinton et al. 2015, "Distilling the knowledge in a neural network" (arXiv 1503.0
     z = W f(x) + b      v: the teacher's logits                                        (one view x, shared)
     L = ce_weight CE(z, y) + weight T^2 KL(softmax(v/T) || softmax(z/T))
 
-A teacher that was not trained on the classes of the data has no logits for them; it gets a logistic
-regression fitted to its frozen features of the training images (`teacher_classifier`). Labels are always
-needed, for they say what the classes are; images without one are still distilled.
+A teacher that was not trained on the classes of the data has no logits for them. It gets a logistic
+regression that is fitted to its frozen features of the training images (`teacher_classifier`). Labels are
+always needed, because they define the classes; images without a label are still distilled.
 
 Preset `paper` has RepDistiller's settings on CIFAR-100 (lr .01 for MobileNets and ShuffleNets).
-
-Expect on digits (preset `digits`, half-width test_efficientnet, four seeds): 5-shot ridge 97 to 98.5 from a
-test_resnet taught by 64 epochs of MoCo at view strength 1; untrained 69, `supervised` 97 to 98.5. At
-temperature 2 it is 96 to 98, at the paper's 4 95 to 98, and there more training does not help: 96.5 after 48
-epochs, where `supervised` has 99.7 (two seeds). Every image is labelled here, and the classifier fitted to
-this teacher is right on 97 % of their views, so it says less than the labels do. From a teacher of 16
-supervised epochs, 97 and 98 at either temperature.
 
     raykd run search_spaces/kd.yaml
 """
@@ -25,66 +18,60 @@ supervised epochs, 97 and 98 at either temperature.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
-from torch import nn
 
 from trainables.data.encode import TrainingImages
-from trainables.methods.base import Batch, Context, Losses, Method, MethodConfig
+from trainables.methods.base import Batch, Losses, Method, MethodConfig, Presets
 from trainables.methods.parts.classifier import class_kl, cross_entropy, linear_classifier
 from trainables.methods.parts.recipes import REPDISTILLER, on_digits
 from trainables.methods.parts.teacher_classifier import Kind, TeacherClassifier
-from trainables.networks.backbones import Backbone
-from trainables.teachers.teacher import Teacher
 
 
-class Kd(Method):
+class KdConfig(MethodConfig):
+    """Settings of KD."""
+
+    temperature: float = Field(4.0, gt=0, description="of both softmaxes")
+    weight: float = Field(0.9, gt=0, description="of the distillation term")
+    ce_weight: float = Field(
+        0.1, ge=0, description="of the cross-entropy on the labels; 0: the teacher's classes alone"
+    )
+    teacher_classifier: Kind = "auto"
+
+
+class Kd(Method[KdConfig]):
+    """Knowledge distillation; see the head of this file."""
+
     name = "kd"
     summary = "KD: the teacher's softened class probabilities, beside the labels"
     needs = frozenset({"teacher", "labels"})
     may_need = frozenset({"teacher_classifier"})
     views = 1
-
-    class Config(MethodConfig):
-        temperature: Annotated[float, Field(gt=0)] = Field(4.0, description="of both softmaxes")
-        weight: Annotated[float, Field(gt=0)] = Field(0.9, description="of the distillation term")
-        ce_weight: Annotated[float, Field(ge=0)] = Field(
-            0.1, description="of the cross-entropy on the labels; 0: the teacher's classes alone"
-        )
-        teacher_classifier: Kind = "auto"
-
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {
-            "config": {"temperature": 4.0, "weight": 0.9, "ce_weight": 0.1},
-            **REPDISTILLER,
-        },
-        "digits": {
-            "config": {"temperature": 1.0, "weight": 0.9, "ce_weight": 0.1},
-            **on_digits(),
-        },
+    presets: ClassVar[Presets] = {
+        "paper": {"config": {"temperature": 4.0, "weight": 0.9, "ce_weight": 0.1}, **REPDISTILLER},
+        "digits": {"config": {"temperature": 1.0, "weight": 0.9, "ce_weight": 0.1}, **on_digits()},
     }
-    config: Config
-    teacher: Teacher
+    small: ClassVar = {"temperature": 1.0}  # at 4 the loss falls too slowly for a short test
 
-    def __init__(
-        self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
-    ) -> None:
-        super().__init__(config, student, teacher, context)
-        self.classifier = linear_classifier(student, context)
+    def build(self) -> None:
+        """Make the student's classifier and the teacher's."""
+        self.classifier = linear_classifier(self.student, self.context)
         kind = self.config.teacher_classifier
-        self.teacher_classifier = TeacherClassifier(self.teacher, context.classes, kind)
+        self.teacher_classifier = TeacherClassifier(self.teacher, self.context.classes, kind)
 
     @classmethod
-    def requires(cls, config: MethodConfig) -> Mapping[str, str]:
-        assert isinstance(config, cls.Config)
+    def requires(cls, config: KdConfig) -> Mapping[str, str]:
+        """The teacher's own classifier, if the settings name it; and `needs`."""
         own = {"teacher_classifier": "teacher_classifier: own"} if config.teacher_classifier == "own" else {}
         return {**own, **super().requires(config)}
 
     def begin(self, images: TrainingImages) -> None:
+        """Take or fit the teacher's classifier."""
         self.teacher_classifier.begin(self.teacher, images)
 
     def forward(self, batch: Batch) -> Losses:
+        """The weighted sum of distillation and cross-entropy."""
         (view,) = batch.views
         logits = self.classifier(self.student(view))
         target = self.teacher_classifier(self.teacher.features(view))
@@ -92,6 +79,3 @@ class Kd(Method):
         labels = cross_entropy(logits, batch.labels)
         total = self.config.weight * distillation + self.config.ce_weight * labels
         return Losses(total, {"distillation": distillation, "cross_entropy": labels})
-
-    def own_classifier(self) -> nn.Linear:
-        return self.classifier

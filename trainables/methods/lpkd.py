@@ -1,4 +1,4 @@
-"""LPKD, locality preserving: samples that are neighbours for the teacher move together in the student.
+"""LPKD, locality preserving: samples that are neighbours for the teacher are pulled together in the student.
 
 Chen et al. 2018, "Learning student networks via feature embedding" (arXiv 1812.06597).
 
@@ -6,24 +6,19 @@ Chen et al. 2018, "Learning student networks via feature embedding" (arXiv 1812.
     L_LP = mean_i sum_j alpha_ij |s_i - s_j|^2 / k
     L = 1.5 L_LP + CE(labels) + 2 CE(teacher's classes)                                  (one view, shared)
 
-L_LP only ever pulls: it is 0 where every feature is the same, and not at a perfect match. What keeps features
-apart are the terms over classes, so a run with neither is refused, and all others need labels: a linear
-classifier on the student's features for both terms, and for the second the teacher's own classifier or, for
-one taught without labels, a logistic regression on its features (`teacher_classifier`).
+L_LP only pulls: it is 0 if all features are the same, and not at a perfect match. The terms over classes keep
+features apart. So a run with neither of them is refused, and all others need labels. Both terms use a linear
+classifier on the student's features. The second also needs the teacher's classes: from its own classifier, or
+for a teacher without labels from a logistic regression on its features (`teacher_classifier`).
 
 With `scale: 1`, the paper's c, the weights vanish at ordinary feature scales: among 64 standard normal
-features in 24 dimensions a typical neighbour's is 3e-13, and the term does nothing. The default, `median`,
-takes the median distance of the neighbours in the batch: a typical neighbour then has exp(-1). The published
-sum over the batch is a mean here, so that a weight means the same at every batch size: its 1.5 is 1.5 B here.
+features in 24 dimensions the weight of a typical neighbour is 3e-13, so the term does nothing. The default
+`median` is the median distance of the neighbours in the batch; the weight of a typical neighbour is then
+exp(-1). The published sum over the batch is a mean here, so a weight means the same for every batch size. The
+published 1.5 is 1.5 B here.
 
-RRKD's comparison, which preset `paper` repeats, says a temperature of .5 for the teacher's classes. Its
-notebook (`Ramos-Ramos/rrkd`) stores .5 and computes both softmaxes at 1, which `fidelity: code` does, too.
-
-Expect on digits (preset `digits`, half-width test_efficientnet, two seeds, teacher a test_resnet of 64 epochs
-of MoCo at view strength 1): 5-shot ridge 97.5 to 99, about what the labels alone give (98.5), so that digits
-cannot show a gain; untrained 69, the teacher 90. With the published weight of 1.5 the term at `scale: median`
-pulls classes together as well: 83 to 86, hence .1 in this preset. At `scale: 1` it is as if it were not there
-(97.4, and 97.6 without it).
+Preset `paper` repeats RRKD's comparison, which states a temperature of .5 for the teacher's classes. Its
+notebook (`Ramos-Ramos/rrkd`) stores .5 and computes both softmaxes at 1; so does `fidelity: code`.
 
     raykd run search_spaces/lpkd.yaml
 """
@@ -31,31 +26,53 @@ pulls classes together as well: 83 to 86, hence .1 in this preset. At `scale: 1`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainables.core.distributed import gather, gather_with_gradient
 from trainables.core.errors import UserError
 from trainables.core.numerics import at_least_float32, in_float32
 from trainables.data.encode import TrainingImages
-from trainables.methods.base import Batch, Context, Losses, Method, MethodConfig, Need
+from trainables.methods.base import Batch, Context, Losses, Method, MethodConfig, Need, Presets
 from trainables.methods.parts.classifier import cross_entropy, linear_classifier, soft_cross_entropy
 from trainables.methods.parts.recipes import momentum_sgd, on_digits
 from trainables.methods.parts.teacher_classifier import Kind, TeacherClassifier
-from trainables.networks.backbones import Backbone
-from trainables.teachers.teacher import Teacher
+
+
+class LpkdConfig(MethodConfig):
+    """Settings of LPKD."""
+
+    locality_weight: float = Field(1.5, ge=0, description="of the locality term")
+    neighbours: int = Field(
+        5, ge=1, description="of each sample, by the teacher's features in the batch; fewer than the batch"
+    )
+    scale: Literal["median"] | Annotated[float, Field(gt=0)] = Field(
+        "median",
+        description="c, the distance at which a neighbour's weight is exp(-1): median, of the batch's "
+        "neighbours, or a number (the paper's 1.0)",
+    )
+    ce_weight: float = Field(1.0, ge=0, description="of the labels' cross-entropy")
+    soft_ce_weight: float = Field(2.0, ge=0, description="of the cross-entropy on the teacher's classes")
+    temperature: float = Field(
+        1.0, gt=0, description="of both softmaxes over the teacher's classes; unused by `fidelity: code`"
+    )
+    fidelity: Literal["paper", "code"] = Field(
+        "paper",
+        description="code: a temperature of 1, whatever `temperature` says, as in RRKD's notebook",
+    )
+    teacher_classifier: Kind = "auto"
 
 
 @in_float32
 def locality_loss(s_BD: Tensor, t_BE: Tensor, neighbours: int, scale: float | None = None) -> Tensor:
     """`mean_i sum_j alpha_ij |s_i - s_j|^2 / k`, `alpha_ij = exp(-|t_i - t_j|^2 / c^2)` over i's k nearest.
 
-    Nearest by the teacher, within the batch, without i itself; all others where the batch has no more than
-    k. c is `scale`, or where that is None the median distance of those neighbours. Scalar; 0 where all of a
-    sample's neighbours have its features. No gradient reaches `t`.
+    Nearest for the teacher, within the batch, without i itself; all others if the batch has at most k. c is
+    `scale`, or with None the median distance of those neighbours. Scalar; 0 if all neighbours of each sample
+    have its features. No gradient reaches `t`.
     """
     weights_BK, nearest_BK = locality(t_BE.detach(), neighbours, scale)
     squares_BK = (s_BD[:, None] - s_BD[nearest_BK]).square().sum(2)
@@ -65,48 +82,26 @@ def locality_loss(s_BD: Tensor, t_BE: Tensor, neighbours: int, scale: float | No
 @torch.no_grad()
 def locality(t_BE: Tensor, neighbours: int, scale: float | None = None) -> tuple[Tensor, Tensor]:
     """Weights `alpha` (B, k) and indices (B, k) of each sample's nearest others, by Euclidean distance."""
-    # Not by products, which lose the small distances between large features.
+    # Not by products, which are inexact for small distances between large features.
     distances_BB = torch.cdist(t_BE, t_BE, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(
         torch.inf
     )
     distances_BK, nearest_BK = distances_BB.topk(min(neighbours, len(t_BE) - 1), largest=False)
-    # Copies alone among the neighbours have a median of 0, and a weight of 1.
+    # If all neighbours are copies, their median is 0 and the weight 1.
     c = distances_BK.median().clamp(min=1e-12) if scale is None else scale
     return (-(distances_BK / c).square()).exp(), nearest_BK
 
 
-class Lpkd(Method):
+class Lpkd(Method[LpkdConfig]):
+    """Locality preserving distillation; see the head of this file."""
+
     name = "lpkd"
     summary = "LPKD: the teacher's neighbours pulled together, beside labels and the teacher's classes"
     needs = frozenset({"teacher", "labels"})
     may_need = frozenset({"teacher_classifier"})
     views = 1
-
-    class Config(MethodConfig):
-        locality_weight: Annotated[float, Field(ge=0)] = Field(1.5, description="of the locality term")
-        neighbours: Annotated[int, Field(ge=1)] = Field(
-            5, description="of each sample, by the teacher's features in the batch; fewer than the batch"
-        )
-        scale: Literal["median"] | Annotated[float, Field(gt=0)] = Field(
-            "median",
-            description="c, the distance at which a neighbour's weight is exp(-1): median, of the batch's "
-            "neighbours, or a number (the paper's 1.0)",
-        )
-        ce_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="of the labels' cross-entropy")
-        soft_ce_weight: Annotated[float, Field(ge=0)] = Field(
-            2.0, description="of the cross-entropy on the teacher's classes"
-        )
-        temperature: Annotated[float, Field(gt=0)] = Field(
-            1.0, description="of both softmaxes over the teacher's classes; unused by `fidelity: code`"
-        )
-        fidelity: Literal["paper", "code"] = Field(
-            "paper",
-            description="code: a temperature of 1, whatever `temperature` says, as in RRKD's notebook",
-        )
-        teacher_classifier: Kind = "auto"
-
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {  # CIFAR as in RRKD's comparison: the paper's own schedule is not known to us
+    presets: ClassVar[Presets] = {
+        "paper": {  # CIFAR as in RRKD's comparison, because the paper's own schedule is not known to us
             "config": {
                 "locality_weight": 192.0,  # 1.5 on a sum over the batch of 128
                 "neighbours": 5,
@@ -116,37 +111,31 @@ class Lpkd(Method):
                 "fidelity": "code",
             },
             "optim": momentum_sgd(lr=0.1, weight_decay=0.0, batch_size=128, schedule="constant"),
-            "views": {"recipe": "light", "strength": 0.0},  # flips alone
+            "views": {"recipe": "light", "strength": 0.0},  # only flips
             "epochs": 50,
         },
-        "digits": {
-            "config": {"scale": "median", "locality_weight": 0.1},
-            **on_digits(lr=5e-3),
-        },
+        "digits": {"config": {"scale": "median", "locality_weight": 0.1}, **on_digits(lr=5e-3)},
     }
-    config: Config
-    teacher: Teacher
+    small: ClassVar = {"locality_weight": 0.1}
+    relational = "the copies of a sample are its nearest neighbours, at distance 0"
 
-    def __init__(
-        self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
-    ) -> None:
-        super().__init__(config, student, teacher, context)
-        self.classifier = linear_classifier(student, context)
+    def build(self) -> None:
+        """Make the student's classifier, and the teacher's where it is used."""
+        self.classifier = linear_classifier(self.student, self.context)
         if self.config.soft_ce_weight > 0:
-            self.teacher_classifier = TeacherClassifier(
-                self.teacher, context.classes, self.config.teacher_classifier
-            )
+            kind = self.config.teacher_classifier
+            self.teacher_classifier = TeacherClassifier(self.teacher, self.context.classes, kind)
 
     @classmethod
-    def requires(cls, config: MethodConfig) -> Mapping[str, str]:
-        assert isinstance(config, cls.Config)
+    def requires(cls, config: LpkdConfig) -> Mapping[str, str]:
+        """The teacher's own classifier, if the settings name it; and `needs`."""
         own = config.teacher_classifier == "own" and config.soft_ce_weight > 0
         asked = {"teacher_classifier": "teacher_classifier: own"} if own else {}
         return {**asked, **super().requires(config)}
 
     @classmethod
-    def check(cls, config: MethodConfig, context: Context) -> None:
-        assert isinstance(config, cls.Config)
+    def check(cls, config: LpkdConfig, context: Context) -> None:
+        """Refuse a loss without a term over classes, and more neighbours than a batch has."""
         if config.ce_weight == config.soft_ce_weight == 0:
             raise UserError(
                 "config.ce_weight",
@@ -166,8 +155,8 @@ class Lpkd(Method):
             )
 
     @classmethod
-    def memory(cls, config: MethodConfig, context: Context) -> tuple[Need, ...]:
-        assert isinstance(config, cls.Config)
+    def memory(cls, config: LpkdConfig, context: Context) -> tuple[Need, ...]:
+        """The differences between samples and their neighbours."""
         if context.student is None:
             return ()
         batch = context.batch_size // context.accumulate
@@ -176,13 +165,15 @@ class Lpkd(Method):
         return (Need("config.neighbours", "the differences to all neighbours", step=step),)
 
     def begin(self, images: TrainingImages) -> None:
+        """Take or fit the teacher's classifier, where it is used."""
         if self.config.soft_ce_weight > 0:
             self.teacher_classifier.begin(self.teacher, images)
 
     def forward(self, batch: Batch) -> Losses:
+        """The weighted sum of locality, cross-entropy and the teacher's classes."""
         config, (view,) = self.config, batch.views
         s, t = self.student(view), self.teacher.features(view)
-        # Gathered in full precision, so that gradients of other workers are summed in it, too.
+        # Gathered in full precision, so that gradients of other workers are summed in full precision too.
         everyone = gather_with_gradient(s), gather(at_least_float32(t))
         scale = None if config.scale == "median" else config.scale
         terms = {"locality": locality_loss(*everyone, config.neighbours, scale)}
@@ -196,6 +187,3 @@ class Lpkd(Method):
             terms["classes"] = soft_cross_entropy(logits, self.teacher_classifier(t), temperature)
             total = total + config.soft_ce_weight * terms["classes"]
         return Losses(total, terms)
-
-    def own_classifier(self) -> nn.Linear:
-        return self.classifier

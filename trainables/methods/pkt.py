@@ -1,4 +1,4 @@
-"""PKT: which images of a batch are near each other, as a distribution that the student takes over.
+"""PKT: the student takes over how near the images of a batch are to each other, as a distribution.
 
 Passalis & Tefas 2018, "Learning deep representations with probabilistic knowledge transfer" (arXiv
 1803.10837); `passalis/probabilistic_kt`, `HobbitLong/RepDistiller`.
@@ -7,82 +7,74 @@ Passalis & Tefas 2018, "Learning deep representations with probabilistic knowled
     p_ij = k(x_i, x_j) / sum_m k(x_i, x_m),   k(a, b) = (cos(a, b) + 1) / 2
     L = w/B sum_i KL(p_i(t) || p_i(s)) + v CE
 
-Rows over the whole global batch, the image itself included, as in the published code (the paper leaves it
-out). That code takes the mean over all B^2 entries with a weight of 30000 and batches of 64; here each row's
-divergence is summed and rows are averaged, so that weight is 30000 / 64 = 469. It divides features by their
-norm + 1e-7, here by the norm alone; the two differ for norms near 1e-7. Rotating or scaling either space
-changes nothing, and the widths of the two may differ.
+Rows are over the whole global batch. They include the image itself, as in the published code; the paper
+leaves it out. That code takes the mean over all B^2 entries, with a weight of 30000 and batches of 64. Here
+each row's divergence is a sum and rows are averaged, so that weight is 30000 / 64 = 469. The code divides
+features by their norm + 1e-7, here it is the norm alone; the two differ only for norms near 1e-7. Rotating or
+scaling either space changes nothing, and the widths of the two may differ.
 
-The paper learns without labels; `RepDistiller` adds a cross-entropy (`ce_weight: 1`).
-
-Expect on digits (preset `digits`, test_efficientnet at half width, two seeds): 5-shot ridge 89 to 90 from
-a test_resnet taught by 64 epochs of MoCo at view strength 1; untrained 68.9. The unweighted divergence falls
-from .017 in the first epoch to .0024.
+The paper learns without labels. `RepDistiller` adds a cross-entropy (`ce_weight: 1`).
 
     raykd run search_spaces/pkt.yaml
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
 from trainables.core.distributed import gather, gather_with_gradient
 from trainables.core.numerics import in_float32, unit
-from trainables.methods.base import Batch, Losses
+from trainables.methods.base import Batch, Losses, Presets
 from trainables.methods.parts.classifier import Labelled, LabelledConfig
 from trainables.methods.parts.recipes import REPDISTILLER, on_digits
-from trainables.teachers.teacher import Teacher
 
-_EPS = 1e-7  # of the published code: opposite features have probability 0
+_EPS = 1e-7  # as in the published code, because opposite features have probability 0
+
+
+class PktConfig(LabelledConfig):
+    """Settings of PKT."""
+
+    weight: float = Field(
+        469.0, gt=0, description="of the divergence; the published code's 30000 at its batch of 64"
+    )
 
 
 @in_float32
 def neighbour_kl(s_BD: Tensor, t_BE: Tensor) -> Tensor:
-    """`1/B sum_i KL(p_i(t) || p_i(s))` with `p_ij` in proportion to `(cos(x_i, x_j) + 1) / 2`.
+    """`1/B sum_i KL(p_i(t) || p_i(s))`, with `p_ij` in proportion to `(cos(x_i, x_j) + 1) / 2`.
 
-    No gradient reaches `t`. Scalar, nats; 0 where all cosines are equal. Passalis & Tefas 2018, section 3,
-    with the image itself among its neighbours.
+    No gradient reaches `t`. Scalar, nats; 0 if all cosines are equal. Passalis & Tefas 2018, section 3, with
+    the image itself among its neighbours.
     """
     p_s, p_t = _neighbours(s_BD), _neighbours(t_BE.detach())
     return (p_t * ((p_t + _EPS) / (p_s + _EPS)).log()).sum(1).mean()
 
 
 def _neighbours(x_BD: Tensor) -> Tensor:
-    """Row i: how near each image is to image i, (B, B), rows sum to 1."""
+    """Row i: how near each image is to image i, (B, B); rows sum to 1."""
     u = unit(x_BD)
-    kernel = ((u @ u.T + 1) / 2).clamp(min=0)  # rounding takes a cosine below -1
+    kernel = ((u @ u.T + 1) / 2).clamp(min=0)  # rounding may give a cosine below -1
     return kernel / kernel.sum(1, keepdim=True)
 
 
-class Pkt(Labelled):
+class Pkt(Labelled[PktConfig]):
+    """Probabilistic knowledge transfer; see the head of this file."""
+
     name = "pkt"
     summary = "PKT: the batch's cosine similarities as distributions, the student's after the teacher's"
     needs = frozenset({"teacher"})
     views = 1
-
-    class Config(LabelledConfig):
-        weight: Annotated[float, Field(gt=0)] = Field(
-            469.0, description="of the divergence; the published code's 30000 at its batch of 64"
-        )
-
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {
-            "config": {"weight": 469.0, "ce_weight": 1.0},
-            **REPDISTILLER,
-        },
-        "digits": {
-            "config": {"weight": 469.0},
-            **on_digits(lr=5e-3),
-        },
+    presets: ClassVar[Presets] = {
+        "paper": {"config": {"weight": 469.0, "ce_weight": 1.0}, **REPDISTILLER},
+        "digits": {"config": {"weight": 469.0}, **on_digits(lr=5e-3)},
     }
-    config: Config
-    teacher: Teacher
+    small: ClassVar = {"weight": 1.0}
 
     def forward(self, batch: Batch) -> Losses:
+        """The weighted divergence, and the labels' part."""
         (view,) = batch.views
         features: Tensor = self.student(view)
         s, t = gather_with_gradient(features), gather(self.teacher.features(view))

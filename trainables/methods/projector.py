@@ -8,26 +8,18 @@ arXiv 2303.11098); `roymiles/Simple-Recipe-Distillation`.
     corr_logsum: D = log(sum_d |c_d - 1|^alpha + eps),   c_d = mean_b s_d t_d, the cross-correlation
     L = weight D + ce_weight CE + kl_weight KL(teacher's classes || student's)
 
-W is trained and thrown away; N is batch normalisation without scale and shift. The paper's sum runs over
-the batch, too. A mean in its place takes log B from D and nothing from its gradient, and makes D the same
-whatever the batch. log sum|d|^alpha = alpha log|d|_alpha: the gradient of D grows as the error shrinks, and
-its weight is not comparable with that of `mse` or `l1`. A dimension in which the teacher never varies cannot
-be matched after batch normalisation, and keeps D from falling.
+W is trained and thrown away. N is batch normalisation without scale and shift. The paper's sum is over the
+batch too. Here it is a mean: this subtracts log B from D, does not change the gradient, and makes D
+independent of the batch size. Because log sum|d|^alpha = alpha log|d|_alpha, the gradient of D grows as the
+error shrinks, and the weight is not comparable with that of `mse` or `l1`. A dimension in which the teacher
+never varies cannot be matched after batch normalisation, and keeps D from falling.
 
-Presets: `paper` is the published ImageNet setting (ResNet-18 from ResNet-34) with D alone, so without
-labels; `supervised` that setting as published, CE + 2 D + KL; `deit` the one for DeiT-Ti from RegNetY-160,
-CE + D + KL. The code for DeiT has a second token with a classifier of its own, mixes images and draws
-RandAugment; here one classifier sits on the features and views are plain crops, so its published 77.2 is not
-to be expected. There D compares the mean of the normalised patch tokens, not the class token, which a timm
-model gives as features: `student: {options: {global_pool: avg, fc_norm: false}}` gives that mean.
-
-Expect on digits (preset `digits`, half-width test_efficientnet, four seeds): 5-shot ridge 88 to 90 from a
-test_resnet taught by 64 epochs of MoCo at view strength 1 (90); untrained 69. Of two seeds, where the
-preset's two give 88: with lr 5e-3 90; `logsum` at alpha 2 88 with `l2` and `group`, too, at the paper's alpha
-of 4 87 with these or none and 85.5 with `bn`, at alpha 1 85.5 with `bn`; `corr_logsum` 88 at alpha 1, 2 and
-4; `mse` 86 to 87 whatever the normalisation; `l1` 84 to 85 with `bn` or `l2`. An `mlp` in the projector's
-place gains nothing with a logarithm, a point with `mse` on `l2`. With the weights of preset `supervised` 95
-to 96; by labels alone 98 (`supervised`), more than this teacher has.
+Presets: `paper` is the published ImageNet setting (ResNet-18 from ResNet-34) with D alone, so without labels.
+`supervised` is that setting as published, CE + 2 D + KL. `deit` is the one for DeiT-Ti from RegNetY-160, CE +
+D + KL. The code for DeiT has a second token with its own classifier, mixes images and draws RandAugment. Here
+one classifier uses the features and views are plain crops, so do not expect its published 77.2. Its D
+compares the mean of the normalised patch tokens, not the class token, which a timm model gives as features;
+use `student: {options: {global_pool: avg, fc_norm: false}}` to get that mean.
 
     raykd run search_spaces/projector.yaml
 """
@@ -35,7 +27,7 @@ to 96; by labels alone 98 (`supervised`), more than this teacher has.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -45,15 +37,44 @@ from trainables.core.distributed import gather_with_gradient
 from trainables.core.errors import UserError
 from trainables.core.numerics import at_least_float32, in_float32
 from trainables.data.encode import TrainingImages
-from trainables.methods.base import Batch, Context, Losses, MethodConfig
+from trainables.methods.base import Batch, Context, Losses, Presets
 from trainables.methods.parts.classifier import Labelled, LabelledConfig, class_kl, linear_classifier
 from trainables.methods.parts.losses import consistency
 from trainables.methods.parts.recipes import momentum_sgd, on_digits
 from trainables.methods.parts.teacher_classifier import Kind, TeacherClassifier
 from trainables.networks.adapters import FLAT
-from trainables.networks.backbones import Backbone, seeded
 from trainables.networks.heads import L2Normalise
-from trainables.teachers.teacher import Teacher
+
+
+class ProjectorConfig(LabelledConfig):
+    """Settings of projector distillation."""
+
+    projector: Literal["none", "linear", "mlp"] = Field(
+        "linear", description="from the student's features to the teacher's width; none: equal widths"
+    )
+    normalisation: Literal["none", "l2", "bn", "group"] = Field(
+        "bn", description="of both sides: rows to length 1, columns over the batch, groups of a row"
+    )
+    loss: Literal["mse", "l1", "logsum", "corr_logsum"] = Field(
+        "logsum", description="distance of the two sides; corr_logsum compares cross-correlations with 1"
+    )
+    alpha: float = Field(
+        4.0, ge=1, description="smoothing of logsum and corr_logsum: the larger, the nearer to the maximum"
+    )
+    epsilon: float = Field(1e-5, gt=0, description="inside the logarithm, so that a perfect match is finite")
+    bn_epsilon: float = Field(
+        1e-4,
+        ge=0,
+        description="added to the variance by `normalisation: bn` and `group`; published are 1e-4 for "
+        "ResNets and 0 for DeiT",
+    )
+    groups: int = Field(16, ge=1, description="of `normalisation: group`; a divisor of the teacher's width")
+    weight: float = Field(1.0, gt=0, description="of the distance of features")
+    kl_weight: float = Field(
+        0.0, ge=0, description="weight of the KL divergence of class probabilities; 0: labels unused"
+    )
+    temperature: float = Field(1.0, gt=0, description="of that term's softmaxes")
+    teacher_classifier: Kind = "auto"
 
 
 @in_float32
@@ -80,7 +101,7 @@ def log_sum(s_BD: Tensor, t_BD: Tensor, alpha: float, epsilon: float) -> Tensor:
 def correlation_log_sum(s_BD: Tensor, t_BD: Tensor, alpha: float, epsilon: float) -> Tensor:
     """`log(sum_d |c_d - 1|^alpha + epsilon)`, `c_d = mean_b s_bd t_bd` over all workers' samples, alpha >= 1.
 
-    Columns with mean 0 and variance 1 over the batch, so that c is each dimension's correlation with the
+    Columns have mean 0 and variance 1 over the batch, so c is each dimension's correlation with the
     teacher's. Scalar, the same on every worker; log(epsilon) at a perfect match. No gradient reaches `t`. The
     published code's form for DeiT.
     """
@@ -89,59 +110,32 @@ def correlation_log_sum(s_BD: Tensor, t_BD: Tensor, alpha: float, epsilon: float
     return ((c_D - 1).abs().pow(alpha).sum() + epsilon).log()
 
 
-class Projector(Labelled):
+_IMAGENET: Mapping[str, Any] = {
+    "optim": momentum_sgd(
+        lr=0.1,
+        weight_decay=1e-4,
+        batch_size=256,
+        schedule="multistep",
+        decay_epochs=(30, 60, 90),
+        decay_rate=0.1,
+    ),
+    "views": {"recipe": "imagenet"},
+    "epochs": 100,
+}
+
+
+class Projector(Labelled[ProjectorConfig]):
+    """Projector distillation; see the head of this file."""
+
     name = "projector"
     summary = "Projected, normalised features follow the teacher's under a soft maximum (log-sum)"
     needs = frozenset({"teacher"})
     may_need = frozenset({"labels", "teacher_classifier"})
     views = 1
-
-    class Config(LabelledConfig):
-        projector: Literal["none", "linear", "mlp"] = Field(
-            "linear", description="from the student's features to the teacher's width; none: equal widths"
-        )
-        normalisation: Literal["none", "l2", "bn", "group"] = Field(
-            "bn", description="of both sides: rows to length 1, columns over the batch, groups of a row"
-        )
-        loss: Literal["mse", "l1", "logsum", "corr_logsum"] = Field(
-            "logsum", description="distance of the two sides; corr_logsum compares cross-correlations with 1"
-        )
-        alpha: Annotated[float, Field(ge=1)] = Field(
-            4.0, description="smoothing of logsum and corr_logsum: the larger, the nearer to the maximum"
-        )
-        epsilon: Annotated[float, Field(gt=0)] = Field(
-            1e-5, description="inside the logarithm, so that a perfect match is finite"
-        )
-        bn_epsilon: Annotated[float, Field(ge=0)] = Field(
-            1e-4,
-            description="added to the variance by `normalisation: bn` and `group`; published are 1e-4 for "
-            "ResNets and 0 for DeiT",
-        )
-        groups: Annotated[int, Field(ge=1)] = Field(
-            16, description="of `normalisation: group`; a divisor of the teacher's width"
-        )
-        weight: Annotated[float, Field(gt=0)] = Field(1.0, description="of the distance of features")
-        kl_weight: Annotated[float, Field(ge=0)] = Field(
-            0.0, description="weight of the KL divergence of class probabilities; 0: labels unused"
-        )
-        temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="of that term's softmaxes")
-        teacher_classifier: Kind = "auto"
-
-    _imagenet: ClassVar[Mapping[str, Any]] = {
-        "optim": momentum_sgd(
-            lr=0.1,
-            weight_decay=1e-4,
-            batch_size=256,
-            schedule="multistep",
-            decay_epochs=(30, 60, 90),
-            decay_rate=0.1,
-        ),
-        "views": {"recipe": "imagenet"},
-        "epochs": 100,
-    }
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {**_imagenet, "config": {"weight": 1.0}},
-        "supervised": {**_imagenet, "config": {"weight": 2.0, "ce_weight": 1.0, "kl_weight": 1.0}},
+    points = ("backbone", "adapter")
+    presets: ClassVar[Presets] = {
+        "paper": {**_IMAGENET, "config": {"weight": 1.0}},
+        "supervised": {**_IMAGENET, "config": {"weight": 2.0, "ce_weight": 1.0, "kl_weight": 1.0}},
         "deit": {
             "config": {
                 "loss": "corr_logsum",
@@ -163,33 +157,27 @@ class Projector(Labelled):
             "views": {"recipe": "imagenet"},
             "epochs": 300,
         },
-        "digits": {
-            "config": {"loss": "logsum", "normalisation": "bn", "alpha": 2.0},
-            **on_digits(),
-        },
+        "digits": {"config": {"loss": "logsum", "normalisation": "bn", "alpha": 2.0}, **on_digits()},
     }
-    points = ("backbone", "adapter")
-    config: Config
-    teacher: Teacher
+    small: ClassVar = {"groups": 4}
 
-    def __init__(
-        self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
-    ) -> None:
-        super().__init__(config, student, teacher, context)
-        _check(self.config, student.feature_dim, self.teacher.feature_dim)
-        with seeded(context.seed):
-            self.projector = _projector(self.config.projector, student.feature_dim, self.teacher.feature_dim)
-        self.normalise = _normalisation(self.config, self.teacher.feature_dim)
+    def build(self) -> None:
+        """Make projector, normalisation and classifiers. Refuses widths that the settings do not allow."""
+        super().build()
+        student_dim, teacher_dim = self.student.feature_dim, self.teacher.feature_dim
+        _check(self.config, student_dim, teacher_dim)
+        self.projector = _projector(self.config.projector, student_dim, teacher_dim)
+        self.normalise = _normalisation(self.config, teacher_dim)
         self.teacher_classifier: TeacherClassifier | None = None
         if self.config.kl_weight > 0:
             if self.classifier is None:
-                self.classifier = linear_classifier(student, context)
+                self.classifier = linear_classifier(self.student, self.context)
             kind = self.config.teacher_classifier
-            self.teacher_classifier = TeacherClassifier(self.teacher, context.classes, kind)
+            self.teacher_classifier = TeacherClassifier(self.teacher, self.context.classes, kind)
 
     @classmethod
-    def requires(cls, config: MethodConfig) -> Mapping[str, str]:
-        assert isinstance(config, cls.Config)
+    def requires(cls, config: ProjectorConfig) -> Mapping[str, str]:
+        """Labels and the teacher's own classifier, if the settings use them; and `needs`."""
         asked: dict[str, str] = {}
         if config.kl_weight > 0:
             asked["labels"] = f"kl_weight: {config.kl_weight:g}"
@@ -198,16 +186,18 @@ class Projector(Labelled):
         return {**asked, **super().requires(config)}
 
     @classmethod
-    def check(cls, config: MethodConfig, context: Context) -> None:
-        assert isinstance(config, cls.Config)
+    def check(cls, config: ProjectorConfig, context: Context) -> None:
+        """Refuse what the two widths, or two settings together, do not allow."""
         if context.student is not None and context.teacher is not None:
             _check(config, context.student.feature_dim, context.teacher.feature_dim)
 
     def begin(self, images: TrainingImages) -> None:
+        """Take or fit the teacher's classifier, where it is used."""
         if self.teacher_classifier is not None:
             self.teacher_classifier.begin(self.teacher, images)
 
     def forward(self, batch: Batch) -> Losses:
+        """The weighted distance of features, and the terms over classes."""
         (view,) = batch.views
         features, teacher_features = self.student(view), self.teacher.features(view)
         distance = self._distance(self.projector(features), teacher_features)
@@ -220,8 +210,8 @@ class Projector(Labelled):
         return Losses(total, terms)
 
     def features(self, images: Tensor, point: str) -> Tensor:
-        features: Tensor = self.student(images)
-        return self.projector(features) if point == "adapter" else features
+        """(B, 3, H, W) -> (B, D) at a probe point; point `adapter` is the projector."""
+        return super().features(images, "projector" if point == "adapter" else point)
 
     def _distance(self, s_BD: Tensor, t_BD: Tensor) -> Tensor:
         config = self.config
@@ -239,9 +229,9 @@ def _projector(kind: str, in_dim: int, out_dim: int) -> nn.Module:
     return nn.Identity() if kind == "none" else FLAT[kind](in_dim, out_dim)
 
 
-def _normalisation(config: Projector.Config, dim: int) -> nn.Module:
-    """(B, dim) -> (B, dim), without parameters or memory of earlier batches: one serves both sides."""
-    # For 0, which torch refuses, a number that changes no variance: a constant dimension is then 0, not NaN.
+def _normalisation(config: ProjectorConfig, dim: int) -> nn.Module:
+    """(B, dim) -> (B, dim), without parameters and running statistics, so one module serves both sides."""
+    # torch refuses 0. This number changes no variance, and makes a constant dimension 0 instead of NaN.
     epsilon = max(config.bn_epsilon, torch.finfo(torch.float32).tiny)
     if config.normalisation == "bn":
         return nn.BatchNorm1d(dim, epsilon, affine=False, track_running_stats=False)
@@ -250,7 +240,7 @@ def _normalisation(config: Projector.Config, dim: int) -> nn.Module:
     return L2Normalise() if config.normalisation == "l2" else nn.Identity()
 
 
-def _check(config: Projector.Config, student_dim: int, teacher_dim: int) -> None:
+def _check(config: ProjectorConfig, student_dim: int, teacher_dim: int) -> None:
     """Refuse what the two widths, or two settings together, do not allow."""
     if config.projector == "none" and student_dim != teacher_dim:
         raise UserError(

@@ -2,8 +2,8 @@
 
 After the idea of Zheng et al. 2022, "Boosting contrastive learning with relation knowledge distillation"
 (AAAI 2022, arXiv 2112.04174). No public code was found, and this is NOT that method: the paper trains its
-teacher along with the student, here it is given and frozen. This is the following definition, and no
-published figure is to be expected of it.
+teacher along with the student, here it is given and frozen. It is the following definition; do not expect a
+published figure of it.
 
     q = u(g(f(x1)))     k = sg u(g_m(f_m(x2)))     t = u(g_T(f_T(x1)))
     c(v) = argmax_c v.m_c,   m_1 .. m_C prototypes of unit length in the teacher's embedding space
@@ -11,24 +11,18 @@ published figure is to be expected of it.
     p(a) = exp(q.a / T) / sum_{b in {k} + Q} exp(q.b / T)
     L = -1/(1 + |S|) [log p(k) + sum_{j in S} log p(k_j)]
 
-The mean over positives stands outside the logarithm, so that each pulls, the own key as much as a neighbour.
-Q holds past keys k_j, beside each the teacher's t_j; clusters are read off the present prototypes, never
-remembered. Rows of the queue that are still random are negatives only. The clustering is online: prototypes
-begin at the teacher's embeddings of C training images, and after each step each one that got any of the
-batch moves, `m_c <- u(r m_c + (1 - r) mean of its t)`.
-
-Expect on digits (preset `digits`, test_efficientnet at half width, two seeds): 5-shot ridge 86 to 90 from
-a test_resnet taught by 64 epochs of MoCo at view strength 1; untrained 68.9, MoCo at this learning rate
-74.5 to 77. The loss falls from 5.5 in the first epoch to 4.7; it cannot pass below the log of the number
-of positives.
+The mean over positives is outside the logarithm, so each positive pulls, the own key as much as a neighbour.
+Q holds past keys k_j, and a second queue the teacher's t_j of the same images. Clusters are computed from the
+present prototypes and never stored. Rows of the queue that are still random are only negatives. The
+clustering is online: prototypes begin at the teacher's embeddings of C training images. After each step every
+prototype with images in the batch moves, `m_c <- u(r m_c + (1 - r) mean of its t)`.
 
     raykd run search_spaces/rekd_style.yaml
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -39,22 +33,29 @@ from trainables.core.distributed import gather
 from trainables.core.errors import UserError
 from trainables.core.numerics import in_float32, unit
 from trainables.data.encode import TrainingImages
-from trainables.methods.base import Batch, Context, Losses, MethodConfig
+from trainables.methods.base import Batch, Context, Losses, Presets
 from trainables.methods.parts.contrast import Contrast, ContrastConfig
-from trainables.methods.parts.momentum_encoder import MeanStudent, keys_of
+from trainables.methods.parts.momentum_encoder import MomentumEncoder, keys_of
 from trainables.methods.parts.queue import Queue
 from trainables.methods.parts.recipes import MOCO_V2, on_digits
-from trainables.networks.backbones import Backbone, seeded
 from trainables.networks.heads import projection_head
-from trainables.teachers.teacher import Teacher
+
+
+class RekdStyleConfig(ContrastConfig):
+    """Settings of the ReKD-style method."""
+
+    clusters: int = Field(1000, ge=2, description="prototypes of the online clustering")
+    cluster_momentum: float = Field(
+        0.99, ge=0, lt=1, description="how slowly a prototype follows what is assigned to it"
+    )
 
 
 @in_float32
 def relation_nce(q_BD: Tensor, k_BD: Tensor, queue_KD: Tensor, same_BK: Tensor, temperature: float) -> Tensor:
     """`-1/(1 + |S|) [log p(k) + sum_{j in S} log p(k_j)]`, `p = softmax([q.k, q.Q] / T)`.
 
-    `same_BK`, booleans, says which rows of the queue are in a query's S; with none of them it is InfoNCE. All
-    rows unit length; no gradient reaches `k` or the queue. Scalar, mean over the batch, nats.
+    `same_BK`, bool, says which rows of the queue are in a query's S; with none it is InfoNCE. All rows have
+    unit length. No gradient reaches `k` or the queue. Scalar, mean over the batch, nats.
     """
     k_BD, queue_KD = k_BD.detach(), queue_KD.detach()
     positive_B1 = (q_BD * k_BD).sum(1, keepdim=True)
@@ -64,7 +65,7 @@ def relation_nce(q_BD: Tensor, k_BD: Tensor, queue_KD: Tensor, same_BK: Tensor, 
 
 
 class OnlineClusters(nn.Module):
-    """Prototypes (C, D) of unit length that follow what is assigned to them, as a moving average."""
+    """Prototypes (C, D) of unit length. Each is a moving average of the embeddings that are nearest to it."""
 
     prototypes: Tensor
 
@@ -75,11 +76,11 @@ class OnlineClusters(nn.Module):
 
     @torch.no_grad()
     def assign(self, t_BD: Tensor) -> Tensor:
-        """The nearest prototype's number by cosine: (B, D) -> (B,)."""
+        """Index of the nearest prototype by cosine: (B, D) -> (B,)."""
         return _nearest(unit(t_BD), self.prototypes)
 
     def hold(self, t_BD: Tensor) -> None:
-        """Keep this worker's embeddings of one micro-batch until `advance`. Nothing is held in eval mode."""
+        """Keep this worker's embeddings of one micro-batch until `advance`; in eval mode, do nothing."""
         if self.training:
             self._held.append(t_BD.detach().to(self.prototypes.dtype))
 
@@ -87,7 +88,7 @@ class OnlineClusters(nn.Module):
     def advance(self, rate: float) -> None:
         """`m_c <- u(rate m_c + (1 - rate) mean)` over the held embeddings of all workers in cluster c.
 
-        A prototype that got none stays where it is.
+        A prototype without any embedding does not move.
         """
         if not self._held:
             return
@@ -102,23 +103,18 @@ class OnlineClusters(nn.Module):
 
 @in_float32
 def _nearest(u_BD: Tensor, prototypes_CD: Tensor) -> Tensor:
-    """(B): in half precision prototypes that lie close together would be one, and the first of them win."""
+    """(B), in float32: half precision could not tell prototypes apart that are close together."""
     return (u_BD @ prototypes_CD.T).argmax(1)
 
 
-class RekdStyle(Contrast):
+class RekdStyle(Contrast[RekdStyleConfig]):
+    """MoCo with the teacher's clusters as further positives; see the head of this file."""
+
     name = "rekd_style"
     summary = "ReKD-style (not the paper's code): MoCo with the teacher's online clusters as positives, too"
     needs = frozenset({"teacher", "teacher_head"})
-
-    class Config(ContrastConfig):
-        clusters: Annotated[int, Field(ge=2)] = Field(1000, description="prototypes of the online clustering")
-        cluster_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
-            0.99, description="how slowly a prototype follows what is assigned to it"
-        )
-
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {  # MoCo-v2's
+    presets: ClassVar[Presets] = {
+        "paper": {  # of MoCo-v2
             "config": {"clusters": 1000, "queue_size": 65536, "momentum": 0.999, "temperature": 0.2},
             **MOCO_V2,
         },
@@ -127,23 +123,19 @@ class RekdStyle(Contrast):
             **on_digits(lr=5e-3),
         },
     }
-    config: Config
-    teacher: Teacher
+    small: ClassVar = {"clusters": 4}
 
-    def __init__(
-        self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
-    ) -> None:
-        super().__init__(config, student, teacher, context)
-        size, dim = self.config.queue_size, self.teacher.head_dim
-        with seeded(context.seed):
-            self.head = projection_head(student.feature_dim, student.feature_dim, dim)
-            self.queue, self.teacher_queue = Queue(size, dim), Queue(size, dim)
-            self.clusters = OnlineClusters(self.config.clusters, dim)
-        self.mean = MeanStudent(student=student, head=self.head)
+    def build(self) -> None:
+        """Make head, queues, clusters and momentum encoder."""
+        size, dim, width = self.config.queue_size, self.teacher.head_dim, self.student.feature_dim
+        self.head = projection_head(width, width, dim)
+        self.queue, self.teacher_queue = Queue(size, dim), Queue(size, dim)
+        self.clusters = OnlineClusters(self.config.clusters, dim)
+        self.mean = MomentumEncoder(student=self.student, head=self.head)
 
     @classmethod
-    def check(cls, config: MethodConfig, context: Context) -> None:
-        assert isinstance(config, cls.Config)
+    def check(cls, config: RekdStyleConfig, context: Context) -> None:
+        """Refuse a queue that does not fit, and more clusters than training images."""
         super().check(config, context)
         if config.clusters > context.train_size:
             raise UserError(
@@ -154,11 +146,13 @@ class RekdStyle(Contrast):
             )
 
     def begin(self, images: TrainingImages) -> None:
+        """Put the prototypes at the teacher's embeddings of some training images, drawn by the seed."""
         generator = torch.Generator().manual_seed(self.context.seed)
         first = torch.randperm(len(images.ids), generator=generator)[: self.config.clusters]
         self.clusters.prototypes.copy_(unit(images.encode(self.teacher.embed, images.ids[first])))
 
     def forward(self, batch: Batch) -> Losses:
+        """The contrast with all positives."""
         view1, view2 = batch.views
         q = unit(self.head(self.student(view1)))
         k = keys_of(self.mean, self.mean, view2, self.queue, self.context.seed)
@@ -171,7 +165,8 @@ class RekdStyle(Contrast):
         loss = relation_nce(q, k, self.queue.rows, same, self.config.temperature)
         return Losses(loss, {"relation": loss})
 
-    def after_step(self, progress: float) -> None:
-        super().after_step(progress)
+    def after_step(self, fraction: float) -> None:
+        """Move momentum encoder and prototypes, and advance both queues."""
+        super().after_step(fraction)
         self.teacher_queue.advance()
         self.clusters.advance(self.config.cluster_momentum)

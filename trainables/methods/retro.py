@@ -3,22 +3,19 @@
 "Reusing teacher projection head for efficient embedding distillation on lightweight models via
 self-supervised learning" (arXiv 2405.15311); `beandkay/Reused-Teacher-Projector`.
 
-    q = u(g_T(a(f(x))))     t = u(g_T(f_T(x)))     k from the mean student (x and x': the two views)
+    q = u(g_T(a(f(x))))     t = u(g_T(f_T(x)))     k from the momentum encoder (x and x': the two views)
     L_dis = |q - t|^2 + |q' - t'|^2                 L = L_dis + gamma * 1/2 [CE0(q, k') + CE0(q', k)]
 
-Trained: student f and adapter a. L_dis has the weight `consistency_weight`, 1 in the paper. The published
-code (`fidelity: code`) differs from the paper: no gamma, no second contrastive term, one adapter shared by
-student and mean student, and by a slip its second consistency term compares the student's view 1 with the
-teacher's view 2. It sums L_dis over the batch of one GPU. Here L_dis is a mean, so that no result depends on
-the number of workers: the published weight of 1 is a `consistency_weight` of that batch, 32 images on each of
-8 GPUs.
+Student f and adapter a are trained. L_dis has the weight `consistency_weight`, 1 in the paper. The published
+code (`fidelity: code`) differs from the paper. It has no gamma and no second contrastive term. Student and
+momentum encoder share one adapter. By mistake, its second consistency term compares the student's view 1 with
+the teacher's view 2. It sums L_dis over the batch of one GPU. Here L_dis is a mean, so no result depends on
+the number of workers. So the published weight of 1 is a `consistency_weight` of 32, the images on each of 8
+GPUs.
 
-Preset `code` is that training. Its teacher is in train mode: add `teacher: {batch_norm: batch}`. Of a
-MobileNet-v3 it clips the gradient: add `optim: {clip_grad: 5}`. `parts/adapters.py` says which adapter was
-published for which student.
-
-Expect on digits (preset `digits`, test_efficientnet, two seeds): 5-shot ridge 90 to 91.5 from a test_resnet
-taught by 64 epochs of MoCo at view strength 1, 89 to 90 from one at strength 0.5; untrained 77.5.
+Preset `code` is that training. Its teacher is in train mode: add `teacher: {batch_norm: batch}`. It clips the
+gradient of a MobileNet-v3: add `optim: {clip_grad: 5}`. `trainables/networks/adapters.py` says which adapter
+was published for which student.
 
     raykd run search_spaces/quickstart.yaml
 """
@@ -28,70 +25,82 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from trainables.core.errors import UserError
 from trainables.core.numerics import unit
-from trainables.methods.base import Batch, Context, Losses, Method, MethodConfig
+from trainables.methods.base import Batch, Context, Losses, Method, Presets
 from trainables.methods.parts.contrast import ContrastConfig
 from trainables.methods.parts.losses import consistency, info_nce
-from trainables.methods.parts.momentum_encoder import MeanStudent, keys_of
+from trainables.methods.parts.momentum_encoder import MomentumEncoder, keys_of
 from trainables.methods.parts.queue import Queue, check_queue
 from trainables.methods.parts.recipes import MOCO_V2, on_digits
 from trainables.networks.adapters import NEIGHBOURHOOD, SPATIAL, Activation, Adapter, build_adapter
-from trainables.networks.backbones import Backbone, BackboneFacts, seeded
+from trainables.networks.backbones import Backbone, BackboneFacts
 from trainables.networks.heads import build_head, describe_head
-from trainables.teachers.teacher import Teacher
 
 
-class Retro(Method):
+class RetroConfig(ContrastConfig):
+    """Settings of RETRO."""
+
+    adapter: Literal["linear", "mlp", "conv1x1", "conv1x1_bn_act", "bottleneck", "mbconv"] = Field(
+        "linear",
+        description="what makes the student's features fit the teacher's head; published: bottleneck for "
+        "ResNets of 50 layers and more, and mbconv for the other students",
+    )
+    mbconv_activation: Activation = Field(
+        "published",
+        description="of `adapter: mbconv`: published is hard mish for a MobileNet-v3 and SiLU for other "
+        "students; unused by other adapters",
+    )
+    consistency_weight: float = Field(
+        1.0,
+        ge=0,
+        description="of both consistency terms; the published code's 1 is 32 here: it sums over the 32 "
+        "images of a GPU",
+    )
+    gamma: float = Field(
+        0.1,
+        ge=0,
+        description="weight of the contrastive term; the paper gives none; unused by `fidelity: code`",
+    )
+    momentum: float = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        description="how slowly the momentum encoder follows; unused by `mean_student: false`",
+    )
+    symmetric: bool = Field(
+        True, description="contrast both views with the other's key; unused by `fidelity: code`"
+    )
+    # Its name is in sweeps and search spaces; elsewhere the mean student is called the momentum encoder.
+    mean_student: bool = Field(
+        True, description="keys from a momentum encoder (a mean student), or from the student itself"
+    )
+    head: Literal["frozen", "tuned", "fresh"] = Field(
+        "frozen", description="the teacher's head as it is, a copy that is trained on, or a new one"
+    )
+    fidelity: Literal["paper", "code"] = Field(
+        "paper", description="where paper and published code differ, which to follow"
+    )
+
+
+class Retro(Method[RetroConfig]):
+    """RETRO; see the head of this file."""
+
     name = "retro"
     summary = "RETRO: the teacher's projection head reused through an adapter, plus contrast with a queue"
     needs = frozenset({"teacher", "teacher_head"})
-
-    class Config(ContrastConfig):
-        adapter: Literal["linear", "mlp", "conv1x1", "conv1x1_bn_act", "bottleneck", "mbconv"] = Field(
-            "linear",
-            description="what makes the student's features fit the teacher's head; published: bottleneck for "
-            "ResNets of 50 layers and more, and mbconv for the other students",
-        )
-        mbconv_activation: Activation = Field(
-            "published",
-            description="of `adapter: mbconv`: published is hard mish for a MobileNet-v3 and SiLU for other "
-            "students; unused by other adapters",
-        )
-        consistency_weight: Annotated[float, Field(ge=0)] = Field(
-            1.0,
-            description="of both consistency terms; the published code's 1 is 32 here: it sums over the 32 "
-            "images of a GPU",
-        )
-        gamma: Annotated[float, Field(ge=0)] = Field(
-            0.1,
-            description="weight of the contrastive term; the paper gives none; unused by `fidelity: code`",
-        )
-        momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
-            0.999, description="how slowly the mean student follows; unused by `mean_student: false`"
-        )
-        symmetric: bool = Field(
-            True, description="contrast both views with the other's key; unused by `fidelity: code`"
-        )
-        mean_student: bool = Field(True, description="keys from a mean student, or from the student itself")
-        head: Literal["frozen", "tuned", "fresh"] = Field(
-            "frozen", description="the teacher's head as it is, a copy that is trained on, or a new one"
-        )
-        fidelity: Literal["paper", "code"] = Field(
-            "paper", description="where paper and published code differ, which to follow"
-        )
-
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    points = ("backbone", "adapter", "head")
+    presets: ClassVar[Presets] = {
         "paper": {  # the paper's loss under the schedule of the published code, MoCo-v2's
             "config": {"queue_size": 65536, "momentum": 0.999, "temperature": 0.2},
             **MOCO_V2,
         },
-        "code": {  # the published training, of a student that is no ResNet-50, -101 or -152
+        "code": {  # the published training, for students other than ResNet-50, -101 and -152
             "config": {
                 "fidelity": "code",
                 "consistency_weight": 32.0,
@@ -107,48 +116,44 @@ class Retro(Method):
             **on_digits(),
         },
     }
-    points = ("backbone", "adapter", "head")
-    config: Config
-    teacher: Teacher
 
-    def __init__(
-        self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
-    ) -> None:
-        super().__init__(config, student, teacher, context)
-        if self.config.adapter in SPATIAL:
+    def build(self) -> None:
+        """Make adapter, head, queue and momentum encoder; refuse an adapter that does not fit the student."""
+        config, student, context = self.config, self.student, self.context
+        if config.adapter in SPATIAL:
             context = dataclasses.replace(context, student=student.facts(context.image_size))
             self.check(config, context)
         teacher_head = cast(nn.Module, self.teacher.head)
-        with seeded(context.seed):
-            self.adapter = build_adapter(
-                self.config.adapter, student, self.teacher.feature_dim, self.config.mbconv_activation
-            )
-            if self.config.head == "tuned":
-                self.head = copy.deepcopy(teacher_head).requires_grad_(True)
-            elif self.config.head == "fresh":
-                self.head = build_head(describe_head(teacher_head))
-            self.queue = Queue(self.config.queue_size, self.teacher.head_dim)
+        self.adapter = build_adapter(
+            config.adapter, student, self.teacher.feature_dim, config.mbconv_activation
+        )
+        if config.head == "tuned":
+            self.head = copy.deepcopy(teacher_head).requires_grad_(True)
+        elif config.head == "fresh":
+            self.head = build_head(describe_head(teacher_head))
+        self.queue = Queue(config.queue_size, self.teacher.head_dim)
         if self.adapter.spatial and context.student is not None:
-            # Scales and shifts of a norm after pooling: the adapter passes them by, so they stay as they are.
+            # A norm after pooling: the adapter does not use it, so its scales and shifts get no gradient.
             for name in context.student.after_map:
                 student.model.get_parameter(name).requires_grad_(False)
-        if self.config.mean_student:
-            self.mean = MeanStudent(**self._followed())
+        if config.mean_student:
+            self.mean = MomentumEncoder(**self._followed())  # called `mean` in checkpoints
 
     @classmethod
-    def check(cls, config: MethodConfig, context: Context) -> None:
-        assert isinstance(config, cls.Config)
+    def check(cls, config: RetroConfig, context: Context) -> None:
+        """Refuse a queue that does not fit, and an adapter that the student's feature map does not allow."""
         check_queue(config.queue_size, context)
         if context.student is not None:
             _check_adapter(config.adapter, context.student, context.image_size)
 
     @classmethod
     def same(cls, context: Context) -> Mapping[str, tuple[tuple[str, ...], ...]]:
-        """An average of linear maps is the linear map of the average, whatever the size of the map."""
+        """`linear` and `conv1x1`, if features are the mean of the map: the mean of linear maps is linear."""
         pooled_alike = context.student is not None and context.student.mean_pool
         return {"adapter": (("linear", "conv1x1"),)} if pooled_alike else {}
 
     def forward(self, batch: Batch) -> Losses:
+        """The weighted sum of distillation and contrastive term, by the paper or by the published code."""
         if self.config.fidelity == "code":
             distillation, contrastive = self._code(*batch.views)
             gamma = 1.0
@@ -178,12 +183,14 @@ class Retro(Method):
         self.queue.hold(k2)
         return distillation, contrastive
 
-    def after_step(self, progress: float) -> None:
+    def after_step(self, fraction: float) -> None:
+        """Move the momentum encoder, where there is one, and advance the queue."""
         if self.config.mean_student:
             self.mean.follow(self.config.momentum, **self._followed())
         self.queue.advance()
 
     def features(self, images: Tensor, point: str) -> Tensor:
+        """(B, 3, H, W) -> (B, D): the student's features, behind the adapter, or behind the head."""
         if point == "backbone":
             features: Tensor = self.student(images)
             return features
@@ -194,14 +201,14 @@ class Retro(Method):
         return unit(self._project(self.adapter(self.student, images)))
 
     def _keys(self, images: Tensor) -> Tensor:
-        """Keys of the mean student, or of the student itself where there is none. Without gradient."""
+        """Keys of the momentum encoder, or of the student if there is none. Without gradient."""
         return keys_of(self._key_embedding, self, images, self.queue, self.context.seed)
 
     def _target(self, images: Tensor) -> Tensor:
         return unit(self.teacher.embed(images))
 
     def _project(self, adapted: Tensor) -> Tensor:
-        """Through the head of the query's side."""
+        """Through the head of the student's side."""
         head = self.teacher.head if self.config.head == "frozen" else self.head
         embedding: Tensor = cast(nn.Module, head)(adapted)
         return embedding
@@ -216,7 +223,7 @@ class Retro(Method):
         return embedding
 
     def _followed(self) -> dict[str, nn.Module]:
-        """What the mean student is the mean of."""
+        """The modules that the momentum encoder follows."""
         modules: dict[str, nn.Module] = {"student": self.student}
         if self.config.fidelity == "paper":
             modules["adapter"] = self.adapter
@@ -226,7 +233,7 @@ class Retro(Method):
 
 
 def _check_adapter(kind: str, student: BackboneFacts, image_size: int) -> None:
-    """Refuse an adapter on a feature map that is not there, too small, or not all of the student."""
+    """Refuse an adapter on a feature map that does not exist, is too small, or leaves weights untrained."""
     flat = "'linear' or 'mlp'"
     if kind not in SPATIAL:
         return

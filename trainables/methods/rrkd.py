@@ -1,4 +1,4 @@
-"""RRKD: the student's similarities to anchors follow the teacher's to the same anchors.
+"""RRKD: the student's similarities to anchors follow the teacher's similarities to the same anchors.
 
 Ramos, Alampay & Abu, "Knowledge distillation with relative representations for image representation
 learning"; `Ramos-Ramos/rrkd`.
@@ -11,37 +11,20 @@ learning"; `Ramos-Ramos/rrkd`.
 Embeddings are backbone features, so the widths may differ and no head is needed. Anchors:
 `in_batch`        the whole global batch, own sample included; gradient through both sides of u(Z) u(A)^T
 `random`          `anchor_count` training images, drawn once by the trial's seed
-`per_class`       `anchors_per_class` of each class, drawn likewise
-`best_per_class`  those of each class that the teacher's classifier (its own, or one fitted) is right and
-                  surest of; that passes all labelled images through the teacher, once
-`queue`           past embeddings of both networks, each the student's of its own time; gradient through Z
-                  alone; rows that were never filled count for nothing. Not in the paper
-The middle three stay fixed. The student encodes their plain images at each step, with gradient, in train mode
-and in a pass of their own, so batch norm sees views and anchors apart; workers share that pass. Memory grows
-with the anchors. The teacher's side is computed once. Ids are kept with the images from ranking to use: the
-published notebook ranks a shuffled list and takes the images at those places of the unshuffled one.
+`per_class`       `anchors_per_class` of each class, drawn once by the trial's seed
+`best_per_class`  those of each class that the teacher's classifier (its own, or one fitted) classifies
+correctly
+                  with the highest probability; this passes all labelled images through the teacher once
+`queue`           past embeddings of both networks, the student's as they were then; gradient through Z alone;
+                  rows that were never filled are left out. Not in the paper
+The middle three stay fixed. The student encodes their plain images in each step, with gradient and in train
+mode. It does so in a separate pass, so batch norm sees views and anchors apart. Workers share that pass.
+Memory grows with the number of anchors. The teacher's side is computed once. Ids are kept with the images
+from ranking to use: the published notebook ranks a shuffled list and takes the images at those places of the
+unshuffled one.
 
-The notebook puts dropout and ReLU before MNIST's classifier and never trains the classifier; here it is one
-trained linear layer.
-
-Expect on digits (test_efficientnet of half width, two seeds, from a test_resnet taught by 64 epochs of MoCo
-at view strength 1): 5-shot ridge 87.5 with preset `digits`; untrained 68.9, raw pixels 82.6, teacher 90.2.
-With `centre: false`, the paper's, only 81, and the cause is the mean. Features behind a ReLU share a
-direction: a third of this teacher's unit features (|mean|^2 = .33) is one vector, so a student that maps all
-images to one point already reaches a cosine of .85 with the teacher's rows and a loss of .08 (.27 when
-untrained, .03 after 16 epochs). What tells images apart is the small rest. The student learns to be as alike
-on average (.11 when untrained, then .30; the teacher .33), and its rows come to a cosine of .95, but of .86
-once the means are taken out; trained with `centre` these are .74 and .91: a worse match by the paper's
-measure, and the better student. The gradient's size is not it: 100 times the loss changes nothing. A learning
-rate of 6e-3 gives 86, 48 epochs 87. Whatever is blind to the mean repairs it: `soft_ce`, as a softmax ignores
-what a row has in common, 87.5 at the notebook's T = 2 and 88 to 89 at .1 to .2; rows of V centred 87; the
-teacher's head, whose mean is 0, for its features 87.5. By anchors, with `centre` and without: random 88, 83;
-per class 88; best per class 89; queue 86, 81.5. `mse` 87.5, 83. With labels (`ce_weight: 1`) 98.
-
-The paper's MNIST networks on digits (raykd/ae_32 from raykd/ae_64, both 200 epochs at the paper's settings,
-two seeds), whose teacher's features have no ReLU behind them and hardly a mean (.07): 5-shot ridge 81.5, with
-`centre` 83; teacher 85, the student untrained 74.5, as an autoencoder itself 72. The published baseline was
-trained at a learning rate of 1e-8, that is not at all.
+The notebook puts dropout and ReLU before MNIST's classifier and never trains the classifier. Here it is one
+trained linear layer. `centre` is not in the paper; docs/methods.md says why it helps.
 
     raykd run search_spaces/rrkd.yaml
 """
@@ -49,7 +32,7 @@ trained at a learning rate of 1e-8, that is not at all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -61,18 +44,41 @@ from trainables.core.errors import UserError
 from trainables.core.numerics import in_float32, unit
 from trainables.core.workers import rank, world_size
 from trainables.data.encode import TrainingImages
-from trainables.methods.base import Batch, Context, Losses, MethodConfig, Need
+from trainables.methods.base import Batch, Context, Losses, Need, Presets
 from trainables.methods.parts.classifier import Labelled, LabelledConfig, soft_cross_entropy
 from trainables.methods.parts.queue import Queue, check_queue, queue_need
 from trainables.methods.parts.recipes import momentum_sgd, on_digits
 from trainables.methods.parts.teacher_classifier import TeacherClassifier
-from trainables.networks.backbones import Backbone, seeded
-from trainables.teachers.teacher import Teacher
 
 Matching = Literal["cosine_log", "mse", "soft_ce"]
 BY_CLASS = ("per_class", "best_per_class")
 FIXED = ("random", *BY_CLASS)
-_NEVER = -1e6  # a logit whose softmax is 0; infinity would make a cross-entropy 0 * inf
+_NEVER = -1e6  # a logit whose softmax is 0; with infinity a cross-entropy would be 0 * inf
+
+
+class RrkdConfig(LabelledConfig):
+    """Settings of RRKD."""
+
+    anchors: Literal["in_batch", "random", "per_class", "best_per_class", "queue"] = Field(
+        "in_batch",
+        description="the batch itself; training images, drawn or those the teacher classifies best; or a "
+        "queue of past embeddings",
+    )
+    distillation_weight: float = Field(
+        1.0, ge=0, description="lambda_D, of the loss between relative representations"
+    )
+    matching: Matching = Field("cosine_log", description="loss between relative representations")
+    centre: bool = Field(False, description="take the anchors' mean from both spaces first; not in the paper")
+    temperature: float = Field(2.0, gt=0, description="of both softmaxes of `matching: soft_ce`")
+    anchor_count: int = Field(128, ge=2, description="images of `anchors: random`")
+    anchors_per_class: int = Field(
+        13, ge=1, description="images of each class for `anchors: per_class` and `best_per_class`"
+    )
+    queue_size: int = Field(
+        4096,
+        ge=2,
+        description="embeddings of `anchors: queue`; a multiple of the batch, smaller than the data set",
+    )
 
 
 @in_float32
@@ -81,9 +87,9 @@ def relative(
 ) -> Tensor:
     """`u(Z) u(A)^T`: (B, A) cosine similarities to the anchors. Ramos et al., equation (2).
 
-    With `centre`, the mean of u(A) is first taken from all rows of u(Z) and u(A), which are then brought to
-    unit length again: what all anchors have in common counts as no likeness. Anchors that are not `filled_A`,
-    bool, have no part in the mean, and a similarity of 0.
+    With `centre`, the mean of u(A) is first subtracted from all rows of u(Z) and u(A), which are then scaled
+    to unit length again. So what all anchors have in common is no similarity. Anchors outside `filled_A`,
+    bool, are not in the mean, and their similarity is 0.
     """
     z_BD, anchors_AD = F.normalize(z_BD, dim=1), F.normalize(anchors_AD, dim=1)
     if centre:
@@ -94,7 +100,7 @@ def relative(
 
 
 def _share(rows_AD: Tensor, filled_A: Tensor) -> Tensor:
-    """The mean of the filled rows, (D,); 0 where there is none."""
+    """The mean of the filled rows, (D,); 0 if there is none."""
     return (rows_AD * filled_A[:, None]).sum(0) / filled_A.sum().clamp(min=1)
 
 
@@ -106,18 +112,18 @@ def matching_loss(
     temperature: float,
     filled_A: Tensor | None = None,
 ) -> Tensor:
-    """How far the student's relative representations are from the teacher's. Scalar, mean over the batch.
+    """Distance between the student's and the teacher's relative representations. Scalar, mean over the batch.
 
     `cosine_log`: `-log((cos + 1) / 2 + 1e-8)` of each pair of rows; 0 at a perfect match, to 1e-8; Ramos et
-    al., equation (3), as their code has it (typeset, it is not 0 at a match). `mse`: mean square over rows
-    and anchors; 0 at a match. `soft_ce`: `-sum softmax(t/T) log softmax(s/T)` over the anchors; at least the
-    target's entropy, nats. `temperature` is T. No gradient reaches `t`. Only anchors that are `filled_A`,
-    bool, are compared; where none is, the loss is 0.
+    al., equation (3), as in their code (the equation as printed is not 0 at a match). `mse`: mean square over
+    rows and anchors; 0 at a match. `soft_ce`: `-sum softmax(t/T) log softmax(s/T)` over the anchors; at least
+    the target's entropy, nats. `temperature` is T. No gradient reaches `t`. Only anchors in `filled_A`, bool,
+    are compared; if there is none, the loss is 0.
     """
     t_BA = t_BA.detach()
     if filled_A is None:
         return _matching(s_BA, t_BA, matching, temperature)
-    # On the device: asking how many are filled would make the host wait for every step.
+    # Computed on the device. Reading the count would make the host wait in every step.
     count, some = filled_A.sum(), filled_A.any()
     if matching == "soft_ce":
         hidden_A = ~filled_A & some
@@ -138,18 +144,18 @@ def _matching(s_BA: Tensor, t_BA: Tensor, matching: Matching, temperature: float
 
 
 def draw_per_class(labels_N: Tensor, ids_N: Tensor, classes: int, count: int, seed: int) -> Tensor:
-    """`count` ids of each class, drawn by `seed`, class by class; all of a class with fewer."""
+    """`count` ids of each class, drawn by `seed`, class by class; all ids of a class with fewer."""
     order = torch.randperm(len(ids_N), generator=torch.Generator().manual_seed(seed))
     labels_N, ids_N = labels_N[order], ids_N[order]
     return torch.cat([ids_N[labels_N == c][:count] for c in range(classes)])
 
 
 def best_per_class(probabilities_NC: Tensor, labels_N: Tensor, ids_N: Tensor, count: int) -> Tensor:
-    """Ids of the `count` samples of each class that are surest to be of it, class by class.
+    """Ids of the `count` samples of each class with the highest probability of that class, class by class.
 
-    Row n of everything is one sample. Those classified rightly come first, the most probable foremost; where
-    they are too few, the others follow by the same probability. Of equals the lower id wins, so the order of
-    the rows changes nothing. All of a class with fewer.
+    Row n of every argument is one sample. Samples that are classified correctly come first, the most probable
+    first. If they are too few, the others follow in the same order. For equal probabilities the lower id
+    comes first, so the order of the rows changes nothing. All ids of a class with fewer samples.
     """
     order = ids_N.argsort()
     probabilities_NC, labels_N, ids_N = probabilities_NC[order], labels_N[order], ids_N[order]
@@ -163,80 +169,49 @@ def best_per_class(probabilities_NC: Tensor, labels_N: Tensor, ids_N: Tensor, co
     return torch.cat(chosen)
 
 
-class Rrkd(Labelled):
+class Rrkd(Labelled[RrkdConfig]):
+    """Distillation of relative representations; see the head of this file."""
+
     name = "rrkd"
     summary = "RRKD: similarities to anchors as the teacher's; five kinds of anchors, with labels or without"
     needs = frozenset({"teacher"})
     views = 1
-
-    class Config(LabelledConfig):
-        anchors: Literal["in_batch", "random", "per_class", "best_per_class", "queue"] = Field(
-            "in_batch",
-            description="the batch itself; training images, drawn or those the teacher classifies best; or a "
-            "queue of past embeddings",
-        )
-        distillation_weight: Annotated[float, Field(ge=0)] = Field(
-            1.0, description="lambda_D, of the loss between relative representations"
-        )
-        matching: Matching = Field("cosine_log", description="loss between relative representations")
-        centre: bool = Field(
-            False, description="take the anchors' mean from both spaces first; not in the paper"
-        )
-        temperature: Annotated[float, Field(gt=0)] = Field(
-            2.0, description="of both softmaxes of `matching: soft_ce`"
-        )
-        anchor_count: Annotated[int, Field(ge=2)] = Field(128, description="images of `anchors: random`")
-        anchors_per_class: Annotated[int, Field(ge=1)] = Field(
-            13, description="images of each class for `anchors: per_class` and `best_per_class`"
-        )
-        queue_size: Annotated[int, Field(ge=2)] = Field(
-            4096,
-            description="embeddings of `anchors: queue`; a multiple of the batch, smaller than the data set",
-        )
-
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    presets: ClassVar[Presets] = {
         "paper": {  # CIFAR-10, supervised
             "config": {"anchors": "in_batch", "matching": "cosine_log", "ce_weight": 1.0},
             "optim": momentum_sgd(lr=0.1, weight_decay=0.0, batch_size=128, schedule="constant"),
-            "views": {"recipe": "light", "strength": 0.0},  # flips alone
+            "views": {"recipe": "light", "strength": 0.0},  # only flips
             "epochs": 50,
         },
-        "digits": {
-            "config": {"centre": True, "queue_size": 512},
-            **on_digits(),
-        },
+        "digits": {"config": {"centre": True, "queue_size": 512}, **on_digits()},
     }
-    config: Config
-    teacher: Teacher
-    anchor_ids: Tensor  # (A,) int64: which training images the fixed anchors are
+    small: ClassVar = {"anchor_count": 9, "anchors_per_class": 2}
+    anchor_ids: Tensor  # (A,) int64: ids of the fixed anchors among the training images
     anchor_images: Tensor  # (A, 3, S, S): their plain views
-    teacher_anchors: Tensor  # (A, D_T): what the teacher makes of them, once and for all
+    teacher_anchors: Tensor  # (A, D_T): the teacher's embeddings of them
 
-    def __init__(
-        self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
-    ) -> None:
-        super().__init__(config, student, teacher, context)
-        kind = self.config.anchors
-        if kind in FIXED:
-            count = _fixed_count(self.config, context)
-            side = context.image_size
+    def build(self) -> None:
+        """Make the buffers of fixed anchors, or the queues."""
+        super().build()
+        config, width = self.config, self.teacher.feature_dim
+        if config.anchors in FIXED:
+            count, side = _fixed_count(config, self.context), self.context.image_size
             self.register_buffer("anchor_ids", torch.full((count,), -1))
             self.register_buffer("anchor_images", torch.zeros(count, 3, side, side))
-            self.register_buffer("teacher_anchors", torch.zeros(count, self.teacher.feature_dim))
-        elif kind == "queue":
-            with seeded(context.seed):
-                self.student_queue = Queue(self.config.queue_size, student.feature_dim)
-                self.teacher_queue = Queue(self.config.queue_size, self.teacher.feature_dim)
+            self.register_buffer("teacher_anchors", torch.zeros(count, width))
+        elif config.anchors == "queue":
+            self.student_queue = Queue(config.queue_size, self.student.feature_dim)
+            self.teacher_queue = Queue(config.queue_size, width)
 
     @classmethod
-    def requires(cls, config: MethodConfig) -> Mapping[str, str]:
-        assert isinstance(config, cls.Config)
+    def requires(cls, config: RrkdConfig) -> Mapping[str, str]:
+        """Labels, if anchors are chosen by them or a classifier is trained; and `needs`."""
         asked = {"labels": f"anchors: {config.anchors}"} if config.anchors in BY_CLASS else {}
         return {**super().requires(config), **asked}
 
     @classmethod
-    def check(cls, config: MethodConfig, context: Context) -> None:
-        assert isinstance(config, cls.Config)
+    def check(cls, config: RrkdConfig, context: Context) -> None:
+        """Refuse a run without a loss, and more anchors than the data has."""
         if config.distillation_weight == config.ce_weight == 0:
             raise UserError(
                 "config.distillation_weight",
@@ -266,8 +241,8 @@ class Rrkd(Labelled):
         )
 
     @classmethod
-    def memory(cls, config: MethodConfig, context: Context) -> tuple[Need, ...]:
-        assert isinstance(config, cls.Config)
+    def memory(cls, config: RrkdConfig, context: Context) -> tuple[Need, ...]:
+        """The queues' rows or the fixed anchors' images, and the pass of these through the student."""
         if context.student is None or context.teacher is None:
             return ()
         if config.anchors == "queue":
@@ -281,6 +256,7 @@ class Rrkd(Labelled):
         return (Need(field, f"the {count} anchors' images", kept=kept, images=count),)
 
     def begin(self, images: TrainingImages) -> None:
+        """Choose the fixed anchors and encode them with the teacher."""
         if self.config.anchors not in FIXED:
             return
         ids = self._choose(images)
@@ -289,6 +265,7 @@ class Rrkd(Labelled):
         self.teacher_anchors.copy_(images.encode(self.teacher.features, ids))
 
     def forward(self, batch: Batch) -> Losses:
+        """The weighted distance of relative representations, and the labels' part."""
         (view,) = batch.views
         s: Tensor = self.student(view)
         t = self.teacher.features(view)
@@ -304,7 +281,8 @@ class Rrkd(Labelled):
         total = self.config.distillation_weight * distillation
         return self.with_labels(total, {"distillation": distillation}, s, batch.labels)
 
-    def after_step(self, progress: float) -> None:
+    def after_step(self, fraction: float) -> None:
+        """Advance the queues, where there are any."""
         if self.config.anchors == "queue":
             self.student_queue.advance()
             self.teacher_queue.advance()
@@ -332,9 +310,11 @@ class Rrkd(Labelled):
             self.student_queue.hold(unit(s_BD))
             self.teacher_queue.hold(unit(t_BE))
             return self.student_queue.rows, self.teacher_queue.rows
-        if len(self.anchor_images) < 2 * world_size():  # too few for batch statistics of a share
+        if (
+            len(self.anchor_images) < 2 * world_size()
+        ):  # a worker's share would be too small for batch statistics
             return self.student(self.anchor_images), self.teacher_anchors
-        # Each worker encodes its share: all anchors once, whatever the number of workers.
+        # Each worker encodes its share, so all anchors are encoded once for any number of workers.
         shares = self.anchor_images.tensor_split(world_size())
         mine: Tensor = self.student(shares[rank()])
         longest = len(shares[0])
@@ -344,7 +324,7 @@ class Rrkd(Labelled):
 
 
 def _check_classes(wanted: int, class_images: tuple[int, ...]) -> None:
-    """Refuse more anchors of each class than the smallest one has images, where that is known."""
+    """Refuse more anchors of each class than the smallest class has images, if that is known."""
     fewest = min(class_images, default=wanted)
     if fewest < wanted:
         raise UserError(
@@ -355,5 +335,6 @@ def _check_classes(wanted: int, class_images: tuple[int, ...]) -> None:
         )
 
 
-def _fixed_count(config: Rrkd.Config, context: Context) -> int:
+def _fixed_count(config: RrkdConfig, context: Context) -> int:
+    """Number of the fixed anchors."""
     return config.anchor_count if config.anchors == "random" else config.anchors_per_class * context.classes

@@ -1,4 +1,4 @@
-"""SEED: the student's similarities to a queue of teacher embeddings follow the teacher's own.
+"""SEED: the student's similarities to a queue of teacher embeddings follow the teacher's own similarities.
 
 Fang et al. 2021, "SEED: Self-supervised distillation for visual representation" (arXiv 2101.04731);
 `jacobswan1/SEED`.
@@ -6,27 +6,21 @@ Fang et al. 2021, "SEED: Self-supervised distillation for visual representation"
     s = u(g(f(x)))     t = u(g_T(f_T(x)))                                 (one view x, shared)
     p_s = softmax([s.t, s.Q] / T_s)     p_t = softmax([t.t, t.Q] / T_t)     L = -sum p_t log p_s
 
-Q holds past teacher embeddings; there is no mean student. With the paper's T_t of 1e-4 the target is all but
-one-hot at t.t, and the loss InfoNCE with the teacher's embedding as the key; warmer targets spread over what
-the teacher finds alike. Similarities and softmaxes are float32 whatever the networks run in: that T_t
-turns a rounding of 1e-3 into 10 logits.
+Q holds past teacher embeddings. There is no momentum encoder. With the paper's T_t of 1e-4 the target is
+almost one-hot at t.t, and the loss is InfoNCE with the teacher's embedding as the key. Warmer targets spread
+over everything that the teacher finds similar. Similarities and softmaxes are float32 in any precision of the
+networks: with that T_t a rounding error of 1e-3 becomes 10 logits.
 
-In preset `paper` the rate rises over 5 epochs, as the paper says. The published code goes in those epochs
-from the rate of a batch of 256 to that of the batch it has: with 256 it is at the full rate from the start.
-`warmup_epochs: 0` is the same to .2 %, by which the cosine falls in 5 epochs of 200.
-
-Expect on digits (preset `digits`, test_efficientnet, two seeds): 5-shot ridge 89 to 90 from a test_resnet
-taught by 64 epochs of MoCo at view strength 1, with `teacher_temperature: 0.05` 90.5 to 91; untrained
-77.5. The loss falls from 5.4 in the first epoch to 3.4: below log(K + 1), no preference at all, which
-is 6.2, and never below the target's entropy.
+In preset `paper` the rate rises over 5 epochs, as the paper says. In these epochs the published code goes
+from the rate for a batch of 256 to the rate for its actual batch. With 256 it has the full rate from the
+start. `warmup_epochs: 0` is the same up to .2 %, by which the cosine falls in 5 epochs of 200.
 
     raykd run search_spaces/seed.yaml
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -34,13 +28,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainables.core.numerics import in_float32, unit
-from trainables.methods.base import Batch, Context, Losses, MethodConfig
+from trainables.methods.base import Batch, Context, Losses, MethodConfig, Presets
 from trainables.methods.parts.headed import Headed
 from trainables.methods.parts.queue import Queue, check_queue
 from trainables.methods.parts.recipes import MOCO_V2, on_digits
-from trainables.networks.backbones import Backbone, seeded
 from trainables.networks.heads import projection_head
-from trainables.teachers.teacher import Teacher
+
+
+class SeedConfig(MethodConfig):
+    """Settings of SEED."""
+
+    temperature: float = Field(0.2, gt=0, description="of the student's softmax")
+    teacher_temperature: float = Field(
+        1e-4, gt=0, description="of the target's softmax; so cold that the target is all but one-hot"
+    )
+    queue_size: int = Field(
+        65536,
+        ge=2,
+        description="past teacher embeddings to compare with; a multiple of the batch, below the data",
+    )
 
 
 @in_float32
@@ -49,9 +55,9 @@ def seed_loss(
 ) -> Tensor:
     """`-sum p_t log p_s` over the teacher's own embedding and the queue, with a temperature for each side.
 
-    All rows unit length; no gradient reaches `t` or the queue. Scalar, mean over the batch, nats; log(K + 1)
-    where the student finds everything equally similar; at least the entropy of `p_t`. Fang et al. 2021,
-    equations (3) to (5).
+    All rows have unit length. No gradient reaches `t` or the queue. Scalar, mean over the batch, nats. It is
+    log(K + 1) if the student finds everything equally similar, and at least the entropy of `p_t`. Fang et al.
+    2021, equations (3) to (5).
     """
     t_BD, queue_KD = t_BD.detach(), queue_KD.detach()
 
@@ -62,23 +68,14 @@ def seed_loss(
     return F.cross_entropy(logits(s_BD) / temperature, target)
 
 
-class Seed(Headed):
+class Seed(Headed[SeedConfig]):
+    """SEED; see the head of this file."""
+
     name = "seed"
     summary = "SEED: similarities to a queue of teacher embeddings, distilled from one shared view"
     needs = frozenset({"teacher", "teacher_head"})
     views = 1
-
-    class Config(MethodConfig):
-        temperature: Annotated[float, Field(gt=0)] = Field(0.2, description="of the student's softmax")
-        teacher_temperature: Annotated[float, Field(gt=0)] = Field(
-            1e-4, description="of the target's softmax; so cold that the target is all but one-hot"
-        )
-        queue_size: Annotated[int, Field(ge=2)] = Field(
-            65536,
-            description="past teacher embeddings to compare with; a multiple of the batch, below the data",
-        )
-
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    presets: ClassVar[Presets] = {
         "paper": {
             "config": {"temperature": 0.2, "teacher_temperature": 1e-4, "queue_size": 65536},
             **MOCO_V2,
@@ -89,23 +86,20 @@ class Seed(Headed):
             **on_digits(),
         },
     }
-    config: Config
-    teacher: Teacher
 
-    def __init__(
-        self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
-    ) -> None:
-        super().__init__(config, student, teacher, context)
-        with seeded(context.seed):
-            self.head = projection_head(student.feature_dim, student.feature_dim, self.teacher.head_dim)
-            self.queue = Queue(self.config.queue_size, self.teacher.head_dim)
+    def build(self) -> None:
+        """Make head and queue."""
+        width, dim = self.student.feature_dim, self.teacher.head_dim
+        self.head = projection_head(width, width, dim)
+        self.queue = Queue(self.config.queue_size, dim)
 
     @classmethod
-    def check(cls, config: MethodConfig, context: Context) -> None:
-        assert isinstance(config, cls.Config)
+    def check(cls, config: SeedConfig, context: Context) -> None:
+        """Refuse a queue that does not fit the data or the batch."""
         check_queue(config.queue_size, context)
 
     def forward(self, batch: Batch) -> Losses:
+        """The distillation of the view's similarities."""
         (view,) = batch.views
         s, t = unit(self.head(self.student(view))), unit(self.teacher.embed(view))
         self.queue.hold(t)
@@ -113,5 +107,6 @@ class Seed(Headed):
         loss = seed_loss(s, t, self.queue.rows, config.temperature, config.teacher_temperature)
         return Losses(loss, {"distillation": loss})
 
-    def after_step(self, progress: float) -> None:
+    def after_step(self, fraction: float) -> None:
+        """Advance the queue."""
         self.queue.advance()

@@ -1,4 +1,4 @@
-"""XD: Barlow Twins with cross-distillation alone, both encoders dense.
+"""XD: Barlow Twins with cross-distillation alone; both encoders are dense.
 
 Meng et al. 2023, "Slimmed asymmetrical contrastive learning and cross distillation for lightweight model
 training" (NeurIPS 2023), its ablation without slimming; `mengjian0502/solo-learn-sparse`.
@@ -7,41 +7,39 @@ training" (NeurIPS 2023), its ablation without slimming; `mengjian0502/solo-lear
     alpha:   L = alpha Barlow(z_A, z_B) + (1 - alpha) L_CD          (the paper's; alpha .95)
     lambda:  L = Barlow(z_A, z_B) + lambda_CD L_CD                  (the author's repository; lambda_CD 1e-4)
 
-With both encoders dense, exchanging them changes nothing: z^ is z, and is not computed again (of a network
-with dropout the author's code would draw it anew). So L_CD's diagonal term is zero up to BatchNorm's eps, and
-what is left of it decorrelates the dimensions within each view. The method `sacl` has slimmed encoders.
-
-Expect on digits (preset `digits`, half-width test_efficientnet, two seeds): 5-shot ridge 79 to 81; Barlow
-Twins alone 76 to 80, untrained 68.9.
+Exchanging two dense encoders changes nothing: z^ is z, and is not computed again. (For a network with dropout
+the author's code would draw it anew.) So the diagonal term of L_CD is 0 up to BatchNorm's eps, and the rest
+of L_CD decorrelates the dimensions within each view. Method `sacl` has slimmed encoders.
 
     raykd run search_spaces/xd.yaml
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
 
-from trainables.methods.base import Batch, Context, Losses, Method, MethodConfig
+from trainables.methods.base import Batch, Losses, Method, Presets
 from trainables.methods.parts.barlow import XdConfig, barlow_losses, cross_distilled
 from trainables.methods.parts.recipes import SLIM_IMAGENET_100, on_digits
-from trainables.networks.backbones import Backbone, seeded
-from trainables.teachers.teacher import Teacher
 
 
-class Xd(Method):
+class DenseXdConfig(XdConfig):
+    """Settings of XD."""
+
+    xd_form: Literal["alpha", "lambda"] = Field(
+        "alpha", description="alpha: alpha L + (1 - alpha) L_CD; lambda: L + lambda_CD L_CD"
+    )
+
+
+class Xd(Method[DenseXdConfig]):
+    """Cross-distillation between dense encoders; see the head of this file."""
+
     name = "xd"
     summary = "XD: Barlow Twins with cross-distillation between two dense encoders; no teacher"
-
-    class Config(XdConfig):
-        xd_form: Literal["alpha", "lambda"] = Field(
-            "alpha", description="alpha: alpha L + (1 - alpha) L_CD; lambda: L + lambda_CD L_CD"
-        )
-
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    presets: ClassVar[Presets] = {
         "paper": {  # the author's ImageNet-100 recipe
             "config": {
                 "xd_form": "alpha",
@@ -57,19 +55,18 @@ class Xd(Method):
             **on_digits(lr=5e-3, batch_size=64),
         },
     }
-    config: Config
+    small: ClassVar = {"hidden": 24}
 
-    def __init__(
-        self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
-    ) -> None:
-        super().__init__(config, student, teacher, context)
-        with seeded(context.seed):
-            self.head = self.config.head(student.feature_dim)
+    def build(self) -> None:
+        """Make the projection head."""
+        self.head = self.config.head(self.student.feature_dim)
 
     def forward(self, batch: Batch) -> Losses:
+        """Barlow Twins' loss of the two views, with cross-distillation."""
         z_a, z_b = (self.head(self.student(view)) for view in batch.views)
         plain = barlow_losses(z_a, z_b, self.config)
         return cross_distilled(plain, (z_a, z_b), (z_a, z_b), self.config, self.config.xd_form)
 
     def own_head(self) -> nn.Module:
+        """The projection head."""
         return self.head

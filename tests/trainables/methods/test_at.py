@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from loss_checks import check_gradient
 from small_methods import STUDENT, TEACHER, context, make_batch, make_method
 
 from trainables.core.errors import UserError
@@ -55,9 +56,7 @@ def test_order_of_the_batch_does_not_matter(seed: int) -> None:
 
 
 def test_gradient_reaches_the_student_alone() -> None:
-    s, t = maps(0).requires_grad_(), maps(1).requires_grad_()
-    attention_loss(s, t).backward()
-    assert s.grad is not None and t.grad is None
+    check_gradient(attention_loss, [maps(0)], [maps(1)])
     nowhere = torch.zeros(2, 3, 4, 4, requires_grad=True)
     attention_loss(nowhere, maps(1)[:2]).backward()
     assert torch.isfinite(nowhere.grad).all()
@@ -97,8 +96,3 @@ def test_stages_of_one_position_are_left_out_and_nothing_else_refused() -> None:
     flat = type(student)(24, 24, 1, True, (), (), ((24, 1), (24, 1)))
     with pytest.raises(UserError, match=r"data\.image_size: .*1x1"):
         At.check(At.Config(), context(image_size=16, student=student, teacher=flat))
-
-
-def test_settings_of_the_paper() -> None:
-    config = At.Config(**At.presets["paper"]["config"])
-    assert (config.weight, config.ce_weight, At.Config().ce_weight) == (1000, 1, 0)

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from loss_checks import check_half_precision
 from small_methods import SIDE, adam_steps, make_batch, make_method
 from torch import nn
 
-from trainables.methods.autoencoder import Autoencoder, reconstruction_loss, target_pixels
+from trainables.methods.autoencoder import reconstruction_loss, target_pixels
 from trainables.views.augmented import plain
 
 
@@ -35,9 +36,7 @@ def test_loss_by_hand() -> None:
     rebuilt, pixels = torch.tensor([[0.5, -1.0], [0.0, 0.0]]), torch.tensor([[1.0, -1.0], [0.5, -1.0]])
     assert reconstruction_loss(rebuilt, pixels).item() == pytest.approx((0.25 + 0.25 + 1) / 4)
     assert reconstruction_loss(pixels, pixels).item() == 0.0
-    half = rebuilt.bfloat16()
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(reconstruction_loss(half, pixels), reconstruction_loss(half.float(), pixels))
+    check_half_precision(reconstruction_loss, rebuilt.bfloat16(), pixels)
 
 
 @pytest.mark.parametrize("colour", [True, False])
@@ -66,16 +65,6 @@ def test_the_decoder_is_rrkds() -> None:
     assert [m.p for m in method.decoder if isinstance(m, nn.Dropout)] == [0.5, 0.5]
     wide = make_method("autoencoder", decoder_ratio=3.0).decoder[2]
     assert wide.out_features == 3 * features
-
-
-def test_settings_of_the_paper() -> None:
-    paper = Autoencoder.Config()
-    assert (paper.decoder_ratio, paper.dropout) == (2, 0.5)
-    preset = Autoencoder.presets["paper"]
-    assert Autoencoder.Config(**preset["config"]) == paper.model_copy(update={"colour": False})
-    optim = preset["optim"]
-    assert (optim["lr"], optim["sgd_momentum"], optim["weight_decay"]) == (0.1, 0.9, 0)
-    assert (optim["batch_size"], preset["epochs"], preset["views"]["recipe"]) == (128, 20, "none")
 
 
 def test_it_learns_to_tell_images_apart() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from small_methods import make_batch, make_method, train_steps
 from torch import nn
 
-from trainables.methods.byol import Byol, byol_loss, rising_momentum
+from trainables.methods.byol import byol_loss, rising_momentum
 
 
 def test_loss_by_hand() -> None:
@@ -44,7 +44,7 @@ def test_momentum_rises_from_its_base_to_one() -> None:
 
 def test_a_step_is_the_formula() -> None:
     method = make_method("byol")
-    train_steps(method, 1)  # so that student and mean student differ
+    train_steps(method, 1)  # so that student and momentum encoder differ
     batch = make_batch(method, seed=5)
     again = copy.deepcopy(method)
     losses = method(batch)
@@ -62,7 +62,7 @@ def test_a_step_is_the_formula() -> None:
     assert torch.equal(method.mean.parts["head"][0].weight, held)
 
 
-def test_no_gradient_reaches_the_mean_student_and_it_predicts_nothing() -> None:
+def test_no_gradient_reaches_the_momentum_encoder_and_it_predicts_nothing() -> None:
     method = make_method("byol")
     method(make_batch(method)).total.backward()
     assert all(p.grad is None for p in method.mean.parameters())
@@ -74,13 +74,3 @@ def test_projector_and_predictor_are_the_papers() -> None:
     for head, first in ((method.head, method.student.feature_dim), (method.predictor, 12)):
         assert [type(layer) for layer in head] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
         assert head[0].weight.shape == (40, first) and head[3].weight.shape == (12, 40)
-
-
-def test_settings_of_the_paper() -> None:
-    paper, preset = Byol.Config(), Byol.presets["paper"]
-    assert (paper.momentum, paper.hidden, paper.head_dim) == (0.99, 4096, 256)
-    assert Byol.Config(**preset["config"]) == paper
-    assert preset["views"] == {"recipe": "solo_learn"}
-    # 0.45 for 64 images on each of two devices, 16 of which make a step
-    assert preset["optim"]["lr"] == pytest.approx(0.45 * 64 * 2 / 256 * 16)
-    assert preset["optim"]["batch_size"] == 64 * 2 * 16

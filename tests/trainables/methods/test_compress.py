@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from loss_checks import check_gradient, check_half_precision
 from small_methods import TEACHER, adam_steps, context, make_batch, make_method, train_steps
 
 from trainables.core.numerics import unit
@@ -51,24 +52,18 @@ def test_zero_at_a_perfect_match_and_never_below(size: int, dim: int, temperatur
 
 
 def test_gradient_reaches_the_student_alone() -> None:
-    s, t, queue_s, queue_t = (torch.randn(n, 3, requires_grad=True) for n in (4, 4, 6, 6))
-    similarity_kl(s, t, queue_s, queue_t, 0.5).backward()
-    assert s.grad is not None and t.grad is None and queue_s.grad is None and queue_t.grad is None
-    # d KL / d logits is p_s - p_t.
-    p_s, p_t = F.softmax(s @ queue_s.T / 0.5, 1), F.softmax(t @ queue_t.T / 0.5, 1)
-    torch.testing.assert_close(s.grad, ((p_s - p_t) @ queue_s / 0.5 / 4).detach())
+    s, t, queue_s, queue_t = (torch.randn(n, 3) for n in (4, 4, 6, 6))
+    check_gradient(lambda *x: similarity_kl(*x, 0.5), [s], [t, queue_s, queue_t])
 
 
 def test_half_precision_around_it_changes_no_bit() -> None:
     s, t, queue = (unit(torch.randn(8, 16)) for _ in range(3))
-    plain = similarity_kl(s, t, queue, queue, 0.04)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(similarity_kl(s, t, queue, queue, 0.04), plain)
+    check_half_precision(lambda *x: similarity_kl(*x, 0.04), s, t, queue, queue)
 
 
 def test_a_step_with_two_queues() -> None:
     method = make_method("compress", temperature=0.2)
-    train_steps(method, 1)  # so that student and mean student differ
+    train_steps(method, 1)  # so that student and momentum encoder differ
     (view,) = make_batch(method, seed=5).views
     again, teacher = copy.deepcopy(method), method.teacher
     assert method.student.feature_dim != teacher.feature_dim
@@ -84,7 +79,7 @@ def test_a_step_with_two_queues() -> None:
     weight = next(method.student.parameters()).clone()
     followed = next(method.mean.parameters()).clone()
     method.after_step(0.5)
-    # The same images in the same rows; the student's queue is the mean student's.
+    # The same images in the same rows; the student's queue is filled by the momentum encoder.
     torch.testing.assert_close(method.student_queue.rows[8:16], mean)
     torch.testing.assert_close(method.teacher_queue.rows[8:16], t)
     torch.testing.assert_close(next(method.mean.parameters()), (weight + followed) / 2)  # momentum .5
@@ -114,16 +109,6 @@ def test_one_queue_is_matched_perfectly_by_the_teacher_itself() -> None:
         method.adapter.weight.copy_(torch.eye(teacher.feature_dim))
         method.adapter.bias.zero_()
         assert method(make_batch(method)).total.item() == pytest.approx(0.0, abs=1e-5)
-
-
-def test_settings_of_the_paper() -> None:
-    paper = Compress.Config()
-    assert (paper.variant, paper.temperature, paper.queue_size, paper.momentum) == ("2q", 0.04, 128000, 0.999)
-    preset = Compress.presets["paper"]
-    assert Compress.Config(**preset["config"]) == paper
-    optim = preset["optim"]
-    assert (optim["lr"], optim["decay_rate"], tuple(optim["decay_epochs"])) == (0.01, 0.2, (90, 120))
-    assert (preset["epochs"], preset["views"]) == (130, {"recipe": "imagenet"})
 
 
 @pytest.mark.parametrize("variant", ["2q", "1q"])

@@ -14,7 +14,6 @@ from tiny_trials import tiny
 from torch import Tensor
 
 from trainables.core.errors import UserError
-from trainables.methods import load_method
 from trainables.methods.kd import Kd
 from trainables.methods.parts.classifier import class_kl
 from trainables.planning.check import TrialChecker
@@ -95,16 +94,6 @@ def test_needs() -> None:
     unsaid = taught.model_copy(update={"config": {**taught.config, "teacher_classifier": "own"}})
     with pytest.raises(UserError, match=r"teacher\.train\.method: trains no classifier.*supervised"):
         TrialChecker().check(unsaid)
-
-
-def test_settings_of_the_paper() -> None:
-    paper = Kd.Config()
-    assert (paper.temperature, paper.weight, paper.ce_weight) == (4.0, 0.9, 0.1)
-    preset = Kd.presets["paper"]
-    assert Kd.Config(**preset["config"]) == paper
-    baseline = load_method("supervised").presets["paper"]  # trained alike, so that the two compare
-    assert all(preset[part] == baseline[part] for part in ("optim", "views", "epochs"))
-    assert preset["views"] == {"recipe": "cifar"}  # `RandomCrop(32, padding=4)`
 
 
 def test_loss_falls() -> None:

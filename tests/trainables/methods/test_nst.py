@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from loss_checks import check_gradient
 from small_methods import context, make_batch, make_method
 
-from trainables.methods.nst import Nst, selectivity_loss
+from trainables.methods.nst import selectivity_loss
 
 seeds = st.integers(0, 1000)
 
@@ -61,9 +62,7 @@ def test_zero_at_a_perfect_match_and_blind_to_order_scale_and_sign(seed: int, sc
 
 
 def test_gradient_reaches_the_student_alone() -> None:
-    s, t = maps(0).requires_grad_(), maps(1).requires_grad_()
-    selectivity_loss(s, t).backward()
-    assert s.grad is not None and t.grad is None
+    check_gradient(selectivity_loss, [maps(0)], [maps(1)])
     silent = torch.zeros(4, 3, 3, 3, requires_grad=True)  # channels that never respond
     selectivity_loss(silent, maps(1)).backward()
     assert torch.isfinite(silent.grad).all()
@@ -90,8 +89,3 @@ def test_stages_of_one_position_are_left_out() -> None:
     losses = method(batch._replace(views=[F.interpolate(batch.views[0], 16)]))
     assert [name for name in losses.terms if name != "cross_entropy"] == ["stage_1", "stage_2"]
     assert selectivity_loss(maps(0, side=1), maps(1, side=1)).item() == pytest.approx(0.0, abs=1e-6)  # why
-
-
-def test_settings_of_the_paper() -> None:
-    config = Nst.Config(**Nst.presets["paper"]["config"])
-    assert (config.weight, config.ce_weight, Nst.Config().ce_weight) == (50, 1, 0)

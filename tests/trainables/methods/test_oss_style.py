@@ -103,14 +103,6 @@ def test_what_timm_leaves_undecayed_is_named_for_both_networks() -> None:
     assert "growing.0.model.pos_embed" in method.no_weight_decay() & dict(method.named_parameters()).keys()
 
 
-def test_settings_of_the_papers_it_is_made_of() -> None:
-    config = OssStyle.Config()
-    assert (config.teacher_arch, config.teacher_options, config.head_dim) == ("resnet50", {}, 128)
-    assert (config.contrast_temperature, config.momentum, config.queue_size) == (0.2, 0.999, 65536)
-    assert (config.temperature, config.teacher_temperature) == (0.2, 1e-4)
-    assert OssStyle.Config(**OssStyle.presets["paper"]["config"]) == config
-
-
 def test_it_takes_no_teacher_from_a_trial() -> None:
     raw = {"method": "oss_style", "student": {"arch": "test_resnet"}, "epochs": 1}
     assert resolve({**raw, "preset": "digits"}).config["teacher_arch"] == "test_resnet"

@@ -1,4 +1,4 @@
-"""Parts that methods are made of: queue, mean student, adapters, heads, numerics, several workers."""
+"""Parts of methods: queue, momentum encoder, adapters, heads, numerics, several workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from two_workers import CASES, alone, together
 from trainables.core.distributed import SyncBatchNorm, convert_sync_batch_norm, gather
 from trainables.core.errors import UserError
 from trainables.core.numerics import in_float32, unit
-from trainables.methods.parts.momentum_encoder import MeanStudent
+from trainables.methods.parts.momentum_encoder import MomentumEncoder
 from trainables.methods.parts.queue import Queue, check_queue
 from trainables.networks.adapters import ADAPTERS, NEIGHBOURHOOD, SPATIAL, build_adapter, published_activation
 from trainables.networks.backbones import build_backbone
@@ -96,12 +96,12 @@ def test_what_check_queue_lets_pass_can_be_filled(images: int, batch: int, size:
         assert not fits
 
 
-# --- mean student -------------------------------------------------------------------------------------------
+# --- momentum encoder ---------------------------------------------------------------------------------------
 
 
-def test_mean_student_follows_parameters_and_leaves_buffers() -> None:
+def test_momentum_encoder_follows_parameters_and_leaves_buffers() -> None:
     layer = nn.BatchNorm1d(2)
-    mean = MeanStudent(layer=layer)
+    mean = MomentumEncoder(layer=layer)
     with torch.no_grad():
         layer.weight.fill_(3.0)
         layer.running_mean.fill_(9.0)  # type: ignore[union-attr]

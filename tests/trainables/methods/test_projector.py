@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from loss_checks import check_gradient
 from small_methods import STUDENT, adam_steps, context, make_batch, make_method, make_teacher, train_steps
 from torch import Tensor, nn
 
@@ -92,19 +93,10 @@ def test_after_batch_normalisation_scale_and_shift_of_either_side_are_nothing(lo
 
 
 def test_gradient_reaches_the_student_alone() -> None:
-    for loss in (
-        l1_distance,
-        lambda s, t: log_sum(s, t, 4.0, 1e-5),
-        lambda s, t: correlation_log_sum(s, t, 4.0, 1e-5),
-    ):
-        s, t = normal(0, 4, 3).requires_grad_(), normal(1, 4, 3).requires_grad_()
-        loss(s, t).backward()
-        assert s.grad is not None and s.grad.any() and t.grad is None
-    double = normal(1, 4, 3).double()
-    for loss in (log_sum, correlation_log_sum):
-        assert torch.autograd.gradcheck(
-            lambda x, loss=loss: loss(x, double, 4.0, 1e-5), normal(0, 4, 3).double().requires_grad_()
-        )
+    s, t = normal(0, 4, 3), normal(1, 4, 3)
+    check_gradient(l1_distance, [s], [t])
+    check_gradient(lambda s, t: log_sum(s, t, 4.0, 1e-5), [s], [t])
+    check_gradient(lambda s, t: correlation_log_sum(s, t, 4.0, 1e-5), [s], [t])
 
 
 def normalised(kind: str, x: Tensor) -> Tensor:
@@ -224,24 +216,6 @@ def test_settings_that_cannot_work_together_are_refused() -> None:
         config = Projector.Config(loss="corr_logsum", normalisation=kind, groups=8)
         with pytest.raises(UserError, match=r"config\.normalisation: .*`loss: corr_logsum`.*'bn'"):
             Projector.check(config, around)
-
-
-def test_settings_of_the_paper() -> None:
-    paper = Projector.Config()
-    assert (paper.projector, paper.normalisation, paper.loss, paper.alpha) == ("linear", "bn", "logsum", 4.0)
-    presets = Projector.presets
-    assert Projector.Config(**presets["paper"]["config"]) == paper
-    published = Projector.Config(**presets["supervised"]["config"])
-    assert (published.ce_weight, published.weight, published.kl_weight, published.temperature) == (1, 2, 1, 1)
-    assert (presets["supervised"]["optim"]["lr"], presets["supervised"]["epochs"]) == (0.1, 100)
-    deit = Projector.Config(**presets["deit"]["config"])
-    assert (deit.loss, deit.alpha, deit.epsilon, deit.weight) == ("corr_logsum", 4.0, 1e-5, 1.0)
-    assert (deit.bn_epsilon, published.bn_epsilon) == (
-        0.0,
-        1e-4,
-    )  # `BatchNorm1d(t_dim, eps=…)` in each folder
-    assert {presets[name]["views"]["recipe"] for name in ("paper", "supervised", "deit")} == {"imagenet"}
-    assert (presets["deit"]["optim"]["warmup_epochs"], presets["deit"]["epochs"]) == (20, 300)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-4, 0.5])

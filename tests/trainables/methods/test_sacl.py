@@ -16,7 +16,6 @@ from torch import Tensor
 from trainables.core.errors import UserError
 from trainables.methods.base import Method
 from trainables.methods.parts.barlow import barlow_loss
-from trainables.methods.sacl import Sacl
 from trainables.networks.backbones import build_backbone
 from trainables.planning.check import TrialChecker
 from trainables.planning.compute import step_flops
@@ -114,17 +113,3 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     raw = {"method": "sacl", "student": student, "epochs": 1, "data": {"image_size": 32}, "config": config}
     with pytest.raises(UserError, match=message):
         TrialChecker().check(resolve(raw))
-
-
-def test_settings_of_the_paper() -> None:
-    config = Sacl.Config()
-    assert (config.xd_form, config.alpha, config.xd_weight, config.slice) == ("alpha", 0.95, 1e-4, "index")
-    assert (config.hidden, config.head_dim, config.redundancy) == (2048, 2048, 0.0051)
-    # The paper's 1.5x-1x; the rest as in `scripts/pretrain/imagenet-100/barlowACL.sh`: 128 images on 3 GPUs.
-    preset = Sacl.presets["paper"]
-    assert preset["config"]["host_width"] == 1.5 and preset["config"]["loss_scale"] == 0.1
-    optim = preset["optim"]
-    assert (optim["optimizer"], optim["trust_coefficient"]) == ("larc", 0.02)
-    assert (optim["batch_size"], optim["lr"]) == (3 * 128, pytest.approx(0.3 * 3 * 128 / 256))
-    assert (optim["weight_decay"], optim["warmup_epochs"], preset["epochs"]) == (5e-5, 10, 400)
-    assert preset["views"] == {"recipe": "solo_learn"}

@@ -18,7 +18,6 @@ from trainables.core.errors import UserError
 from trainables.data.data_sets import DataFacts, open_data
 from trainables.data.encode import TrainingImages
 from trainables.methods.parts.classifier import cross_entropy
-from trainables.methods.supervised import Supervised
 from trainables.planning.check import TrialChecker
 from trainables.teachers.teacher import load_teacher
 from trainables.training.resolve import resolve
@@ -76,16 +75,6 @@ def test_loss_falls_and_the_classifier_is_its_own() -> None:
     assert last["total"] < math.log(4) / 2  # of four classes
     right = method.own_classifier()(method.student(batch.views[0])).argmax(1) == batch.labels
     assert right.float().mean() > 0.8
-
-
-def test_settings_of_the_paper() -> None:
-    preset = Supervised.presets["paper"]
-    assert (
-        Supervised.Config(**preset["config"]) == Supervised.Config(label_smoothing=0) == Supervised.Config()
-    )
-    optim = preset["optim"]
-    assert (optim["lr"], optim["weight_decay"], optim["batch_size"]) == (0.05, 5e-4, 64)
-    assert (optim["decay_epochs"], preset["epochs"]) == ((150, 180, 210), 240)
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0])

@@ -67,9 +67,7 @@ def test_cross_distillation_decorrelates_the_dimensions_of_a_view() -> None:
     assert last["cross"] < 0.8 * first["cross"]
 
 
-def test_settings_of_the_paper_and_what_is_refused() -> None:
-    config = Xd.Config()
-    assert (config.xd_form, config.alpha, config.xd_weight) == ("alpha", 0.95, 1e-4)
+def test_a_share_above_one_is_refused() -> None:
     raw: dict[str, Any] = {"method": "xd", "student": {"arch": "test_resnet"}, "epochs": 1}
     with pytest.raises(UserError, match=r"config\.alpha"):
         resolve({**raw, "config": {"alpha": 1.5}})

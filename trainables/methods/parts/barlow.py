@@ -7,7 +7,7 @@ training" (NeurIPS 2023); `vturrisi/solo-learn`, `mengjian0502/solo-learn-sparse
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -22,16 +22,16 @@ _EPS = 1e-5  # of the batch normalisation, torch's own
 
 
 class BarlowConfig(MethodConfig):
-    """Fields of methods that compare embeddings by Barlow Twins' loss."""
+    """Settings of methods that compare embeddings by Barlow Twins' loss."""
 
-    loss_scale: Annotated[float, Field(gt=0)] = Field(
-        0.024, description="s, factor of the whole loss; .024 to .1 in published recipes"
+    loss_scale: float = Field(
+        0.024, gt=0, description="s, factor of the whole loss; .024 to .1 in published recipes"
     )
-    redundancy: Annotated[float, Field(ge=0)] = Field(
-        0.0051, description="lambda, weight of the correlations between different dimensions"
+    redundancy: float = Field(
+        0.0051, ge=0, description="lambda, weight of the correlations between different dimensions"
     )
-    hidden: Annotated[int, Field(ge=1)] = Field(2048, description="width of the head's two hidden layers")
-    head_dim: Annotated[int, Field(ge=2)] = Field(2048, description="dimensions of an embedding")
+    hidden: int = Field(2048, ge=1, description="width of the head's two hidden layers")
+    head_dim: int = Field(2048, ge=2, description="dimensions of an embedding")
 
     def head(self, feature_dim: int) -> nn.Sequential:
         """The projector: two hidden layers with batch normalisation, (B, feature_dim) -> (B, head_dim)."""
@@ -39,14 +39,16 @@ class BarlowConfig(MethodConfig):
 
 
 class XdConfig(BarlowConfig):
-    """Fields of methods with cross-distillation."""
+    """Settings of methods with cross-distillation."""
 
-    alpha: Annotated[float, Field(ge=0, le=1)] = Field(
+    alpha: float = Field(
         0.95,
+        ge=0,
+        le=1,
         description="share of the plain loss in `alpha L + (1 - alpha) L_CD`; unused by `xd_form: lambda`",
     )
-    xd_weight: Annotated[float, Field(ge=0)] = Field(
-        1e-4, description="lambda_CD in `L + lambda_CD L_CD`; used by `xd_form: lambda` alone"
+    xd_weight: float = Field(
+        1e-4, ge=0, description="lambda_CD in `L + lambda_CD L_CD`; used only by `xd_form: lambda`"
     )
 
 
@@ -54,8 +56,8 @@ class XdConfig(BarlowConfig):
 def correlation(z1_BD: Tensor, z2_BD: Tensor) -> Tensor:
     """`C = BN(z1)^T BN(z2) / B` of the global batch: (D, D), rows by `z1`; the same on every worker.
 
-    BN without scale and shift, eps 1e-5 and the biased variance: a dimension correlates with itself by
-    `v / (v + eps)`, v its variance, one that is constant by 0. Gradient reaches both sides of all workers.
+    BN has no scale and shift, eps 1e-5 and the biased variance. So a dimension of variance v correlates with
+    itself by `v / (v + eps)`, a constant one by 0. The gradient reaches both sides on all workers.
     """
     z1, z2 = (_normalised(gather_with_gradient(z)) for z in (z1_BD, z2_BD))
     return z1.T @ z2 / len(z1)
@@ -69,11 +71,11 @@ def _normalised(z_BD: Tensor) -> Tensor:
 def barlow_terms(z1_BD: Tensor, z2_BD: Tensor) -> tuple[Tensor, Tensor]:
     """(`sum_i (C_ii - 1)^2`, `sum_{i != j} C_ij^2`): the invariance and the redundancy term. Scalars.
 
-    Sums over dimensions; C is a mean over the global batch. Zbontar et al. 2021, equation (1).
+    Both are sums over dimensions; C is a mean over the global batch. Zbontar et al. 2021, equation (1).
     """
     c_DD = correlation(z1_BD, z2_BD)
     diagonal = c_DD.diagonal()
-    # Not the sum of all squares minus the diagonal's: the difference would lose its digits.
+    # The difference between the sum of all squares and that of the diagonal would be less exact.
     others = c_DD - torch.diag(diagonal)
     return (diagonal - 1).square().sum(), others.square().sum()
 
@@ -84,7 +86,7 @@ def barlow_loss(z1_BD: Tensor, z2_BD: Tensor, config: BarlowConfig) -> Tensor:
 
 
 def barlow_losses(z1_BD: Tensor, z2_BD: Tensor, config: BarlowConfig) -> Losses:
-    """`barlow_loss` with its two terms, unweighted, for the log."""
+    """`barlow_loss` and its two unweighted terms, for the log."""
     invariance, redundancy = barlow_terms(z1_BD, z2_BD)
     total = config.loss_scale * (invariance + config.redundancy * redundancy)
     return Losses(total, {"invariance": invariance, "redundancy": redundancy})
@@ -99,9 +101,9 @@ def cross_distilled(
 ) -> Losses:
     """`plain` with cross-distillation: `L_CD = 1/2 [Barlow(z_A, sg z^_A) + Barlow(z_B, sg z^_B)]`.
 
-    `online` are (z_A, z_B), `swapped` the embeddings of the same two views by the exchanged encoders, each
-    (B, D). `alpha`: `alpha L + (1 - alpha) L_CD`, Meng et al. 2023; `lambda`: `L + lambda_CD L_CD`, what the
-    author's repository computes.
+    `online` is (z_A, z_B). `swapped` are the embeddings of the same two views by the exchanged encoders. Each
+    is (B, D). Form `alpha` is `alpha L + (1 - alpha) L_CD`, as in Meng et al. 2023. Form `lambda` is
+    `L + lambda_CD L_CD`, as in the author's repository.
     """
     (z_a, z_b), (hat_a, hat_b) = online, swapped
     cross = (barlow_loss(z_a, hat_a.detach(), config) + barlow_loss(z_b, hat_b.detach(), config)) / 2

@@ -1,45 +1,48 @@
-"""What MoCo-v2 and the methods built on it share: the fields of its contrast, a queue and a mean student."""
+"""What MoCo-v2 and the methods built on it share: settings of the contrast, queue and momentum encoder."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TypeVar
 
 from pydantic import Field
 
 from trainables.methods.base import Context, MethodConfig
 from trainables.methods.parts.headed import Headed
-from trainables.methods.parts.momentum_encoder import MeanStudent
+from trainables.methods.parts.momentum_encoder import MomentumEncoder
 from trainables.methods.parts.queue import Queue, check_queue
 
 
 class ContrastConfig(MethodConfig):
-    """Fields of methods that contrast queries with a mean student's past keys; MoCo-v2's values."""
+    """Settings of a contrast between queries and the past keys of a momentum encoder; MoCo-v2's values."""
 
-    temperature: Annotated[float, Field(gt=0)] = Field(0.2, description="of the contrastive softmax")
-    queue_size: Annotated[int, Field(ge=2)] = Field(
-        65536, description="past keys to contrast with; a multiple of the batch, smaller than the data set"
+    temperature: float = Field(0.2, gt=0, description="of the contrastive softmax")
+    queue_size: int = Field(
+        65536,
+        ge=2,
+        description="past keys to contrast with; a multiple of the batch, smaller than the data set",
     )
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.999, description="how slowly the mean student follows"
-    )
+    momentum: float = Field(0.999, ge=0, lt=1, description="how slowly the momentum encoder follows")
 
 
-class Contrast(Headed):
-    """A method with a `queue` of keys from `mean`, the mean of student and `head`.
+K = TypeVar("K", bound=ContrastConfig)
 
-    `forward` gives the batch's keys to `queue.hold`. After each optimizer step `mean` follows the student,
-    and the keys that were held join the queue.
+
+class Contrast(Headed[K]):
+    """A method with a `queue` of keys and a momentum encoder `mean` of student and `head`.
+
+    `build` sets the three. `forward` gives the keys of the batch to `queue.hold`. After each optimizer step
+    the momentum encoder follows the student, and the held keys join the queue.
     """
 
-    config: ContrastConfig
     queue: Queue
-    mean: MeanStudent
+    mean: MomentumEncoder  # called `mean` in checkpoints
 
     @classmethod
-    def check(cls, config: MethodConfig, context: Context) -> None:
-        assert isinstance(config, ContrastConfig)
+    def check(cls, config: K, context: Context) -> None:
+        """Refuse a queue that does not fit the data or the batch."""
         check_queue(config.queue_size, context)
 
-    def after_step(self, progress: float) -> None:
+    def after_step(self, fraction: float) -> None:
+        """Move the momentum encoder and advance the queue."""
         self.mean.follow(self.config.momentum, student=self.student, head=self.head)
         self.queue.advance()

@@ -1,21 +1,18 @@
-"""What methods share that train a projection head over the student, and can be probed behind it."""
+"""What methods share that train a projection head over the student's features."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
-from trainables.methods.base import Method
+from trainables.methods.base import C, Method
 
 
-class Headed(Method):
-    """A method whose `head` projects the student's features: (B, D) -> (B, E)."""
+class Headed(Method[C]):
+    """A method whose `head` projects the student's features, (B, D) -> (B, E); the head can be probed too."""
 
     points = ("backbone", "head")
     head: nn.Module
 
-    def features(self, images: Tensor, point: str) -> Tensor:
-        features: Tensor = self.student(images)
-        return self.head(features) if point == "head" else features
-
     def own_head(self) -> nn.Module:
+        """The head. See `Method.own_head`."""
         return self.head

@@ -1,8 +1,8 @@
 """A queue of past embeddings: the negatives of MoCo and of everything built on it.
 
-Keys are held back while a step is computed and join the queue after it (`Method.after_step`), in the order of
-the global batch. So the loss never changes what it is still to be differentiated through, and neither the
-number of workers nor gradient accumulation changes what the queue holds.
+Keys are held while a step is computed and join the queue after it (`Method.after_step`), in the order of the
+global batch. So no tensor changes that a gradient still needs, and the queue holds the same keys for every
+number of workers and micro-batches.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from trainables.methods.base import Context, Need
 
 
 class Queue(nn.Module):
-    """The last `size` keys, (K, D), unit length. Starts with random directions, as MoCo does."""
+    """The last `size` keys, (K, D), of unit length. It starts with random directions, as in MoCo."""
 
     rows: Tensor  # (K, D)
-    seen: Tensor  # scalar int64: keys that ever joined; the next one goes to row seen % K
+    seen: Tensor  # scalar int64: number of keys that ever joined; the next goes to row seen % K
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
@@ -31,16 +31,16 @@ class Queue(nn.Module):
 
     @property
     def filled(self) -> Tensor:
-        """(K,), bool: the rows that a key has ever joined; the others are still random directions."""
+        """(K,), bool: the rows that hold a key; the others are still random directions."""
         return torch.arange(len(self.rows), device=self.rows.device) < self.seen
 
     def hold(self, keys: Tensor) -> None:
-        """Keep this worker's keys (B, D) of one micro-batch until `advance`. Nothing is held in eval mode."""
+        """Keep this worker's keys (B, D) of one micro-batch until `advance`; in eval mode, do nothing."""
         if self.training:
             self._held.append(keys.detach().to(self.rows.dtype))
 
     def advance(self) -> None:
-        """Let the held keys of all workers join: micro-batch by micro-batch, within it worker by worker."""
+        """Add the held keys of all workers, micro-batch by micro-batch, in each of them worker by worker."""
         if not self._held:
             return
         sizes = [len(keys) for keys in self._held]
@@ -53,7 +53,7 @@ class Queue(nn.Module):
         size = len(self.rows)
         joined = len(keys)
         keys = keys[-size:]
-        # The position stays on the device: reading it would make the host wait for every step.
+        # The position stays on the device. Reading it would make the host wait in every step.
         first = self.seen + (joined - len(keys))
         index = (first + torch.arange(len(keys), device=keys.device)) % size
         self.rows.index_copy_(0, index, keys)
@@ -61,14 +61,14 @@ class Queue(nn.Module):
 
 
 def queue_need(queue_size: int, *dims: int) -> Need:
-    """What queues of one size, with rows of these widths, keep."""
+    """Memory of queues of one size with rows of these widths (float32)."""
     return Need("config.queue_size", "the queue's rows", kept=4 * queue_size * sum(dims))
 
 
 def check_queue(queue_size: int, context: Context, field: str = "config.queue_size") -> None:
-    """Refuse a queue that holds whole passes over the data, or that a batch would wrap around in the middle.
+    """Raise `UserError` for a queue that is not smaller than the data set or not a multiple of the batch.
 
-    A queue as large as the data set makes an image its own negative (measured on digits: -8 points).
+    In a queue as large as the data set an image is its own negative (measured on digits: -8 points).
     """
     batch, images = context.batch_size, context.train_size
     largest = (images - 1) // batch * batch

@@ -1,4 +1,4 @@
-"""Training settings that the presets of several methods share: all of a trial but the method's own config.
+"""Training settings that the presets of several methods share: optimizer, views and epochs.
 
 presets = {"paper": {"config": {...}, **MOCO_V2}, "digits": {"config": {...}, **on_digits(lr=5e-3)}}
 """
@@ -10,7 +10,10 @@ from typing import Any
 
 
 def momentum_sgd(lr: float, weight_decay: float, batch_size: int, **schedule: Any) -> dict[str, Any]:
-    """`optim` of codes that call `torch.optim.SGD(model.parameters(), lr, 0.9, weight_decay=...)`."""
+    """Section `optim` for code that calls `torch.optim.SGD(model.parameters(), lr, 0.9, weight_decay=...)`.
+
+    `schedule` are further fields of the section.
+    """
     return {
         "optimizer": "momentum",
         "decay_norms": True,
@@ -22,14 +25,14 @@ def momentum_sgd(lr: float, weight_decay: float, batch_size: int, **schedule: An
     }
 
 
-# `facebookresearch/moco`, and what was built on it.
+# `facebookresearch/moco` and the methods built on it.
 MOCO_V2: Mapping[str, Any] = {
     "optim": momentum_sgd(lr=0.03, weight_decay=1e-4, batch_size=256, schedule="cosine"),
     "views": {"recipe": "moco_v2"},
     "epochs": 200,
 }
 
-# CIFAR-100 as in `HobbitLong/RepDistiller`, under which the field compares supervised distillation.
+# CIFAR-100 as in `HobbitLong/RepDistiller`, the usual settings for comparing supervised distillation.
 REPDISTILLER: Mapping[str, Any] = {
     "optim": momentum_sgd(
         lr=0.05,
@@ -43,7 +46,7 @@ REPDISTILLER: Mapping[str, Any] = {
     "epochs": 240,
 }
 
-# `mengjian0502/solo-learn-sparse`, `scripts/pretrain/imagenet-100/barlowACL.sh`: LARS that clips is LARC.
+# `mengjian0502/solo-learn-sparse`, `scripts/pretrain/imagenet-100/barlowACL.sh`: LARS with clipping is LARC.
 SLIM_IMAGENET_100: Mapping[str, Any] = {
     "optim": {
         "optimizer": "larc",
@@ -61,7 +64,10 @@ SLIM_IMAGENET_100: Mapping[str, Any] = {
 
 
 def on_digits(lr: float = 2e-3, batch_size: int = 128, epochs: int = 16) -> dict[str, Any]:
-    """Minutes on scikit-learn's digits: in so few steps AdamW beats SGD, and views help at half strength."""
+    """A training of minutes on scikit-learn's digits.
+
+    In so few steps AdamW is better than SGD, and views are best at half strength.
+    """
     return {
         "optim": {"optimizer": "adamw", "lr": lr, "batch_size": batch_size, "schedule": "cosine"},
         "views": {"recipe": "digits", "strength": 0.5},

@@ -1,22 +1,22 @@
-"""Comparing feature maps inside two networks: which stages belong together, and at what size.
+"""Comparing feature maps inside two networks: which stages are compared, and at what size.
 
-Stages are matched from the deepest backwards, so that both networks' last ones meet whatever their number.
-The larger of two maps is averaged down to the side of the smaller.
+Stages are matched from the deepest backwards, so the last stages of both networks are a pair for any number
+of stages. The larger of two maps is averaged down to the side of the smaller.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from trainables.core.errors import UserError
-from trainables.methods.base import Batch, Context, Losses, MethodConfig
-from trainables.methods.parts.classifier import Labelled
+from trainables.methods.base import Batch, Context, Losses
+from trainables.methods.parts.classifier import L, Labelled
 from trainables.networks.backbones import Backbone
 from trainables.teachers.teacher import Teacher
 
@@ -24,15 +24,15 @@ Stages = Sequence[tuple[int, int]]  # channels and side of each map of `with_map
 
 
 class Pair(NamedTuple):
-    """A stage of the student and the teacher's that it is compared with, as indices into their maps."""
+    """A stage of the student and the stage of the teacher that it is compared with: indices of maps."""
 
     student: int
     teacher: int
-    side: int  # at which they are compared: the smaller one's
+    side: int  # at which they are compared: the side of the smaller map
 
 
 def pair_stages(student: Stages, teacher: Stages) -> tuple[Pair, ...]:
-    """Every stage that has a partner, shallow to deep; the other network's surplus shallow ones have none."""
+    """All pairs, shallow to deep. The shallowest stages of the network with more stages have no partner."""
     count = min(len(student), len(teacher))
     indices = zip(
         range(len(student) - count, len(student)), range(len(teacher) - count, len(teacher)), strict=True
@@ -41,10 +41,10 @@ def pair_stages(student: Stages, teacher: Stages) -> tuple[Pair, ...]:
 
 
 def pairs_with_positions(student: Stages, teacher: Stages, image_size: int) -> tuple[Pair, ...]:
-    """Those pairs whose maps have more than one position; `UserError` where there is none.
+    """The pairs whose maps have more than one position. Raises `UserError` if there is none.
 
-    For losses that see only how a channel or an energy is spread over positions: a map of 1x1 has nothing
-    to spread, normalised it is the same for every image.
+    For losses that see only how a channel or an energy is distributed over positions. A normalised map of 1x1
+    is the same for every image.
     """
     pairs = tuple(pair for pair in pair_stages(student, teacher) if pair.side > 1)
     if not pairs:
@@ -59,55 +59,52 @@ def pairs_with_positions(student: Stages, teacher: Stages, image_size: int) -> t
 
 
 def at_one_size(s_BCHW: Tensor, t_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps at the smaller side of the two, by averaging; (B, C, h, w) and (B, E, h, w)."""
+    """Both maps at the smaller side of the two, by averaging: (B, C, h, w) and (B, E, h, w)."""
     (height, width), (other_height, other_width) = s_BCHW.shape[2:], t_BCHW.shape[2:]
     size = min(height, other_height), min(width, other_width)
     return F.adaptive_avg_pool2d(s_BCHW, size), F.adaptive_avg_pool2d(t_BCHW, size)
 
 
-class Staged(Labelled):
-    """A method that compares maps of stages, and learns from labels where `ce_weight` is above 0.
+class Staged(Labelled[L]):
+    """A method that compares maps of stages, and learns from labels if `ce_weight` is above 0.
 
-    Without labels nothing trains what the student computes behind the deepest stage compared: those
-    parameters stay as they were initialised.
+    Without labels nothing trains the layers of the student after the deepest stage that is compared. Their
+    parameters keep their initial values.
     """
 
     needs = frozenset({"teacher", "feature_maps"})
-    views: ClassVar[int] = 1
-    teacher: Teacher
+    views = 1
 
-    def __init__(
-        self, config: MethodConfig, student: Backbone, teacher: Teacher | None, context: Context
-    ) -> None:
-        super().__init__(config, student, teacher, context)
-        size = context.image_size
-        self.stages = student.facts(size).stages, teacher_stages(self.teacher, size)
+    def build(self) -> None:
+        """Choose the pairs of stages, and freeze what no loss reaches."""
+        super().build()
+        size = self.context.image_size
+        self.stages = self.student.facts(size).stages, teacher_stages(self.teacher, size)
         self.pairs = self.choose(self.config, *self.stages, size)
         if self.classifier is None:
-            freeze_unreached(student, [pair.student for pair in self.pairs], size)
+            freeze_unreached(self.student, [pair.student for pair in self.pairs], size)
 
     @classmethod
-    def choose(
-        cls, config: MethodConfig, student: Stages, teacher: Stages, image_size: int
-    ) -> tuple[Pair, ...]:
-        """The pairs of stages to compare: all with positions. `UserError` where there is none."""
+    def choose(cls, config: L, student: Stages, teacher: Stages, image_size: int) -> tuple[Pair, ...]:
+        """The pairs of stages to compare: all with positions. Raises `UserError` if there is none."""
         return pairs_with_positions(student, teacher, image_size)
 
     @classmethod
-    def check(cls, config: MethodConfig, context: Context) -> None:
+    def check(cls, config: L, context: Context) -> None:
+        """Refuse networks that have no stages to compare."""
         if context.student is not None and context.teacher is not None:
             cls.choose(config, context.student.stages, context.teacher.stages, context.image_size)
 
     def compared(self, images: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """The student's features (B, D), and both sides' maps of each pair in `pairs`, at their own size."""
+        """The student's features (B, D), and for each of `pairs` the student's and the teacher's map."""
         features, student = self.student.with_maps(images)
         _, teacher = self.teacher.features_and_maps(images)
         return features, [(student[pair.student], teacher[pair.teacher]) for pair in self.pairs]
 
     def summed(self, batch: Batch, weight: float, stage_loss: Callable[[Tensor, Tensor], Tensor]) -> Losses:
-        """`weight` times the sum of `stage_loss` over the pairs, and the labels' part.
+        """`weight` times the sum of `stage_loss` over the pairs, plus the cross-entropy on labels.
 
-        The log's `stage_2` is the loss at the student's second stage from the image.
+        `stage_2` in the log is the loss at the student's second stage, counted from the image.
         """
         features, maps = self.compared(batch.views[0])
         losses = [stage_loss(student, teacher) for student, teacher in maps]
@@ -122,8 +119,11 @@ def teacher_stages(teacher: Teacher, image_size: int) -> Stages:
 
 
 def freeze_unreached(student: Backbone, stages: Iterable[int], image_size: int) -> None:
-    """Stop asking for gradients of what these stages' maps do not depend on: they would never get any."""
-    trial = copy.deepcopy(student).eval()  # no look at shapes moves batch statistics
+    """Set `requires_grad` to False for parameters that these stages' maps do not depend on.
+
+    They would never get a gradient, and DDP would wait for it.
+    """
+    trial = copy.deepcopy(student).eval()  # a copy in eval mode: batch statistics do not change
     pixels = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     with torch.enable_grad():
         _, maps = trial.with_maps(pixels.to(next(trial.parameters()).device))

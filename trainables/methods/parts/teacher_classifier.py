@@ -1,7 +1,7 @@
-"""What a teacher says of classes: by the classifier it was trained with, or by one fitted on its features.
+"""The class predictions of a teacher, by its own classifier or by one that is fitted to its features.
 
-A self-supervised teacher has no classifier; a linear probe of its frozen features makes one. So any teacher
-can serve methods that learn from a teacher's classes, as long as the images have labels.
+A self-supervised teacher has no classifier. A logistic regression on its frozen features makes one. So any
+teacher can serve methods that learn from a teacher's classes if the images have labels.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ Kind = Annotated[
     Literal["auto", "own", "fitted"],
     Field(description="own: what the teacher was trained with; fitted: to its features; auto: own if any"),
 ]
-_MOST = 50_000  # images that a classifier is fitted on
-_CHECKED = 2_000  # images that a teacher's own classifier is tried on
-_STEPS = 1000
+_MOST = 50_000  # images that a classifier is fitted to
+_CHECKED = 2_000  # images on which a teacher's own classifier is tried
+_STEPS = 1000  # of the logistic regression's solver
 
 
 class TeacherClassifier(nn.Module):
     """Teacher features (B, D) -> logits (B, C), without gradient.
 
-    `own` is the teacher's, `fitted` a logistic regression on the training labels. `auto` is the teacher's own
-    where it has one for as many classes as the data that is right on these images more than twice as often as
-    chance (else its classes are others), and otherwise fitted. Nothing before `begin`.
+    Kind `own` is the classifier that the teacher was trained with. Kind `fitted` is a logistic regression on
+    the training labels. Kind `auto` is the own one if it has as many classes as the data and is right on
+    these images more than twice as often as chance; otherwise the teacher's classes are others, and it is
+    fitted. The weights are 0 before `begin`. Raises `UserError` for `own` if the teacher has no classifier
+    for so many classes.
     """
 
     weight: Tensor  # (C, D)
@@ -56,7 +58,7 @@ class TeacherClassifier(nn.Module):
         self.register_buffer("bias", torch.zeros(classes))
 
     def begin(self, teacher: Teacher, images: TrainingImages) -> None:
-        """Take or fit the weights. For `Method.begin`; they are buffers, so a resumed trial keeps them."""
+        """Take or fit the weights. They are buffers, so a resumed trial keeps them. For `Method.begin`."""
         own = teacher.classifier
         if own is not None and self.kind != "fitted":
             self._take(own.weight.detach(), None if own.bias is None else own.bias.detach())
@@ -75,23 +77,24 @@ class TeacherClassifier(nn.Module):
 
     @torch.no_grad()
     def forward(self, features_BD: Tensor) -> Tensor:
+        """Logits (B, C) of the teacher's features (B, D)."""
         return F.linear(features_BD, self.weight.to(features_BD.dtype), self.bias.to(features_BD.dtype))
 
 
 def fit_logistic(features_ND: Tensor, labels_N: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Weights (C, D) and bias (C,) of logistic regression (L2, C = 1) on standardised features.
+    """Weights (C, D) and bias (C,) of a logistic regression (L2, C = 1) on standardised features.
 
-    A class without a sample gets a bias so low that it is never predicted.
+    The bias of a class without a sample is so low that the class is never predicted.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     x = features_ND.double().cpu().numpy()
     mean, deviation = x.mean(0), x.std(0)
-    deviation[deviation <= 1e-6 * np.abs(mean)] = 1.0  # constant, but for float32's rounding
+    deviation[deviation <= 1e-6 * np.abs(mean)] = 1.0  # constant, apart from float32 rounding
     model: Any = LogisticRegression  # scikit-learn has no types
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # cut off after many steps: good enough to teach
+        warnings.simplefilter("ignore", ConvergenceWarning)  # cut off after _STEPS: good enough to teach
         fitted = model(max_iter=_STEPS).fit((x - mean) / deviation, labels_N.cpu().numpy())
     coefficients, intercepts = fitted.coef_ / deviation, fitted.intercept_ - fitted.coef_ @ (mean / deviation)
     if len(fitted.classes_) == 2:  # one logit, for the second class
@@ -107,7 +110,7 @@ _known: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
 
 
 def _fitted(teacher: Teacher, images: TrainingImages) -> tuple[Tensor, Tensor]:
-    """A fit for this teacher and these images, remembered: every trial of a sweep asks for the same."""
+    """The fit for this teacher and these images, remembered because every trial of a sweep needs it."""
     key = (teacher.sha256, teacher.backbone.normalisation, teacher.batch_norm, images.fingerprint)
     if not teacher.sha256 or key not in _known:
         ids, labels = _some(images, _MOST)
@@ -119,7 +122,7 @@ def _fitted(teacher: Teacher, images: TrainingImages) -> tuple[Tensor, Tensor]:
 
 
 def _some(images: TrainingImages, most: int) -> tuple[Tensor, Tensor]:
-    """Labelled ids and their labels; at most `most`, evenly spread over the data set."""
+    """Ids and labels of at most `most` labelled images, evenly spread over the data set."""
     known = images.labels >= 0
     ids, labels = images.ids[known], images.labels[known]
     if len(ids) > most:
