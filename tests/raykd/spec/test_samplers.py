@@ -29,5 +29,5 @@ def test_a_sampler_that_makes_none_is_no_random_search() -> None:
     class Lacking(SamplerSpec):
         name: Literal["lacking"] = "lacking"
 
-    with pytest.raises(TypeError, match="abstract method '?make"):
+    with pytest.raises(TypeError, match=r"abstract method '?make"):
         Lacking()  # type: ignore[abstract]
