@@ -23,7 +23,7 @@ from trainables.core.errors import UserError, first_line
 from trainables.core.workers import device
 from trainables.data.data_sets import open_data
 from trainables.evaluation.evaluate import Examiner
-from trainables.evaluation.probes import load_probe
+from trainables.evaluation.probes import load_probe, probes
 from trainables.networks import torchvision_models
 from trainables.networks.backbones import Backbone, build_backbone
 from trainables.networks.stems import STEM, stem_lines
@@ -34,7 +34,7 @@ from trainables.teachers.teacher import load_teacher
 from trainables.training.teacher_file import teacher_file, teacher_path, teacher_trial
 
 WEIGHTS = "model.safetensors"  # as timm and the Hugging Face hub call it
-_LOGISTIC_LIMIT = 10**9  # images x features x classes that scikit-learn fits in minutes
+_SLOW_LIMIT = 10**9  # images x features x classes that a slow probe (logistic regression) fits in minutes
 
 
 class Estimate(NamedTuple):
@@ -98,8 +98,8 @@ def score_on_test(trial: TrialSpec, student: Backbone, cache: Path) -> TestScore
     wanted = [trial.probe.score, *trial.probe.record, "ridge"]
     if most >= 5:
         wanted.append("ridge_5shot")
-    if min(len(fit_labels), trial.probe.max_images) * student.feature_dim * data.classes <= _LOGISTIC_LIMIT:
-        wanted.append("logistic")
+    if min(len(fit_labels), trial.probe.max_images) * student.feature_dim * data.classes <= _SLOW_LIMIT:
+        wanted += [kind.label for kind in probes().values() if kind.slow]
     names = [name for name in dict.fromkeys(wanted) if load_probe(name).counts_images]
     probe = trial.probe.model_copy(update={"score": names[0], "record": tuple(names[1:])})
     examiner = Examiner(probe, data, trial.data.image_size, device(), final=True)

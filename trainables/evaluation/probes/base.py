@@ -41,7 +41,7 @@ class Probe(ABC):
     comparable: ClassVar[bool] = True  # across methods and networks; else within one method alone
     counts_images: ClassVar[bool] = True  # its score is the percentage of images that were classified right
     higher_is_better: ClassVar[bool] = True  # a search maximises its score, so others can only be recorded
-    slow: ClassVar[bool] = False  # more than a second for 10,000 images: for a final score, not every epoch
+    slow: ClassVar[bool] = False  # many seconds for 10,000 images: for the test scores of an exported student
     title: ClassVar[str] = ""  # what its number is, where that is shown beside a teacher's training
 
     @classmethod
