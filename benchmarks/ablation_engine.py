@@ -122,7 +122,7 @@ def known(count: int, names: list[str]) -> Iterator[str]:
     yield f"{'study':12}{'true difference':>16}{'sign found':>24}{'wrong sign':>24}{'covered':>24}"
     for name in names:
         spec = study(name)
-        others = [label for label in spec.arms if spec.study and label != spec.study.base]
+        others = [label for label in spec.arms if label != spec.study.base]
         truth = dict(zip(others, (0.0, 1.0, 2.0, 4.0), strict=False))
         played = [play(spec, (12, at), truth) for at in range(count)]
         for label, true in truth.items():

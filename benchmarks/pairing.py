@@ -26,7 +26,7 @@ from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger
 from raykd.runs.sweep import Place, resume, run
 from raykd.spec.arms import ARM
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.study import StudySpec
 from raykd.stats import pooled_variance_ratio
 
 
@@ -57,7 +57,7 @@ def read(folder: Path) -> History:
 
 def table(history: History) -> list[str]:
     """Of each arm against the base, and of all arms together."""
-    spec = SweepSpec.model_validate(history.spec)
+    spec = StudySpec.model_validate(history.spec)
     results = conclude(spec, history)
     base = results.base
     probe = spec.trial({ARM: base.label}, 0).probe.score

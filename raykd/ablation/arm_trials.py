@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from raykd.spec.arms import ARM
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.study import StudySpec
 from trainables.core.errors import UserError
 from trainables.spec.trial import TrialSpec
 
 
-def trial_of(spec: SweepSpec, label: str) -> TrialSpec:
+def trial_of(spec: StudySpec, label: str) -> TrialSpec:
     """The arm's first replicate. Raises `UserError` at the arm, or at the base, for what it cannot be."""
     try:
-        return spec.trial({ARM: label}, 0)
+        return spec.arm_trial(label)
     except UserError as error:
         raise placed(spec, label, error) from None
 
 
-def placed(spec: SweepSpec, label: str, error: UserError) -> UserError:
+def placed(spec: StudySpec, label: str, error: UserError) -> UserError:
     """The error where the user wrote the field: in the arm, or in the base."""
     field = error.field
     for section in ("config.", "optim."):

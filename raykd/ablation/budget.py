@@ -10,20 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from raykd.spec.arms import ARM
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.study import StudySpec
 from trainables.core.errors import UserError
 from trainables.spec.trial import TrialSpec
 from trainables.training.resolve import flatten
 
 
-def with_epochs(spec: SweepSpec, trials: Mapping[str, TrialSpec]) -> SweepSpec:
+def with_epochs(spec: StudySpec, trials: Mapping[str, TrialSpec]) -> StudySpec:
     """The study with each arm's epochs under its budget; `trials` are its arms at the base's epochs.
 
     Equal compute counts the operations of a step on a few images. Raises `UserError` for a schedule that
     other epochs would tear apart.
     """
-    assert spec.study is not None
     if spec.study.budget == "epochs":
         return spec
     for label, trial in trials.items():
@@ -43,7 +41,7 @@ def with_epochs(spec: SweepSpec, trials: Mapping[str, TrialSpec]) -> SweepSpec:
     return spec.model_copy(update={"arms": arms})
 
 
-def with_costs(spec: SweepSpec) -> SweepSpec:
+def with_costs(spec: StudySpec) -> StudySpec:
     """The study with what a step of each arm costs and how many an epoch has.
 
     Counted on a few images, once for arms that do the same arithmetic: a second for small networks, ten or so
@@ -54,7 +52,7 @@ def with_costs(spec: SweepSpec) -> SweepSpec:
     arms = {}
     counted: dict[tuple[Any, ...], float] = {}
     for label, arm in spec.arms.items():
-        trial = spec.trial({ARM: label}, 0)
+        trial = spec.arm_trial(label)
         key = (arm.trained_parameters, *_arithmetic(trial))
         if key not in counted:
             counted[key] = step_flops(trial)

@@ -39,12 +39,12 @@ from trainables.core.errors import UserError
 
 if TYPE_CHECKING:
     from raykd.records.history import History, TrialRecord
-    from raykd.spec.sweep import SweepSpec
+    from raykd.spec.study import StudySpec
 
 FUTILE = 0.05  # chance of an answer at the last look, below which `decide` gives an arm up
 
 
-def conclude(spec: SweepSpec, history: History) -> Results:
+def conclude(spec: StudySpec, history: History) -> Results:
     """The results of a study as far as it is."""
     rules = extended_rules(spec, history)
     table = _trials(spec, history)
@@ -86,14 +86,13 @@ def conclude(spec: SweepSpec, history: History) -> Results:
     if rules.design == "compare" and not rules.sequential:
         ranking = rank(list(scores.values()), alpha=rules.alpha / rules.families)
     notes += _notes(spec, history, arms)
-    probe = spec.trial({ARM: rules.base}, 0).probe.score
+    probe = spec.arm_trial(rules.base).probe.score
     budget = _budget(spec, arms)
     return Results(spec.name, rules, probe, tuple(arms), ranking, effects, budget, tuple(notes), history.done)
 
 
-def extended_rules(spec: SweepSpec, history: History) -> StudyRules:
+def extended_rules(spec: StudySpec, history: History) -> StudyRules:
     """The rules of a study, as extending it has changed them."""
-    assert spec.study is not None
     return spec.study.extended(samples // len(spec.arms) for samples in history.extensions)
 
 
@@ -120,7 +119,7 @@ def score_of(rules: StudyRules, trial: TrialRecord | None) -> float | None:
     return score if score is not None and math.isfinite(score) else None
 
 
-def _trials(spec: SweepSpec, history: History) -> dict[str, list[TrialRecord | None]]:
+def _trials(spec: StudySpec, history: History) -> dict[str, list[TrialRecord | None]]:
     """arm -> its trial of each replicate."""
     there: Mapping[tuple[str, int], TrialRecord] = {
         (t.params[ARM], t.replicate): t for t in history.trials.values()
@@ -132,7 +131,7 @@ def _trials(spec: SweepSpec, history: History) -> dict[str, list[TrialRecord | N
 
 
 def _arm(
-    spec: SweepSpec,
+    spec: StudySpec,
     label: str,
     trials: list[TrialRecord | None],
     scores: list[float],
@@ -140,7 +139,6 @@ def _arm(
     verdict: Verdict | None,
     pairing: float,
 ) -> ArmResult:
-    assert spec.study is not None
     found = [score for score in scores if math.isfinite(score)]
     ended = [t for t in trials if t is not None and t.status in ("finished", "stopped", "failed")]
     published = spec.study.published
@@ -167,8 +165,7 @@ def _arm(
     )
 
 
-def _budget(spec: SweepSpec, arms: list[ArmResult]) -> str:
-    assert spec.study is not None
+def _budget(spec: StudySpec, arms: list[ArmResult]) -> str:
     each = ", ".join(f"{arm.label} {arm.epochs}" for arm in arms)
     if spec.study.budget == "steps":
         return f"equal optimizer steps, to the nearest epoch; epochs: {each}{spread_of(arms)}"
@@ -181,10 +178,10 @@ def _budget(spec: SweepSpec, arms: list[ArmResult]) -> str:
     return f"unequal epochs: {each}{spread_of(arms)}"
 
 
-def _notes(spec: SweepSpec, history: History, arms: list[ArmResult]) -> list[str]:
+def _notes(spec: StudySpec, history: History, arms: list[ArmResult]) -> list[str]:
     """What a reader has to know beside the numbers."""
     notes = []
-    base = next(arm.spec.trained_parameters for arm in arms if spec.study and arm.label == spec.study.base)
+    base = next(arm.spec.trained_parameters for arm in arms if arm.label == spec.study.base)
     for arm in arms:
         own = arm.spec.trained_parameters
         if own is not None and base and own != base:
@@ -196,16 +193,16 @@ def _notes(spec: SweepSpec, history: History, arms: list[ArmResult]) -> list[str
             notes.append(f"{arm.label} has settings of its own search: {tuned}")
         if arm.spec.also:
             named = ", ".join(f"{name} {a!r} -> {b!r}" for name, (a, b) in arm.spec.also.items())
-            notes.append(f"{arm.label} also differs from {spec.study and spec.study.base}: {named}")
+            notes.append(f"{arm.label} also differs from {spec.study.base}: {named}")
     waiting = sum(arm.waiting for arm in arms)
     if waiting and not history.done:
         these = "1 replicate has" if waiting == 1 else f"{waiting} replicates have"
         notes.append(f"{these} not ended: these are no results yet")
     if history.extended:
-        more, planned = history.extended // len(arms), spec.study and spec.study.replicates
+        more, planned = history.extended // len(arms), spec.study.replicates
         extended = f"extended by {more} replicate{'s' * (more > 1)} after {planned}"
         doubt = "if the results had been looked at, p values and intervals are too good"
-        if spec.study and spec.study.precision is not None:
+        if spec.study.precision is not None:
             doubt = "intervals hold if their width asked for more, and not where they lie"
         notes.append(f"{extended}: {doubt}")
     return notes

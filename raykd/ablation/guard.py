@@ -19,7 +19,7 @@ from raykd.ablation.designs import same
 from raykd.ablation.missing_files import refuse_missing_teacher
 from raykd.spec.arms import ArmSpec
 from raykd.spec.devices import check_gpus
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.study import StudySpec
 from trainables.core.errors import UserError
 from trainables.spec.parse import within
 from trainables.spec.trial import TrialSpec
@@ -28,7 +28,7 @@ from trainables.training.resolve import flatten
 Difference = dict[str, tuple[Any, Any]]  # flat name -> values in base and arm, None where there is none
 
 
-def check_study(spec: SweepSpec, memory: int | None = None) -> tuple[SweepSpec, list[str]]:
+def check_study(spec: StudySpec, memory: int | None = None) -> tuple[StudySpec, list[str]]:
     """The study with what was found out about it, and remarks: what can be run but may not be meant.
 
     `memory` is what each worker has, bytes, where that is known.
@@ -39,7 +39,6 @@ def check_study(spec: SweepSpec, memory: int | None = None) -> tuple[SweepSpec, 
     from trainables.planning.check import TrialChecker
     from trainables.planning.compute import trained_parameters
 
-    assert spec.study is not None
     check_gpus(spec.workers)
     trials = {label: trial_of(spec, label) for label in spec.arms}
     refuse_equal(trials, spec.study.base)
@@ -61,7 +60,6 @@ def check_study(spec: SweepSpec, memory: int | None = None) -> tuple[SweepSpec, 
         except UserError as error:
             raise within("baseline", error) from None
     spec = with_epochs(spec, trials)
-    assert spec.study is not None
     arms = {}
     for label, arm in spec.arms.items():
         parameters = trained_parameters(trials[label], checker.context)
@@ -80,9 +78,8 @@ def differences(base: TrialSpec, arm: TrialSpec) -> Difference:
     }
 
 
-def undeclared(spec: SweepSpec, label: str, base: TrialSpec, arm: TrialSpec) -> Difference:
+def undeclared(spec: StudySpec, label: str, base: TrialSpec, arm: TrialSpec) -> Difference:
     """What differs beyond what the arm declares and yet may; `UserError` for what may not."""
-    assert spec.study is not None
     declared = [*_declared(spec.arms[label]), *_declared(spec.arms[spec.study.base])]
     other = base.method != arm.method
     may: Difference = {}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from raykd.ablation.arm_trials import in_base, trial_of
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.study import StudySpec
 from trainables.core.errors import UserError
 from trainables.spec.trial import TrialSpec
 
@@ -23,7 +23,7 @@ def refuse_missing_teacher(trial: TrialSpec) -> None:
 
 
 @contextlib.contextmanager
-def without_files(spec: SweepSpec) -> Iterator[tuple[SweepSpec, list[str]]]:
+def without_files(spec: StudySpec) -> Iterator[tuple[StudySpec, list[str]]]:
     """The study as it can be planned without the user's files, and remarks on what is still to be given.
 
     For as long as the context lasts, data have their published size, and a teacher whose file is not there

@@ -20,20 +20,20 @@ from raykd.records.history import History
 from raykd.records.ledger import Record, decode, encode
 from raykd.search.proposer import Proposal
 from raykd.spec.arms import ARM
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.study import StudySpec
 from trainables.spec.trial import TrialSpec
 
 T = TypeVar("T")
 Score = Callable[[str, int], float | None]  # (arm, seed) -> points; None: the trial fails
 
 
-class Rehearsed(SweepSpec):
+class Rehearsed(StudySpec):
     """A study that is played many times over: what its trials are is found out once."""
 
     _known: dict[Any, Any] = PrivateAttr(default_factory=dict)
 
     @classmethod
-    def of(cls, spec: SweepSpec) -> Rehearsed:
+    def of(cls, spec: StudySpec) -> Rehearsed:
         return cls.model_validate(spec.model_dump())
 
     def trial(self, params: Mapping[str, Any], seed: int) -> TrialSpec:
@@ -63,7 +63,7 @@ class Rehearsal:
     Playing a study thousands of times goes ten times as fast with `Rehearsed.of(spec)`.
     """
 
-    def __init__(self, spec: SweepSpec, score: Score, *, lanes: int = 3, order: Random | None = None) -> None:
+    def __init__(self, spec: StudySpec, score: Score, *, lanes: int = 3, order: Random | None = None) -> None:
         self.spec, self.score, self.lanes = spec, score, lanes
         self.order = order or Random(0)
         self.history = History()

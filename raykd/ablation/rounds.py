@@ -19,7 +19,7 @@ from raykd.ablation.conclusions import extended_rules, score_of, verdicts
 from raykd.records.history import ENDED, TrialRecord
 from raykd.search.proposer import WAIT, Proposal, Wait
 from raykd.spec.arms import ARM
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.study import StudySpec
 from raykd.stats.paired import FloatArray
 from trainables.training.resolve import flatten
 
@@ -32,8 +32,7 @@ Cell = tuple[str, int]  # arm, replicate
 class Rounds:
     """Proposes `samples` trials at most: (arm, seed), seed by seed."""
 
-    def __init__(self, spec: SweepSpec, samples: int | None = None) -> None:
-        assert spec.study is not None
+    def __init__(self, spec: StudySpec, samples: int | None = None) -> None:
         self.spec = spec
         self.rules = spec.study
         self.samples = spec.samples if samples is None else samples

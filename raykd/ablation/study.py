@@ -22,9 +22,11 @@ from raykd.spec.document import find_document, named_by_file, parse_yaml, read_m
 from raykd.spec.overrides import lay_over
 from raykd.spec.paths import absolute, absolute_flat
 from raykd.spec.presets import others, with_preset
+from raykd.spec.search import SearchSpec, build_sweep
 from raykd.spec.sections import SHORTHAND
 from raykd.spec.space import searchable
-from raykd.spec.sweep import SweepSpec, build_sweep, studies
+from raykd.spec.study import StudySpec
+from raykd.spec.sweep import studies
 from trainables.core.errors import UserError
 from trainables.spec.parse import as_mapping, build, join, spelled_out
 from trainables.training.resolve import FlatField, find_field, flat_fields, flatten, put
@@ -56,7 +58,7 @@ def load_study(
     storage: Path,
     folder: Path | None = None,
     settings: bool = True,
-) -> SweepSpec:
+) -> StudySpec:
     """The study in a file, or the one of that name, with overrides `path=value` laid over it.
 
     `storage` holds the sweep that a base may name. Relative paths start from `folder`, by default this
@@ -86,7 +88,7 @@ def find_study(source: str | Path) -> Path:
 
 def build_study(
     raw: Mapping[str, Any], storage: Path, folder: Path | None = None, settings: bool = True
-) -> SweepSpec:
+) -> StudySpec:
     """The sweep over arms that `raw` describes; the rest as of `load_study`.
 
     Raises `UserError`, with the reason, for what cannot work.
@@ -97,7 +99,8 @@ def build_study(
     replicates, looks = _replicates(file)
     shared = _base(file, storage)
     engine = {name: value for name, value in raw.items() if name in _ENGINE}
-    common = {"name": file.name, **shared, **engine, "sampler": "random", "scheduler": {"name": "none"}}
+    means = {"sampler": {"name": "random"}, "scheduler": {"name": "none"}}
+    common = spelled_out({"name": file.name, **shared, **engine, **means}, SHORTHAND)
     base = build_sweep({**common, "samples": 1})
     if not isinstance(base.method, str):
         raise UserError("base.method", "is more than one", value=base.method, expected="`design: compare`")
@@ -121,9 +124,9 @@ def build_study(
         "factors": _factors(file, base) if file.design == "factorial" else {},
         **{name: getattr(file, name) for name in _RULES},
     }
-    return build_sweep(
-        {**common, "method": methods, "samples": len(arms) * replicates, "arms": arms, "study": rules}
-    )
+    samples = len(arms) * replicates
+    own = {"method": methods, "samples": samples, "arms": arms, "study": rules}
+    return build(StudySpec, {"teacher_pixels": "own", **common, **own})
 
 
 def _replicates(file: StudyFile) -> tuple[int, tuple[int, ...]]:
@@ -173,7 +176,7 @@ def _base(file: StudyFile, storage: Path) -> dict[str, Any]:
     for name in ("method", "student", "epochs"):
         if name not in base:
             raise UserError(
-                join("base", name), "is missing", expected=SweepSpec.model_fields[name].description
+                join("base", name), "is missing", expected=SearchSpec.model_fields[name].description
             )
     return absolute(base)
 
@@ -194,7 +197,7 @@ def _best_of(name: str, trial: str | None, storage: Path) -> dict[str, Any]:
     return {section: config[section] for section in _BASE if section in config}
 
 
-def _arms(file: StudyFile, base: SweepSpec) -> designs.Arms:
+def _arms(file: StudyFile, base: SearchSpec) -> designs.Arms:
     section = _VARIES[file.design]
     for other in ("factors", "components", "arms"):
         if other != section and getattr(file, other):
@@ -226,7 +229,7 @@ def _arms(file: StudyFile, base: SweepSpec) -> designs.Arms:
     return arms
 
 
-def _factors(file: StudyFile, base: SweepSpec) -> dict[str, tuple[Any, ...]]:
+def _factors(file: StudyFile, base: SearchSpec) -> dict[str, tuple[Any, ...]]:
     """Flat name -> levels, none of them twice."""
     fields = {name: _field(name, base.methods, f"factors.{name}") for name in file.factors}
     found: dict[str, tuple[Any, ...]] = {}
@@ -242,7 +245,7 @@ def _factors(file: StudyFile, base: SweepSpec) -> dict[str, tuple[Any, ...]]:
     return found
 
 
-def _values(factors: Mapping[str, Any], base: SweepSpec) -> dict[str, Any]:
+def _values(factors: Mapping[str, Any], base: SearchSpec) -> dict[str, Any]:
     flat = flatten(base.trial({}, 0))
     return {name: flat.get(name) for name in factors}
 
@@ -268,7 +271,7 @@ def _unique(field: FlatField, found: Mapping[str, Any], where: str) -> str:
     return field.flat
 
 
-def _arm(label: str, raw: Mapping[str, Any], base: SweepSpec, budget: Budget) -> dict[str, Any]:
+def _arm(label: str, raw: Mapping[str, Any], base: SearchSpec, budget: Budget) -> dict[str, Any]:
     from trainables.methods import load_method
 
     own = {name: raw[name] for name in ("method", "preset", "epochs") if name in raw}

@@ -27,7 +27,7 @@ from trainables.core.files import cache_folder
 from trainables.core.limits import cpus, memory_left
 
 if TYPE_CHECKING:
-    from raykd.spec.sweep import SweepSpec
+    from raykd.spec.search import SearchSpec
     from raykd.storage.remote import Remote
 
 GIB = 2**30
@@ -36,12 +36,12 @@ _NEED_SHM = capacity.OBJECT_STORE  # below this Ray's object store goes to disk
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "pyarrow", "tensorboard")
 
 
-def examine(storage: Path, spec: SweepSpec | None = None, ray: bool = True) -> list[Check]:
+def examine(storage: Path, spec: SearchSpec | None = None, ray: bool = True) -> list[Check]:
     """Every check of this machine and of what `spec` needs; `ray` False leaves out starting Ray."""
     return list(checks(storage, spec, ray))
 
 
-def checks(storage: Path, spec: SweepSpec | None = None, ray: bool = True) -> Iterator[Check]:
+def checks(storage: Path, spec: SearchSpec | None = None, ray: bool = True) -> Iterator[Check]:
     """The same, one by one as they are done."""
     yield check_python()
     yield check_packages()
@@ -145,7 +145,7 @@ def check_threads() -> Check:
     return Check("threads", True, said)
 
 
-def check_memory(spec: SweepSpec | None) -> Check:
+def check_memory(spec: SearchSpec | None) -> Check:
     """Does the memory that this process may use hold a lane, and how many?"""
     from raykd.spec.sections import WorkersSpec
 
@@ -214,7 +214,7 @@ def check_disk(storage: Path, need: int = _NEED_DISK) -> Check:
     return Check("disk", True, said)
 
 
-def check_spec(spec: SweepSpec) -> Iterator[Check]:
+def check_spec(spec: SearchSpec) -> Iterator[Check]:
     """Does this sweep make sense, is its data there, can its teacher be read?"""
     from raykd.spec.validate import validate
     from trainables.data.data_sets import check_data
@@ -248,7 +248,7 @@ def check_spec(spec: SweepSpec) -> Iterator[Check]:
     yield _asked("spec", whole)
 
 
-def check_workers(spec: SweepSpec) -> Check:
+def check_workers(spec: SearchSpec) -> Check:
     """Can what `run` would use here hold a lane: this machine, or the cluster that it would join?"""
     from raykd.doctor.compare import check_room
 

@@ -27,7 +27,7 @@ from trainables.core.limits import cpus
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-    from raykd.spec.sweep import SweepSpec
+    from raykd.spec.search import SearchSpec
 
 ROOMS = ("raykd", "trainables", "search_spaces")
 _PATIENCE_S = 8.0  # for a file just written elsewhere: NFS remembers for 3 s that it was not there
@@ -73,13 +73,13 @@ def write(files: FileSystem, path: str, text: str) -> None:
 def look(request: dict[str, Any]) -> dict[str, Any]:
     """Everything that can be known of this node alone, and this node's file in the storage."""
     from raykd.doctor.machine import check_gpu, check_packages, check_shared_memory, check_torchvision
-    from raykd.spec.sweep import SweepSpec
+    from raykd.spec.search import SearchSpec
     from trainables.data.data_sets import cache_folder
 
     checks = [check_packages(), check_torchvision(), check_gpu(), check_shared_memory()]
     cache = machine.check_disk(cache_folder())
     checks.append(cache._replace(name="disk", mend=cache.mend and "make room there, or set RAYKD_CACHE"))
-    spec = SweepSpec.model_validate(request["spec"]) if request["spec"] else None
+    spec = SearchSpec.model_validate(request["spec"]) if request["spec"] else None
     if spec is not None:
         checks += islice(machine.check_spec(spec), 2)  # data and teacher; the third is of no node
     return {
@@ -93,7 +93,7 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def inputs(spec: SweepSpec) -> dict[str, str]:
+def inputs(spec: SearchSpec) -> dict[str, str]:
     """name -> digest of the files that a trial reads and that must be alike everywhere; "" if not there."""
     from trainables.data.sources import find_source
     from trainables.data.sources.base import Source

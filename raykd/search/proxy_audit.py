@@ -17,7 +17,7 @@ from raykd.stats.prediction import Prediction, prediction
 
 if TYPE_CHECKING:
     from raykd.records.history import History, TrialRecord
-    from raykd.spec.sweep import SweepSpec
+    from raykd.spec.search import SearchSpec
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Rung:
     found: Prediction
 
 
-def rungs(spec: SweepSpec) -> list[int]:
+def rungs(spec: SearchSpec) -> list[int]:
     """The epochs at which the sweep's scheduler judges, its last epoch left out.
 
     Of a rule that judges every epoch, and of none at all, those at which halving would.
@@ -45,7 +45,7 @@ def rungs(spec: SweepSpec) -> list[int]:
     return [epoch for epoch in dict.fromkeys(milestones) if epoch < spec.epochs]
 
 
-def audit(spec: SweepSpec, history: History) -> list[Rung]:
+def audit(spec: SearchSpec, history: History) -> list[Rung]:
     """Each rung's score against the best score of the whole trial, over trials that ran to the end."""
     whole = [t for t in history.trials.values() if t.status == "finished" and t.best is not None]
     found = []

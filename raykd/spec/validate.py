@@ -17,8 +17,8 @@ from raykd.spec.axis import Axis, Integer, Log, Pick, Uniform
 from raykd.spec.devices import check_gpus
 from raykd.spec.feasible import workable
 from raykd.spec.samplers import Grid
+from raykd.spec.search import SearchSpec
 from raykd.spec.sections import WorkersSpec
-from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError
 from trainables.spec.trial import RANKME, TrialSpec
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 COMBINATIONS = 400  # at most so many are checked; of a larger space a seeded draw
 
 
-def validate(spec: SweepSpec, memory: int | None = None) -> list[str]:
+def validate(spec: SearchSpec, memory: int | None = None) -> list[str]:
     """Raise `UserError` if the sweep cannot work. Returns remarks: what can be run but may not be meant.
 
     `memory` is what each worker has, bytes, where that is known.
@@ -82,7 +82,7 @@ def check_resources(workers: WorkersSpec, nodes: Sequence[Mapping[str, Any]]) ->
     )
 
 
-def describe_axes(spec: SweepSpec) -> list[tuple[str, str, str]]:
+def describe_axes(spec: SearchSpec) -> list[tuple[str, str, str]]:
     """(name, range, what it is and when it takes part) of every axis, in the order they are drawn in."""
     rows = []
     for name, axis in spec.space.axes.items():
@@ -96,7 +96,7 @@ def describe_axes(spec: SweepSpec) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _configurations(spec: SweepSpec) -> Iterator[tuple[dict[str, Any], str | None]]:
+def _configurations(spec: SearchSpec) -> Iterator[tuple[dict[str, Any], str | None]]:
     """(configuration, axis whose end it is for): the ends of each axis, the points, then combinations."""
     space = spec.space
     for name, axis in space.axes.items():
@@ -120,7 +120,7 @@ def _configurations(spec: SweepSpec) -> Iterator[tuple[dict[str, Any], str | Non
         yield corner, None
 
 
-def _values(spec: SweepSpec, axis: Axis) -> list[Any]:
+def _values(spec: SearchSpec, axis: Axis) -> list[Any]:
     """The values of an axis that are checked one by one; of a grid those that it visits."""
     if isinstance(spec.sampler, Grid):
         return axis.levels(spec.sampler.levels)
@@ -128,7 +128,7 @@ def _values(spec: SweepSpec, axis: Axis) -> list[Any]:
 
 
 def _told_of_axis(
-    spec: SweepSpec, checker: TrialChecker, told: UserError, params: Mapping[str, Any], name: str
+    spec: SearchSpec, checker: TrialChecker, told: UserError, params: Mapping[str, Any], name: str
 ) -> UserError:
     """`told` with what would work, where one value of an axis of numbers fails and whole ones do not."""
     axis = spec.space.axes[name]
@@ -161,7 +161,7 @@ def _told_of_axis(
     )
 
 
-def _told(spec: SweepSpec, error: UserError, params: Mapping[str, Any], varied: str | None) -> UserError:
+def _told(spec: SearchSpec, error: UserError, params: Mapping[str, Any], varied: str | None) -> UserError:
     """The error where the user wrote the field; where it may lie in how choices combine, with the others."""
     placed = spec.placed(error, params)
     alone = placed.field == f"axes.{varied}" if varied else False
@@ -173,7 +173,7 @@ def _told(spec: SweepSpec, error: UserError, params: Mapping[str, Any], varied: 
     return UserError(placed.field, f"{message} This is with {rest}" if rest else message)
 
 
-def _check_samples(spec: SweepSpec) -> None:
+def _check_samples(spec: SearchSpec) -> None:
     if not isinstance(spec.sampler, Grid):
         return
     count = sum(1 for _ in spec.space.grid(spec.sampler.levels))
@@ -187,7 +187,7 @@ def _check_samples(spec: SweepSpec) -> None:
 
 
 def _same_levels(
-    spec: SweepSpec, same: Mapping[str, Mapping[str, tuple[tuple[str, ...], ...]]]
+    spec: SearchSpec, same: Mapping[str, Mapping[str, tuple[tuple[str, ...], ...]]]
 ) -> Iterator[str]:
     """Remarks on picks that offer one function under two names. `same`: method -> field -> such groups."""
     for name, axis in spec.axes.items():
@@ -199,7 +199,7 @@ def _same_levels(
                     yield f"axes.{name}: {' and '.join(offered)} are one function here; one is enough"
 
 
-def _remarks(spec: SweepSpec) -> Iterator[str]:
+def _remarks(spec: SearchSpec) -> Iterator[str]:
     if not spec.axes and len(spec.methods) == 1 and spec.samples > 1:
         yield f"axes: there is nothing to search; all {spec.samples} samples are one configuration"
     if spec.probe.get("score") == RANKME:

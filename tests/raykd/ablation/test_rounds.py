@@ -25,7 +25,7 @@ from raykd.runs.sweep import Place, resume
 from raykd.search.algorithm import LedgerSearch
 from raykd.search.proposer import Proposal
 from raykd.spec.arms import ARM
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.study import StudySpec
 from trainables.core.errors import UserError
 
 torch.set_num_threads(1)
@@ -35,11 +35,11 @@ DECIDE = {**FIXED, "replicates": None, "decide": True, "max_replicates": 9}
 PRECISE = {**FIXED, "replicates": None, "precision": 1.0, "max_replicates": 9}
 
 
-def study(raw: dict[str, Any]) -> SweepSpec:
+def study(raw: dict[str, Any]) -> StudySpec:
     return build_study({k: v for k, v in raw.items() if v is not None}, Path("nowhere"))
 
 
-def played(spec: SweepSpec, effect: dict[str, float], seed: int) -> Rehearsal:
+def played(spec: StudySpec, effect: dict[str, float], seed: int) -> Rehearsal:
     """A study that has not begun: arms have these effects, and share `fail` of all trials fails."""
 
     def score(arm: str, replicate: int) -> float | None:

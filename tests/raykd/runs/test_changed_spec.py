@@ -7,7 +7,7 @@ from ledger_records import end, head, start, suggest
 
 from raykd.records.history import History
 from raykd.runs.changed_spec import refuse_other_inputs
-from raykd.spec.sweep import load_sweep
+from raykd.spec.search import load_sweep
 from trainables.core.errors import UserError
 
 
