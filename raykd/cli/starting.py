@@ -144,7 +144,7 @@ def ablate(
     place = engine.Place(folder, address)
     if history is not None and json:
         from raykd.ablation.conclusions import conclude
-        from raykd.ablation.report import data
+        from raykd.ablation.tables import data
 
         console.json(data(conclude(spec, history)))
         return

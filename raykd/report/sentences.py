@@ -6,7 +6,7 @@ import math
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from raykd.ablation.report import number
+from raykd.ablation.tables import number
 from raykd.console.wording import score_of, settings
 from raykd.report.common import score_name
 from raykd.spec.space import METHOD

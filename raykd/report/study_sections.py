@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raykd.ablation import report as tables
+from raykd.ablation import tables
 from raykd.ablation.conclusions import conclude, verdicts
 from raykd.ablation.costs import costs_table
+from raykd.ablation.report import FILES
 from raykd.ablation.results import ArmResult, Results
 from raykd.console.wording import number
 from raykd.report import common
@@ -37,7 +38,7 @@ def content(spec: StudySpec, history: History, folder: Path, out: Path) -> tuple
         common.failures(history, "arm", arm),
         common.compute(history, "arm", arm),
         common.again(history, folder, spec.starts_by),
-        common.links(history, folder, out, [(name, "the table of the study") for name in tables.FILES]),
+        common.links(history, folder, out, [(name, "the table of the study") for name in FILES]),
     ]
 
 

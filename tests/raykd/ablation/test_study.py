@@ -15,7 +15,6 @@ from raykd.ablation.study import load_study
 from raykd.console.screen import Line
 from raykd.runs.retune import searches
 from raykd.runs.study_plan import plan_study, plan_unstarted, study_lines
-from raykd.spec.search import build_sweep
 from raykd.spec.sections import WorkersSpec
 from raykd.spec.study import StudySpec
 from trainables.core.errors import UserError
@@ -39,7 +38,7 @@ def test_an_arm_is_the_base_with_its_settings() -> None:
 def test_a_study_survives_the_ledger() -> None:
     for raw in (PARTS, METHODS, {**GAMMA, "replicates": None, "decide": True, "max_replicates": 6}):
         spec, _ = check_study(study(raw))
-        again = build_sweep(spec.model_dump(mode="json"))
+        again = StudySpec.model_validate(spec.model_dump(mode="json"))
         assert again.hash() == spec.hash()
         assert [again.arm_trial(a, 1) for a in spec.arms] == [spec.arm_trial(a, 1) for a in spec.arms]
 
