@@ -1,4 +1,4 @@
-"""What an arm's trial is, and where in the study's file a mistake in it was written."""
+"""The trial of an arm, and the place in the study's file that a mistake in it comes from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trainables.spec.trial import TrialSpec
 
 
 def trial_of(spec: StudySpec, label: str) -> TrialSpec:
-    """The arm's first replicate. Raises `UserError` at the arm, or at the base, for what it cannot be."""
+    """The arm's first replicate. Raises `UserError` at the key of the arm or of the base that is wrong."""
     try:
         return spec.arm_trial(label)
     except UserError as error:
@@ -18,12 +18,12 @@ def trial_of(spec: StudySpec, label: str) -> TrialSpec:
 
 
 def placed(spec: StudySpec, label: str, error: UserError) -> UserError:
-    """The error where the user wrote the field: in the arm, or in the base."""
+    """The error at the key where the user wrote the field: in the arm, or in the base."""
     field = error.field
     for section in ("config.", "optim."):
         field = field.removeprefix(section)
     arm = spec.arms[label]
-    # A method or a preset of its own brings settings of its own, but no images and no networks.
+    # An arm with its own method or preset also has that method's settings, but the base's data and networks.
     own = under(field, arm.settings) or ((arm.method or arm.preset) and "." not in field)
     where = f"arms.{label}" if own else "base"
     said = in_base(str(error).removeprefix(f"{error.field}: "))
@@ -31,10 +31,10 @@ def placed(spec: StudySpec, label: str, error: UserError) -> UserError:
 
 
 def under(name: str, fields: Iterable[str]) -> bool:
-    """Is it one of these fields, or within one?"""
+    """Whether `name` is one of these fields, or within one."""
     return any(name == field or name.startswith(f"{field}.") for field in fields)
 
 
 def in_base(text: str) -> str:
-    """What a message says to type, as a study takes it."""
+    """A message with the options that it names as a study takes them: `--set base.data.…`."""
     return text.replace("--set data.", "--set base.data.").replace("--set 'data.", "--set 'base.data.")

@@ -1,12 +1,12 @@
-"""What the data of a study support: its history -> results. Pure; the report shows them.
+"""What the data of a study support: history -> results. A pure function; tables and pages show the results.
 
     results = conclude(spec, history)
 
-A replicate counts once its trial has finished with a finite score. A failed one is NaN: it is left out of the
-comparisons it takes part in, counted, and shown. Of a sequential study intervals and outcomes are those of
-its looks, and p values and ranks, which peeking makes too sure, are not given. A factorial asks about arms
-and effects, a `compare` about arms and ranks: each of the two has half of alpha, so that both together claim
-a difference that is not there in at most alpha of all studies.
+A replicate counts once its trial has finished with a finite score. A failed one is NaN: it is left out of its
+comparisons, counted, and shown. A sequential study has the intervals and outcomes of its looks, and neither p
+values nor ranks, which repeated looks would make too small. A factorial makes claims about arms and effects,
+a `compare` about arms and ranks. Each of the two families has half of alpha, so that at most alpha of all
+studies claim a difference that is not there.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from raykd.records.history import History, TrialRecord
     from raykd.spec.study import StudySpec
 
-FUTILE = 0.05  # chance of an answer at the last look, below which `decide` gives an arm up
+FUTILE = 0.05  # `decide` stops an arm whose chance of an answer at the last look is smaller
 
 
 def conclude(spec: StudySpec, history: History) -> Results:
-    """The results of a study as far as it is."""
+    """The results of a study, of its trials so far."""
     rules = extended_rules(spec, history)
     table = _trials(spec, history)
     scores = {
@@ -92,14 +92,14 @@ def conclude(spec: StudySpec, history: History) -> Results:
 
 
 def extended_rules(spec: StudySpec, history: History) -> StudyRules:
-    """The rules of a study, as extending it has changed them."""
+    """The rules of a study after all extensions so far."""
     return spec.study.extended(samples // len(spec.arms) for samples in history.extensions)
 
 
 def verdicts(rules: StudyRules, differences: FloatArray) -> list[Verdict]:
-    """What a sequential study says of each arm after its looks; empty of a fixed one.
+    """The verdict of a sequential study on each arm after its looks; empty for a fixed study.
 
-    differences (arms, replicates), arm minus base, NaN where a side failed or is not there.
+    differences (arms, replicates) in points, arm minus base, NaN where a side failed or is missing.
     """
     if not rules.sequential or not len(differences):
         return []
@@ -112,7 +112,7 @@ def verdicts(rules: StudyRules, differences: FloatArray) -> list[Verdict]:
 
 
 def score_of(rules: StudyRules, trial: TrialRecord | None) -> float | None:
-    """The score that counts of a trial that has finished; None where there is no finite one."""
+    """The score of a finished trial, points: of its last epoch or the best; None where none is finite."""
     if trial is None or trial.status != "finished":
         return None
     score = trial.last if rules.score_at == "last" else trial.best and trial.best[0]
@@ -139,6 +139,7 @@ def _arm(
     verdict: Verdict | None,
     pairing: float,
 ) -> ArmResult:
+    """The result of one arm; `trials` and `scores` by replicate."""
     found = [score for score in scores if math.isfinite(score)]
     ended = [t for t in trials if t is not None and t.status in ("finished", "stopped", "failed")]
     published = spec.study.published
@@ -166,6 +167,7 @@ def _arm(
 
 
 def _budget(spec: StudySpec, arms: list[ArmResult]) -> str:
+    """What is equal between the arms, and by how much their compute differs, in words."""
     each = ", ".join(f"{arm.label} {arm.epochs}" for arm in arms)
     if spec.study.budget == "steps":
         return f"equal optimizer steps, to the nearest epoch; epochs: {each}{spread_of(arms)}"
@@ -179,7 +181,7 @@ def _budget(spec: StudySpec, arms: list[ArmResult]) -> str:
 
 
 def _notes(spec: StudySpec, history: History, arms: list[ArmResult]) -> list[str]:
-    """What a reader has to know beside the numbers."""
+    """What a reader has to know beside the numbers, a sentence each."""
     notes = []
     base = next(arm.spec.trained_parameters for arm in arms if arm.label == spec.study.base)
     for arm in arms:
