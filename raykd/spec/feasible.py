@@ -40,7 +40,7 @@ def _candidates(axis: Integer) -> Sequence[int]:
 
 
 def _spread(values: Sequence[int], by_magnitude: bool) -> list[int]:
-    """At most `_LONGEST_LIST` of the values, with the first and the last, spaced as the axis spaces its own."""
+    """At most `_LONGEST_LIST` of the values, with both ends, spaced as the axis spaces its own."""
     if len(values) <= _LONGEST_LIST:
         return list(values)
     wanted = Integer(integer=(values[0], values[-1]), log=by_magnitude).levels(_LONGEST_LIST)

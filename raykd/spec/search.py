@@ -69,19 +69,9 @@ class SearchSpec(SweepSpec):
         """The axes in order, with their conditions."""
         return build_space(self.methods, self.axes)
 
-    @property
-    def samples_per_extension(self) -> int:
-        """One configuration."""
-        return 1
-
-    @property
-    def replicates(self) -> tuple[int, ...]:
-        """The seeds that a configuration is trained with."""
-        return self.seeds
-
     def raw_trial(self, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """The mapping that `resolve` makes the trial of configuration `params` from."""
-        fields = self.space.fields
+        fields = self.space.fields if params else {}  # a mistake in the axes is the business of `space`
         values = [(fields[name].path, value) for name, value in params.items() if name in fields]
         return self._raw_trial(params.get(METHOD, self.methods[0]), None, self.epochs, values, seed)
 
@@ -91,13 +81,9 @@ class SearchSpec(SweepSpec):
         for method in self.methods:
             yield self.trial(self.space.around({METHOD: method} if several else {}), self.seeds[0])
 
-    def trials_with_inputs(self) -> tuple[TrialSpec, ...]:
-        """None: the trials of a search share their data and their teacher."""
-        return ()
-
     def placed(self, error: UserError, params: Mapping[str, Any]) -> UserError:
         """`error` about a trial, its path where the user wrote the field: an axis, `fixed`, or a section."""
-        fields = self.space.fields
+        fields = self.space.fields if params else {}
         of_axes = {name: fields[name] for name in params if name in fields}
         return placed_under("axes", of_axes, error) or super().placed(error, params)
 

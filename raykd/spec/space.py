@@ -91,7 +91,7 @@ class Space:
         return wanted
 
     def around(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """A configuration with the values in `given` and those that they need, other axes at a first level."""
+        """A configuration with the values in `given` and those that they need, the rest at a first level."""
         wanted = self.with_parents(given)
         return self._walk(lambda name: wanted[name] if name in wanted else self.axes[name].extremes()[0])
 

@@ -121,14 +121,14 @@ class SweepSpec(Spec):
         """The axes in order, with their conditions."""
 
     @property
-    @abstractmethod
     def samples_per_extension(self) -> int:
-        """How many samples more `--extend 1` asks for."""
+        """How many samples `--extend 1` adds."""
+        return 1
 
     @property
-    @abstractmethod
     def replicates(self) -> tuple[int, ...]:
         """The seeds that a configuration is trained with."""
+        return self.seeds
 
     @abstractmethod
     def raw_trial(self, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -138,9 +138,9 @@ class SweepSpec(Spec):
     def trial_of_each(self) -> Iterator[TrialSpec]:
         """A trial of each method, or of each arm; the first one stands for the sweep."""
 
-    @abstractmethod
     def trials_with_inputs(self) -> Iterable[TrialSpec]:
-        """Those of `trial_of_each` that may need a data set or a teacher that the first one does not need."""
+        """Those of `trial_of_each` that may need other data or another teacher than the first one."""
+        return ()
 
     def written(self) -> Self:
         """As the user's file says it, without what was found out before the sweep started."""

@@ -163,7 +163,7 @@ def _told_of_axis(
 
 
 def _told(spec: SearchSpec, error: UserError, params: Mapping[str, Any], varied: str | None) -> UserError:
-    """The error at the key that the user wrote; with the other choices if the combination may be the cause."""
+    """The error at the user's key; with the other choices if the combination may be the cause."""
     placed = spec.placed(error, params)
     alone = placed.field == f"axes.{varied}" if varied else False
     if alone or len(params) < 2 or not (varied is None or placed.field.startswith("axes.")):
