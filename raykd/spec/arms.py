@@ -109,7 +109,7 @@ class StudyRules(Spec):
     )
     factors: dict[str, tuple[Any, ...]] = Field({}, description="of a factorial: levels, the base's first")
     step: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="grain of the scores, points; found out before the study starts"
+        0.0, description="resolution of the scores, points; computed before the study starts"
     )
     retune: Retune | None = Field(None, description="each arm's own search first")
     allow: tuple[str, ...] = Field((), description="fields in which arms may differ as well")

@@ -80,7 +80,7 @@ def test_the_family_agrees_with_scipy_and_with_itself(scores: np.ndarray) -> Non
 
 
 def test_equal_differences_are_no_certainty() -> None:
-    """Three runs, each one image of 360 better: without the grain nothing is said, with it too little is."""
+    """Three runs, each one image of 360 better: nothing is claimed, with or without the resolution."""
     image = 100 / 360
     base = np.array([70.0, 71.0, 72.0])
     (bare,) = compare_to_base([base + image], base)
