@@ -180,16 +180,8 @@ def _row(results: Results, arm: ArmResult) -> list[str]:
     ends = (interval.low, interval.high)
     shown = f"[{number(ends[0], True)}, {number(ends[1], True)}]" if all(map(math.isfinite, ends)) else NONE
     return [
-        arm.label,
-        count,
-        spread,
-        number(arm.iqm),
-        number(mean, True),
-        shown,
-        answer,
-        number(c.effect, True),
-        number(c.improvement.probability),
-        f"{c.wins}/{c.ties}/{c.losses}",
+        *(arm.label, count, spread, number(arm.iqm), number(mean, True), shown, answer),
+        *(number(c.effect, True), number(c.improvement.probability), f"{c.wins}/{c.ties}/{c.losses}"),
         number(c.detectable),
     ]
 

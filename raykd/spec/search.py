@@ -10,9 +10,9 @@ import shlex
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from raykd.spec.axis import AnyAxis
@@ -28,26 +28,15 @@ from trainables.spec.parse import as_mapping, build, join, spelled_out
 from trainables.spec.trial import TrialSpec
 from trainables.training.resolve import SECTIONS
 
-# A spec in a ledger has the keys of both kinds of sweep, as when they were one model.
-_OF_STUDY: dict[str, Any] = {"arms": {}, "study": None}
-
 
 class SearchSpec(SweepSpec):
     """A search: which settings vary, and which values are tried first."""
 
     kind, starts_by, resumes_by = "search", "run", "resume"
+    of_other_kind: ClassVar[dict[str, Any]] = {"arms": {}, "study": None}
 
     axes: dict[str, AnyAxis] = Field({}, description="flat name -> what varies")
     points: tuple[dict[str, Any], ...] = Field((), description="configurations to try first")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_study(cls, raw: Any) -> Any:
-        return without(_OF_STUDY, raw) if isinstance(raw, Mapping) else raw
-
-    @model_serializer(mode="wrap")
-    def _recorded(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {**dump(self), **_OF_STUDY}
 
     @field_validator("axes", mode="before")
     @classmethod
@@ -117,7 +106,8 @@ def build_sweep(raw: Mapping[str, Any]) -> SearchSpec:
 
     Raises `UserError` for a key or a value that cannot be.
     """
-    raw = {"teacher_pixels": "own", **without(_OF_STUDY, spelled_out(as_mapping(raw, ""), SHORTHAND))}
+    raw = without(SearchSpec.of_other_kind, spelled_out(as_mapping(raw, ""), SHORTHAND))
+    raw = {"teacher_pixels": "own", **raw}
     for key in raw:
         if key not in SearchSpec.model_fields:
             homes = [f"`{s}.{key}`" for s, model in SECTIONS.items() if key in model.model_fields]

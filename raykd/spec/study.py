@@ -7,37 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field
 from typing_extensions import Self
 
 from raykd.spec.arms import ARM, ArmSpec, StudyRules
 from raykd.spec.space import Space, arm_space
-from raykd.spec.sweep import SweepSpec, without
+from raykd.spec.sweep import SweepSpec
 from trainables.spec.trial import TrialSpec
 from trainables.training.resolve import find_field
-
-# A spec in a ledger has the keys of both kinds of sweep, as when they were one model.
-_OF_SEARCH: dict[str, Any] = {"axes": {}, "points": []}
 
 
 class StudySpec(SweepSpec):
     """An ablation study: every arm is trained once per replicate, and compared with the base."""
 
     kind, starts_by, resumes_by = "ablation study", "ablate", "ablate"
+    of_other_kind: ClassVar[dict[str, Any]] = {"axes": {}, "points": []}
 
     arms: dict[str, ArmSpec] = Field(description="label -> what the arm changes of the base")
     study: StudyRules = Field(description="what is concluded, and from how many replicates")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_search(cls, raw: Any) -> Any:
-        return without(_OF_SEARCH, raw) if isinstance(raw, Mapping) else raw
-
-    @model_serializer(mode="wrap")
-    def _recorded(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {**dump(self), **_OF_SEARCH}
 
     @cached_property
     def space(self) -> Space:

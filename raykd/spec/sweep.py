@@ -14,7 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from typing_extensions import Self
 
 from raykd.spec.samplers import TPE, AnySampler
@@ -42,6 +49,8 @@ class SweepSpec(Spec):
     kind: ClassVar[str]  # in words
     starts_by: ClassVar[str]  # the verb of the command line that starts such a sweep
     resumes_by: ClassVar[str]  # and the one that goes on with it
+    # A spec in a ledger has the keys of both kinds, as when they were one model; these are the other kind's.
+    of_other_kind: ClassVar[dict[str, Any]]
 
     name: str = Field(description="the sweep's folder")
     method: str | tuple[str, ...] = Field(description="a method, or several to search across")
@@ -77,6 +86,15 @@ class SweepSpec(Spec):
         description="of a teacher from a file that names no `mean` and `std`. own: those it was trained on, "
         "what a new sweep has; imagenet: ImageNet's for all, what sweeps had before this was a field",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_other_kind(cls, raw: Any) -> Any:
+        return without(cls.of_other_kind, raw) if isinstance(raw, Mapping) else raw
+
+    @model_serializer(mode="wrap")
+    def _recorded(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {**dump(self), **self.of_other_kind}
 
     @field_validator("name")
     @classmethod
