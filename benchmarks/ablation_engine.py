@@ -13,6 +13,7 @@ trial has a scatter of its own (sd 1 point). Shares come with their 95 % Clopper
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,9 +24,12 @@ import numpy as np
 from scipy import stats
 
 from raykd.ablation.conclusions import conclude
-from raykd.ablation.rehearsal import Rehearsal, Rehearsed
 from raykd.ablation.results import Results
 from raykd.ablation.study import build_study
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
+
+from simulated_study import CachedStudy, SimulatedStudy
 
 SEED_SD, TRIAL_SD = 2.0, 1.0
 MOST = 10  # replicates of any study here
@@ -58,13 +62,13 @@ STUDIES: dict[str, dict[str, Any]] = {
 }
 
 
-def study(name: str, **changed: Any) -> Rehearsed:
+def study(name: str, **changed: Any) -> CachedStudy:
     raw = {"name": name, "base": BASE, **STUDIES[name], **changed}
-    return Rehearsed.of(build_study({k: v for k, v in raw.items() if v is not None}, Path("nowhere")))
+    return CachedStudy.of(build_study({k: v for k, v in raw.items() if v is not None}, Path("nowhere")))
 
 
 def play(
-    spec: Rehearsed, seed: tuple[int, int], effects: Mapping[str, float], failing: float = 0.0
+    spec: CachedStudy, seed: tuple[int, int], effects: Mapping[str, float], failing: float = 0.0
 ) -> Results:
     """One study to its end. Scores are those of the seed, whatever the study's rule asks for."""
     rng = np.random.default_rng(seed)
@@ -77,7 +81,7 @@ def play(
     def score(arm: str, seed: int) -> float | None:
         return None if failed[place[arm], seed] else float(scores[place[arm], seed])
 
-    history = Rehearsal(spec, score, order=Random(int(rng.integers(2**32)))).run()
+    history = SimulatedStudy(spec, score, order=Random(int(rng.integers(2**32)))).run()
     assert history.done
     return conclude(spec, history)
 
@@ -122,7 +126,7 @@ def known(count: int, names: list[str]) -> Iterator[str]:
     yield f"{'study':12}{'true difference':>16}{'sign found':>24}{'wrong sign':>24}{'covered':>24}"
     for name in names:
         spec = study(name)
-        others = [label for label in spec.arms if spec.study and label != spec.study.base]
+        others = [label for label in spec.arms if label != spec.study.base]
         truth = dict(zip(others, (0.0, 1.0, 2.0, 4.0), strict=False))
         played = [play(spec, (12, at), truth) for at in range(count)]
         for label, true in truth.items():

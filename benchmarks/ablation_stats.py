@@ -11,14 +11,15 @@ Clopper-Pearson intervals. Nothing is timed.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
 from raykd.stats import (
     Plan,
-    anytime,
     at_looks,
     chance_of_answer,
     decide_all,
@@ -30,6 +31,10 @@ from raykd.stats import (
     spending,
     variance_ratio,
 )
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
+
+from benchmark_statistics import anytime
 
 ARMS, SEED_SD, TRIAL_SD = 4, 2.0, 1.0
 DIFFERENCE_SD = TRIAL_SD * 2**0.5

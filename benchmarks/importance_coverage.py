@@ -22,14 +22,14 @@ from scipy import stats
 from raykd.records.history import History
 from raykd.records.ledger import Record
 from raykd.search.importance import importances
-from raykd.spec.sweep import SweepSpec, build_sweep
+from raykd.spec.search import SearchSpec, build_sweep
 
 SLOPES = {"lr": 3.0, "temperature": 2.0, "momentum": 1.0, "views.strength": 0.0}
 TRUE = {axis: slope**2 / sum(s**2 for s in SLOPES.values()) for axis, slope in SLOPES.items()}
 EPOCHS = 4
 
 
-def space() -> SweepSpec:
+def space() -> SearchSpec:
     axes: dict[str, Any] = {
         "lr": {"log": [1e-4, 1e-1]},
         "temperature": {"uniform": [0.05, 0.5]},
@@ -50,7 +50,7 @@ def space() -> SweepSpec:
     )
 
 
-def sweep(spec: SweepSpec, configurations: int, noise: float, rng: np.random.Generator) -> History:
+def sweep(spec: SearchSpec, configurations: int, noise: float, rng: np.random.Generator) -> History:
     """A sweep of trials that all finished. `noise` is the scatter's share of the scores' variance."""
     at = rng.random((configurations, len(SLOPES)))
     signal = at @ np.array(list(SLOPES.values()))

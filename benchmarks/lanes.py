@@ -41,14 +41,14 @@ quiet()
 
 from raykd.console.live import Console  # noqa: E402
 from raykd.records.history import History  # noqa: E402
-from raykd.spec.sweep import SweepSpec, build_sweep  # noqa: E402
+from raykd.spec.search import SearchSpec, build_sweep  # noqa: E402
 from trainables.spec.trial import TrialSpec  # noqa: E402
 from trainables.training.workspace import EpochReport, Workspace  # noqa: E402
 
 Trials = list[TrialSpec]
 
 
-def sweep_of(name: str, trials: int, epochs: int) -> SweepSpec:
+def sweep_of(name: str, trials: int, epochs: int) -> SearchSpec:
     """MoCo on digits; every trial runs to its end, so that all sides do the same work."""
     return build_sweep(
         {
@@ -68,7 +68,7 @@ def sweep_of(name: str, trials: int, epochs: int) -> SweepSpec:
     )
 
 
-def trials_of(spec: SweepSpec) -> Trials:
+def trials_of(spec: SearchSpec) -> Trials:
     from raykd.search.proposer import Proposal, Proposer
 
     proposals = iter(Proposer(spec).propose, None)
@@ -78,7 +78,7 @@ def trials_of(spec: SweepSpec) -> Trials:
 # --- the sides ----------------------------------------------------------------------------------------
 
 
-def bare(kind: str, spec: SweepSpec, folder: Path) -> float:
+def bare(kind: str, spec: SearchSpec, folder: Path) -> float:
     """Wall seconds of the trials in one process that does nothing else."""
     code = "import lanes, sys; lanes.bare_process(*sys.argv[1:])"
     trials = json.dumps([t.model_dump(mode="json") for t in trials_of(spec)])
@@ -102,7 +102,7 @@ def bare_process(kind: str, folder: str, trials: str) -> None:
     print(time.perf_counter() - began)
 
 
-def lanes(kind: str, spec: SweepSpec, folder: Path) -> tuple[float, list[float]]:
+def lanes(kind: str, spec: SearchSpec, folder: Path) -> tuple[float, list[float]]:
     """Wall seconds from the first step to the last trial's end; seconds from each stop to the next step."""
     from raykd.records.ledger import Ledger
     from raykd.runs.sweep import Place, run
@@ -121,7 +121,7 @@ def lanes(kind: str, spec: SweepSpec, folder: Path) -> tuple[float, list[float]]
     return (ended[-1].ended or first) - first, gaps
 
 
-def plain(kind: str, spec: SweepSpec, folder: Path) -> tuple[float, list[float]]:
+def plain(kind: str, spec: SearchSpec, folder: Path) -> tuple[float, list[float]]:
     """The documented pattern: Tune trials that each start a Ray Train run of one worker."""
     import ray.train.torch
     from ray import train, tune
@@ -156,7 +156,7 @@ def plain(kind: str, spec: SweepSpec, folder: Path) -> tuple[float, list[float]]
     return _tuned(tune.with_resources(trainable, {"cpu": 0.5}), spec, folder, reuse=False)
 
 
-def tune_only(kind: str, spec: SweepSpec, folder: Path, reuse: bool) -> tuple[float, list[float]]:
+def tune_only(kind: str, spec: SearchSpec, folder: Path, reuse: bool) -> tuple[float, list[float]]:
     """A class trainable without Train, an epoch a step. Real training runs whole in its last step."""
     from ray import tune
 
@@ -188,7 +188,7 @@ def tune_only(kind: str, spec: SweepSpec, folder: Path, reuse: bool) -> tuple[fl
     return _tuned(tune.with_resources(Trial, {"cpu": 1}), spec, folder, reuse)
 
 
-def _tuned(trainable: Any, spec: SweepSpec, folder: Path, reuse: bool) -> tuple[float, list[float]]:
+def _tuned(trainable: Any, spec: SearchSpec, folder: Path, reuse: bool) -> tuple[float, list[float]]:
     from ray import tune
 
     stamps: list[tuple[str, float, float]] = []  # trial, first step, end; by the clock of this machine
@@ -235,7 +235,7 @@ def measure(kind: str, epochs: int, many: int, few: int, root: Path) -> None:
     walls = {}
 
     def side(
-        name: str, trials: int, run: Callable[[SweepSpec, Path], tuple[float, list[float]]], ray: bool
+        name: str, trials: int, run: Callable[[SearchSpec, Path], tuple[float, list[float]]], ray: bool
     ) -> None:
         spec = sweep_of(f"{kind}-{name.replace(' ', '-').replace(',', '')}", trials, epochs)
         folder = root / spec.name

@@ -42,8 +42,9 @@ from raykd.records.ledger import LEDGER, Ledger  # noqa: E402
 from raykd.runs import sweep as engine  # noqa: E402
 from raykd.search.proposer import Proposal, Proposer  # noqa: E402
 from raykd.spec.axis import Axis  # noqa: E402
+from raykd.spec.search import SearchSpec, build_sweep, load_sweep  # noqa: E402
 from raykd.spec.space import METHOD  # noqa: E402
-from raykd.spec.sweep import SweepSpec, build_sweep, load_sweep, spaces  # noqa: E402
+from raykd.spec.sweep import spaces  # noqa: E402
 from trainables.data.data_sets import cache_folder, open_data  # noqa: E402
 from trainables.data.encode import Encode  # noqa: E402
 from trainables.evaluation.evaluate import Examiner, raw_pixels  # noqa: E402
@@ -184,14 +185,14 @@ class Bench:
         untrained = [build_backbone(trial.student, seed).eval() for seed in self.seeds]
         yield Row("the student, untrained", False, [self._evaluate(trial, student) for student in untrained])
 
-    def _run(self, spec: SweepSpec) -> History:
+    def _run(self, spec: SearchSpec) -> History:
         folder = self.out / spec.name
         place, console = engine.Place(folder), Console()
         if (folder / LEDGER).exists() and Ledger.read(folder):
             return engine.resume(place, console, as_started=True)
         return engine.run(spec, place, console)
 
-    def _read(self, trial: TrialSpec, spec: SweepSpec, record: TrialRecord) -> dict[str, float]:
+    def _read(self, trial: TrialSpec, spec: SearchSpec, record: TrialRecord) -> dict[str, float]:
         student, _ = open_student(trial, self.out / spec.name / "trials" / record.trial / BEST)
         return self._evaluate(trial, student)
 

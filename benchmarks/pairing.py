@@ -6,13 +6,14 @@
 
 A study that was interrupted is gone on with by the same command. A ratio of 0.5 says that an unpaired study
 would need twice the replicates for intervals as short; 1, that pairing gained nothing. Intervals are at 95 %,
-exact by F where arms vary alike (`raykd.stats.pooled_variance_ratio`).
+exact by F where arms vary alike (`pooled_variance_ratio`).
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,11 @@ from raykd.console.live import Console
 from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger
 from raykd.runs.sweep import Place, resume, run
-from raykd.spec.arms import ARM
-from raykd.spec.sweep import SweepSpec
-from raykd.stats import pooled_variance_ratio
+from raykd.spec.study import StudySpec
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
+
+from benchmark_statistics import pooled_variance_ratio
 
 
 def main() -> None:
@@ -57,10 +60,10 @@ def read(folder: Path) -> History:
 
 def table(history: History) -> list[str]:
     """Of each arm against the base, and of all arms together."""
-    spec = SweepSpec.model_validate(history.spec)
+    spec = StudySpec.model_validate(history.spec)
     results = conclude(spec, history)
     base = results.base
-    probe = spec.trial({ARM: base.label}, 0).probe.score
+    probe = spec.arm_trial(base.label).probe.score
     lines = [
         f"{results.name}: {probe}, {len(base.scores)} replicates, on {platform.machine()}",
         f"{'arm':26}{'paired':>9}{'unpaired':>10}{'ratio':>7}  95 % interval",

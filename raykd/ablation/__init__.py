@@ -1,4 +1,4 @@
-"""Studies: designs and their arms, the guard, rounds of replicates, conclusions. Needs no cluster.
+"""Ablation studies: designs and arms, the confound guard, rounds of replicates, conclusions, tables.
 
-May import `stats`, `spec`, `records`, `search`, `console` and `export`; starts nothing itself.
+It starts nothing itself and needs no cluster.
 """

@@ -1,37 +1,36 @@
-"""What an arm's trial is, and where in the study's file a mistake in it was written."""
+"""The trial of an arm, and the place in the study's file that a mistake in it comes from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from raykd.spec.arms import ARM
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.study import StudySpec
 from trainables.core.errors import UserError
 from trainables.spec.trial import TrialSpec
 
 
-def trial_of(spec: SweepSpec, label: str) -> TrialSpec:
-    """The arm's first replicate. Raises `UserError` at the arm, or at the base, for what it cannot be."""
+def trial_of(spec: StudySpec, label: str) -> TrialSpec:
+    """The arm's first replicate. Raises `UserError` at the key of the arm or of the base that is wrong."""
     try:
-        return spec.trial({ARM: label}, 0)
+        return spec.arm_trial(label)
     except UserError as error:
         raise placed(spec, label, error) from None
 
 
-def placed(spec: SweepSpec, label: str, error: UserError) -> UserError:
-    """The error where the user wrote the field: in the arm, or in the base."""
+def placed(spec: StudySpec, label: str, error: UserError) -> UserError:
+    """The error at the key where the user wrote the field: in the arm, or in the base."""
     field = error.field
     for section in ("config.", "optim."):
         field = field.removeprefix(section)
     arm = spec.arms[label]
-    # A method or a preset of its own brings settings of its own, but no images and no networks.
+    # An arm with its own method or preset also has that method's settings, but the base's data and networks.
     own = under(field, arm.settings) or ((arm.method or arm.preset) and "." not in field)
     where = f"arms.{label}" if own else "base"
     return in_base(error.at(f"{where}.{field}"))
 
 
 def under(name: str, fields: Iterable[str]) -> bool:
-    """Is it one of these fields, or within one?"""
+    """Whether `name` is one of these fields, or within one."""
     return any(name == field or name.startswith(f"{field}.") for field in fields)
 
 

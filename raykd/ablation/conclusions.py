@@ -1,12 +1,12 @@
-"""What the data of a study support: its history -> results. Pure; the report shows them.
+"""What the data of a study support: history -> results. A pure function; tables and pages show the results.
 
     results = conclude(spec, history)
 
-A replicate counts once its trial has finished with a finite score. A failed one is NaN: it is left out of the
-comparisons it takes part in, counted, and shown. Of a sequential study intervals and outcomes are those of
-its looks, and p values and ranks, which peeking makes too sure, are not given. A factorial asks about arms
-and effects, a `compare` about arms and ranks: each of the two has half of alpha, so that both together claim
-a difference that is not there in at most alpha of all studies.
+A replicate counts once its trial has finished with a finite score. A failed one is NaN: it is left out of its
+comparisons, counted, and shown. A sequential study has the intervals and outcomes of its looks, and neither p
+values nor ranks, which repeated looks would make too small. A factorial makes claims about arms and effects,
+a `compare` about arms and ranks. Each of the two families has half of alpha, so that at most alpha of all
+studies claim a difference that is not there.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from trainables.core.errors import UserError
 
 if TYPE_CHECKING:
     from raykd.records.history import History, TrialRecord
-    from raykd.spec.sweep import SweepSpec
+    from raykd.spec.study import StudySpec
 
-FUTILE = 0.05  # chance of an answer at the last look, below which `decide` gives an arm up
+FUTILE = 0.05  # `decide` stops an arm whose chance of an answer at the last look is smaller
 
 
-def conclude(spec: SweepSpec, history: History) -> Results:
-    """The results of a study as far as it is."""
+def conclude(spec: StudySpec, history: History) -> Results:
+    """The results of a study, of its trials so far."""
     rules = extended_rules(spec, history)
     table = _trials(spec, history)
     scores = {
@@ -86,21 +86,20 @@ def conclude(spec: SweepSpec, history: History) -> Results:
     if rules.design == "compare" and not rules.sequential:
         ranking = rank(list(scores.values()), alpha=rules.alpha / rules.families)
     notes += _notes(spec, history, arms)
-    probe = spec.trial({ARM: rules.base}, 0).probe.score
+    probe = spec.arm_trial(rules.base).probe.score
     budget = _budget(spec, arms)
     return Results(spec.name, rules, probe, tuple(arms), ranking, effects, budget, tuple(notes), history.done)
 
 
-def extended_rules(spec: SweepSpec, history: History) -> StudyRules:
-    """The rules of a study, as extending it has changed them."""
-    assert spec.study is not None
+def extended_rules(spec: StudySpec, history: History) -> StudyRules:
+    """The rules of a study after all extensions so far."""
     return spec.study.extended(samples // len(spec.arms) for samples in history.extensions)
 
 
 def verdicts(rules: StudyRules, differences: FloatArray) -> list[Verdict]:
-    """What a sequential study says of each arm after its looks; empty of a fixed one.
+    """The verdict of a sequential study on each arm after its looks; empty for a fixed study.
 
-    differences (arms, replicates), arm minus base, NaN where a side failed or is not there.
+    differences (arms, replicates) in points, arm minus base, NaN where a side failed or is missing.
     """
     if not rules.sequential or not len(differences):
         return []
@@ -113,14 +112,14 @@ def verdicts(rules: StudyRules, differences: FloatArray) -> list[Verdict]:
 
 
 def score_of(rules: StudyRules, trial: TrialRecord | None) -> float | None:
-    """The score that counts of a trial that has finished; None where there is no finite one."""
+    """The score of a finished trial, points: of its last epoch or the best; None where none is finite."""
     if trial is None or trial.status != "finished":
         return None
     score = trial.last if rules.score_at == "last" else trial.best and trial.best[0]
     return score if score is not None and math.isfinite(score) else None
 
 
-def _trials(spec: SweepSpec, history: History) -> dict[str, list[TrialRecord | None]]:
+def _trials(spec: StudySpec, history: History) -> dict[str, list[TrialRecord | None]]:
     """arm -> its trial of each replicate."""
     there: Mapping[tuple[str, int], TrialRecord] = {
         (t.params[ARM], t.replicate): t for t in history.trials.values()
@@ -132,7 +131,7 @@ def _trials(spec: SweepSpec, history: History) -> dict[str, list[TrialRecord | N
 
 
 def _arm(
-    spec: SweepSpec,
+    spec: StudySpec,
     label: str,
     trials: list[TrialRecord | None],
     scores: list[float],
@@ -140,7 +139,7 @@ def _arm(
     verdict: Verdict | None,
     pairing: float,
 ) -> ArmResult:
-    assert spec.study is not None
+    """The result of one arm; `trials` and `scores` by replicate."""
     found = [score for score in scores if math.isfinite(score)]
     ended = [t for t in trials if t is not None and t.status in ("finished", "stopped", "failed")]
     published = spec.study.published
@@ -167,8 +166,8 @@ def _arm(
     )
 
 
-def _budget(spec: SweepSpec, arms: list[ArmResult]) -> str:
-    assert spec.study is not None
+def _budget(spec: StudySpec, arms: list[ArmResult]) -> str:
+    """What is equal between the arms, and by how much their compute differs, in words."""
     each = ", ".join(f"{arm.label} {arm.epochs}" for arm in arms)
     if spec.study.budget == "steps":
         return f"equal optimizer steps, to the nearest epoch; epochs: {each}{spread_of(arms)}"
@@ -181,10 +180,10 @@ def _budget(spec: SweepSpec, arms: list[ArmResult]) -> str:
     return f"unequal epochs: {each}{spread_of(arms)}"
 
 
-def _notes(spec: SweepSpec, history: History, arms: list[ArmResult]) -> list[str]:
-    """What a reader has to know beside the numbers."""
+def _notes(spec: StudySpec, history: History, arms: list[ArmResult]) -> list[str]:
+    """What a reader has to know beside the numbers, a sentence each."""
     notes = []
-    base = next(arm.spec.trained_parameters for arm in arms if spec.study and arm.label == spec.study.base)
+    base = next(arm.spec.trained_parameters for arm in arms if arm.label == spec.study.base)
     for arm in arms:
         own = arm.spec.trained_parameters
         if own is not None and base and own != base:
@@ -196,16 +195,16 @@ def _notes(spec: SweepSpec, history: History, arms: list[ArmResult]) -> list[str
             notes.append(f"{arm.label} has settings of its own search: {tuned}")
         if arm.spec.also:
             named = ", ".join(f"{name} {a!r} -> {b!r}" for name, (a, b) in arm.spec.also.items())
-            notes.append(f"{arm.label} also differs from {spec.study and spec.study.base}: {named}")
+            notes.append(f"{arm.label} also differs from {spec.study.base}: {named}")
     waiting = sum(arm.waiting for arm in arms)
     if waiting and not history.done:
         these = "1 replicate has" if waiting == 1 else f"{waiting} replicates have"
         notes.append(f"{these} not ended: these are no results yet")
     if history.extended:
-        more, planned = history.extended // len(arms), spec.study and spec.study.replicates
+        more, planned = history.extended // len(arms), spec.study.replicates
         extended = f"extended by {more} replicate{'s' * (more > 1)} after {planned}"
         doubt = "if the results had been looked at, p values and intervals are too good"
-        if spec.study and spec.study.precision is not None:
+        if spec.study.precision is not None:
             doubt = "intervals hold if their width asked for more, and not where they lie"
         notes.append(f"{extended}: {doubt}")
     return notes

@@ -1,4 +1,4 @@
-"""What the arms of a study cost, beside what they score: the columns that show what equal epochs hide."""
+"""The cost of each arm of a study: at equal epochs arms may differ much in compute."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from raykd.ablation.results import ArmResult, Results
 
 _NONE = "–"
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-APART = 1.05  # costs that differ by less are called equal
+APART = 1.05  # costs are called equal where their ratio is smaller
 
 
 def amount(value: float | None) -> str:
-    """`1.35 G`: three digits and a prefix; whole numbers below a thousand as they are."""
+    """`1.35 G`: three digits and a prefix, no prefix below a thousand; a dash for no finite value."""
     if value is None or not math.isfinite(value):
         return _NONE
     for size, prefix in _PREFIXES:
@@ -23,12 +23,12 @@ def amount(value: float | None) -> str:
 
 
 def times(ratio: float) -> str:
-    """`×1.35` of the base."""
+    """`×1.35`: a multiple of the base's; a dash where it is not finite."""
     return f"×{ratio:.2f}" if math.isfinite(ratio) else _NONE
 
 
 def costs_table(results: Results) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows, one an arm, the base first: what a trial costs."""
+    """Columns and rows of what a trial costs, one row an arm, the base first."""
     columns = ["cost of a trial", "epochs", "steps", "trained parameters", "flops a step", "flops", "seconds"]
     return columns, [
         [
@@ -45,11 +45,12 @@ def costs_table(results: Results) -> tuple[list[str], list[list[str]]]:
 
 
 def base_first(results: Results) -> list[ArmResult]:
+    """The arms in the order of tables."""
     return sorted(results.arms, key=lambda arm: arm.label != results.rules.base)
 
 
 def spread_of(arms: Sequence[ArmResult], said: str = "their compute is not: from") -> str:
-    """`; their compute is not: from ×0.54 (moco) to ×1.00 of the base's`, where it is not one."""
+    """`; their compute is not: from ×0.54 (moco) to ×1.00 (base) of the base's`; empty where it is equal."""
     known = [arm for arm in arms if math.isfinite(arm.compute)]
     if not known:
         return ""

@@ -1,9 +1,9 @@
-"""Designs: which arms a study has, from what the user says varies. Pure: settings in, arms out.
+"""Designs: which arms a study has. Pure functions: settings in, arms out.
 
 one_at_a_time   each factor's levels, the other factors as in the base
-leave_one_out   each component removed; what that means is said component by component
+leave_one_out   each component removed; the file lists the settings that remove a component
 grid            every combination of levels
-factorial       likewise, read as main effects and interactions; or a fraction of given resolution
+factorial       every combination, or a fraction of given resolution; for main effects and interactions
 compare         named configurations, or whole methods
 """
 
@@ -26,7 +26,7 @@ Arms = dict[str, ArmSpec]
 def one_at_a_time(factors: Mapping[str, Sequence[Any]], base: Mapping[str, Any]) -> Arms:
     """The base, and an arm for each level of each factor that is not the base's (`base`: flat name -> value).
 
-    Of a single factor the base's arm has its level for a name, as the others do.
+    With a single factor the base is named by its level, as the other arms are.
     """
     at_base = {name: base.get(name) for name in factors}
     arms: Arms = {label(at_base) if len(factors) == 1 else BASE: ArmSpec(levels=at_base)}
@@ -38,7 +38,7 @@ def one_at_a_time(factors: Mapping[str, Sequence[Any]], base: Mapping[str, Any])
 
 
 def leave_one_out(components: Mapping[str, Mapping[str, Any]]) -> Arms:
-    """The base, and for each component an arm with the settings that take it away."""
+    """The base, and for each component an arm with the settings that remove it."""
     whole = dict.fromkeys(components, "with")
     arms: Arms = {BASE: ArmSpec(levels=whole)}
     for name, settings in components.items():
@@ -47,7 +47,10 @@ def leave_one_out(components: Mapping[str, Mapping[str, Any]]) -> Arms:
 
 
 def compare(arms: Mapping[str, Mapping[str, Any]]) -> Arms:
-    """Named configurations: settings by flat name, and `method`, `preset` and `epochs` of their own."""
+    """Named configurations: settings by flat name, and their own `method`, `preset` and `epochs`.
+
+    Raises `UserError` for a value that an arm cannot have.
+    """
     own = ("method", "preset", "epochs")
     found: Arms = {}
     for name, raw in arms.items():
@@ -63,7 +66,10 @@ def grid(factors: Mapping[str, Sequence[Any]]) -> Arms:
 
 
 def factorial(factors: Mapping[str, Sequence[Any]], resolution: int | None) -> Arms:
-    """All combinations, or the smallest two-level fraction of at least this resolution; base first."""
+    """All combinations, or the smallest two-level fraction of at least this resolution; base first.
+
+    Raises `UserError` for a fraction of a factor without exactly two levels.
+    """
     if resolution is None:
         return grid(factors)
     wide = [name for name, levels in factors.items() if len(levels) != 2]
@@ -82,7 +88,7 @@ def factorial(factors: Mapping[str, Sequence[Any]], resolution: int | None) -> A
 
 
 def design_of(factors: Mapping[str, Sequence[Any]], arms: Mapping[str, ArmSpec]) -> list[list[int]]:
-    """(arms, factors): each arm's level as its place in the factor's list, 0 the base's."""
+    """(arms, factors): the place of each arm's level in the factor's list; 0 is the base's."""
     return [
         [
             next(i for i, v in enumerate(levels) if same(v, arm.levels[name]))
@@ -98,11 +104,12 @@ def label(settings: Mapping[str, Any]) -> str:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Are two levels one value? 1 and 1.0 are, 1 and true are not."""
+    """Whether two levels are one value: 1 and 1.0 are, 1 and true are not."""
     return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
 
 
 def _combinations(factors: Mapping[str, Sequence[Any]], rows: Sequence[tuple[Any, ...]]) -> Arms:
+    """An arm for each row of levels."""
     arms: Arms = {}
     for row in rows:
         settings = dict(zip(factors, row, strict=True))
@@ -111,6 +118,7 @@ def _combinations(factors: Mapping[str, Sequence[Any]], rows: Sequence[tuple[Any
 
 
 def _text(value: Any) -> str:
+    """A level as a label shows it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return value if isinstance(value, str) else json.dumps(value)

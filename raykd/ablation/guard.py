@@ -1,11 +1,11 @@
 """The confound guard: an arm may differ from the base in what the study declares, and in nothing else.
 
-    spec, remarks = check_study(spec)       # raises UserError before anything is spent
+    spec, remarks = check_study(spec)       # raises UserError before any training
 
-What an arm declares are its settings, its method and its epochs. A further difference is refused, unless the
-study allows it or it follows necessarily: another method has settings of its own, and may have no teacher.
-Those are kept in `ArmSpec.also`, and every report names them, as it does a number of trained parameters that
-is not the base's.
+An arm declares its settings, its method and its epochs. Any other difference is refused, unless the study
+allows it or it follows necessarily: another method has its own settings, and may have no teacher. Such
+differences are kept in `ArmSpec.also`. Every report names them, and names the number of trained parameters
+where it is not the base's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from raykd.ablation.designs import same
 from raykd.ablation.missing_files import refuse_missing_teacher
 from raykd.spec.arms import ArmSpec
 from raykd.spec.devices import check_gpus
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.study import StudySpec
 from trainables.core.errors import UserError
 from trainables.spec.trial import TrialSpec
 from trainables.training.resolve import flatten
@@ -27,18 +27,15 @@ from trainables.training.resolve import flatten
 Difference = dict[str, tuple[Any, Any]]  # flat name -> values in base and arm, None where there is none
 
 
-def check_study(spec: SweepSpec, memory: int | None = None) -> tuple[SweepSpec, list[str]]:
-    """The study with what was found out about it, and remarks: what can be run but may not be meant.
+def check_study(spec: StudySpec, memory: int | None = None) -> tuple[StudySpec, list[str]]:
+    """The study with what its arms turn out to be, and remarks on what can be run but may not be intended.
 
-    `memory` is what each worker has, bytes, where that is known.
-
-    Raises `UserError` for an arm that cannot be trained, is another one under another name, or differs in
-    more than it says.
+    `memory` is that of each worker, bytes, where it is known. Raises `UserError` for an arm that cannot be
+    trained, that equals another arm, or that differs from the base in more than it declares.
     """
     from trainables.planning.check import TrialChecker
     from trainables.planning.compute import trained_parameters
 
-    assert spec.study is not None
     check_gpus(spec.workers)
     trials = {label: trial_of(spec, label) for label in spec.arms}
     refuse_equal(trials, spec.study.base)
@@ -60,17 +57,14 @@ def check_study(spec: SweepSpec, memory: int | None = None) -> tuple[SweepSpec, 
         except UserError as error:
             raise error.under("baseline") from None
     spec = with_epochs(spec, trials)
-    assert spec.study is not None
-    arms = {}
-    for label, arm in spec.arms.items():
-        parameters = trained_parameters(trials[label], checker.context)
-        arms[label] = arm.model_copy(update={"also": also[label], "trained_parameters": parameters})
-    rules = spec.study.model_copy(update={"step": _grain(base)})
-    return spec.model_copy(update={"arms": arms, "study": rules}), remarks
+    parameters = {label: trained_parameters(trials[label], checker.context) for label in spec.arms}
+    spec = spec.with_arms({a: {"also": also[a], "trained_parameters": parameters[a]} for a in spec.arms})
+    rules = spec.study.model_copy(update={"step": _resolution(base)})
+    return spec.model_copy(update={"study": rules}), remarks
 
 
 def differences(base: TrialSpec, arm: TrialSpec) -> Difference:
-    """Every field in which two trials differ, the seed left out."""
+    """Every field in which two trials differ, without the seed."""
     before, after = flatten(base), flatten(arm)
     return {
         name: (before.get(name), after.get(name))
@@ -79,9 +73,8 @@ def differences(base: TrialSpec, arm: TrialSpec) -> Difference:
     }
 
 
-def undeclared(spec: SweepSpec, label: str, base: TrialSpec, arm: TrialSpec) -> Difference:
-    """What differs beyond what the arm declares and yet may; `UserError` for what may not."""
-    assert spec.study is not None
+def undeclared(spec: StudySpec, label: str, base: TrialSpec, arm: TrialSpec) -> Difference:
+    """The differences that the arm does not declare and yet may have. Raises `UserError` for any other."""
     declared = [*_declared(spec.arms[label]), *_declared(spec.arms[spec.study.base])]
     other = base.method != arm.method
     may: Difference = {}
@@ -91,7 +84,7 @@ def undeclared(spec: SweepSpec, label: str, base: TrialSpec, arm: TrialSpec) -> 
             continue
         own = other and (name in base.config or name in arm.config)
         taught = name.startswith("teacher.") and (base.teacher is None) != (arm.teacher is None)
-        # What a teacher was trained on follows from which teacher it is.
+        # The normalisation of a teacher's images follows from the choice of the teacher.
         follows = name in ("teacher.mean", "teacher.std") and any(d.startswith("teacher") for d in declared)
         (may if own or taught or follows or under(name, spec.study.allow) else refused)[name] = values
     if refused:
@@ -116,12 +109,13 @@ def refuse_equal(trials: Mapping[str, TrialSpec], base: str) -> None:
 
 
 def _declared(arm: ArmSpec) -> list[str]:
+    """The names of the fields that an arm changes."""
     own = {"method": arm.method, "epochs": arm.epochs}
     return [*arm.settings, *arm.tuned, *(name for name, value in own.items() if value is not None)]
 
 
 def _whole_teacher(found: Difference, base: TrialSpec, arm: TrialSpec) -> Difference:
-    """A teacher that one side lacks, in one entry."""
+    """`found` with one entry for the whole teacher, where only one side has a teacher."""
     if (base.teacher is None) == (arm.teacher is None):
         return found
     left = {name: values for name, values in found.items() if not name.startswith("teacher.")}
@@ -135,7 +129,7 @@ def _one_function(
     base: Mapping[str, Any],
     arm: Mapping[str, Any],
 ) -> list[str]:
-    """Remarks on levels that are one function under two names, so that nothing can come of comparing them."""
+    """Remarks on levels that are one function under two names, which makes their comparison useless."""
     return [
         f"arm {label!r}: {field} {base[field]} and {arm[field]} are one function with these networks"
         for field, found in groups.items()
@@ -144,8 +138,8 @@ def _one_function(
     ]
 
 
-def _grain(trial: TrialSpec) -> float:
-    """The steps in which scores come: one image more or fewer, in percent; over the draws of a k-shot probe.
+def _resolution(trial: TrialSpec) -> float:
+    """The smallest step between two scores, points: one image, over the draws of a k-shot probe.
 
     0 for a score that counts no images.
     """

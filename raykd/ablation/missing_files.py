@@ -1,4 +1,4 @@
-"""A study whose files are not on this machine: planned as far as that goes, or refused with what to type."""
+"""A study whose files are not on this machine: `--plan` works without them, a run is refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from raykd.ablation.arm_trials import in_base, trial_of
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.study import StudySpec
 from trainables.core.errors import UserError
 from trainables.spec.trial import TrialSpec
 
@@ -16,19 +16,19 @@ _GIVEN_BY = "--set base.teacher.checkpoint=/where/it/is/"
 
 
 def refuse_missing_teacher(trial: TrialSpec) -> None:
-    """Raise `UserError` for a teacher's file that is not there, with the words that give it."""
+    """Raise `UserError`, with the option to type, where the file of the teacher is missing."""
     if path := _missing_checkpoint(trial):
         expected = f"{_GIVEN_BY}{path.name}"
         raise UserError("teacher.checkpoint", "no such file", value=str(path), expected=expected)
 
 
 @contextlib.contextmanager
-def without_files(spec: SweepSpec) -> Iterator[tuple[SweepSpec, list[str]]]:
-    """The study as it can be planned without the user's files, and remarks on what is still to be given.
+def without_files(spec: StudySpec) -> Iterator[tuple[StudySpec, list[str]]]:
+    """The study as it can be planned without the user's files, and remarks on the files that are missing.
 
-    For as long as the context lasts, data have their published size, and a teacher whose file is not there
-    has one of random weights: of the same architecture, with the head or classifier that the arms ask for.
-    What only the files can tell (the size of a folder of images) is left to the study's check to refuse.
+    While the context lasts, data sets have their published size, and a missing file of a teacher is replaced
+    by one with random weights: of the same architecture, with the head or classifier that the arms need. What
+    only the files can tell, such as the size of a folder of images, is refused later by `check_study`.
     """
     from trainables.data.data_sets import check_data, published_sizes
     from trainables.planning.placeholder_teacher import write_placeholder_teacher
@@ -58,6 +58,6 @@ def without_files(spec: SweepSpec) -> Iterator[tuple[SweepSpec, list[str]]]:
 
 
 def _missing_checkpoint(trial: TrialSpec) -> Path | None:
-    """The file that the trial's teacher is to come from, if it is not there."""
+    """The file of the trial's teacher if it is missing."""
     path = trial.teacher.checkpoint if trial.teacher is not None else None
     return path if path is not None and not path.expanduser().is_file() else None

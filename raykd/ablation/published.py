@@ -1,4 +1,4 @@
-"""A paper's own numbers, beside the arms that they belong to."""
+"""A paper's own numbers, each with the arm that it belongs to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from trainables.core.errors import UserError
 
 
 def published_of(file: StudyFile, arms: Mapping[str, ArmSpec]) -> Published | None:
-    """With the arms' labels; of a single factor a level alone is enough."""
+    """The numbers by the labels of arms; with a single factor the file may name the level alone.
+
+    Raises `UserError` for a name that is no arm, and for two numbers of one arm.
+    """
     if file.published is None:
         return None
     names = {label: label for label in arms}
@@ -32,7 +35,7 @@ def published_of(file: StudyFile, arms: Mapping[str, ArmSpec]) -> Published | No
 
 
 def _with_level(text: str, file: StudyFile, arms: Mapping[str, ArmSpec]) -> str | None:
-    """The arm of a single factor that has the level which `text` says: 1e-4 is 0.0001, and 64 is 64.0."""
+    """The arm of a single factor with the level that `text` names: 1e-4 is 0.0001, and 64 is 64.0."""
     if len(file.factors) != 1:
         return None
     try:

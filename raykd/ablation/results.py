@@ -1,4 +1,4 @@
-"""The results of a study, as plain data: `conclusions.py` works them out, reports and costs show them."""
+"""The results of a study as plain data: `conclusions.py` computes them, tables and pages show them."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ from raykd.stats import Comparison, FactorialResult, Ranking, Verdict
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One arm. Scores are points, by replicate; NaN where there is none."""
+    """The result of one arm. Scores are points, by replicate; NaN where there is none."""
 
     label: str
     spec: ArmSpec
     scores: tuple[float, ...]
     finished: int
     failed: int
-    waiting: int  # replicates of the plan that have not ended
+    waiting: int  # planned replicates that have not ended
     mean: float
     sd: float
     iqm: float
     epochs: int
     flops: float | None  # of a whole trial; None where they were not counted
-    compute: float  # the same over the base's; NaN likewise
-    wall_s: float  # of a trial, mean
-    comparison: Comparison | None  # with the base; None of the base itself
+    compute: float  # flops over those of the base; NaN where they were not counted
+    wall_s: float  # seconds of a trial, mean
+    comparison: Comparison | None  # with the base; None for the base itself
     verdict: Verdict | None  # of a sequential study
     pairing: float  # variance of paired differences over that of unpaired ones
-    published: float | None
+    published: float | None  # the paper's number
 
 
 @dataclass(frozen=True)
 class Results:
-    """A study's results. `arms` in the order of the study."""
+    """The results of a study; `arms` are in the order of the study."""
 
     name: str
     rules: StudyRules
-    score: str  # the probe
+    score: str  # the name of the probe
     arms: tuple[ArmResult, ...]
-    ranking: Ranking | None  # of `compare`
-    effects: FactorialResult | None  # of `factorial`
-    budget: str
+    ranking: Ranking | None  # only of the design `compare`
+    effects: FactorialResult | None  # only of the design `factorial`
+    budget: str  # in words
     notes: tuple[str, ...]
     done: bool
 
     @property
     def base(self) -> ArmResult:
+        """The arm that the others are compared with."""
         return next(arm for arm in self.arms if arm.label == self.rules.base)

@@ -1,10 +1,10 @@
-"""Who runs next in a study: replicate by replicate, every arm that is open gets one before any gets the next.
+"""The proposer of a study. It goes round by round: every open arm gets a replicate before any gets the next.
 
-The same verbs as `Proposer`. Of a fixed study all arms stay open to the end. A sequential one looks after
-the rounds that its rules name, when all of their trials have ended, and closes the arms whose answer is
-there; the base goes on while any other arm does. What is proposed depends on the spec, on what was proposed,
-and on the results of the rounds before a look, and on nothing else, so that a `Rounds` rebuilt from a history
-goes on as the one that wrote it.
+It has the methods of `Proposer`. In a fixed study all arms stay open to the end. A sequential study looks
+after the rounds that its rules name, once all trials of these rounds have ended. It then closes the arms that
+have an answer; the base stays open while another arm does. Proposals depend on the spec, on earlier proposals
+and on the results of the rounds before a look, and on nothing else. So a `Rounds` that is rebuilt from a
+history goes on as the one that wrote it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from raykd.ablation.conclusions import extended_rules, score_of, verdicts
 from raykd.records.history import ENDED, TrialRecord
 from raykd.search.proposer import WAIT, Proposal, Wait
 from raykd.spec.arms import ARM
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.study import StudySpec
 from raykd.stats.paired import FloatArray
 from trainables.training.resolve import flatten
 
@@ -30,26 +30,25 @@ Cell = tuple[str, int]  # arm, replicate
 
 
 class Rounds:
-    """Proposes `samples` trials at most: (arm, seed), seed by seed."""
+    """Proposes at most `samples` trials (arm, seed), seed by seed."""
 
-    def __init__(self, spec: SweepSpec, samples: int | None = None) -> None:
-        assert spec.study is not None
+    def __init__(self, spec: StudySpec, samples: int | None = None) -> None:
         self.spec = spec
         self.rules = spec.study
         self.samples = spec.samples if samples is None else samples
-        self._cells: dict[str, Cell] = {}  # trial -> its place, in the order of proposal
+        self._cells: dict[str, Cell] = {}  # trial -> its cell, in the order of proposal
         self._records: dict[Cell, TrialRecord] = {}  # results so far
         self._places: set[Cell] = set()
         self._closed = False
-        self._decided: dict[int, list[str]] = {}  # rounds -> the arms that go on: no later result changes it
+        self._decided: dict[int, list[str]] = {}  # rounds -> the arms that stay open after them
 
     @property
     def exhausted(self) -> bool:
-        """Is it over, with fewer trials than it might have had?"""
+        """Whether the study has ended with fewer trials than `samples`."""
         return self._closed
 
     def propose(self) -> Proposal | Wait | None:
-        """The next trial; `WAIT` until a round has ended; None when there is nothing more to run."""
+        """The next trial; `WAIT` until a round has ended; None when nothing is left to run."""
         for seed in range(self.samples // len(self.spec.arms)):
             open_ = self._open(seed)
             if open_ is None:
@@ -73,7 +72,7 @@ class Rounds:
         self._records[self._cells[trial]].status = status
 
     def replay(self, history: History) -> None:
-        """Take in all that a history holds. Trials that have not ended stay in flight."""
+        """Take over the trials of a history. Those that have not ended count as running."""
         self.rules = extended_rules(self.spec, history)
         self._decided.clear()
         for trial in sorted(history.trials.values(), key=lambda t: t.number):
@@ -87,23 +86,25 @@ class Rounds:
     # --- within -------------------------------------------------------------------------------------------
 
     def _propose(self, label: str, seed: int) -> Proposal:
+        """The arm's trial of this seed, with the next number."""
         made = replace(self.make(label, seed), number=len(self._cells))
         self._note(made.trial, (label, seed), made.number)
         return made
 
     def make(self, label: str, seed: int) -> Proposal:
-        """An arm's trial of this seed, but for its number."""
+        """The arm's trial of this seed, with number 0."""
         params = {ARM: label}
         trial = self.spec.trial(params, seed)
         return Proposal(0, trial.signature(), trial.arm(), seed, params, flatten(trial), "round", {})
 
     def _note(self, name: str, cell: Cell, number: int) -> None:
+        """Remember that this trial was proposed."""
         self._cells[name] = cell
         self._places.add(cell)
         self._records[cell] = TrialRecord(name, number, "", cell[1], {ARM: cell[0]}, {}, "round", {}, 0.0)
 
     def _open(self, seed: int) -> list[str] | None:
-        """The arms that replicate `seed` is run of; None while that is not known."""
+        """The arms that get replicate `seed`; None while a look that decides it is not due."""
         looks = [look for look in self.rules.looks if look <= seed]
         if not looks:
             return list(self.spec.arms)
@@ -116,7 +117,7 @@ class Rounds:
         return self._decided[rounds]
 
     def _look(self, rounds: int) -> list[str] | None:
-        """The arms that go on after so many rounds; None while a trial of theirs has not ended."""
+        """The arms that stay open after so many rounds; None while a trial of these rounds runs."""
         before = [r for cell, r in self._records.items() if cell[1] < rounds]
         if any(record.status not in ENDED for record in before):
             return None
@@ -127,7 +128,7 @@ class Rounds:
         return [label for label in self.spec.arms if label in going or (label == base and going)]
 
     def _scores(self, labels: list[str], rounds: int) -> FloatArray:
-        """(arms, rounds), NaN where there is none."""
+        """Scores (arms, rounds) in points, NaN where there is none."""
         rows = []
         for label in labels:
             found = [score_of(self.rules, self._records.get((label, seed))) for seed in range(rounds)]

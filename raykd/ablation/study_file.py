@@ -1,4 +1,4 @@
-"""What the user writes about an ablation study: the keys of its file, with types and defaults."""
+"""The file of an ablation study: its keys, with types and defaults."""
 
 from __future__ import annotations
 

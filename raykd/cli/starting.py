@@ -19,6 +19,7 @@ from trainables.core.errors import UserError
 
 if TYPE_CHECKING:
     from raykd.records.history import History
+    from raykd.spec.study import StudySpec
     from raykd.spec.sweep import SweepSpec
 
 verbs = typer.Typer()
@@ -45,7 +46,7 @@ def run(
 ) -> None:
     """Run a search space."""
     from raykd.runs.plan import worker_memory
-    from raykd.spec.sweep import find_space, load_sweep
+    from raykd.spec.search import find_space, load_sweep
     from raykd.spec.validate import validate
 
     console = Console()
@@ -146,7 +147,7 @@ def ablate(
     place = engine.Place(folder, address)
     if history is not None and json:
         from raykd.ablation.conclusions import conclude
-        from raykd.ablation.report import data
+        from raykd.ablation.tables import data
 
         console.json(data(conclude(spec, history)))
         return
@@ -208,14 +209,14 @@ def _planned_here(planned: dict[str, Any], spec: SweepSpec, address: str | None)
     return [*idle, *none, *(long_baseline(epochs[0], spec) if epochs else [])]
 
 
-def study_of(history: History, folder: Path) -> SweepSpec:
+def study_of(history: History, folder: Path) -> StudySpec:
     """The spec of a study that has begun; `UserError` for a search."""
-    from raykd.records.recorded_spec import spec_of
+    from raykd.records import recorded_spec
 
     if not history.study:
         expected = f"`{command('resume', folder)}`"
         raise UserError("STUDY", "is a search, no study", value=history.spec["name"], expected=expected)
-    return spec_of(history)
+    return recorded_spec.study_of(history)
 
 
 def close(console: Console, history: History, folder: Path) -> None:

@@ -34,7 +34,7 @@ def checkup(
         return launch.checks(cluster, [*given, *(word for s in sets for word in ("--set", s))], spec)
     if nodes is not None and address is None:
         raise UserError("--nodes", "goes with --address", value=nodes)
-    from raykd.spec.sweep import load_sweep
+    from raykd.spec.search import load_sweep
     from raykd.storage.commands import DEFAULT_STORAGE, STORAGE_VARIABLE
     from raykd.storage.folders import storage_folder
 

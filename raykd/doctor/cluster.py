@@ -21,7 +21,7 @@ from raykd.doctor.sweep_checks import check_spec
 from raykd.lanes.autoscaler import autoscales
 from raykd.lanes.cluster import connected, live_nodes, ray_address
 from raykd.lanes.quarantine import in_quarantine
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.search import SearchSpec
 from raykd.storage.file_transfer import credentials
 from raykd.storage.folders import storage_folder
 from trainables.core.errors import first_line
@@ -29,7 +29,7 @@ from trainables.core.errors import first_line
 
 def checks(
     storage: str,
-    spec: SweepSpec | None = None,
+    spec: SearchSpec | None = None,
     address: str | None = "auto",
     expected: Sequence[str] = (),
     limit_s: float = 240.0,

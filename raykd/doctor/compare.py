@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from raykd.doctor.check import Check
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.search import SearchSpec
 from trainables.core.errors import UserError
 
 _SKEW_S = 5.0  # clocks that differ by more are reported
@@ -170,7 +170,7 @@ def check_inputs(nodes: Sequence[Node]) -> Check:
 
 
 def check_room(
-    spec: SweepSpec, alive: Sequence[Mapping[str, Any]], free: Mapping[str, float], autoscales: bool
+    spec: SearchSpec, alive: Sequence[Mapping[str, Any]], free: Mapping[str, float], autoscales: bool
 ) -> Check:
     """Can the cluster hold what the sweep asks for, and is it free now?
 

@@ -26,14 +26,14 @@ from trainables.core.errors import UserError, first_line
 from trainables.core.limits import cpus, memory_left
 
 if TYPE_CHECKING:
-    from raykd.spec.sweep import SweepSpec
+    from raykd.spec.search import SearchSpec
 
 GIB = 2**30
 _NEED_SHM = capacity.OBJECT_STORE  # below this Ray's object store goes to disk
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "pyarrow", "tensorboard")
 
 
-def checks(storage: Path, spec: SweepSpec | None = None, ray: bool = True) -> Iterator[Check]:
+def checks(storage: Path, spec: SearchSpec | None = None, ray: bool = True) -> Iterator[Check]:
     """Every check of this machine and of what `spec` needs, one by one as they are done.
 
     `storage` is the folder of sweeps; `ray` False leaves out starting Ray.
@@ -141,7 +141,7 @@ def check_threads() -> Check:
     return Check("threads", True, said)
 
 
-def check_memory(spec: SweepSpec | None) -> Check:
+def check_memory(spec: SearchSpec | None) -> Check:
     """Does the memory that this process may use hold a lane, and how many?"""
     from raykd.spec.sections import WorkersSpec
 

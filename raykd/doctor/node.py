@@ -27,7 +27,7 @@ from trainables.core.limits import cpus
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-    from raykd.spec.sweep import SweepSpec
+    from raykd.spec.search import SearchSpec
 
 ROOMS = ("raykd", "trainables", "search_spaces")
 _PATIENCE_S = 8.0  # for a file just written elsewhere: NFS remembers for 3 s that it was not there
@@ -76,13 +76,13 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
     from raykd.doctor.machine import check_gpu, check_packages, check_shared_memory, check_torchvision
     from raykd.doctor.places import check_disk
     from raykd.doctor.sweep_checks import check_spec
-    from raykd.spec.sweep import SweepSpec
+    from raykd.spec.search import SearchSpec
     from trainables.data.data_sets import cache_folder
 
     checks = [check_packages(), check_torchvision(), check_gpu(), check_shared_memory()]
     cache = check_disk(cache_folder())
     checks.append(cache._replace(name="disk", mend=cache.mend and "make room there, or set RAYKD_CACHE"))
-    spec = SweepSpec.model_validate(request["spec"]) if request["spec"] else None
+    spec = SearchSpec.model_validate(request["spec"]) if request["spec"] else None
     if spec is not None:
         checks += islice(check_spec(spec), 2)  # data and teacher; the third check is the same on all nodes
     return {
@@ -96,7 +96,7 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def inputs(spec: SweepSpec) -> dict[str, str]:
+def inputs(spec: SearchSpec) -> dict[str, str]:
     """Name -> digest of each file or folder that trials read and all nodes must have; "" if it is missing."""
     from trainables.data.sources import find_source
     from trainables.data.sources.base import Source

@@ -11,10 +11,10 @@ from raykd.doctor.check import Check, answered
 from trainables.core.errors import UserError, first_line
 
 if TYPE_CHECKING:
-    from raykd.spec.sweep import SweepSpec
+    from raykd.spec.search import SearchSpec
 
 
-def check_spec(spec: SweepSpec) -> Iterator[Check]:
+def check_spec(spec: SearchSpec) -> Iterator[Check]:
     """Three checks: is the data there, can the teacher be read, can every setting work?"""
     from raykd.spec.validate import validate
     from trainables.data.data_sets import check_data
@@ -48,7 +48,7 @@ def check_spec(spec: SweepSpec) -> Iterator[Check]:
     yield answered("spec", whole)
 
 
-def check_workers(spec: SweepSpec) -> Check:
+def check_workers(spec: SearchSpec) -> Check:
     """Can this machine, or the cluster that `run` would join from here, hold a lane?"""
     from raykd.doctor.compare import check_room
 

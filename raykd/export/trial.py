@@ -20,7 +20,8 @@ import yaml
 from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import Ledger
 from raykd.records.recorded_spec import check_settings, spec_of
-from raykd.spec.sweep import SweepSpec, load_sweep
+from raykd.spec.search import load_sweep
+from raykd.spec.sweep import SweepSpec
 from raykd.storage.folders import fetch, named, option, origin_of, teachers_of
 from trainables.core.errors import SweepFailed, UserError
 from trainables.spec.trial import TrialSpec

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -11,30 +11,45 @@ from raykd.records.format import written_by
 from raykd.records.history import History
 from raykd.spec.arms import ARM
 from raykd.spec.schedulers import settings_in_use
+from raykd.spec.search import SearchSpec
+from raykd.spec.study import StudySpec
 from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError, first_line
 from trainables.spec.parse import build
 
+_Kind = TypeVar("_Kind", SearchSpec, StudySpec)
 
-def spec_of(history: History) -> SweepSpec:
+
+def spec_of(history: History) -> SearchSpec | StudySpec:
     """The spec that the ledger holds; `UserError` where it is of another version. Loads no torch."""
+    return study_of(history) if history.study else _parsed(SearchSpec, history)
+
+
+def study_of(history: History) -> StudySpec:
+    """The spec of a study that has begun; `UserError` as of `spec_of`."""
+    spec = _parsed(StudySpec, history)
+    labels = list(spec.arms)  # a list, because what a ledger holds may not be hashable
+    for trial in history.trials.values():
+        if trial.params.get(ARM) not in labels:
+            raise of_another_version(history, f"trial {trial.trial}: is of no arm of the study")
+    return spec
+
+
+def _parsed(kind: type[_Kind], history: History) -> _Kind:
+    """The recorded spec as this kind of sweep."""
     raw = dict(history.spec)
-    if isinstance(raw.get("scheduler"), Mapping):
+    if isinstance(raw.get("scheduler"), Mapping):  # older versions recorded the settings of all schedulers
         raw["scheduler"] = settings_in_use(raw["scheduler"])
     try:
-        spec = SweepSpec.model_validate(raw)
-        for trial in history.trials.values():
-            if spec.arms and trial.params.get(ARM) not in spec.arms:
-                raise UserError(f"trial {trial.trial}", "is of no arm of the study")
+        return kind.model_validate(raw)
     except ValidationError:
         try:
-            build(SweepSpec, raw)  # says it in the user's words
+            build(kind, raw)  # says it in the user's words
             raise
         except (UserError, ValidationError) as error:
             raise of_another_version(history, first_line(error)) from None
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise of_another_version(history, str(error)) from None
-    return spec
 
 
 def check_settings(spec: SweepSpec, history: History) -> None:

@@ -52,7 +52,7 @@ class TensorBoardWriter:
         """`folder` is the sweep's; files go to `folder/tensorboard`."""
         self.folder = folder / FOLDER
         self.space = spec.space
-        self.seeds = spec.seeds if spec.study is None else tuple(range(spec.study.replicates))
+        self.seeds = spec.replicates
         self._begun: set[str] = set()
 
     def __call__(self, record: Record, history: History) -> None:

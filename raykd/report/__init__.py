@@ -42,17 +42,16 @@ def build(folder: Path, out: Path, now: float, progress: Callable[[int, int], No
     from raykd.records import views
     from raykd.records.recorded_spec import spec_of
     from raykd.report import common, study_sections, sweep_sections
+    from raykd.spec.study import StudySpec
     from raykd.storage.commands import command
 
     history = views.read(folder)
     spec = spec_of(history)
     status = views.status(history, folder)
-    export = command("export", folder, "--out", "student")
-    own = (
-        study_sections.sections(spec, history)
-        if history.study
-        else sweep_sections.sections(spec, history, export, progress)
-    )
+    if isinstance(spec, StudySpec):
+        facts, sections = study_sections.content(spec, history, folder, out)
+    else:
+        facts, sections = sweep_sections.content(spec, history, folder, out, progress)
     counts = status["trials"]
     ended = counts["finished"] + counts["stopped"] + counts["failed"]
     said = ", ".join(f"{n} {name}" for name, n in counts.items() if n) or "none yet"
@@ -61,21 +60,15 @@ def build(folder: Path, out: Path, now: float, progress: Callable[[int, int], No
         "running": f"It is still running: {so_far}. What is below is how it stood when this page was made; "
         "`raykd report` again brings it up to date.",
         "interrupted": f"It is not complete: {so_far}, and nothing drives it. "
-        f"`{command('ablate' if history.study else 'resume', folder)}` goes on with it.",
+        f"`{command(spec.resumes_by, folder)}` goes on with it.",
     }
     return Page(
         title=spec.name,
-        kicker=f"raykd {'ablation study' if history.study else 'search'}",
+        kicker=f"raykd {spec.kind}",
         made=f"Made {common.moment(now)} from {len(history.trials)} trials: {said}.",
         banner=banner.get(status["state"], ""),
-        facts=common.facts(history),
-        sections=[
-            *own,
-            common.failures(history),
-            common.compute(history),
-            common.again(history, folder),
-            common.links(history, folder, out),
-        ],
+        facts=facts,
+        sections=sections,
     )
 
 

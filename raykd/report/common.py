@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,10 @@ from urllib.parse import quote
 
 import yaml
 
-from raykd.ablation.report import FILES
-from raykd.console.wording import duration, number, settings
-from raykd.records.history import STATUSES, History, TrialRecord
+from raykd.console.wording import duration, number
+from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import LEDGER
 from raykd.report.elements import Bullets, Code, Collapsible, Facts, Links, Section, Table, Text
-from raykd.spec.arms import ARM
 from raykd.spec.schedulers import settings_in_use
 from raykd.storage.commands import storage_words
 from trainables.spec.trial import ProbeSpec
@@ -27,10 +25,9 @@ from trainables.spec.trial import ProbeSpec
 MOST_ROWS = 1000  # of the table of all trials
 
 
-def facts(history: History) -> Facts:
-    """What was run, with what, when."""
+def facts(history: History, own: Sequence[tuple[str, str]] = ()) -> Facts:
+    """What was run, with what, when; `own` are rows of this kind of sweep alone."""
     spec, head = history.spec, history.sweep or {}
-    scheduler, sampler = spec.get("scheduler", {}), head.get("sampler", {})
     rows = [
         ("Method", ", ".join(methods(spec))),
         ("Student", _network(spec.get("student"))),
@@ -38,22 +35,27 @@ def facts(history: History) -> Facts:
         ("Data", _named(spec.get("data", {}))),
         ("Score", f"{score_name(spec)}, validation split; ± is the standard error over the probe's draws"),
         ("Epochs of a whole trial", str(spec.get("epochs", ""))),
-        ("Seeds", ", ".join(map(str, spec.get("seeds", ())))),
-        ("Sampler", str(sampler.get("name", ""))),
-        ("Scheduler", _named(settings_in_use(scheduler))),
+        *own,
         ("When", _when(history)),
         ("Versions", ", ".join(f"{name} {version}" for name, version in head.get("versions", {}).items())),
         ("Spec hash", str(head.get("spec_hash", ""))),
     ]
-    if history.study:
-        rows = [row for row in rows if row[0] not in ("Seeds", "Sampler", "Scheduler")]
     return Facts([(term, said or "none") for term, said in rows])
 
 
-def again(history: History, folder: Path) -> Section:
-    """How to run it again, and the spec as it was written down."""
+def searched(history: History) -> list[tuple[str, str]]:
+    """The rows of `facts` that only a search has: its seeds, its sampler, its scheduler."""
+    scheduler, sampler = history.spec.get("scheduler", {}), (history.sweep or {}).get("sampler", {})
+    return [
+        ("Seeds", ", ".join(map(str, history.spec.get("seeds", ())))),
+        ("Sampler", str(sampler.get("name", ""))),
+        ("Scheduler", _named(settings_in_use(scheduler))),
+    ]
+
+
+def again(history: History, folder: Path, verb: str) -> Section:
+    """How to run it again, by which verb of the command line, and the spec as it was written down."""
     source = (history.sweep or {}).get("source")
-    verb = "ablate" if history.study else "run"
     parts: list[Any] = []
     if source is not None:
         words = ["raykd", verb, source["path"]]
@@ -70,19 +72,20 @@ def again(history: History, folder: Path) -> Section:
     return Section("Run it again", parts)
 
 
-def failures(history: History) -> Section:
-    """Every failed trial with its reason, and proposals that could not be trained."""
+def failures(history: History, column: str, name: Callable[[TrialRecord], str]) -> Section:
+    """Every failed trial with its reason, and proposals that could not be trained.
+
+    `name` says what a trial is, in the column of that title.
+    """
     failed = [t for t in history.trials.values() if t.status == "failed"]
     parts: list[Any] = []
     if failed:
-        what = "arm" if history.study else "settings"
         rows = [
-            [t.trial, str(t.params.get(ARM, "")) if history.study else settings(t), str(t.replicate),
-             str(t.epoch), str(t.attempts), str(t.reason or "not said")]
+            [t.trial, name(t), str(t.replicate), str(t.epoch), str(t.attempts), str(t.reason or "not said")]
             for t in failed
-        ]  # fmt: skip
+        ]
         caption = f"{len(failed)} of {len(history.trials)} trials failed"
-        parts.append(Table(caption, ["trial", what, "seed", "epoch", "attempts", "reason"], rows))
+        parts.append(Table(caption, ["trial", column, "seed", "epoch", "attempts", "reason"], rows))
     else:
         parts.append(Text("No trial failed."))
     refused = [f"{r['reason']} ({_settings(r['params'])})" for r in history.repeats if r.get("trial") is None]
@@ -91,20 +94,17 @@ def failures(history: History) -> Section:
     return Section("Failures", parts)
 
 
-def compute(history: History) -> Section:
-    """Seconds and epochs, by status or by arm."""
+def compute(
+    history: History, column: str, group: Callable[[TrialRecord], str], order: Sequence[str] = ()
+) -> Section:
+    """Seconds and epochs, by the group that a trial belongs to: those of `order` first, then as they came."""
     trials = list(history.trials.values())
-    if history.study:
-        names = list(dict.fromkeys(str(t.params.get(ARM)) for t in trials))
-        groups = {name: [t for t in trials if str(t.params.get(ARM)) == name] for name in names}
-    elif len(methods(history.spec)) > 1:
-        groups = {m: [t for t in trials if t.method == m] for m in dict.fromkeys(t.method for t in trials)}
-    else:
-        groups = {status: [t for t in trials if t.status == status] for status in STATUSES}
+    groups: dict[str, list[TrialRecord]] = {name: [] for name in order}
+    for trial in trials:
+        groups.setdefault(group(trial), []).append(trial)
     rows = [_cost(name, of) for name, of in groups.items() if of]
     rows.append(_cost("all", trials))
-    kind = "arm" if history.study else "method" if len(methods(history.spec)) > 1 else "status of trials"
-    columns = [kind, "trials", "epochs trained", "time in lanes", "seconds a trial"]
+    columns = [column, "trials", "epochs trained", "time in lanes", "seconds a trial"]
     parts: list[Any] = [Table("Compute spent", columns, rows, frozenset({len(rows) - 1}))]
     said = [f"From the first record to the last one: {duration(_span(history))}, pauses included."]
     saved = sum(max(0, (t.epochs or t.epoch) - t.epoch) for t in trials if t.status == "stopped")
@@ -119,14 +119,14 @@ def compute(history: History) -> Section:
     return Section("Compute spent", [*parts, Bullets(said, "quiet")])
 
 
-def links(history: History, folder: Path, out: Path) -> Section:
-    """The files that lie beside the ledger."""
+def links(history: History, folder: Path, out: Path, own: Sequence[tuple[str, str]] = ()) -> Section:
+    """The files that lie beside the ledger; `own` are those of this kind of sweep alone."""
     best = history.best()
     wanted = [
         (LEDGER, "every suggestion, report, verdict and end: the one truth"),
         ("trials.parquet", "one row a trial"),
         ("curves.parquet", "one row an epoch, one column a metric"),
-        *((name, "the table of the study") for name in FILES if history.study),
+        *own,
         ("tensorboard", f"tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}"),
         ("optuna.journal", f"optuna-dashboard {shlex.quote(str(folder / 'optuna.journal'))}"),
         ("log.txt", "everything Ray and raykd logged"),

@@ -13,7 +13,7 @@ from trainables.core.errors import SweepFailed
 if TYPE_CHECKING:
     from raykd.records.history import History, TrialRecord
     from raykd.search.importance import Importances, Weighed
-    from raykd.spec.sweep import SweepSpec
+    from raykd.spec.search import SearchSpec
 
 RESAMPLES = 100  # of the importances
 MOST_NAMED = 8  # axes, in a caption
@@ -22,7 +22,7 @@ RESAMPLES_OF_MANY = 20  # of a search over methods, which has a table for each
 Progress = Callable[[int, int], None] | None  # (done, of how many)
 
 
-def parameters(spec: SweepSpec, history: History, progress: Progress = None) -> Section:
+def parameters(spec: SearchSpec, history: History, progress: Progress = None) -> Section:
     """Which axes matter, and where on them the good trials lie."""
     if not spec.axes and len(spec.methods) == 1:
         return Section("Parameters", [Text("Nothing was searched: this sweep has no axes.")])
@@ -37,7 +37,7 @@ def parameters(spec: SweepSpec, history: History, progress: Progress = None) -> 
     )
 
 
-def _importance(spec: SweepSpec, history: History, progress: Progress) -> Iterator[Any]:
+def _importance(spec: SearchSpec, history: History, progress: Progress) -> Iterator[Any]:
     """A figure a table, those with a condition folded away; and every doubt."""
     from raykd.search.importance import importances
 
@@ -80,7 +80,7 @@ def _weighed(found: Importances, table: Weighed) -> Iterator[Any]:
         yield Bullets(doubts, "warn")
 
 
-def _parallel(spec: SweepSpec, scored: list[TrialRecord]) -> Iterator[Any]:
+def _parallel(spec: SearchSpec, scored: list[TrialRecord]) -> Iterator[Any]:
     names = list(dict.fromkeys(name for t in scored for name in t.params))
     shared = [name for name in names if all(name in t.params for t in scored)]
     if not shared or len(scored) < 2:
@@ -98,7 +98,7 @@ def _parallel(spec: SweepSpec, scored: list[TrialRecord]) -> Iterator[Any]:
     yield Figure("All settings at once", alt, figures.parallel(shared, spec.axes, scored), None, least)
 
 
-def _slices(spec: SweepSpec, scored: list[TrialRecord]) -> Iterator[Any]:
+def _slices(spec: SearchSpec, scored: list[TrialRecord]) -> Iterator[Any]:
     """A small figure an axis; those of axes that not all trials have are folded away."""
     names = list(dict.fromkeys(name for t in scored for name in t.params))
     everywhere: list[Figure] = []

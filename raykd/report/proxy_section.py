@@ -12,13 +12,13 @@ from raykd.search.proxy_audit import Rung, audit
 
 if TYPE_CHECKING:
     from raykd.records.history import History
-    from raykd.spec.sweep import SweepSpec
+    from raykd.spec.search import SearchSpec
     from raykd.stats.prediction import Estimate
 
 FEW = 10  # trials, below which the numbers say little
 
 
-def proxy(spec: SweepSpec, history: History) -> Section:
+def proxy(spec: SearchSpec, history: History) -> Section:
     """Numbers of every rung, and what they stand on."""
     title, found = "Proxy audit", audit(spec, history)
     if not found:
@@ -63,7 +63,7 @@ def _table(found: list[Rung]) -> Table:
     return Table("Each rung against the end, with 95 % bootstrap intervals", columns, rows)
 
 
-def _doubts(spec: SweepSpec) -> list[str]:
+def _doubts(spec: SearchSpec) -> list[str]:
     chosen = (
         "the scheduler chose which trials ran to the end: they are those that led at each rung. Among them "
         "the early order says less than it would among all, so these numbers may understate the proxy"

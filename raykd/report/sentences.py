@@ -6,7 +6,7 @@ import math
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from raykd.ablation.report import number
+from raykd.ablation.tables import number
 from raykd.console.wording import score_of, settings
 from raykd.report.common import score_name
 from raykd.spec.space import METHOD
@@ -15,10 +15,10 @@ from raykd.stats import paired_t
 if TYPE_CHECKING:
     from raykd.ablation.results import ArmResult, Results
     from raykd.records.history import History, TrialRecord
-    from raykd.spec.sweep import SweepSpec
+    from raykd.spec.search import SearchSpec
 
 
-def best_in_words(spec: SweepSpec, history: History, best: TrialRecord) -> str:
+def best_in_words(spec: SearchSpec, history: History, best: TrialRecord) -> str:
     """The best trial, or with several seeds the best configuration, and what it scores."""
     assert best.best is not None
     score, epoch = best.best

@@ -4,28 +4,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raykd.ablation import report as tables
+from raykd.ablation import tables
 from raykd.ablation.conclusions import conclude, verdicts
 from raykd.ablation.costs import costs_table
+from raykd.ablation.report import FILES
 from raykd.ablation.results import ArmResult, Results
 from raykd.console.wording import number
+from raykd.report import common
 from raykd.report import study_figures as figures
-from raykd.report.common import references
 from raykd.report.elements import Bullets, Facts, Figure, Gallery, Section, Table, Text
 from raykd.report.plots import curve, intervals
 from raykd.report.sentences import sign, study_in_words
 from raykd.spec.arms import ARM
 
 if TYPE_CHECKING:
-    from raykd.records.history import History
-    from raykd.spec.sweep import SweepSpec
+    from raykd.records.history import History, TrialRecord
+    from raykd.spec.study import StudySpec
 
 
-def sections(spec: SweepSpec, history: History) -> Iterator[Section]:
+def content(spec: StudySpec, history: History, folder: Path, out: Path) -> tuple[Facts, list[Section]]:
+    """The head of the page, and its sections. `folder` is the study's, `out` the page's file."""
+
+    def arm(trial: TrialRecord) -> str:
+        return str(trial.params.get(ARM))
+
+    return common.facts(history), [
+        *sections(spec, history),
+        common.failures(history, "arm", arm),
+        common.compute(history, "arm", arm),
+        common.again(history, folder, spec.starts_by),
+        common.links(history, folder, out, [(name, "the table of the study") for name in FILES]),
+    ]
+
+
+def sections(spec: StudySpec, history: History) -> Iterator[Section]:
     """In the order of the page; those of a design or rule that this study has not are left out."""
     results = conclude(spec, history)
     yield answer(results)
@@ -77,7 +94,7 @@ def comparison(results: Results, history: History) -> Section:
     columns, rows = tables.table(results)
     parts: list[Any] = [Table("Arms, the base first", columns, rows, frozenset({0}))]
     parts += [Bullets(tables.legend(results), "quiet"), Table("What the arms cost", *costs_table(results))]
-    beside = references(history)
+    beside = common.references(history)
     return Section("Comparison", [*parts, *([beside] if beside is not None else [])])
 
 

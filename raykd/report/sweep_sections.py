@@ -4,25 +4,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raykd.console.wording import comparison, number
-from raykd.records.history import ENDED, History
+from raykd.console.wording import comparison, number, settings
+from raykd.records.history import ENDED, STATUSES, History
+from raykd.report import common
 from raykd.report import sweep_figures as figures
 from raykd.report.common import headings, probes, trials_table
-from raykd.report.elements import Bullets, Code, Collapsible, Figure, Section, Table, Text
+from raykd.report.elements import Bullets, Code, Collapsible, Facts, Figure, Section, Table, Text
 from raykd.report.parameter_section import Progress, parameters
 from raykd.report.plots import curve, intervals
 from raykd.report.proxy_section import proxy
 from raykd.report.sentences import against, best_in_words
+from raykd.storage.commands import command
 
 if TYPE_CHECKING:
-    from raykd.spec.sweep import SweepSpec
+    from raykd.spec.search import SearchSpec
 
 HIGHLIGHTED = 5  # trials, among the curves
 
 
-def sections(spec: SweepSpec, history: History, export: str, progress: Progress = None) -> Iterator[Section]:
+def content(
+    spec: SearchSpec, history: History, folder: Path, out: Path, progress: Progress = None
+) -> tuple[Facts, list[Section]]:
+    """The head of the page, and its sections. `folder` is the search's, `out` the page's file.
+
+    `progress` is told (done, of how many) while sections are made that take long.
+    """
+    if len(common.methods(history.spec)) > 1:
+        spent = common.compute(history, "method", lambda trial: trial.method)
+    else:
+        spent = common.compute(history, "status of trials", lambda trial: trial.status, STATUSES)
+    export = command("export", folder, "--out", "student")
+    return common.facts(history, common.searched(history)), [
+        *sections(spec, history, export, progress),
+        common.failures(history, "settings", settings),
+        spent,
+        common.again(history, folder, spec.starts_by),
+        common.links(history, folder, out),
+    ]
+
+
+def sections(spec: SearchSpec, history: History, export: str, progress: Progress = None) -> Iterator[Section]:
     """In the order of the page. `export` is the command that exports the best trial; `progress` is told of
     what takes long.
     """
@@ -37,7 +61,7 @@ def sections(spec: SweepSpec, history: History, export: str, progress: Progress 
     yield Section("Trials", [Collapsible(f"All {len(table.rows)} trials", [table])] if folded else [said])
 
 
-def answer(spec: SweepSpec, history: History, export: str) -> Section:
+def answer(spec: SearchSpec, history: History, export: str) -> Section:
     """The best configuration beside what it has to be compared with."""
     best = history.best()
     if best is None or best.best is None:

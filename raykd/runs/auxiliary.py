@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from raykd.records.history import History, missing
-from raykd.spec.arms import ARM
-from raykd.spec.space import METHOD
 from raykd.spec.sweep import SweepSpec
 from trainables.spec.trial import TrialSpec
 
@@ -61,14 +59,14 @@ def representative(spec: SweepSpec) -> TrialSpec:
 
     Of a study it is its base, if that has a teacher.
     """
-    trials = _of_each(spec)
+    trials = list(spec.trial_of_each())
     return next((trial for trial in trials if trial.teacher is not None), trials[0])
 
 
 def to_prepare(spec: SweepSpec) -> list[TrialSpec]:
     """A trial of each data set and teacher that the sweep needs, that of `representative` first."""
     found: dict[tuple[str, str], TrialSpec] = {}
-    every = [representative(spec), *(_of_each(spec) if spec.study is not None else [])]
+    every = [representative(spec), *spec.trials_with_inputs()]
     for trial in sorted(every, key=lambda trial: trial.teacher is None):
         data = trial.data.model_dump_json()
         if trial.teacher is not None:
@@ -76,15 +74,3 @@ def to_prepare(spec: SweepSpec) -> list[TrialSpec]:
         elif not any(known == data for known, _ in found):
             found[data, ""] = trial
     return list(found.values())
-
-
-def _of_each(spec: SweepSpec) -> list[TrialSpec]:
-    """A trial of each method, or of each arm, the base first."""
-    if spec.study is not None:
-        labels = sorted(spec.arms, key=lambda label: label != spec.study.base)  # type: ignore[union-attr]
-        return [spec.trial({ARM: label}, 0) for label in labels]
-    several = len(spec.methods) > 1
-    return [
-        spec.trial(spec.space.around({METHOD: method} if several else {}), spec.seeds[0])
-        for method in spec.methods
-    ]

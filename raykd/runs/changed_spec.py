@@ -8,7 +8,8 @@ from pathlib import Path
 from raykd.records.history import ENDED, History
 from raykd.records.recorded_spec import of_another_version, writer
 from raykd.runs.drive import replayed
-from raykd.spec.sweep import SweepSpec, difference, load_sweep
+from raykd.runs.kinds import run_of
+from raykd.spec.sweep import SweepSpec, difference
 from trainables.core.errors import UserError
 from trainables.spec.normalisation import IMAGENET, normalisation_from
 
@@ -18,18 +19,8 @@ def refuse_changed_spec(spec: SweepSpec, history: History, storage: Path) -> Non
     source = (history.sweep or {}).get("source")
     if source is None or not Path(source["path"]).is_file():
         return
-    # Of ledgers before format 1 nobody knows the folder of the start.
-    folder = Path(source["folder"]) if source.get("folder") else None
-    if spec.study is not None:
-        from raykd.ablation.study import load_study
-
-        now, then = (
-            load_study(source["path"], source["overrides"], storage, folder, folder is not None),
-            spec.written(),
-        )
-    else:
-        now, then = load_sweep(source["path"], source["overrides"], folder, folder is not None), spec
-    now = as_begun(now, then)
+    then = spec.written()
+    now = as_begun(run_of(spec).reread(source, storage), then)
     if now.hash() != then.hash():
         raise UserError(
             "spec",

@@ -16,6 +16,7 @@ from raykd.process import signals
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import TRIALS
 from raykd.records.recorder import Recorder
+from raykd.runs.kinds import run_of
 from raykd.spec.devices import idle_gpus, where
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.file_transfer import RemoteTransfer
@@ -182,13 +183,9 @@ class Drive:
 
 def replayed(spec: SweepSpec, history: History) -> tuple[Any, Any]:
     """The sampler and the scheduler as the ledger says they were."""
-    from raykd.ablation.rounds import Rounds
     from raykd.search.decisions import Decider
-    from raykd.search.proposer import Proposer
 
-    proposer = (Rounds if spec.study else Proposer)(spec, samples=history.samples)
-    proposer.replay(history)
-    return proposer, Decider(spec.scheduler, spec.epochs)
+    return run_of(spec).proposer(history), Decider(spec.scheduler, spec.epochs)
 
 
 def trial_folder(sweep: Path, trial: str) -> Path:

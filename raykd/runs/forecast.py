@@ -15,7 +15,7 @@ from raykd.records.history import History
 from raykd.runs.auxiliary import untrained
 from raykd.runs.retune import searches
 from raykd.spec.arms import ARM
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.study import StudySpec
 from trainables.spec.trial import TrialSpec
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Forecast:
     teacher_s: float = 0.0  # of training what teaches and is not there yet
 
 
-def from_history(spec: SweepSpec, history: History) -> Forecast | None:
+def from_history(spec: StudySpec, history: History) -> Forecast | None:
     """By the trials of the study that have ended; None where there are none of them."""
     ended = [t for t in history.trials.values() if t.ended is not None and t.epoch]
     if not ended:
@@ -51,7 +51,7 @@ def from_history(spec: SweepSpec, history: History) -> Forecast | None:
     return Forecast(found, "as this study's trials went so far", max(1, _lanes(spec)))
 
 
-def forecast(spec: SweepSpec, storage: Path) -> Forecast:
+def forecast(spec: StudySpec, storage: Path) -> Forecast:
     """By a few steps of each arm on this machine; `storage` is where teachers lie.
 
     Nothing is said for a study whose workers this machine could not hold: its speed would be another's.
@@ -62,7 +62,7 @@ def forecast(spec: SweepSpec, storage: Path) -> Forecast:
     timer = _Timer(spec)
     found = {}
     for label, arm in spec.arms.items():
-        trial = spec.trial({ARM: label}, 0)
+        trial = spec.arm_trial(label)
         alike = (arm.step_flops, arm.trained_parameters, trial.method, trial.views, trial.optim.batch_size)
         found[label] = timer.seconds(trial, str(alike))
     searched = sum(search.samples * found[label] for label, search in searches(spec).items())
@@ -75,7 +75,7 @@ def forecast(spec: SweepSpec, storage: Path) -> Forecast:
 class _Timer:
     """Times trials, those that do the same arithmetic once."""
 
-    def __init__(self, spec: SweepSpec) -> None:
+    def __init__(self, spec: StudySpec) -> None:
         self.workers = spec.workers
         self.device, self.busy = "", 1.0
         self._known: dict[str, Timing] = {}
@@ -100,7 +100,7 @@ class _Timer:
         return "cuda" if self.workers.on([this_machine()]).gpus else "cpu"
 
 
-def _lanes(spec: SweepSpec) -> int:
+def _lanes(spec: StudySpec) -> int:
     """Lanes that this machine would hold."""
     from raykd.lanes.cluster import quiet, this_machine
 

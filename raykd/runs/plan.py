@@ -11,8 +11,8 @@ from raykd.lanes import capacity
 from raykd.lanes.own_ray import temporary_folder
 from raykd.runs.auxiliary import beside
 from raykd.search.proposer import Proposal, Proposer
-from raykd.spec.arms import ARM
 from raykd.spec.devices import idle_gpus, where
+from raykd.spec.search import SearchSpec
 from raykd.spec.sweep import SweepSpec
 from raykd.spec.validate import check_resources, describe_axes
 from raykd.storage.folders import named
@@ -23,7 +23,7 @@ from trainables.core.limits import cpus
 _SHOWN = 3
 
 
-def plan(spec: SweepSpec, folder: Path) -> dict[str, Any]:
+def plan(spec: SearchSpec, folder: Path) -> dict[str, Any]:
     """Axes, number of trials, largest cost in epochs, sampled configurations, and where files would go."""
     return {
         "name": spec.name,
@@ -50,8 +50,7 @@ def data_of(spec: SweepSpec) -> dict[str, Any]:
     """
     from trainables.data.summary import tell_data
 
-    params = {ARM: spec.study.base} if spec.study is not None else spec.space.around({})
-    return tell_data(spec.trial(params, spec.seeds[0]).data, cache_folder())
+    return tell_data(next(iter(spec.trial_of_each())).data, cache_folder())
 
 
 def worker_memory(spec: SweepSpec, address: str | None) -> int | None:
@@ -106,7 +105,7 @@ def room(spec: SweepSpec, address: str | None) -> tuple[str, list[str]]:
     return f"at most {counted(min(memory.lanes, held), 'lane')} here: {has}", []
 
 
-def samples(spec: SweepSpec, most: int) -> list[dict[str, Any]]:
+def samples(spec: SearchSpec, most: int) -> list[dict[str, Any]]:
     """The first configurations that this sweep would try, with their trials' names."""
     proposer = Proposer(spec, samples=spec.samples)
     proposals = (p for p in iter(proposer.propose, None) if isinstance(p, Proposal))

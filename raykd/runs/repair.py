@@ -28,6 +28,7 @@ from raykd.records.format import checked
 from raykd.records.history import History
 from raykd.records.ledger import TRIALS, Record, as_line, decode, encode, keep_aside, parse_lines
 from raykd.records.recorded_spec import check_settings, spec_of
+from raykd.runs.kinds import run_of
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.append_log import stored, write_anew
 from raykd.storage.driver import take_lease
@@ -157,15 +158,12 @@ def _remade(proposal: Record, lost: set[str], done: Repair) -> None:
 
 def _propose(spec: SweepSpec, records: list[Record]) -> list[Record]:
     """The record of what the sampler proposes after these, behind an extension if they allow no more."""
-    from raykd.ablation.rounds import Rounds
-    from raykd.search.proposer import Proposal, Proposer, Repeat
+    from raykd.search.proposer import Proposal, Repeat
 
     more: list[Record] = []
     for _ in range(2):
         history = History.of([*records, *more])
-        proposer = (Rounds if spec.study else Proposer)(spec, samples=history.samples)
-        proposer.replay(history)
-        found = proposer.propose()
+        found = run_of(spec).proposer(history).propose()
         if isinstance(found, Proposal | Repeat):
             kind = "suggest" if isinstance(found, Proposal) else "repeat"
             return [*more, _record(kind, records[-1]["time"], **found.record())]
@@ -198,7 +196,7 @@ def _extended(spec: SweepSpec, records: list[Record]) -> list[Record]:
 
 
 def _more(spec: SweepSpec, records: list[Record]) -> Record:
-    return _record("extend", records[-1]["time"], samples=max(1, len(spec.arms)))
+    return _record("extend", records[-1]["time"], samples=spec.samples_per_extension)
 
 
 def _without_gaps(records: list[Record], done: Repair) -> list[Record]:

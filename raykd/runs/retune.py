@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from raykd.console.wording import counted
 from raykd.runs.changed_spec import as_begun
-from raykd.spec.arms import ARM
-from raykd.spec.sweep import SweepSpec, build_sweep, difference
+from raykd.spec.search import SearchSpec, build_sweep
+from raykd.spec.study import StudySpec
+from raykd.spec.sweep import difference
 from raykd.storage.folders import holds_ledger, named
 from trainables.core.errors import SweepFailed, UserError
 
@@ -27,12 +28,11 @@ SEED = 10_000  # of the searches
 _ABOUT = 4  # of a search that names no axes: learning rates from a quarter of the arm's to four times as much
 
 
-def searches(spec: SweepSpec) -> dict[str, SweepSpec]:
+def searches(spec: StudySpec) -> dict[str, SearchSpec]:
     """The search of every arm. Raises `UserError` for an axis that an arm sets, or that cannot work."""
     from raykd.export.trial import config_of
     from raykd.spec.validate import validate
 
-    assert spec.study is not None
     wanted = spec.study.retune
     if wanted is None:
         return {}
@@ -44,7 +44,7 @@ def searches(spec: SweepSpec) -> dict[str, SweepSpec]:
                 )
     found = {}
     for label in spec.arms:
-        trial = spec.trial({ARM: label}, SEED)
+        trial = spec.arm_trial(label, SEED)
         config = config_of(spec, trial)
         name = f"{spec.name[:50]}-{re.sub('[^A-Za-z0-9.]+', '_', label)[:30]}-{trial.arm()}"
         rate = trial.optim.lr
@@ -70,19 +70,19 @@ def searches(spec: SweepSpec) -> dict[str, SweepSpec]:
     return found
 
 
-def tune(spec: SweepSpec, place: Place, console: Console) -> SweepSpec:
+def tune(spec: StudySpec, place: Place, console: Console) -> StudySpec:
     """The study with each arm's best settings. `place` is the study's.
 
     Raises `SweepFailed` where a search was interrupted or no trial of it has a score.
     """
-    arms = dict(spec.arms)
+    tuned = {}
     for label, search in searches(spec).items():
         console.say(f"{label}: a search of its own, {counted(search.samples, 'configuration')}", "bold")
-        arms[label] = arms[label].model_copy(update={"tuned": _best(label, search, place, console)})
-    return spec.model_copy(update={"arms": arms})
+        tuned[label] = {"tuned": _best(label, search, place, console)}
+    return spec.with_arms(tuned)
 
 
-def _best(label: str, search: SweepSpec, place: Place, console: Console) -> dict[str, object]:
+def _best(label: str, search: SearchSpec, place: Place, console: Console) -> dict[str, object]:
     from raykd.records.recorded_spec import spec_of
     from raykd.records.views import read
     from raykd.runs import sweep as engine

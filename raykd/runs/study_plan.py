@@ -18,7 +18,7 @@ from raykd.runs.auxiliary import beside
 from raykd.runs.forecast import START_S, Forecast, forecast, from_history
 from raykd.runs.plan import data_of
 from raykd.runs.retune import searches
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.study import StudySpec
 from raykd.storage.folders import named
 
 _COLUMNS = (
@@ -28,7 +28,7 @@ _COLUMNS = (
 
 
 def plan_unstarted(
-    spec: SweepSpec, folder: Path, memory: int | None = None
+    spec: StudySpec, folder: Path, memory: int | None = None
 ) -> tuple[dict[str, Any], list[str]]:
     """The plan of a study that has not begun, and remarks; data and teacher may still be elsewhere.
 
@@ -39,7 +39,7 @@ def plan_unstarted(
         return plan_study(with_costs(checked), folder), [*remarks, *missing]
 
 
-def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) -> dict[str, Any]:
+def plan_study(spec: StudySpec, folder: Path, history: History | None = None) -> dict[str, Any]:
     """Arms with what each differs in and costs, and the worst case: trials, epochs, operations, seconds.
 
     Of a study that has begun it is the whole study's, extensions included. Seconds are those of the trials in
@@ -47,7 +47,6 @@ def plan_study(spec: SweepSpec, folder: Path, history: History | None = None) ->
     second an arm for small networks.
     """
     rules = spec.study
-    assert rules is not None
     found = (from_history(spec, history) if history is not None else None) or forecast(spec, folder.parent)
     replicates = history.samples // len(spec.arms) if history is not None else rules.replicates
     base = spec.cost(rules.base)[1]
@@ -122,10 +121,9 @@ def study_lines(planned: Mapping[str, Any], remarks: Iterable[str]) -> Iterator[
     yield Line(f"files would go to {planned['folder']}; nothing was started")
 
 
-def _seconds(spec: SweepSpec, found: Forecast, replicates: int) -> dict[str, Any]:
+def _seconds(spec: StudySpec, found: Forecast, replicates: int) -> dict[str, Any]:
     """Of one lane: the worst case, the best of a sequential study, and what comes before either."""
     rules = spec.study
-    assert rules is not None
     known = len(found.trial_s) == len(spec.arms)
     round_s = sum(found.trial_s.values())
     searched = found.search_s if known else 0.0

@@ -47,6 +47,7 @@ from raykd.runs.changed_spec import (
     unlike_today,
 )
 from raykd.runs.drive import Drive
+from raykd.runs.kinds import run_of
 from raykd.spec.sweep import MOST_TRIALS, SweepSpec
 from raykd.storage.cache import ready_cache
 from raykd.storage.commands import command
@@ -142,8 +143,7 @@ def _there_is_one(spec: SweepSpec, place: Place) -> UserError:
         "name",
         f"there is a sweep of this name in {named(place.folder.parent)}",
         value=spec.name,
-        expected=f"`{command('ablate' if spec.study else 'resume', place.folder)}` to go on with it, or "
-        "`--set name=OTHER`",
+        expected=f"`{command(spec.resumes_by, place.folder)}` to go on with it, or `--set name=OTHER`",
     )
 
 
@@ -180,40 +180,17 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             console.warn(said)
         with _cluster(spec, place, console) as cluster:
             if extend:
-                recorder("extend", samples=extend * max(1, len(spec.arms)))  # of a study, replicates of each
+                recorder("extend", samples=extend * spec.samples_per_extension)
             return _drive(spec, recorder, place, console, cluster)
 
 
 def _refuse_more(spec: SweepSpec, history: History, extend: int) -> None:
-    """`UserError` for more trials than can be meant, and for replicates that would claim too much.
-
-    Those of a sequential study may; others of it would answer nothing.
-    """
-    from raykd.ablation.conclusions import conclude
-
-    most = (MOST_TRIALS - history.total) // (len(spec.arms) or len(spec.seeds))
+    """`UserError` for more trials than can be meant, or more than the kind of sweep allows."""
+    most = (MOST_TRIALS - history.total) // (spec.samples_per_extension * len(spec.seeds))
     if extend > most:
         problem = f"a sweep has at most {MOST_TRIALS:,} trials, and this one has {history.total:,}"
         raise UserError("--extend", problem, value=extend, expected=f"at most {max(0, most):,}")
-    rules = spec.study
-    if rules is None or not rules.sequential:
-        return
-    if rules.decide:
-        raise UserError(
-            "--extend",
-            f"by replicate {rules.replicates} `decide` has spent all of the error that it may make, "
-            f"alpha = {rules.alpha:g}: what is open then stays open",
-            value=extend,
-            expected="a `max_replicates` as large as you can pay for, since clear arms stop early; a study "
-            "with a larger one and another name takes these seeds again, so the two together may claim a "
-            f"difference that is not there in up to {2 * rules.alpha:g} of all studies",
-        )
-    arms = conclude(spec, history).arms
-    if all(arm.verdict.reason == "precision" for arm in arms if arm.verdict is not None):
-        problem = f"every interval is within ± {rules.precision:g} points already"
-        raise UserError(
-            "--extend", problem, value=extend, expected="another study with a smaller `precision`"
-        )
+    run_of(spec).refuse_extension(history, extend)
 
 
 @contextmanager
@@ -279,7 +256,7 @@ def _drive(
                     recorder.catch_up()
                     with suppress(OSError):  # `status` writes them, too
                         write_tables(history, folder)
-            _write_study(spec, history, folder)
+            run_of(spec).write_results(history, folder)
     except BaseException as error:
         if isinstance(error, SweepFailed) or signals.received():
             console.warn(f"go on with:  {command('resume', folder)}")
@@ -296,16 +273,6 @@ def _say_data(spec: SweepSpec, console: Console) -> None:
             console.say(line)
 
 
-def _write_study(spec: SweepSpec, history: History, folder: Path) -> None:
-    """What the data of a study support so far, as files."""
-    if spec.study is None:
-        return
-    from raykd.ablation.conclusions import conclude
-    from raykd.ablation.report import write
-
-    write(conclude(spec, history), folder)
-
-
 def _views(spec: SweepSpec, history: History, folder: Path) -> list[Listener]:
     """TensorBoard's files, the dashboard's study and the tables, as the ledger says they should be.
 
@@ -319,7 +286,7 @@ def _views(spec: SweepSpec, history: History, folder: Path) -> list[Listener]:
     for rebuild in (tensorboard.rebuild, dashboard.rebuild, partial(write_tables, folder=folder)):
         storage_retry.with_retry(partial(rebuild, history), f"{folder} cannot be written")
     if history.trials:
-        _write_study(spec, history, folder)
+        run_of(spec).write_results(history, folder)
     return [tensorboard, dashboard]
 
 

@@ -1,6 +1,6 @@
 """How much each axis of a sweep matters: Optuna's evaluators, with an interval over bootstrap resamples.
 
-    found = importances(SweepSpec.model_validate(history.spec), history)
+    found = importances(spec_of(history), history)
 
 Which scores. A trial's score is its best up to one epoch that all trials compared here have reached: the
 last epoch that at least half of those that finished or were stopped did. Scores at different budgets would

@@ -31,6 +31,7 @@ from optuna.trial import TrialState
 from raykd.records.history import ENDED
 from raykd.search.optuna_state import StudyState, make_sampler
 from raykd.spec.samplers import Grid
+from raykd.spec.search import SearchSpec
 from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError
 from trainables.training.resolve import flatten
@@ -109,7 +110,7 @@ class _Told:
 class Proposer:
     """Proposes at most `samples` configurations, each once per seed of the spec."""
 
-    def __init__(self, spec: SweepSpec, samples: int | None = None) -> None:
+    def __init__(self, spec: SearchSpec, samples: int | None = None) -> None:
         self.spec = spec
         self.samples = spec.samples if samples is None else samples
         self._state = StudyState()

@@ -17,7 +17,7 @@ from raykd.stats.prediction import Prediction, prediction
 
 if TYPE_CHECKING:
     from raykd.records.history import History, TrialRecord
-    from raykd.spec.sweep import SweepSpec
+    from raykd.spec.search import SearchSpec
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Rung:
     found: Prediction
 
 
-def audit(spec: SweepSpec, history: History) -> list[Rung]:
+def audit(spec: SearchSpec, history: History) -> list[Rung]:
     """How well the score at each rung predicted a trial's best score, over trials that ran to the end."""
     whole = [t for t in history.trials.values() if t.status == "finished" and t.best is not None]
     found, rungs = [], spec.scheduler.rungs(spec.epochs)

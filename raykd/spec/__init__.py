@@ -1,4 +1,4 @@
-"""What users write and what it means: YAML, axes, sections, arms, `SweepSpec`; checked before a start.
+"""What users write and what it means: YAML, axes, sections, arms, `SearchSpec` and `StudySpec`, their checks.
 
-May import `storage`. Needs neither torch nor Ray.
+It needs neither torch nor Ray.
 """

@@ -1,7 +1,6 @@
-"""The arms of a study inside a sweep's spec: a sweep whose only axis is `arm`.
+"""The arms of a study and its rules, as a ledger holds them.
 
-`ablation/study.py` compiles what a user writes into this; ledger, lanes, tables, TensorBoard and export
-need no more.
+`ablation/study.py` makes them from the file that a user writes.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from raykd.spec.sections import Section
 from trainables.core.errors import UserError
 from trainables.spec.trial import Spec
 
-ARM = "arm"  # the axis
-_FOUND_OUT = ("also", "trained_parameters", "step_flops", "epoch_steps", "tuned")  # before it started
+ARM = "arm"  # the name of a study's only axis
+_FOUND_OUT = ("also", "trained_parameters", "step_flops", "epoch_steps", "tuned")  # not in the user's file
 Design = Literal["one_at_a_time", "leave_one_out", "factorial", "grid", "compare"]
 Budget = Literal["epochs", "steps", "compute"]
 
 
 class ArmSpec(Spec):
-    """One arm: what it changes of the base, which the sweep's sections describe."""
+    """One arm: what it changes of the base. The sections of the study describe the base."""
 
     method: str | None = Field(None, description="None: the base's")
     preset: str | None = Field(None, description="of the method; None: the base's")
@@ -42,18 +41,18 @@ class ArmSpec(Spec):
     tuned: dict[str, Any] = Field({}, description="flat name -> value, from its own search")
 
     def flops(self, epochs: int) -> float | None:
-        """What so many epochs cost; None where it was not counted."""
+        """The floating-point operations of so many epochs; None where they were not counted."""
         counted = self.step_flops is not None and self.epoch_steps is not None
         return self.step_flops * self.epoch_steps * epochs if counted else None  # type: ignore[operator]
 
     def written(self) -> ArmSpec:
-        """Without what was found out before the study started."""
+        """The arm without what was computed before the study started."""
         found = {name: ArmSpec.model_fields[name].get_default() for name in _FOUND_OUT}
         return self.model_copy(update=found)
 
 
 class Retune(Spec):
-    """A search of its own for every arm, before arms are compared."""
+    """A search for every arm, before the arms are compared."""
 
     samples: Annotated[int, Field(ge=1)] = Field(description="configurations to try, of each arm")
     axes: dict[str, AnyAxis] = Field(
@@ -71,7 +70,7 @@ class Retune(Spec):
 
 
 def _names(raw: Any) -> Any:
-    """Levels that YAML reads as numbers (`64: 61.3`) as the text that they are."""
+    """Names as text, also where YAML reads a level as a number (`64: 61.3`)."""
     if not isinstance(raw, Mapping):
         return raw
     named = {name if isinstance(name, str) else json.dumps(name): value for name, value in raw.items()}
@@ -81,7 +80,7 @@ def _names(raw: Any) -> Any:
 
 
 class Published(Spec):
-    """A paper's own numbers, shown beside ours and never mixed with them."""
+    """A paper's own numbers. They are shown beside ours, and nothing is computed with them."""
 
     source: str = Field(description="paper and table")
     unit: str = Field("", description="data set and metric")
@@ -91,7 +90,7 @@ class Published(Spec):
 
 
 class StudyRules(Spec):
-    """What is to be concluded of the arms, and when there is enough to do so."""
+    """What is to be concluded about the arms, and from how many replicates."""
 
     design: Design
     base: str = Field(description="the arm that the others are compared with")
@@ -110,7 +109,7 @@ class StudyRules(Spec):
     )
     factors: dict[str, tuple[Any, ...]] = Field({}, description="of a factorial: levels, the base's first")
     step: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="grain of the scores, points; found out before the study starts"
+        0.0, description="resolution of the scores, points; computed before the study starts"
     )
     retune: Retune | None = Field(None, description="each arm's own search first")
     allow: tuple[str, ...] = Field((), description="fields in which arms may differ as well")
@@ -118,15 +117,16 @@ class StudyRules(Spec):
 
     @property
     def sequential(self) -> bool:
+        """Whether the number of replicates depends on the results."""
         return self.decide or self.precision is not None
 
     @property
     def families(self) -> int:
-        """Of how many kinds of claim, each with its share of alpha: of arms, and of effects or ranks."""
+        """The number of families of claims (arms; effects or ranks); each has its share of alpha."""
         return 2 if self.design in ("factorial", "compare") and not self.sequential else 1
 
     def extended(self, more: Iterable[int]) -> StudyRules:
-        """With so many replicates more, once or several times, where that changes what may be concluded."""
+        """The rules after extensions by so many replicates each; only a `precision` study's change."""
         rules = self
         for replicates in more if self.precision is not None else ():
             last = rules.replicates + replicates
@@ -136,5 +136,5 @@ class StudyRules(Spec):
         return rules
 
     def written(self) -> StudyRules:
-        """Without what was found out before the study started."""
+        """The rules without what was computed before the study started."""
         return self.model_copy(update={"step": 0.0})

@@ -1,4 +1,4 @@
-"""Which device a sweep's workers train on, in words: for a run's first lines, plans and the doctor."""
+"""The device that a sweep's workers train on, in words, for a run's first lines, plans and the doctor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Nodes = Sequence[Mapping[str, Any]]  # as `ray.nodes()` lists them
 def where(workers: WorkersSpec, nodes: Nodes) -> str:
     """`each worker on a GPU of its own (workers.gpus is left out)`, or on a part of one, or on the CPU."""
     gpus = workers.on(nodes).gpus or 0.0
-    # That there is none and nobody asked for one needs no reason.
+    # Workers on the CPU need no reason where there is no GPU.
     why = " (workers.gpus is left out)" if workers.gpus is None and gpus else ""
     if not gpus:
         return "each worker on the CPU"
@@ -24,7 +24,7 @@ def where(workers: WorkersSpec, nodes: Nodes) -> str:
 
 
 def idle_gpus(workers: WorkersSpec, nodes: Nodes) -> list[str]:
-    """A remark where there are GPUs and the workers train on the CPU, or take more than they use."""
+    """A remark where there are GPUs and the workers train on the CPU, or reserve more GPUs than they use."""
     there = gpus_of(nodes)
     if there and workers.gpus == 0:
         whose = "the GPU here stays" if there == 1 else f"the {there} GPUs here stay"
@@ -35,12 +35,12 @@ def idle_gpus(workers: WorkersSpec, nodes: Nodes) -> list[str]:
 
 
 def gpus_of(nodes: Nodes) -> int:
-    """How many GPUs these nodes have."""
+    """The number of GPUs of the live ones of these nodes."""
     return sum(int(node["Resources"].get("GPU", 0)) for node in nodes if node.get("Alive", True))
 
 
 def check_gpus(workers: WorkersSpec) -> None:
-    """`UserError` for workers of several GPUs. Not in the section itself: ledgers hold such specs."""
+    """Raise `UserError` for workers with several GPUs. Old ledgers have them, so the section accepts them."""
     gpus = workers.gpus or 0
     if gpus > 1:
         raise UserError(

@@ -1,7 +1,8 @@
 """YAML as people expect it: `1e-3` is a number, `no` is a word, a name may stand only once.
 
-PyYAML reads YAML 1.1, where `1e-3` is text, `no` is false, `010` is 8 and the second of two equal names wins
-in silence. This loader follows YAML 1.2's core schema; every mistake becomes a `UserError` with its line.
+PyYAML reads YAML 1.1: `1e-3` is text, `no` is false, `010` is 8, and of two equal names the second wins
+without a word. This loader follows the core schema of YAML 1.2. Every mistake becomes a `UserError` with its
+line.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from trainables.spec.parse import as_mapping
 
 _LARGEST = 2**63  # what Arrow, NumPy and torch count with
 _LONGEST_NUMBER = 70  # digits
-_LONGEST = 10_000_000  # characters of a file: a pipe may never end
-_MOST_VALUES = 100_000  # in one file, those that anchors repeat counted each time
+_LONGEST = 10_000_000  # characters of a file, because a pipe may never end
+_MOST_VALUES = 100_000  # in one file; those that anchors repeat count each time
 
 
 class _Loader(yaml.SafeLoader):
@@ -47,6 +48,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    """A decimal, octal or hexadecimal number; an error for one that does not fit 64 bits."""
     text = loader.construct_scalar(node)
     number = int(text, {"0o": 8, "0x": 16}.get(text[:2], 10)) if len(text) <= _LONGEST_NUMBER else _LARGEST
     if abs(number) >= _LARGEST:
@@ -72,7 +74,10 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """The value that `text` holds; `source` names it in errors (a file, or `--set gamma`)."""
+    """The value that `text` holds; `source` (a file, or `--set gamma`) names it in errors.
+
+    Raises `UserError` for text that is no YAML, and for too many values.
+    """
     try:
         value = yaml.load(text, Loader=_Loader)  # a SafeLoader
     except yaml.YAMLError as error:
@@ -88,7 +93,7 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """The value in the YAML file at `path`."""
+    """The value in the YAML file at `path`. Raises `UserError` where it cannot be read."""
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(_LONGEST + 1)
@@ -104,7 +109,7 @@ def read_yaml(path: Path) -> Any:
 def find_document(source: str | Path, known: Mapping[str, Path], field: str, noun: str) -> Path:
     """The file that `source` names: a path, `-` for standard input, a pipe, or one of `known` by its name.
 
-    `UserError` about `field`, which holds a search space or a study (`noun`), where it names none.
+    Where it names none, raises `UserError` about `field`; `noun` is what the file should hold.
     """
     if str(source) == "-":
         return Path("/dev/stdin")
@@ -118,12 +123,12 @@ def find_document(source: str | Path, known: Mapping[str, Path], field: str, nou
 
 
 def named_by_file(path: Path) -> dict[str, Any]:
-    """`{name: …}` as the file's name says it; nothing for standard input or a pipe, which have none."""
+    """`{name: …}`, the name of the file without its ending; empty for standard input and pipes."""
     return {"name": path.stem} if path.is_file() and not path.is_relative_to("/dev") else {}
 
 
 def nearest_files(path: Path) -> list[str]:
-    """The YAML file beside a `path` where nothing is whose name is most like it, as one would type it."""
+    """The YAML file beside a missing `path` whose name is nearest, as one would type it; or none."""
     with contextlib.suppress(OSError, ValueError):
         names = [file.name for file in path.parent.iterdir() if file.suffix in (".yaml", ".yml")]
         near = nearest(path.name, names)
@@ -132,7 +137,7 @@ def nearest_files(path: Path) -> list[str]:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """What the YAML file at `path` says about a sweep or a study; `UserError` where that is nothing."""
+    """The mapping in the YAML file at `path`. Raises `UserError` where it is empty or no mapping."""
     raw = as_mapping(read_yaml(path), str(path))
     if not raw:
         raise UserError(str(path), "is empty", expected="`name: value` lines; `raykd list spaces` names some")

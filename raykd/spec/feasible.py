@@ -1,4 +1,4 @@
-"""Which part of an axis of whole numbers can be trained, in the words of a search space."""
+"""The values of an axis of whole numbers that can be trained, in the syntax of a search space."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from itertools import pairwise
 
 from raykd.spec.axis_kinds import Integer
 
-_MOST_TRIED = 512  # values of an axis; of a longer one the multiples of a power of two
+_MOST_TRIED = 512  # values of an axis; of a longer axis the multiples of a power of two are tried
 _LONGEST_LIST = 8  # values that a message names
 
 
 def workable(axis: Integer, works: Callable[[int], bool]) -> str | None:
-    """What to write in place of `axis` so that each value can be trained; None where nothing was found.
+    """What to write in place of `axis` so that each value can be trained; None where no value was found.
 
-    `works` says of one value whether a trial with it can be trained. A whole axis of steps where the values
-    that work are evenly spaced, else a list of them.
+    `works` says whether a trial with this value can be trained. The result is an axis with a step where the
+    values are evenly spaced, else a list of values.
     """
     values = [value for value in _candidates(axis) if works(value)]
     if not values:
@@ -30,6 +30,7 @@ def workable(axis: Integer, works: Callable[[int], bool]) -> str | None:
 
 
 def _candidates(axis: Integer) -> Sequence[int]:
+    """The values of the axis that are tried."""
     low, high = axis.integer
     stride = axis.step
     while (high - low) // stride >= _MOST_TRIED:
@@ -39,7 +40,7 @@ def _candidates(axis: Integer) -> Sequence[int]:
 
 
 def _spread(values: Sequence[int], by_magnitude: bool) -> list[int]:
-    """At most `_LONGEST_LIST` of these, spread as the axis spreads its own, the first and last included."""
+    """At most `_LONGEST_LIST` of the values, with both ends, spaced as the axis spaces its own."""
     if len(values) <= _LONGEST_LIST:
         return list(values)
     wanted = Integer(integer=(values[0], values[-1]), log=by_magnitude).levels(_LONGEST_LIST)

@@ -17,7 +17,7 @@ from trainables.training.resolve import put
 
 
 def lay_over(raw: dict[str, Any], override: str) -> dict[str, Any]:
-    """`raw` with `path=value` laid over it; the value is YAML."""
+    """`raw` with `path=value` laid over it; the value is YAML. Raises `UserError` for what is no override."""
     raw = spelled_out(raw, SHORTHAND)
     path, equals, text = override.partition("=")
     source = f"--set {override}"
@@ -26,7 +26,7 @@ def lay_over(raw: dict[str, Any], override: str) -> dict[str, Any]:
     keys = _keys(path.strip(), raw)
     value = parse_yaml(text, source)
     if keys[0] == "axes" and len(keys) == 3 and keys[2] in KINDS:
-        # Another kind of range takes the place of the one in the file; its conditions stay.
+        # Another kind of range replaces the one in the file; its conditions stay.
         axis = _at(raw, keys[:2])
         kept = {"when": axis["when"]} if isinstance(axis, Mapping) and "when" in axis else {}
         return put(raw, keys[:2], {**kept, keys[2]: value})
@@ -39,7 +39,7 @@ def lay_over(raw: dict[str, Any], override: str) -> dict[str, Any]:
 
 
 def _at(raw: Mapping[str, Any], keys: Sequence[str]) -> Any:
-    """What stands at a path; None where nothing does."""
+    """The value at a path; None where there is none."""
     here: Any = raw
     for key in keys:
         here = here.get(key) if isinstance(here, Mapping) else None
@@ -47,7 +47,7 @@ def _at(raw: Mapping[str, Any], keys: Sequence[str]) -> Any:
 
 
 def _keys(path: str, raw: Mapping[str, Any]) -> list[str]:
-    """The steps of a path. Under `fixed` and `axes` the names have dots of their own."""
+    """The keys of a path. The names under `fixed` and `axes` may hold dots."""
     head, _, rest = path.partition(".")
     if head == "fixed" and rest:
         return [head, rest]

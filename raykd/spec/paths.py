@@ -1,4 +1,4 @@
-"""The paths in a spec: relative ones start from the folder in which a sweep was started, then and later."""
+"""The paths in a spec. Relative ones start from the folder in which the sweep was started, also on resume."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _PATHS = (("teacher", "checkpoint"), ("data", "path"))
 
 
 def absolute(raw: dict[str, Any], folder: Path | None = None, settings: bool = True) -> dict[str, Any]:
-    """`raw` with its paths made absolute: workers and later drivers have other working folders.
+    """`raw` with its paths made absolute, because workers and later drivers have other working folders.
 
-    They start from `folder`, by default this process's working folder. Without `settings` only those in the
-    sections are made so, not those under `fixed`, `axes` and `points`: as raykd did before ledger format 1.
+    Relative paths start from `folder`, by default this process's working folder. Without `settings` the paths
+    under `fixed`, `axes` and `points` stay as written, as they did before ledger format 1.
     """
 
     def whole(value: Any) -> Any:
@@ -38,13 +38,14 @@ def absolute_flat(settings: Mapping[str, Any], folder: Path | None = None) -> di
 
 
 def _whole(value: Any, folder: Path | None) -> Any:
+    """A path, or each path of a list, made absolute; any other value as it is."""
     if isinstance(value, list):
         return [_whole(each, folder) for each in value]
     return str(Path(folder or "", expanded(value)).absolute()) if isinstance(value, str) else value
 
 
 def _absolute_settings(raw: dict[str, Any], flat: str, whole: Callable[[Any], Any]) -> dict[str, Any]:
-    """The same for the field called `flat`, wherever a value of it may stand."""
+    """`raw` with the paths of the field `flat` under `fixed`, `axes` and `points` made absolute."""
 
     def within(part: Any) -> Any:
         if isinstance(part, list):

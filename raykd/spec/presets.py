@@ -5,8 +5,8 @@
         base: {student: {arch: efficientnet_b0}, data: {name: imagenet, image_size: 224}, epochs: 200}
         replicates: 3
 
-What a preset says under `base` takes the place of the file's section of that name, section by section; all
-else that it says takes the place of what the file says. Its study has a folder of its own, STUDY_NAME.
+A section under the `base` of a preset replaces that section of the file's `base`. Any other key of a preset
+replaces that key of the file. The study with a preset has its own folder, STUDY_NAME.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ PRESETS = "presets"
 
 
 def with_preset(raw: Mapping[str, Any], overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:
-    """The study with the chosen preset laid over it; `raw` without presets where none is chosen.
+    """The study with the chosen preset laid over it; `raw` without its presets where none is chosen.
 
-    Chosen by `preset=NAME` among the `overrides`, or by `preset: NAME` in the file. Raises `UserError`.
+    `preset=NAME` among the `overrides` chooses one, or `preset: NAME` in the file. Raises `UserError` for an
+    unknown preset.
     """
     study = {key: value for key, value in raw.items() if key not in (PRESET, PRESETS)}
     presets = presets_of(raw)
@@ -44,13 +45,13 @@ def with_preset(raw: Mapping[str, Any], overrides: list[str] | tuple[str, ...]) 
 
 
 def presets_of(raw: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The presets of a study file by name; `UserError` where one is no mapping."""
+    """The presets of a study file by name. Raises `UserError` where one is no mapping."""
     written = as_mapping(raw.get(PRESETS), PRESETS)
     return {name: as_mapping(over, join(PRESETS, name)) for name, over in written.items()}
 
 
 def others(overrides: list[str] | tuple[str, ...]) -> list[str]:
-    """The overrides that choose no preset, and so are laid over the study."""
+    """The overrides that choose no preset."""
     return [override for override in overrides if _chosen(override) is None]
 
 

@@ -18,12 +18,12 @@ _DURATION = re.compile(r"\s*".join(rf"(?:(?P<{unit}>\d+(?:\.\d+)?)\s*{unit})?" f
 
 
 def section(raw: Any) -> Any:
-    """An empty section is one that says nothing."""
+    """A section as a mapping; an empty one is the empty mapping."""
     return as_mapping(raw, "")
 
 
 def parse_duration(raw: Any) -> Any:
-    """Seconds of `2h30m`, `90s`, `1d`, or of a plain number of seconds."""
+    """Seconds of `2h30m`, `90s`, `1d`, or of a number of seconds. Raises `UserError` for other text."""
     if not isinstance(raw, str):
         return raw
     found = _DURATION.fullmatch(raw.strip())
@@ -33,7 +33,7 @@ def parse_duration(raw: Any) -> Any:
     return sum(float(number) * _UNITS[unit] for unit, number in parts.items())
 
 
-# As of a trial: what a section that is one plain value (`scheduler: none`, `workers: 2`) says.
+# The field that a section's plain value fills (`scheduler: none`, `workers: 2`), as in a trial.
 SHORTHAND = {
     **resolve.SHORTHAND,
     ("scheduler",): "name",
@@ -70,8 +70,9 @@ class WorkersSpec(Spec):
         return gpus
 
     def on(self, nodes: Iterable[Mapping[str, Any]]) -> WorkersSpec:
-        """With a number of GPUs: where the spec leaves it out, one if any of these nodes (as `ray.nodes()`
-        lists them) has GPUs, else none."""
+        """The workers with a number of GPUs. Where the spec leaves it out, it is 1 if any of these nodes (as
+        `ray.nodes()` lists them) has GPUs, else 0.
+        """
         if self.gpus is not None:
             return self
         found = any(node["Resources"].get("GPU", 0) >= 1 for node in nodes if node.get("Alive", True))
@@ -79,11 +80,14 @@ class WorkersSpec(Spec):
 
     @property
     def resources(self) -> dict[str, float]:
-        """What each worker takes, as Ray counts it; of `on`."""
+        """What each worker takes, as Ray counts it. Call it on the result of `on`."""
         return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
 
     def slots(self, has: Mapping[str, float]) -> int:
-        """How many workers a node with these resources holds; of `on`. A part of a GPU fits on one device."""
+        """How many workers a node with these resources holds. Call it on the result of `on`.
+
+        Workers with a part of a GPU do not spread over two devices.
+        """
         slots = int(has.get("CPU", 0) / self.cpus + 1e-6)
         if not self.gpus:
             return slots
@@ -92,14 +96,14 @@ class WorkersSpec(Spec):
         return min(slots, held)
 
     def lanes(self, nodes: Iterable[Mapping[str, Any]]) -> int:
-        """How many lanes these nodes (as `ray.nodes()` lists them) hold if nothing else runs there."""
+        """How many lanes these nodes (as `ray.nodes()` lists them) can hold if nothing else runs on them."""
         nodes = list(nodes)
         workers = self.on(nodes)
         return sum(workers.slots(node["Resources"]) for node in nodes) // self.count
 
 
 class BaselineSpec(Spec):
-    """The no-teacher method that the search is compared with, at an amount of training that is fair."""
+    """The no-teacher method that the sweep is compared with, with a comparable amount of training."""
 
     method: str = Field("moco", description="a method without a teacher")
     preset: str | None = None

@@ -1,7 +1,7 @@
-"""The axes of a sweep together: in which order they are drawn, and which of them a configuration has.
+"""The axes of a sweep together: the order in which they are drawn, and which of them a configuration has.
 
-An axis takes part where its field exists (only in trials of the methods that have it) and where its `when`
-holds. A configuration, `params`, holds the values of the axes that take part, and no others.
+An axis takes part in a configuration if the method has its field and if its `when` holds. A configuration,
+`params`, holds the values of the axes that take part, and no others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import BaseTrial
 
-METHOD = "method"  # the axis over methods, there when a sweep has more than one
+METHOD = "method"  # the axis over methods, of a sweep with more than one
 
 _REFUSED = {
     "epochs": "it is the budget that trials are judged by",
@@ -46,7 +46,7 @@ _REFUSED = {
 
 @dataclass(frozen=True)
 class Space:
-    """Axes in an order in which each comes after those it depends on."""
+    """Axes in an order in which each comes after those that it depends on."""
 
     axes: Mapping[str, Axis]
     fields: Mapping[str, FlatField]  # axis -> the field it sets; the axis over methods has none
@@ -55,7 +55,7 @@ class Space:
     ]  # axis -> other axis -> values at which it takes part
 
     def active(self, name: str, params: Mapping[str, Any]) -> bool:
-        """Does axis `name` take part in a configuration whose earlier axes are `params`?"""
+        """Whether axis `name` takes part in a configuration whose earlier axes are `params`."""
         return all(
             other in params and any(_same(params[other], value) for value in values)
             for other, values in self.conditions[name].items()
@@ -70,7 +70,7 @@ class Space:
         return params
 
     def encode(self, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-        """A configuration as Optuna keeps it: values and distributions."""
+        """A configuration as Optuna stores it: values and distributions."""
         values = {name: self.axes[name].encode(value) for name, value in params.items()}
         return values, {name: self.axes[name].distribution() for name in params}
 
@@ -79,11 +79,11 @@ class Space:
         return self._product(lambda axis: axis.levels(levels), list(self.axes), {})
 
     def corners(self) -> Iterator[dict[str, Any]]:
-        """Every combination of the axes' extremes: what has to work if the space is to work."""
+        """Every combination of the axes' extremes. All of them must work if the space is to work."""
         return self._product(lambda axis: axis.extremes(), list(self.axes), {})
 
     def with_parents(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """`given`, and the values of other axes without which those in it would take no part."""
+        """`given`, and the values of other axes that those in `given` need to take part."""
         wanted = dict(given)
         for name in reversed(list(self.axes)):
             if name in wanted:
@@ -92,15 +92,16 @@ class Space:
         return wanted
 
     def around(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """A configuration with the values in `given` and what they depend on, the rest at a first level."""
+        """A configuration with the values in `given` and those that they need, the rest at a first level."""
         wanted = self.with_parents(given)
         return self._walk(lambda name: wanted[name] if name in wanted else self.axes[name].extremes()[0])
 
     def corner(self, rng: Random) -> dict[str, Any]:
-        """One drawn combination of the axes' extremes."""
+        """One random combination of the axes' extremes."""
         return self._walk(lambda name: rng.choice(self.axes[name].extremes()))
 
     def _walk(self, choose: Callable[[str], Any]) -> dict[str, Any]:
+        """A configuration with the value that `choose` gives each axis that takes part."""
         params: dict[str, Any] = {}
         for name in self.axes:
             if self.active(name, params):
@@ -110,6 +111,7 @@ class Space:
     def _product(
         self, values: Callable[[Axis], list[Any]], names: Sequence[str], params: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
+        """Every completion of `params` by the `values` of the axes in `names`."""
         if not names:
             yield params
         elif not self.active(names[0], params):
@@ -141,12 +143,12 @@ def build_space(methods: Sequence[str], axes: Mapping[str, Axis]) -> Space:
 
 
 def arm_space(labels: Sequence[str]) -> Space:
-    """The space of a study: one axis, which no field stands behind."""
+    """The space of a study: one axis, which sets no field."""
     return Space({ARM: Pick(pick=tuple(labels))}, {}, {ARM: {}})
 
 
 def searchable(name: str, methods: Sequence[str], where: str) -> FlatField:
-    """The field of that name, if it may differ between trials that are compared; `UserError` at `where`."""
+    """The field of that name. Raises `UserError` at `where` if it may not differ between compared trials."""
     field = find_field(name, methods, where)
     if field.flat in _REFUSED:
         raise UserError(where, f"cannot be searched: {_REFUSED[field.flat]}")
@@ -154,6 +156,7 @@ def searchable(name: str, methods: Sequence[str], where: str) -> FlatField:
 
 
 def _refuse_overlap(fields: Mapping[str, FlatField]) -> None:
+    """Raise `UserError` where two axes set one field of one method."""
     seen: dict[tuple[tuple[str, ...], str], str] = {}
     for name, field in fields.items():
         for method in sorted(field.methods):
@@ -163,6 +166,7 @@ def _refuse_overlap(fields: Mapping[str, FlatField]) -> None:
 
 
 def _conditions(name: str, axis: Axis, axes: Mapping[str, Axis]) -> dict[str, tuple[Any, ...]]:
+    """The `when` of an axis. Raises `UserError` where it can never hold."""
     for other, values in axis.when.items():
         where = f"axes.{name}.when.{other}"
         if other not in axes:
@@ -178,7 +182,7 @@ def _conditions(name: str, axis: Axis, axes: Mapping[str, Axis]) -> dict[str, tu
 
 
 def _order(conditions: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Axes as written, each after those it depends on; `UserError` for a circle."""
+    """Axes as written, each after those that it depends on. Raises `UserError` for a circle."""
     ordered: list[str] = []
     left = sorted(conditions, key=lambda name: name != METHOD)
     while left:
@@ -191,4 +195,5 @@ def _order(conditions: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _same(a: Any, b: Any) -> bool:
+    """Whether two values are one: 1 and 1.0 are, 1 and true are not."""
     return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)

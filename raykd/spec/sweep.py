@@ -1,35 +1,36 @@
-"""What the user writes about a sweep, and the trial that each of its configurations is.
+"""What searches and ablation studies have in common: the sections of their trials, and how they are run.
 
-    spec = load_sweep("search_spaces/quickstart.yaml", ["samples=4", "axes.lr=[1e-3, 1e-2]"])
-    trial = spec.trial({"lr": 1e-3}, seed=0)
-
-Of one field written more than once the narrower wins: preset < section (`optim: {lr: …}`) < `fixed` < axes.
-Reading a spec needs neither torch nor Ray; `validate.py` says whether it can work.
+`SearchSpec` (`search.py`) and `StudySpec` (`study.py`) are the two kinds of sweep. Where one field is written
+more than once, the narrower place wins: preset < section (`optim: {lr: …}`) < `fixed` < axis or arm.
+Reading a spec needs neither torch nor Ray; `validate.py` and `ablation/guard.py` say whether it can work.
 """
 
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from typing_extensions import Self
 
-from raykd.spec.arms import ARM, ArmSpec, StudyRules
-from raykd.spec.axis_parse import AnyAxis
-from raykd.spec.document import find_document, named_by_file, read_mapping
-from raykd.spec.overrides import lay_over
-from raykd.spec.paths import absolute
-from raykd.spec.samplers import TPE, AnySampler, Grid
+from raykd.spec.samplers import TPE, AnySampler
 from raykd.spec.schedulers import AnyScheduler, parse_scheduler
-from raykd.spec.sections import SHORTHAND, BaselineSpec, Section, WorkersSpec, parse_duration
+from raykd.spec.sections import BaselineSpec, Section, WorkersSpec, parse_duration
 from trainables.core.errors import UserError
 from trainables.evaluation.probes import find_probe
 from trainables.spec.normalisation import IMAGENET
-from trainables.spec.parse import as_mapping, build, join, spelled_out
+from trainables.spec.parse import join
 from trainables.spec.trial import Seed, Spec, TrialSpec, digest
 from trainables.training.resolve import SECTIONS, FlatField, find_field, put, resolve
 
@@ -45,7 +46,13 @@ Reference = Literal["raw_pixels", "untrained", "teacher", "baseline"]
 
 
 class SweepSpec(Spec):
-    """A search: what is trained, what varies, how much, and with which means."""
+    """What a search and a study share: what is trained, how much, and with which means."""
+
+    kind: ClassVar[str]  # in words
+    starts_by: ClassVar[str]  # the verb of the command line that starts such a sweep
+    resumes_by: ClassVar[str]  # and the one that goes on with it
+    # A spec in a ledger has the keys of both kinds, as when they were one model; these are the other kind's.
+    of_other_kind: ClassVar[dict[str, Any]]
 
     name: str = Field(description="the sweep's folder")
     method: str | tuple[str, ...] = Field(description="a method, or several to search across")
@@ -58,8 +65,6 @@ class SweepSpec(Spec):
     probe: Section = Field({}, description="how features are judged")
     epochs: Annotated[int, Field(ge=1)] = Field(description="budget of a trial that is not stopped")
     fixed: Section = Field({}, description="flat name -> value, for what does not vary")
-    axes: dict[str, AnyAxis] = Field({}, description="flat name -> what varies")
-    points: tuple[dict[str, Any], ...] = Field((), description="configurations to try first")
     samples: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = Field(
         description="configurations to try; a grid has its own number"
     )
@@ -83,8 +88,15 @@ class SweepSpec(Spec):
         description="of a teacher from a file that names no `mean` and `std`. own: those it was trained on, "
         "what a new sweep has; imagenet: ImageNet's for all, what sweeps had before this was a field",
     )
-    arms: dict[str, ArmSpec] = Field({}, description="of a study; `raykd ablate` writes them")
-    study: StudyRules | None = Field(None, description="of a study; `raykd ablate` writes it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_other_kind(cls, raw: Any) -> Any:
+        return without(cls.of_other_kind, raw) if isinstance(raw, Mapping) else raw
+
+    @model_serializer(mode="wrap")
+    def _recorded(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {**dump(self), **self.of_other_kind}
 
     @field_validator("name")
     @classmethod
@@ -93,12 +105,6 @@ class SweepSpec(Spec):
             expected = "letters, digits, `.`, `_`, `-`, at most 100, the first no dot or dash"
             raise UserError("", "cannot be the name of a folder", value=name, expected=expected)
         return name
-
-    @field_validator("axes", mode="before")
-    @classmethod
-    def _without_empty(cls, raw: Any) -> dict[str, Any]:
-        # `--set axes.gamma=` takes an axis out.
-        return {name: axis for name, axis in as_mapping(raw, "").items() if axis is not None}
 
     @field_validator("method")
     @classmethod
@@ -119,22 +125,51 @@ class SweepSpec(Spec):
         return seeds
 
     @model_validator(mode="after")
-    def _consistent(self) -> SweepSpec:
-        for name in self.fixed:
-            if name in self.axes:
-                raise UserError(f"fixed.{name}", "is an axis too", expected=f"either this or `axes.{name}`")
+    def _grace_in_epochs(self) -> Self:
         grace = self.scheduler.first_stop
         if grace is not None and grace > self.epochs:
             problem = f"no trial has that many epochs: they end at {self.epochs}"
             raise UserError("scheduler.grace", problem, value=grace, expected=f"at most {self.epochs}")
-        for at, point in enumerate(self.points):
-            _check_point(point, at, self)
+        return self
+
+    # --- what each kind of sweep says for itself ----------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def space(self) -> Space:
+        """The axes in order, with their conditions."""
+
+    @property
+    def samples_per_extension(self) -> int:
+        """How many samples `--extend 1` adds."""
+        return 1
+
+    @property
+    def replicates(self) -> tuple[int, ...]:
+        """The seeds that a configuration is trained with."""
+        return self.seeds
+
+    @abstractmethod
+    def raw_trial(self, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        """The mapping that `resolve` makes the trial of configuration `params` from."""
+
+    @abstractmethod
+    def trial_of_each(self) -> Iterator[TrialSpec]:
+        """A trial of each method, or of each arm; the first one stands for the sweep."""
+
+    def trials_with_inputs(self) -> Iterable[TrialSpec]:
+        """Those of `trial_of_each` that may need other data or another teacher than the first one."""
+        return ()
+
+    def written(self) -> Self:
+        """As the user's file says it, without what was found out before the sweep started."""
         return self
 
     # --- its trials ---------------------------------------------------------------------------------------
 
     @property
     def methods(self) -> tuple[str, ...]:
+        """The names of its methods, as written."""
         return (self.method,) if isinstance(self.method, str) else self.method
 
     @property
@@ -143,60 +178,50 @@ class SweepSpec(Spec):
         return self.samples * len(self.seeds)
 
     @cached_property
-    def space(self) -> Space:
-        """The axes in order, with their conditions."""
-        from raykd.spec.space import arm_space, build_space
-
-        return arm_space(tuple(self.arms)) if self.arms else build_space(self.methods, self.axes)
-
-    @cached_property
     def fixed_fields(self) -> dict[str, FlatField]:
         """The fields under `fixed`; those of one method after those of all, so that they win."""
         fields = {name: find_field(name, self.methods, f"fixed.{name}") for name in self.fixed}
         return dict(sorted(fields.items(), key=lambda item: item[0] != item[1].flat))
 
-    def raw_trial(self, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
-        """The mapping that `resolve` makes the trial of configuration `params` from."""
-        arm = self.arms[params[ARM]] if self.arms else ArmSpec()  # of a study
-        method = arm.method or params.get("method", self.methods[0])
-        raw = {section: value for section in SECTIONS if (value := getattr(self, section))}
-        raw |= {"method": method, "epochs": arm.epochs or self.epochs}
-        preset = self.preset.get(method) if isinstance(self.preset, dict) else self.preset
-        if arm.preset or preset:
-            raw["preset"] = arm.preset or preset
-        for name, field in self.fixed_fields.items():
-            if method in field.methods:
-                raw = put(raw, field.path, self.fixed[name])
-        for name, value in {**arm.settings, **arm.tuned}.items():
-            raw = put(raw, find_field(name, [method], f"arms.{params.get(ARM)}.{name}").path, value)
-        for name, value in params.items():
-            if name in self.space.fields:
-                raw = put(raw, self.space.fields[name].path, value)
-        teacher = raw.get("teacher") or {}
-        of_file = teacher.get("checkpoint") is not None
-        if self.teacher_pixels == "imagenet" and of_file and not {"mean", "std"} & teacher.keys():
-            raw["teacher"] = {**teacher, **IMAGENET._asdict()}
-        return {**raw, "seed": seed}
-
     def trial(self, params: Mapping[str, Any], seed: int) -> TrialSpec:
         """The trial of configuration `params` (values of the axes that take part) with this seed.
 
-        Axes that are left out stay at what the file says without them. Raises `UserError`.
+        Axes of a search that are left out stay at what the file says without them. Raises `UserError`.
         """
         try:
             return resolve(self.raw_trial(params, seed))
         except UserError as error:
             raise self.placed(error, params) from None
 
-    def cost(self, arm: str) -> tuple[int, float | None]:
-        """Epochs of an arm of a study, and their floating-point operations where those were counted."""
-        epochs = self.arms[arm].epochs or self.epochs
-        return epochs, self.arms[arm].flops(epochs)
+    def _raw_trial(
+        self,
+        method: str,
+        preset: str | None,
+        epochs: int,
+        values: Iterable[tuple[tuple[str, ...], Any]],
+        seed: int,
+    ) -> dict[str, Any]:
+        """The mapping of a trial; `values` (path -> value) are laid over the sections and `fixed`."""
+        raw: dict[str, Any] = {section: value for section in SECTIONS if (value := getattr(self, section))}
+        raw |= {"method": method, "epochs": epochs}
+        if preset := preset or (self.preset.get(method) if isinstance(self.preset, dict) else self.preset):
+            raw["preset"] = preset
+        for name, field in self.fixed_fields.items():
+            if method in field.methods:
+                raw = put(raw, field.path, self.fixed[name])
+        for path, value in values:
+            raw = put(raw, path, value)
+        teacher = raw.get("teacher") or {}
+        of_file = teacher.get("checkpoint") is not None
+        if self.teacher_pixels == "imagenet" and of_file and not {"mean", "std"} & teacher.keys():
+            raw["teacher"] = {**teacher, **IMAGENET._asdict()}
+        return {**raw, "seed": seed}
 
     def baseline_trial(self) -> TrialSpec:
         """The no-teacher training of the comparison: the sweep's data, student, probe, views and optimizer.
 
         What its own section says comes before these. Without epochs of its own it has those of the sweep.
+        Raises `UserError` where the sweep has no baseline, or one that cannot be trained.
         """
         if self.baseline is None:
             raise UserError("baseline", "is missing", expected="`{method: moco}`")
@@ -228,24 +253,16 @@ class SweepSpec(Spec):
 
     def placed(self, error: UserError, params: Mapping[str, Any]) -> UserError:
         """`error` about a trial, its path where the user wrote the field: an axis, `fixed`, or a section."""
-        flat = re.sub(r"^(config|optim)\.", "", error.field)
-        for where, names in (("axes", params), ("fixed", self.fixed)):
-            for name in names:
-                field = self.space.fields.get(name) if where == "axes" else self.fixed_fields[name]
-                if field is not None and (flat == field.flat or flat.startswith(field.flat + ".")):
-                    return error.at(f"{where}.{name}")
-        return error
-
-    def written(self) -> SweepSpec:
-        """As a study's file says it, without what was found out before it started."""
-        arms = {label: arm.written() for label, arm in self.arms.items()}
-        if self.study is not None and self.study.budget != "epochs":
-            arms = {label: arm.model_copy(update={"epochs": None}) for label, arm in arms.items()}
-        return self.model_copy(update={"arms": arms, "study": self.study and self.study.written()})
+        return placed_under("fixed", {name: self.fixed_fields[name] for name in self.fixed}, error) or error
 
     def hash(self) -> str:
         """8 hex digits of everything written in the spec."""
         return digest(self.model_dump(mode="json"))
+
+
+def without(keys: Iterable[str], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """`raw` without those of `keys` that say nothing there."""
+    return {key: value for key, value in raw.items() if key not in keys or value}
 
 
 def difference(old: SweepSpec, new: SweepSpec) -> list[str]:
@@ -257,54 +274,6 @@ def difference(old: SweepSpec, new: SweepSpec) -> list[str]:
         if was != now:
             lines.append(f"{path}: {was} -> {now}")
     return lines
-
-
-def load_sweep(
-    source: str | Path,
-    overrides: list[str] | tuple[str, ...] = (),
-    folder: Path | None = None,
-    settings: bool = True,
-) -> SweepSpec:
-    """The sweep in a file, or the search space of that name, with overrides `path=value` laid over it.
-
-    `folder` and `settings` are those of `absolute`.
-    """
-    path = find_space(source)
-    raw = read_mapping(path)
-    if "design" in raw:
-        raise UserError(
-            "SPEC",
-            "is an ablation study",
-            value=str(source),
-            expected=f"`{shlex.join(['raykd', 'ablate', str(source)])}`",
-        )
-    for override in overrides:
-        raw = lay_over(raw, override)
-    return build_sweep({**named_by_file(path), **absolute(raw, folder, settings)})
-
-
-def build_sweep(raw: Mapping[str, Any]) -> SweepSpec:
-    """The sweep that `raw` describes. A grid that names no `samples` has as many as its points."""
-    raw = {"teacher_pixels": "own", **spelled_out(as_mapping(raw, ""), SHORTHAND)}
-    for key in raw:
-        if key not in SweepSpec.model_fields:
-            homes = [f"`{s}.{key}`" for s, model in SECTIONS.items() if key in model.model_fields]
-            expected = " or ".join([*homes, "`fixed` or `axes` for a setting of the method"])
-            raise UserError(
-                str(key), "no such field", value=key, expected=expected, choices=SweepSpec.model_fields
-            )
-    sampler = raw.get("sampler")
-    grid = isinstance(sampler, Mapping) and sampler.get("name") == "grid"
-    if not grid or raw.get("samples") is not None:
-        return build(SweepSpec, raw)
-    spec = build(SweepSpec, {**raw, "samples": 1})
-    levels = spec.sampler.levels if isinstance(spec.sampler, Grid) else 1
-    return build(SweepSpec, {**raw, "samples": sum(1 for _ in spec.space.grid(levels))})
-
-
-def find_space(source: str | Path) -> Path:
-    """The file that `source` names: a path, `-`, or the name of a search space that comes with raykd."""
-    return find_document(source, spaces(), "SPEC", "search space")
 
 
 def spaces() -> dict[str, Path]:
@@ -323,25 +292,24 @@ def about_space(path: Path) -> str:
         return next(lines, "").lstrip("# ").strip()
 
 
-def _check_point(point: Mapping[str, Any], at: int, spec: SweepSpec) -> None:
-    for name, value in point.items():
-        where = join("points", str(at), name)
-        if name == "method" and len(spec.methods) > 1:
-            if value not in spec.methods:
-                raise UserError(where, "method is not in this sweep", value=value, choices=spec.methods)
-        elif name not in spec.axes:
-            raise UserError(where, "no such axis", value=name, choices=spec.axes)
-        elif not spec.axes[name].contains(value):
-            raise UserError(where, "lies outside the axis", value=value, expected=spec.axes[name].describe())
+def placed_under(where: str, fields: Mapping[str, FlatField], error: UserError) -> UserError | None:
+    """`error` under `where`, by the name of the field that it is about; None if it is about none of these."""
+    flat = re.sub(r"^(config|optim)\.", "", error.field)
+    for name, field in fields.items():
+        if flat == field.flat or flat.startswith(field.flat + "."):
+            return error.at(f"{where}.{name}")
+    return None
 
 
 def _refuse_repeats(values: tuple[Any, ...]) -> None:
+    """`UserError` at the place of the first value that stands there a second time."""
     for at, value in enumerate(values):
         if value in values[:at]:
             raise UserError(str(at), "stands there twice", value=value)
 
 
 def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """(path, value) of everything in nested mappings that is no mapping itself."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _leaves(join(prefix, key), inner)

@@ -1,8 +1,9 @@
-"""Everything that can be known about a sweep before Ray starts and machine time is spent.
+"""The checks of a search before Ray starts.
 
-Names and ranges are checked against the methods' fields; then configurations at the ends of the axes and
-between them are resolved and checked like trials: each such value of each axis once, and many combinations of
-them, because some settings fail only together (a queue size with a batch size, an adapter with a student).
+First names and ranges are checked against the methods' fields. Then configurations at the ends of the axes
+and between them are resolved and checked like trials: each such value of each axis once, and many
+combinations, because some settings fail only together (a queue size with a batch size, an adapter with a
+student).
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from raykd.spec.axis_kinds import Integer, Log, Pick, Uniform
 from raykd.spec.devices import check_gpus
 from raykd.spec.feasible import workable
 from raykd.spec.samplers import Grid
+from raykd.spec.search import SearchSpec
 from raykd.spec.sections import WorkersSpec
-from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError
 from trainables.evaluation.probes import find_probe
 from trainables.spec.trial import TrialSpec
@@ -27,20 +28,20 @@ from trainables.spec.trial import TrialSpec
 if TYPE_CHECKING:
     from trainables.planning.check import TrialChecker
 
-COMBINATIONS = 400  # at most so many are checked; of a larger space a seeded draw
+COMBINATIONS = 400  # the most that are checked; of a larger space a seeded random sample
 
 
-def validate(spec: SweepSpec, memory: int | None = None) -> list[str]:
-    """Raise `UserError` if the sweep cannot work. Returns remarks: what can be run but may not be meant.
+def validate(spec: SearchSpec, memory: int | None = None) -> list[str]:
+    """Raise `UserError` if the search cannot work. Returns remarks on what can run but may not be intended.
 
-    `memory` is what each worker has, bytes, where that is known.
+    `memory` is that of each worker, bytes, where it is known.
     """
     from trainables.planning.check import TrialChecker
 
     check_gpus(spec.workers)
     checker = TrialChecker(spec.workers.count, memory)
     checked: set[str] = set()
-    told_of: dict[str, str] = {}  # what a remark is about -> the remark, of the first configuration
+    told_of: dict[str, str] = {}  # subject of a remark -> the remark on the first such configuration
     bases: dict[str, TrialSpec] = {}
     for params, varied in _configurations(spec):
         try:
@@ -84,8 +85,8 @@ def check_resources(workers: WorkersSpec, nodes: Sequence[Mapping[str, Any]]) ->
     )
 
 
-def describe_axes(spec: SweepSpec) -> list[tuple[str, str, str]]:
-    """(name, range, what it is and when it takes part) of every axis, in the order they are drawn in."""
+def describe_axes(spec: SearchSpec) -> list[tuple[str, str, str]]:
+    """(name, range, what it is and when it takes part) of every axis, in the order of drawing."""
     rows = []
     for name, axis in spec.space.axes.items():
         field = spec.space.fields.get(name)
@@ -98,8 +99,8 @@ def describe_axes(spec: SweepSpec) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _configurations(spec: SweepSpec) -> Iterator[tuple[dict[str, Any], str | None]]:
-    """(configuration, axis whose end it is for): the ends of each axis, the points, then combinations."""
+def _configurations(spec: SearchSpec) -> Iterator[tuple[dict[str, Any], str | None]]:
+    """(configuration, the axis that it tests or None): each axis's values, the points, then combinations."""
     space = spec.space
     for name, axis in space.axes.items():
         for value in _values(spec, axis):
@@ -122,17 +123,17 @@ def _configurations(spec: SweepSpec) -> Iterator[tuple[dict[str, Any], str | Non
         yield corner, None
 
 
-def _values(spec: SweepSpec, axis: Axis) -> list[Any]:
-    """The values of an axis that are checked one by one; of a grid those that it visits."""
+def _values(spec: SearchSpec, axis: Axis) -> list[Any]:
+    """The values of an axis that are checked one by one; for a grid those that it visits."""
     if isinstance(spec.sampler, Grid):
         return axis.levels(spec.sampler.levels)
     return [*axis.extremes(), *axis.inside()]
 
 
 def _told_of_axis(
-    spec: SweepSpec, checker: TrialChecker, told: UserError, params: Mapping[str, Any], name: str
+    spec: SearchSpec, checker: TrialChecker, told: UserError, params: Mapping[str, Any], name: str
 ) -> UserError:
-    """`told` with what would work, where one value of an axis of numbers fails and whole ones do not."""
+    """`told` with the values that work, where a value of an axis of numbers fails and others do not."""
     axis = spec.space.axes[name]
     if isinstance(axis, Log | Uniform) and params[name] != int(params[name]):
         whole = (math.ceil(axis.ends[0]), math.floor(axis.ends[1]))
@@ -158,8 +159,8 @@ def _told_of_axis(
     return told.with_hint(f"Of this axis these values can be trained: `{name}: {better}`")
 
 
-def _told(spec: SweepSpec, error: UserError, params: Mapping[str, Any], varied: str | None) -> UserError:
-    """The error where the user wrote the field; where it may lie in how choices combine, with the others."""
+def _told(spec: SearchSpec, error: UserError, params: Mapping[str, Any], varied: str | None) -> UserError:
+    """The error at the user's key; with the other choices if the combination may be the cause."""
     placed = spec.placed(error, params)
     alone = placed.field == f"axes.{varied}" if varied else False
     if alone or len(params) < 2 or not (varied is None or placed.field.startswith("axes.")):
@@ -169,7 +170,8 @@ def _told(spec: SweepSpec, error: UserError, params: Mapping[str, Any], varied: 
     return placed.with_hint(f"This is with {rest}") if rest else placed
 
 
-def _check_samples(spec: SweepSpec) -> None:
+def _check_samples(spec: SearchSpec) -> None:
+    """Raise `UserError` for a grid with fewer samples than configurations."""
     if not isinstance(spec.sampler, Grid):
         return
     count = sum(1 for _ in spec.space.grid(spec.sampler.levels))
@@ -183,9 +185,9 @@ def _check_samples(spec: SweepSpec) -> None:
 
 
 def _same_levels(
-    spec: SweepSpec, same: Mapping[str, Mapping[str, tuple[tuple[str, ...], ...]]]
+    spec: SearchSpec, same: Mapping[str, Mapping[str, tuple[tuple[str, ...], ...]]]
 ) -> Iterator[str]:
-    """Remarks on picks that offer one function under two names. `same`: method -> field -> such groups."""
+    """Remarks on picks that offer one function under two names. `same` is method -> field -> such groups."""
     for name, axis in spec.axes.items():
         field = spec.space.fields[name]
         for method in sorted(field.methods) if isinstance(axis, Pick) else ():
@@ -195,7 +197,8 @@ def _same_levels(
                     yield f"axes.{name}: {' and '.join(offered)} are one function here; one is enough"
 
 
-def _remarks(spec: SweepSpec) -> Iterator[str]:
+def _remarks(spec: SearchSpec) -> Iterator[str]:
+    """Remarks on a search without axes, on rankme and on a missing baseline."""
     if not spec.axes and len(spec.methods) == 1 and spec.samples > 1:
         yield f"axes: there is nothing to search; all {spec.samples} samples are one configuration"
     score = find_probe(spec.probe.get("score"))

@@ -1,11 +1,11 @@
 """The statistics of a study: pure functions over arrays of scores, taken from scipy where it has them.
 
-Scores are points, higher is better; a failed trial is NaN, left out of what it takes part in, and counted.
+Scores are points, and higher is better. A failed trial is NaN: it is left out, and counted.
 """
 
 from raykd.stats.bootstrap import Bootstrap, bootstrap
-from raykd.stats.boundaries import Plan, anytime, for_precision, spending
-from raykd.stats.comparison import Comparison, compare_all_pairs, compare_to_base, holm
+from raykd.stats.boundaries import Plan, for_precision, spending
+from raykd.stats.comparison import Comparison, compare_to_base, holm
 from raykd.stats.designs import Fraction, fractional_factorial, full_factorial
 from raykd.stats.effects import EffectEstimate, FactorialResult, factorial_effects
 from raykd.stats.improvement import Improvement, probability_of_improvement
@@ -14,7 +14,6 @@ from raykd.stats.paired import (
     PairedT,
     interquartile_mean,
     paired_t,
-    pooled_variance_ratio,
     standardised_difference,
     variance_ratio,
 )
@@ -34,11 +33,9 @@ __all__ = [
     "Plan",
     "Ranking",
     "Verdict",
-    "anytime",
     "at_looks",
     "bootstrap",
     "chance_of_answer",
-    "compare_all_pairs",
     "compare_to_base",
     "decide",
     "decide_all",
@@ -51,7 +48,6 @@ __all__ = [
     "interquartile_mean",
     "paired_power",
     "paired_t",
-    "pooled_variance_ratio",
     "probability_of_improvement",
     "rank",
     "settle",

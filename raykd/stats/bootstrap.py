@@ -1,4 +1,4 @@
-"""Percentile bootstrap intervals for a statistic that has no formula: parameter importances, for one."""
+"""Percentile bootstrap intervals for a statistic without a formula, such as the importances of parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Bootstrap(NamedTuple):
     value: FloatArray
     low: FloatArray
     high: FloatArray
-    resamples: int  # those in which the statistic could be had
+    resamples: int  # those in which the statistic is defined
 
 
 def bootstrap(
@@ -30,10 +30,11 @@ def bootstrap(
 ) -> Bootstrap:
     """The statistic of a sample of `size` and its (1 - alpha) percentile interval (Efron 1979).
 
-    `statistic` takes the indices of a resample (size,), with repeats, and returns a number or an array: for
-    importances, one a parameter. The same seed gives the same interval. A resample may leave it undefined
-    (NaN, or a ValueError: a parameter that did not vary in it); it is left out, and `resamples` counts the
-    rest. The ends are NaN where none is left. Too short an interval below some tens of trials.
+    `statistic` takes the indices of a resample (size,), with repeats, and returns a number or an array, such
+    as one importance a parameter. The same seed gives the same interval. A resample may leave the statistic
+    undefined (NaN, or a ValueError: a parameter did not vary in it). Such a resample is left out, and
+    `resamples` counts the rest. The ends are NaN where none is left. Below some tens of trials the interval
+    is too short.
     """
     generator = np.random.default_rng(seed)
     value = np.asarray(statistic(np.arange(size)), dtype=np.float64)

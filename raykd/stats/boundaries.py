@@ -1,17 +1,17 @@
 """Critical values for a paired t test that is looked at after every few replicates.
 
-Looking again and again at the 5 % level claims a difference between equal arms far more often than in 5 % of
-studies. A `Plan` says beforehand at which numbers of pairs to look and how large |t| must be at each, so that
-over all looks together the error is alpha.
+A study that looks repeatedly at the 5 % level claims a difference between equal arms in far more than 5 % of
+cases. A `Plan` fixes beforehand after how many pairs to look, and how large |t| must be at each look, so that
+the error over all looks together is alpha.
 
-Why group-sequential alpha spending and not an anytime-valid test: at 3 to 20 replicates the latter needs
-so large a |t| that it misses much of what there is to see (`benchmarks/ablation_stats.py` prints both). The
-price is that the largest number of replicates is fixed beforehand; `anytime` is for a study without one.
+Why group-sequential alpha spending and not an anytime-valid test: at 3 to 20 replicates an anytime-valid test
+needs so large a |t| that it misses many true differences (`benchmarks/ablation_stats.py` prints both). The
+price is that the largest number of replicates is fixed beforehand.
 
-Under equal arms the law of (t_3, t_4, ...) does not depend on the variance of the differences. So boundaries
-for an unknown variance can be had exactly from simulated standard normal paths, and need not be z boundaries
-turned into t quantiles, an approximation (Jennison and Turnbull 2000, section 4.4) that is weakest where we
-are, at two degrees of freedom.
+Under equal arms the law of (t_3, t_4, ...) does not depend on the variance of the differences. So simulated
+standard normal paths give exact boundaries for an unknown variance. The usual approximation turns z
+boundaries into t quantiles (Jennison and Turnbull 2000, section 4.4), and is worst at two degrees of freedom,
+where studies begin.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from raykd.stats.paired import FloatArray, IntArray
 from trainables.core.errors import UserError
 
 _LOG_PATHS = 18  # of 2
-_FEWEST = 50  # a look that may claim in fewer paths than this leaves its share to the next one
+_FEWEST = 50  # a look whose share of the error is fewer paths than this leaves it to the next look
 _SEED = 20_000
 
 
@@ -37,9 +37,9 @@ _SEED = 20_000
 class Plan:
     """At which numbers of pairs to look, and the |t| it takes there.
 
-    mean +- critical_k sd / sqrt(looks_k) is an interval at 1 - alpha: for `spending` and `anytime` at all
-    looks together, hence whenever and for whatever reason one stops (repeated confidence intervals, Jennison
-    and Turnbull 1989); for `for_precision` where its own rule stops.
+    mean +- critical_k sd / sqrt(looks_k) is an interval at 1 - alpha. Of `spending` it holds at all looks
+    together, hence whenever and for whatever reason a study stops (repeated confidence intervals, Jennison
+    and Turnbull 1989). Of `for_precision` it holds where that rule stops.
     """
 
     looks: tuple[int, ...]
@@ -50,20 +50,21 @@ class Plan:
 def spending(looks: Sequence[int], *, alpha: float = 0.05, power: float = 3.0) -> Plan:
     """Alpha spending (Lan and DeMets 1983) by the power family alpha (n / n_max)^power (Kim and DeMets 1987).
 
-    alpha is the two-sided error over all looks: of m comparisons give each alpha / m, or use `decide_all`.
-    |t| at look k is such that the chance of passing it there first is what the family spends between looks
-    k - 1 and k. The default of 3 gives up little of a fixed study's power and still stops early on a clear
-    difference; 1 stops earlier and misses more, O'Brien and Fleming's hardly stops before half.
+    `looks` are rising numbers of pairs, the first at least 2; else `UserError`. alpha is the two-sided error
+    over all looks: of m comparisons give each alpha / m, or use `decide_all`. The chance to pass |t| first at
+    look k is what the family spends between looks k - 1 and k. A power of 3 loses little against a fixed
+    study and still stops early on a clear difference. A power of 1 stops earlier and misses more. The
+    boundary of O'Brien and Fleming hardly stops before half of the replicates.
     """
-    looks = _checked(looks)
+    looks = checked_looks(looks)
     return Plan(looks, _spend(looks, tuple(alpha * (n / looks[-1]) ** power for n in looks)), alpha)
 
 
 @functools.cache
 def _spend(looks: tuple[int, ...], cumulative: tuple[float, ...]) -> tuple[float, ...]:
-    """|t| a look, from paths that have not passed yet; cumulative error allowed by each look."""
-    # To the safe side by one standard error of independent paths: 4.96 % for an alpha of 5 %. Sobol points
-    # err less than independent ones.
+    """|t| of each look, from paths that have not passed before; `cumulative` is the error up to each look."""
+    # On the safe side by one standard error of independent paths: 4.96 % for an alpha of 5 %. The error of
+    # Sobol points is smaller than that.
     alpha = cumulative[-1]
     safe = 1 - math.sqrt((1 - alpha) / (alpha * (1 << _LOG_PATHS)))
     x = special.ndtri(_sobol(looks[-1], _LOG_PATHS))
@@ -85,50 +86,33 @@ def _spend(looks: tuple[int, ...], cumulative: tuple[float, ...]) -> tuple[float
     return tuple(critical)
 
 
-def anytime(looks: Sequence[int], *, alpha: float = 0.05, scale: float = 1.0) -> Plan:
-    """Boundaries that hold at every number of pairs, without a largest one.
-
-    With a normal prior N(0, scale^2) on the standardised difference and Haar's on the sd, the Bayes factor
-
-        E_n = b^(-1/2) [(1 + t^2 / v) / (1 + t^2 / (b v))]^(n / 2),  b = 1 + n scale^2,  v = n - 1
-
-    is a test martingale of the t statistics under equal arms, so P(any E_n >= 1 / alpha) <= alpha (Ville);
-    solved for |t| (Lai 1976; Wang and Ramdas 2024, "Anytime-valid t-tests and confidence sequences for
-    Gaussian means with unknown variance"; the factor itself: Rouder et al. 2009 for a normal prior).
-    """
-    looks = _checked(looks)
-    n = np.array(looks, dtype=np.float64)
-    b = 1 + n * scale**2
-    q = (np.sqrt(b) / alpha) ** (2 / n)
-    squared = np.divide(q - 1, 1 - q / b, out=np.full_like(n, np.inf), where=q < b) * (n - 1)
-    return Plan(looks, tuple(float(c) for c in np.sqrt(squared)), alpha)
-
-
 def for_precision(looks: Sequence[int], *, alpha: float = 0.05, ends: Sequence[int] = ()) -> Plan:
     """Boundaries for the rule: stop at the first look whose half-width is small enough, or at the last look.
 
-    Ordinary t intervals at 1 - alpha miss too often under this rule, for it stops where the sd came out small
-    (Anscombe 1953). The rule sees the sds only, and they are independent of the mean, so the chance to miss
-    is E[2 Phi(-c_N s_N / sigma)] over the stopping look N. We take c_n = t_{1 - a/2, n - 1} with the largest
-    a for which this is at most alpha whatever the wanted half-width is, as a multiple of sigma. The intervals
-    are far shorter than those of `spending`, and valid where this rule stops and nowhere else.
+    Ordinary t intervals at 1 - alpha miss too often under this rule, because it stops where the sd happens to
+    be small (Anscombe 1953). The rule depends on the sds only, and these are independent of the mean. So the
+    chance to miss is E[2 Phi(-c_N s_N / sigma)] over the stopping look N. We take c_n = t_{1 - a/2, n - 1}
+    with the largest a for which this chance is at most alpha for every wanted half-width. The intervals are
+    far shorter than those of `spending`, and valid only where this rule stops.
 
-    `ends` are last looks that the study was to have before it was extended, rising. Up to the last of them
-    the boundaries stay what they were, so that what had stopped stays stopped; behind it the largest a is
-    taken for which the whole is again wrong in at most alpha. That holds where what asked for more were
-    intervals that are too wide, and not where they lie.
+    `ends`, rising, are the last looks that the study had before each extension. Up to the last of them the
+    boundaries stay as they were, so that an arm that had stopped stays stopped. Behind it we take the largest
+    a for which the error of the whole is at most alpha again. This holds if the study was extended because
+    intervals were too wide, and not because of where they lie. Raises `UserError` for looks that do not rise.
     """
-    looks = _checked(looks)
+    looks = checked_looks(looks)
     return Plan(looks, _precise(looks, alpha, tuple(ends)), alpha)
 
 
 @functools.cache
 def _precise(looks: tuple[int, ...], alpha: float, ends: tuple[int, ...] = ()) -> tuple[float, ...]:
+    """c_n of each look, for `for_precision`."""
     at = np.array(looks)
-    # Boundaries that stand already.
+    # Boundaries from before the last extension.
     before = _precise(tuple(n for n in looks if n <= ends[-1]), alpha, ends[:-1]) if ends else ()
     new = at[len(before) :] - 1
-    # (n - 1) s_n^2 / sigma^2 is chi^2_{n-1}, and goes on by independent squares of normal variates.
+    # (n - 1) s_n^2 / sigma^2 is chi^2_{n-1}; each further pair adds an independent square of a normal
+    # variate.
     u = _sobol(1 + at[-1] - at[0], _LOG_PATHS - 2)
     walk = np.column_stack([special.chdtri(at[0] - 1, u[:, 0]), special.ndtri(u[:, 1:]) ** 2]).cumsum(axis=1)
     s = np.sqrt(walk[:, at - at[0]] / (at - 1))
@@ -140,14 +124,14 @@ def _precise(looks: tuple[int, ...], alpha: float, ends: tuple[int, ...] = ()) -
         cs = bounds(level) * s
         return np.array([_miss(cs, at, width) for width in widths])
 
-    # Half-widths in sigma: from one that hardly a path reaches to one that nearly all reach at once.
+    # Half-widths in sigma: from one that few paths reach to one that nearly all reach at the first look.
     ordinary = stats.t.isf(alpha / 2, at - 1) / np.sqrt(at)
     widths = np.geomspace(ordinary.min() / 6, ordinary.max(), 24)
     first = missed(alpha, widths)
     level = alpha
     if len(looks) > 1 and first.max() > alpha:
-        # The worst width grows a little with the intervals. Bonferroni over the looks is always enough where
-        # none of them has had its share.
+        # The worst width grows a little with the intervals. Bonferroni over the looks is always enough while
+        # no look has used its share.
         near = widths[max(int(first.argmax()) - 1, 0) :][:6]
         least = alpha / (1000 if before else len(looks))
         level = optimize.brentq(lambda a: missed(a, near).max() - alpha, least, alpha, xtol=alpha / 1000)
@@ -162,12 +146,13 @@ def _miss(cs: FloatArray, at: IntArray, width: float) -> float:
 
 
 def _sobol(dimensions: int, log_points: int) -> FloatArray:
-    """Scrambled Sobol points inside the unit cube: (2^log_points, dimensions), always the same ones."""
+    """Scrambled Sobol points inside the unit cube, the same in every call: (2^log_points, dimensions)."""
     points = stats.qmc.Sobol(dimensions, seed=_SEED).random_base2(log_points)
     return np.asarray(np.clip(points, 1e-12, 1 - 1e-12))
 
 
-def _checked(looks: Sequence[int]) -> tuple[int, ...]:
+def checked_looks(looks: Sequence[int]) -> tuple[int, ...]:
+    """The looks of a plan; `UserError` where they do not rise from 2 or more."""
     wanted = "rising numbers of pairs, the first at least 2"
     if not looks or looks[0] < 2 or any(b <= a for a, b in pairwise(looks)):
         raise UserError("looks", "not a plan", value=list(looks), expected=wanted)

@@ -1,18 +1,15 @@
-"""Several arms against a base, or against each other: every number that a study's table shows of an arm.
+"""Several arms against a base: every number that a study's table shows of an arm.
 
-A study makes one family of comparisons and may claim a difference that is not there in at most alpha of all
-studies. The p values are Holm's (1979). The simultaneous intervals are Bonferroni's, each at 1 - alpha / m:
-they need no common variance and no normal theory across arms, as Dunnett's do. They agree with Holm in the
-way that matters: an interval that leaves out zero belongs to a comparison that Holm rejects, never the other
-way round (Holm may reject one whose interval still holds zero).
+The comparisons of a study are one family: at most alpha of all studies claim a difference that is not there.
+The p values are Holm's (1979). The simultaneous intervals are Bonferroni's, each at 1 - alpha / m. Unlike
+Dunnett's they need no common variance and no normal theory across arms. They agree with Holm: where an
+interval leaves out zero, Holm rejects. (Holm may also reject where the interval still holds zero.)
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -44,7 +41,7 @@ class Comparison:
 
 
 def holm(p: ArrayLike) -> FloatArray:
-    """Holm's step-down adjusted p values over the last axis; NaN stays NaN and does not count.
+    """Holm's step-down adjusted p values over the last axis; a NaN stays NaN and is not counted.
 
     With the m values sorted upwards: adjusted_(i) = max over j <= i of min(1, (m - j + 1) p_(j)), j from 1
     (Holm 1979). Rejecting where adjusted <= alpha keeps the family-wise error at alpha under any dependence.
@@ -64,37 +61,19 @@ def compare_to_base(
 ) -> list[Comparison]:
     """Each arm against the base as one family. arms (m, replicates), base (replicates,); NaN = failed.
 
-    `step` is the grain of the scores, see `paired_t`. Of several `families` that a study makes claims from
-    each has alpha / families: Holm's p values are so many times as large.
+    `step` is the resolution of the scores, see `paired_t`. Where a study makes claims of several `families`,
+    each has alpha / families: Holm's p values are multiplied by their number.
     """
     base = np.asarray(base, dtype=np.float64)
     arms = np.asarray(arms, dtype=np.float64).reshape(-1, base.size)
-    return _family(list(arms), [base] * len(arms), alpha, step, families)
-
-
-def compare_all_pairs(
-    arms: ArrayLike, *, alpha: float = 0.05, step: float = 0.0
-) -> dict[tuple[int, int], Comparison]:
-    """Every two arms i < j as one family: (i, j) -> i against j. arms (k, replicates); NaN = failed."""
-    rows = list(np.asarray(arms, dtype=np.float64))
-    pairs = list(combinations(range(len(rows)), 2))
-    found = _family([rows[i] for i, _ in pairs], [rows[j] for _, j in pairs], alpha, step)
-    return dict(zip(pairs, found, strict=True))
-
-
-def _family(
-    arms: Sequence[FloatArray], bases: Sequence[FloatArray], alpha: float, step: float, families: int = 1
-) -> list[Comparison]:
-    if not arms:
-        return []
-    differences = np.stack([arm - base for arm, base in zip(arms, bases, strict=True)])
+    differences = arms - base
     test = paired_t(differences, step=step)
     count = int(np.isfinite(test.p).sum())
     each = alpha / (families * max(count, 1))
     alone, together = _intervals(test, alpha), _intervals(test, each)
     adjusted = np.minimum(families * holm(test.p), 1.0)
     found = []
-    for i, (arm, base) in enumerate(zip(arms, bases, strict=True)):
+    for i, arm in enumerate(arms):
         there = np.isfinite(differences[i])
         d, n, mean, sd = differences[i][there], int(test.pairs[i]), float(test.mean[i]), float(test.sd[i])
         found.append(
@@ -128,4 +107,5 @@ def _intervals(test: PairedT, alpha: float) -> list[Interval]:
 
 @functools.cache
 def _detectable(pairs: int, alpha: float) -> float:
+    """The detectable difference as a multiple of the sd."""
     return detectable_difference(1.0, pairs, alpha)

@@ -21,10 +21,10 @@ from trainables.core.errors import UserError
 class EffectEstimate:
     """One contrast, in points.
 
-    A main effect (one factor, level l): mean at level l minus mean at level 0, over all settings of the other
-    factors. An interaction (two factors, levels l and m): by how much the first one's effect differs between
-    the second one's level m and level 0, (y_lm - y_0m) - (y_l0 - y_00). That is twice what textbooks on
-    two-level designs call AB.
+    A main effect (one factor, level l) is the mean at level l minus the mean at level 0, over all settings of
+    the other factors. An interaction (two factors, levels l and m) is the difference of the first factor's
+    effect between level m and level 0 of the second one, (y_lm - y_0m) - (y_l0 - y_00). That is twice what
+    textbooks on two-level designs call AB.
     """
 
     factors: Effect
@@ -55,17 +55,17 @@ def factorial_effects(
     """Least squares of score = replicate + main effects + two-way interactions + error.
 
     levels (runs, factors): the design, 0 the base's level; scores (replicates, runs) in points, NaN = failed.
-    The replicate is a block, so that what a seed does to all runs alike drops out. Each factor is coded to
-    sum to zero over its levels: effects average over the other factors' levels, also where trials failed.
-    Columns that a two-level fraction makes equal but for the sign are one effect, named by the lowest of its
-    aliases (main effects first). Intervals are estimate +- t_{1-alpha/2, df} error.
+    The replicate is a block, which removes what a seed does to all runs alike. The coding of each factor sums
+    to zero over its levels, so that effects average over the levels of the other factors, also where trials
+    failed. Columns of a two-level fraction that are equal but for the sign are one effect, named by the
+    lowest of its aliases (main effects first). Intervals are estimate +- t_{1-alpha/2, df} error.
 
-    Everything above two-way interactions goes into the error; `lack_of_fit` compares it with the scatter over
-    replicates (F test against one mean a run), and a small p says that the model is too simple.
-    Of `step`, the grain of the scores, see `paired_t`; here the floor is step / sqrt(12). Of `families` see
+    The error holds everything above two-way interactions. `lack_of_fit` compares it with the scatter over
+    replicates (F test against one mean a run): a small p says that the model is too simple. `step` is the
+    resolution of the scores, see `paired_t`; here the least sd is step / sqrt(12). For `families` see
     `compare_to_base`.
 
-    Raises UserError where failures or the design leave an effect undetermined.
+    Raises `UserError` where failures or the design leave an effect undetermined.
     """
     design, y = np.asarray(levels, dtype=np.int64), np.asarray(scores, dtype=np.float64)
     replicates, runs = y.shape
@@ -117,7 +117,7 @@ def factorial_effects(
 
 
 def _residual_sd(residual: float, freedom: int, values: FloatArray, step: float) -> float:
-    """NaN where there is no scatter to judge by: no degrees of freedom, or a fit exact but for rounding."""
+    """The sd of the residuals; NaN without degrees of freedom, or where the fit is exact but for rounding."""
     if not freedom:
         return math.nan
     sd = math.sqrt(residual / freedom)

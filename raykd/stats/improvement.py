@@ -22,7 +22,7 @@ def probability_of_improvement(arm: ArrayLike, base: ArrayLike, *, alpha: float 
     """The share of all pairs (arm_i, base_j) in which the arm wins, a tie counted half: Mann-Whitney's U/mn.
 
     arm (m,), base (n,); failed trials (not finite) are left out; NaN where a side has none left. All m n
-    pairs are taken, as in Agarwal et al. 2021: the question is about a new run of each, not about a seed.
+    pairs count, as in Agarwal et al. 2021: the question is about a new run of each arm, not about one seed.
 
     The interval is Newcombe's score interval (Newcombe 2006, part 2, method 5): the values p with
     (estimate - p)^2 <= t^2 V(p), where V is Hanley and McNeil's variance with both sample sizes but for the
@@ -30,10 +30,10 @@ def probability_of_improvement(arm: ArrayLike, base: ArrayLike, *, alpha: float 
 
         V(p) = p (1 - p) / mn * [1 + ((m + n) / 2 - 1) ((1 - p) / (2 - p) + p / (1 + p))]
 
-    For Newcombe's normal quantile we take Student's t with m + n - 2 degrees of freedom, because his interval
-    covers only 90 % with three runs a side (measured). A percentile bootstrap of three runs that all win
-    would say [1, 1]. Both sides count as independent; with shared seeds the estimate varies less, so that
-    the interval is on the safe side.
+    In place of Newcombe's normal quantile we take Student's t with m + n - 2 degrees of freedom, because his
+    interval covers only 90 % with three runs a side (measured). A percentile bootstrap of three runs that all
+    win would give [1, 1]. Both sides count as independent. With shared seeds the estimate varies less, so
+    that the interval is on the safe side.
     """
     a, b = (np.asarray(x, dtype=np.float64) for x in (arm, base))
     a, b = a[np.isfinite(a)], b[np.isfinite(b)]

@@ -1,7 +1,7 @@
 """Paired differences: what replicates that share a seed say about one arm against another.
 
-Scores are points, higher is better; axis -1 is the replicate, and a failed trial is NaN. A pair with a failed
-side is left out and counted, never filled in.
+Scores are points, and higher is better. Axis -1 is the replicate, and a failed trial is NaN. A pair with a
+failed side is left out and counted, and never filled in.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class Interval(NamedTuple):
 
     @property
     def half_width(self) -> float:
+        """Half of the distance between the ends."""
         return (self.high - self.low) / 2
 
 
@@ -48,11 +49,11 @@ def paired_t(differences: ArrayLike, *, step: float = 0.0) -> PairedT:
     differences (..., replicates) in points, arm minus base, not finite where a side failed. With fewer than
     two pairs sd, t and p are NaN.
 
-    `step` is the grain of the scores: 100 / images points for an accuracy. Three replicates can differ by
-    exactly the same number of images, and an sd of zero is then no certainty but the grain's. So sd is never
-    taken below what rounding alone gives the difference of two scores, step / sqrt(6) (each side uniform
-    within its step: step^2 / 12). Without a step, differences that are all equal say nothing about their
-    spread: sd is 0, t and p are NaN.
+    `step` is the resolution of the scores: 100 / images points for an accuracy. Three replicates can differ
+    by exactly the same number of images. Their sd of zero is then an effect of the resolution, and no
+    certainty. So sd is at least what rounding alone gives the difference of two scores, step / sqrt(6) (each
+    side is uniform within its step: step^2 / 12). Without a step, differences that are all equal say nothing
+    about their spread: sd is 0, t and p are NaN.
     """
     d = np.asarray(differences, dtype=np.float64)
     there = np.isfinite(d)
@@ -61,28 +62,28 @@ def paired_t(differences: ArrayLike, *, step: float = 0.0) -> PairedT:
     mean = np.where(n > 0, d.sum(axis=-1) / np.maximum(n, 1), np.nan)
     residual = np.where(there, d - mean[..., None], 0.0)
     sd = np.where(n > 1, np.sqrt((residual**2).sum(axis=-1) / np.maximum(n - 1, 1)), np.nan)
-    sd = np.maximum(_zero_if_rounding(sd, np.abs(d).max(axis=-1, initial=0.0)), grain(step))
+    sd = np.maximum(_zero_if_rounding(sd, np.abs(d).max(axis=-1, initial=0.0)), least_sd(step))
     error = sd / np.sqrt(np.maximum(n, 1))
     t = np.divide(mean, error, out=np.full_like(error, np.nan), where=error > 0)
     p = 2 * stats.t.sf(np.abs(t), np.maximum(n - 1, 1))
     return PairedT(n, mean, sd, t, np.asarray(p))
 
 
-def grain(step: float) -> float:
-    """The least sd of a difference of two scores that come in steps (see `paired_t`)."""
+def least_sd(step: float) -> float:
+    """The least sd of a difference of two scores with this resolution (see `paired_t`)."""
     return step / float(np.sqrt(6.0))
 
 
 def _zero_if_rounding(sd: FloatArray, size: FloatArray) -> FloatArray:
-    """70.3 - 70.1 and 80.3 - 80.1 differ in the last bits of a float: that is no spread."""
+    """0 where sd is only rounding: 70.3 - 70.1 and 80.3 - 80.1 differ in the last bits of a float."""
     return np.where(sd <= 1e-9 * size, 0.0, sd)
 
 
 def standardised_difference(mean: float, sd: float, pairs: int) -> float:
     """Hedges' correction of d_z = mean / sd of the paired differences; no unit.
 
-    g_z = J(n - 1) d_z with J(v) = Gamma(v / 2) / (sqrt(v / 2) Gamma((v - 1) / 2)), which takes away the
-    upward bias of d_z (Hedges 1981, eq. 6e). NaN below three pairs, where the mean of d_z does not exist.
+    g_z = J(n - 1) d_z with J(v) = Gamma(v / 2) / (sqrt(v / 2) Gamma((v - 1) / 2)), which removes the upward
+    bias of d_z (Hedges 1981, eq. 6e). NaN below three pairs, where the mean of d_z does not exist.
     """
     v = pairs - 1
     if v < 2 or not sd > 0:
@@ -94,7 +95,7 @@ def standardised_difference(mean: float, sd: float, pairs: int) -> float:
 def interquartile_mean(scores: ArrayLike) -> float:
     """The mean of the middle half of an arm's replicates (replicates,), in points (Agarwal et al. 2021).
 
-    As there, floor(n / 4) scores are cut at each end, so with three replicates or fewer it is the mean.
+    As there, floor(n / 4) scores are cut at each end, so that it is the mean of three replicates or fewer.
     Failed ones are left out; NaN where none is left.
     """
     x = np.asarray(scores, dtype=np.float64)
@@ -105,8 +106,8 @@ def interquartile_mean(scores: ArrayLike) -> float:
 def variance_ratio(arm: ArrayLike, base: ArrayLike) -> float:
     """Variance of the paired differences over that of unpaired ones: var(a - b) / (var(a) + var(b)).
 
-    arm, base (replicates,). Below 1 pairing pays: an unpaired study would need 1 / ratio times the replicates
-    for the same standard error. NaN below two pairs, or where neither side varies.
+    arm, base (replicates,). Below 1 pairing helps: an unpaired study needs 1 / ratio times the replicates for
+    the same standard error. NaN below two pairs, or where neither side varies.
     """
     a, b = np.asarray(arm, dtype=np.float64), np.asarray(base, dtype=np.float64)
     both = np.isfinite(a) & np.isfinite(b)
@@ -115,32 +116,3 @@ def variance_ratio(arm: ArrayLike, base: ArrayLike) -> float:
     a, b = a[both], b[both]
     unpaired = a.var(ddof=1) + b.var(ddof=1)
     return float((a - b).var(ddof=1) / unpaired) if unpaired > 0 else float("nan")
-
-
-def pooled_variance_ratio(scores: ArrayLike, *, alpha: float = 0.05) -> tuple[float, Interval]:
-    """`variance_ratio` of all pairs of arms at once, and its (1 - alpha) interval.
-
-    scores (arms, replicates); a replicate that an arm failed is left out. It is 1 less the intraclass
-    correlation of Shrout and Fleiss (1979), ICC(3, 1), with their exact interval by F: arms are taken to vary
-    alike, and each pair of them to share as much. Of two arms it is `variance_ratio`. NaN below two arms or
-    replicates.
-    """
-    y = np.asarray(scores, dtype=np.float64)
-    y = y[:, np.isfinite(y).all(axis=0)]
-    k, n = y.shape
-    nothing = float("nan")
-    if k < 2 or n < 2:
-        return nothing, Interval(nothing, nothing)
-    of_seed, of_arm = y.mean(axis=0), y.mean(axis=1, keepdims=True)
-    freedom = (n - 1, (n - 1) * (k - 1))
-    between = k * float(of_seed.var(ddof=1))
-    within = float(((y - of_seed - of_arm + y.mean()) ** 2).sum()) / freedom[1]
-    if not between + within > 0:
-        return nothing, Interval(nothing, nothing)
-
-    def ratio(f: float) -> float:
-        return float(k / (f + k - 1))
-
-    f = between / within if within > 0 else float("inf")
-    upper, lower = (float(stats.f.isf(tail, *freedom)) for tail in (alpha / 2, 1 - alpha / 2))
-    return ratio(f), Interval(ratio(f / lower), ratio(f / upper))

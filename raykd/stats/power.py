@@ -1,4 +1,4 @@
-"""What a paired study of a given size can see."""
+"""Which differences a paired study of a given size can find."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def paired_power(effect: float, pairs: int, alpha: float) -> float:
     """The chance that a two-sided paired t test at `alpha` rejects; `effect` is the true d_z (mean / sd).
 
     P(|T'| > c) for T' noncentral t with n - 1 degrees of freedom and noncentrality sqrt(n) d_z, by
-    integrating over the sd: T' > c where Z + noncentrality > c S, S^2 ~ chi^2_v / v. (scipy's `nct` loses its
-    precision for the two or three pairs and small levels that matter here.)
+    integrating over the sd: T' > c where Z + noncentrality > c S, S^2 ~ chi^2_v / v. scipy's `nct` is not
+    used because it loses its precision for two or three pairs and small levels, which matter here.
     """
     v = pairs - 1
     if v < 1:
@@ -31,8 +31,8 @@ def paired_power(effect: float, pairs: int, alpha: float) -> float:
 def detectable_difference(sd: float, pairs: int, alpha: float, *, power: float = 0.8) -> float:
     """The smallest true mean difference, in the unit of `sd`, that such a study finds with this power.
 
-    sd is that of the paired differences. It answers how large a difference may have stayed unseen, and is no
-    judgement on the difference that was seen. NaN below two pairs or without an sd.
+    sd is that of the paired differences. The result says how large a true difference the study may have
+    missed. It says nothing about the difference that was observed. NaN below two pairs or without an sd.
     """
     if pairs < 2 or not np.isfinite(sd):
         return float("nan")

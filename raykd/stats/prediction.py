@@ -1,4 +1,4 @@
-"""How well an early score predicts the final one: what stopping trials early stands on."""
+"""How well an early score predicts the final one: stopping trials early relies on it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Prediction:
     best: int  # k of the recall
     correlation: Estimate  # Spearman's, in [-1, 1]
     recall: Estimate  # share of the k best at the end that were among the k best early, in [0, 1]
-    regret: Estimate  # what the early leader's final score lacks to the best final one, points
+    regret: Estimate  # the best final score minus that of the early leader, points
 
 
 def prediction(
@@ -37,8 +37,8 @@ def prediction(
 ) -> Prediction:
     """`early` and `final` (trials,): finite scores, more is better. k is `share` of the trials, at least 1.
 
-    Intervals at 1 - alpha over resamples of trials. Correlation and its interval need three trials and
-    scores that differ. Of equals the earlier trial counts as the better one.
+    Intervals are at 1 - alpha, over resamples of trials. The correlation and its interval need three trials
+    and scores that differ. Of trials with equal scores the earlier one counts as the better one.
     """
     early, final = np.asarray(early, dtype=np.float64), np.asarray(final, dtype=np.float64)
     best = max(1, round(share * early.size))
@@ -67,4 +67,5 @@ def prediction(
 
 
 def _leaders(scores: FloatArray, count: int) -> list[int]:
+    """The places of the best scores, best first."""
     return [int(i) for i in np.argsort(-scores, kind="stable")[:count]]

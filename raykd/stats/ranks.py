@@ -1,4 +1,4 @@
-"""Configurations against each other by their ranks over the replicates: the critical-difference view."""
+"""Arms against each other by their ranks over the replicates, as a critical-difference diagram shows them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PERMUTATIONS = 20_000
 
 @dataclass(frozen=True)
 class Ranking:
-    """Mean ranks (1 is best), whether they differ at all, and which cannot be told apart."""
+    """Mean ranks (1 is best), whether they differ at all, and which arms are not distinguished."""
 
     mean_ranks: FloatArray  # (arms,)
     replicates: int  # that all arms finished
@@ -33,11 +33,12 @@ def rank(scores: ArrayLike, *, alpha: float = 0.05) -> Ranking:
 
     scores (arms, replicates), higher is better, NaN = failed: a rank needs all arms, so such a replicate is
     left out and counted. Ties share their mean rank. With k arms and N replicates two arms differ where their
-    mean ranks are further apart than CD = q_alpha sqrt(k (k + 1) / (6 N)), q_alpha the studentised range's
-    quantile at infinite degrees of freedom / sqrt(2). Where Friedman's test finds nothing, all are one group.
+    mean ranks are further apart than CD = q_alpha sqrt(k (k + 1) / (6 N)), where q_alpha is the studentised
+    range's quantile at infinite degrees of freedom, over sqrt(2). Where Friedman's test finds nothing, all
+    arms are one group.
 
-    Pairwise Wilcoxon tests with Holm's correction, often preferred because they do not depend on the other
-    arms (Benavoli et al. 2016), cannot reach 5 % below six replicates, which is where studies stop.
+    Pairwise Wilcoxon tests with Holm's correction do not depend on the other arms (Benavoli et al. 2016).
+    They cannot reach 5 % below six replicates, and most studies have fewer.
     """
     scores = np.asarray(scores, dtype=np.float64)
     arms = scores.shape[0]
@@ -58,16 +59,17 @@ def rank(scores: ArrayLike, *, alpha: float = 0.05) -> Ranking:
 
 @functools.cache
 def _nemenyi(arms: int, alpha: float) -> float:
+    """q_alpha of the critical difference."""
     return float(stats.studentized_range.isf(alpha, arms, math.inf)) / math.sqrt(2)
 
 
 def _friedman(ranks: FloatArray) -> tuple[float, float]:
     """Friedman's chi^2, corrected for ties, of ranks (arms, N), and its permutation p value.
 
-    Its chi^2_{k-1} law is too free with few replicates: two arms and four replicates, all alike, would have
-    p = 0.046 where 2 of 16 equally likely outcomes are as extreme.
+    The chi^2_{k-1} law gives too small a p with few replicates. Where two arms rank alike in all of four
+    replicates it gives p = 0.046, while 2 of 16 equally likely outcomes are as extreme.
     """
-    # Replicates with the same ties have the same law, so that most calls share one sample of it.
+    # Replicates with the same ties have the same law, so that most calls share one cached sample of it.
     blocks = tuple(sorted(tuple(sorted(float(r) for r in column)) for column in ranks.T))
     statistic = float(_statistic(ranks.T[None])[0])
     extreme = int((_null(blocks) >= statistic - 1e-9).sum())

@@ -1,8 +1,8 @@
-"""When to stop adding replicates, and what may then be said, with an error rate that holds under peeking.
+"""When to stop adding replicates, and what may be claimed then, with an error rate that holds for all looks.
 
 `decide` goes on until the sign of a difference is known, `settle` until its interval is short enough. Both
-are pure functions of the differences so far: asked again on resume they say the same, and what came in after
-the stop (trials that were in flight) changes nothing.
+are pure functions of the differences so far. So a resumed study gets the same answer, and trials that were
+running when an arm stopped change nothing.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Reason = Literal["running", "sign", "margin", "precision", "futile", "exhausted"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the data support at a look, and why no more replicates are asked for.
+    """What the data support at a look, and why the arm needs no more replicates.
 
     `better` and `worse`: the interval leaves out zero. `similar`: it lies within the margin. `open`: neither.
-    `reason`: what ended it, `running` while it goes on, `exhausted` at the plan's last look. `interval` is at
-    the plan's 1 - alpha and valid at this stop. `mean` tends to lie too far from zero where a study stopped
-    on a sign; the interval does not suffer from that.
+    `reason` is what ended it: `running` while it goes on, `exhausted` at the plan's last look. `interval` is
+    at the plan's 1 - alpha and valid at this stop. Where a study stopped on a sign, `mean` tends to lie too
+    far from zero; the interval has no such bias.
     """
 
     outcome: Outcome
@@ -41,14 +41,15 @@ class Verdict:
 
     @property
     def stopped(self) -> bool:
+        """Whether the arm gets no more replicates."""
         return self.reason != "running"
 
 
 def at_looks(differences: ArrayLike, looks: Sequence[int], *, step: float = 0.0) -> PairedT:
     """The paired t test at each look: (..., replicates) -> entries (..., looks).
 
-    A look at n takes the first n pairs that did not fail, in the order of the replicates. Where there are not
-    yet as many, t and p are NaN.
+    A look at n takes the first n pairs that did not fail, in the order of the replicates. Where there are
+    fewer, t and p are NaN.
     """
     d = np.asarray(differences, dtype=np.float64)[..., None, :]
     count, at = np.isfinite(d).cumsum(axis=-1), np.array(looks)
@@ -69,9 +70,9 @@ def decide(
     - it lies inside (-margin, margin): `similar`, likewise. A margin of 0 never says so;
     - the last look is reached: `open`;
     - the chance of any of these answers at the last look is below `futility` (`chance_of_answer`): `open`.
-      This stop claims nothing, so it needs no part of alpha and may be ignored.
+      This stop claims nothing, so that it uses no part of alpha and may be ignored.
 
-    `step` is the grain of the scores, see `paired_t`.
+    `step` is the resolution of the scores, see `paired_t`.
     """
     verdict = _before_the_first()
     test = at_looks(differences, plan.looks, step=step)
@@ -95,8 +96,9 @@ def settle(
 ) -> Verdict:
     """The difference to within `half_width` points: stops at the first look whose interval is that short.
 
-    The plan is one of `for_precision`. The mean plays no part in when it stops; `better`, `worse` and
-    `similar` (inside (-margin, margin)) are read off the interval at the end.
+    differences (replicates,) in points, arm minus base. The plan is one of `for_precision`. The mean has no
+    influence on when it stops. `better`, `worse` and `similar` (inside (-margin, margin)) follow from the
+    interval at the end.
     """
     verdict = _before_the_first()
     test = at_looks(differences, plan.looks, step=step)
@@ -120,13 +122,14 @@ def decide_all(
     futility: float = 0.0,
     step: float = 0.0,
 ) -> list[Verdict]:
-    """`decide` for every arm of a study, at most alpha of studies claiming any sign that is not there.
+    """`decide` for every arm of a study: at most alpha of all studies claim any sign that is not there.
 
-    differences (arms, replicates); an arm that was stopped has NaN from there on. Holm's step-down over
-    group-sequential tests: an arm with a sign hands its share of alpha to the others, whose looks so far are
-    then judged by the plan at alpha / arms left. It is the closed test of weighted Bonferroni tests of Maurer
-    and Bretz 2013 (section 3), valid whichever arms were stopped when. The intervals stay those at
-    alpha / arms, simultaneous over arms and looks; so a sign found by stepping down may have zero inside its.
+    differences (arms, replicates) in points; an arm that was stopped has NaN from there on. This is Holm's
+    step-down over group-sequential tests: an arm with a sign gives its share of alpha to the others, and the
+    plan at alpha / (arms left) then judges their looks so far. It is the closed test of weighted Bonferroni
+    tests of Maurer and Bretz 2013 (section 3), valid whichever arms stopped when. The intervals stay those at
+    alpha / arms, simultaneous over arms and looks. So the interval of a sign that was found by stepping down
+    may hold zero.
     """
     rows = list(np.asarray(differences, dtype=np.float64))
     if not rows:
@@ -155,7 +158,7 @@ def chance_of_answer(mean: float, sd: float, pairs: int, plan: Plan, margin: flo
     """The predictive chance that the plan's last look finds a sign, or a difference within the margin.
 
     Given n pairs and flat priors, the mean of all K is mean + sd sqrt((K - n) / (K n)) t_{n-1}; the sd is
-    taken to stay (Spiegelhalter, Freedman and Blackburn 1986). NaN without an sd.
+    assumed to stay (Spiegelhalter, Freedman and Blackburn 1986). NaN without an sd.
     """
     last = plan.looks[-1]
     half = plan.critical[-1] * sd / math.sqrt(last)
@@ -172,6 +175,7 @@ def chance_of_answer(mean: float, sd: float, pairs: int, plan: Plan, margin: flo
 
 
 def _before_the_first() -> Verdict:
+    """The verdict before the first look."""
     return Verdict("open", "running", 0, math.nan, Interval(-math.inf, math.inf))
 
 
@@ -181,7 +185,7 @@ def _reached(test: PairedT, plan: Plan) -> int:
 
 
 def _verdict(test: PairedT, plan: Plan, k: int) -> Verdict:
-    """What look k says by itself. Differences that are all equal have no t, and bound nothing."""
+    """The verdict of look k alone. Differences that are all equal have no t: their interval is infinite."""
     mean, pairs = float(test.mean[k]), int(test.pairs[k])
     known = math.isfinite(test.t[k])
     half = plan.critical[k] * float(test.sd[k]) / math.sqrt(pairs) if known else math.inf
@@ -191,4 +195,5 @@ def _verdict(test: PairedT, plan: Plan, k: int) -> Verdict:
 
 
 def _around(mean: float, half: float) -> Interval:
+    """mean +- half."""
     return Interval(mean - half, mean + half)

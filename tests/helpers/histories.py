@@ -11,7 +11,9 @@ from raykd.records.history import History
 from raykd.records.ledger import KINDS, LEDGER, Ledger, as_line, encode
 from raykd.search.proposer import Proposal, Proposer
 from raykd.spec.arms import ARM
-from raykd.spec.sweep import SweepSpec, build_sweep
+from raykd.spec.search import SearchSpec, build_sweep
+from raykd.spec.study import StudySpec
+from raykd.spec.sweep import SweepSpec
 
 EPOCHS = 4
 AXES = {"lr": {"log": [1e-4, 1e-1]}, "adapter": ["linear", "mlp"], "temperature": {"uniform": [0.1, 0.3]}}
@@ -43,7 +45,7 @@ def history_of(spec: SweepSpec, scores: Scores, first: float = 99.0) -> History:
     return History.of(records)
 
 
-def results(spec: SweepSpec, scores: Scores) -> Results:
+def results(spec: StudySpec, scores: Scores) -> Results:
     return conclude(spec, history_of(spec, scores))
 
 
@@ -53,7 +55,7 @@ def put(folder: Path, records: list[Any]) -> None:
     (folder / LEDGER).write_bytes(b"".join(as_line(encode(one)) for one in records))
 
 
-def a_sweep(axes: dict[str, Any], samples: int, **more: Any) -> SweepSpec:
+def a_sweep(axes: dict[str, Any], samples: int, **more: Any) -> SearchSpec:
     """A search of `samples` trials over `axes`."""
     return build_sweep(
         {
@@ -109,7 +111,7 @@ def search(
     return folder
 
 
-def a_study(storage: Path, spec: SweepSpec, scores: dict[str, list[float | None]]) -> Path:
+def a_study(storage: Path, spec: StudySpec, scores: dict[str, list[float | None]]) -> Path:
     """The ledger of a history made by hand."""
     folder = storage / spec.name
     with ledger(folder, spec) as said:

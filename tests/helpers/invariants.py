@@ -13,11 +13,12 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 
-from raykd.ablation.rounds import Rounds
 from raykd.records.history import ENDED, History, missing
 from raykd.records.ledger import Ledger, Record
+from raykd.records.recorded_spec import spec_of
+from raykd.runs.kinds import run_of
 from raykd.search.decisions import Decider
-from raykd.search.proposer import Proposal, Proposer, Repeat
+from raykd.search.proposer import Proposal, Repeat
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.driver import driver_of
 
@@ -28,7 +29,7 @@ def check(folder: Path) -> History:
     """The history of a sweep that is done, once everything that must hold of it has been found to hold."""
     records = Ledger.read(folder)
     history = History.of(records)
-    spec = SweepSpec.model_validate(history.spec)
+    spec = spec_of(history)
     assert history.done and len(history.trials) == history.total, history.counts()
     assert not missing(spec, history), "a reference was not measured"
     assert driver_of(folder) is None, "somebody still holds it"
@@ -110,9 +111,7 @@ def _proposals(records: list[Record], spec: SweepSpec) -> None:
         if record["kind"] not in ("suggest", "repeat"):
             continue
         before = History.of(records[:at])
-        proposer = (Rounds if spec.study else Proposer)(spec, samples=before.samples)
-        proposer.replay(before)
-        proposed = proposer.propose()
+        proposed = run_of(spec).proposer(before).propose()
         assert isinstance(proposed, Proposal | Repeat), f"number {record['number']} came too early"
         said = (proposed.number, proposed.trial, proposed.params)
         assert said == (record["number"], record["trial"], record["params"]), f"{said} was to be proposed"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from raykd.ablation.rounds import Rounds
 from raykd.records.history import ENDED, History
 from raykd.records.ledger import LEDGER, TRIALS, Ledger
 from raykd.records.recorder import Recorder
+from raykd.runs.kinds import run_of
 from raykd.search.decisions import Decider, TuneDecider
-from raykd.search.proposer import Proposal, Proposer, Repeat
+from raykd.search.proposer import Proposal, Proposes, Repeat
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.file_transfer import RemoteTransfer
 from raykd.storage.folders import origin_of
@@ -43,12 +43,11 @@ class Engine:
             about = {"spec": spec.model_dump(mode="json"), "spec_hash": spec.hash(), "source": None}
             self.record("sweep", **about, sampler={}, scheduler={}, versions={})
         self.spec = spec
-        self._proposer: Proposer | Rounds | None = None
+        self._proposer: Proposes | None = None
 
     def begin(self) -> TuneDecider:
         """Bring sampler and scheduler to where the ledger says they are."""
-        proposer = (Rounds if self.spec.study else Proposer)(self.spec, samples=self.history.samples)
-        proposer.replay(self.history)
+        proposer = run_of(self.spec).proposer(self.history)
         decider = Decider(self.spec.scheduler, self.spec.epochs)
         tune_decider = TuneDecider(decider, self.record, proposer, Deaf(), self.spec.epochs)
         tune_decider.catch_up()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from raykd.ablation.study import build_study
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.study import StudySpec
 
 NOWHERE = Path("nowhere")
 BASE: dict[str, Any] = {
@@ -42,7 +42,7 @@ METHODS: dict[str, Any] = {
 }
 
 
-def study(raw: dict[str, Any], **change: Any) -> SweepSpec:
+def study(raw: dict[str, Any], **change: Any) -> StudySpec:
     """The spec of a study with some keys changed; a key of None is left out."""
     written = {**raw, **change}
     return build_study({key: value for key, value in written.items() if value is not None}, NOWHERE)

@@ -13,7 +13,7 @@ from histories import ARM_A, BASE, Scores, history_of, results
 from scipy import stats
 from studies import GAMMA, METHODS, study
 
-from raykd.ablation import report
+from raykd.ablation import report, tables
 from raykd.records.tables import trials_table
 from raykd.report.sentences import study_in_words
 
@@ -51,16 +51,16 @@ def test_a_failure_is_shown_and_leaves_its_pair_out() -> None:
     assert f"{ARM_A}: 2 of 5 replicates failed" in found.notes
     text = report.markdown(found)
     assert "3 of 5, 3 pairs" in text and "2 of 5 replicates failed" in text
-    assert report.data(found)["arms"][1]["failed"] == 2
+    assert tables.data(found)["arms"][1]["failed"] == 2
 
 
 def test_an_arm_that_failed_altogether_has_a_row_and_no_numbers() -> None:
     found = results(study(GAMMA), {BASE: [80.0, 82.0, 84.0], ARM_A: [None, None, None]})
-    columns, rows = report.table(found)
+    columns, rows = tables.table(found)
     row = dict(zip(columns, rows[1], strict=True))
     assert row["replicates"] == "0 of 3, 0 pairs"
     assert row["difference"] == row["95 % interval"] == row["p (Holm)"] == "–"
-    json.dumps(report.data(found))
+    json.dumps(tables.data(found))
 
 
 def test_a_study_that_is_not_done_says_so() -> None:
@@ -71,7 +71,7 @@ def test_a_study_that_is_not_done_says_so() -> None:
 
 def test_nothing_at_all_is_no_error() -> None:
     found = results(study(GAMMA), {})
-    assert math.isnan(found.base.mean) and report.table(found)[1][1][4] == "–"
+    assert math.isnan(found.base.mean) and tables.table(found)[1][1][4] == "–"
 
 
 def test_what_equal_epochs_hide_stands_beside_the_scores() -> None:
@@ -85,14 +85,14 @@ def test_what_equal_epochs_hide_stands_beside_the_scores() -> None:
     }
     spec = spec.model_copy(update={"arms": arms})
     found = results(spec, {BASE: [80.0, 82.0, 84.0], ARM_A: [81.0, 84.0, 87.0]})
-    columns, rows = report.table(found)
+    columns, rows = tables.table(found)
     assert [row[columns.index("compute")] for row in rows] == ["×1.00", "×1.50"]
     assert found.budget.startswith(f"equal epochs (2); their compute is not: from ×1.00 ({BASE}) to ×1.50")
     text = report.markdown(found)
     # 2 epochs of 7 steps; each trial lasts 3 s on this clock.
     assert f"| {ARM_A} | 2 | 14 | 31.3 k | 3 G | 42 G (×1.50) | 3.0 |" in text
     assert r"42 G ($\times$1.50)" in report.latex(found)
-    row = report.data(found)["arms"][1]
+    row = tables.data(found)["arms"][1]
     assert (row["step_flops"], row["steps"], row["flops"], row["compute"]) == (3e9, 14, 42e9, 1.5)
     trials = trials_table(history_of(spec, {BASE: [80.0], ARM_A: [None]})).to_pylist()
     assert [(t["step_flops"], t["flops"], t["trained_parameters"]) for t in trials] == [
@@ -104,9 +104,9 @@ def test_what_equal_epochs_hide_stands_beside_the_scores() -> None:
 def test_an_arm_that_always_fails_is_no_part_of_the_correction() -> None:
     scores: Scores = {"retro": [80.0, 81.0, 83.0], "seed": [84.0, 84.5, 86.0], "moco": [None, None, None]}
     found = results(study(METHODS, replicates=3), scores)
-    legend = "\n".join(report.legend(found))
+    legend = "\n".join(tables.legend(found))
     assert "corrected by Holm for the 1 with pairs enough and for the ranks" in legend
-    columns, rows = report.table(found)
+    columns, rows = tables.table(found)
     assert rows[2][columns.index("replicates")] == "0 of 3, 0 pairs"
     assert "moco: 3 of 3 replicates failed" in report.markdown(found)
     alike = {**scores, "seed": [80.5, 80.5, 83.0]}
@@ -118,9 +118,9 @@ def test_published_numbers_stand_apart() -> None:
     published = {"source": "RRKD, Table 5", "unit": "MNIST", "values": {ARM_A: 81.42}}
     scores: Scores = {BASE: [80.0, 82.0, 84.0], ARM_A: [81.0, 84.0, 87.0]}
     with_, without = results(study(GAMMA, published=published), scores), results(study(GAMMA), scores)
-    columns, rows = report.table(with_)
+    columns, rows = tables.table(with_)
     assert columns[-1] == "the paper's" and [row[-1] for row in rows] == ["–", "81.42"]
-    assert [row[:-1] for row in rows] == report.table(without)[1], "ours are the same without the paper's"
+    assert [row[:-1] for row in rows] == tables.table(without)[1], "ours are the same without the paper's"
     assert "RRKD, Table 5, MNIST; not ours, not compared" in report.markdown(with_)
 
 
@@ -130,15 +130,15 @@ def test_a_sequential_study_gives_answers_and_no_p_values() -> None:
     found = results(spec, {BASE: [80.0, 81.0, 80.5, 82.0, 81.5], ARM_A: better})
     verdict = found.arms[1].verdict
     assert verdict is not None and (verdict.outcome, verdict.reason) == ("better", "sign")
-    columns, rows = report.table(found)
+    columns, rows = tables.table(found)
     assert "p (Holm)" not in columns and rows[1][columns.index("answer")] == "better (sign)"
-    assert report.data(found)["arms"][1]["p"] is None
+    assert tables.data(found)["arms"][1]["p"] is None
 
 
 def test_failures_may_leave_a_sequential_study_without_an_answer() -> None:
     spec = study(GAMMA, replicates=None, decide=True, max_replicates=4)
     scores: Scores = {BASE: [80.0, 81.0, 80.5, 82.0], ARM_A: [81.0, None, 82.5, 82.5]}
-    columns, rows = report.table(results(spec, scores))
+    columns, rows = tables.table(results(spec, scores))
     row = dict(zip(columns, rows[1], strict=True))
     # Three pairs, which is a look but not the last one.
     assert (row["replicates"], row["answer"]) == ("3 of 4, 3 pairs", "open (too few pairs)")

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from simulated_study import CachedStudy, SimulatedStudy
 from studies import GAMMA
 
 from raykd.ablation.conclusions import conclude
-from raykd.ablation.rehearsal import Rehearsal, Rehearsed
 from raykd.ablation.results import Results
 from raykd.ablation.study import build_study
 
@@ -40,12 +40,12 @@ STUDIES: dict[str, dict[str, Any]] = {
 }
 
 
-def study(name: str, **changed: Any) -> Rehearsed:
+def study(name: str, **changed: Any) -> CachedStudy:
     raw = {k: v for k, v in {**STUDIES[name], **changed}.items() if v is not None}
-    return Rehearsed.of(build_study(raw, Path("nowhere")))
+    return CachedStudy.of(build_study(raw, Path("nowhere")))
 
 
-def play(spec: Rehearsed, seed: int, gain: float = 0.0, failing: float = 0.0) -> Results:
+def play(spec: CachedStudy, seed: int, gain: float = 0.0, failing: float = 0.0) -> Results:
     """A seed moves all arms by sd 2, a trial has sd 1 of its own; the last arm is better by `gain`."""
     rng = np.random.default_rng(seed)
     scores = 80 + 2 * rng.standard_normal(20) + rng.standard_normal((len(spec.arms), 20))
@@ -56,7 +56,7 @@ def play(spec: Rehearsed, seed: int, gain: float = 0.0, failing: float = 0.0) ->
     def score(arm: str, replicate: int) -> float | None:
         return None if failed[place[arm], replicate] else float(scores[place[arm], replicate])
 
-    return conclude(spec, Rehearsal(spec, score, order=Random(seed)).run())
+    return conclude(spec, SimulatedStudy(spec, score, order=Random(seed)).run())
 
 
 def claims(results: Results) -> bool:

@@ -12,7 +12,6 @@ import torch
 from studies import BASE
 
 from raykd.ablation.study import build_study
-from raykd.spec.arms import ARM
 from trainables.core.isolation import isolated
 from trainables.methods.base import Batch, Losses
 from trainables.spec.trial import TrialSpec
@@ -73,7 +72,7 @@ def starts(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], St
     found = {}
     for label in spec.arms:
         for seed in (0, 1):
-            trial = spec.trial({ARM: label}, seed)
+            trial = spec.arm_trial(label, seed)
             place = Workspace(root / f"{label}-{seed}", root / "cache", root / "teachers")
             prepare(trial, place)
             found[label, seed] = start(trial, place)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from simulated_study import SimulatedStudy
 from studies import BASE, GAMMA
 
 from raykd.ablation.conclusions import conclude
-from raykd.ablation.rehearsal import Rehearsal
 from raykd.ablation.rounds import Rounds
 from raykd.ablation.study import build_study
 from raykd.console.live import Console
@@ -25,7 +25,7 @@ from raykd.runs.sweep import Place, resume
 from raykd.search.algorithm import LedgerSearch
 from raykd.search.proposer import Proposal
 from raykd.spec.arms import ARM
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.study import StudySpec
 from trainables.core.errors import UserError
 
 torch.set_num_threads(1)
@@ -35,11 +35,11 @@ DECIDE = {**FIXED, "replicates": None, "decide": True, "max_replicates": 9}
 PRECISE = {**FIXED, "replicates": None, "precision": 1.0, "max_replicates": 9}
 
 
-def study(raw: dict[str, Any]) -> SweepSpec:
+def study(raw: dict[str, Any]) -> StudySpec:
     return build_study({k: v for k, v in raw.items() if v is not None}, Path("nowhere"))
 
 
-def played(spec: SweepSpec, effect: dict[str, float], seed: int) -> Rehearsal:
+def played(spec: StudySpec, effect: dict[str, float], seed: int) -> SimulatedStudy:
     """A study that has not begun: arms have these effects, and share `fail` of all trials fails."""
 
     def score(arm: str, replicate: int) -> float | None:
@@ -48,7 +48,7 @@ def played(spec: SweepSpec, effect: dict[str, float], seed: int) -> Rehearsal:
             return None
         return 80 + effect.get(arm, 0.0) + rng.gauss(0, 0.4)
 
-    return Rehearsal(spec, score, order=Random(seed))
+    return SimulatedStudy(spec, score, order=Random(seed))
 
 
 def test_every_arm_gets_a_replicate_before_any_gets_the_next() -> None:
@@ -137,7 +137,7 @@ def test_precision_can_be_extended_where_intervals_are_too_wide() -> None:
 def test_extending_leaves_alone_what_was_precise_enough() -> None:
     spec = study({**PRECISE, "precision": 1.5, "max_replicates": 4})
     scores = {"gamma=0.1": [0.0] * 8, "gamma=1.0": [1.0, 1.1, 0.9] * 3, "gamma=2.0": [0.0, 4.0, 1.0, 3.0] * 2}
-    engine = Rehearsal(spec, lambda arm, seed: 80 + scores[arm][seed])
+    engine = SimulatedStudy(spec, lambda arm, seed: 80 + scores[arm][seed])
     before = conclude(spec, engine.run()).arms
     after = conclude(spec, engine.run(engine.extend(4))).arms
     assert before[1].verdict == after[1].verdict and before[1].verdict.reason == "precision"  # type: ignore[union-attr]

@@ -15,9 +15,8 @@ from raykd.ablation.study import load_study
 from raykd.console.screen import Line
 from raykd.runs.retune import searches
 from raykd.runs.study_plan import plan_study, plan_unstarted, study_lines
-from raykd.spec.arms import ARM
 from raykd.spec.sections import WorkersSpec
-from raykd.spec.sweep import SweepSpec, build_sweep
+from raykd.spec.study import StudySpec
 from trainables.core.errors import UserError
 from trainables.networks.backbones import backbone_facts
 from trainables.planning.compute import step_flops
@@ -30,8 +29,8 @@ torch.set_num_threads(1)
 def test_an_arm_is_the_base_with_its_settings() -> None:
     spec = study(PARTS)
     assert list(spec.arms) == ["base", "without mean student", "without symmetric term"]
-    assert spec.samples == 9 and spec.scheduler.name == "none" and spec.study is not None
-    base, arm = (spec.trial({ARM: label}, 2) for label in list(spec.arms)[:2])
+    assert spec.samples == 9 and spec.scheduler.name == "none"
+    base, arm = (spec.arm_trial(label, 2) for label in list(spec.arms)[:2])
     assert differences(base, arm) == {"mean_student": (True, False)}
     assert base.seed == arm.seed == 2 and base.optim.lr == arm.optim.lr == 0.006
 
@@ -39,14 +38,14 @@ def test_an_arm_is_the_base_with_its_settings() -> None:
 def test_a_study_survives_the_ledger() -> None:
     for raw in (PARTS, METHODS, {**GAMMA, "replicates": None, "decide": True, "max_replicates": 6}):
         spec, _ = check_study(study(raw))
-        again = build_sweep(spec.model_dump(mode="json"))
+        again = StudySpec.model_validate(spec.model_dump(mode="json"))
         assert again.hash() == spec.hash()
-        assert [again.trial({ARM: a}, 1) for a in spec.arms] == [spec.trial({ARM: a}, 1) for a in spec.arms]
+        assert [again.arm_trial(a, 1) for a in spec.arms] == [spec.arm_trial(a, 1) for a in spec.arms]
 
 
 def test_fixed_reaches_every_arm_that_has_the_field_and_no_other() -> None:
     spec = study(METHODS, base={**BASE, "fixed": {"lr": 0.006, "retro.gamma": 0.3}})
-    retro, seed, moco = (flatten(spec.trial({ARM: label}, 0)) for label in spec.arms)
+    retro, seed, moco = (flatten(spec.arm_trial(label)) for label in spec.arms)
     assert retro["lr"] == seed["lr"] == moco["lr"] == 0.006
     assert retro["gamma"] == 0.3 and "gamma" not in seed and moco["epochs"] == 4
 
@@ -77,7 +76,6 @@ def test_a_teacher_trained_in_another_way_brings_its_settings_along_and_is_refus
 def test_the_grain_of_a_score_is_one_image_of_one_draw() -> None:
     spec, _ = check_study(study(GAMMA))
     # 1797 images, 600 of them the test split; a third of the 1197 others is held out: 399 or so.
-    assert spec.study is not None
     images = 100 / (spec.study.step * 30)
     assert images == pytest.approx(round(images), abs=1e-6) and 350 < images < 450
 
@@ -99,7 +97,7 @@ def test_what_a_step_costs_is_counted_once_for_arms_of_one_arithmetic(
 ) -> None:
     arms = {"base": {}, "weight": {"gamma": 3.0}, "queue": {"queue_size": 256}, "mlp": {"adapter": "mlp"}}
     spec, _ = check_study(study(METHODS, arms={**arms, "moco": {"method": "moco"}}))
-    every = {label: step_flops(spec.trial({ARM: label}, 0)) for label in spec.arms}
+    every = {label: step_flops(spec.arm_trial(label)) for label in spec.arms}
     counted = []
     monkeypatch.setattr(
         "trainables.planning.compute.step_flops", lambda of: counted.append(of) or step_flops(of)
@@ -110,7 +108,7 @@ def test_what_a_step_costs_is_counted_once_for_arms_of_one_arithmetic(
 
 def test_published_numbers_are_found_by_level() -> None:
     spec = study(GAMMA, published={"source": "Table 5", "values": {"0.1": 80.0, "gamma=1.0": 70.0}})
-    assert spec.study is not None and spec.study.published is not None
+    assert spec.study.published is not None
     assert spec.study.published.values == {"gamma=0.1": 80.0, "gamma=1.0": 70.0}
 
 
@@ -194,7 +192,7 @@ def test_arms_that_cannot_be_are_refused(raw: dict[str, Any], change: dict[str, 
 def test_at_equal_steps_half_the_batch_has_half_the_epochs() -> None:
     raw = {**GAMMA, "factors": {"batch_size": [128, 64]}, "base": {**BASE, "epochs": 16}}
     spec, _ = check_study(study(raw, budget="steps"))
-    trials = [spec.trial({ARM: label}, 0) for label in spec.arms]
+    trials = [spec.arm_trial(label) for label in spec.arms]
     assert [trial.epochs for trial in trials] == [16, 8]
     assert steps_of(trials[0]) == steps_of(trials[1])
     assert spec.written().hash() == study(raw, budget="steps").hash()
@@ -204,7 +202,7 @@ def test_at_equal_compute_arms_cost_the_same_to_the_nearest_epoch(tmp_path: Path
     arms = {"retro": {}, "moco": {"method": "moco"}}
     raw = {**METHODS, "arms": arms, "base": {**BASE, "epochs": 16}, "budget": "compute"}
     spec, _ = check_study(study(raw))
-    retro, moco = (spec.trial({ARM: label}, 0) for label in arms)
+    retro, moco = (spec.arm_trial(label) for label in arms)
     assert retro.epochs == 16 < moco.epochs
     cost = moco.epochs * step_flops(moco) / (16 * step_flops(retro))
     assert abs(cost - 1) <= 0.5 / moco.epochs
@@ -247,11 +245,11 @@ def test_every_arm_has_a_search_of_its_own_with_a_seed_of_its_own() -> None:
     assert list(found) == list(spec.arms) and len({search.name for search in found.values()}) == 3
     for label, search in found.items():
         trial = search.trial({"lr": 0.004, "temperature": 0.1}, search.seeds[0])
-        arm = spec.trial({ARM: label}, 0)
+        arm = spec.arm_trial(label)
         assert differences(arm, trial).keys() == {"lr", "temperature"} and trial.seed not in range(100)
         tuned = spec.arms[label].model_copy(update={"tuned": {"lr": 0.004, "temperature": 0.1}})
         after = spec.model_copy(update={"arms": {**spec.arms, label: tuned}})
-        assert differences(after.trial({ARM: label}, 0), trial) == {}
+        assert differences(after.arm_trial(label), trial) == {}
         assert after.written().hash() == spec.written().hash()
     assert found["moco"].epochs == 4
 
@@ -259,9 +257,9 @@ def test_every_arm_has_a_search_of_its_own_with_a_seed_of_its_own() -> None:
 def test_retune_by_a_number_alone_searches_the_learning_rate_about_each_arms_own() -> None:
     arms = {"retro": {}, "faster": {"gamma": 1.0}, "moco": {"method": "moco"}}
     spec, _ = check_study(study(METHODS, arms=arms, retune=3))
-    found = searches(SweepSpec.model_validate(spec.model_dump(mode="json")))  # as the ledger gives it back
+    found = searches(StudySpec.model_validate(spec.model_dump(mode="json")))  # as the ledger gives it back
     for label, search in found.items():
-        rate = spec.trial({ARM: label}, 0).optim.lr
+        rate = spec.arm_trial(label).optim.lr
         assert search.samples == 3 and list(search.axes) == ["lr"]
         tried = [point["lr"] / rate for point in search.space.corners()]
         assert (min(tried), max(tried)) == pytest.approx((0.25, 4))

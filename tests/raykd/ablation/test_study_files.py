@@ -14,11 +14,11 @@ from command import raykd
 from raykd.ablation.guard import check_study
 from raykd.ablation.missing_files import without_files
 from raykd.ablation.study import load_study
-from raykd.spec.arms import ARM
 from raykd.spec.catalogue import catalogue
 from raykd.spec.document import read_yaml
 from raykd.spec.presets import presets_of
-from raykd.spec.sweep import SweepSpec, about_space, spaces, studies
+from raykd.spec.study import StudySpec
+from raykd.spec.sweep import about_space, spaces, studies
 from trainables.data.sources import find_source
 
 torch.set_num_threads(1)
@@ -45,7 +45,7 @@ def test_it_opens_with_paper_cost_and_command(name: str) -> None:
 @pytest.mark.parametrize("name", STUDIES)
 def test_it_works(name: str) -> None:
     spec, remarks = check_study(load_study(name, [], NOWHERE))
-    assert spec.name == name and spec.study is not None
+    assert spec.name == name
     assert remarks == []
     if spec.study.design != "compare":
         assert all(arm.also == {} for arm in spec.arms.values())
@@ -56,10 +56,10 @@ def test_it_works(name: str) -> None:
 def test_its_presets_are_the_same_question_at_another_scale(name: str, preset: str) -> None:
     spec, digits = load_study(name, [f"preset={preset}"], NOWHERE), load_study(name, [], NOWHERE)
     assert spec.name == f"{name}_{preset}" and spec.data["name"] != "digits"
-    assert spec.study is not None and digits.study is not None and spec.study.design == digits.study.design
+    assert spec.study.design == digits.study.design
     varied = [{level for arm in s.arms.values() for level in arm.levels} for s in (spec, digits)]
     assert varied[0] == varied[1] or spec.study.design == "compare"
-    trials = {spec.trial({ARM: label}, 0).signature() for label in spec.arms}
+    trials = {spec.arm_trial(label).signature() for label in spec.arms}
     assert len(trials) == len(spec.arms)
     says_what_it_costs(name, spec)
 
@@ -125,8 +125,8 @@ def test_they_are_listed_with_their_cost_and_presets() -> None:
         assert "\n" not in row["cost"] and "Command" not in row["cost"]
 
 
-def says_what_it_costs(name: str, spec: SweepSpec) -> None:
-    trials = {spec.trial({ARM: label}, 0).signature() for label in spec.arms}
+def says_what_it_costs(name: str, spec: StudySpec) -> None:
+    trials = {spec.arm_trial(label).signature() for label in spec.arms}
     assert len(trials) == len(spec.arms)
     cost = f"{spec.samples} trials of {spec.epochs} epochs"
     assert cost in studies()[name].read_text(encoding="utf-8"), f"{spec.name} costs {cost}"
@@ -144,7 +144,7 @@ def cut_short(name: str) -> list[str]:
     return [word for pair in sets for word in ("--set", pair)]
 
 
-def give_data(spec: SweepSpec, folder: Path) -> str:
+def give_data(spec: StudySpec, folder: Path) -> str:
     """Data that may be fetched; or, where they may not, a folder with the names that are looked for."""
     source = find_source(spec.data["name"])
     if not getattr(source, "by_hand", ""):

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from raykd.doctor.sweep_checks import check_workers
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
-from raykd.spec.sweep import load_sweep
+from raykd.spec.search import load_sweep
 
 pytestmark = pytest.mark.ray
 

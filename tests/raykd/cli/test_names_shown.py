@@ -28,7 +28,7 @@ from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger
 from raykd.records.recorded_spec import spec_of
 from raykd.spec.document import parse_yaml
-from raykd.spec.sweep import build_sweep
+from raykd.spec.search import build_sweep
 
 EVIL = "\x1b[2J\x1b]0;owned\x07\u202e\n=1+1|<img src=x>![p](http://e/x)[red]\\input{x}\r"
 FORMULA = "=cmd|' /C calc'!A0"

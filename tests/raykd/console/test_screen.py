@@ -11,7 +11,7 @@ from histories import results, search
 from rich.console import Console as Rich
 from studies import GAMMA, study
 
-from raykd.ablation import report
+from raykd.ablation import report, tables
 from raykd.cli import main
 from raykd.console.live import Console
 from raykd.console.screen import Grid
@@ -58,7 +58,7 @@ def test_no_number_is_cut_and_every_column_is_shown_or_named(elsewhere: str) -> 
 def test_a_study_has_its_answers_in_the_first_table_and_the_rest_below() -> None:
     spec = study(GAMMA, factors=FACTORS)
     found = results(spec, {a: [80.0 + i, 82.0 + 2 * i, 83.5] for i, a in enumerate(spec.arms)})
-    columns, rows = report.table(found, compute=False)
+    columns, rows = tables.table(found, compute=False)
     grid = next(part for part in report.terminal(found, Path("sweeps/gamma")) if isinstance(part, Grid))
     for width in (80, 100, 120):
         console = terminal(width)

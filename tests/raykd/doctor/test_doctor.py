@@ -15,7 +15,7 @@ import pytest
 from raykd.doctor import machine, places, sweep_checks
 from raykd.doctor.check import Check
 from raykd.doctor.ray_start import check_ray
-from raykd.spec.sweep import build_sweep
+from raykd.spec.search import build_sweep
 
 
 def elsewhere(call: str, path: Path | None = None, **env: str) -> Check:

@@ -24,7 +24,7 @@ from raykd.doctor.compare import check_room
 from raykd.doctor.launch import checks as launched
 from raykd.doctor.launch import explain, parse
 from raykd.lanes.autoscaler import has_types
-from raykd.spec.sweep import load_sweep
+from raykd.spec.search import load_sweep
 from trainables.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -20,7 +20,7 @@ from raykd.export.student import interval, open_student, write_student
 from raykd.export.trial import _command, config_of, export
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
-from raykd.spec.sweep import SweepSpec, build_sweep, load_sweep
+from raykd.spec.search import SearchSpec, build_sweep, load_sweep
 from trainables.core.errors import UserError
 from trainables.data.data_sets import cache_folder, open_data
 from trainables.evaluation.evaluate import Examiner
@@ -290,7 +290,7 @@ def test_data_without_a_path_stays_so_and_a_path_becomes_absolute():
     moved = trial.model_copy(update={"data": trial.data.model_copy(update={"path": Path("here")})})
     config = config_of(spec, moved)
     assert config["data"]["path"] == str(Path.cwd() / "here")
-    assert SweepSpec.model_validate(config).trial({}, 0).signature() == trial.signature()
+    assert SearchSpec.model_validate(config).trial({}, 0).signature() == trial.signature()
 
 
 def test_intervals():

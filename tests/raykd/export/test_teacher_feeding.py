@@ -19,8 +19,7 @@ from raykd.export.student import write_student
 from raykd.export.teacher import inspect
 from raykd.export.trial import config_of
 from raykd.runs.changed_spec import as_begun, refuse_changed_spec, unlike_today
-from raykd.spec.arms import ARM
-from raykd.spec.sweep import SweepSpec, build_sweep, load_sweep
+from raykd.spec.search import SearchSpec, build_sweep, load_sweep
 from raykd.spec.validate import validate
 from trainables.core.errors import UserError
 from trainables.networks.backbones import build_backbone
@@ -60,11 +59,11 @@ def raw(checkpoint: Path, **teacher: Any) -> dict[str, Any]:
     }
 
 
-def as_of_old(spec: SweepSpec) -> SweepSpec:
+def as_of_old(spec: SearchSpec) -> SearchSpec:
     """The spec as a ledger gives it back that was written before teachers had pixels of their own."""
     dump = spec.model_dump(mode="json")
     del dump["teacher_pixels"]
-    return SweepSpec.model_validate(dump)
+    return SearchSpec.model_validate(dump)
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -195,7 +194,7 @@ def test_a_study_on_a_sweep_s_best_trial_finds_each_arm_s_pixels(
         },
         Path("nowhere"),
     )
-    base, other = (study.trial({ARM: label}, 0).teacher for label in study.arms)
+    base, other = (study.arm_trial(label).teacher for label in study.arms)
     assert base is not None and other is not None
     assert base.normalisation == IMAGENET and other.mean == HALF
 
@@ -222,7 +221,7 @@ def test_axes_and_arms_may_change_the_teacher(files: dict[str, Path]) -> None:
     checked, remarks = check_study(build_study(study, Path("nowhere")))
     assert len(checked.arms) == 2 and sum("its pixels" in remark for remark in remarks) == 1
     old = build_study({**study, "base": {**base, "teacher_pixels": "imagenet"}}, Path("nowhere"))
-    taught = [old.trial({ARM: label}, 0).teacher for label in old.arms]
+    taught = [old.arm_trial(label).teacher for label in old.arms]
     assert all(teacher is not None and teacher.normalisation == IMAGENET for teacher in taught)
 
 

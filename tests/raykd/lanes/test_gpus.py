@@ -18,8 +18,8 @@ from raykd.records.history import History
 from raykd.runs.changed_spec import refuse_changed_spec
 from raykd.runs.plan import devices as devices_of
 from raykd.spec.devices import check_gpus, idle_gpus, where
+from raykd.spec.search import SearchSpec, find_space, load_sweep
 from raykd.spec.sections import WorkersSpec
-from raykd.spec.sweep import SweepSpec, find_space, load_sweep
 from raykd.spec.validate import check_resources, validate
 from trainables.__main__ import main as bare
 from trainables.core import isolation
@@ -133,7 +133,7 @@ def test_an_old_ledger_in_which_gpus_are_0_goes_on_as_it_was(tmp_path: Path) -> 
     file.write_text(find_space("quickstart").read_text())
     head = load_sweep(file).model_dump(mode="json")
     head["workers"]["gpus"] = 0.0
-    then = SweepSpec.model_validate(head)
+    then = SearchSpec.model_validate(head)
     source = {"path": str(file), "overrides": []}
     record: Any = {"kind": "sweep", "time": 0.0, "spec": head, "source": source}
     refuse_changed_spec(then, History.of([record]), tmp_path)

@@ -20,7 +20,7 @@ from raykd.cli import main
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.search.optuna_state import StudyState
-from raykd.spec.sweep import build_sweep
+from raykd.spec.search import build_sweep
 from trainables.core.errors import SweepFailed, UserError
 
 ROOT = Path(__file__).resolve().parents[3]

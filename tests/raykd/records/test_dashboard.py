@@ -18,7 +18,7 @@ from werkzeug.test import Client
 
 from raykd.records.dashboard import JOURNAL, DashboardStudy
 from raykd.records.history import History
-from raykd.spec.sweep import SweepSpec, build_sweep
+from raykd.spec.search import SearchSpec, build_sweep
 
 AXES = {
     "lr": {"log": [0.001, 0.1]},
@@ -30,7 +30,7 @@ AXES = {
 
 
 @pytest.fixture(scope="module")
-def spec() -> SweepSpec:
+def spec() -> SearchSpec:
     student = {"arch": "test_efficientnet"}
     return build_sweep(
         {"name": "s", "method": "moco", "student": student, "epochs": 3, "samples": 3, "axes": AXES}
@@ -53,7 +53,7 @@ def records() -> list[dict]:
 RECORDS = records()
 
 
-def play(folder: Path, spec: SweepSpec, found: list[dict], before: int = 0) -> None:
+def play(folder: Path, spec: SearchSpec, found: list[dict], before: int = 0) -> None:
     """A driver that starts after `before` records and sees the rest happen."""
     study = DashboardStudy(folder, spec)
     study.rebuild(History.of(found[:before]))

@@ -28,13 +28,13 @@ from raykd.records.ledger import LEDGER, Ledger
 from raykd.runs import sweep as engine
 from raykd.runs.changed_spec import other_versions, refuse_changed_spec
 from raykd.spec.document import parse_yaml
-from raykd.spec.sweep import SweepSpec, build_sweep, load_sweep
+from raykd.spec.search import SearchSpec, build_sweep, load_sweep
 from trainables.core.errors import SweepFailed, UserError
 
 Records = list[dict[str, Any]]
 
 
-def _sweep(**change: Any) -> SweepSpec:
+def _sweep(**change: Any) -> SearchSpec:
     return build_sweep({**parse_yaml(SMALL, ""), **change})
 
 

@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from raykd.records.history import History
 from raykd.records.tensorboard import TensorBoardWriter
-from raykd.spec.sweep import SweepSpec, build_sweep
+from raykd.spec.search import SearchSpec, build_sweep
 
 AXES = {
     "lr": {"log": [0.001, 0.1]},
@@ -34,7 +34,7 @@ AXES = {
 
 
 @pytest.fixture(scope="module")
-def spec() -> SweepSpec:
+def spec() -> SearchSpec:
     student = {"arch": "test_efficientnet"}
     return build_sweep(
         {
@@ -89,7 +89,7 @@ def history(found: list[dict]) -> History:
     return out
 
 
-def write(folder: Path, spec: SweepSpec, found: list[dict]) -> TensorBoardWriter:
+def write(folder: Path, spec: SearchSpec, found: list[dict]) -> TensorBoardWriter:
     """As the recorder does it: each record folded in, then shown."""
     writer = TensorBoardWriter(folder, spec)
     writer.rebuild(history(found[:1]))

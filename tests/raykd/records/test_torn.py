@@ -31,7 +31,7 @@ from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger
 from raykd.runs.sweep import _views
 from raykd.spec.document import parse_yaml
-from raykd.spec.sweep import SweepSpec, build_sweep
+from raykd.spec.search import SearchSpec, build_sweep
 from trainables.core.checksums import is_whole, read_with_checksum
 from trainables.data.data_sets import cache_folder, open_data, store_folder
 from trainables.training.checkpoints import Checkpoints
@@ -76,13 +76,13 @@ def damage(path: Path, how: Damage) -> None:
 
 
 @pytest.fixture(scope="module")
-def spec() -> SweepSpec:
+def spec() -> SearchSpec:
     raw = parse_yaml(SMALL, "")
     return build_sweep({**raw, "references": [], "scheduler": {"name": "none"}})
 
 
 @pytest.fixture(scope="module")
-def whole(spec: SweepSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(spec: SearchSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The storage of a sweep of four real trials."""
     torch.set_num_threads(1)
     storage = tmp_path_factory.mktemp("whole")
@@ -175,7 +175,9 @@ def test_a_number_that_was_changed_in_the_study_is_set_right(storage: Path, whol
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-def test_a_damaged_teacher_is_made_again_and_is_the_same(storage: Path, spec: SweepSpec, how: Damage) -> None:
+def test_a_damaged_teacher_is_made_again_and_is_the_same(
+    storage: Path, spec: SearchSpec, how: Damage
+) -> None:
     (file,) = (storage / ".teachers").glob("*.safetensors")
     before = read_with_checksum(file)
     damage(file, how)
@@ -198,7 +200,7 @@ def test_a_damaged_teacher_is_made_again_and_is_the_same(storage: Path, spec: Sw
 
 @pytest.mark.parametrize("how", [half, flipped])
 def test_a_damaged_student_is_not_exported_and_its_trial_is_trained_again(
-    storage: Path, whole: Path, spec: SweepSpec, how: Damage
+    storage: Path, whole: Path, spec: SearchSpec, how: Damage
 ) -> None:
     folder = storage / "small"
     best = History.of(Ledger.read(folder)).best()
@@ -222,7 +224,7 @@ def test_a_damaged_student_is_not_exported_and_its_trial_is_trained_again(
 
 
 def test_an_image_that_changes_under_a_trial_costs_it_nothing(
-    storage: Path, whole: Path, spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    storage: Path, whole: Path, spec: SearchSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainables.data.store, "CHECKED_BYTES", 0)  # as of a large store
     name, curve = next(iter(curves(whole / "small").items()))

@@ -18,7 +18,7 @@ from histories import ARM_A, AXES, BASE, a_study, a_sweep, ledger, search
 from ledger_records import end, record, report
 from studies import GAMMA, METHODS, study
 
-from raykd.ablation import report as ablation_report
+from raykd.ablation import tables
 from raykd.ablation.conclusions import conclude
 from raykd.cli import main
 from raykd.records.history import History
@@ -235,11 +235,11 @@ def test_a_study_shows_the_table_of_its_report_and_its_answer(tmp_path: Path) ->
     folder = a_study(tmp_path, spec, {BASE: [80.0, 82.0, 84.0, 81.0], ARM_A: [85.1, 87.0, None, 86.2]})
     page = page_of(folder)
     results = conclude(spec, read(folder))
-    columns, rows = ablation_report.table(results)
+    columns, rows = tables.table(results)
     shown = table(page, "Arms, the base first")
     assert (list(shown.columns), [list(row) for row in shown.rows]) == (columns, rows)
     forest = next(p for p in section(page, "The answer").parts if isinstance(p, Figure)).plot["data"][0]
-    arm = ablation_report.data(results)["arms"][1]
+    arm = tables.data(results)["arms"][1]
     assert forest["x"] == [arm["difference"]]
     assert forest["x"][0] + forest["error_x"]["array"][0] == pytest.approx(arm["high"])
     assert 33.25 not in forest["x"], "the paper's numbers have a figure of their own"
@@ -273,7 +273,7 @@ def test_designs_have_sections_of_their_own(tmp_path: Path) -> None:
     }
     page = page_of(a_study(tmp_path / "factorial", factorial, scores))
     results = conclude(factorial, read(tmp_path / "factorial" / factorial.name))
-    found = ablation_report.effects_table(results)
+    found = tables.effects_table(results)
     assert found is not None
     assert [list(row) for row in table(page, "Main effects and interactions").rows] == found[1]
 

@@ -10,7 +10,7 @@ from ledger_records import end, head, start, suggest
 from raykd.records.history import History
 from raykd.records.recorded_spec import spec_of
 from raykd.runs.changed_spec import refuse_changed_spec, refuse_other_inputs
-from raykd.spec.sweep import find_space, load_sweep
+from raykd.spec.search import find_space, load_sweep
 from trainables.core.errors import UserError
 
 

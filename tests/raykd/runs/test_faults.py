@@ -12,7 +12,7 @@ from kills import Sweep
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.search.proposer import Proposer
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.search import SearchSpec
 
 pytestmark = pytest.mark.ray
 
@@ -111,7 +111,7 @@ def test_numbers_gone_bad_fail_their_trial_and_the_sampler_hears_of_it(sweep: Sw
     assert trial.status == "failed" and trial.reason is not None
     assert "the loss is not finite at epoch 1, step 2/7: total nan" in trial.reason
     assert trial.reason in " ".join(sweep.text().split()), "the user sees it"
-    spec = SweepSpec.model_validate(sweep.history.spec)
+    spec = SearchSpec.model_validate(sweep.history.spec)
     proposer = Proposer(spec)
     proposer.replay(sweep.history)
     states = [told.state.name for told in proposer.study.trials]

@@ -14,7 +14,7 @@ from raykd.records.recorder import Recorder
 from raykd.runs import auxiliary
 from raykd.runs.auxiliary import long_baseline, representative
 from raykd.runs.references import References
-from raykd.spec.sweep import build_sweep
+from raykd.spec.search import build_sweep
 from trainables.planning import compute
 
 RAW = {

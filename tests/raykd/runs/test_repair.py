@@ -15,7 +15,7 @@ from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger, parse_lines
 from raykd.runs.repair import repair
 from raykd.search.proposer import Proposer
-from raykd.spec.sweep import SweepSpec, build_sweep
+from raykd.spec.search import SearchSpec, build_sweep
 from trainables.core.errors import UserError
 
 SPEC = {
@@ -33,12 +33,12 @@ SPEC = {
 
 
 @pytest.fixture(scope="module")
-def spec() -> SweepSpec:
+def spec() -> SearchSpec:
     return build_sweep(SPEC)
 
 
 @pytest.fixture(scope="module")
-def whole(spec: SweepSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(spec: SearchSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep of 6 configurations, extended by 2, 2 seeds each."""
     folder = tmp_path_factory.mktemp("whole") / "sweep"
     drive(folder, spec)
@@ -79,7 +79,7 @@ def check(folder: Path, before: History) -> History:
 
 
 def test_any_one_damaged_line_costs_no_trial_and_no_number(
-    whole: Path, spec: SweepSpec, tmp_path: Path
+    whole: Path, spec: SearchSpec, tmp_path: Path
 ) -> None:
     before = History.of(Ledger.read(whole))
     lines = (whole / LEDGER).read_bytes().splitlines(keepends=True)
@@ -108,7 +108,7 @@ def test_any_one_damaged_line_costs_no_trial_and_no_number(
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 12), block=st.booleans(), gone=st.booleans())
 def test_however_many_lines_are_damaged_or_gone_the_sweep_ends_in_order(
     whole: Path,
-    spec: SweepSpec,
+    spec: SearchSpec,
     tmp_path_factory: pytest.TempPathFactory,
     seed: int,
     count: int,

@@ -17,7 +17,7 @@ from kills import Sweep
 
 from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.search import SearchSpec
 from trainables.spec.trial import TrialSpec
 from trainables.training.loop import train
 from trainables.training.workspace import EpochReport, Workspace
@@ -111,7 +111,7 @@ def test_a_driver_killed_at_random_moments(number: int, tmp_path: Path) -> None:
 
 def test_each_curve_is_that_of_the_same_configuration_alone(killed: Path, tmp_path: Path) -> None:
     history = History.of(Ledger.read(killed))
-    spec = SweepSpec.model_validate(history.spec)
+    spec = SearchSpec.model_validate(history.spec)
     interrupted = [t for t in history.trials.values() if t.attempts > 1] or list(history.trials.values())
     whole = max(interrupted, key=lambda t: t.epoch)
     trial = spec.trial(whole.params, whole.replicate)
@@ -137,7 +137,7 @@ def test_a_kill_after_any_record_loses_no_end(killed: Path, tmp_path: Path) -> N
 
     records = Ledger.read(killed)
     final = History.of(records)
-    spec = SweepSpec.model_validate(final.spec)
+    spec = SearchSpec.model_validate(final.spec)
     for cut in range(2, len(records), 3):
         history = History.of(records[:cut])
         stopped = [t.trial for t in history.trials.values() if "stop" in t.verdicts.values()]

@@ -17,7 +17,7 @@ from simulated import drive, train_all
 
 from raykd import cli
 from raykd.ablation.study import load_study
-from raykd.spec.sweep import build_sweep
+from raykd.spec.search import build_sweep
 from raykd.storage.folders import storage_folder
 
 STUDY = """\

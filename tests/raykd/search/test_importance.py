@@ -17,13 +17,13 @@ from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.search.importance import Importances, Weighed, importances
 from raykd.search.proposer import Proposal, Proposer
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.search import SearchSpec
 from trainables.core.errors import SweepFailed, UserError
 
 Score = Callable[[Proposal], float]
 
 
-def records(spec: SweepSpec, score: Score) -> list[dict[str, Any]]:
+def records(spec: SearchSpec, score: Score) -> list[dict[str, Any]]:
     """A ledger in which every trial reaches the last epoch, at which it has its score."""
     said = [
         record(
@@ -44,7 +44,7 @@ def records(spec: SweepSpec, score: Score) -> list[dict[str, Any]]:
     return said
 
 
-def weigh(spec: SweepSpec, score: Score, evaluator: str = "fanova", resamples: int = 30) -> Importances:
+def weigh(spec: SearchSpec, score: Score, evaluator: str = "fanova", resamples: int = 30) -> Importances:
     return importances(spec, History.of(records(spec, score)), evaluator, resamples=resamples)
 
 

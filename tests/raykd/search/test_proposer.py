@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from raykd.records.history import History
 from raykd.search.proposer import REPEATS_IN_A_ROW, Proposal, Proposer, Repeat, sampler_arguments
 from raykd.spec.samplers import SAMPLERS
-from raykd.spec.sweep import SweepSpec, build_sweep
+from raykd.spec.search import SearchSpec, build_sweep
 from trainables.training.resolve import resolve, unflatten
 
 torch.set_num_threads(1)
@@ -50,7 +50,7 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 
 
-def sweep(sampler: str = "tpe", seed: int = 0, **change: Any) -> SweepSpec:
+def sweep(sampler: str = "tpe", seed: int = 0, **change: Any) -> SearchSpec:
     return build_sweep({**BASE, "sampler": {"name": sampler, "seed": seed, **QUICK[sampler]}, **change})
 
 
@@ -67,7 +67,7 @@ def score(params: dict[str, Any], epoch: int) -> float:
 class Driver:
     """Plays the engine: so many trials at once, some stopped, some failed, everything in records as JSON."""
 
-    def __init__(self, spec: SweepSpec, lanes: int = 3, seed: int = 0) -> None:
+    def __init__(self, spec: SearchSpec, lanes: int = 3, seed: int = 0) -> None:
         self.spec, self.lanes, self.rng = spec, lanes, Random(seed)
         self.records: list[dict[str, Any]] = []
         self.live: list[Proposal] = []
@@ -118,7 +118,7 @@ class Driver:
         return proposer
 
 
-def play(spec: SweepSpec, **how: Any) -> tuple[Driver, Proposer]:
+def play(spec: SearchSpec, **how: Any) -> tuple[Driver, Proposer]:
     driver, proposer = Driver(spec, **how), Proposer(spec)
     while driver.step(proposer):
         pass

@@ -55,7 +55,7 @@ def test_what_a_preset_says_takes_the_place_of_whole_sections(file: Path) -> Non
     assert (plain.name, plain.student["arch"], plain.fixed) == ("kinds", "test_efficientnet", {"lr": 0.004})
     assert large.name == "kinds_large" and large.student == {"arch": "raykd/ae_32"} and large.fixed == {}
     assert large.views == {"recipe": "none"} and large.teacher == plain.teacher
-    assert large.epochs == 7 and large.study is not None and large.study.replicates == 5
+    assert large.epochs == 7 and large.study.replicates == 5
     assert large.study.published is not None and large.study.published.source == "Table 6"
     assert list(large.arms) == list(plain.arms)
 
@@ -92,7 +92,7 @@ def test_published_numbers_stand_at_levels_as_yaml_reads_them(file: Path) -> Non
     numbers = STUDY.replace("anchors: [in_batch, random]", "lr: [1e-4, 64, 0.5]")
     file.write_text(numbers.replace("values: {random: 80.21}", "values: {1e-4: 1, 64.0: 2, lr=0.5: 3}"))
     spec = load_study(file, [], file.parent)
-    assert spec.study is not None and spec.study.published is not None
+    assert spec.study.published is not None
     assert spec.study.published.values == {"lr=0.0001": 1, "lr=64": 2, "lr=0.5": 3}
     file.write_text(numbers.replace("values: {random: 80.21}", "values: {64: 1, '64': 2}"))
     with pytest.raises(UserError, match=r"published\.values: has a level twice"):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from raykd.search.proposer import Proposal, Proposer
-from raykd.spec.sweep import about_space, build_sweep, load_sweep, spaces
+from raykd.spec.search import build_sweep, load_sweep
+from raykd.spec.sweep import about_space, spaces
 from raykd.spec.validate import validate
 from trainables.data.data_sets import published_sizes
 from trainables.methods import methods

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from raykd.ablation.study import find_study
 from raykd.spec.overrides import lay_over
 from raykd.spec.samplers import TPE
+from raykd.spec.search import SearchSpec, build_sweep, find_space, load_sweep
 from raykd.spec.sections import parse_duration
-from raykd.spec.sweep import SweepSpec, build_sweep, difference, find_space, load_sweep, spaces
+from raykd.spec.sweep import difference, spaces
 from trainables.core.errors import UserError
 
 BASE: dict[str, Any] = {
@@ -57,7 +58,7 @@ def test_a_sweep_is_read_back_from_what_it_writes() -> None:
             "baseline": {"epochs": 3},
         }
     )
-    again = SweepSpec.model_validate(json.loads(json.dumps(spec.model_dump(mode="json"))))
+    again = SearchSpec.model_validate(json.loads(json.dumps(spec.model_dump(mode="json"))))
     assert again == spec and again.hash() == spec.hash()
     assert again.trials == 8
 
@@ -395,7 +396,7 @@ anything = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(sorted(SweepSpec.model_fields)), anything, max_size=3))
+@given(st.dictionaries(st.sampled_from(sorted(SearchSpec.model_fields)), anything, max_size=3))
 @settings(max_examples=300)
 def test_whatever_is_written_is_a_sweep_or_a_user_error(change: dict[str, Any]) -> None:
     try:
@@ -437,9 +438,9 @@ def test_arguments_of_the_sampler_are_explicit() -> None:
 
 def test_reading_a_spec_needs_neither_torch_nor_ray() -> None:
     code = (
-        "import json, sys; from raykd.spec.sweep import SweepSpec, build_sweep;"
+        "import json, sys; from raykd.spec.search import SearchSpec, build_sweep;"
         f"spec = build_sweep(json.loads({json.dumps(json.dumps(BASE))}));"
-        "assert SweepSpec.model_validate(spec.model_dump(mode='json')) == spec;"
+        "assert SearchSpec.model_validate(spec.model_dump(mode='json')) == spec;"
         "loaded = {'torch', 'ray', 'optuna', 'timm'} & set(sys.modules); assert not loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

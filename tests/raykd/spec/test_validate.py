@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import raykd.spec.validate
+from raykd.spec.search import build_sweep, load_sweep
 from raykd.spec.sections import WorkersSpec
-from raykd.spec.sweep import build_sweep, load_sweep
 from raykd.spec.validate import check_resources, describe_axes, validate
 from trainables.core.errors import UserError
 
@@ -183,7 +183,7 @@ def test_resources_that_cannot(
 
 def test_validation_starts_no_ray(tmp_path: Path) -> None:
     code = (
-        "import sys; from raykd.spec.sweep import load_sweep; from raykd.spec.validate import validate;"
+        "import sys; from raykd.spec.search import load_sweep; from raykd.spec.validate import validate;"
         "validate(load_sweep('quickstart')); assert 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

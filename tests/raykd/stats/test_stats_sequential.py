@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from benchmark_statistics import anytime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate
@@ -14,7 +15,6 @@ from scipy import stats as scipy_stats
 
 from raykd.stats import (
     Plan,
-    anytime,
     at_looks,
     chance_of_answer,
     decide,

@@ -272,7 +272,7 @@ def test_a_damaged_ledger_is_refused_and_mended_in_its_place(storage: Path, s3: 
     from simulated import drive
 
     from raykd.runs.repair import repair
-    from raykd.spec.sweep import build_sweep
+    from raykd.spec.search import build_sweep
 
     student = {"arch": "test_efficientnet"}
     axes = {"lr": {"log": [1e-3, 1e-2]}}

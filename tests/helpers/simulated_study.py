@@ -1,10 +1,11 @@
-"""A study played without a cluster: the real proposer, records, history and conclusions; scores from a model.
+"""A simulated study, without a cluster: the engine's own proposer, history and conclusions; modelled scores.
 
-    history = Rehearsal(spec, lambda arm, seed: 80 + random.gauss(0, 1)).run()
+    history = SimulatedStudy(spec, lambda arm, seed: 80 + random.gauss(0, 1)).run()
     results = conclude(spec, history)
 
 Trials end in any order, several at once, and may fail. Everything goes through records as the ledger holds
-them, so that what is concluded here is what would be concluded of a real study with these scores.
+them. So what is concluded here is what would be concluded of a real study with these scores. Tests and
+benchmarks use it.
 """
 
 from __future__ import annotations
@@ -20,24 +21,26 @@ from raykd.records.history import History
 from raykd.records.ledger import Record, decode, encode
 from raykd.search.proposer import Proposal
 from raykd.spec.arms import ARM
-from raykd.spec.sweep import SweepSpec
+from raykd.spec.study import StudySpec
 from trainables.spec.trial import TrialSpec
 
 T = TypeVar("T")
 Score = Callable[[str, int], float | None]  # (arm, seed) -> points; None: the trial fails
 
 
-class Rehearsed(SweepSpec):
-    """A study that is played many times over: what its trials are is found out once."""
+class CachedStudy(StudySpec):
+    """A study that is simulated many times: each of its trials is resolved once."""
 
     _known: dict[Any, Any] = PrivateAttr(default_factory=dict)
 
     @classmethod
-    def of(cls, spec: SweepSpec) -> Rehearsed:
+    def of(cls, spec: StudySpec) -> CachedStudy:
+        """The same study, with an empty cache."""
         return cls.model_validate(spec.model_dump())
 
     def trial(self, params: Mapping[str, Any], seed: int) -> TrialSpec:
-        return self.once("trial", params[ARM], seed, lambda: super(Rehearsed, self).trial(params, seed))
+        """As of `StudySpec`, from the cache where it is there."""
+        return self.once("trial", params[ARM], seed, lambda: super(CachedStudy, self).trial(params, seed))
 
     def once(self, what: str, arm: str, seed: int, make: Callable[[], T]) -> T:
         """What `make` returned the first time that this was asked for."""
@@ -48,22 +51,23 @@ class Rehearsed(SweepSpec):
         return found
 
 
-class RehearsedRounds(Rounds):
-    """The proposer of a study that is played many times over."""
+class CachedRounds(Rounds):
+    """The proposer of a simulated study; it makes each proposal of a `CachedStudy` once."""
 
     def make(self, label: str, seed: int) -> Proposal:
-        if not isinstance(self.spec, Rehearsed):
+        """An arm's trial of this seed, but for its number."""
+        if not isinstance(self.spec, CachedStudy):
             return super().make(label, seed)
-        return self.spec.once("proposal", label, seed, lambda: super(RehearsedRounds, self).make(label, seed))
+        return self.spec.once("proposal", label, seed, lambda: super(CachedRounds, self).make(label, seed))
 
 
-class Rehearsal:
-    """Plays the engine over `lanes` trials at once; `order` says which of them ends next.
+class SimulatedStudy:
+    """Simulates the engine over `lanes` trials at once; `order` says which of them ends next.
 
-    Playing a study thousands of times goes ten times as fast with `Rehearsed.of(spec)`.
+    With `CachedStudy.of(spec)` thousands of simulations take a tenth of the time.
     """
 
-    def __init__(self, spec: SweepSpec, score: Score, *, lanes: int = 3, order: Random | None = None) -> None:
+    def __init__(self, spec: StudySpec, score: Score, *, lanes: int = 3, order: Random | None = None) -> None:
         self.spec, self.score, self.lanes = spec, score, lanes
         self.order = order or Random(0)
         self.history = History()
@@ -73,8 +77,8 @@ class Rehearsal:
         self.write("sweep", spec=spec.model_dump(mode="json"))
 
     def run(self, rounds: Rounds | None = None) -> History:
-        """To the study's end."""
-        rounds = rounds or RehearsedRounds(self.spec)
+        """The history at the study's end."""
+        rounds = rounds or CachedRounds(self.spec)
         while self.step(rounds):
             pass
         return self.history
@@ -96,7 +100,7 @@ class Rehearsal:
         if not self.live:
             return False
         trial = self.live.pop(self.order.randrange(len(self.live)))
-        self.write("start", trial=trial.trial, attempt=1, lane="rehearsal")
+        self.write("start", trial=trial.trial, attempt=1, lane="simulated")
         score = self.score(trial.params[ARM], trial.replicate)
         if score is not None:
             rounds.report(trial.trial, 1, score)
@@ -110,19 +114,19 @@ class Rehearsal:
         """So many more replicates of every arm; the proposer that goes on, rebuilt as on resume."""
         self._over = False
         self.write("extend", samples=replicates * len(self.spec.arms))
-        rounds = RehearsedRounds(self.spec, samples=self.history.samples)
+        rounds = CachedRounds(self.spec, samples=self.history.samples)
         rounds.replay(self.history)
         return rounds
 
     def _record(self, found: Proposal) -> Record:
-        if not isinstance(self.spec, Rehearsed):
+        if not isinstance(self.spec, CachedStudy):
             return found.record()
         return self.spec.once("record", found.params[ARM], found.replicate, found.record) | {
             "number": found.number
         }
 
     def write(self, kind: str, **fields: Any) -> None:
-        """A record, as it would come back from the disk."""
+        """Add a record to the history, as it would come back from the disk."""
         record = decode(encode({"kind": kind, "time": float(len(self.records)), **fields}))
         self.records.append(record)
         self.history.add(record)

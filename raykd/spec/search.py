@@ -1,0 +1,142 @@
+"""A search space: what the user writes about a search, and the trial that each of its configurations is.
+
+spec = load_sweep("search_spaces/quickstart.yaml", ["samples=4", "axes.lr=[1e-3, 1e-2]"])
+trial = spec.trial({"lr": 1e-3}, seed=0)
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
+
+from raykd.spec.axis_parse import AnyAxis
+from raykd.spec.document import find_document, named_by_file, read_mapping
+from raykd.spec.overrides import lay_over
+from raykd.spec.paths import absolute
+from raykd.spec.samplers import Grid
+from raykd.spec.sections import SHORTHAND
+from raykd.spec.space import METHOD, Space, build_space
+from raykd.spec.sweep import SweepSpec, placed_under, spaces, without
+from trainables.core.errors import UserError
+from trainables.spec.parse import as_mapping, build, join, spelled_out
+from trainables.spec.trial import TrialSpec
+from trainables.training.resolve import SECTIONS
+
+
+class SearchSpec(SweepSpec):
+    """A search: which settings vary, and which values are tried first."""
+
+    kind, starts_by, resumes_by = "search", "run", "resume"
+    of_other_kind: ClassVar[dict[str, Any]] = {"arms": {}, "study": None}
+
+    axes: dict[str, AnyAxis] = Field({}, description="flat name -> what varies")
+    points: tuple[dict[str, Any], ...] = Field((), description="configurations to try first")
+
+    @field_validator("axes", mode="before")
+    @classmethod
+    def _without_empty(cls, raw: Any) -> dict[str, Any]:
+        # `--set axes.gamma=` takes an axis out.
+        return {name: axis for name, axis in as_mapping(raw, "").items() if axis is not None}
+
+    @model_validator(mode="after")
+    def _axes_and_points(self) -> Self:
+        for name in self.fixed:
+            if name in self.axes:
+                raise UserError(f"fixed.{name}", "is an axis too", expected=f"either this or `axes.{name}`")
+        for at, point in enumerate(self.points):
+            _check_point(point, at, self)
+        return self
+
+    @cached_property
+    def space(self) -> Space:
+        """The axes in order, with their conditions."""
+        return build_space(self.methods, self.axes)
+
+    def raw_trial(self, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        """The mapping that `resolve` makes the trial of configuration `params` from."""
+        fields = self.space.fields if params else {}  # a mistake in the axes is the business of `space`
+        values = [(fields[name].path, value) for name, value in params.items() if name in fields]
+        return self._raw_trial(params.get(METHOD, self.methods[0]), None, self.epochs, values, seed)
+
+    def trial_of_each(self) -> Iterator[TrialSpec]:
+        """A trial of each method with its axes at their first levels, in the order of the methods."""
+        several = len(self.methods) > 1
+        for method in self.methods:
+            yield self.trial(self.space.around({METHOD: method} if several else {}), self.seeds[0])
+
+    def placed(self, error: UserError, params: Mapping[str, Any]) -> UserError:
+        """`error` about a trial, its path where the user wrote the field: an axis, `fixed`, or a section."""
+        fields = self.space.fields if params else {}
+        of_axes = {name: fields[name] for name in params if name in fields}
+        return placed_under("axes", of_axes, error) or super().placed(error, params)
+
+
+def load_sweep(
+    source: str | Path,
+    overrides: list[str] | tuple[str, ...] = (),
+    folder: Path | None = None,
+    settings: bool = True,
+) -> SearchSpec:
+    """The search in a file, or the search space of that name, with overrides `path=value` laid over it.
+
+    `folder` and `settings` are those of `absolute`. Raises `UserError`, also for the file of a study.
+    """
+    path = find_space(source)
+    raw = read_mapping(path)
+    if "design" in raw:
+        raise UserError(
+            "SPEC",
+            "is an ablation study",
+            value=str(source),
+            expected=f"`{shlex.join(['raykd', 'ablate', str(source)])}`",
+        )
+    for override in overrides:
+        raw = lay_over(raw, override)
+    return build_sweep({**named_by_file(path), **absolute(raw, folder, settings)})
+
+
+def build_sweep(raw: Mapping[str, Any]) -> SearchSpec:
+    """The search that `raw` describes. A grid that names no `samples` has as many as its points.
+
+    Raises `UserError` for a key or a value that cannot be.
+    """
+    raw = without(SearchSpec.of_other_kind, spelled_out(as_mapping(raw, ""), SHORTHAND))
+    raw = {"teacher_pixels": "own", **raw}
+    for key in raw:
+        if key not in SearchSpec.model_fields:
+            homes = [f"`{s}.{key}`" for s, model in SECTIONS.items() if key in model.model_fields]
+            expected = " or ".join([*homes, "`fixed` or `axes` for a setting of the method"])
+            raise UserError(
+                str(key), "no such field", value=key, expected=expected, choices=SearchSpec.model_fields
+            )
+    sampler = raw.get("sampler")
+    grid = isinstance(sampler, Mapping) and sampler.get("name") == "grid"
+    if not grid or raw.get("samples") is not None:
+        return build(SearchSpec, raw)
+    spec = build(SearchSpec, {**raw, "samples": 1})
+    levels = spec.sampler.levels if isinstance(spec.sampler, Grid) else 1
+    return build(SearchSpec, {**raw, "samples": sum(1 for _ in spec.space.grid(levels))})
+
+
+def find_space(source: str | Path) -> Path:
+    """The file that `source` names: a path, `-`, or the name of a search space that comes with raykd."""
+    return find_document(source, spaces(), "SPEC", "search space")
+
+
+def _check_point(point: Mapping[str, Any], at: int, spec: SearchSpec) -> None:
+    """`UserError` for a point with a value that its axis cannot take, or of no axis."""
+    for name, value in point.items():
+        where = join("points", str(at), name)
+        if name == METHOD and len(spec.methods) > 1:
+            if value not in spec.methods:
+                raise UserError(where, "method is not in this sweep", value=value, choices=spec.methods)
+        elif name not in spec.axes:
+            raise UserError(where, "no such axis", value=name, choices=spec.axes)
+        elif not spec.axes[name].contains(value):
+            raise UserError(where, "lies outside the axis", value=value, expected=spec.axes[name].describe())
