@@ -25,6 +25,7 @@ from raykd.spec.presets import others, with_preset
 from raykd.spec.sections import SHORTHAND
 from raykd.spec.space import searchable
 from raykd.spec.sweep import SweepSpec, build_sweep, studies
+from raykd.storage.storage import Storage
 from trainables.core.errors import UserError
 from trainables.spec.parse import as_mapping, build, join, spelled_out
 from trainables.training.resolve import FlatField, find_field, flat_fields, flatten, put
@@ -53,7 +54,7 @@ _ELSEWHERE = {  # what arms differ in otherwise
 def load_study(
     source: str | Path,
     overrides: list[str] | tuple[str, ...],
-    storage: Path,
+    storage: Storage | Path,
     folder: Path | None = None,
     settings: bool = True,
 ) -> SweepSpec:
@@ -85,7 +86,7 @@ def find_study(source: str | Path) -> Path:
 
 
 def build_study(
-    raw: Mapping[str, Any], storage: Path, folder: Path | None = None, settings: bool = True
+    raw: Mapping[str, Any], storage: Storage | Path, folder: Path | None = None, settings: bool = True
 ) -> SweepSpec:
     """The sweep over arms that `raw` describes; the rest as of `load_study`.
 
@@ -158,7 +159,7 @@ def _replicates(file: StudyFile) -> tuple[int, tuple[int, ...]]:
     return file.max_replicates, tuple(range(FEWEST_TO_LOOK, file.max_replicates + 1))
 
 
-def _base(file: StudyFile, storage: Path) -> dict[str, Any]:
+def _base(file: StudyFile, storage: Storage | Path) -> dict[str, Any]:
     """The sections of a sweep that all arms share."""
     base = dict(file.base)
     if "sweep" in base:
@@ -178,7 +179,7 @@ def _base(file: StudyFile, storage: Path) -> dict[str, Any]:
     return absolute(base)
 
 
-def _best_of(name: str, trial: str | None, storage: Path) -> dict[str, Any]:
+def _best_of(name: str, trial: str | None, storage: Storage | Path) -> dict[str, Any]:
     from raykd.export.trial import chosen, config_of
     from raykd.records.recorded_spec import spec_of
     from raykd.records.views import find, read

@@ -23,7 +23,7 @@ from raykd.lanes.cluster import connected, live_nodes, ray_address
 from raykd.lanes.quarantine import in_quarantine
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.file_transfer import credentials
-from raykd.storage.folders import storage_folder
+from raykd.storage.open_storage import open_storage
 
 
 def checks(
@@ -39,7 +39,7 @@ def checks(
     how many. Raises `UserError` if no cluster answers.
     """
     if "://" not in storage or storage.lower().startswith("file://"):
-        storage = str(storage_folder(storage).absolute())  # a node has another current folder
+        storage = str(open_storage(storage).folder.absolute())  # a node has another current folder
     with connected(ray_address(address)):
         import ray
 

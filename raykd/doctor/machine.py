@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING
 from raykd.doctor.check import Check
 from raykd.doctor.ray_start import check_ray
 from raykd.lanes import capacity
-from raykd.storage.folders import origin_of
+from raykd.storage.open_storage import open_storage
+from raykd.storage.storage import Storage
 from trainables.core.errors import UserError
 from trainables.core.files import cache_folder
 from trainables.core.limits import cpus, memory_left
 
 if TYPE_CHECKING:
     from raykd.spec.sweep import SweepSpec
-    from raykd.storage.remote import Remote
 
 GIB = 2**30
 _NEED_DISK = 2 * GIB  # a quickstart's checkpoints, decoded images and Ray's logs, with room
@@ -36,12 +36,12 @@ _NEED_SHM = capacity.OBJECT_STORE  # below this Ray's object store goes to disk
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "pyarrow", "tensorboard")
 
 
-def examine(storage: Path, spec: SweepSpec | None = None, ray: bool = True) -> list[Check]:
+def examine(storage: Storage | Path, spec: SweepSpec | None = None, ray: bool = True) -> list[Check]:
     """Every check of this machine and of what `spec` needs; `ray` False leaves out starting Ray."""
     return list(checks(storage, spec, ray))
 
 
-def checks(storage: Path, spec: SweepSpec | None = None, ray: bool = True) -> Iterator[Check]:
+def checks(storage: Storage | Path, spec: SweepSpec | None = None, ray: bool = True) -> Iterator[Check]:
     """The same, one by one as they are done."""
     yield check_python()
     yield check_packages()
@@ -52,7 +52,7 @@ def checks(storage: Path, spec: SweepSpec | None = None, ray: bool = True) -> It
     yield check_shared_memory()
     yield check_cache()
     yield check_storage(storage)
-    yield check_disk(storage)
+    yield check_disk(open_storage(storage).folder)
     if spec is not None:
         yield from check_spec(spec)
         yield check_workers(spec)
@@ -187,11 +187,12 @@ def check_shared_memory(folder: Path = Path("/dev/shm")) -> Check:
     return Check(name, True, said)
 
 
-def check_storage(storage: Path) -> Check:
+def check_storage(where: Storage | Path) -> Check:
     """Can sweeps be written there: new files, renames over old ones, fsync, locks?"""
-    name, place, origin = "storage", _existing(storage), origin_of(storage)
-    if origin is not None:
-        return _asked(name, lambda: _try_remote(origin.remote))
+    name, storage = "storage", open_storage(where)
+    if storage.uri:
+        return _asked(name, lambda: _try_remote(storage.uri))
+    place = _existing(storage.folder)
     mend = "another folder: `--storage DIR`"
     try:
         with tempfile.TemporaryDirectory(prefix=".raykd-doctor-", dir=place) as folder:
@@ -315,7 +316,10 @@ def _asked(name: str, question: Callable[[], str]) -> Check:
         )
 
 
-def _try_remote(remote: Remote) -> str:
+def _try_remote(uri: str) -> str:
+    from raykd.storage.remote import Remote
+
+    remote = Remote.connect(uri)
     remote.check()
     remote.check_writable()
     return f"{remote.uri}: can be listed, read and written"

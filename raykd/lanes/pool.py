@@ -35,6 +35,7 @@ from raykd.process import signals
 from raykd.spec.sections import WorkersSpec
 from raykd.storage.marker import StorageMarker
 from raykd.storage.owners import keep_closed
+from raykd.storage.storage import SweepFolder
 from trainables.core.errors import SweepFailed, UserError
 
 log = logging.getLogger("raykd.lanes.pool")
@@ -56,7 +57,7 @@ _log_quarantine = partial(log.warning, "%s is in quarantine: %s")
 class LanePool:
     """Keeps as many lanes warm as the cluster holds, up to `limit`.
 
-    `storage` is the sweep's folder, which every node can write or has a copy of, `cache` a folder on each
+    `sweep` has a folder that every node can write or has a copy of, `cache` is a folder on each
     node, `teachers` one beside the sweep's; `scratch`, of this machine, takes Ray's own files. `demand` asks
     the cluster's autoscaler for nodes, if there may be one. `on_event(text)` is told when lanes come and go,
     and when they wait for the storage; `on_quarantine(gpu, reason)` when a GPU is taken out of the sweep.
@@ -67,7 +68,7 @@ class LanePool:
         workers: WorkersSpec,
         limit: int,
         *,
-        storage: Path,
+        sweep: SweepFolder,
         scratch: Path,
         cache: Path,
         teachers: Path,
@@ -97,7 +98,7 @@ class LanePool:
         self.broken: str | None = None  # why no trial can run any more
         self._cold_deaths = 0
         self._active = time.monotonic()
-        self._marker = StorageMarker(storage, self.broker_name)
+        self._marker = StorageMarker(sweep, self.broker_name)
         self._marker.place()
         self._config = {
             **self._marker.config,

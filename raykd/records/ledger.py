@@ -10,8 +10,8 @@ says; a bad line with good ones behind it is damage of another kind: it is refus
         ledger.append("start", trial="0a1b2c3d", attempt=1, lane="lane-0")
     records = Ledger.read(folder)  # from any process, also while a driver writes
 
-One driver writes, the holder of the lock in `storage/driver.py`. On a remote storage the same lines lie
-in objects (`storage/segments.py`).
+Only the holder of the sweep's lease writes. On a remote storage the same lines lie in objects
+(`storage/segments.py`).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import Any
 
 from raykd.records.format import Record
-from raykd.storage.append_log import AppendLog, append_log_of, stored, sync_folder
+from raykd.storage.append_log import AppendLog
 from raykd.storage.commands import command
-from raykd.storage.driver import take_lease
-from raykd.storage.folders import LEDGER, holds_files, holds_ledger, named, own_sweep
 from raykd.storage.lease import Lease
+from raykd.storage.open_storage import open_sweep
+from raykd.storage.storage import LEDGER, SweepFolder
 from trainables.core.errors import StorageLost, UserError
-from trainables.core.files import opened
+from trainables.core.files import opened, sync_folder
 
 TRIALS = "trials"  # the folder of the trials' files, beside the ledger
 
@@ -70,12 +70,15 @@ _SINCE = {"sweep": ("format",), "driver": ("format", "versions", "device")}
 
 
 class Ledger:
-    """The writing side, held by the one driver of a sweep. Safe to use from several threads."""
+    """The writing side, held by the one driver of a sweep. Safe to use from several threads.
+
+    A sweep is given as a `SweepFolder`; the path of a plain folder will do.
+    """
 
     def __init__(
-        self, folder: Path, append_log: AppendLog, lock: Lease, records: list[Record], cut: str | None = None
+        self, append_log: AppendLog, lock: Lease, records: list[Record], cut: str | None = None
     ) -> None:
-        self.folder = folder
+        """Of a sweep whose lease is held; see `create` and `open`."""
         self.records = records  # those found when it was opened
         self.cut = cut  # says what `open` cut off, None where the file was whole
         self._append_log = append_log
@@ -85,55 +88,58 @@ class Ledger:
         self._closed = False
 
     @classmethod
-    def create(cls, folder: Path) -> Ledger:
+    def create(cls, place: SweepFolder | Path) -> Ledger:
         """Start the ledger of a new sweep; `UserError` where there is one already."""
-        own_sweep(folder, make=True)
-        lock = take_lease(folder)
+        sweep = open_sweep(place)
+        sweep.own(make=True)
+        lock = sweep.take_lease()
         try:
-            data, driver = stored(folder)
-            if data and _parse(data, folder)[0]:
+            data, driver = sweep.read_ledger()
+            if data and _parse(data, sweep)[0]:
                 raise UserError(
-                    "name", f"{named(folder)} already holds a sweep", expected="`resume`, or another name"
+                    "name", f"{sweep} already holds a sweep", expected="`resume`, or another name"
                 )
-            refuse_lost(folder)
-            return cls(folder, append_log_of(folder, driver, 0, 0), lock, [])
+            refuse_lost(sweep)
+            return cls(sweep.open_ledger(driver, 0, 0), lock, [])
         except BaseException:
             lock.close()
             raise
 
     @classmethod
-    def open(cls, folder: Path) -> Ledger:
+    def open(cls, place: SweepFolder | Path) -> Ledger:
         """Go on with a sweep. A torn tail is moved aside to `ledger.cut-TIME`, and `cut` says so.
 
         `UserError` where there is no ledger, where another driver holds it, or where a line in the middle
         is damaged.
         """
-        _refuse_nothing(folder)
-        lock = take_lease(folder)
+        sweep = open_sweep(place)
+        _bytes_of(sweep)
+        lock = sweep.take_lease()
         try:
-            data, driver = stored(folder)
-            records, whole = _parse(_refuse_nothing(folder, data), folder)
+            data, driver = _bytes_of(sweep)
+            records, size = _parse(data, sweep)
             if not records:
-                refuse_lost(folder)
+                refuse_lost(sweep)
             cut = None
-            if whole < len(data or b""):
+            if size < len(data):
                 # The copy reaches the disk before the cut does.
-                aside = keep_aside(folder, "cut", (data or b"")[whole:])
+                aside = keep_aside(sweep.path, "cut", data[size:])
                 cut = (
-                    f"{named(folder)}/{LEDGER}: the last {len(data or b'') - whole} bytes, behind record "
+                    f"{sweep}/{LEDGER}: the last {len(data) - size} bytes, behind record "
                     f"{len(records)}, were damaged and have been moved to {aside.name}"
                 )
-            return cls(folder, append_log_of(folder, driver, len(records), whole), lock, records, cut)
+            return cls(sweep.open_ledger(driver, len(records), size), lock, records, cut)
         except BaseException:
             lock.close()
             raise
 
     @staticmethod
-    def read(folder: Path) -> list[Record]:
-        """Every whole record, oldest first. Takes no lock: works while a driver writes, and after it died."""
-        records = _parse(_refuse_nothing(folder), folder)[0]
+    def read(place: SweepFolder | Path) -> list[Record]:
+        """Every whole record, oldest first. Takes no lease, so a driver may be writing."""
+        sweep = open_sweep(place)
+        records, _ = _parse(_bytes_of(sweep)[0], sweep)
         if not records:
-            refuse_lost(folder)
+            refuse_lost(sweep)
         return records
 
     def append(self, kind: str, **fields: Any) -> Record:
@@ -160,7 +166,7 @@ class Ledger:
         return record
 
     def close(self) -> None:
-        """Let go of file and lock. Safe to call twice."""
+        """Release the log and the lease. Safe to call twice."""
         with self._mutex:
             self._closed = True
             self._append_log.close()
@@ -173,22 +179,21 @@ class Ledger:
         self.close()
 
 
-def _refuse_nothing(folder: Path, data: bytes | None = None) -> bytes:
-    data = stored(folder)[0] if data is None else data
+def _bytes_of(sweep: SweepFolder) -> tuple[bytes, int]:
+    """As `read_ledger`; `UserError` where there is no ledger."""
+    data, driver = sweep.read_ledger()
     if data is None:
-        raise UserError(
-            "name", f"there is no sweep in {named(folder)}", expected=f"a folder that holds {LEDGER}"
-        )
-    return data
+        raise UserError("name", f"there is no sweep in {sweep}", expected=f"a folder that holds {LEDGER}")
+    return data, driver
 
 
-def refuse_lost(folder: Path) -> None:
-    """`UserError` where trials lie in a folder whose ledger holds nothing, or is not there."""
-    if holds_files(folder / TRIALS):
-        state = "holds no whole record" if holds_ledger(folder) else "is gone"
+def refuse_lost(sweep: SweepFolder) -> None:
+    """`UserError` where trials lie in a sweep whose ledger holds nothing, or is not there."""
+    if sweep.has_folder(TRIALS):
+        state = "holds no whole record" if sweep.has_ledger() else "is gone"
         raise UserError(
             "ledger",
-            f"{named(folder)}/{LEDGER} {state}, and there are trials beside it",
+            f"{sweep}/{LEDGER} {state}, and there are trials beside it",
             expected="the file from a backup; without one, a new sweep under another name",
         )
 
@@ -212,7 +217,7 @@ def as_line(text: bytes) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def _parse(data: bytes, folder: Path) -> tuple[list[Record], int]:
+def _parse(data: bytes, sweep: SweepFolder) -> tuple[list[Record], int]:
     """The whole records, and how many bytes they take. What follows is torn."""
     records: list[Record] = []
     bad: int | None = None
@@ -222,9 +227,9 @@ def _parse(data: bytes, folder: Path) -> tuple[list[Record], int]:
         elif bad:
             raise UserError(
                 "ledger",
-                f"{named(folder)}/{LEDGER}, line {bad} is damaged and line {number} behind it is not: no "
+                f"{sweep}/{LEDGER}, line {bad} is damaged and line {number} behind it is not: no "
                 "crash does this, so nothing is dropped in silence",
-                expected=f"the file from a backup, or `{command('resume', folder, '--repair')}`, which "
+                expected=f"the file from a backup, or `{command('resume', sweep, '--repair')}`, which "
                 "keeps a copy and trains again what the damage touched",
             )
         else:

@@ -1,6 +1,6 @@
 """`raykd report NAME`: one self-contained HTML page of a sweep or a study.
 
-    write(Path("sweeps/quickstart"), Path("quickstart.html"))
+    write(storage.sweep("quickstart"), Path("quickstart.html"))
 
 The modules of sections say what is on the page, as the plain data of `parts`; `marks` and the modules of
 figures draw; `page` writes HTML. None of it needs Ray. The importances of a search's axes, and what a study
@@ -14,21 +14,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from raykd.report.elements import Page
+from raykd.storage.open_storage import open_sweep
+from raykd.storage.storage import SweepFolder
 from trainables.core.errors import UserError
 from trainables.core.files import replacing
 
 REPORT = "report.html"
 
 
-def write(folder: Path, out: Path, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Write the page of the sweep in `folder` to `out`; `progress` is told (done, of how many) on the way.
+def write(place: SweepFolder | Path, out: Path, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Write the page of a sweep to `out`; `progress` is told (done, of how many) on the way.
 
     Raises `UserError` where `out` cannot be written.
     """
     from raykd.report.page import render
 
     _refuse_unwritable(out)
-    page = build(folder, out, time.time(), progress)
+    page = build(place, out, time.time(), progress)
     try:
         with replacing(out) as temporary:
             temporary.write_text(render(page), encoding="utf-8")
@@ -37,17 +39,20 @@ def write(folder: Path, out: Path, progress: Callable[[int, int], None] | None =
     return out
 
 
-def build(folder: Path, out: Path, now: float, progress: Callable[[int, int], None] | None = None) -> Page:
+def build(
+    place: SweepFolder | Path, out: Path, now: float, progress: Callable[[int, int], None] | None = None
+) -> Page:
     """What is on the page, as data. `now` is when it is made, unix seconds."""
     from raykd.records import views
     from raykd.records.recorded_spec import spec_of
     from raykd.report import common, study_sections, sweep_sections
     from raykd.storage.commands import command
 
-    history = views.read(folder)
+    sweep = open_sweep(place)
+    history = views.read(sweep)
     spec = spec_of(history)
-    status = views.status(history, folder)
-    export = command("export", folder, "--out", "student")
+    status = views.status(history, sweep)
+    export = command("export", sweep, "--out", "student")
     own = (
         study_sections.sections(spec, history)
         if history.study
@@ -61,7 +66,7 @@ def build(folder: Path, out: Path, now: float, progress: Callable[[int, int], No
         "running": f"It is still running: {so_far}. What is below is how it stood when this page was made; "
         "`raykd report` again brings it up to date.",
         "interrupted": f"It is not complete: {so_far}, and nothing drives it. "
-        f"`{command('ablate' if history.study else 'resume', folder)}` goes on with it.",
+        f"`{command('ablate' if history.study else 'resume', sweep)}` goes on with it.",
     }
     return Page(
         title=spec.name,
@@ -73,8 +78,8 @@ def build(folder: Path, out: Path, now: float, progress: Callable[[int, int], No
             *own,
             common.failures(history),
             common.compute(history),
-            common.again(history, folder),
-            common.links(history, folder, out),
+            common.again(history, sweep.storage),
+            common.links(history, sweep.path, out),
         ],
     )
 

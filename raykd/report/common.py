@@ -21,6 +21,7 @@ from raykd.records.ledger import LEDGER
 from raykd.report.elements import Bullets, Code, Collapsible, Facts, Links, Section, Table, Text
 from raykd.spec.arms import ARM
 from raykd.storage.commands import storage_words
+from raykd.storage.storage import Storage
 from trainables.spec.trial import ProbeSpec
 
 MOST_ROWS = 1000  # of the table of all trials
@@ -57,7 +58,7 @@ def facts(history: History) -> Facts:
     return Facts([(term, said or "none") for term, said in rows])
 
 
-def again(history: History, folder: Path) -> Section:
+def again(history: History, storage: Storage) -> Section:
     """How to run it again, and the spec as it was written down."""
     source = (history.sweep or {}).get("source")
     verb = "ablate" if history.study else "run"
@@ -66,7 +67,7 @@ def again(history: History, folder: Path) -> Section:
         words = ["raykd", verb, source["path"]]
         words += [word for override in source["overrides"] for word in ("--set", override)]
         parts += [
-            Code(shlex.join([*words, *storage_words(folder.parent)])),
+            Code(shlex.join([*words, *storage_words(storage)])),
             Text("Under another name, or in another storage: `--set name=OTHER`."),
         ]
     else:

@@ -9,11 +9,12 @@ from raykd.records.history import ENDED, History
 from raykd.records.recorded_spec import of_another_version, writer
 from raykd.runs.drive import replayed
 from raykd.spec.sweep import SweepSpec, difference, load_sweep
+from raykd.storage.storage import Storage
 from trainables.core.errors import UserError
 from trainables.spec.normalisation import IMAGENET, said
 
 
-def refuse_changed_spec(spec: SweepSpec, history: History, storage: Path) -> None:
+def refuse_changed_spec(spec: SweepSpec, history: History, storage: Storage | Path) -> None:
     """`UserError` where the file that the sweep was started from says something else now."""
     source = (history.sweep or {}).get("source")
     if source is None or not Path(source["path"]).is_file():

@@ -14,16 +14,15 @@ import time
 import uuid
 from pathlib import Path
 
-from raykd.storage.folders import own_sweep
-from raykd.storage.lease import Lease, LeaseRecord, outlast, stale_s, taken
+from raykd.storage.lease import Driver, Lease, LeaseRecord, outlast, stale_s, taken
 from trainables.core.errors import UserError
 from trainables.core.files import open_file, opened, read_bytes, remove
 
 LOCK = "driver.lock"
 
 
-def holder(folder: Path) -> LeaseRecord | None:
-    """Who holds the sweep in this folder now; None: nobody that is alive."""
+def driver(folder: Path) -> Driver | None:
+    """The live process that holds the sweep in this folder now."""
     try:
         descriptor = open_file(folder / LOCK, os.O_RDONLY)
     except FileNotFoundError:
@@ -37,12 +36,11 @@ def holder(folder: Path) -> LeaseRecord | None:
         claim, alive = LeaseRecord.read(os.pread(descriptor, 4096, 0)), True
     finally:
         os.close(descriptor)
-    return claim if alive else None
+    return claim.driver if claim is not None and alive else None
 
 
 def take(folder: Path) -> Lease:
     """The sweep in this folder, until it is closed; `UserError` naming who holds it already."""
-    own_sweep(folder)
     descriptor = open_file(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         # A few tries, because `driver_of` in another process may be looking at this very moment.

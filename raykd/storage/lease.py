@@ -65,6 +65,11 @@ class LeaseRecord:
         return json.dumps(dataclasses.asdict(self)).encode()
 
     @property
+    def driver(self) -> Driver:
+        """Its process."""
+        return Driver(self.host, self.pid)
+
+    @property
     def lives(self) -> bool | None:
         """Whether its process runs; None where this machine cannot know."""
         if not self.machine or self.machine != _machine():

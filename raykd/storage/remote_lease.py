@@ -20,8 +20,6 @@ from raykd.storage.uri import shown
 _FOLDER = "driver"
 _TRIES = 8
 
-__all__ = ["Driver", "holder", "take"]
-
 
 def take(remote: Remote, sweep: str) -> Lease:
     """The sweep with this key, until it is closed; `UserError` naming who holds it already."""
@@ -46,11 +44,11 @@ def take(remote: Remote, sweep: str) -> Lease:
     raise taken(alive[0][0], where)
 
 
-def holder(remote: Remote, sweep: str) -> LeaseRecord | None:
-    """Who holds the sweep now, by its own word."""
+def driver(remote: Remote, sweep: str) -> Driver | None:
+    """The live process that holds the sweep with this key now."""
     found = [(claim, silent) for claim, silent in _all(remote, sweep, time.time()) if claim.holds]
     alive = [c for c, s in found if c.lives or (c.lives is None and s < stale_s())]
-    return max(alive, key=lambda claim: claim.term, default=None)
+    return max(alive, key=lambda claim: claim.term).driver if alive else None
 
 
 def _outlast(remote: Remote, sweep: str, claim: LeaseRecord, silent: float, where: str) -> None:

@@ -13,11 +13,11 @@ from __future__ import annotations
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-from raykd.storage.folders import SEGMENTS
 from raykd.storage.remote import Remote
 from raykd.storage.uri import shown
 from trainables.core.errors import UserError
 
+FOLDER = "ledger"  # of a sweep, beside its trials
 _MOST = 64 << 10  # bytes
 _NAME = re.compile(r"(\d{6})-(\d{10})\.jsonl")
 
@@ -28,7 +28,7 @@ class Segments:
     def __init__(self, remote: Remote, sweep: str, driver: int, count: int) -> None:
         """`sweep` is its key, `driver` a number above all before, `count` the lines that are there."""
         self._remote = remote
-        self._folder = f"{sweep}/{SEGMENTS}"
+        self._folder = f"{sweep}/{FOLDER}"
         self._driver = driver
         self._count = self._start = count
         self._tail = b""
@@ -50,7 +50,7 @@ def read(remote: Remote, sweep: str) -> tuple[bytes, int]:
 
     `UserError` where an object is missing in the middle.
     """
-    folder = f"{sweep}/{SEGMENTS}"
+    folder = f"{sweep}/{FOLDER}"
     named = [(_NAME.fullmatch(stored.key.rpartition("/")[2]), stored.key) for stored in remote.list(folder)]
     found = sorted((int(match[1]), int(match[2]), key) for match, key in named if match)
     lines: list[bytes] = []

@@ -1,25 +1,55 @@
-"""What brings files from a node to a storage that is no folder of it, and back. An engine may give one."""
+"""Copying files between a node and the storage. A storage that is a folder of every node needs no copies."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Protocol
 
+from trainables.core.files import is_own_file, remove
+
 
 class FileTransfer(Protocol):
     """Each path is where a file lies, or would lie, on this node.
 
-    Whatever cannot be done now is tried again for a while; then `StorageLost` is raised.
+    What cannot be done now is tried again for a while; then `StorageLost` is raised.
     """
 
     def push(self, path: Path) -> None:
-        """Bring the file to the storage, over what is there; it is whole there when this returns."""
+        """Copy the file to the storage, over what is there; it is whole there when this returns."""
 
     def pull(self, path: Path) -> bool:
-        """Fetch the file, over what is here; False if the storage has none."""
+        """Copy the file to this node, over what is here; False if the storage has none."""
+
+    def pull_missing(self, path: Path) -> None:
+        """Copy a file with a checksum to this node unless it is whole here."""
 
     def names(self, folder: Path) -> list[str]:
-        """The names of the files that the storage has in `folder`."""
+        """The names of the files that the storage has in `folder`, and not below it."""
 
     def remove(self, path: Path) -> None:
-        """Take the file off the storage, if it is there."""
+        """Remove the file from the storage, if it is there."""
+
+    def discard(self, folder: Path) -> None:
+        """Remove this node's copies of the files in a folder; the storage has them."""
+
+
+class SharedFolder:
+    """The `FileTransfer` where every node sees the storage as a folder: nothing is copied."""
+
+    def push(self, path: Path) -> None:
+        """Nothing is to be done."""
+
+    def pull(self, path: Path) -> bool:
+        return is_own_file(path)
+
+    def pull_missing(self, path: Path) -> None:
+        """Nothing is to be done."""
+
+    def names(self, folder: Path) -> list[str]:
+        return [path.name for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+
+    def remove(self, path: Path) -> None:
+        remove(path)
+
+    def discard(self, folder: Path) -> None:
+        """The files themselves are no copies and stay."""

@@ -68,7 +68,7 @@ def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None
                 _train(training, place, report or (lambda _: True), lambda run: _make_teacher(run, file))
             except TrialFailed as error:
                 raise TrialFailed(f"training the teacher {training.student.arch}: {error}") from None
-        elif transfer is not None:
+        else:
             from_first(lambda: _share(file, transfer))
 
 
@@ -116,8 +116,7 @@ def _save_teacher(run: Run, file: Path) -> None:
             save_teacher(run.method, temporary, run.trial)
 
     with_retry(write, f"{file} cannot be written")
-    if run.workspace.transfer is not None:
-        run.workspace.transfer.push(file)
+    run.workspace.transfer.push(file)
 
 
 def _share(file: Path, transfer: FileTransfer) -> None:
