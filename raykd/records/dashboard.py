@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import Record
 from trainables.core.errors import UserError
-from trainables.core.files import read_bytes, remove, rename
+from trainables.core.files import read_bytes, replacing
 
 if TYPE_CHECKING:
     from raykd.spec.sweep import SweepSpec
@@ -57,12 +57,10 @@ class DashboardStudy:
         ended.sort(key=lambda t: (t.ended, t.number))
         there = self._open(ended)
         if there is None:
-            temporary = self.path.with_name(f".{self.path.name}.tmp")
-            remove(temporary)
-            self._study = self._create(temporary)
-            for trial in ended:
-                self._add(trial)
-            rename(temporary, self.path)
+            with replacing(self.path) as temporary:
+                self._study = self._create(temporary)
+                for trial in ended:
+                    self._add(trial)
             there = self._open(ended)
         for trial in ended:
             if trial.trial not in (there or ()):

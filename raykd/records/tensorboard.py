@@ -25,7 +25,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import Record
-from trainables.core.files import opened, own_folder, read_bytes, rename
+from trainables.core.files import opened, own_folder, read_bytes, replacing
 
 if TYPE_CHECKING:
     from raykd.spec.axis import Axis
@@ -150,10 +150,8 @@ class TensorBoardWriter:
             Event(wall_time=created, file_version=_VERSION),
             Event(wall_time=created, summary=_summary(metadata.EXPERIMENT_TAG, data)),
         ]
-        path = self.folder / _name(0, "sweep")
-        temporary = self.folder / ".writing"
-        _write(temporary, "wb", events)
-        rename(temporary, path)
+        with replacing(self.folder / _name(0, "sweep")) as temporary:
+            _write(temporary, "wb", events)
 
     def _path(self, trial: TrialRecord) -> Path:
         began = trial.started if trial.started is not None else trial.suggested

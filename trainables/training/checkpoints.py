@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
 import zlib
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import IO, Any
 import torch
 
 from trainables.core.file_transfer import FileTransfer, SharedFolder
-from trainables.core.files import opened, own_folder, remove, rename, sync_folder
+from trainables.core.files import opened, remove, replacing
 from trainables.core.storage_retry import with_retry
 
 _NAME = re.compile(r"epoch-(\d+)-([0-9a-f]{8})\.pt")
@@ -65,23 +64,16 @@ class Checkpoints:
         return later[-1][0] if later else None
 
     def _write(self, epoch: int, state: dict[str, Any]) -> Path:
-        own_folder(self.folder)
-        temporary = self.folder / f"writing-{os.getpid()}.tmp"
-        try:
-            with opened(temporary, "wb") as file:
-                summed = _Summed(file)
-                try:
-                    torch.save(state, summed)  # type: ignore[arg-type]  # write and flush are all it uses
-                except RuntimeError as error:  # torch hides what the file said
-                    raise summed.error or error from None
-                file.flush()
-                os.fsync(file.fileno())
-            final = self.folder / f"epoch-{epoch:05d}-{summed.crc:08x}.pt"
-            rename(temporary, final)
-        finally:
-            remove(temporary)  # half a file only takes room
-        sync_folder(self.folder)
-        return final
+        def name() -> str:
+            return f"epoch-{epoch:05d}-{summed.crc:08x}.pt"
+
+        with replacing(self.folder / "epoch", name) as temporary, opened(temporary, "wb") as file:
+            summed = _Summed(file)
+            try:
+                torch.save(state, summed)  # type: ignore[arg-type]  # write and flush are all it uses
+            except RuntimeError as error:  # torch hides what the file said
+                raise summed.error or error from None
+        return self.folder / name()
 
     def _prune(self, epoch: int, final: Path) -> None:
         here = [path.name for path in self.folder.iterdir()]
