@@ -25,7 +25,7 @@ from raykd.spec.presets import others, with_preset
 from raykd.spec.sections import SHORTHAND
 from raykd.spec.space import searchable
 from raykd.spec.sweep import SweepSpec, build_sweep, studies
-from raykd.storage.storage import Storage
+from raykd.storage.base import Storage
 from trainables.core.errors import UserError
 from trainables.spec.parse import as_mapping, build, join, spelled_out
 from trainables.training.resolve import FlatField, find_field, flat_fields, flatten, put

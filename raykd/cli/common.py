@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from raykd.storage.base import Storage as OpenStorage
+from raykd.storage.base import SweepFolder
 from raykd.storage.commands import DEFAULT_STORAGE, STORAGE_VARIABLE
 from raykd.storage.open_storage import open_storage
-from raykd.storage.storage import Storage as OpenStorage
-from raykd.storage.storage import SweepFolder
 
 Storage = Annotated[
     str, typer.Option(help="Folder that holds the sweeps, or s3://, gs:// ...", envvar=STORAGE_VARIABLE)

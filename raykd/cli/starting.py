@@ -12,8 +12,8 @@ from raykd.console import answers
 from raykd.console.live import Console
 from raykd.console.screen import Line
 from raykd.console.wording import counted
+from raykd.storage.base import SweepFolder
 from raykd.storage.commands import command
-from raykd.storage.storage import SweepFolder
 from trainables.core.errors import UserError
 
 if TYPE_CHECKING:

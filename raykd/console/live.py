@@ -22,8 +22,8 @@ from raykd.console.wording import (
 )
 from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import Record
+from raykd.storage.base import SweepFolder
 from raykd.storage.commands import command
-from raykd.storage.storage import SweepFolder
 from trainables.core.safe_text import line
 
 _TABLE_EVERY_S = 60.0

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from raykd.doctor.check import Check
 from raykd.doctor.ray_start import check_ray
 from raykd.lanes import capacity
+from raykd.storage.base import Storage
 from raykd.storage.open_storage import open_storage
-from raykd.storage.storage import Storage
 from trainables.core.errors import UserError
 from trainables.core.files import cache_folder
 from trainables.core.limits import cpus, memory_left

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 
+from raykd.storage.base import Storage, SweepFolder
 from raykd.storage.commands import command
-from raykd.storage.storage import Storage, SweepFolder
 from trainables.core.checksums import UNREADABLE, read_with_checksum
 from trainables.core.errors import UserError
 from trainables.core.workers import device

@@ -21,8 +21,8 @@ from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import TRIALS, Ledger
 from raykd.records.recorded_spec import check_settings, spec_of
 from raykd.spec.sweep import SweepSpec, load_sweep
+from raykd.storage.base import Storage, SweepFolder
 from raykd.storage.open_storage import open_sweep
-from raykd.storage.storage import Storage, SweepFolder
 from trainables.core.errors import SweepFailed, UserError
 from trainables.spec.trial import TrialSpec
 

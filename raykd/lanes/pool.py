@@ -33,9 +33,9 @@ from raykd.lanes.quarantine import Quarantine
 from raykd.lanes.task_broker import TaskBroker
 from raykd.process import signals
 from raykd.spec.sections import WorkersSpec
+from raykd.storage.base import SweepFolder
 from raykd.storage.marker import StorageMarker
 from raykd.storage.owners import keep_closed
-from raykd.storage.storage import SweepFolder
 from trainables.core.errors import SweepFailed, UserError
 
 log = logging.getLogger("raykd.lanes.pool")

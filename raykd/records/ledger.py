@@ -1,10 +1,9 @@
-"""The ledger: what happened in a sweep, append-only and fsynced. The one truth; all else is a view of it.
+"""The ledger: what happened in a sweep, append-only and fsynced. All other files are made from it.
 
 `SWEEP/ledger.jsonl` holds one record a line, as `CRC JSON`: eight hex digits of the CRC-32 of the JSON bytes,
-a blank, the JSON. `append` returns once the record is on the disk, so whoever acts after it acts on
-something that a crash cannot take back. A crash can only leave a torn last line, which `open` cuts off and
-says; a bad line with good ones behind it is damage of another kind: it is refused, and
-`runs/repair.py` mends it.
+a blank, the JSON. When `append` returns the record is on the disk, and no crash can lose it. A crash can only
+leave a torn last line, which `open` cuts off and reports. A damaged line with whole ones behind it has
+another cause: it is refused, and `runs/repair.py` repairs it.
 
     with Ledger.create(folder) as ledger:
         ledger.append("start", trial="0a1b2c3d", attempt=1, lane="lane-0")
@@ -28,10 +27,10 @@ from typing import Any
 
 from raykd.records.format import Record
 from raykd.storage.append_log import AppendLog
+from raykd.storage.base import LEDGER, SweepFolder
 from raykd.storage.commands import command
 from raykd.storage.lease import Lease
 from raykd.storage.open_storage import open_sweep
-from raykd.storage.storage import LEDGER, SweepFolder
 from trainables.core.errors import StorageLost, UserError
 from trainables.core.files import opened, sync_folder
 
@@ -42,20 +41,20 @@ __all__ = ["KINDS", "LEDGER", "TRIALS", "Ledger", "Record", "decode", "encode"]
 # Every kind of record, and the fields it must have. `format.py` has their types.
 KINDS: dict[str, tuple[str, ...]] = {
     # the head of the file: what is searched and with which versions
-    # source: {path, overrides, folder} that the spec was read from, where, with what laid over it; or None
+    # source: {path, overrides, folder} of the file that the spec was read from; None if there was no file
     "sweep": ("spec", "spec_hash", "source", "sampler", "scheduler", "versions"),
     "driver": ("event", "host", "pid"),  # event: start | end
-    # lines: those found damaged; remade, again, aside: trials proposed, trained, left out because of it;
-    # students: trials that are trained again because their student was damaged
+    # lines: the damaged ones; remade, again, aside: trials proposed again, trained again, left out because of
+    # them; students: trials that are trained again because their student was damaged
     "repair": ("lines", "remade", "again", "aside", "students"),
     "extend": ("samples",),  # how many more
-    "quarantine": ("gpu", "reason"),  # a GPU on which this driver places no lane any more
-    "reference": ("name", "label", "metrics", "trial"),  # a row to compare with: raw pixels, teacher, ...
-    "measured": ("name", "epoch", "metrics"),  # an epoch of a reference that is trained, before it has ended
+    "quarantine": ("gpu", "reason"),  # a GPU on which this driver places no more lanes
+    "reference": ("name", "label", "metrics", "trial"),  # to compare trials with: raw pixels, teacher, ...
+    "measured": ("name", "epoch", "metrics"),  # an epoch of a reference whose training has not ended
     # number: running from 0; arm, trial: 8 hex digits; replicate: the seed; params: {axis: value};
     # config: {flat name: value}; origin: sampler | point | grid | replicate; attrs: Optuna's system attrs
     "suggest": ("trial", "number", "arm", "replicate", "params", "config", "origin", "attrs"),
-    # proposed again, or cannot be trained (trial None, with the reason): costs nothing
+    # a proposal that was there before, or that cannot be trained (trial None, with the reason): costs nothing
     "repeat": ("number", "params", "trial", "reason", "attrs"),
     "exhausted": (),  # the space holds no further configuration
     "start": ("trial", "attempt", "lane"),  # attempt: 1, 2, ...
@@ -65,7 +64,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 
 
-# What a record of this raykd has beside them: those of earlier versions lack it.
+# Fields that records of this raykd have as well; those of earlier versions lack them.
 _SINCE = {"sweep": ("format",), "driver": ("format", "versions", "device")}
 
 
@@ -89,7 +88,7 @@ class Ledger:
 
     @classmethod
     def create(cls, place: SweepFolder | Path) -> Ledger:
-        """Start the ledger of a new sweep; `UserError` where there is one already."""
+        """Start the ledger of a new sweep; `UserError` if there is one already."""
         sweep = open_sweep(place)
         sweep.own(make=True)
         lock = sweep.take_lease()
@@ -107,10 +106,9 @@ class Ledger:
 
     @classmethod
     def open(cls, place: SweepFolder | Path) -> Ledger:
-        """Go on with a sweep. A torn tail is moved aside to `ledger.cut-TIME`, and `cut` says so.
+        """Continue a sweep's ledger. A torn end is moved to a file `ledger.cut-TIME`, and `cut` says so.
 
-        `UserError` where there is no ledger, where another driver holds it, or where a line in the middle
-        is damaged.
+        `UserError` if there is no ledger, if the sweep has a driver, or if a line in the middle is damaged.
         """
         sweep = open_sweep(place)
         _bytes_of(sweep)
@@ -143,7 +141,11 @@ class Ledger:
         return records
 
     def append(self, kind: str, **fields: Any) -> Record:
-        """Add one record and return it, as it will be read back. It is on the disk when this returns."""
+        """Add a record and return it, as it will be read back. It is on the disk when this returns.
+
+        Raises `TypeError` for fields that are not those of its kind, `UserError` once the ledger is closed,
+        `StorageLost` where the storage fails, and `SweepFailed` if another driver has taken the sweep over.
+        """
         required = KINDS.get(kind)
         if required is None:
             raise TypeError(f"no such kind of record: {kind!r}")
@@ -155,7 +157,7 @@ class Ledger:
             if self._broken:
                 raise StorageLost(self._broken)
             self._lock.verify()
-            # The time is taken inside, so that the times of successive lines never go back by threads' races.
+            # The time is taken with the lock held, so that no line has an earlier time than the line before.
             text = encode({"kind": kind, "time": time.time(), **fields})
             try:
                 self._append_log.append(as_line(text))
@@ -180,7 +182,7 @@ class Ledger:
 
 
 def _bytes_of(sweep: SweepFolder) -> tuple[bytes, int]:
-    """As `read_ledger`; `UserError` where there is no ledger."""
+    """As `read_ledger`; `UserError` if there is no ledger."""
     data, driver = sweep.read_ledger()
     if data is None:
         raise UserError("name", f"there is no sweep in {sweep}", expected=f"a folder that holds {LEDGER}")
@@ -188,7 +190,7 @@ def _bytes_of(sweep: SweepFolder) -> tuple[bytes, int]:
 
 
 def refuse_lost(sweep: SweepFolder) -> None:
-    """`UserError` where trials lie in a sweep whose ledger holds nothing, or is not there."""
+    """`UserError` if a sweep has trials and its ledger is empty or gone."""
     if sweep.has_folder(TRIALS):
         state = "holds no whole record" if sweep.has_ledger() else "is gone"
         raise UserError(
@@ -199,7 +201,7 @@ def refuse_lost(sweep: SweepFolder) -> None:
 
 
 def parse_lines(data: bytes) -> Iterator[Record | None]:
-    """The record in each line that has an end; None for a damaged one."""
+    """The record in each complete line; None for a damaged one."""
     for line in data.split(b"\n")[:-1]:
         head, blank, text = line[:8], line[8:9], line[9:]
         yield _decoded(text) if blank == b" " and head == b"%08x" % zlib.crc32(text) else None
@@ -208,7 +210,7 @@ def parse_lines(data: bytes) -> Iterator[Record | None]:
 def _decoded(text: bytes) -> Any:
     try:
         return decode(text)
-    except (ValueError, TypeError, RecursionError):  # whoever wrote this knew the checksum, and no JSON
+    except (ValueError, TypeError, RecursionError):  # the checksum is right, and what is behind it no JSON
         return None
 
 
@@ -218,7 +220,7 @@ def as_line(text: bytes) -> bytes:
 
 
 def _parse(data: bytes, sweep: SweepFolder) -> tuple[list[Record], int]:
-    """The whole records, and how many bytes they take. What follows is torn."""
+    """The whole records, and how many bytes they take. What is behind them is torn."""
     records: list[Record] = []
     bad: int | None = None
     for number, record in enumerate(parse_lines(data), start=1):
@@ -239,7 +241,7 @@ def _parse(data: bytes, sweep: SweepFolder) -> tuple[list[Record], int]:
 
 
 def keep_aside(folder: Path, why: str, damaged: bytes) -> Path:
-    """Write `damaged` to a new file `ledger.WHY-TIME`; it is on the disk when this returns."""
+    """Write `damaged` to a new file `ledger.WHY-TIME`. It is on the disk when this returns."""
     stem = f"ledger.{why}-{time.strftime('%Y%m%dT%H%M%S')}"
     for number in range(1000):
         path = folder / (stem if number == 0 else f"{stem}-{number}")
@@ -263,8 +265,8 @@ def encode(value: Any) -> bytes:
 def decode(text: bytes) -> Any:
     """What `encode` was given, with tuples as lists.
 
-    Half a surrogate pair, as Python has it in names of files that are no UTF-8, becomes U+FFFD: nothing that
-    is made from a ledger could be written with it.
+    Half a surrogate pair becomes U+FFFD, because text with it cannot be written to any file. Python has such
+    halves in names of files that are not UTF-8.
     """
     found = json.loads(text, object_hook=_rich)
     return _writable(found) if b"\\ud" in text.lower() else found
@@ -276,7 +278,7 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float):  # bool is an int
         return value
     if isinstance(value, dict):
-        # A key of the user's own that starts with $ gets a second one, so that it is not taken for ours.
+        # A key that starts with $ gets a second $, so that it is not read as raykd's own.
         return {f"${k}" if str(k).startswith("$") else str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]

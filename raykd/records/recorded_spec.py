@@ -1,4 +1,4 @@
-"""The spec of a recorded sweep, once it is sure that this raykd understands it, and the trials' settings."""
+"""The spec and the trials' settings of a recorded sweep, checked for being those of this version of raykd."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainables.spec.parse import build
 
 
 def spec_of(history: History) -> SweepSpec:
-    """The spec that the ledger holds; `UserError` where it is of another version. Loads no torch."""
+    """The spec that the ledger holds; `UserError` if it is of another version. Loads no torch."""
     raw = history.spec
     try:
         spec = SweepSpec.model_validate(raw)
@@ -25,7 +25,7 @@ def spec_of(history: History) -> SweepSpec:
                 raise UserError(f"trial {trial.trial}", "is of no arm of the study")
     except ValidationError:
         try:
-            build(SweepSpec, raw)  # says it in the user's words
+            build(SweepSpec, raw)  # raises a message about the user's fields
             raise
         except (UserError, ValidationError) as error:
             raise of_another_version(history, str(error).splitlines()[0]) from None
@@ -35,7 +35,7 @@ def spec_of(history: History) -> SweepSpec:
 
 
 def check_settings(spec: SweepSpec, history: History) -> None:
-    """`UserError` where a trial, or another proposal, has settings that are none of the spec's."""
+    """`UserError` if a trial, or another proposal, has settings that the spec does not have."""
     from optuna.trial import TrialState, create_trial  # late: a page of a search needs no Optuna
 
     proposed: Iterable[tuple[str, Mapping[str, Any]]] = [
@@ -56,7 +56,7 @@ def writer(history: History) -> str:
 
 
 def of_another_version(history: History, problem: str) -> UserError:
-    """The refusal of a ledger that another raykd understands, perhaps."""
+    """The error for a ledger that this raykd does not understand, and another one may."""
     version = writer(history)
     return UserError(
         "ledger",

@@ -8,8 +8,8 @@ from typing import Any
 
 from raykd.records.history import History
 from raykd.records.ledger import Ledger, Record
+from raykd.storage.base import Storage, SweepFolder
 from raykd.storage.open_storage import open_storage, open_sweep
-from raykd.storage.storage import Storage, SweepFolder
 from trainables.core.errors import SweepFailed, UserError
 
 
@@ -55,7 +55,7 @@ def status(history: History, place: SweepFolder | Path) -> dict[str, Any]:
 
 
 def repaired(record: Record) -> str:
-    """What a repair of the ledger found and did, in one line."""
+    """What a repair of the ledger found and did, in one line, from its record."""
     found = {
         "damaged lines": [str(line) for line in record["lines"]],
         "proposed again": record["remade"],
@@ -74,7 +74,7 @@ def refresh(history: History, folder: Path) -> None:
 
 
 def best(history: History) -> dict[str, Any]:
-    """The best trial with its config, and the references. `UserError` while no trial has a score."""
+    """The best trial with its config, and the references. `SweepFailed` while no trial has a score."""
     found = history.best()
     if found is None:
         raise SweepFailed("no trial of this sweep has a score yet")

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from raykd.report.elements import Page
+from raykd.storage.base import SweepFolder
 from raykd.storage.open_storage import open_sweep
-from raykd.storage.storage import SweepFolder
 from trainables.core.errors import UserError
 from trainables.core.files import replacing
 

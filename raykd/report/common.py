@@ -20,8 +20,8 @@ from raykd.records.history import STATUSES, History, TrialRecord
 from raykd.records.ledger import LEDGER
 from raykd.report.elements import Bullets, Code, Collapsible, Facts, Links, Section, Table, Text
 from raykd.spec.arms import ARM
+from raykd.storage.base import Storage
 from raykd.storage.commands import storage_words
-from raykd.storage.storage import Storage
 from trainables.spec.trial import ProbeSpec
 
 MOST_ROWS = 1000  # of the table of all trials

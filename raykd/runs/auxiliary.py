@@ -8,7 +8,7 @@ from raykd.records.history import History, missing
 from raykd.spec.arms import ARM
 from raykd.spec.space import METHOD
 from raykd.spec.sweep import SweepSpec
-from raykd.storage.storage import Storage
+from raykd.storage.base import Storage
 from trainables.spec.trial import TrialSpec
 
 _LONG = 5  # a baseline of more than so many times a trial's epochs is worth a word

@@ -9,7 +9,7 @@ from raykd.records.history import ENDED, History
 from raykd.records.recorded_spec import of_another_version, writer
 from raykd.runs.drive import replayed
 from raykd.spec.sweep import SweepSpec, difference, load_sweep
-from raykd.storage.storage import Storage
+from raykd.storage.base import Storage
 from trainables.core.errors import UserError
 from trainables.spec.normalisation import IMAGENET, said
 

@@ -18,8 +18,8 @@ from raykd.records.ledger import TRIALS
 from raykd.records.recorder import Recorder
 from raykd.spec.devices import idle_gpus, where
 from raykd.spec.sweep import SweepSpec
+from raykd.storage.base import SweepFolder
 from raykd.storage.scratch import scratch_folder
-from raykd.storage.storage import SweepFolder
 from trainables.core.errors import StorageLost, SweepFailed, UserError
 
 log = logging.getLogger("raykd.runs.drive")

@@ -15,7 +15,7 @@ from raykd.runs.auxiliary import untrained
 from raykd.runs.retune import searches
 from raykd.spec.arms import ARM
 from raykd.spec.sweep import SweepSpec
-from raykd.storage.storage import Storage
+from raykd.storage.base import Storage
 from trainables.spec.trial import TrialSpec
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from raykd.spec.arms import ARM
 from raykd.spec.devices import idle_gpus, where
 from raykd.spec.sweep import SweepSpec
 from raykd.spec.validate import check_resources, describe_axes
-from raykd.storage.storage import SweepFolder
+from raykd.storage.base import SweepFolder
 from trainables.core.errors import UserError
 from trainables.core.files import cache_folder
 from trainables.core.limits import cpus

@@ -22,8 +22,8 @@ from raykd.records.history import missing
 from raykd.records.recorder import Recorder
 from raykd.runs.auxiliary import long_baseline, representative, to_prepare
 from raykd.spec.sweep import SweepSpec
+from raykd.storage.base import SweepFolder
 from raykd.storage.commands import command
-from raykd.storage.storage import SweepFolder
 from trainables.core.errors import SweepFailed, UserError
 from trainables.spec.trial import TrialSpec
 

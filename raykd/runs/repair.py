@@ -29,7 +29,7 @@ from raykd.records.history import History
 from raykd.records.ledger import TRIALS, Record, as_line, decode, encode, keep_aside, parse_lines
 from raykd.records.recorded_spec import check_settings, spec_of
 from raykd.spec.sweep import SweepSpec
-from raykd.storage.storage import SweepFolder
+from raykd.storage.base import SweepFolder
 from trainables.core.errors import UserError
 
 _OF_TRIAL = ("start", "report", "verdict", "end")

@@ -18,7 +18,7 @@ from raykd.runs.forecast import START_S, Forecast, forecast, from_history
 from raykd.runs.plan import data_of
 from raykd.runs.retune import searches
 from raykd.spec.sweep import SweepSpec
-from raykd.storage.storage import SweepFolder
+from raykd.storage.base import SweepFolder
 
 _COLUMNS = (
     "arm", "changes", "follows from it", "trained parameters", "epochs", "flops a step", "compute",

@@ -47,10 +47,10 @@ from raykd.runs.changed_spec import (
 )
 from raykd.runs.drive import Drive
 from raykd.spec.sweep import MOST_TRIALS, SweepSpec
+from raykd.storage.base import SweepFolder
 from raykd.storage.cache import ready_cache
 from raykd.storage.commands import command
 from raykd.storage.new_sweep import LOG, removed_if_empty
-from raykd.storage.storage import SweepFolder
 from trainables.core import storage_retry
 from trainables.core.errors import SweepFailed, UserError
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from raykd.process import streams
+from raykd.storage.base import SweepFolder
 from raykd.storage.owners import make_private
-from raykd.storage.storage import SweepFolder
 from trainables.core.errors import UserError
 
 _POLL_S = 0.2

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from raykd.storage.storage import Storage
+from raykd.storage.base import Storage
 from trainables.core.errors import UserError
 
 Table = tuple[list[str], list[list[Any]]]

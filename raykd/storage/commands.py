@@ -6,7 +6,7 @@ import os
 import shlex
 from pathlib import Path
 
-from raykd.storage.storage import Storage, SweepFolder
+from raykd.storage.base import Storage, SweepFolder
 
 DEFAULT_STORAGE = "sweeps"
 STORAGE_VARIABLE = "RAYKD_STORAGE"

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from raykd.storage.remote import Remote
+from trainables.core.file_transfer import FileTransfer
 
 # The environment variables that give access to a storage: a lane's workers may have them from nowhere else.
 CREDENTIALS = (
@@ -21,8 +22,8 @@ def credentials() -> dict[str, str]:
     return {name: os.environ[name] for name in CREDENTIALS if name in os.environ}
 
 
-class RemoteTransfer:
-    """The `FileTransfer` (`trainables/core/file_transfer.py`) of an object store."""
+class RemoteTransfer(FileTransfer):
+    """Copies files between an object store and its working copy on this node."""
 
     def __init__(self, remote: Remote, folder: Path) -> None:
         """`folder` is the working copy of `remote` on this node."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from raykd.storage import folder_lease
 from raykd.storage.append_log import AppendLog, FileLog
+from raykd.storage.base import LEDGER, Storage, SweepFolder
 from raykd.storage.lease import Driver, Lease
-from raykd.storage.storage import LEDGER, Storage, SweepFolder
 from trainables.core.errors import UserError
 from trainables.core.file_transfer import SharedFolder
 from trainables.core.files import guard, opened, read_bytes, remove, replacing, sync_folder
@@ -55,12 +55,6 @@ class LocalStorage(SharedFolder, Storage):
         except OSError as error:
             problem = f"{above} cannot be written in: {error.strerror}"
             raise UserError("--storage", problem, value=given, expected="a folder of yours") from None
-
-    def fetch_teachers(self) -> None:
-        pass
-
-    def credentials(self) -> dict[str, str]:
-        return {}
 
 
 class LocalSweep(SweepFolder):
@@ -116,12 +110,3 @@ class LocalSweep(SweepFolder):
                 remove(probe)
             with suppress(OSError):
                 self.path.rmdir()  # a new sweep that is refused later leaves nothing behind
-
-    def make_copy(self) -> None:
-        pass
-
-    def discard_copy(self) -> None:
-        pass
-
-    def mirrored(self) -> AbstractContextManager[None]:
-        return nullcontext()

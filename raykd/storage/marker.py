@@ -18,9 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raykd.storage.base import SweepFolder
 from raykd.storage.file_transfer import RemoteTransfer
 from raykd.storage.remote import Remote
-from raykd.storage.storage import SweepFolder
 from trainables.core.errors import SweepFailed, UserError
 from trainables.core.file_transfer import FileTransfer, SharedFolder
 from trainables.core.files import guard, opened, remove

@@ -7,8 +7,8 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 
+from raykd.storage.base import LEDGER, SweepFolder
 from raykd.storage.folder_lease import LOCK
-from raykd.storage.storage import LEDGER, SweepFolder
 from trainables.core.errors import SweepFailed, UserError
 from trainables.core.storage_retry import limited
 

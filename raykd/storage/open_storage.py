@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from raykd.storage.base import Storage, SweepFolder
 from raykd.storage.local import LocalStorage
-from raykd.storage.storage import Storage, SweepFolder
 from trainables.core.files import guard
 
 

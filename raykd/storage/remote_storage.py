@@ -14,13 +14,13 @@ from pathlib import Path
 
 from raykd.storage import remote_lease, segments
 from raykd.storage.append_log import AppendLog
+from raykd.storage.base import TEACHERS, Storage, SweepFolder
 from raykd.storage.cache import ready_cache
 from raykd.storage.file_transfer import RemoteTransfer, credentials
 from raykd.storage.lease import Driver, Lease
 from raykd.storage.mirror import mirrored
 from raykd.storage.owners import make_private
 from raykd.storage.remote import Remote
-from raykd.storage.storage import TEACHERS, Storage, SweepFolder
 from raykd.storage.uri import shown
 from trainables.core.files import cache_folder, guard, own_folder
 
@@ -66,9 +66,6 @@ class RemoteStorage(RemoteTransfer, Storage):
 
     def resolved(self) -> RemoteStorage:
         return RemoteStorage(self.remote, guard(self.folder.resolve()))
-
-    def check_place(self, given: str, probe: bool) -> None:
-        pass  # `connect` has asked the storage, and `RemoteSweep.check_writable` will
 
     def fetch_teachers(self) -> None:
         for entry in self.remote.list(TEACHERS, recursive=False):

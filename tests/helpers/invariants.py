@@ -19,8 +19,8 @@ from raykd.records.ledger import Ledger, Record
 from raykd.search.decisions import Decider
 from raykd.search.proposer import Proposal, Proposer, Repeat
 from raykd.spec.sweep import SweepSpec
+from raykd.storage.base import SweepFolder
 from raykd.storage.open_storage import open_sweep
-from raykd.storage.storage import SweepFolder
 
 MARK = "RAYKD_TEST_SWEEP"  # an environment variable that a driver's descendants inherit
 

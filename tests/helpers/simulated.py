@@ -12,8 +12,8 @@ from raykd.records.recorder import Recorder
 from raykd.search.decisions import Decider, TuneDecider
 from raykd.search.proposer import Proposal, Proposer, Repeat
 from raykd.spec.sweep import SweepSpec
+from raykd.storage.base import SweepFolder
 from raykd.storage.open_storage import open_sweep
-from raykd.storage.storage import SweepFolder
 from trainables.data.data_sets import cache_folder
 from trainables.training.loop import prepare, train
 from trainables.training.workspace import Workspace

@@ -33,17 +33,17 @@ class FileTransfer(Protocol):
         """Remove this node's copies of the files in a folder; the storage has them."""
 
 
-class SharedFolder:
-    """The `FileTransfer` where every node sees the storage as a folder: nothing is copied."""
+class SharedFolder(FileTransfer):
+    """For a storage that every node sees as a folder: nothing is copied."""
 
     def push(self, path: Path) -> None:
-        """Nothing is to be done."""
+        return
 
     def pull(self, path: Path) -> bool:
         return is_own_file(path)
 
     def pull_missing(self, path: Path) -> None:
-        """Nothing is to be done."""
+        return
 
     def names(self, folder: Path) -> list[str]:
         return [path.name for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
@@ -52,4 +52,4 @@ class SharedFolder:
         remove(path)
 
     def discard(self, folder: Path) -> None:
-        """The files themselves are no copies and stay."""
+        return  # these are the files themselves

@@ -14,9 +14,9 @@ import pytest
 from command import command
 
 from raykd.process import signals
+from raykd.storage.base import LEDGER
 from raykd.storage.new_sweep import LOG, removed_if_empty
 from raykd.storage.open_storage import open_sweep
-from raykd.storage.storage import LEDGER
 
 ROOT = Path(__file__).resolve().parents[3]
 # What a verb does when a signal comes; a limit of 2 s for the end in good order.

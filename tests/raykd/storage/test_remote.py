@@ -21,12 +21,12 @@ from s3 import KEYS, S3, s3_server
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.storage import remote_lease, segments
+from raykd.storage.base import SweepFolder
 from raykd.storage.file_transfer import RemoteTransfer
 from raykd.storage.marker import StorageMarker, find
 from raykd.storage.open_storage import open_storage
 from raykd.storage.remote import Remote
 from raykd.storage.remote_storage import RemoteStorage, working_copy
-from raykd.storage.storage import SweepFolder
 from trainables.core import storage_retry
 from trainables.core.errors import StorageLost, SweepFailed, UserError
 from trainables.training.checkpoints import Checkpoints
@@ -316,7 +316,7 @@ from raykd.storage.remote_lease import take
 from raykd.storage.open_storage import open_storage
 from raykd.storage.remote import Remote
 from raykd.storage.remote_storage import RemoteStorage, working_copy
-from raykd.storage.storage import SweepFolder
+from raykd.storage.base import SweepFolder
 hold = take(Remote.connect(sys.argv[1]), "s")
 print("held", flush=True)
 time.sleep(600)

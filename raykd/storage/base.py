@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from raykd.storage.append_log import AppendLog
@@ -56,20 +56,20 @@ class Storage(FileTransfer, ABC):
     def resolved(self) -> Storage:
         """The same storage, with `folder` as every node of a cluster knows it: without links."""
 
-    @abstractmethod
     def check_place(self, given: str, probe: bool) -> None:
         """Check that a folder is or could be there, with `probe` that this user can write in it.
 
         Raises `UserError`, which quotes `given`, the text behind `--storage`.
         """
+        return  # an object store was asked when it was opened
 
-    @abstractmethod
     def fetch_teachers(self) -> None:
         """Copy those trained teachers into `folder` that are not there yet."""
+        return
 
-    @abstractmethod
     def credentials(self) -> dict[str, str]:
         """The environment variables by which a worker on another node can use this storage. Secret."""
+        return {}
 
     def teachers(self) -> Path:
         """The folder with the teachers that this user has trained.
@@ -106,7 +106,6 @@ class SweepFolder(ABC):
 
         With `make` it is made. Raises `UserError`.
         """
-        guard(self.storage.folder)
         own_contents(self.path, make)
 
     def resolved(self) -> SweepFolder:
@@ -154,20 +153,20 @@ class SweepFolder(ABC):
     def check_writable(self) -> None:
         """Raises `StorageLost` or `UserError` where the sweep cannot be written."""
 
-    @abstractmethod
     def make_copy(self) -> None:
         """Make `path` if it is a working copy that this machine does not have yet."""
+        return
 
-    @abstractmethod
     def discard_copy(self) -> None:
         """Remove `path` if it is a working copy: the sweep was removed from the storage."""
+        return
 
-    @abstractmethod
     def mirrored(self) -> AbstractContextManager[None]:
         """While this runs, files that are written in `path` are copied to the storage.
 
         Only the lease's holder may do so: what lies here may be older than what another driver wrote.
         """
+        return nullcontext()
 
     def mirror(self) -> None:
         """Copy what is in `path` to the storage once."""
@@ -180,6 +179,7 @@ def own_contents(folder: Path, make: bool = False) -> None:
 
     With `make` it is made. Raises `UserError`.
     """
+    guard(folder.parent)
     if make or folder.is_symlink() or folder.exists():
         own_folder(folder)
         for entry in folder.iterdir():  # refused now, and not when Ray has been started
