@@ -106,10 +106,11 @@ def lanes(kind: str, spec: SearchSpec, folder: Path) -> tuple[float, list[float]
     """Wall seconds from the first step to the last trial's end; seconds from each stop to the next step."""
     from raykd.records.ledger import Ledger
     from raykd.runs.sweep import Place, run
+    from raykd.storage.open_storage import open_sweep
 
     actions = {"train": f"bench_trainables:{kind}", "prepare": "bench_trainables:prepare"}
     with Path(os.devnull).open("w") as hidden:
-        run(spec, Place(folder / spec.name, actions=actions), Console(_rich(hidden)))
+        run(spec, Place(open_sweep(folder / spec.name), actions=actions), Console(_rich(hidden)))
     history = History.of(Ledger.read(folder / spec.name))
     ended = list(history.trials.values())
     gaps = [

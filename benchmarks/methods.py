@@ -38,13 +38,14 @@ from scipy import stats  # noqa: E402
 from raykd.console.live import Console  # noqa: E402
 from raykd.export.student import open_student  # noqa: E402
 from raykd.records.history import History, TrialRecord  # noqa: E402
-from raykd.records.ledger import LEDGER, Ledger  # noqa: E402
+from raykd.records.ledger import Ledger  # noqa: E402
 from raykd.runs import sweep as engine  # noqa: E402
 from raykd.search.proposer import Proposal, Proposer  # noqa: E402
 from raykd.spec.axis import Axis  # noqa: E402
 from raykd.spec.search import SearchSpec, build_sweep, load_sweep  # noqa: E402
 from raykd.spec.space import METHOD  # noqa: E402
 from raykd.spec.sweep import spaces  # noqa: E402
+from raykd.storage.open_storage import open_sweep  # noqa: E402
 from trainables.data.data_sets import cache_folder, open_data  # noqa: E402
 from trainables.data.encode import Encode  # noqa: E402
 from trainables.evaluation.evaluate import Examiner, raw_pixels  # noqa: E402
@@ -186,14 +187,15 @@ class Bench:
         yield Row("the student, untrained", False, [self._evaluate(trial, student) for student in untrained])
 
     def _run(self, spec: SearchSpec) -> History:
-        folder = self.out / spec.name
-        place, console = engine.Place(folder), Console()
-        if (folder / LEDGER).exists() and Ledger.read(folder):
+        sweep = open_sweep(self.out / spec.name)
+        place, console = engine.Place(sweep), Console()
+        if sweep.has_ledger() and Ledger.read(sweep):
             return engine.resume(place, console, as_started=True)
         return engine.run(spec, place, console)
 
     def _read(self, trial: TrialSpec, spec: SearchSpec, record: TrialRecord) -> dict[str, float]:
-        student, _ = open_student(trial, self.out / spec.name / "trials" / record.trial / BEST)
+        sweep = open_sweep(self.out / spec.name)
+        student, _ = open_student(trial, sweep.path / "trials" / record.trial / BEST, sweep)
         return self._evaluate(trial, student)
 
     def _evaluate(self, trial: TrialSpec, encode: Encode) -> dict[str, float]:

@@ -24,9 +24,10 @@ from raykd.ablation.guard import check_study
 from raykd.ablation.study import load_study
 from raykd.console.live import Console
 from raykd.records.history import History
-from raykd.records.ledger import LEDGER, Ledger
+from raykd.records.ledger import Ledger
 from raykd.runs.sweep import Place, resume, run
 from raykd.spec.study import StudySpec
+from raykd.storage.open_storage import open_sweep
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 
@@ -48,8 +49,8 @@ def played(name: str, replicates: int, storage: Path) -> History:
     """The study, run or gone on with."""
     changes = [f"name=pairing_{Path(name).stem}", f"replicates={replicates}", "references=[]"]
     spec = load_study(name, changes, storage)
-    place, console = Place(storage / spec.name), Console()
-    if (place.folder / LEDGER).exists():
+    place, console = Place(open_sweep(storage / spec.name)), Console()
+    if place.sweep.has_ledger():
         return resume(place, console)
     return run(with_costs(check_study(spec)[0]), place, console)
 

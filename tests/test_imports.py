@@ -36,7 +36,7 @@ ENGINE = {
     "search": "stats spec records lanes",
     "console": "process storage records search",
     "export": "storage spec records",
-    "ablation": "stats spec records search console export",
+    "ablation": "stats storage spec records search console export",
     "runs": "process storage spec records lanes search console export ablation",
     "report": "stats storage spec records search console ablation",
     "doctor": "process storage spec lanes",

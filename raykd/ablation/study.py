@@ -26,6 +26,7 @@ from raykd.spec.search import SearchSpec, build_sweep
 from raykd.spec.sections import SHORTHAND
 from raykd.spec.study import StudySpec
 from raykd.spec.sweep import studies
+from raykd.storage.base import Storage
 from trainables.core.errors import UserError
 from trainables.spec.parse import as_mapping, build, join, spelled_out
 from trainables.training.resolve import put
@@ -42,7 +43,7 @@ _RULES = ("precision", "decide", "margin", "alpha", "score_at", "budget", "retun
 def load_study(
     source: str | Path,
     overrides: list[str] | tuple[str, ...],
-    storage: Path,
+    storage: Storage | Path,
     folder: Path | None = None,
     settings: bool = True,
 ) -> StudySpec:
@@ -76,7 +77,7 @@ def find_study(source: str | Path) -> Path:
 
 
 def build_study(
-    raw: Mapping[str, Any], storage: Path, folder: Path | None = None, settings: bool = True
+    raw: Mapping[str, Any], storage: Storage | Path, folder: Path | None = None, settings: bool = True
 ) -> StudySpec:
     """The study that `raw`, the content of a study's file, describes; the rest as of `load_study`.
 
@@ -150,7 +151,7 @@ def _replicates(file: StudyFile) -> tuple[int, tuple[int, ...]]:
     return file.max_replicates, tuple(range(FEWEST_TO_LOOK, file.max_replicates + 1))
 
 
-def _base(file: StudyFile, storage: Path) -> dict[str, Any]:
+def _base(file: StudyFile, storage: Storage | Path) -> dict[str, Any]:
     """The sections that all arms share."""
     base = dict(file.base)
     if "sweep" in base:
@@ -170,7 +171,7 @@ def _base(file: StudyFile, storage: Path) -> dict[str, Any]:
     return absolute(base)
 
 
-def _best_of(name: str, trial: str | None, storage: Path) -> dict[str, Any]:
+def _best_of(name: str, trial: str | None, storage: Storage | Path) -> dict[str, Any]:
     """The sections of the best trial, or of `trial`, of the sweep called `name`."""
     from raykd.export.trial import chosen, config_of
     from raykd.records.recorded_spec import spec_of

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
+from raykd.storage.base import Storage as OpenStorage
+from raykd.storage.base import SweepFolder
 from raykd.storage.commands import DEFAULT_STORAGE, STORAGE_VARIABLE
-from raykd.storage.folders import origin_of, storage_folder
-from trainables.core.errors import UserError
+from raykd.storage.open_storage import open_storage
 
 Storage = Annotated[
     str, typer.Option(help="Folder that holds the sweeps, or s3://, gs:// ...", envvar=STORAGE_VARIABLE)
@@ -31,24 +30,15 @@ Sets = Annotated[
 HERE = DEFAULT_STORAGE
 
 
-def writable(given: str, probe: bool) -> Path:
+def writable(given: str, probe: bool) -> OpenStorage:
     """The storage, if a folder is or could be there; with `probe` only if it can be written in."""
-    storage = storage_folder(given)
-    if origin_of(storage) is not None:
-        return storage
-    above = next(path for path in (storage, *storage.absolute().parents) if path.exists())
-    if not above.is_dir():
-        raise UserError("--storage", f"{above} is a file", value=given, expected="a folder")
-    try:
-        if probe:  # what it says of itself does not count: not for root, nor on a read-only disk
-            TemporaryDirectory(dir=above, prefix=".raykd-").cleanup()
-    except OSError as error:
-        problem = f"{above} cannot be written in: {error.strerror}"
-        raise UserError("--storage", problem, value=given, expected="a folder of yours") from None
+    storage = open_storage(given)
+    storage.check_place(given, probe)
     return storage
 
 
-def folder_of(storage: str | Path, name: str) -> Path:
+def sweep_of(storage: str | OpenStorage, name: str) -> SweepFolder:
+    """The sweep called `name`; `UserError` where the storage has none."""
     from raykd.records.views import find
 
-    return find(storage_folder(storage), name)
+    return find(open_storage(storage), name)

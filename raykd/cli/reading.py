@@ -8,13 +8,12 @@ from typing import Annotated
 
 import typer
 
-from raykd.cli.common import HERE, Json, Name, Storage, folder_of
+from raykd.cli.common import HERE, Json, Name, Storage, sweep_of
 from raykd.cli.flags import flags
 from raykd.console import answers
 from raykd.console.live import Console
 from raykd.console.wording import standing
 from raykd.storage.commands import command
-from raykd.storage.folders import publish
 from trainables.core.files import own_folder
 
 verbs = typer.Typer()
@@ -26,11 +25,11 @@ def status(name: Name, storage: Storage = HERE, json: Json = False) -> None:
     from raykd.records import views
 
     console = Console()
-    folder = folder_of(storage, name)
-    history = views.read(folder)
-    data = views.status(history, folder)
+    sweep = sweep_of(storage, name)
+    history = views.read(sweep)
+    data = views.status(history, sweep)
     if not data["driver"]:
-        views.refresh(history, folder)
+        views.refresh(history, sweep.path)
     if json:
         console.json(data)
         return
@@ -46,7 +45,7 @@ def status(name: Name, storage: Storage = HERE, json: Json = False) -> None:
     console.text(standing(history, bool(driver)), "bold")
     console.trials(history, bool(driver))
     if data["state"] == "interrupted":
-        console.text(f"go on with it:  {command('resume', folder)}")
+        console.text(f"go on with it:  {command('resume', sweep)}")
 
 
 @verbs.command(epilog="Example:  raykd best quickstart --json")
@@ -55,13 +54,13 @@ def best(name: Name, storage: Storage = HERE, json: Json = False) -> None:
     from raykd.records import views
 
     console = Console()
-    folder = folder_of(storage, name)
-    history = views.read(folder)
+    sweep = sweep_of(storage, name)
+    history = views.read(sweep)
     data = views.best(history)
     if json:
         console.json(data)
         return
-    console.summary(history, folder)
+    console.summary(history, sweep)
 
 
 @verbs.command(epilog="Example:  raykd importance quickstart --evaluator pedanova")
@@ -80,7 +79,7 @@ def importance(
     from raykd.search import importance as weigh
 
     console = Console()
-    history = views.read(folder_of(storage, name))
+    history = views.read(sweep_of(storage, name))
     spec = spec_of(history)
 
     def progress(done: int, total: int) -> None:
@@ -106,17 +105,17 @@ def report(
     from raykd.report import REPORT, write
 
     console = Console()
-    folder = folder_of(storage, name)
+    sweep = sweep_of(storage, name)
 
     def progress(done: int, total: int) -> None:
         if done < total:
             console.progress("resamples of importances", done, total)
 
     if out is None:
-        own_folder(folder)  # of a sweep elsewhere there may be no copy here yet
-    written = write(folder, folder / REPORT if out is None else out, progress)
+        own_folder(sweep.path)
+    written = write(sweep, sweep.path / REPORT if out is None else out, progress)
     if out is None:
-        publish(written)
+        sweep.storage.push(written)
     console.text(f"written to {written} ({written.stat().st_size / 1e6:.1f} MB, opens without a network)")
 
 
@@ -132,5 +131,5 @@ def export(
     from raykd.export.trial import export as write
 
     console = Console()
-    written = write(folder_of(storage, name), trial, out)
+    written = write(sweep_of(storage, name), trial, out)
     console.text(f"written to {out}: " + ", ".join(sorted(p.name for p in written.iterdir())))

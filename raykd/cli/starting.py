@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raykd.cli.common import HERE, Address, Json, Name, Sets, Storage, folder_of, writable
+from raykd.cli.common import HERE, Address, Json, Name, Sets, Storage, sweep_of, writable
 from raykd.cli.flags import flags
 from raykd.console import answers
 from raykd.console.live import Console
 from raykd.console.screen import Line
 from raykd.console.wording import counted
+from raykd.storage.base import SweepFolder
 from raykd.storage.commands import command
-from raykd.storage.folders import holds_ledger
 from trainables.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,12 +58,12 @@ def run(
     spec = spec or space or ""
     set_ = [*(set_ or []), *([f"samples={samples}"] if samples is not None else [])]
     sweep = load_sweep(spec, set_)
-    folder = writable(storage, probe=not dry_run) / sweep.name
+    at = writable(storage, probe=not dry_run).sweep(sweep.name)
     if dry_run:
         from raykd.runs.plan import plan
 
         remarks = validate(sweep, worker_memory(sweep, address))
-        planned = plan(sweep, folder)
+        planned = plan(sweep, at)
         remarks += _planned_here(planned, sweep, address)
         if json:
             console.json(planned)
@@ -76,7 +76,7 @@ def run(
     from raykd.runs import sweep as engine
 
     source = engine.Source.of(find_space(spec), set_)
-    close(console, engine.run(sweep, engine.Place(folder, address), console, source), folder)
+    close(console, engine.run(sweep, engine.Place(at, address), console, source), at)
 
 
 @verbs.command(epilog="Example:  raykd ablate retro_parts --plan")
@@ -113,13 +113,13 @@ def ablate(
 
     console = Console()
     where = writable(storage, probe=not (plan or json))
-    folder = where / (f"{study}_{preset}" if preset else study)
-    begun = bool(NAME.fullmatch(folder.name)) and Path(study).name == study
-    begun = begun and not Path(study).is_file() and holds_ledger(folder)
+    at = where.sweep(f"{study}_{preset}" if preset else study)
+    begun = bool(NAME.fullmatch(at.path.name)) and Path(study).name == study
+    begun = begun and not Path(study).is_file() and at.has_ledger()
     sets = [*([f"preset={preset}"] if preset else []), *(set_ or [])]
-    history, remarks = (read(folder) if begun else None), list[str]()
+    history, remarks = (read(at) if begun else None), list[str]()
     if history is not None:
-        spec = study_of(history, folder)
+        spec = study_of(history, at)
         if set_:
             expected = "it as it is, or another name"
             raise UserError("--set", f"the study {study!r} has begun", expected=expected)
@@ -128,15 +128,15 @@ def ablate(
         raise UserError(option, "goes with the name of a study that has begun", value=study)
     else:
         spec = load_study(study, sets, where)
-        folder = where / spec.name
+        at = where.sweep(spec.name)
     if plan:
         from raykd.runs.plan import worker_memory
         from raykd.runs.study_plan import plan_study, plan_unstarted, study_lines
 
         if history is None:
-            planned, remarks = plan_unstarted(spec, folder, worker_memory(spec, address))
+            planned, remarks = plan_unstarted(spec, at, worker_memory(spec, address))
         else:
-            planned = plan_study(spec, folder, history)
+            planned = plan_study(spec, at, history)
         remarks += _planned_here(planned, spec, address)
         console.json(planned) if json else console.parts(study_lines(planned, remarks))
         return
@@ -144,7 +144,7 @@ def ablate(
         from raykd.runs.plan import worker_memory
 
         spec, remarks = check_study(spec, worker_memory(spec, address))
-    place = engine.Place(folder, address)
+    place = engine.Place(at, address)
     if history is not None and json:
         from raykd.ablation.conclusions import conclude
         from raykd.ablation.tables import data
@@ -154,13 +154,13 @@ def ablate(
     if json:
         raise UserError("--json", "goes with `--plan`, or with a study that has begun", value=study)
     if history is not None:
-        close(console, engine.resume(place, console, extend=extend, as_started=as_started), folder)
+        close(console, engine.resume(place, console, extend=extend, as_started=as_started), at)
         return
     for remark in remarks:
         console.warn(remark)
     spec = with_costs(tune(spec, place, console))
     source = engine.Source.of(find_study(study), sets)
-    close(console, engine.run(spec, place, console, source), folder)
+    close(console, engine.run(spec, place, console, source), at)
 
 
 @verbs.command(epilog="Example:  raykd resume quickstart --extend 12")
@@ -181,13 +181,13 @@ def resume(
     from raykd.runs import sweep as engine
 
     console = Console()
-    folder = folder_of(writable(storage, probe=True), name)
+    at = sweep_of(writable(storage, probe=True), name)
     if repair:
         from raykd.runs import repair as mending
 
-        console.warn(mending.repair(folder) or "the ledger is whole: there is nothing to repair")
-    place = engine.Place(folder, address)
-    close(console, engine.resume(place, console, extend=extend, as_started=as_started), folder)
+        console.warn(mending.repair(at) or "the ledger is whole: there is nothing to repair")
+    place = engine.Place(at, address)
+    close(console, engine.resume(place, console, extend=extend, as_started=as_started), at)
 
 
 @verbs.command(epilog="Example:  raykd attach quickstart")
@@ -195,7 +195,7 @@ def attach(name: Name, storage: Storage = HERE) -> None:
     """Show what a running sweep says that `ray submit` started; Ctrl-C stops the sweep."""
     from raykd.runs import terminal
 
-    raise typer.Exit(terminal.attach(folder_of(storage, name)))
+    raise typer.Exit(terminal.attach(sweep_of(storage, name)))
 
 
 def _planned_here(planned: dict[str, Any], spec: SweepSpec, address: str | None) -> list[str]:
@@ -209,32 +209,32 @@ def _planned_here(planned: dict[str, Any], spec: SweepSpec, address: str | None)
     return [*idle, *none, *(long_baseline(epochs[0], spec) if epochs else [])]
 
 
-def study_of(history: History, folder: Path) -> StudySpec:
+def study_of(history: History, sweep: SweepFolder) -> StudySpec:
     """The spec of a study that has begun; `UserError` for a search."""
     from raykd.records import recorded_spec
 
     if not history.study:
-        expected = f"`{command('resume', folder)}`"
+        expected = f"`{command('resume', sweep)}`"
         raise UserError("STUDY", "is a search, no study", value=history.spec["name"], expected=expected)
     return recorded_spec.study_of(history)
 
 
-def close(console: Console, history: History, folder: Path) -> None:
+def close(console: Console, history: History, sweep: SweepFolder) -> None:
     """Show what a sweep found; exit code 1 where it is not complete or nothing succeeded."""
     if history.study:
         from raykd.ablation.conclusions import conclude
         from raykd.ablation.report import terminal
 
-        console.parts(terminal(conclude(study_of(history, folder), history), folder))
+        console.parts(terminal(conclude(study_of(history, sweep), history), sweep.path))
     else:
-        console.summary(history, folder)
-    console.parts([Line(f"page:       {command('report', folder)}", "dim")])
+        console.summary(history, sweep)
+    console.parts([Line(f"page:       {command('report', sweep)}", "dim")])
     counts = history.counts()
     unfinished = history.total - sum(counts[s] for s in ("finished", "stopped", "failed"))
     if unfinished > 0:
         are = "is" if unfinished == 1 else "are"
         console.warn(
-            f"{counted(unfinished, 'trial')} {are} not done; go on with:  {command('resume', folder)}"
+            f"{counted(unfinished, 'trial')} {are} not done; go on with:  {command('resume', sweep)}"
         )
         raise typer.Exit(1)
     if not counts["finished"] and not counts["stopped"]:

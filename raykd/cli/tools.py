@@ -11,7 +11,7 @@ from raykd.cli.common import HERE, Json, Sets, Storage
 from raykd.cli.flags import flags
 from raykd.console import answers
 from raykd.console.live import Console
-from raykd.storage.folders import storage_folder
+from raykd.storage.open_storage import open_storage
 
 verbs = typer.Typer()
 teacher = typer.Typer(no_args_is_help=True, help="Look at a checkpoint before it teaches.")
@@ -34,7 +34,7 @@ def list_(
     from raykd.spec import catalogue
 
     console = Console()
-    place = storage_folder(storage, check=what == "teachers")
+    place = open_storage(storage, check=what == "teachers")
     columns, rows = catalogue.catalogue(what, place, pattern, image_size)
     if json:
         console.json([dict(zip(columns, row, strict=True)) for row in rows])

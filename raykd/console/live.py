@@ -7,7 +7,6 @@ import math
 import shlex
 import threading
 import time
-from pathlib import Path
 
 from rich.console import Console as Rich
 from rich.markup import escape
@@ -23,9 +22,8 @@ from raykd.console.wording import (
 )
 from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import Record
+from raykd.storage.base import SweepFolder
 from raykd.storage.commands import command
-from raykd.storage.driver import driver_of
-from raykd.storage.folders import named
 from trainables.core.safe_text import line
 
 _TABLE_EVERY_S = 60.0
@@ -129,14 +127,14 @@ class Console(Screen):
         if len(trials) > most:
             self.text(f"and {len(trials) - most} more in trials.parquet", "dim")
 
-    def summary(self, history: History, folder: Path) -> None:
+    def summary(self, history: History, sweep: SweepFolder) -> None:
         """What the sweep found, beside what it has to be compared with."""
         rows = comparison(history)
         names = list(
             dict.fromkeys(k for _, m in rows for k in m if k.startswith("probe/") and not k.endswith("_se"))
         )
         self.out.print()
-        self.trials(history, driver_of(folder) is not None, most=12)
+        self.trials(history, sweep.driver() is not None, most=12)
         self.out.print()
         self.rows(
             ("", "score", "± se", *(n.removeprefix("probe/") for n in names)),
@@ -146,12 +144,13 @@ class Console(Screen):
         best = history.best()
         if best is not None:
             self.text(f"best trial {best.trial}: {settings(best)}")
-            self.text(f"export it:  {command('export', folder, '--out', 'student')}", "dim")
-        self.text(f"curves:     tensorboard --logdir {shlex.quote(_seen(folder / 'tensorboard'))}", "dim")
-        tables = ", ".join(_seen(folder / f"{name}.parquet") for name in ("trials", "curves"))
+            self.text(f"export it:  {command('export', sweep, '--out', 'student')}", "dim")
+        self.text(f"curves:     tensorboard --logdir {shlex.quote(_seen(sweep, 'tensorboard'))}", "dim")
+        tables = ", ".join(_seen(sweep, f"{name}.parquet") for name in ("trials", "curves"))
         self.text(f"tables:     {tables}", "dim")
 
 
-def _seen(path: Path) -> str:
-    """Where this machine finds a view: of a remote sweep that another one drives, on the storage."""
-    return str(path) if path.exists() else named(path)
+def _seen(sweep: SweepFolder, name: str) -> str:
+    """Where this machine finds a view: if another machine drives a remote sweep, on the storage."""
+    path = sweep.path / name
+    return str(path) if path.exists() else sweep.storage.shown(path)

@@ -36,7 +36,7 @@ def checkup(
         raise UserError("--nodes", "goes with --address", value=nodes)
     from raykd.spec.search import load_sweep
     from raykd.storage.commands import DEFAULT_STORAGE, STORAGE_VARIABLE
-    from raykd.storage.folders import storage_folder
+    from raykd.storage.open_storage import open_storage
 
     sweep = load_sweep(spec, sets) if spec else None
     place = storage or os.environ.get(STORAGE_VARIABLE) or DEFAULT_STORAGE
@@ -46,4 +46,4 @@ def checkup(
         return running.checks(place, sweep, address, nodes.split(",") if nodes else ())
     from raykd.doctor import machine
 
-    return machine.checks(storage_folder(place, check=False), sweep)
+    return machine.checks(open_storage(place, check=False), sweep)

@@ -23,7 +23,7 @@ from raykd.lanes.cluster import connected, live_nodes, ray_address
 from raykd.lanes.quarantine import in_quarantine
 from raykd.spec.search import SearchSpec
 from raykd.storage.file_transfer import credentials
-from raykd.storage.folders import storage_folder
+from raykd.storage.open_storage import open_storage
 from trainables.core.errors import first_line
 
 
@@ -40,7 +40,7 @@ def checks(
     number, how many. Each task has `limit_s` seconds. Raises `UserError` if no cluster answers.
     """
     if "://" not in storage or storage.lower().startswith("file://"):
-        storage = str(storage_folder(storage).absolute())  # a node has another current folder
+        storage = str(open_storage(storage).folder.absolute())  # a node has another current folder
     with connected(ray_address(address)):
         import ray
 

@@ -22,6 +22,8 @@ from raykd.doctor import places, sweep_checks
 from raykd.doctor.check import Check
 from raykd.doctor.ray_start import check_ray
 from raykd.lanes import capacity
+from raykd.storage.base import Storage
+from raykd.storage.open_storage import open_storage
 from trainables.core.errors import UserError, first_line
 from trainables.core.limits import cpus, memory_left
 
@@ -33,10 +35,10 @@ _NEED_SHM = capacity.OBJECT_STORE  # below this Ray's object store goes to disk
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "pyarrow", "tensorboard")
 
 
-def checks(storage: Path, spec: SearchSpec | None = None, ray: bool = True) -> Iterator[Check]:
+def checks(storage: Storage | Path, spec: SearchSpec | None = None, ray: bool = True) -> Iterator[Check]:
     """Every check of this machine and of what `spec` needs, one by one as they are done.
 
-    `storage` is the folder of sweeps; `ray` False leaves out starting Ray.
+    `storage` holds the sweeps; `ray` False leaves out starting Ray.
     """
     yield check_python()
     yield check_packages()
@@ -47,7 +49,7 @@ def checks(storage: Path, spec: SearchSpec | None = None, ray: bool = True) -> I
     yield check_shared_memory()
     yield places.check_cache()
     yield places.check_storage(storage)
-    yield places.check_disk(storage)
+    yield places.check_disk(open_storage(storage).folder)
     if spec is not None:
         yield from sweep_checks.check_spec(spec)
         yield sweep_checks.check_workers(spec)

@@ -6,15 +6,12 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from raykd.doctor.check import Check, answered
-from raykd.storage.folders import origin_of
+from raykd.storage.base import Storage
+from raykd.storage.open_storage import open_storage
 from trainables.core.errors import UserError
 from trainables.core.files import cache_folder
-
-if TYPE_CHECKING:
-    from raykd.storage.remote import Remote
 
 GIB = 2**30
 _NEED_DISK = 2 * GIB  # a quickstart's checkpoints, decoded images and Ray's logs, with room
@@ -33,11 +30,12 @@ def check_cache() -> Check:
         return Check(name, False, f"{folder} cannot be written: {error.strerror}", "RAYKD_CACHE=DIR")
 
 
-def check_storage(storage: Path) -> Check:
+def check_storage(where: Storage | Path) -> Check:
     """Do new files, renames over old files, fsync and locks work there, as sweeps need them?"""
-    name, place, origin = "storage", _existing(storage), origin_of(storage)
-    if origin is not None:
-        return answered(name, lambda: _try_remote(origin.remote))
+    name, storage = "storage", open_storage(where)
+    if storage.uri:
+        return answered(name, lambda: _try_remote(storage.uri))
+    place = _existing(storage.folder)
     mend = "another folder: `--storage DIR`"
     try:
         with tempfile.TemporaryDirectory(prefix=".raykd-doctor-", dir=place) as folder:
@@ -60,8 +58,11 @@ def check_disk(storage: Path, need: int = _NEED_DISK) -> Check:
     return Check("disk", True, said)
 
 
-def _try_remote(remote: Remote) -> str:
+def _try_remote(uri: str) -> str:
     """List, read and write there. Raises `UserError` where that fails."""
+    from raykd.storage.remote import Remote
+
+    remote = Remote.connect(uri)
     remote.check()
     remote.check_writable()
     return f"{remote.uri}: can be listed, read and written"

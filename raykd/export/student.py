@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 
+from raykd.storage.base import Storage, SweepFolder
 from raykd.storage.commands import command
-from raykd.storage.folders import fetch
 from trainables.core.checksums import UNREADABLE, read_with_checksum
 from trainables.core.errors import UserError, first_line
 from trainables.core.workers import device
@@ -64,8 +64,10 @@ def size_of(student: Backbone) -> Size:
     return Size(sum(p.numel() for p in student.parameters()), student.feature_dim)
 
 
-def open_student(trial: TrialSpec, path: Path) -> tuple[Backbone, dict[str, str]]:
-    """The student in a trial's `best.safetensors`, in eval mode on the CPU, and what the file says of it.
+def open_student(trial: TrialSpec, path: Path, sweep: SweepFolder) -> tuple[Backbone, dict[str, str]]:
+    """The student in `path`, a trial's `best.safetensors` in `sweep`, and what the file says of it.
+
+    The student is in eval mode, on the CPU.
 
     `UserError` where the file is damaged.
     """
@@ -80,7 +82,7 @@ def open_student(trial: TrialSpec, path: Path) -> tuple[Backbone, dict[str, str]
             "trial",
             f"its student {path} is damaged: {first_line(error)}",
             value=trial.signature(),
-            expected=f"`{command('resume', path.parents[2], '--repair')}`, which trains it again",
+            expected=f"`{command('resume', sweep, '--repair')}`, which trains it again",
         ) from None
     return backbone.eval(), facts
 
@@ -113,13 +115,13 @@ def score_on_test(trial: TrialSpec, student: Backbone, cache: Path) -> TestScore
     return TestScores(estimates, len(examiner.fit_ids), tested)
 
 
-def teacher_on_test(trial: TrialSpec, teachers: Path, cache: Path) -> TestScores | None:
-    """The same of the trial's teacher; None where it has none, or the file of it is gone from `teachers`."""
+def teacher_on_test(trial: TrialSpec, storage: Storage, cache: Path) -> TestScores | None:
+    """The same of the trial's teacher; None where it has none, or its file is gone from the storage."""
     if trial.teacher is None:
         return None
-    training = teacher_trial(trial)
+    training, teachers = teacher_trial(trial), storage.teachers()
     if training is not None:
-        fetch(teacher_file(training, teachers))
+        storage.pull(teacher_file(training, teachers))
     try:
         spec = trial.teacher.model_copy(update={"batch_norm": "eval"})
         backbone = load_teacher(spec, teacher_path(trial, teachers)).backbone

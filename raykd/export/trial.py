@@ -18,11 +18,12 @@ from typing import Any
 import yaml
 
 from raykd.records.history import History, TrialRecord
-from raykd.records.ledger import Ledger
+from raykd.records.ledger import TRIALS, Ledger
 from raykd.records.recorded_spec import check_settings, spec_of
 from raykd.spec.search import load_sweep
 from raykd.spec.sweep import SweepSpec
-from raykd.storage.folders import fetch, named, option, origin_of, teachers_of
+from raykd.storage.base import Storage, SweepFolder
+from raykd.storage.open_storage import open_sweep
 from trainables.core.errors import SweepFailed, UserError
 from trainables.spec.trial import TrialSpec
 
@@ -32,7 +33,7 @@ STUDENT = "student"
 CARD = "README.md"
 
 
-def export(sweep: Path, trial: str | None, out: Path) -> Path:
+def export(place: SweepFolder | Path, trial: str | None, out: Path) -> Path:
     """Write trial `trial` (8 hex digits or their beginning; None: the best) of a sweep into the folder `out`.
 
     Works while the sweep runs. Returns `out`. Raises `UserError` where there is nothing to write, or `out`
@@ -43,15 +44,16 @@ def export(sweep: Path, trial: str | None, out: Path) -> Path:
     from trainables.data.data_sets import cache_folder
     from trainables.training.run import BEST
 
-    out = out.absolute()
+    sweep, out = open_sweep(place), out.absolute()
+    storage = sweep.storage
     _refuse_used(out)
     history = History.of(Ledger.read(sweep))
     spec = spec_of(history)
     check_settings(spec, history)
     record, whole = chosen(spec, history, trial)
-    weights = sweep / "trials" / record.trial / BEST
-    if not fetch(weights):
-        why = f"{named(weights)} is gone" if record.best else "none of its epochs was scored"
+    weights = sweep.path / TRIALS / record.trial / BEST
+    if not storage.pull(weights):
+        why = f"{storage.shown(weights)} is gone" if record.best else "none of its epochs was scored"
         raise UserError("trial", f"has left no student: {why}", value=record.trial)
     making = out.with_name(f".{out.name}.making")
     shutil.rmtree(making, ignore_errors=True)
@@ -61,10 +63,10 @@ def export(sweep: Path, trial: str | None, out: Path) -> Path:
         raise UserError("--out", f"cannot be made: {error.strerror}", value=str(out)) from None
     try:
         _write_config(making / CONFIG, spec, whole)
-        (making / COMMAND).write_text(_command(whole, out, sweep.parent) + "\n")
-        backbone, facts = student.open_student(whole, weights)
+        (making / COMMAND).write_text(_command(whole, out, storage) + "\n")
+        backbone, facts = student.open_student(whole, weights, sweep)
         scores = student.score_on_test(whole, backbone, cache_folder())
-        beside = student.teacher_on_test(whole, teachers_of(sweep.parent), cache_folder()) if scores else None
+        beside = student.teacher_on_test(whole, storage, cache_folder()) if scores else None
         lines = student.write_student(whole, backbone, making / STUDENT)
         card = model_card(history, record, whole, facts, scores, beside, lines, student.size_of(backbone))
         (making / CARD).write_text(card)
@@ -107,10 +109,11 @@ def config_of(spec: SweepSpec, trial: TrialSpec) -> dict[str, Any]:
     }
 
 
-def _command(trial: TrialSpec, out: Path, storage: Path) -> str:
+def _command(trial: TrialSpec, out: Path, storage: Storage) -> str:
     """Repeats the trial from any folder; beside the sweep, so that a trained teacher is used again."""
-    place = option(storage if origin_of(storage) is not None else storage.resolve())
-    command = shlex.join(["raykd", "run", str(out.resolve() / CONFIG), "--storage", place])
+    command = shlex.join(
+        ["raykd", "run", str(out.resolve() / CONFIG), "--storage", storage.resolved().option]
+    )
     checkpoint = trial.teacher.checkpoint if trial.teacher else None
     if (
         checkpoint is not None and not checkpoint.is_absolute()

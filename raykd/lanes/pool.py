@@ -30,6 +30,7 @@ from raykd.lanes.supervisor import Supervisor
 from raykd.lanes.task_broker import TaskBroker
 from raykd.process import signals
 from raykd.spec.sections import WorkersSpec
+from raykd.storage.base import SweepFolder
 from raykd.storage.marker import StorageMarker
 from trainables.core.errors import SweepFailed
 
@@ -46,7 +47,7 @@ _log_quarantine = partial(log.warning, "%s is in quarantine: %s")
 class LanePool:
     """Keeps as many lanes warm as the cluster holds, up to `limit`.
 
-    `storage` is the sweep's folder: every node can write it, or has a copy of it. `cache` is a folder on each
+    `sweep` has a folder that every node can write, or has a copy of. `cache` is a folder on each
     node, `teachers` one beside the sweep's folder. Ray's own files go to `scratch`, on this machine. `demand`
     asks the cluster's autoscaler for nodes; None where there cannot be one. `on_event(text)` is called when a
     lane comes or goes, and when one waits for the storage; `on_quarantine(gpu, reason)` when a GPU is taken
@@ -58,7 +59,7 @@ class LanePool:
         workers: WorkersSpec,
         limit: int,
         *,
-        storage: Path,
+        sweep: SweepFolder,
         scratch: Path,
         cache: Path,
         teachers: Path,
@@ -82,7 +83,7 @@ class LanePool:
             .remote()
         )
         self.scratch = scratch
-        self._marker = StorageMarker(storage, self.broker_name)
+        self._marker = StorageMarker(sweep, self.broker_name)
         self._marker.place()
         config = {
             **self._marker.config,

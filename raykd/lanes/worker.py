@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import shutil
 import socket
 import time
 import traceback
@@ -83,13 +82,12 @@ def work(config: Mapping[str, Any]) -> None:
         trials: list[TrialSpec] = []
         try:
             trials = [TrialSpec.model_validate(trial) for trial in task.trials]
-            if transfer is not None:
-                fetch_teachers(transfer, trials, workspace)
+            fetch_teachers(transfer, trials, workspace)
             listener = heartbeat_listener(lambda where: broker.progress.remote(lane, generation, where))
             with listener, storage_retry.losing(f"{task.folder} cannot be used"):
                 actions[task.action](*trials, report=report, workspace=workspace)
-            if transfer is not None and rank == 0:  # all of it is on the storage
-                shutil.rmtree(workspace.folder, ignore_errors=True)
+            if rank == 0:
+                transfer.discard(workspace.folder)
         except StorageLost as error:  # not the trial's fault: it goes on when the sweep is resumed
             ray.get(broker.refuse.remote(lane, f"{host}: {error}"))
             return
@@ -155,5 +153,4 @@ def _keep(workspace: Workspace, rank: int) -> None:
         own_folder(path.parent)
         with opened(path, "w") as file:
             file.write(text)
-        if workspace.transfer is not None:
-            workspace.transfer.push(path)
+        workspace.transfer.push(path)

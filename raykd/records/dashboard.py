@@ -1,7 +1,7 @@
 """An Optuna study written from the ledger, for `optuna-dashboard SWEEP/optuna.journal`.
 
-A view: the sweep never reads it back, and it can be deleted. A trial is added when it ends: COMPLETE with its
-best score, PRUNED where the scheduler stopped it, FAIL; its scores by epoch are the intermediate values.
+It is a view: the sweep never reads it, and it can be deleted. A trial is added when it ends: COMPLETE with
+its best score, PRUNED if the scheduler stopped it, or FAIL. Its scores by epoch are the intermediate values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import Record
 from trainables.core.errors import UserError
-from trainables.core.files import read_bytes, remove, rename
+from trainables.core.files import read_bytes, replacing
 
 if TYPE_CHECKING:
     from raykd.spec.sweep import SweepSpec
@@ -48,28 +48,26 @@ class DashboardStudy:
             self.rebuild(history) if self._study is None else self._add(history.trials[record["trial"]])
 
     def rebuild(self, history: History) -> None:
-        """Bring the study to what `history` says.
+        """Make the study as `history` says.
 
-        What is right already stays: a dashboard that is looking keeps its place in the file. Anything else
-        (a torn line, trials of another sweep) and the file is written anew.
+        A file that is right is only appended to: a dashboard that reads it keeps its place. One with a torn
+        line, or with trials of another sweep, is written anew.
         """
         ended = [t for t in history.trials.values() if t.status in ENDED]
         ended.sort(key=lambda t: (t.ended, t.number))
         there = self._open(ended)
         if there is None:
-            temporary = self.path.with_name(f".{self.path.name}.tmp")
-            remove(temporary)
-            self._study = self._create(temporary)
-            for trial in ended:
-                self._add(trial)
-            rename(temporary, self.path)
+            with replacing(self.path) as temporary:
+                self._study = self._create(temporary)
+                for trial in ended:
+                    self._add(trial)
             there = self._open(ended)
         for trial in ended:
             if trial.trial not in (there or ()):
                 self._add(trial)
 
     def _open(self, ended: list[TrialRecord]) -> set[str] | None:
-        """Open the study that is there and name its trials; None where it has to be written anew."""
+        """Open the study that is there and return its trials' names; None if it must be written anew."""
         right = {trial.trial: trial for trial in ended}
         try:
             data = read_bytes(self.path)
@@ -85,7 +83,7 @@ class DashboardStudy:
             return None
         except UserError:
             raise  # a link in its place
-        except Exception:  # whatever is wrong with it, the ledger has it all
+        except Exception:  # whatever is wrong: the ledger has everything
             log.warning("%s cannot be read and is written anew", self.path, exc_info=True)
             return None
         if len(found) != len(set(found)) or not same:
@@ -129,7 +127,7 @@ class DashboardStudy:
 
 
 def _said(trial: FrozenTrial) -> tuple[Any, ...]:
-    """What the dashboard shows of a trial."""
+    """What the dashboard shows of a trial, to compare two of them."""
     return trial.state, trial.values, trial.params, trial.user_attrs, trial.intermediate_values
 
 
@@ -153,7 +151,7 @@ def _datetime(time: float | None) -> datetime | None:
 
 
 class _NoLock(JournalFileOpenLock):
-    """One line is appended by one write. Optuna's lock, left behind by a killed process, stops for 30 s."""
+    """No lock: a line is appended by one write. Optuna's lock blocks for 30 s after a process was killed."""
 
     def acquire(self) -> bool:
         return True

@@ -1,11 +1,11 @@
-"""What a ledger's records must hold, and what is done with those of another version of raykd.
+"""The fields and types of a ledger's records, and what happens to those of another version of raykd.
 
-`FORMAT` stands in the head and in the record of every driver's start. It is raised when a reader that does
-not know what is new would draw wrong conclusions. Ledgers from before it was written have format 1. So:
+`FORMAT` is in the first record and in that of every driver's start. It becomes larger when an older raykd
+would misread what is new. The first ledgers do not have it: theirs is format 1. So:
 
-- a ledger of a higher format is refused, naming the raykd that wrote it;
-- a kind or a field that is not known, in a format that is, is kept in the file and passed over;
-- a known kind that lacks a field, or holds another type in it, is refused.
+- a ledger of a larger format is refused, and the message names the raykd that wrote it;
+- an unknown kind or field in a known format stays in the file and is ignored;
+- a known kind that lacks a field, or has another type in it, is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _STRICT = ConfigDict(strict=True)
 
 
 class _Spec(TypedDict):
-    """What is read of a spec without the model of it."""
+    """The fields of a spec that are read without its model."""
 
     name: str
     samples: _Count
@@ -45,14 +45,14 @@ class _Source(TypedDict):
 
 
 class _Config(TypedDict, total=False):
-    """What is read of a trial's settings without the model of them."""
+    """The fields of a trial's settings that are read without their model."""
 
     method: str
     epochs: _Count
 
 
 class _Any(TypedDict):
-    """Of every record."""
+    """The fields of every record."""
 
     kind: str
     time: Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
@@ -155,10 +155,7 @@ _MODELS: dict[str, type[Any]] = {
 
 
 def checked(records: Sequence[R]) -> Sequence[R]:
-    """The records, once it is sure that this raykd understands them. `UserError` else.
-
-    None stands for a damaged line.
-    """
+    """The same records; `UserError` if this raykd does not understand one. None is a damaged line."""
     writer = ""
     for number, record in enumerate(records, start=1):
         if record is None:
@@ -176,13 +173,13 @@ def checked(records: Sequence[R]) -> Sequence[R]:
 
 
 def written_by(version: str) -> str:
-    """Who wrote a ledger beside who reads it."""
+    """Which raykd wrote a ledger, and which one this is, for a message."""
     here = metadata.version("raykd")
     return f"written by {f'raykd {version}' if version else 'an unknown raykd'}, this is raykd {here}"
 
 
 def _problem(record: Any) -> str:
-    """Why this raykd cannot read a record; "" where it can."""
+    """Why this raykd cannot read a record; "" if it can."""
     kind = record.get("kind") if isinstance(record, dict) else None
     if not isinstance(kind, str):
         return "is no record of a sweep"

@@ -1,4 +1,4 @@
-"""What a sweep's records add up to: its trials, their curves and their ends. A pure fold, no files, no clock.
+"""What a sweep's records add up to: its trials, their curves and their ends. It reads no files and no clock.
 
     history = History.of(Ledger.read(folder))
     history.add(ledger.append("report", ...))  # the driver keeps its own up to date, record by record
@@ -54,6 +54,7 @@ class TrialRecord:
 
     @property
     def method(self) -> str:
+        """The method's name; "" if the config has none."""
         return str(self.config.get("method", ""))
 
     @property
@@ -84,7 +85,7 @@ class TrialRecord:
 
 
 class History:
-    """All records of a sweep, folded. `add` takes them in the order in which they were written."""
+    """The state of a sweep after its records. `add` takes them in the order in which they were written."""
 
     def __init__(self) -> None:
         self.trials: dict[str, TrialRecord] = {}  # in the order of suggestion
@@ -94,9 +95,7 @@ class History:
         self.drivers: list[Record] = []
         self.repeats: list[Record] = []
         self.repairs: list[Record] = []  # of the ledger, after damage
-        self.quarantined: list[
-            Record
-        ] = []  # GPUs that the present driver, or the last, took out of the sweep
+        self.quarantined: list[Record] = []  # GPUs that the present or last driver no longer uses
         self.arrivals: list[tuple[str, int]] = []  # (trial, epoch) of every report, in the order of arrival
         self.extensions: list[int] = []  # by how many configurations, each time
         self.exhausted = False  # the space holds no further configuration
@@ -111,7 +110,7 @@ class History:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """The sweep as it was written down at its start; `UserError` where its driver died before that."""
+        """The spec as recorded at the start; `UserError` if the driver died before that."""
         if self.sweep is None:
             raise UserError(
                 "ledger", "the sweep died before its first record", expected="`raykd run` once more"
@@ -154,7 +153,8 @@ class History:
     def best(self) -> TrialRecord | None:
         """The trial with the best finite score at any epoch; the earlier one of equals.
 
-        With several seeds, of the setting whose replicates are best on average: one lucky seed is no result.
+        With several seeds it is of the setting whose replicates are best on average, so that one lucky seed
+        does not decide.
         """
         scored = [t for t in self.trials.values() if t.best]
         if self.sweep is not None and (self.study or len(self.spec["seeds"]) > 1) and scored:
@@ -162,7 +162,7 @@ class History:
             for trial in scored:
                 arms.setdefault(trial.arm, []).append(trial.best[0] if trial.best else 0.0)
             most = max(map(len, arms.values()))
-            # A study closes arms whose answer is there, so that they have fewer.
+            # A study trains no more replicates of an arm once its question is answered.
             counted = {a: scores for a, scores in arms.items() if self.study or len(scores) == most}
             whole = {arm: sum(scores) / len(scores) for arm, scores in counted.items()}
             leader = max(whole, key=lambda arm: whole[arm])
@@ -178,7 +178,7 @@ class History:
         return found[0]
 
     def add(self, record: Record) -> None:
-        """Collapsible one more record in. `UserError` for one that makes no sense behind those before it."""
+        """Take one more record into account. `UserError` if it contradicts those before it."""
         kind = record["kind"]
         if kind == "suggest":
             self._suggest(record)
@@ -189,7 +189,7 @@ class History:
                     "ledger", f"a {kind!r} record of trial {record['trial']}, which was never suggested"
                 )
             if trial.status in ENDED:
-                return  # what ended has ended
+                return  # what comes after a trial's end does not count
             if kind != "start":  # the time before another start is a pause
                 trial._touch(record["time"])
             if kind == "report" and record["epoch"] not in trial.reports:
@@ -218,7 +218,7 @@ class History:
             self.repairs.append(record)
         elif kind == "quarantine":
             self.quarantined.append(record)
-        # Kinds of a later raykd with the same format are passed over.
+        # Kinds of a later raykd with the same format are ignored.
 
     def _suggest(self, record: Record) -> None:
         if record["trial"] in self.trials:
@@ -238,13 +238,13 @@ def _start(trial: TrialRecord, record: Record) -> None:
 
 
 def _report(trial: TrialRecord, record: Record) -> None:
-    # Arrow and TensorBoard count with 64 bits: a larger integer is a number like any other as a float.
+    # Arrow and TensorBoard have integers of 64 bits: a larger one becomes a float.
     metrics = {
         name: float(value) if isinstance(value, int) and abs(value) >= 2**63 else value
         for name, value in record["metrics"].items()
     }
     epoch = int(record["epoch"])
-    if epoch in trial.reports:  # a restarted proxy says it again: the first counts
+    if epoch in trial.reports:  # a restarted proxy reports an epoch again: the first report counts
         return
     trial.reports[epoch] = metrics
     trial.times[epoch] = record["time"]

@@ -1,17 +1,16 @@
-"""The ledger: what happened in a sweep, append-only and fsynced. The one truth; all else is a view of it.
+"""The ledger: what happened in a sweep, append-only and fsynced. All other files are made from it.
 
 `SWEEP/ledger.jsonl` holds one record a line, as `CRC JSON`: eight hex digits of the CRC-32 of the JSON bytes,
-a blank, the JSON. `append` returns once the record is on the disk, so whoever acts after it acts on
-something that a crash cannot take back. A crash can only leave a torn last line, which `open` cuts off and
-says; a bad line with good ones behind it is damage of another kind: it is refused, and
-`runs/repair.py` mends it.
+a blank, the JSON. When `append` returns the record is on the disk, and no crash can lose it. A crash can only
+leave a torn last line, which `open` cuts off and reports. A damaged line with whole ones behind it has
+another cause: it is refused, and `runs/repair.py` repairs it.
 
     with Ledger.create(folder) as ledger:
         ledger.append("start", trial="0a1b2c3d", attempt=1, lane="lane-0")
     records = Ledger.read(folder)  # from any process, also while a driver writes
 
-One driver writes, the holder of the lock in `storage/driver.py`. On a remote storage the same lines lie
-in objects (`storage/segments.py`).
+Only the holder of the sweep's lease writes. On a remote storage the same lines lie in objects
+(`storage/segments.py`).
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from raykd.records.format import Record
-from raykd.storage.append_log import AppendLog, append_log_of, stored, sync_folder
+from raykd.storage.append_log import AppendLog
+from raykd.storage.base import LEDGER, SweepFolder
 from raykd.storage.commands import command
-from raykd.storage.driver import take_lease
-from raykd.storage.folders import LEDGER, holds_files, holds_ledger, named, own_sweep
 from raykd.storage.lease import Lease
+from raykd.storage.open_storage import open_sweep
 from trainables.core.errors import StorageLost, UserError
-from trainables.core.files import opened
+from trainables.core.files import opened, sync_folder
 
 TRIALS = "trials"  # the folder of the trials' files, beside the ledger
 
@@ -42,20 +41,20 @@ __all__ = ["KINDS", "LEDGER", "TRIALS", "Ledger", "Record", "decode", "encode"]
 # Every kind of record, and the fields it must have. `format.py` has their types.
 KINDS: dict[str, tuple[str, ...]] = {
     # the head of the file: what is searched and with which versions
-    # source: {path, overrides, folder} that the spec was read from, where, with what laid over it; or None
+    # source: {path, overrides, folder} of the file that the spec was read from; None if there was no file
     "sweep": ("spec", "spec_hash", "source", "sampler", "scheduler", "versions"),
     "driver": ("event", "host", "pid"),  # event: start | end
-    # lines: those found damaged; remade, again, aside: trials proposed, trained, left out because of it;
-    # students: trials that are trained again because their student was damaged
+    # lines: the damaged ones; remade, again, aside: trials proposed again, trained again, left out because of
+    # them; students: trials that are trained again because their student was damaged
     "repair": ("lines", "remade", "again", "aside", "students"),
     "extend": ("samples",),  # how many more
-    "quarantine": ("gpu", "reason"),  # a GPU on which this driver places no lane any more
-    "reference": ("name", "label", "metrics", "trial"),  # a row to compare with: raw pixels, teacher, ...
-    "measured": ("name", "epoch", "metrics"),  # an epoch of a reference that is trained, before it has ended
+    "quarantine": ("gpu", "reason"),  # a GPU on which this driver places no more lanes
+    "reference": ("name", "label", "metrics", "trial"),  # to compare trials with: raw pixels, teacher, ...
+    "measured": ("name", "epoch", "metrics"),  # an epoch of a reference whose training has not ended
     # number: running from 0; arm, trial: 8 hex digits; replicate: the seed; params: {axis: value};
     # config: {flat name: value}; origin: sampler | point | grid | replicate; attrs: Optuna's system attrs
     "suggest": ("trial", "number", "arm", "replicate", "params", "config", "origin", "attrs"),
-    # proposed again, or cannot be trained (trial None, with the reason): costs nothing
+    # a proposal that was there before, or that cannot be trained (trial None, with the reason): costs nothing
     "repeat": ("number", "params", "trial", "reason", "attrs"),
     "exhausted": (),  # the space holds no further configuration
     "start": ("trial", "attempt", "lane"),  # attempt: 1, 2, ...
@@ -65,17 +64,20 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 
 
-# What a record of this raykd has beside them: those of earlier versions lack it.
+# Fields that records of this raykd have as well; those of earlier versions lack them.
 _SINCE = {"sweep": ("format",), "driver": ("format", "versions", "device")}
 
 
 class Ledger:
-    """The writing side, held by the one driver of a sweep. Safe to use from several threads."""
+    """The writing side, held by the one driver of a sweep. Safe to use from several threads.
+
+    A sweep is given as a `SweepFolder`; the path of a plain folder will do.
+    """
 
     def __init__(
-        self, folder: Path, append_log: AppendLog, lock: Lease, records: list[Record], cut: str | None = None
+        self, append_log: AppendLog, lock: Lease, records: list[Record], cut: str | None = None
     ) -> None:
-        self.folder = folder
+        """Of a sweep whose lease is held; see `create` and `open`."""
         self.records = records  # those found when it was opened
         self.cut = cut  # says what `open` cut off, None where the file was whole
         self._append_log = append_log
@@ -85,59 +87,65 @@ class Ledger:
         self._closed = False
 
     @classmethod
-    def create(cls, folder: Path) -> Ledger:
-        """Start the ledger of a new sweep; `UserError` where there is one already."""
-        own_sweep(folder, make=True)
-        lock = take_lease(folder)
+    def create(cls, place: SweepFolder | Path) -> Ledger:
+        """Start the ledger of a new sweep; `UserError` if there is one already."""
+        sweep = open_sweep(place)
+        sweep.own(make=True)
+        lock = sweep.take_lease()
         try:
-            data, driver = stored(folder)
-            if data and _parse(data, folder)[0]:
+            data, driver = sweep.read_ledger()
+            if data and _parse(data, sweep)[0]:
                 raise UserError(
-                    "name", f"{named(folder)} already holds a sweep", expected="`resume`, or another name"
+                    "name", f"{sweep} already holds a sweep", expected="`resume`, or another name"
                 )
-            refuse_lost(folder)
-            return cls(folder, append_log_of(folder, driver, 0, 0), lock, [])
+            refuse_lost(sweep)
+            return cls(sweep.open_ledger(driver, 0, 0), lock, [])
         except BaseException:
             lock.close()
             raise
 
     @classmethod
-    def open(cls, folder: Path) -> Ledger:
-        """Go on with a sweep. A torn tail is moved aside to `ledger.cut-TIME`, and `cut` says so.
+    def open(cls, place: SweepFolder | Path) -> Ledger:
+        """Continue a sweep's ledger. A torn end is moved to a file `ledger.cut-TIME`, and `cut` says so.
 
-        `UserError` where there is no ledger, where another driver holds it, or where a line in the middle
-        is damaged.
+        `UserError` if there is no ledger, if the sweep has a driver, or if a line in the middle is damaged.
         """
-        _refuse_nothing(folder)
-        lock = take_lease(folder)
+        sweep = open_sweep(place)
+        _bytes_of(sweep)
+        lock = sweep.take_lease()
         try:
-            data, driver = stored(folder)
-            records, whole = _parse(_refuse_nothing(folder, data), folder)
+            data, driver = _bytes_of(sweep)
+            records, size = _parse(data, sweep)
             if not records:
-                refuse_lost(folder)
+                refuse_lost(sweep)
             cut = None
-            if whole < len(data or b""):
+            if size < len(data):
                 # The copy reaches the disk before the cut does.
-                aside = keep_aside(folder, "cut", (data or b"")[whole:])
+                aside = keep_aside(sweep.path, "cut", data[size:])
                 cut = (
-                    f"{named(folder)}/{LEDGER}: the last {len(data or b'') - whole} bytes, behind record "
+                    f"{sweep}/{LEDGER}: the last {len(data) - size} bytes, behind record "
                     f"{len(records)}, were damaged and have been moved to {aside.name}"
                 )
-            return cls(folder, append_log_of(folder, driver, len(records), whole), lock, records, cut)
+            return cls(sweep.open_ledger(driver, len(records), size), lock, records, cut)
         except BaseException:
             lock.close()
             raise
 
     @staticmethod
-    def read(folder: Path) -> list[Record]:
-        """Every whole record, oldest first. Takes no lock: works while a driver writes, and after it died."""
-        records = _parse(_refuse_nothing(folder), folder)[0]
+    def read(place: SweepFolder | Path) -> list[Record]:
+        """Every whole record, oldest first. Takes no lease, so a driver may be writing."""
+        sweep = open_sweep(place)
+        records, _ = _parse(_bytes_of(sweep)[0], sweep)
         if not records:
-            refuse_lost(folder)
+            refuse_lost(sweep)
         return records
 
     def append(self, kind: str, **fields: Any) -> Record:
-        """Add one record and return it, as it will be read back. It is on the disk when this returns."""
+        """Add a record and return it, as it will be read back. It is on the disk when this returns.
+
+        Raises `TypeError` for fields that are not those of its kind, `UserError` once the ledger is closed,
+        `StorageLost` where the storage fails, and `SweepFailed` if another driver has taken the sweep over.
+        """
         required = KINDS.get(kind)
         if required is None:
             raise TypeError(f"no such kind of record: {kind!r}")
@@ -149,7 +157,7 @@ class Ledger:
             if self._broken:
                 raise StorageLost(self._broken)
             self._lock.verify()
-            # The time is taken inside, so that the times of successive lines never go back by threads' races.
+            # The time is taken with the lock held, so that no line has an earlier time than the line before.
             text = encode({"kind": kind, "time": time.time(), **fields})
             try:
                 self._append_log.append(as_line(text))
@@ -160,7 +168,7 @@ class Ledger:
         return record
 
     def close(self) -> None:
-        """Let go of file and lock. Safe to call twice."""
+        """Release the log and the lease. Safe to call twice."""
         with self._mutex:
             self._closed = True
             self._append_log.close()
@@ -173,28 +181,27 @@ class Ledger:
         self.close()
 
 
-def _refuse_nothing(folder: Path, data: bytes | None = None) -> bytes:
-    data = stored(folder)[0] if data is None else data
+def _bytes_of(sweep: SweepFolder) -> tuple[bytes, int]:
+    """As `read_ledger`; `UserError` if there is no ledger."""
+    data, driver = sweep.read_ledger()
     if data is None:
-        raise UserError(
-            "name", f"there is no sweep in {named(folder)}", expected=f"a folder that holds {LEDGER}"
-        )
-    return data
+        raise UserError("name", f"there is no sweep in {sweep}", expected=f"a folder that holds {LEDGER}")
+    return data, driver
 
 
-def refuse_lost(folder: Path) -> None:
-    """`UserError` where trials lie in a folder whose ledger holds nothing, or is not there."""
-    if holds_files(folder / TRIALS):
-        state = "holds no whole record" if holds_ledger(folder) else "is gone"
+def refuse_lost(sweep: SweepFolder) -> None:
+    """`UserError` if a sweep has trials and its ledger is empty or gone."""
+    if sweep.has_folder(TRIALS):
+        state = "holds no whole record" if sweep.has_ledger() else "is gone"
         raise UserError(
             "ledger",
-            f"{named(folder)}/{LEDGER} {state}, and there are trials beside it",
+            f"{sweep}/{LEDGER} {state}, and there are trials beside it",
             expected="the file from a backup; without one, a new sweep under another name",
         )
 
 
 def parse_lines(data: bytes) -> Iterator[Record | None]:
-    """The record in each line that has an end; None for a damaged one."""
+    """The record in each complete line; None for a damaged one."""
     for line in data.split(b"\n")[:-1]:
         head, blank, text = line[:8], line[8:9], line[9:]
         yield _decoded(text) if blank == b" " and head == b"%08x" % zlib.crc32(text) else None
@@ -203,7 +210,7 @@ def parse_lines(data: bytes) -> Iterator[Record | None]:
 def _decoded(text: bytes) -> Any:
     try:
         return decode(text)
-    except (ValueError, TypeError, RecursionError):  # whoever wrote this knew the checksum, and no JSON
+    except (ValueError, TypeError, RecursionError):  # the checksum is right, and what is behind it no JSON
         return None
 
 
@@ -212,8 +219,8 @@ def as_line(text: bytes) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def _parse(data: bytes, folder: Path) -> tuple[list[Record], int]:
-    """The whole records, and how many bytes they take. What follows is torn."""
+def _parse(data: bytes, sweep: SweepFolder) -> tuple[list[Record], int]:
+    """The whole records, and how many bytes they take. What is behind them is torn."""
     records: list[Record] = []
     bad: int | None = None
     for number, record in enumerate(parse_lines(data), start=1):
@@ -222,9 +229,9 @@ def _parse(data: bytes, folder: Path) -> tuple[list[Record], int]:
         elif bad:
             raise UserError(
                 "ledger",
-                f"{named(folder)}/{LEDGER}, line {bad} is damaged and line {number} behind it is not: no "
+                f"{sweep}/{LEDGER}, line {bad} is damaged and line {number} behind it is not: no "
                 "crash does this, so nothing is dropped in silence",
-                expected=f"the file from a backup, or `{command('resume', folder, '--repair')}`, which "
+                expected=f"the file from a backup, or `{command('resume', sweep, '--repair')}`, which "
                 "keeps a copy and trains again what the damage touched",
             )
         else:
@@ -234,7 +241,7 @@ def _parse(data: bytes, folder: Path) -> tuple[list[Record], int]:
 
 
 def keep_aside(folder: Path, why: str, damaged: bytes) -> Path:
-    """Write `damaged` to a new file `ledger.WHY-TIME`; it is on the disk when this returns."""
+    """Write `damaged` to a new file `ledger.WHY-TIME`. It is on the disk when this returns."""
     stem = f"ledger.{why}-{time.strftime('%Y%m%dT%H%M%S')}"
     for number in range(1000):
         path = folder / (stem if number == 0 else f"{stem}-{number}")
@@ -258,8 +265,8 @@ def encode(value: Any) -> bytes:
 def decode(text: bytes) -> Any:
     """What `encode` was given, with tuples as lists.
 
-    Half a surrogate pair, as Python has it in names of files that are no UTF-8, becomes U+FFFD: nothing that
-    is made from a ledger could be written with it.
+    Half a surrogate pair becomes U+FFFD, because text with it cannot be written to any file. Python has such
+    halves in names of files that are not UTF-8.
     """
     found = json.loads(text, object_hook=_rich)
     return _writable(found) if b"\\ud" in text.lower() else found
@@ -271,7 +278,7 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float):  # bool is an int
         return value
     if isinstance(value, dict):
-        # A key of the user's own that starts with $ gets a second one, so that it is not taken for ours.
+        # A key that starts with $ gets a second $, so that it is not read as raykd's own.
         return {f"${k}" if str(k).startswith("$") else str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]

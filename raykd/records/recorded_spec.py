@@ -1,4 +1,4 @@
-"""The spec of a recorded sweep, once it is sure that this raykd understands it, and the trials' settings."""
+"""The spec and the trials' settings of a recorded sweep, checked for being those of this version of raykd."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _parsed(kind: type[_Kind], history: History) -> _Kind:
 
 
 def check_settings(spec: SweepSpec, history: History) -> None:
-    """`UserError` where a trial, or another proposal, has settings that are none of the spec's."""
+    """`UserError` if a trial, or another proposal, has settings that the spec does not have."""
     from optuna.trial import TrialState, create_trial  # late: a page of a search needs no Optuna
 
     proposed: Iterable[tuple[str, Mapping[str, Any]]] = [
@@ -74,7 +74,7 @@ def writer(history: History) -> str:
 
 
 def of_another_version(history: History, problem: str) -> UserError:
-    """The refusal of a ledger that another raykd understands, perhaps."""
+    """The error for a ledger that this raykd does not understand, and another one may."""
     version = writer(history)
     return UserError(
         "ledger",

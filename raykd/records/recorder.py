@@ -1,4 +1,4 @@
-"""The one way anything is written down: into the ledger, then into the history, then to whoever listens."""
+"""Records an event of a live sweep: in the ledger, then in the history, then in the views."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ log = logging.getLogger("raykd.records.recorder")
 
 
 class Recorder:
-    """Keeps the ledger and the history of a live sweep in step, and tells the views of them.
+    """Appends records to the ledger of a live sweep, and keeps its history and its views up to date.
 
-    A listener (TensorBoard, the dashboard's study, the console) is a view: when one fails, that is logged
-    and the sweep goes on, because the ledger has the record and views are rebuilt from it.
+    A listener (TensorBoard, the dashboard's study, the console) is a view. If one fails, that is logged and
+    the sweep goes on: the ledger has the record, and views are rebuilt from it.
     """
 
     def __init__(self, ledger: Ledger, history: History, listeners: Iterable[Listener] = ()) -> None:
+        """`history` is that of the ledger's records."""
         self.ledger = ledger
         self.history = history
         self.listeners = list(listeners)
@@ -31,7 +32,7 @@ class Recorder:
         self._behind: list[Listener] = []  # views that have missed a record
 
     def __call__(self, kind: str, **fields: Any) -> Record:
-        """Append a record; it is on the disk when this returns. A signal waits for the views as well."""
+        """Append a record; it is on the disk when this returns. Signals wait until the views have it."""
         with signals.held(), self._lock:
             record = self.ledger.append(kind, **fields)
             self.history.add(record)
@@ -48,7 +49,7 @@ class Recorder:
             return record
 
     def catch_up(self) -> None:
-        """Bring the views that missed a record up to date, where that can be done now."""
+        """Rebuild the views that missed a record, if that can be done now."""
         with self._lock:
             for listener in list(self._behind):
                 try:
@@ -57,6 +58,6 @@ class Recorder:
                     log.exception("a view of the sweep could not be brought up to date")
 
     def _rebuild(self, listener: Any) -> None:
-        # What failed half-way (a full disk) has left half an event behind, and the rest must not follow that.
+        # A view that failed (a full disk) may end in half an event, to which nothing may be appended.
         listener.rebuild(self.history)
         self._behind.remove(listener)

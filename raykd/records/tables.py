@@ -1,7 +1,7 @@
-"""A history as Arrow tables, and as the Parquet files that lie beside the ledger for everyone else to read.
+"""A history as Arrow tables, and as Parquet files beside the ledger, for pandas and other programs.
 
-`trials.parquet` has one row a trial, `curves.parquet` one row an epoch. Both are views: they can be deleted,
-and are written anew from the ledger.
+`trials.parquet` has one row a trial, `curves.parquet` one row an epoch. Both are views: whoever deletes them
+gets them again from the ledger.
 """
 
 from __future__ import annotations
@@ -68,21 +68,21 @@ def curves_table(history: History) -> pa.Table:
 
 
 def write_tables(history: History, folder: Path) -> None:
-    """Write both into the sweep's folder; a reader sees the old file or the new one, nothing between."""
+    """Write both tables into the sweep's folder. A reader sees the old file or the new one, whole."""
     for name, table in ((TRIALS, trials_table(history)), (CURVES, curves_table(history))):
         with replacing(folder / name) as temporary:
             pq.write_table(table, temporary)
 
 
 def _labels(trials: Sequence[TrialRecord]) -> dict[str, pa.Array]:
-    """The arms' names, where there are any."""
+    """The column of arms' names, if the sweep is a study."""
     if not any(ARM in t.params for t in trials):
         return {}
     return {"arm_name": pa.array([t.params.get(ARM) for t in trials], pa.string())}
 
 
 def _costs(history: History, trials: Sequence[TrialRecord]) -> dict[str, pa.Array]:
-    """What trials of a study cost, as it was counted before it started."""
+    """The columns of what trials of a study cost, as counted before it started."""
     if not any(ARM in t.params for t in trials):
         return {}
     known = {label: ArmSpec.model_validate(arm) for label, arm in history.spec["arms"].items()}

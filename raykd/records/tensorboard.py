@@ -4,8 +4,8 @@ One run a trial, `tensorboard/TRIAL/`: at its start an HParams session with the 
 epoch its scalars, at its end its true status. One experiment summary in `tensorboard/` itself declares the
 axes with their domains. (Ray's own logger writes one a trial, of which TensorBoard shows the first.)
 
-A run's file is a pure function of the trial's records, in order. So going on after a crash means: keep the
-whole events that are there, cut a torn one, append what is missing; an open TensorBoard sees it grow.
+A run's file follows from the trial's records, in their order. So after a crash the whole events in it are
+kept, a torn one is cut off, and what is missing is appended. A TensorBoard that is open sees the file grow.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import Record
-from trainables.core.files import opened, own_folder, read_bytes, rename
+from trainables.core.files import opened, own_folder, read_bytes, replacing
 
 if TYPE_CHECKING:
     from raykd.spec.axis import Axis
     from raykd.spec.sweep import SweepSpec
 
 FOLDER = "tensorboard"
-METRICS = {  # the columns beside the axes; few, because each is one more in every table and plot
+METRICS = {  # the columns beside the axes: few, because every table and plot has all of them
     "score": ("best score", "the best epoch so far"),
     "last": ("last score", "the last epoch"),
     "epoch": ("epochs", "epochs finished"),
 }
-_VERSION = "brain.Event:2"  # how an event file has to begin
+_VERSION = "brain.Event:2"  # the first event of every file
 _STATUS = {
     "finished": api_pb2.STATUS_SUCCESS,
     "stopped": api_pb2.STATUS_SUCCESS,
@@ -46,7 +46,7 @@ _STATUS = {
 
 
 class TensorBoardWriter:
-    """A listener of the recorder: every record that TensorBoard shows is appended to its file and flushed."""
+    """A listener of the recorder: appends every record that TensorBoard shows to its file."""
 
     def __init__(self, folder: Path, spec: SweepSpec) -> None:
         """`folder` is the sweep's; files go to `folder/tensorboard`."""
@@ -68,7 +68,7 @@ class TensorBoardWriter:
                 self.end(trial)
 
     def begin(self, trial: TrialRecord) -> None:
-        """Open the trial's run. A further attempt at a trial goes on with the run it has."""
+        """Open the trial's run. A further attempt at the trial continues the same run."""
         if trial.trial not in self._begun:
             self._begun.add(trial.trial)
             _write(self._path(trial), "ab", self._opening(trial))
@@ -79,12 +79,12 @@ class TensorBoardWriter:
         _write(self._path(trial), "ab", [_epoch(trial, epoch)])
 
     def end(self, trial: TrialRecord) -> None:
-        """Say how the trial ended."""
+        """Add how the trial ended."""
         self.begin(trial)
         _write(self._path(trial), "ab", [_end(trial)])
 
     def rebuild(self, history: History) -> None:
-        """Bring all files to what `history` says, keeping what is right already."""
+        """Make all files as `history` says. What is right in them stays."""
         own_folder(self.folder)
         self._declare(history)
         for trial in history.trials.values():
@@ -93,7 +93,7 @@ class TensorBoardWriter:
                 self._begun.add(trial.trial)
                 path = self._path(trial)
                 whole, size = _whole_events(path)
-                if whole > len(events):  # of another sweep: a folder that was copied or mended by hand
+                if whole > len(events):  # of another sweep: the folder was copied or edited by hand
                     whole = size = 0
                 if path.exists():
                     with opened(path, "rb+") as file:
@@ -113,7 +113,7 @@ class TensorBoardWriter:
         began = trial.started if trial.started is not None else trial.suggested
         axes = self.space.axes
         values = {name: _plain(value) for name, value in trial.config.items() if name not in axes}
-        # An axis that takes no part in this trial has no value: an empty cell.
+        # A conditional axis that this trial does not have is an empty cell.
         for name, axis in axes.items():
             if name in trial.params:
                 values[name] = _of_type(_levels(axis), axis.encode(trial.params[name]))
@@ -130,8 +130,8 @@ class TensorBoardWriter:
         for name, axis in self.space.axes.items():
             info = api_pb2.HParamInfo(name=name, description=axis.describe())
             _domain(axis).update_hparam_info(info)
-            # What "differs" comes first and is shown. An axis with empty cells comes last, because parallel
-            # coordinates drop every trial that has no value in a column shown.
+            # Columns that "differ" come first and are shown. An axis with empty cells comes last, because the
+            # plot of parallel coordinates leaves out every trial without a value in a shown column.
             info.differs = not self.space.conditions[name]
             infos.append(info)
         if len(self.seeds) > 1:
@@ -150,10 +150,8 @@ class TensorBoardWriter:
             Event(wall_time=created, file_version=_VERSION),
             Event(wall_time=created, summary=_summary(metadata.EXPERIMENT_TAG, data)),
         ]
-        path = self.folder / _name(0, "sweep")
-        temporary = self.folder / ".writing"
-        _write(temporary, "wb", events)
-        rename(temporary, path)
+        with replacing(self.folder / _name(0, "sweep")) as temporary:
+            _write(temporary, "wb", events)
 
     def _path(self, trial: TrialRecord) -> Path:
         began = trial.started if trial.started is not None else trial.suggested
@@ -161,13 +159,13 @@ class TensorBoardWriter:
 
 
 def _epoch(trial: TrialRecord, epoch: int) -> Event:
-    """The scalars of an epoch: `score` the best so far, `last` this epoch's, the rest as it was reported."""
+    """The scalars of an epoch: `score` is the best so far, `last` this epoch's; the rest is as reported."""
     metrics = dict(trial.reports[epoch])
     last, best = metrics.pop("score", math.nan), trial.best_at(epoch)
     scalars = {"epoch": float(epoch)}
     if best is not None:
         scalars["score"] = best
-    if math.isfinite(last):  # the HParams page gets it as JSON, where a NaN would be text
+    if math.isfinite(last):  # the HParams page reads JSON, where a NaN would be text
         scalars["last"] = last
     values = [Summary.Value(tag=tag, simple_value=value) for tag, value in {**scalars, **metrics}.items()]
     return Event(wall_time=trial.times[epoch], step=epoch, summary=Summary(value=values))
@@ -181,7 +179,7 @@ def _end(trial: TrialRecord) -> Event:
 
 
 def _summary(tag: str, data: plugin_data_pb2.HParamsPluginData) -> Summary:
-    # As `summary_v2` does for session starts; TensorBoard's own function for session ends wants TensorFlow.
+    # As `summary_v2` does for session starts. TensorBoard's function for session ends needs TensorFlow.
     value = Summary.Value(
         tag=tag, metadata=metadata.create_summary_metadata(data), tensor=metadata.NULL_TENSOR
     )
@@ -194,7 +192,7 @@ def _levels(axis: Axis) -> list[Any] | None:
 
 
 def _type(levels: list[Any] | None) -> type:
-    """The one type that TensorBoard has for an axis: text where the levels are of several."""
+    """The type of an axis for TensorBoard, which allows one: text if the levels have several types."""
     kinds = {float if type(level) in (int, float) else type(level) for level in levels or [0.0]}
     kind = kinds.pop()
     return kind if not kinds and kind in (bool, float, str) else str
@@ -217,7 +215,7 @@ def _domain(axis: Axis) -> summary_v2.Domain:
 
 
 def _plain(value: Any) -> bool | float | str:
-    """A value as HParams takes it: lists and mappings as JSON, nothing as `none`."""
+    """A value as HParams takes it: lists and mappings are JSON, None is `none`."""
     if value is None:
         return "none"
     return value if isinstance(value, bool | int | float | str) else json.dumps(value)
@@ -236,7 +234,7 @@ def _write(path: Path, mode: str, events: Iterable[Event]) -> None:
 
 
 def _whole_events(path: Path) -> tuple[int, int]:
-    """(number of whole events at the head of the file, bytes they take); what is behind is written anew."""
+    """(number of whole events at the beginning of the file, bytes they take)."""
     if not path.exists():
         return 0, 0
     data = read_bytes(path)

@@ -1,4 +1,4 @@
-"""What a sweep's folder says, for `status` and `best`: read from the ledger, by any process, at any time."""
+"""What a sweep's ledger says, for `status` and `best`: read by any process, at any time."""
 
 from __future__ import annotations
 
@@ -8,32 +8,34 @@ from typing import Any
 
 from raykd.records.history import History
 from raykd.records.ledger import Ledger, Record
-from raykd.storage.driver import driver_of
-from raykd.storage.folders import named, origin_of, sweeps
+from raykd.storage.base import Storage, SweepFolder
+from raykd.storage.open_storage import open_storage, open_sweep
 from trainables.core.errors import SweepFailed, UserError
-from trainables.core.files import own_folder
 
 
-def find(storage: Path, name: str) -> Path:
-    """The folder of the sweep called `name`; `UserError` with the nearest name otherwise."""
-    known = sweeps(storage)
+def find(place: Storage | Path, name: str) -> SweepFolder:
+    """The sweep called `name` in a storage; `UserError` with the nearest name if there is none."""
+    storage = open_storage(place)
+    known = storage.sweeps()
     if name not in known:
-        problem = f"no such sweep in {named(storage)}" if known else f"{named(storage)} holds no sweeps"
+        problem = f"no such sweep in {storage}" if known else f"{storage} holds no sweeps"
         raise UserError(
             "name", problem, value=name, expected="a sweep's name, or `--storage DIR`", choices=known
         )
-    if origin_of(storage) is not None:
-        own_folder(storage / name)  # the first time that this machine looks at it
-    return storage / name
+    sweep = storage.sweep(name)
+    sweep.make_copy()
+    return sweep
 
 
-def read(folder: Path) -> History:
-    return History.of(Ledger.read(folder))
+def read(place: SweepFolder | Path) -> History:
+    """What a sweep's ledger says, as of now. Raises as `Ledger.read`."""
+    return History.of(Ledger.read(place))
 
 
-def status(history: History, folder: Path) -> dict[str, Any]:
-    """Counts of trials by status, the best one, and who drives the sweep."""
-    driver = driver_of(folder)
+def status(history: History, place: SweepFolder | Path) -> dict[str, Any]:
+    """Counts of trials by status, the best one, and the process that drives the sweep."""
+    sweep = open_sweep(place)
+    driver = sweep.driver()
     counts = history.counts()
     counts["waiting"] += max(0, history.total - len(history.trials))  # those not proposed yet
     if not driver:
@@ -41,7 +43,7 @@ def status(history: History, folder: Path) -> dict[str, Any]:
         counts["running"] = 0
     best = history.best()
     return {
-        "name": folder.name,
+        "name": sweep.name,
         "state": "running" if driver else "done" if history.done else "interrupted",
         "driver": {"host": driver.host, "pid": driver.pid} if driver else None,
         "samples": history.samples,
@@ -53,7 +55,7 @@ def status(history: History, folder: Path) -> dict[str, Any]:
 
 
 def repaired(record: Record) -> str:
-    """What a repair of the ledger found and did, in one line."""
+    """What a repair of the ledger found and did, in one line, from its record."""
     found = {
         "damaged lines": [str(line) for line in record["lines"]],
         "proposed again": record["remade"],
@@ -64,7 +66,7 @@ def repaired(record: Record) -> str:
 
 
 def refresh(history: History, folder: Path) -> None:
-    """Write the tables of a sweep whose driver is gone: it may have died before it wrote the last ones."""
+    """Write the tables of a sweep without a driver: the last one may have died before it wrote them."""
     from raykd.records.tables import write_tables
 
     with contextlib.suppress(OSError, UserError):  # somebody else's sweep is not ours to write in
@@ -72,7 +74,7 @@ def refresh(history: History, folder: Path) -> None:
 
 
 def best(history: History) -> dict[str, Any]:
-    """The best trial with its config, and the references. `UserError` while no trial has a score."""
+    """The best trial with its config, and the references. `SweepFailed` while no trial has a score."""
     found = history.best()
     if found is None:
         raise SweepFailed("no trial of this sweep has a score yet")

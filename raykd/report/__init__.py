@@ -1,6 +1,6 @@
 """`raykd report NAME`: one self-contained HTML page of a sweep or a study.
 
-    write(Path("sweeps/quickstart"), Path("quickstart.html"))
+    write(storage.sweep("quickstart"), Path("quickstart.html"))
 
 The modules of sections say what is on the page, as the plain data of `parts`; `marks` and the modules of
 figures draw; `page` writes HTML. None of it needs Ray. The importances of a search's axes, and what a study
@@ -14,21 +14,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from raykd.report.elements import Page
+from raykd.storage.base import SweepFolder
+from raykd.storage.open_storage import open_sweep
 from trainables.core.errors import UserError
 from trainables.core.files import replacing
 
 REPORT = "report.html"
 
 
-def write(folder: Path, out: Path, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Write the page of the sweep in `folder` to `out`; `progress` is told (done, of how many) on the way.
+def write(place: SweepFolder | Path, out: Path, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Write the page of a sweep to `out`; `progress` is told (done, of how many) on the way.
 
     Raises `UserError` where `out` cannot be written.
     """
     from raykd.report.page import render
 
     _refuse_unwritable(out)
-    page = build(folder, out, time.time(), progress)
+    page = build(place, out, time.time(), progress)
     try:
         with replacing(out) as temporary:
             temporary.write_text(render(page), encoding="utf-8")
@@ -37,7 +39,9 @@ def write(folder: Path, out: Path, progress: Callable[[int, int], None] | None =
     return out
 
 
-def build(folder: Path, out: Path, now: float, progress: Callable[[int, int], None] | None = None) -> Page:
+def build(
+    place: SweepFolder | Path, out: Path, now: float, progress: Callable[[int, int], None] | None = None
+) -> Page:
     """What is on the page, as data. `now` is when it is made, unix seconds."""
     from raykd.records import views
     from raykd.records.recorded_spec import spec_of
@@ -45,13 +49,14 @@ def build(folder: Path, out: Path, now: float, progress: Callable[[int, int], No
     from raykd.spec.study import StudySpec
     from raykd.storage.commands import command
 
-    history = views.read(folder)
+    sweep = open_sweep(place)
+    history = views.read(sweep)
     spec = spec_of(history)
-    status = views.status(history, folder)
+    status = views.status(history, sweep)
     if isinstance(spec, StudySpec):
-        facts, sections = study_sections.content(spec, history, folder, out)
+        facts, sections = study_sections.content(spec, history, sweep, out)
     else:
-        facts, sections = sweep_sections.content(spec, history, folder, out, progress)
+        facts, sections = sweep_sections.content(spec, history, sweep, out, progress)
     counts = status["trials"]
     ended = counts["finished"] + counts["stopped"] + counts["failed"]
     said = ", ".join(f"{n} {name}" for name, n in counts.items() if n) or "none yet"
@@ -60,7 +65,7 @@ def build(folder: Path, out: Path, now: float, progress: Callable[[int, int], No
         "running": f"It is still running: {so_far}. What is below is how it stood when this page was made; "
         "`raykd report` again brings it up to date.",
         "interrupted": f"It is not complete: {so_far}, and nothing drives it. "
-        f"`{command(spec.resumes_by, folder)}` goes on with it.",
+        f"`{command(spec.resumes_by, sweep)}` goes on with it.",
     }
     return Page(
         title=spec.name,

@@ -19,6 +19,7 @@ from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import LEDGER
 from raykd.report.elements import Bullets, Code, Collapsible, Facts, Links, Section, Table, Text
 from raykd.spec.schedulers import settings_in_use
+from raykd.storage.base import Storage
 from raykd.storage.commands import storage_words
 from trainables.spec.trial import ProbeSpec
 
@@ -53,7 +54,7 @@ def searched(history: History) -> list[tuple[str, str]]:
     ]
 
 
-def again(history: History, folder: Path, verb: str) -> Section:
+def again(history: History, storage: Storage, verb: str) -> Section:
     """How to run it again, by which verb of the command line, and the spec as it was written down."""
     source = (history.sweep or {}).get("source")
     parts: list[Any] = []
@@ -61,7 +62,7 @@ def again(history: History, folder: Path, verb: str) -> Section:
         words = ["raykd", verb, source["path"]]
         words += [word for override in source["overrides"] for word in ("--set", override)]
         parts += [
-            Code(shlex.join([*words, *storage_words(folder.parent)])),
+            Code(shlex.join([*words, *storage_words(storage)])),
             Text("Under another name, or in another storage: `--set name=OTHER`."),
         ]
     else:

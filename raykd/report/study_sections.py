@@ -25,10 +25,11 @@ from raykd.spec.arms import ARM
 if TYPE_CHECKING:
     from raykd.records.history import History, TrialRecord
     from raykd.spec.study import StudySpec
+    from raykd.storage.base import SweepFolder
 
 
-def content(spec: StudySpec, history: History, folder: Path, out: Path) -> tuple[Facts, list[Section]]:
-    """The head of the page, and its sections. `folder` is the study's, `out` the page's file."""
+def content(spec: StudySpec, history: History, sweep: SweepFolder, out: Path) -> tuple[Facts, list[Section]]:
+    """The head of the page, and its sections. `out` is the page's file."""
 
     def arm(trial: TrialRecord) -> str:
         return str(trial.params.get(ARM))
@@ -37,8 +38,8 @@ def content(spec: StudySpec, history: History, folder: Path, out: Path) -> tuple
         *sections(spec, history),
         common.failures(history, "arm", arm),
         common.compute(history, "arm", arm),
-        common.again(history, folder, spec.starts_by),
-        common.links(history, folder, out, [(name, "the table of the study") for name in FILES]),
+        common.again(history, sweep.storage, spec.starts_by),
+        common.links(history, sweep.path, out, [(name, "the table of the study") for name in FILES]),
     ]
 
 

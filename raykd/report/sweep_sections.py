@@ -21,14 +21,15 @@ from raykd.storage.commands import command
 
 if TYPE_CHECKING:
     from raykd.spec.search import SearchSpec
+    from raykd.storage.base import SweepFolder
 
 HIGHLIGHTED = 5  # trials, among the curves
 
 
 def content(
-    spec: SearchSpec, history: History, folder: Path, out: Path, progress: Progress = None
+    spec: SearchSpec, history: History, sweep: SweepFolder, out: Path, progress: Progress = None
 ) -> tuple[Facts, list[Section]]:
-    """The head of the page, and its sections. `folder` is the search's, `out` the page's file.
+    """The head of the page, and its sections. `out` is the page's file.
 
     `progress` is told (done, of how many) while sections are made that take long.
     """
@@ -36,13 +37,13 @@ def content(
         spent = common.compute(history, "method", lambda trial: trial.method)
     else:
         spent = common.compute(history, "status of trials", lambda trial: trial.status, STATUSES)
-    export = command("export", folder, "--out", "student")
+    export = command("export", sweep, "--out", "student")
     return common.facts(history, common.searched(history)), [
         *sections(spec, history, export, progress),
         common.failures(history, "settings", settings),
         spent,
-        common.again(history, folder, spec.starts_by),
-        common.links(history, folder, out),
+        common.again(history, sweep.storage, spec.starts_by),
+        common.links(history, sweep.path, out),
     ]
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from raykd.records.history import History, missing
 from raykd.spec.sweep import SweepSpec
+from raykd.storage.base import Storage
 from trainables.spec.trial import TrialSpec
 
 _LONG = 5  # a baseline of more than so many times a trial's epochs is worth a word
 
 
-def beside(spec: SweepSpec, storage: Path, known: History | None = None) -> list[dict[str, Any]]:
+def beside(spec: SweepSpec, storage: Storage, known: History | None = None) -> list[dict[str, Any]]:
     """What is trained beside the trials: teachers that are not there yet, and the baseline.
 
     What, method, epochs, when, and of the baseline how many trials cost as much: without epochs of its own it
@@ -45,13 +45,12 @@ def long_baseline(epochs: int, spec: SweepSpec) -> list[str]:
     ]
 
 
-def untrained(spec: SweepSpec, storage: Path) -> list[TrialSpec]:
+def untrained(spec: SweepSpec, storage: Storage) -> list[TrialSpec]:
     """The trainings of teachers that the sweep needs and that were not done yet."""
-    from raykd.storage.folders import teachers_of
     from trainables.training.teacher_file import teacher_file, teacher_trial
 
     trainings = [training for trial in to_prepare(spec) if (training := teacher_trial(trial)) is not None]
-    return [t for t in trainings if not teacher_file(t, teachers_of(storage)).exists()]
+    return [t for t in trainings if not teacher_file(t, storage.teachers()).exists()]
 
 
 def representative(spec: SweepSpec) -> TrialSpec:

@@ -10,11 +10,12 @@ from raykd.records.recorded_spec import of_another_version, writer
 from raykd.runs.drive import replayed
 from raykd.runs.kinds import run_of
 from raykd.spec.sweep import SweepSpec, difference
+from raykd.storage.base import Storage
 from trainables.core.errors import UserError
 from trainables.spec.normalisation import IMAGENET, normalisation_from
 
 
-def refuse_changed_spec(spec: SweepSpec, history: History, storage: Path) -> None:
+def refuse_changed_spec(spec: SweepSpec, history: History, storage: Storage | Path) -> None:
     """`UserError` where the file that the sweep was started from says something else now."""
     source = (history.sweep or {}).get("source")
     if source is None or not Path(source["path"]).is_file():

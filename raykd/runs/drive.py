@@ -19,8 +19,7 @@ from raykd.records.recorder import Recorder
 from raykd.runs.kinds import run_of
 from raykd.spec.devices import idle_gpus, where
 from raykd.spec.sweep import SweepSpec
-from raykd.storage.file_transfer import RemoteTransfer
-from raykd.storage.folders import named, origin_of, placed, teachers_of
+from raykd.storage.base import SweepFolder
 from raykd.storage.scratch import scratch_folder
 from trainables.core.errors import StorageLost, SweepFailed, UserError
 
@@ -28,20 +27,21 @@ log = logging.getLogger("raykd.runs.drive")
 
 
 class Drive:
-    """Lanes, preparation, references, and Tune, for the sweep in `folder`; `actions` is what lanes can do."""
+    """Lanes, preparation, references, and Tune, for one sweep; `actions` is what lanes can do."""
 
     def __init__(
         self,
         spec: SweepSpec,
         recorder: Recorder,
         console: Console,
-        folder: Path,
+        sweep: SweepFolder,
         actions: Mapping[str, str],
     ) -> None:
         self.spec = spec
         self.record = recorder
         self.history = recorder.history
-        self.folder = folder
+        self.sweep = sweep
+        self.shared = sweep.resolved()  # the same sweep, by the path that every node knows
         self.actions = actions
         self.console = console
 
@@ -60,7 +60,7 @@ class Drive:
             if memory.lanes < min(held, room_for):
                 console.warn(f"memory holds {counted(memory.lanes, 'lane')}: {memory.said}")
             held, room_for = min(held, memory.lanes), min(room_for, memory.lanes)
-        console.say(f"{spec.name}: {counted(left, 'trial')} to go; files in {named(self.folder)}")
+        console.say(f"{spec.name}: {counted(left, 'trial')} to go; files in {self.sweep}")
         room = f"{counted(held, 'lane')} of {counted(spec.workers.count, 'worker')}"
         console.say(f"{counted(len(nodes), 'node')}, room for {room}, {where(spec.workers, nodes)}")
         for remark in idle_gpus(spec.workers, nodes):
@@ -74,10 +74,10 @@ class Drive:
             pool = LanePool(
                 workers,
                 max(1, min(room_for, left)),
-                storage=placed(self.folder),
+                sweep=self.shared,
                 scratch=scratch,
                 cache=cache_folder().absolute(),
-                teachers=placed(teachers_of(self.folder.parent)),
+                teachers=self.shared.storage.teachers(),
                 actions=self.actions,
                 demand=None if cluster["alone"] else Demand(workers, self._left, spec.lanes),
                 on_event=console.warn,
@@ -85,7 +85,7 @@ class Drive:
             )
             with pool:
                 began = time.monotonic()
-                references = References(spec, self.record, pool, console, self.folder)
+                references = References(spec, self.record, pool, console, self.sweep)
                 limit = spec.time_limit
                 until = None if limit is None else began + limit
                 references.around(lambda: self._tune(pool, proposer, decider, began), until)
@@ -162,7 +162,7 @@ class Drive:
         """The work of a trial, for a lane."""
         record = self.history.trials[name]
         trial = self.spec.trial(record.params, record.replicate)
-        folder = trial_folder(placed(self.folder), name)
+        folder = trial_folder(self.shared.path, name)
         self._forget_after(folder / "checkpoints", record)
         trials = [trial.model_dump(mode="json")]
         return Task(name, "train", trials, str(folder), self.spec.attempts, record.attempts)
@@ -171,9 +171,7 @@ class Drive:
         """No trial goes on from behind what the ledger knows of it: the epochs between would be missing."""
         from trainables.training.checkpoints import Checkpoints
 
-        origin = origin_of(self.folder)
-        transfer = RemoteTransfer(origin.remote, origin.here.resolve()) if origin is not None else None
-        ahead = Checkpoints(folder, transfer).forget_after(record.epoch + 1)
+        ahead = Checkpoints(folder, self.shared.storage).forget_after(record.epoch + 1)
         if ahead:
             self.console.warn(
                 f"trial {record.trial} has a checkpoint of epoch {ahead}, and the ledger knows of "

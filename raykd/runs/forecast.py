@@ -8,7 +8,6 @@ the data, reference rows, what workers say to each other, and that lanes that sh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raykd.records.history import History
@@ -16,6 +15,7 @@ from raykd.runs.auxiliary import untrained
 from raykd.runs.retune import searches
 from raykd.spec.arms import ARM
 from raykd.spec.study import StudySpec
+from raykd.storage.base import Storage
 from trainables.spec.trial import TrialSpec
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def from_history(spec: StudySpec, history: History) -> Forecast | None:
     return Forecast(found, "as this study's trials went so far", max(1, _lanes(spec)))
 
 
-def forecast(spec: StudySpec, storage: Path) -> Forecast:
-    """By a few steps of each arm on this machine; `storage` is where teachers lie.
+def forecast(spec: StudySpec, storage: Storage) -> Forecast:
+    """By a few steps of each arm on this machine; `storage` holds the teachers.
 
     Nothing is said for a study whose workers this machine could not hold: its speed would be another's.
     """

@@ -14,6 +14,7 @@ from raykd.records.history import History
 from raykd.spec.search import SearchSpec, load_sweep
 from raykd.spec.study import StudySpec
 from raykd.spec.sweep import SweepSpec
+from raykd.storage.base import Storage
 from trainables.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class SearchRun:
         proposer.replay(history)
         return proposer
 
-    def reread(self, source: Mapping[str, Any], storage: Path) -> SearchSpec:
+    def reread(self, source: Mapping[str, Any], storage: Storage | Path) -> SearchSpec:
         """The spec as its file (`Source.recorded`) says it now. Raises `UserError`."""
         folder = _folder_of(source)
         return load_sweep(source["path"], source["overrides"], folder, folder is not None)
@@ -61,7 +62,7 @@ class StudyRun:
         rounds.replay(history)
         return rounds
 
-    def reread(self, source: Mapping[str, Any], storage: Path) -> StudySpec:
+    def reread(self, source: Mapping[str, Any], storage: Storage | Path) -> StudySpec:
         """The spec as its file says it now. Raises `UserError`."""
         from raykd.ablation.study import load_study
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from raykd.console.wording import counted
@@ -15,7 +14,7 @@ from raykd.spec.devices import idle_gpus, where
 from raykd.spec.search import SearchSpec
 from raykd.spec.sweep import SweepSpec
 from raykd.spec.validate import check_resources, describe_axes
-from raykd.storage.folders import named
+from raykd.storage.base import SweepFolder
 from trainables.core.errors import UserError
 from trainables.core.files import cache_folder
 from trainables.core.limits import cpus
@@ -23,7 +22,7 @@ from trainables.core.limits import cpus
 _SHOWN = 3
 
 
-def plan(spec: SearchSpec, folder: Path) -> dict[str, Any]:
+def plan(spec: SearchSpec, sweep: SweepFolder) -> dict[str, Any]:
     """Axes, number of trials, largest cost in epochs, sampled configurations, and where files would go."""
     return {
         "name": spec.name,
@@ -32,14 +31,14 @@ def plan(spec: SearchSpec, folder: Path) -> dict[str, Any]:
         "axes": [list(row) for row in describe_axes(spec)],
         "trials": spec.trials,
         "most_epochs": spec.trials * spec.epochs,
-        "beside": beside(spec, folder.parent),
+        "beside": beside(spec, sweep.storage),
         "scheduler": spec.scheduler.model_dump(mode="json"),
         "sampler": spec.sampler.model_dump(mode="json"),
         "workers": spec.workers.model_dump(mode="json"),
         "samples": samples(spec, _SHOWN),
-        "folder": named(folder),
-        "tensorboard": str(folder / "tensorboard"),
-        "log": str(folder / "log.txt"),
+        "folder": str(sweep),
+        "tensorboard": str(sweep.path / "tensorboard"),
+        "log": str(sweep.path / "log.txt"),
     }
 
 

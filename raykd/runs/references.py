@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from raykd.console.live import Console
 from raykd.lanes.messages import Message, Task
@@ -23,8 +22,8 @@ from raykd.records.history import missing
 from raykd.records.recorder import Recorder
 from raykd.runs.auxiliary import long_baseline, representative, to_prepare
 from raykd.spec.sweep import SweepSpec
+from raykd.storage.base import SweepFolder
 from raykd.storage.commands import command
-from raykd.storage.folders import placed
 from trainables.core.errors import SweepFailed, UserError
 from trainables.evaluation.probes import find_probe
 from trainables.spec.trial import TrialSpec
@@ -37,13 +36,14 @@ class References:
     """Preparation and reference rows of one sweep. Those in the ledger already are not run again."""
 
     def __init__(
-        self, spec: SweepSpec, record: Recorder, pool: LanePool, console: Console, folder: Path
+        self, spec: SweepSpec, record: Recorder, pool: LanePool, console: Console, sweep: SweepFolder
     ) -> None:
         self._spec = spec
         self._record = record
         self._pool = pool
         self._console = console
-        self._folder = folder
+        self._sweep = sweep
+        self._shared = sweep.resolved().path
         self._base = representative(spec)
         self._prepared = to_prepare(spec)
 
@@ -62,7 +62,7 @@ class References:
             thread.join(None if until is None else max(0.0, until - time.monotonic()))
         if any(thread.is_alive() for thread in beside):
             names = ", ".join(missing(self._spec, self._record.history))
-            hint = command("resume", self._folder)
+            hint = command("resume", self._sweep)
             self._console.warn(f"the time limit is reached before these: {names}; go on with:  {hint}")
 
     def _beside(self, work: Callable[[], None]) -> threading.Thread:
@@ -156,7 +156,7 @@ class References:
         self._record("reference", name=name, label=label, metrics=best, trial=trial.signature())
 
     def _task(self, name: str, action: str, *trials: TrialSpec) -> Task:
-        folder = placed(self._folder) / "references" / name
+        folder = self._shared / "references" / name
         return Task(
             name, action, [t.model_dump(mode="json") for t in trials], str(folder), self._spec.attempts
         )

@@ -30,9 +30,7 @@ from raykd.records.ledger import TRIALS, Record, as_line, decode, encode, keep_a
 from raykd.records.recorded_spec import check_settings, spec_of
 from raykd.runs.kinds import run_of
 from raykd.spec.sweep import SweepSpec
-from raykd.storage.append_log import stored, write_anew
-from raykd.storage.driver import take_lease
-from raykd.storage.folders import fetch, named
+from raykd.storage.base import SweepFolder
 from trainables.core.errors import UserError
 
 _OF_TRIAL = ("start", "report", "verdict", "end")
@@ -71,27 +69,27 @@ class Repair:
         return "; ".join(parts) + f". The ledger as it was is kept as {kept.name}"
 
 
-def repair(folder: Path) -> str | None:
-    """Mend the ledger in `folder`; says what was done, None where nothing was wrong.
+def repair(sweep: SweepFolder) -> str | None:
+    """Mend a sweep's ledger; says what was done, None where nothing was wrong.
 
     `UserError` where a driver holds it, or where too much is lost.
     """
-    lock = take_lease(folder)
+    lock = sweep.take_lease()
     try:
-        data, driver = stored(folder)
+        data, driver = sweep.read_ledger()
         if data is None:
-            raise UserError("name", f"there is no ledger in {named(folder)}")
+            raise UserError("name", f"there is no ledger in {sweep}")
         lines = list(checked(list(parse_lines(data))))
         while lines and lines[-1] is None:  # a torn tail is no matter for a repair
             lines.pop()
         done = Repair([number for number, record in enumerate(lines, start=1) if record is None])
         records = mended(lines, done)
-        records = _without_students(records, folder, done)
+        records = _without_students(records, sweep, done)
         if not done.needed:
             return None
-        kept = keep_aside(folder, "damaged", data)
+        kept = keep_aside(sweep.path, "damaged", data)
         records.append(_record("repair", time.time(), **asdict(done)))
-        write_anew(folder, driver, [as_line(encode(record)) for record in records])
+        sweep.replace_ledger(driver, [as_line(encode(record)) for record in records])
     finally:
         lock.close()
     return done.describe(kept)
@@ -223,7 +221,7 @@ def _without_gaps(records: list[Record], done: Repair) -> list[Record]:
     return [record for record in records if kept(record)]
 
 
-def _without_students(records: list[Record], folder: Path, done: Repair) -> list[Record]:
+def _without_students(records: list[Record], sweep: SweepFolder, done: Repair) -> list[Record]:
     """Without the last epoch of trials that have ended and whose student is damaged: so they are not over.
 
     A lane that finds a trial's student damaged begins it anew. A file that is gone was taken away by someone.
@@ -233,8 +231,8 @@ def _without_students(records: list[Record], folder: Path, done: Repair) -> list
 
     last: dict[str, int] = {}
     for name, trial in History.of(records).trials.items():
-        file = folder / TRIALS / name / BEST
-        if trial.status in ("finished", "stopped") and fetch(file) and not is_whole(file):
+        file = sweep.path / TRIALS / name / BEST
+        if trial.status in ("finished", "stopped") and sweep.storage.pull(file) and not is_whole(file):
             last[name] = trial.epoch
     done.students += sorted(last)
 

@@ -17,7 +17,6 @@ from raykd.runs.changed_spec import as_begun
 from raykd.spec.search import SearchSpec, build_sweep
 from raykd.spec.study import StudySpec
 from raykd.spec.sweep import difference
-from raykd.storage.folders import holds_ledger, named
 from trainables.core.errors import SweepFailed, UserError
 
 if TYPE_CHECKING:
@@ -87,13 +86,13 @@ def _best(label: str, search: SearchSpec, place: Place, console: Console) -> dic
     from raykd.records.views import read
     from raykd.runs import sweep as engine
 
-    at = dataclasses.replace(place, folder=place.folder.parent / search.name)
-    if holds_ledger(at.folder):
-        then = spec_of(read(at.folder))
+    at = dataclasses.replace(place, sweep=place.sweep.storage.sweep(search.name))
+    if at.sweep.has_ledger():
+        then = spec_of(read(at.sweep))
         if then.hash() != as_begun(search, then).hash():
             raise UserError(
                 "retune",
-                f"the search in {named(at.folder)} was another one: {'; '.join(difference(then, search))}",
+                f"the search in {at.sweep} was another one: {'; '.join(difference(then, search))}",
                 expected="another name of the study, or that folder moved away",
             )
         history = engine.resume(at, console)

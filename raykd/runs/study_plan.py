@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from raykd.ablation.budget import with_costs
@@ -19,7 +18,7 @@ from raykd.runs.forecast import START_S, Forecast, forecast, from_history
 from raykd.runs.plan import data_of
 from raykd.runs.retune import searches
 from raykd.spec.study import StudySpec
-from raykd.storage.folders import named
+from raykd.storage.base import SweepFolder
 
 _COLUMNS = (
     "arm", "changes", "follows from it", "trained parameters", "epochs", "flops a step", "compute",
@@ -28,7 +27,7 @@ _COLUMNS = (
 
 
 def plan_unstarted(
-    spec: StudySpec, folder: Path, memory: int | None = None
+    spec: StudySpec, sweep: SweepFolder, memory: int | None = None
 ) -> tuple[dict[str, Any], list[str]]:
     """The plan of a study that has not begun, and remarks; data and teacher may still be elsewhere.
 
@@ -36,10 +35,10 @@ def plan_unstarted(
     """
     with without_files(spec) as (assumed, missing):
         checked, remarks = check_study(assumed, memory)
-        return plan_study(with_costs(checked), folder), [*remarks, *missing]
+        return plan_study(with_costs(checked), sweep), [*remarks, *missing]
 
 
-def plan_study(spec: StudySpec, folder: Path, history: History | None = None) -> dict[str, Any]:
+def plan_study(spec: StudySpec, sweep: SweepFolder, history: History | None = None) -> dict[str, Any]:
     """Arms with what each differs in and costs, and the worst case: trials, epochs, operations, seconds.
 
     Of a study that has begun it is the whole study's, extensions included. Seconds are those of the trials in
@@ -47,7 +46,7 @@ def plan_study(spec: StudySpec, folder: Path, history: History | None = None) ->
     second an arm for small networks.
     """
     rules = spec.study
-    found = (from_history(spec, history) if history is not None else None) or forecast(spec, folder.parent)
+    found = (from_history(spec, history) if history is not None else None) or forecast(spec, sweep.storage)
     replicates = history.samples // len(spec.arms) if history is not None else rules.replicates
     base = spec.cost(rules.base)[1]
     arms: list[dict[str, Any]] = []
@@ -82,9 +81,9 @@ def plan_study(spec: StudySpec, folder: Path, history: History | None = None) ->
         "data": data_of(spec),
         "search_epochs": sum(s.samples * s.epochs for s in searches(spec).values()) if history is None else 0,
         **_seconds(spec, found, replicates),
-        "beside": beside(spec, folder.parent, history),
+        "beside": beside(spec, sweep.storage, history),
         "arms": arms,
-        "folder": named(folder),
+        "folder": str(sweep),
     }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import platform
-import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -49,19 +48,10 @@ from raykd.runs.changed_spec import (
 from raykd.runs.drive import Drive
 from raykd.runs.kinds import run_of
 from raykd.spec.sweep import MOST_TRIALS, SweepSpec
+from raykd.storage.base import SweepFolder
 from raykd.storage.cache import ready_cache
 from raykd.storage.commands import command
-from raykd.storage.folders import (
-    check_writable,
-    fetch,
-    holds_ledger,
-    mirror,
-    mirrored,
-    named,
-    origin_of,
-    own_sweep,
-)
-from raykd.storage.new_sweep import LOG, fresh
+from raykd.storage.new_sweep import LOG, removed_if_empty
 from trainables.core import storage_retry
 from trainables.core.errors import SweepFailed, UserError
 
@@ -71,9 +61,9 @@ _LAST_WORD_S = 10.0  # a driver that ends because the storage is lost does not w
 
 @dataclass(frozen=True)
 class Place:
-    """Where and by whom a sweep is run. `actions` is what its lanes can do: the engine runs any trainable."""
+    """Where a sweep is run. `actions` is what its lanes can do: the engine runs any trainable."""
 
-    folder: Path  # the sweep's own
+    sweep: SweepFolder
     address: str | None = None  # of a Ray cluster
     actions: Mapping[str, str] = field(default_factory=lambda: ACTIONS)
 
@@ -102,20 +92,19 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
     from raykd.search.proposer import sampler_arguments
 
     _listen(console)
-    own_sweep(place.folder)
-    origin = origin_of(place.folder)
-    if holds_ledger(place.folder):
-        if Ledger.read(place.folder):
-            raise _there_is_one(spec, place)
-    elif origin is not None:
-        shutil.rmtree(place.folder, ignore_errors=True)  # the copy of a sweep that was removed there
-    refuse_lost(place.folder)
+    place.sweep.own()
+    if place.sweep.has_ledger():
+        if Ledger.read(place.sweep):
+            raise _there_is_one(spec, place.sweep)
+    else:
+        place.sweep.discard_copy()
+    refuse_lost(place.sweep)
     # The cluster first: one that cannot hold a worker leaves no sweep behind.
     with (
-        fresh(place.folder) as clear,
+        removed_if_empty(place.sweep) as clear,
         signals.cleared(clear),
         _cluster(spec, place, console) as cluster,
-        Ledger.create(place.folder) as ledger,
+        Ledger.create(place.sweep) as ledger,
     ):
         recorder = Recorder(ledger, History())
         for _ in range(2):  # all else can be made again after damage, and this cannot
@@ -138,12 +127,12 @@ def _listen(console: Console) -> None:
     streams.tell_with(log.info)
 
 
-def _there_is_one(spec: SweepSpec, place: Place) -> UserError:
+def _there_is_one(spec: SweepSpec, sweep: SweepFolder) -> UserError:
     return UserError(
         "name",
-        f"there is a sweep of this name in {named(place.folder.parent)}",
+        f"there is a sweep of this name in {sweep.storage}",
         value=spec.name,
-        expected=f"`{command(spec.resumes_by, place.folder)}` to go on with it, or `--set name=OTHER`",
+        expected=f"`{command(spec.resumes_by, sweep)}` to go on with it, or `--set name=OTHER`",
     )
 
 
@@ -154,13 +143,13 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
     `as_started` asks for what was written down at the start.
     """
     _listen(console)
-    own_sweep(place.folder, make=True)  # the first time that a machine drives a remote sweep
-    with Ledger.open(place.folder) as ledger:
+    place.sweep.own(make=True)  # the first time that a machine drives a remote sweep
+    with Ledger.open(place.sweep) as ledger:
         history = History.of(ledger.records)
         spec = spec_of(history)
         check_settings(spec, history)
         if not as_started:
-            refuse_changed_spec(spec, history, place.folder.parent)
+            refuse_changed_spec(spec, history, place.sweep.storage)
         if extend:
             _refuse_more(spec, history, extend)
         recorder = Recorder(ledger, history)
@@ -168,9 +157,9 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             console.warn(ledger.cut)
         if history.done and not extend and not missing(spec, history):
             console.say("every trial of this sweep has ended", "green")
-            _log_of(place.folder)
-            _views(spec, history, place.folder)
-            mirror(place.folder)
+            _log_of(place.sweep)
+            _views(spec, history, place.sweep.path)
+            place.sweep.mirror()
             return history
         refuse_other_inputs(spec, history)
         refuse_other_samplers(spec, history)
@@ -206,9 +195,9 @@ def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[s
         memory = capacity.room(spec.workers)
     for remark in check_joinable(target):  # before the storage is touched
         console.warn(remark)
-    check_writable(place.folder)
+    place.sweep.check_writable()
     ready_cache()
-    log_file = _log_of(place.folder)
+    log_file = _log_of(place.sweep)
     send_logs(log_file)  # from here on it holds what is said, and what is lost of it
     _say_data(spec, console)
     console.waits_for("starting Ray on this machine" if target == LOCAL else f"joining Ray at {target}")
@@ -223,11 +212,10 @@ def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[s
         yield {**cluster, "alone": target == LOCAL, "memory": memory}
 
 
-def _log_of(folder: Path) -> Path:
-    """The sweep's log, as the last driver left it, on whichever machine: there it goes on."""
-    log_file = folder / LOG
-    if origin_of(folder) is not None:
-        fetch(log_file)
+def _log_of(sweep: SweepFolder) -> Path:
+    """The sweep's log as the last driver left it, on whichever machine; this driver appends to it."""
+    log_file = sweep.path / LOG
+    sweep.storage.pull(log_file)
     return log_file
 
 
@@ -236,7 +224,7 @@ def _drive(
 ) -> History:
     from raykd.records.tables import write_tables
 
-    history, folder = recorder.history, place.folder
+    history, folder = recorder.history, place.sweep.path
     device = "GPU" if spec.workers.on(live_nodes()).gpus else "CPU"
     if said := other_device(history, device):
         console.warn(said)
@@ -246,9 +234,9 @@ def _drive(
     tables = _Every(5.0, lambda: write_tables(history, folder))
     recorder.listeners += [console, *views, tables]
     try:
-        with mirrored(folder):
+        with place.sweep.mirrored():
             try:
-                Drive(spec, recorder, console, folder, place.actions).go(cluster)
+                Drive(spec, recorder, console, place.sweep, place.actions).go(cluster)
             finally:
                 with signals.held():
                     with suppress(SweepFailed), storage_retry.limited(_LAST_WORD_S):
@@ -259,7 +247,7 @@ def _drive(
             run_of(spec).write_results(history, folder)
     except BaseException as error:
         if isinstance(error, SweepFailed) or signals.received():
-            console.warn(f"go on with:  {command('resume', folder)}")
+            console.warn(f"go on with:  {command('resume', place.sweep)}")
         raise
     return history
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from raykd.process import streams
-from raykd.storage.driver import driver_of
+from raykd.storage.base import SweepFolder
 from raykd.storage.owners import make_private
 from trainables.core.errors import UserError
 
@@ -58,9 +58,9 @@ def launch(arguments: Sequence[str]) -> int:
     return driver.wait()
 
 
-def attach(sweep: Path) -> int:
+def attach(sweep: SweepFolder) -> int:
     """Show the output of the driver of a running sweep from its start, as `launch` does."""
-    driver = driver_of(sweep)
+    driver = sweep.driver()
     output = _output_of(driver.pid) if driver is not None else None
     if driver is None or output is None or not output.exists():
         why = "is not running" if driver is None else f"runs as process {driver.pid} on {driver.host}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from raykd.storage.base import Storage
 from trainables.core.errors import UserError
 
 Table = tuple[list[str], list[list[Any]]]
@@ -24,7 +25,9 @@ _STUDENTS = (
 )  # fmt: skip
 
 
-def catalogue(what: str, storage: Path, pattern: str | None = None, image_size: int | None = None) -> Table:
+def catalogue(
+    what: str, storage: Storage, pattern: str | None = None, image_size: int | None = None
+) -> Table:
     """Columns and rows of one list. Raises `UserError` for a list that there is not.
 
     `pattern` (a name, or several by * and ?) and `image_size` (pixels, 32 if not given) are for `students`.
@@ -80,7 +83,7 @@ def _students(pattern: str | None, image_size: int) -> Table:
     return columns, rows
 
 
-def _methods(storage: Path) -> Table:
+def _methods(storage: Storage) -> Table:
     from trainables.methods import methods
 
     rows = []
@@ -93,13 +96,13 @@ def _methods(storage: Path) -> Table:
     return ["method", "what it does", "needs", "presets"], rows
 
 
-def _spaces(storage: Path) -> Table:
+def _spaces(storage: Storage) -> Table:
     from raykd.spec.sweep import about_space, spaces
 
     return ["space", "about"], [[name, about_space(path)] for name, path in spaces().items()]
 
 
-def _studies(storage: Path) -> Table:
+def _studies(storage: Storage) -> Table:
     from raykd.spec.document import read_yaml
     from raykd.spec.presets import presets_of
     from raykd.spec.sweep import about_space, studies
@@ -123,21 +126,20 @@ def _cost(path: Path) -> str:
     return " ".join(said)
 
 
-def _data(storage: Path) -> Table:
+def _data(storage: Storage) -> Table:
     from trainables.data.data_sets import sources
 
     return ["data", "about"], [[name, source.summary] for name, source in sources().items()]
 
 
-def _teachers(storage: Path) -> Table:
+def _teachers(storage: Storage) -> Table:
     """Those trained in this storage; any checkpoint that `teacher.checkpoint` can read is one too."""
-    from raykd.storage.folders import fetch_teachers, teachers_of
     from trainables.core.checksums import UNREADABLE, read_with_checksum
     from trainables.core.files import is_own_file
 
-    fetch_teachers(storage)
+    storage.fetch_teachers()
     rows = []
-    for path in sorted(teachers_of(storage).glob("*.safetensors")):
+    for path in sorted(storage.teachers().glob("*.safetensors")):
         try:
             is_own_file(path)  # refuses a link and a pipe
             trial = _teacher_of(read_with_checksum(path)[1])
@@ -167,7 +169,7 @@ def _teacher_of(facts: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-LISTS: dict[str, Callable[[Path], Table]] = {
+LISTS: dict[str, Callable[[Storage], Table]] = {
     "methods": _methods,
     "spaces": _spaces,
     "studies": _studies,

@@ -1,4 +1,4 @@
-"""Where sweeps lie: folders, object stores, the lock that one driver holds, the lines of the ledger on disk.
+"""Where sweeps are kept: folders, object stores, the lease of a sweep's driver, the ledger's lines on disk.
 
 Imports no other room.
 """

@@ -1,4 +1,4 @@
-"""The user's cache: what can be made again, such as decoded images and copies of remote sweeps."""
+"""The user's cache, which holds what can be made again: decoded images, working copies of object stores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from trainables.core.files import cache_folder
 
 
 def ready_cache() -> Path:
-    """The cache folder, made for this user alone if it is not there. `UserError` if it cannot be written."""
+    """The cache folder; if it is not there it is made, for this user alone.
+
+    Raises `UserError` if it cannot be written.
+    """
     folder = cache_folder().absolute()
     try:
         make_private(folder)

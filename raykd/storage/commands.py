@@ -1,4 +1,4 @@
-"""Commands that a user can paste: quoted, and with the storage where the command would look elsewhere."""
+"""Commands that a user can paste: quoted, and with `--storage` where they would look elsewhere without."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import os
 import shlex
 from pathlib import Path
 
-from raykd.storage.folders import option
+from raykd.storage.base import Storage, SweepFolder
 
 DEFAULT_STORAGE = "sweeps"
 STORAGE_VARIABLE = "RAYKD_STORAGE"
 
 
-def command(verb: str, folder: Path, *more: str) -> str:
-    """`raykd VERB NAME` and the words `more`, for the sweep in `folder`."""
-    return shlex.join(["raykd", verb, folder.name, *more, *storage_words(folder.parent)])
+def command(verb: str, sweep: SweepFolder, *more: str) -> str:
+    """`raykd VERB NAME` and the words `more`, for this sweep."""
+    return shlex.join(["raykd", verb, sweep.name, *more, *storage_words(sweep.storage)])
 
 
-def storage_words(storage: Path) -> list[str]:
-    """What a command says of the storage; nothing where it is the default and no variable says otherwise."""
+def storage_words(storage: Storage) -> list[str]:
+    """The option `--storage`; nothing where it is the default and no variable says otherwise."""
     usual = os.environ.get(STORAGE_VARIABLE) or DEFAULT_STORAGE
-    return [] if storage == Path(DEFAULT_STORAGE) == Path(usual) else ["--storage", option(storage)]
+    if Path(storage.option) == Path(DEFAULT_STORAGE) == Path(usual):
+        return []
+    return ["--storage", storage.option]

@@ -1,13 +1,15 @@
-"""What carries a worker's files between its node and a remote storage, and what lets it in there."""
+"""Copies files between a node and an object store, with the credentials that this takes."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from raykd.storage.remote import Remote
+from trainables.core.file_transfer import FileTransfer
 
-# What must reach the lanes' workers, where their node has nothing else: who asks, and where.
+# The environment variables that give access to a storage: a lane's workers may have them from nowhere else.
 CREDENTIALS = (
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION",
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_EC2_METADATA_DISABLED",
@@ -16,28 +18,40 @@ CREDENTIALS = (
 
 
 def credentials() -> dict[str, str]:
-    """What of this process's environment says who it is to a storage, and where that is."""
+    """Those of `CREDENTIALS` that are set in this process's environment."""
     return {name: os.environ[name] for name in CREDENTIALS if name in os.environ}
 
 
-class RemoteTransfer:
-    """Carries a worker's files (`trainables/core/file_transfer.py`): `here` is a copy of the storage."""
+class RemoteTransfer(FileTransfer):
+    """Copies files between an object store and its working copy on this node."""
 
-    def __init__(self, remote: Remote, here: Path) -> None:
+    def __init__(self, remote: Remote, folder: Path) -> None:
+        """`folder` is the working copy of `remote` on this node."""
         self.remote = remote
-        self.here = here
+        self.folder = folder
+
+    def key(self, path: Path) -> str:
+        """The key on the storage of a file of the working copy."""
+        return path.absolute().relative_to(self.folder).as_posix()
 
     def push(self, path: Path) -> None:
-        self.remote.push(path, self._key(path))
+        self.remote.push(path, self.key(path))
 
     def pull(self, path: Path) -> bool:
-        return self.remote.pull(self._key(path), path)
+        return self.remote.pull(self.key(path), path)
+
+    def pull_missing(self, path: Path) -> None:
+        from trainables.core.checksums import is_whole  # torch, which a driver's commands do without
+
+        if not is_whole(path):
+            self.pull(path)
 
     def names(self, folder: Path) -> list[str]:
-        return [stored.key.rpartition("/")[2] for stored in self.remote.list(self._key(folder))]
+        found = self.remote.list(self.key(folder), recursive=False)
+        return [entry.key.rpartition("/")[2] for entry in found if entry.size >= 0]
 
     def remove(self, path: Path) -> None:
-        self.remote.remove(self._key(path))
+        self.remote.remove(self.key(path))
 
-    def _key(self, path: Path) -> str:
-        return path.relative_to(self.here).as_posix()
+    def discard(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""A lease on a sweep: the record by which its driver is known, and the heartbeat that keeps it.
+"""A lease on a sweep: the record that names its driver, and the heartbeat that keeps it valid.
 
-Folders and remote storages keep it in different ways (`folder_lease.py`, `remote_lease.py`). A lease of
-another machine counts until it has been silent for a minute (`RAYKD_LOCK_STALE`).
+Folders and object stores hold it in different ways (`folder_lease.py`, `remote_lease.py`). The lease of a
+driver on another machine is valid until there was no heartbeat for a minute (`RAYKD_LOCK_STALE`).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from trainables.core.errors import SweepFailed, UserError
 
 STALE = "RAYKD_LOCK_STALE"
 _STALE_S = 60.0
-BEATS = 6  # in that time
+BEATS = 6  # heartbeats in that time
 
 
 class Driver(NamedTuple):
-    """Who holds a sweep."""
+    """The process that drives a sweep."""
 
     host: str
     pid: int
@@ -36,25 +36,27 @@ class Driver(NamedTuple):
 
 @dataclass(frozen=True)
 class LeaseRecord:
-    """What a driver says of itself beside a sweep."""
+    """What a driver writes beside its sweep, as JSON."""
 
-    host: str = "?"  # between taking the lock and writing its name a driver has none
+    host: str = "?"  # unknown: the driver has locked the file and not written to it yet
     pid: int = 0
-    machine: str = ""  # this start of this machine, and who counts its processes
-    began: str = ""  # the process's start, so that another one with its number is told from it
+    machine: str = ""  # host name, boot id and PID namespace
+    began: str = ""  # when the process started: a later one may get the same pid
     nonce: str = ""
-    beat: int = 0
-    holds: bool = True  # False: asks for the sweep
-    term: int = 1  # higher than that of whoever it took the sweep over from
+    beat: int = 0  # heartbeats so far
+    holds: bool = True  # False: it only asks for the lease
+    term: int = 1  # larger than that of the driver from which it took the sweep over
 
     @classmethod
     def mine(cls, **more: object) -> LeaseRecord:
+        """A new record of this process, with further fields."""
         pid = os.getpid()
         known = cls(socket.gethostname(), pid, _machine(), _began(pid), uuid.uuid4().hex)
         return dataclasses.replace(known, **more)  # type: ignore[arg-type]
 
     @classmethod
     def read(cls, data: bytes) -> LeaseRecord:
+        """The record in `data`; an empty one, without a nonce, where that is no record."""
         try:
             found = json.loads(data)
             return cls(**{f.name: found[f.name] for f in dataclasses.fields(cls) if f.name in found})
@@ -62,7 +64,13 @@ class LeaseRecord:
             return cls()
 
     def data(self) -> bytes:
+        """What `read` reads."""
         return json.dumps(dataclasses.asdict(self)).encode()
+
+    @property
+    def driver(self) -> Driver:
+        """Its process."""
+        return Driver(self.host, self.pid)
 
     @property
     def lives(self) -> bool | None:
@@ -73,10 +81,14 @@ class LeaseRecord:
 
 
 class Lease:
-    """A sweep that is held. `keep` is called at every heartbeat, and says who has it if not we any more."""
+    """A lease that this process holds, until `close`. A thread sends its heartbeats."""
 
     def __init__(self, keep: Callable[[], LeaseRecord | None], release: Callable[[], None]) -> None:
-        stale_s()  # a wrong setting is told to the user and not to the thread
+        """`keep` sends a heartbeat; if another driver has taken the sweep over, it returns that one's record.
+
+        `release` gives the lease up.
+        """
+        stale_s()  # a wrong setting is an error here, and not in the thread
         self._keep = keep
         self._release = release
         self._kept = time.monotonic()
@@ -87,7 +99,7 @@ class Lease:
         self._thread.start()
 
     def verify(self) -> None:
-        """`SweepFailed` if another driver has taken the sweep over because this one was long silent."""
+        """`SweepFailed` if another driver has taken the sweep over: heartbeats failed for too long."""
         if self._lost is None and time.monotonic() - self._kept > stale_s() / 2:
             self._look()
         if self._lost is not None:
@@ -97,7 +109,7 @@ class Lease:
             )
 
     def close(self) -> None:
-        """Let the sweep go. Safe to call twice."""
+        """Give the lease up. Safe to call twice."""
         if self._done.is_set():
             return
         self._done.set()
@@ -110,14 +122,14 @@ class Lease:
             self._look()
 
     def _look(self) -> None:
-        # A storage that is away is told by whoever writes; here the next beat tries again.
+        # Whoever writes says that the storage is away; here the next heartbeat tries again.
         with self._lock, contextlib.suppress(OSError, SweepFailed), storage_retry.limited(stale_s() / BEATS):
             self._lost = self._lost or self._keep()
             self._kept = time.monotonic()
 
 
 def stale_s() -> float:
-    """How long a driver on another machine may be silent before it counts as dead, seconds."""
+    """For how many seconds a driver on another machine may send no heartbeat before it counts as dead."""
     given = os.environ.get(STALE, "")
     try:
         seconds = float(given or _STALE_S)
@@ -128,33 +140,33 @@ def stale_s() -> float:
     return seconds
 
 
-def outlast(look: Callable[[], tuple[LeaseRecord | None, float]], where: str) -> None:
-    """Return once the claim that `look` finds is gone or stale; `UserError` as soon as it is seen to be
-    alive.
+def wait_until_stale(look: Callable[[], tuple[LeaseRecord | None, float]], where: str) -> None:
+    """Return once the lease that `look` finds is gone or stale; `UserError` if its driver proves alive.
 
-    `look` gives the claim, if there is one, and for how long it has been still by the storage's own clock.
+    `look` gives the record, None if there is none, and the seconds since its last heartbeat, by the storage's
+    own clock.
     """
     first: LeaseRecord | None = None
     while True:
-        claim, silent = look()
-        if claim is None or claim.lives is False or silent >= stale_s():
+        record, silent = look()
+        if record is None or record.lives is False or silent >= stale_s():
             return
-        if claim.lives or (first is not None and (claim.nonce, claim.beat) != (first.nonce, first.beat)):
-            raise taken(claim, where)
+        if record.lives or (first is not None and (record.nonce, record.beat) != (first.nonce, first.beat)):
+            raise held_error(record, where)
         if first is None:
-            first = claim
+            first = record
             storage_retry.tell(
-                f"process {claim.pid} on {claim.host} drove this sweep until {silent:.0f} s ago; waiting up "
-                f"to {stale_s() - silent:.0f} s to see whether it is alive"
+                f"process {record.pid} on {record.host} drove this sweep until {silent:.0f} s ago; waiting "
+                f"up to {stale_s() - silent:.0f} s to see whether it is alive"
             )
         time.sleep(min(1.0, stale_s() / BEATS / 2))
 
 
-def taken(claim: LeaseRecord, where: str) -> UserError:
-    """The refusal of a second driver."""
+def held_error(record: LeaseRecord, where: str) -> UserError:
+    """The error of a second driver: `record` holds the lease."""
     return UserError(
         "name",
-        f"the sweep in {where} is being run by process {claim.pid} on {claim.host}",
+        f"the sweep in {where} is being run by process {record.pid} on {record.host}",
         expected="one driver at a time; `raykd status` shows how it goes",
     )
 
@@ -168,9 +180,9 @@ def _machine() -> str:
 
 
 def _began(pid: int) -> str:
-    """When a process was started, in the kernel's own count; "" where there is none."""
+    """When a process was started, in the kernel's own count; "" if there is no such process."""
     try:
-        # Behind the name, which may hold anything: state, parent, ...; the 20th of these is the start.
+        # The fields behind the name, which may hold anything: state, parent, ...; the 20th is the start.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] == "Z" else fields[19]
     except (OSError, IndexError):

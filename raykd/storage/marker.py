@@ -1,13 +1,13 @@
-"""What every node must see, or the storage is not shared: a file, lit by the driver, sought by each worker.
+"""Whether every node sees the driver's storage: the driver places a file there, and each worker looks for it.
 
-    marker = StorageMarker(folder, name)
-    marker.light()
+    marker = StorageMarker(sweep, name)
+    marker.place()
 
 and, in a worker:
 
     transfer, problem = find(marker.config, marker.credentials)
 
-A lane whose workers do not find it takes no part.
+A lane takes no part if a worker of it does not find the file.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raykd.storage.file_transfer import RemoteTransfer, credentials
-from raykd.storage.folders import origin_of, own_sweep
+from raykd.storage.base import SweepFolder
+from raykd.storage.file_transfer import RemoteTransfer
 from raykd.storage.remote import Remote
 from trainables.core.errors import SweepFailed, UserError
+from trainables.core.file_transfer import FileTransfer, SharedFolder
 from trainables.core.files import guard, opened, remove
 from trainables.core.storage_retry import PATIENCE, limited, retry_seconds, with_retry
 
@@ -35,84 +35,79 @@ _BRIEF_S = 10.0
 
 
 class StorageMarker:
-    """In the folder of one driver's sweep."""
+    """The file of one driver in its sweep's folder."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._path = folder / f"{_NAME}{name}"
-        self._origin = origin_of(folder)
+    def __init__(self, sweep: SweepFolder, name: str) -> None:
+        """A marker `name` for `sweep`, not placed yet."""
+        self._sweep = sweep
+        self._path = sweep.path / f"{_NAME}{name}"
 
     @property
     def config(self) -> dict[str, Any]:
-        """What a worker needs to find it: plain, and without secrets."""
-        origin = self._origin
+        """What a worker needs to find it: plain values, and no secrets."""
+        storage = self._sweep.storage
         return {
             "marker": str(self._path),
-            "origin": origin and (origin.uri, str(origin.here)),
+            "uri": storage.uri,
+            "storage": str(storage.folder),
             "patience": retry_seconds(),
         }
 
     @property
     def credentials(self) -> dict[str, str]:
-        """What a worker on another node needs to be let in."""
-        return credentials() if self._origin is not None else {}
+        """The environment variables by which a worker on another node can use the storage."""
+        return self._sweep.storage.credentials()
 
     def place(self) -> None:
-        """Put it there, in the place of those of drivers that were killed."""
-        folder = self._path.parent
-        if self._origin is None:
-            with_retry(self._place_here, f"{folder} cannot be written")
-            return
-        there = self._origin.remote
-        for stored in there.list(self._origin.key(folder), recursive=False):
-            if fnmatch(stored.key.rpartition("/")[2], f"{_NAME}*"):
-                there.remove(stored.key)
-        there.put(self._origin.key(self._path), b"whoever reads this shares the storage")
+        """Write the file, and remove those of drivers that were killed."""
+        storage, folder = self._sweep.storage, self._sweep.path
+
+        def write() -> None:
+            self._sweep.own(make=True)
+            for name in storage.names(folder):
+                if name.startswith(_NAME):
+                    storage.remove(folder / name)
+            opened(self._path, "ab").close()
+
+        with_retry(write, f"{folder} cannot be written")
+        storage.push(self._path)
 
     def remove(self) -> None:
-        """Take it away, if that can be done now."""
+        """Remove the file, if that can be done now."""
         with suppress(OSError, SweepFailed), limited(_BRIEF_S):
-            if self._origin is None:
-                self._path.unlink(missing_ok=True)
-            else:
-                self._origin.remote.remove(self._origin.key(self._path))
-
-    def _place_here(self) -> None:
-        own_sweep(self._path.parent, make=True)
-        for path in self._path.parent.glob(f"{_NAME}*"):
-            remove(path)
-        opened(self._path, "ab").close()
+            remove(self._path)
+            self._sweep.storage.remove(self._path)
 
 
-def find(config: Mapping[str, Any], given: Mapping[str, str]) -> tuple[RemoteTransfer | None, str]:
-    """Who carries this worker's files, where that is needed; and what is wrong with its storage, or "".
+def find(config: Mapping[str, Any], credentials: Mapping[str, str]) -> tuple[FileTransfer, str]:
+    """What copies this worker's files, and what is wrong with its storage ("" for nothing).
 
-    `config` is the marker's, `given` its credentials.
+    `config` and `credentials` are the marker's.
     """
     os.environ[PATIENCE] = str(config["patience"])
-    marker = Path(config["marker"])
-    if config["origin"] is None:
+    marker, uri, folder = Path(config["marker"]), config["uri"], Path(config["storage"])
+    if not uri:
         seen = with_retry(marker.exists, f"{marker} cannot be read")
         if seen:  # what this worker writes lies there; on other nodes it may run as another user
-            guard(marker.parent.parent, owner=marker.parent.stat().st_uid)
-        return None, "" if seen else f"does not see {marker.parent}: every node must share the storage"
-    uri, here = config["origin"]
-    guard(Path(here))
-    os.environ.update(given)
+            guard(folder, owner=marker.parent.stat().st_uid)
+        return (
+            SharedFolder(),
+            "" if seen else f"does not see {marker.parent}: every node must share the storage",
+        )
+    guard(folder)
+    os.environ.update(credentials)
     try:
-        transfer = RemoteTransfer(Remote.connect(uri), Path(here))
+        transfer = RemoteTransfer(Remote.connect(uri), folder)
         transfer.remote.check()
-        key = marker.relative_to(here).as_posix()
-        return transfer, "" if transfer.remote.has(key) else f"sees another storage than the driver at {uri}"
+        found = transfer.remote.has(transfer.key(marker))
+        return transfer, "" if found else f"sees another storage than the driver at {uri}"
     except (UserError, SweepFailed) as error:
-        return None, f"cannot use the storage: {error}"
+        return SharedFolder(), f"cannot use the storage: {error}"
 
 
-def fetch_teachers(transfer: RemoteTransfer, trials: Sequence[TrialSpec], workspace: Workspace) -> None:
-    """Bring the trials' teachers here that were trained on another node."""
-    from trainables.core.checksums import is_whole
+def fetch_teachers(transfer: FileTransfer, trials: Sequence[TrialSpec], workspace: Workspace) -> None:
+    """Copy the trials' teachers to this node that were trained on another one."""
     from trainables.training.teacher_file import teacher_file, teacher_trial
 
     for training in filter(None, map(teacher_trial, trials)):
-        file = teacher_file(training, workspace.teachers)
-        if not is_whole(file):
-            transfer.pull(file)
+        transfer.pull_missing(teacher_file(training, workspace.teachers))

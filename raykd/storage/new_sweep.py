@@ -6,11 +6,9 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from raykd.storage.driver import driver_of
+from raykd.storage.base import LEDGER, SweepFolder
 from raykd.storage.folder_lease import LOCK
-from raykd.storage.folders import LEDGER, holds_ledger, origin_of
 from trainables.core.errors import SweepFailed, UserError
 from trainables.core.storage_retry import limited
 
@@ -19,19 +17,20 @@ _LOOK_S = 5.0
 
 
 @contextlib.contextmanager
-def fresh(folder: Path) -> Iterator[Callable[[], None]]:
-    """Where the block raises and the sweep has no record, what was made for it goes, `folder` included.
+def removed_if_empty(sweep: SweepFolder) -> Iterator[Callable[[], None]]:
+    """If the block raises and the sweep has no record, remove what was made for it, its folder included.
 
-    What was there before stays, and so does everything while another driver is at it. Yields what clears up,
-    for a process that is ended by other means.
+    What was there before stays, and so does everything while another driver works on the sweep. Yields the
+    function that removes, for a process that is ended by other means.
     """
+    folder = sweep.path
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     there = set() if made else {path.name for path in folder.iterdir()}
 
     def clear() -> None:
         with contextlib.suppress(OSError, SweepFailed, UserError), limited(_LOOK_S):
-            driver = driver_of(folder)
-            if not _begun(folder) and driver in (None, (socket.gethostname(), os.getpid())):
+            driver = sweep.driver()
+            if not sweep.read_ledger()[0] and driver in (None, (socket.gethostname(), os.getpid())):
                 for name in {LOG, LOCK, LEDGER} - there:
                     (folder / name).unlink(missing_ok=True)
                 for path in made:  # the innermost first
@@ -43,10 +42,3 @@ def fresh(folder: Path) -> Iterator[Callable[[], None]]:
     except BaseException:
         clear()
         raise
-
-
-def _begun(folder: Path) -> bool:
-    if origin_of(folder) is not None:
-        return holds_ledger(folder)
-    ledger = folder / LEDGER
-    return ledger.exists() and ledger.stat().st_size > 0

@@ -1,4 +1,4 @@
-"""Whose something on this machine is: a port that answers, a file, a folder."""
+"""Which user owns something on this machine: a port that answers, a file, a folder."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def user(uid: int) -> str:
 
 
 def listener(host: str, port: int) -> int | None:
-    """The uid of who listens at `host:port`, if that is this machine and the machine tells.
+    """The uid of the process that listens at `host:port`; None if that is not known, or not this machine.
 
-    Source: `/proc/net/tcp`, which shows every user's sockets to everybody. None on systems without it.
+    Source: `/proc/net/tcp`, which shows every user's sockets to everybody.
     """
     here = {address.partition("%")[0] for address in _addresses_of(host, port) if _is_this_machine(address)}
     found = {address: uid for address, at, uid in _listening() if at == port}
@@ -39,7 +39,7 @@ def listener(host: str, port: int) -> int | None:
 
 
 def owner(path: Path) -> int | None:
-    """The uid of a file or folder itself, not of what a link names; None if it is not there."""
+    """The uid of the owner of a file, folder or link; None if it is not there."""
     try:
         return path.lstat().st_uid
     except OSError:
@@ -47,22 +47,22 @@ def owner(path: Path) -> int | None:
 
 
 def may_enter(path: Path) -> bool:
-    """Whether users other than the owner and root reach what lies at `path`: every folder above lets them."""
+    """Whether users other than the owner and root can reach `path`: every folder above lets them pass."""
     real = Path(os.path.realpath(path))
     return all(_mode(folder) & 0o011 for folder in real.parents)
 
 
 def is_anothers(uid: int | None) -> bool:
-    """Whether it is a user's who is neither this one nor root: root could do everything anyway."""
+    """Whether `uid` is another user, and not root, who could do everything anyway."""
     return uid is not None and uid not in (os.geteuid(), _ROOT)
 
 
 def keep_closed(session: Path) -> None:
-    """Keep everybody else out of Ray's session folder, where it is this user's.
+    """Close Ray's session folder to other users, if it is this user's.
 
-    Ray gives its folders to everybody in each process that it starts. Whoever comes in can put a socket of
-    their own in the place of one, and, under a umask of 0, speak with those that are there, which ask for no
-    token. The mode is mended as often as this is called.
+    Each process that Ray starts opens these folders to everybody. Another user could then put a socket in the
+    place of Ray's, and, under a umask of 0, talk to Ray's sockets, which ask for no token. So this is called
+    again and again.
     """
     with suppress(OSError):
         if owner(session) == os.geteuid() and _mode(session) & (stat.S_IRWXG | stat.S_IRWXO):
@@ -75,12 +75,12 @@ def keep_closed(session: Path) -> None:
 
 
 def replaceable(folder: Path) -> str | None:
-    """Why others can rename what lies in a folder, and make anew what was there; None where they cannot."""
+    """Why other users can rename files in a folder and put others in their place; None if they cannot."""
     uid = owner(folder)
     if is_anothers(uid):
         return f"is {user(uid or 0)}'s"
     if uid is None or uid == os.geteuid():
-        return None  # `keep_closed` mends one's own
+        return None  # `keep_closed` closes one's own
     everybody = _mode(folder) & stat.S_IWOTH and not _mode(folder) & stat.S_ISVTX
     return "is open to everybody" if everybody else None
 
@@ -88,7 +88,7 @@ def replaceable(folder: Path) -> str | None:
 def make_private(folder: Path) -> None:
     """Make a folder, and those above it, for this user alone, whatever the umask.
 
-    One that is there keeps its mode. Where it cannot be made, that is said when something is written there.
+    One that is there keeps its mode. Where it cannot be made, the first write there fails, and says so.
     """
     with suppress(OSError):
         for at in (*reversed(folder.parents), folder):

@@ -1,9 +1,10 @@
-"""A storage that is no folder: an object store, or whatever pyarrow has a file system for, by its URI.
+"""An object store, or anything else that pyarrow has a file system for, by its URI.
 
     remote = Remote.connect("s3://bucket/sweeps?region=eu-west-1")
-    remote.put("wide/ledger/0", b"...")   # whole and readable by everyone when this returns
+    remote.put("wide/ledger/0", b"...")   # whole, and readable by everyone, when this returns
 
-Keys are relative to the URI. Every call is tried again, by `trainables/core/storage_retry.py`.
+Keys are relative to the URI. Every call is tried again as `trainables/core/storage_retry.py` says; where that
+does not help it raises `StorageLost`.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from trainables.core.errors import StorageLost, UserError
 from trainables.core.files import opened, replacing
 from trainables.core.storage_retry import retry_seconds, with_retry
 
-_FIRST_WORD_S = 10.0  # how long a storage may take to answer before anything was started
-_ATOMIC = ("s3", "gcs", "abfs")  # a name appears there with all of its content
+_FIRST_ANSWER_S = 10.0  # how long a storage may take to answer before anything was started
+_ATOMIC = ("s3", "gcs", "abfs")  # an object appears there with all of its content
 _CHUNK = 8 << 20
-# What the storage says of a request that will never be granted.
+# What a storage answers to a request that it will always refuse.
 _REFUSED = re.compile(
     r"ACCESS.?DENIED|INVALID.?ACCESS.?KEY|SIGNATURE.?DOES.?NOT.?MATCH|INVALID.?CLIENT|EXPIRED.?TOKEN"
     r"|INVALID.?TOKEN|UNRECOGNIZED.?CLIENT|HTTP response code 40[13]|UNAUTHENTICATED|PERMISSION.?DENIED"
@@ -43,18 +44,19 @@ _CREDENTIALS = {
 T = TypeVar("T")
 
 
-class Stored(NamedTuple):
-    """A file of the storage."""
+class Entry(NamedTuple):
+    """A file or folder of the storage, as it is listed."""
 
     key: str
-    size: int  # bytes
+    size: int  # bytes; -1 of a folder
     changed: float  # unix seconds by the storage's own clock
 
 
 class Remote:
-    """One place on a remote storage. Safe to use from several threads."""
+    """One place on an object store. Safe to use from several threads."""
 
     def __init__(self, files: fs.FileSystem, root: str, uri: str) -> None:
+        """The folder `root` of a file system; `uri` is for messages."""
         self.files = files
         self.root = root.rstrip("/")
         self.uri = uri
@@ -67,7 +69,7 @@ class Remote:
         return cls(files, root, uri)
 
     def check(self) -> None:
-        """`UserError` where the storage refuses us, has no such bucket, or does not answer in 10 seconds."""
+        """`UserError` if the storage refuses us, has no such bucket, or does not answer in 10 seconds."""
         bucket = self.root.split("/")[0] if self._atomic else self.root
 
         def ask() -> fs.FileType:
@@ -79,7 +81,7 @@ class Remote:
                 lambda: _readable(ask),
                 "it does not answer",
                 passing=lambda error: _passing(error) and not _REFUSED.search(str(error)),
-                limit=min(_FIRST_WORD_S, retry_seconds()),
+                limit=min(_FIRST_ANSWER_S, retry_seconds()),
             )
             if self._atomic and found == fs.FileType.NotFound:
                 raise UserError(
@@ -100,7 +102,7 @@ class Remote:
             ) from None  # fmt: skip
 
     def check_writable(self) -> None:
-        """`UserError` where nothing can be written or removed."""
+        """`UserError` if nothing can be written or removed."""
         key = f".raykd-{uuid.uuid4().hex}"
         try:
             self._put(key, b"raykd")
@@ -112,18 +114,18 @@ class Remote:
             ) from None  # fmt: skip
 
     def get(self, key: str) -> bytes:
-        """The content of a file. `FileNotFoundError` where there is none."""
+        """The content of a file. `FileNotFoundError` if there is none."""
 
         def read() -> bytes:
             with self.files.open_input_stream(self._path(key)) as stream:
                 data: bytes = stream.read()
                 return data
 
-        return self._patient(read, key, "read")
+        return self._retried(read, key, "read")
 
     def put(self, key: str, data: bytes) -> None:
-        """Write a file, over what is there. Whoever reads it sees the old content or the new one."""
-        self._patient(lambda: self._put(key, data), key, "written")
+        """Write a file, over what is there. A reader sees the old content or the new one."""
+        self._retried(lambda: self._put(key, data), key, "written")
 
     def push(self, path: Path, key: str) -> None:
         """Copy a file of this machine to the storage, in pieces, whole or not at all."""
@@ -134,7 +136,7 @@ class Remote:
                 if size <= _CHUNK:
                     self._put(key, file.read())
                     return
-                # A stream that an error closes ends its file all the same: only a whole one gets the name.
+                # An error closes the stream, and what was written is a file: only a whole one gets the name.
                 aside = self._path(f"{key}.{uuid.uuid4().hex[:8]}.tmp")
                 try:
                     with self._writing(aside) as stream:
@@ -148,10 +150,10 @@ class Remote:
                         self.files.delete_file(aside)
                     raise
 
-        self._patient(copy, key, "written")
+        self._retried(copy, key, "written")
 
     def pull(self, key: str, path: Path) -> bool:
-        """Copy a file of the storage to this machine, whole or not at all; False where there is none."""
+        """Copy a file of the storage to this machine, whole or not at all; False if there is none."""
 
         def copy() -> None:
             with replacing(path) as temporary, self.files.open_input_stream(self._path(key)) as stream:
@@ -163,35 +165,35 @@ class Remote:
                     raise TimeoutError(110, "not all of it arrived")
 
         try:
-            self._patient(copy, key, "read")
+            self._retried(copy, key, "read")
         except FileNotFoundError:
             return False
         return True
 
-    def list(self, prefix: str, recursive: bool = True) -> list[Stored]:
-        """The files below the folder `prefix` ("" for all), by key; none where it is not there.
+    def list(self, prefix: str, recursive: bool = True) -> list[Entry]:
+        """The files below the folder `prefix` ("" for all), sorted by key; none if there is no such folder.
 
-        Not `recursive`: what lies right in it, folders included, these with size -1.
+        If not `recursive`, the files and the folders that are right in it.
         """
 
-        # Arrow sees no folders on Google's: it reads every name there, and so do we.
+        # Arrow finds no folders on Google's storage, so every name is read there.
         deep = recursive or self.files.type_name == "gcs"
 
-        def look() -> list[Stored]:
+        def look() -> list[Entry]:
             selector = fs.FileSelector(self._path(prefix), recursive=deep, allow_not_found=True)
             return [
-                Stored(info.path[len(self.root) + 1 :], info.size if info.is_file else -1, _changed(info))
+                Entry(info.path[len(self.root) + 1 :], info.size if info.is_file else -1, _changed(info))
                 for info in self.files.get_file_info(selector)
                 if info.is_file or not deep
             ]
 
-        found = self._patient(look, prefix, "listed")
+        found = self._retried(look, prefix, "listed")
         return sorted(found if deep == recursive else _right_in(prefix, found))
 
     def has(self, key: str) -> bool:
         """Is there such a file?"""
         path = self._path(key)
-        return self._patient(lambda: bool(self.files.get_file_info(path).is_file), key, "looked for")
+        return self._retried(lambda: bool(self.files.get_file_info(path).is_file), key, "looked for")
 
     def remove(self, key: str) -> None:
         """Remove a file, if it is there."""
@@ -200,7 +202,7 @@ class Remote:
             with contextlib.suppress(FileNotFoundError):
                 self.files.delete_file(self._path(key))
 
-        self._patient(delete, key, "removed")
+        self._retried(delete, key, "removed")
 
     def _put(self, key: str, data: bytes) -> None:
         path = self._path(key)
@@ -214,7 +216,7 @@ class Remote:
         if not self._atomic:
             self.files.move(source, target)
             return
-        self.files.copy_file(source, target)  # object stores do no more, and Arrow moves nothing on Azure's
+        self.files.copy_file(source, target)  # object stores cannot rename
         self.files.delete_file(source)
 
     def _writing(self, path: str) -> fs.NativeFile:
@@ -225,17 +227,17 @@ class Remote:
     def _path(self, key: str) -> str:
         return f"{self.root}/{key}" if key else self.root
 
-    def _patient(self, work: Callable[[], T], key: str, verb: str) -> T:
+    def _retried(self, work: Callable[[], T], key: str, verb: str) -> T:
         return with_retry(
             lambda: _readable(work), f"{shown(self.uri, key)} cannot be {verb}", passing=_passing
         )
 
 
-def _right_in(prefix: str, files: Iterable[Stored]) -> set[Stored]:
-    """Of these files those right in a folder, and for the others the folders in it that hold them."""
+def _right_in(prefix: str, files: Iterable[Entry]) -> set[Entry]:
+    """Those of these files that are right in a folder, and the folders in it that hold the others."""
     start = len(prefix) + 1 if prefix else 0
     ends = [(file, file.key.find("/", start)) for file in files]
-    return {file if end < 0 else Stored(file.key[:end], -1, 0.0) for file, end in ends}
+    return {file if end < 0 else Entry(file.key[:end], -1, 0.0) for file, end in ends}
 
 
 def _readable(work: Callable[[], T]) -> T:
@@ -244,13 +246,13 @@ def _readable(work: Callable[[], T]) -> T:
     except FileNotFoundError:
         raise
     except OSError as error:
-        if error.errno is None:  # Arrow's: a page of text, of which one line tells
+        if error.errno is None:  # Arrow's: a page of text, with one line that says what happened
             raise OSError(0, _said(error)) from error
         raise
 
 
 def _said(error: BaseException) -> str:
-    """The telling part of what Arrow says."""
+    """The part of Arrow's error text that says what happened."""
     text = (getattr(error, "strerror", None) or str(error)).strip()
     found = re.search(r"AWS Error (\w+) during (\w+) operation: (.*)", text)
     if found is None and text.startswith("google::cloud::Status("):
@@ -265,7 +267,7 @@ def _said(error: BaseException) -> str:
 
 
 def _passing(error: OSError) -> bool:
-    """Everything may pass but what says that there is no such file or bucket."""
+    """Whether to try again: always, unless there is no such file or bucket."""
     return not isinstance(error, FileNotFoundError) and not _NO_BUCKET.search(str(error))
 
 

@@ -1,10 +1,10 @@
-"""One driver at a time on a remote storage, which knows no locks.
+"""The lease on a sweep on an object store, which has no locks.
 
-A driver puts a claim of its own to `SWEEP/driver/NONCE.json`, lists the claims, and has the sweep if no other
-one is there; else it takes its own away, and waits or is refused. Storages show what was put to whoever lists
-after it, so of two that ask at once at least one sees the other. The claim is put anew with every heartbeat;
-one that is still for a minute, or whose process this machine knows to be dead, is taken over, and its driver,
-should it come back, finds a claim of a later term and ends.
+A driver writes a record of its own to `SWEEP/driver/NONCE.json` and lists the records. If there is no other
+one it has the lease; else it removes its own, and waits or is refused. A list shows every object that was
+written before it, so of two drivers that ask at once at least one sees the other. The record is written anew
+with every heartbeat. A sweep is taken over if its record is a minute old, or if this machine knows that the
+process is dead; should that driver come back, it finds a record of a later term and ends.
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ import dataclasses
 import random
 import time
 
-from raykd.storage.lease import Driver, Lease, LeaseRecord, outlast, stale_s, taken
+from raykd.storage.lease import Driver, Lease, LeaseRecord, held_error, stale_s, wait_until_stale
 from raykd.storage.remote import Remote
 from raykd.storage.uri import shown
 
 _FOLDER = "driver"
 _TRIES = 8
 
-__all__ = ["Driver", "holder", "take"]
-
 
 def take(remote: Remote, sweep: str) -> Lease:
-    """The sweep with this key, until it is closed; `UserError` naming who holds it already."""
+    """Take the lease on the sweep with this key. Raises `UserError`, which names the driver there is."""
     where, term = shown(remote.uri, sweep), 1
     mine = LeaseRecord.mine(holds=False)
     for _ in range(_TRIES):
@@ -38,53 +36,53 @@ def take(remote: Remote, sweep: str) -> Lease:
         if not alive:
             return _hold(remote, sweep, dataclasses.replace(mine, term=term, holds=True))
         remote.remove(key)
-        holders = [(claim, silent) for claim, silent in alive if claim.holds]
+        holders = [(record, silent) for record, silent in alive if record.holds]
         if holders:
-            _outlast(remote, sweep, *holders[0], where)
+            _wait_until_stale(remote, sweep, *holders[0], where)
         else:
-            time.sleep(random.uniform(0.1, 1.5))  # another one asks too: one of us comes first
-    raise taken(alive[0][0], where)
+            time.sleep(random.uniform(0.1, 1.5))  # another one asks too: one of the two comes first
+    raise held_error(alive[0][0], where)
 
 
-def holder(remote: Remote, sweep: str) -> LeaseRecord | None:
-    """Who holds the sweep now, by its own word."""
-    found = [(claim, silent) for claim, silent in _all(remote, sweep, time.time()) if claim.holds]
+def driver(remote: Remote, sweep: str) -> Driver | None:
+    """The live process that holds the sweep with this key now."""
+    found = [(record, silent) for record, silent in _all(remote, sweep, time.time()) if record.holds]
     alive = [c for c, s in found if c.lives or (c.lives is None and s < stale_s())]
-    return max(alive, key=lambda claim: claim.term, default=None)
+    return max(alive, key=lambda record: record.term).driver if alive else None
 
 
-def _outlast(remote: Remote, sweep: str, claim: LeaseRecord, silent: float, where: str) -> None:
+def _wait_until_stale(remote: Remote, sweep: str, record: LeaseRecord, silent: float, where: str) -> None:
     began = time.monotonic()
 
     def look() -> tuple[LeaseRecord | None, float]:
         try:
-            now = LeaseRecord.read(remote.get(_key(sweep, claim)))
+            now = LeaseRecord.read(remote.get(_key(sweep, record)))
         except FileNotFoundError:
             return None, 0.0
-        return now, silent + time.monotonic() - began if now.beat == claim.beat else 0.0
+        return now, silent + time.monotonic() - began if now.beat == record.beat else 0.0
 
-    outlast(look, where)
+    wait_until_stale(look, where)
 
 
-def _hold(remote: Remote, sweep: str, claim: LeaseRecord) -> Lease:
+def _hold(remote: Remote, sweep: str, record: LeaseRecord) -> Lease:
     def keep() -> LeaseRecord | None:
-        nonlocal claim
-        found = [c for c, _ in _all(remote, sweep, None, claim)]
-        later = [c for c in found if c.holds and c.term > claim.term]
-        if later or claim.nonce not in [c.nonce for c in found]:
-            remote.remove(_key(sweep, claim))
-            return later[0] if later else LeaseRecord()  # who took it over has gone again
-        claim = dataclasses.replace(claim, beat=claim.beat + 1)
-        _put(remote, sweep, claim)
+        nonlocal record
+        found = [c for c, _ in _all(remote, sweep, None, record)]
+        later = [c for c in found if c.holds and c.term > record.term]
+        if later or record.nonce not in [c.nonce for c in found]:
+            remote.remove(_key(sweep, record))
+            return later[0] if later else LeaseRecord()  # whoever took it over has ended
+        record = dataclasses.replace(record, beat=record.beat + 1)
+        _put(remote, sweep, record)
         return None
 
-    _put(remote, sweep, claim)
-    return Lease(keep, lambda: remote.remove(_key(sweep, claim)))
+    _put(remote, sweep, record)
+    return Lease(keep, lambda: remote.remove(_key(sweep, record)))
 
 
-def _put(remote: Remote, sweep: str, claim: LeaseRecord) -> str:
-    key = _key(sweep, claim)
-    remote.put(key, claim.data())
+def _put(remote: Remote, sweep: str, record: LeaseRecord) -> str:
+    key = _key(sweep, record)
+    remote.put(key, record.data())
     return key
 
 
@@ -95,20 +93,20 @@ def _others(remote: Remote, sweep: str, mine: LeaseRecord) -> list[tuple[LeaseRe
 def _all(
     remote: Remote, sweep: str, now: float | None, mine: LeaseRecord | None = None
 ) -> list[tuple[LeaseRecord, float]]:
-    """Every claim with how long it has been still: by this clock, or since ours was put, by the storage's."""
-    stored = remote.list(f"{sweep}/{_FOLDER}")
+    """Every record with its age, seconds: at `now` by this machine's clock, or when `mine` was written."""
+    listed = remote.list(f"{sweep}/{_FOLDER}")
     if mine is not None:
-        now = next((s.changed for s in stored if s.key == _key(sweep, mine)), None)
+        now = next((s.changed for s in listed if s.key == _key(sweep, mine)), None)
     found = []
-    for key, _, changed in stored:
+    for key, _, changed in listed:
         try:
-            claim = LeaseRecord.read(remote.get(key))
+            record = LeaseRecord.read(remote.get(key))
         except FileNotFoundError:
             continue
-        if claim.nonce:
-            found.append((claim, max(0.0, (time.time() if now is None else now) - changed)))
+        if record.nonce:
+            found.append((record, max(0.0, (time.time() if now is None else now) - changed)))
     return found
 
 
-def _key(sweep: str, claim: LeaseRecord) -> str:
-    return f"{sweep}/{_FOLDER}/{claim.nonce}.json"
+def _key(sweep: str, record: LeaseRecord) -> str:
+    return f"{sweep}/{_FOLDER}/{record.nonce}.json"

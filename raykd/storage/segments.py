@@ -1,11 +1,11 @@
-"""A ledger on a remote storage, which can write whole objects and append to none.
+"""The ledger on an object store, where objects are written whole and never appended to.
 
     SWEEP/ledger/000002-0000000412.jsonl    of the 2nd driver, from record 412 on (counted from 0)
 
-Each object holds at most 64 KiB of the ledger's lines; an append writes the last one anew, whole, and returns
-when the storage has it. Every driver begins objects of its own, and what a later driver began replaces what
-earlier ones had from that record on: a driver that was taken for dead and is not can write nothing that
-counts.
+Each object holds at most 64 KiB of the ledger's lines. An append writes the last object anew, with one more
+line, and returns when the storage has it. Every driver begins objects of its own. From the record on at which
+a later driver began, the objects of earlier drivers do not count: a driver that was taken for dead but lives
+cannot change the ledger.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from __future__ import annotations
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-from raykd.storage.folders import SEGMENTS
 from raykd.storage.remote import Remote
 from raykd.storage.uri import shown
 from trainables.core.errors import UserError
 
+FOLDER = "ledger"  # of a sweep, beside its trials
 _MOST = 64 << 10  # bytes
 _NAME = re.compile(r"(\d{6})-(\d{10})\.jsonl")
 
 
 class Segments:
-    """The writing side: appends lines behind those that `read` gave."""
+    """The `AppendLog` of one driver: appends lines behind those that `read` gave."""
 
     def __init__(self, remote: Remote, sweep: str, driver: int, count: int) -> None:
-        """`sweep` is its key, `driver` a number above all before, `count` the lines that are there."""
+        """`sweep` is its key, `driver` larger than any before, `count` the number of lines so far."""
         self._remote = remote
-        self._folder = f"{sweep}/{SEGMENTS}"
+        self._folder = f"{sweep}/{FOLDER}"
         self._driver = driver
         self._count = self._start = count
         self._tail = b""
@@ -48,11 +48,12 @@ class Segments:
 def read(remote: Remote, sweep: str) -> tuple[bytes, int]:
     """The ledger's lines, and the number of its last driver (0: there is none).
 
-    `UserError` where an object is missing in the middle.
+    Raises `UserError` if an object is missing in the middle.
     """
-    folder = f"{sweep}/{SEGMENTS}"
-    named = [(_NAME.fullmatch(stored.key.rpartition("/")[2]), stored.key) for stored in remote.list(folder)]
-    found = sorted((int(match[1]), int(match[2]), key) for match, key in named if match)
+    folder = f"{sweep}/{FOLDER}"
+    keys = [entry.key for entry in remote.list(folder)]
+    matches = [(_NAME.fullmatch(key.rpartition("/")[2]), key) for key in keys]
+    found = sorted((int(match[1]), int(match[2]), key) for match, key in matches if match)
     lines: list[bytes] = []
     with ThreadPoolExecutor(8) as pool:
         contents = list(pool.map(remote.get, [key for _, _, key in found]))

@@ -1,7 +1,7 @@
-"""What may follow `--storage` beside a folder: a URI, and the pyarrow file system that it stands for.
+"""The URIs that `--storage` takes, and the pyarrow file system that each stands for.
 
-Who asks is told by what the storage's own tools read (environment variables, files, a machine's role) and
-never by the URI: that stands in shells' histories and in logs.
+Credentials come from where the storage's own tools read them: environment variables, files, the machine's
+role. A URI with a secret in it is refused: it would be kept in logs and in the shell's history.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ _SECRET = re.compile(r"secret|password|token|sig$|key$|credential", re.IGNORECAS
 
 
 def shown(uri: str, key: str = "") -> str:
-    """What to call a file of the storage: its address without the options."""
+    """The URI of a file of the storage, for messages: without the options."""
     return "/".join(filter(None, (uri.partition("?")[0].rstrip("/"), key)))
 
 
 def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a URI, and the path in it. `UserError` for one that cannot be, or holds a secret."""
     parts = urlsplit(uri)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     bare = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -46,7 +47,7 @@ def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
     if parts.scheme == "s3":
         return _open_s3(parts.netloc, parts.path, options)
     if parts.scheme in _GOOGLES and "retry_limit_seconds" not in options:
-        # Tried again by us, and told; Arrow would do it for 15 minutes in silence.
+        # `with_retry` tries again, and says so; Arrow would try for 15 minutes in silence.
         uri += f"{'&' if parts.query else '?'}retry_limit_seconds={_RETRY_S}"
     try:
         files, root = fs.FileSystem.from_uri(uri)
@@ -72,9 +73,9 @@ def _open_s3(bucket: str, path: str, options: dict[str, str]) -> tuple[fs.FileSy
     given |= {name: options[name].lower() in ("1", "true", "") for name in _S3_FLAGS if name in options}
     placed = ("AWS_REGION", "AWS_DEFAULT_REGION")
     if not {"region", "endpoint_override"} & given.keys() and not any(map(os.environ.get, placed)):
-        with contextlib.suppress(OSError):  # `check` says what is wrong
+        with contextlib.suppress(OSError):  # `Remote.check` says what is wrong
             given["region"] = fs.resolve_s3_region(bucket)
-    # Tried again by us, and told: Arrow's own tries, ten with ever longer pauses, are silent for minutes.
+    # `with_retry` tries again, and says so: Arrow's ten tries, with longer and longer pauses, are silent.
     files = fs.S3FileSystem(
         **given,
         connect_timeout=5,

@@ -49,15 +49,15 @@ time.sleep(1e6)
 """
 COUNT = f"""
 from raykd.records.ledger import Ledger
-from raykd.storage.folders import storage_folder
-print(sum(record["kind"] == "report" for record in Ledger.read(storage_folder("{STORAGE}") / "apart")))
+from raykd.storage.open_storage import open_storage
+print(sum(record["kind"] == "report" for record in Ledger.read(open_storage("{STORAGE}").sweep("apart"))))
 """
 INVARIANTS = f"""
 from invariants import check
-from raykd.storage.folders import fetch, storage_folder
-folder = storage_folder("{STORAGE}") / "apart"
-assert fetch(folder / "trials.parquet")
-history = check(folder)
+from raykd.storage.open_storage import open_storage
+sweep = open_storage("{STORAGE}").sweep("apart")
+assert sweep.storage.pull(sweep.path / "trials.parquet")
+history = check(sweep)
 assert len(history.trials) == 5 and history.counts()["failed"] == 0, history.counts()
 """
 

@@ -16,7 +16,7 @@ from laptop import CHECKOUT, STALE_S, Laptop, furnish, until
 
 from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger
-from raykd.storage.driver import driver_of
+from raykd.storage.open_storage import open_sweep
 
 SPACE = """\
 name: spanning
@@ -136,7 +136,7 @@ def test_a_new_head_resumes_after_the_old_one_died(laptop: Laptop, monkeypatch: 
     laptop.describe(head=2, workers=[3])
     said = laptop.ray("up", "-y", "cluster.yaml")
     until(lambda: live_nodes(2) == 2, 180, lambda: said)
-    until(lambda: driver_of(SWEEP) is None, 90, lambda: "its last heartbeat still counts")
+    until(lambda: open_sweep(SWEEP).driver() is None, 90, lambda: "its last heartbeat still counts")
     standing = laptop.ray("submit", "cluster.yaml", "sweep.py", "--", "status", "spanning", "--json")
     assert '"state": "interrupted"' in standing
     # In a tmux of the head's the command is back at once, and nobody looks on.

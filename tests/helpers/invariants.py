@@ -20,19 +20,22 @@ from raykd.runs.kinds import run_of
 from raykd.search.decisions import Decider
 from raykd.search.proposer import Proposal, Repeat
 from raykd.spec.sweep import SweepSpec
-from raykd.storage.driver import driver_of
+from raykd.storage.base import SweepFolder
+from raykd.storage.open_storage import open_sweep
 
 MARK = "RAYKD_TEST_SWEEP"  # an environment variable that a driver's descendants inherit
 
 
-def check(folder: Path) -> History:
+def check(place: SweepFolder | Path) -> History:
     """The history of a sweep that is done, once everything that must hold of it has been found to hold."""
-    records = Ledger.read(folder)
+    sweep = open_sweep(place)
+    folder = sweep.path
+    records = Ledger.read(sweep)
     history = History.of(records)
     spec = spec_of(history)
     assert history.done and len(history.trials) == history.total, history.counts()
     assert not missing(spec, history), "a reference was not measured"
-    assert driver_of(folder) is None, "somebody still holds it"
+    assert sweep.driver() is None, "somebody still holds it"
     assert not (folder / "ray").exists(), "what only Ray needed is left"
     _every_record_once(records)
     for trial in history.trials.values():

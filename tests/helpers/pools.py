@@ -13,6 +13,7 @@ import pytest
 
 from raykd.lanes.messages import Message, Task
 from raykd.spec.sections import WorkersSpec
+from raykd.storage.open_storage import open_sweep
 from trainables.spec.trial import ModelSpec, TrialSpec
 
 ACTIONS = {
@@ -49,7 +50,7 @@ def pool_of(tmp_path: Path, workers: WorkersSpec, limit: int, **more: Any) -> It
     pool = LanePool(
         workers,
         limit,
-        storage=tmp_path,
+        sweep=open_sweep(tmp_path),
         scratch=tmp_path / "ray",
         cache=Path(os.environ["RAYKD_CACHE"]),
         teachers=tmp_path / "teachers",

@@ -6,14 +6,14 @@ import random
 from pathlib import Path
 
 from raykd.records.history import ENDED, History
-from raykd.records.ledger import LEDGER, TRIALS, Ledger
+from raykd.records.ledger import TRIALS, Ledger
 from raykd.records.recorder import Recorder
 from raykd.runs.kinds import run_of
 from raykd.search.decisions import Decider, TuneDecider
 from raykd.search.proposer import Proposal, Proposes, Repeat
 from raykd.spec.sweep import SweepSpec
-from raykd.storage.file_transfer import RemoteTransfer
-from raykd.storage.folders import origin_of
+from raykd.storage.base import SweepFolder
+from raykd.storage.open_storage import open_sweep
 from trainables.data.data_sets import cache_folder
 from trainables.training.loop import prepare, train
 from trainables.training.workspace import Workspace
@@ -72,9 +72,10 @@ class Engine:
         return found.trial
 
 
-def drive(folder: Path, spec: SweepSpec, *, extend: int = 0, lanes: int = 2) -> History:
-    """Run the sweep in `folder` to its end, a new one or one that is there."""
-    with Ledger.open(folder) if (folder / LEDGER).exists() else Ledger.create(folder) as ledger:
+def drive(place: SweepFolder | Path, spec: SweepSpec, *, extend: int = 0, lanes: int = 2) -> History:
+    """Run a sweep to its end, a new one or one that is there."""
+    sweep = open_sweep(place)
+    with Ledger.open(sweep) if sweep.has_ledger() else Ledger.create(sweep) as ledger:
         engine = Engine(ledger, spec)
         if extend:
             engine.record("extend", samples=extend)
@@ -92,16 +93,16 @@ def drive(folder: Path, spec: SweepSpec, *, extend: int = 0, lanes: int = 2) -> 
                     del live[name]
 
 
-def train_all(folder: Path, spec: SweepSpec) -> History:
+def train_all(place: SweepFolder | Path, spec: SweepSpec) -> History:
     """The same with real trials, one after the other."""
-    origin = origin_of(folder)
-    transfer = RemoteTransfer(origin.remote, origin.here) if origin is not None else None
-    with Ledger.create(folder) as ledger:
+    sweep = open_sweep(place)
+    storage = sweep.storage
+    with Ledger.create(sweep) as ledger:
         engine = Engine(ledger, spec)
         decider = engine.begin()
         while name := engine.next_trial("lane-0"):
             trial = spec.trial(engine.history.trials[name].params, spec.seeds[0])
-            place = Workspace(folder / TRIALS / name, cache_folder(), folder.parent / ".teachers", transfer)
-            prepare(trial, place)
-            train(trial, lambda said, name=name: decider.hear(name, said.epoch, dict(said.metrics)), place)
+            at = Workspace(sweep.path / TRIALS / name, cache_folder(), storage.teachers(), storage)
+            prepare(trial, at)
+            train(trial, lambda said, name=name: decider.hear(name, said.epoch, dict(said.metrics)), at)
         return engine.history

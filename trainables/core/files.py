@@ -18,7 +18,7 @@ import os
 import pwd
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -120,24 +120,29 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; what was written there becomes `path` on a clean exit, else goes."""
+def replacing(path: Path, name: Callable[[], str] | None = None) -> Iterator[Path]:
+    """Write a file whole or not at all: yields a temporary path beside `path`.
+
+    On a clean exit what was written there is on the disk and has the name of `path`, or the one that `name`
+    then gives; else it is removed. Whoever reads `path` meanwhile sees the old file.
+    """
     own_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    # Without the name of `path`: TensorBoard would read a file with `tfevents` in its name.
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         # There before anybody writes to it by its name, and new: so it is no link that others put there.
         os.close(open_file(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         yield temporary
         with opened(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        rename(temporary, path)
+        _rename(temporary, path.with_name(name()) if name else path)
         sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             remove(temporary)
 
 
-def rename(old: Path, new: Path) -> None:
+def _rename(old: Path, new: Path) -> None:
     """Give the file `old` the name `new`, in the place of a file or link of that name."""
     with _at(old) as here, _at(new) as there:
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -17,9 +16,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from trainables.core.errors import UserError
+from trainables.core.file_lock import FileLock
 from trainables.core.files import opened, own_folder
 from trainables.core.heartbeat import heartbeat, heartbeat_while
 from trainables.data.sources import Parts
@@ -145,20 +145,12 @@ def _no_room(folder: Path, why: str) -> UserError:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
     """Hold the lock of `folder`, after waiting for it. Yields False where the file system has no locks."""
-    with opened(folder.with_name(f"{folder.name}.lock"), "w") as file:
+    with FileLock(folder.with_name(f"{folder.name}.lock")) as lock:
         try:
-            while not _lock(file):
+            while not lock.try_take():
                 heartbeat("waiting for another process that prepares the same images")
                 time.sleep(_POLL_S)
         except OSError:
             yield False
             return
         yield True
-
-
-def _lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -2,15 +2,14 @@
 
 A state is a tree of dicts, lists, numbers, strings and tensors (what `torch.load(weights_only=True)` reads).
 Its file carries the epoch and the CRC-32 of its bytes in the name, `epoch-00012-1a2b3c4d.pt`, appears by
-rename after fsync, and the one before it is kept: a damaged newest file costs one epoch, not the trial. With
-a transfer the storage is elsewhere: it decides which checkpoints there are, and the folder is a copy of it.
+rename after fsync, and the one before it is kept: a damaged newest file costs one epoch, not the trial. Where
+a `FileTransfer` copies files, the storage decides which checkpoints there are; the folder holds copies.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
 import zlib
 from pathlib import Path
@@ -18,8 +17,8 @@ from typing import IO, Any
 
 import torch
 
-from trainables.core.file_transfer import FileTransfer
-from trainables.core.files import opened, own_folder, remove, rename, sync_folder
+from trainables.core.file_transfer import FileTransfer, SharedFolder
+from trainables.core.files import opened, remove, replacing
 from trainables.core.storage_retry import with_retry
 
 _NAME = re.compile(r"epoch-(\d+)-([0-9a-f]{8})\.pt")
@@ -31,8 +30,9 @@ class Checkpoints:
     """The checkpoints of one trial in one folder. One writer at a time."""
 
     def __init__(self, folder: Path, transfer: FileTransfer | None = None) -> None:
+        """Those in `folder`, which every node sees, or of which `transfer` copies the files."""
         self.folder = folder
-        self.transfer = transfer
+        self.transfer = transfer or SharedFolder()
 
     def save(self, epoch: int, state: dict[str, Any]) -> None:
         """Write the state after `epoch` epochs; on return it is on the disk, with the one before it kept.
@@ -40,17 +40,15 @@ class Checkpoints:
         Raises `StorageLost` where that cannot be done for longer than the patience.
         """
         final = with_retry(lambda: self._write(epoch, state), f"{self.folder} cannot be written")
-        if self.transfer is not None:
-            self.transfer.push(final)
+        self.transfer.push(final)
         with contextlib.suppress(OSError):  # what could not be removed goes with the next one
             self._prune(epoch, final)
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
         """(epoch, state) of the newest intact checkpoint, tensors on the CPU; None where there is none."""
-        transfer = self.transfer
-        for epoch, path in reversed(self._files() if transfer is None else self._stored(transfer)):
+        for epoch, path in reversed(self._stored()):
             here = path.is_file() and _intact(path)
-            if here or (transfer is not None and transfer.pull(path) and _intact(path)):
+            if here or (self.transfer.pull(path) and _intact(path)):
                 with opened(path) as file:
                     state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
                 return epoch, state
@@ -59,57 +57,48 @@ class Checkpoints:
 
     def forget_after(self, epoch: int) -> int | None:
         """Take away what is of a later epoch; returns the latest of these, None where there was none."""
-        transfer = self.transfer
-        there = self._files() if transfer is None else self._stored(transfer)
-        later = [(past, path) for past, path in there if past > epoch]
+        later = [(past, path) for past, path in self._stored() if past > epoch]
         for _, path in later:
             remove(path)
-            if transfer is not None:
-                transfer.remove(path)
+            self.transfer.remove(path)
         return later[-1][0] if later else None
 
     def _write(self, epoch: int, state: dict[str, Any]) -> Path:
-        own_folder(self.folder)
-        temporary = self.folder / f"writing-{os.getpid()}.tmp"
-        try:
-            with opened(temporary, "wb") as file:
-                summed = _Summed(file)
-                try:
-                    torch.save(state, summed)  # type: ignore[arg-type]  # write and flush are all it uses
-                except RuntimeError as error:  # torch hides what the file said
-                    raise summed.error or error from None
-                file.flush()
-                os.fsync(file.fileno())
-            final = self.folder / f"epoch-{epoch:05d}-{summed.crc:08x}.pt"
-            rename(temporary, final)
-        finally:
-            remove(temporary)  # half a file only takes room
-        sync_folder(self.folder)
-        return final
+        def name() -> str:
+            return f"epoch-{epoch:05d}-{summed.crc:08x}.pt"
+
+        with replacing(self.folder / "epoch", name) as temporary, opened(temporary, "wb") as file:
+            summed = _Summed(file)
+            try:
+                torch.save(state, summed)  # type: ignore[arg-type]  # write and flush are all it uses
+            except RuntimeError as error:  # torch hides what the file said
+                raise summed.error or error from None
+        return self.folder / name()
 
     def _prune(self, epoch: int, final: Path) -> None:
-        kept = [path for past, path in self._files() if past < epoch][-(_KEPT - 1) :]
-        for path in self.folder.iterdir():
+        here = [path.name for path in self.folder.iterdir()]
+        kept = self._kept(here, epoch, final)
+        for name in here:
             # Also a damaged file of this epoch or a later one, and what a killed writer left.
-            if path not in (final, *kept) and (_NAME.fullmatch(path.name) or path.suffix == ".tmp"):
-                remove(path)
-        if self.transfer is not None:
-            stored = self._stored(self.transfer)
-            kept = [path for past, path in stored if past < epoch][-(_KEPT - 1) :]
-            for _, path in stored:
-                if path not in (final, *kept):
-                    self.transfer.remove(path)
+            if name not in kept and (_NAME.fullmatch(name) or name.endswith(".tmp")):
+                remove(self.folder / name)
+        stored = self.transfer.names(self.folder)
+        kept = self._kept(stored, epoch, final)
+        for name in stored:
+            if name not in kept and _NAME.fullmatch(name):
+                self.transfer.remove(self.folder / name)
 
-    def _stored(self, transfer: FileTransfer) -> list[tuple[int, Path]]:
-        """(epoch, path) by epoch of those on the storage."""
-        named = [(_NAME.fullmatch(name), self.folder / name) for name in transfer.names(self.folder)]
-        return sorted((int(match[1]), path) for match, path in named if match)
+    def _kept(self, names: list[str], epoch: int, final: Path) -> list[str]:
+        """Of these checkpoints the new one, `final`, and the last of those before `epoch`."""
+        before = [path.name for past, path in self._parsed(names) if past < epoch]
+        return [final.name, *before[-(_KEPT - 1) :]]
 
-    def _files(self) -> list[tuple[int, Path]]:
-        """(epoch, path) by epoch."""
-        if not self.folder.is_dir():
-            return []
-        named = [(_NAME.fullmatch(path.name), path) for path in self.folder.iterdir()]
+    def _stored(self) -> list[tuple[int, Path]]:
+        """(epoch, path) of each checkpoint that the storage has, by epoch."""
+        return self._parsed(self.transfer.names(self.folder))
+
+    def _parsed(self, names: list[str]) -> list[tuple[int, Path]]:
+        named = [(_NAME.fullmatch(name), self.folder / name) for name in names]
         return sorted((int(match[1]), path) for match, path in named if match)
 
 

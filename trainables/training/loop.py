@@ -9,9 +9,7 @@ on the disk is reported again when the trial goes on. The report's answer says w
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,12 +17,13 @@ from pathlib import Path
 
 from trainables.core.checksums import is_whole
 from trainables.core.errors import TrialFailed
+from trainables.core.file_lock import FileLock
 from trainables.core.file_transfer import FileTransfer
-from trainables.core.files import open_file, own_folder, replacing
+from trainables.core.files import own_folder, replacing
 from trainables.core.heartbeat import heartbeat
 from trainables.core.isolation import isolated
 from trainables.core.storage_retry import with_retry
-from trainables.core.workers import from_first, on_each, rank, world_size
+from trainables.core.workers import from_first, on_each, world_size
 from trainables.data.data_sets import open_data
 from trainables.data.store_images import StoreDamaged
 from trainables.spec.trial import TrialSpec
@@ -68,7 +67,7 @@ def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None
                 _train(training, place, report or (lambda _: True), lambda run: _make_teacher(run, file))
             except TrialFailed as error:
                 raise TrialFailed(f"training the teacher {training.student.arch}: {error}") from None
-        elif transfer is not None:
+        else:
             from_first(lambda: _share(file, transfer))
 
 
@@ -116,8 +115,7 @@ def _save_teacher(run: Run, file: Path) -> None:
             save_teacher(run.method, temporary, run.trial)
 
     with_retry(write, f"{file} cannot be written")
-    if run.workspace.transfer is not None:
-        run.workspace.transfer.push(file)
+    run.workspace.transfer.push(file)
 
 
 def _share(file: Path, transfer: FileTransfer) -> None:
@@ -134,18 +132,18 @@ def _turn(file: Path) -> Iterator[bool]:
     waits for a process that has nothing to do with them.
     """
 
-    def opened() -> int:
-        own_folder(file.parent)
-        return open_file(file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    locks: list[FileLock] = []  # one, on the first worker
 
-    handle = from_first(lambda: with_retry(opened, f"{file.parent} cannot be written"))
+    def open_lock() -> None:
+        own_folder(file.parent)
+        locks.append(FileLock(file.with_suffix(".lock")))
+
+    from_first(lambda: with_retry(open_lock, f"{file.parent} cannot be written"))
 
     def look() -> bool | None:
         if is_whole(file):  # one that is damaged is made again
             return False
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not locks[0].try_take():
             return None
         return not is_whole(file)  # it may have come between the two lines above
 
@@ -155,5 +153,5 @@ def _turn(file: Path) -> Iterator[bool]:
             time.sleep(_POLL_S)
         yield mine
     finally:
-        if rank() == 0:
-            os.close(handle)  # which frees the lock; so does the death of the process
+        for lock in locks:
+            lock.close()

@@ -271,8 +271,7 @@ class Run:
                 save_with_checksum(student, temporary, facts)
 
         with_retry(write, f"{path} cannot be written")
-        if self.workspace.transfer is not None:
-            self.workspace.transfer.push(path)
+        self.workspace.transfer.push(path)
 
     def _checkpoint(self) -> tuple[int, dict[str, Any]] | None:
         """What to go on from. Where the best student so far is damaged, only the beginning makes it again."""
@@ -290,7 +289,7 @@ class Run:
 
     def _has_best(self) -> bool:
         best, transfer = self.workspace.folder / BEST, self.workspace.transfer
-        return is_whole(best) or (transfer is not None and transfer.pull(best) and is_whole(best))
+        return is_whole(best) or (transfer.pull(best) and is_whole(best))
 
     def _resume(self, epoch: int, state: dict[str, Any]) -> None:
         self.epoch = epoch

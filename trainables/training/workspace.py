@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainables.core.file_transfer import FileTransfer
+from trainables.core.file_transfer import FileTransfer, SharedFolder
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Workspace:
     folder: Path  # this trial's own
     cache: Path  # decoded data, of this node
     teachers: Path  # trained teachers, shared by trials and nodes
-    transfer: FileTransfer | None = None  # to where folder and teachers are kept, if that is no shared folder
+    transfer: FileTransfer = field(default_factory=SharedFolder)  # between this node and the storage
 
 
 @dataclass(frozen=True)

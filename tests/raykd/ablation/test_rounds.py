@@ -26,6 +26,7 @@ from raykd.search.algorithm import LedgerSearch
 from raykd.search.proposer import Proposal
 from raykd.spec.arms import ARM
 from raykd.spec.study import StudySpec
+from raykd.storage.open_storage import open_sweep
 from trainables.core.errors import UserError
 
 torch.set_num_threads(1)
@@ -107,9 +108,9 @@ def test_the_plan_of_an_extended_study_counts_the_extension(tmp_path: Path) -> N
     spec = study(FIXED)
     engine = played(spec, {}, 4)
     engine.run()
-    assert plan_study(spec, tmp_path, engine.history)["trials"] == spec.samples
+    assert plan_study(spec, open_sweep(tmp_path), engine.history)["trials"] == spec.samples
     engine.extend(2)
-    planned = plan_study(spec, tmp_path, engine.history)
+    planned = plan_study(spec, open_sweep(tmp_path), engine.history)
     assert planned["trials"] == spec.samples + 2 * len(spec.arms) == engine.history.samples
     assert planned["most_epochs"] == planned["trials"] * spec.epochs
 
@@ -162,7 +163,7 @@ def test_more_replicates_that_would_answer_nothing_are_refused(
             fields = {k: v for k, v in entry.items() if k not in ("kind", "time")}
             ledger.append(entry["kind"], **fields, **(head if entry["kind"] == "sweep" else {}))
     with pytest.raises(UserError, match=said):
-        resume(Place(tmp_path / "s"), Console(), extend=2)
+        resume(Place(open_sweep(tmp_path / "s")), Console(), extend=2)
 
 
 @pytest.mark.parametrize("raw", [FIXED, DECIDE, PRECISE])

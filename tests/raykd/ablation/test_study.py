@@ -17,6 +17,7 @@ from raykd.runs.retune import searches
 from raykd.runs.study_plan import plan_study, plan_unstarted, study_lines
 from raykd.spec.sections import WorkersSpec
 from raykd.spec.study import StudySpec
+from raykd.storage.open_storage import open_sweep
 from trainables.core.errors import UserError
 from trainables.networks.backbones import backbone_facts
 from trainables.planning.compute import step_flops
@@ -212,7 +213,7 @@ def test_at_equal_compute_arms_cost_the_same_to_the_nearest_epoch(tmp_path: Path
 def test_a_plan_says_how_long_and_how_that_was_got(tmp_path: Path) -> None:
     raw = {**METHODS, "arms": {"retro": {}, "rate": {"lr": 0.01}, "moco": {"method": "moco", "epochs": 4}}}
     spec = with_costs(check_study(study({**raw, "replicates": 3, "lanes": 1}))[0])
-    planned = plan_study(spec, tmp_path / "methods")
+    planned = plan_study(spec, open_sweep(tmp_path / "methods"))
     arms = {arm["arm"]: arm for arm in planned["arms"]}
     assert planned["most_flops"] == sum(3 * spec.cost(label)[1] for label in arms)  # type: ignore[operator]
     assert arms["retro"]["compute"] == arms["rate"]["compute"] == 1.0 > arms["moco"]["compute"] > 0.4
@@ -226,7 +227,7 @@ def test_a_plan_says_how_long_and_how_that_was_got(tmp_path: Path) -> None:
     assert f"{planned['start_seconds']:.0f} s until Ray and its lanes have started" in said[timed + 1]
 
     large = spec.model_copy(update={"workers": WorkersSpec(count=1, cpus=100_000)})
-    planned = plan_study(large, tmp_path / "methods")
+    planned = plan_study(large, open_sweep(tmp_path / "methods"))
     assert planned["seconds"] is None and "cannot hold a lane" in planned["seconds_from"]
 
 
@@ -274,7 +275,7 @@ def test_retune_by_a_number_alone_searches_the_learning_rate_about_each_arms_own
 
 def test_a_plan_says_where_a_mistake_was_written_as_a_run_does(tmp_path: Path) -> None:
     spec = study(GAMMA, factors={"gamma": [0.1, -3]})
-    for check in (check_study, lambda spec: plan_unstarted(spec, tmp_path)):
+    for check in (check_study, lambda spec: plan_unstarted(spec, open_sweep(tmp_path))):
         with pytest.raises(UserError, match=r"^arms\.gamma=-3\.gamma: wrong value"):
             check(spec)
     own = {"retro": {}, "seed": {"method": "seed", "preset": "paper"}}

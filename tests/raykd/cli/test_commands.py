@@ -10,6 +10,7 @@ import pytest
 from command import SMALL, command
 
 from raykd.storage import commands
+from raykd.storage.open_storage import open_storage, open_sweep
 
 ODD = ["sweeps", "my sweeps #1", "a'b", "$HOME", "ü", "-x", "a;b"]
 
@@ -19,16 +20,16 @@ def test_a_command_is_read_by_the_shell_as_it_was_meant(
     storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(commands.STORAGE_VARIABLE, raising=False)
-    words = shlex.split(commands.command("export", Path(storage, "wide"), "--out", "a b"))
+    words = shlex.split(commands.command("export", open_storage(storage).sweep("wide"), "--out", "a b"))
     where = [] if storage == "sweeps" else ["--storage", storage]
     assert words == ["raykd", "export", "wide", "--out", "a b", *where]
 
 
 def test_the_storage_is_said_where_the_variable_says_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(commands.STORAGE_VARIABLE, "/elsewhere")
-    assert commands.command("resume", Path("sweeps/wide")) == "raykd resume wide --storage sweeps"
+    assert commands.command("resume", open_sweep(Path("sweeps/wide"))) == "raykd resume wide --storage sweeps"
     monkeypatch.setenv(commands.STORAGE_VARIABLE, "sweeps")
-    assert commands.command("resume", Path("sweeps/wide")) == "raykd resume wide"
+    assert commands.command("resume", open_sweep(Path("sweeps/wide"))) == "raykd resume wide"
 
 
 def piped(text: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -21,6 +21,8 @@ from raykd.export.trial import _command, config_of, export
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.spec.search import SearchSpec, build_sweep, load_sweep
+from raykd.storage.local import LocalStorage
+from raykd.storage.open_storage import open_sweep
 from trainables.core.errors import UserError
 from trainables.data.data_sets import cache_folder, open_data
 from trainables.evaluation.evaluate import Examiner
@@ -146,7 +148,7 @@ def test_the_command_is_one_that_a_shell_understands_from_any_folder(sweep, expo
 def test_a_teacher_named_from_here_is_found_from_there(exported, sweep):
     trial = build_sweep(RAW).trial({}, 0)
     teacher = TeacherSpec(arch="resnet50", checkpoint=Path("moco v2.pth"))
-    command = _command(trial.model_copy(update={"teacher": teacher}), exported, sweep.parent)
+    command = _command(trial.model_copy(update={"teacher": teacher}), exported, LocalStorage(sweep.parent))
     assert shlex.split(command)[:4] == ["cd", str(Path.cwd()), "&&", "raykd"]
 
 
@@ -185,7 +187,9 @@ def test_the_card_says_what_a_user_needs(sweep, exported):
         assert said in card, said
     # The score on the test split is the examiner's, with an interval around it.
     trial = build_sweep(RAW).trial(record.params, 0)
-    student, facts = open_student(trial, sweep / "trials" / record.trial / "best.safetensors")
+    student, facts = open_student(
+        trial, sweep / "trials" / record.trial / "best.safetensors", open_sweep(sweep)
+    )
     data = open_data(trial.data, cache_folder())
     found = Examiner(trial.probe, data, 16, torch.device("cpu"), final=True).evaluate(student)
     row = next(line for line in card.splitlines() if line.startswith("| ridge_5shot |"))

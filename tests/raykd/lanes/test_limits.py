@@ -150,7 +150,9 @@ def in_a_shell(setting: str, code: str) -> str:
 
 def test_the_cpus_of_an_affinity_are_counted() -> None:
     cpu = min(os.sched_getaffinity(0))
-    code = "from raykd.lanes import capacity; print(int(capacity.cpus().value), capacity.for_ray()['num_cpus'])"
+    code = (
+        "from raykd.lanes import capacity; print(int(capacity.cpus().value), capacity.for_ray()['num_cpus'])"
+    )
     assert in_a_shell(f"exec taskset -c {cpu}", code) == "1 1"
 
 

@@ -14,9 +14,9 @@ import pytest
 from command import command
 
 from raykd.process import signals
-from raykd.storage.driver import take_lease
-from raykd.storage.folders import LEDGER
-from raykd.storage.new_sweep import LOG, fresh
+from raykd.storage.base import LEDGER
+from raykd.storage.new_sweep import LOG, removed_if_empty
+from raykd.storage.open_storage import open_sweep
 
 ROOT = Path(__file__).resolve().parents[3]
 # What a verb does when a signal comes; a limit of 2 s for the end in good order.
@@ -213,10 +213,10 @@ def test_a_start_that_fails_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "sweeps" / "new"
 
     def start(folder: Path, record: bytes = b"") -> None:
-        with pytest.raises(signals.Interrupted), fresh(folder):
+        with pytest.raises(signals.Interrupted), removed_if_empty(open_sweep(folder)):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / LOG).write_text("...")
-            lock = take_lease(folder)
+            lock = open_sweep(folder).take_lease()
             (folder / LEDGER).write_bytes(record)
             lock.close()
             raise signals.Interrupted(signal.SIGTERM)
@@ -230,11 +230,12 @@ def test_a_start_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [LOG, "notes.txt"]
     start(tmp_path / "sweeps" / "begun", b"a record\n")
     assert sorted(path.name for path in (tmp_path / "sweeps" / "begun").iterdir())[-2:] == [LEDGER, LOG]
-    with pytest.raises(signals.Interrupted), fresh(tmp_path / "other"):
+    with pytest.raises(signals.Interrupted), removed_if_empty(open_sweep(tmp_path / "other")):
         (tmp_path / "other").mkdir()
         (tmp_path / "other" / LOG).touch()
-        code = "import sys; from pathlib import Path; from raykd.storage.driver import take_lease\n"
-        code += "lock = take_lease(Path(sys.argv[1])); print(1, flush=True); sys.stdin.read(); lock.close()"
+        code = "import sys; from pathlib import Path; from raykd.storage.open_storage import open_sweep\n"
+        code += "lock = open_sweep(Path(sys.argv[1])).take_lease()\n"
+        code += "print(1, flush=True); sys.stdin.read(); lock.close()"
         line = [sys.executable, "-c", code, tmp_path / "other"]
         driver = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
         assert driver.stdout is not None and driver.stdout.readline() == b"1\n"

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raykd.records.ledger import LEDGER, Ledger, decode, encode
-from raykd.storage.driver import driver_of
 from raykd.storage.lease import Driver
+from raykd.storage.open_storage import open_sweep
 from trainables.core.errors import UserError
 
 
@@ -184,7 +184,7 @@ def test_damage_in_the_middle_is_refused_by_both_sides(tmp_path):
         with pytest.raises(UserError, match="line 2 is damaged and line 3 behind it is not"):
             verb(tmp_path / "s")
     assert path.read_bytes() == damaged
-    assert driver_of(tmp_path / "s") is None  # a refused `open` lets the lock go
+    assert open_sweep(tmp_path / "s").driver() is None  # a refused `open` lets the lock go
 
 
 def test_a_tail_of_zeros_is_cut(tmp_path):
@@ -251,12 +251,12 @@ def test_a_full_disk_is_said_and_leaves_whole_records(tmp_path):
 
 def test_one_driver_and_the_second_is_told_who(tmp_path):
     folder = tmp_path / "s"
-    assert driver_of(folder) is None
+    assert open_sweep(folder).driver() is None
     code = "ledger = Ledger.create(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     process = child(code, folder)
     process.stdout.readline()
     try:
-        assert driver_of(folder) == Driver(os.uname().nodename, process.pid)
+        assert open_sweep(folder).driver() == Driver(os.uname().nodename, process.pid)
         with pytest.raises(UserError, match=f"run by process {process.pid} on {os.uname().nodename}"):
             Ledger.open(folder)
         with pytest.raises(UserError, match="is being run by"):
@@ -265,7 +265,7 @@ def test_one_driver_and_the_second_is_told_who(tmp_path):
     finally:
         process.kill()
         process.communicate()
-    assert driver_of(folder) is None
+    assert open_sweep(folder).driver() is None
     Ledger.open(folder).close()
 
 

@@ -15,6 +15,7 @@ from raykd.runs import auxiliary
 from raykd.runs.auxiliary import long_baseline, representative
 from raykd.runs.references import References
 from raykd.spec.search import build_sweep
+from raykd.storage.open_storage import open_storage, open_sweep
 from trainables.planning import compute
 
 RAW = {
@@ -40,15 +41,15 @@ def test_without_a_teacher_the_first_method_does() -> None:
 
 def test_a_plan_counts_what_is_trained_beside_the_trials(tmp_path: Path) -> None:
     spec = build_sweep({**RAW, "method": "retro", "baseline": {"method": "moco", "preset": "digits"}})
-    teacher, baseline = auxiliary.beside(spec, tmp_path)
+    teacher, baseline = auxiliary.beside(spec, open_storage(tmp_path))
     assert (teacher["what"], teacher["method"], teacher["epochs"]) == ("teacher", "moco", 1)
     as_run = compute.equal_epochs(representative(spec), spec.baseline_trial())
     assert (baseline["what"], baseline["epochs"], baseline["trials"]) == ("baseline", as_run, 1)
     own = spec.model_copy(update={"baseline": spec.baseline.model_copy(update={"epochs": 7})})  # type: ignore[union-attr]
-    (_, row) = auxiliary.beside(own, tmp_path)
+    (_, row) = auxiliary.beside(own, open_storage(tmp_path))
     assert (row["epochs"], row["trials"]) == (7, 7 / as_run)
     without = spec.model_copy(update={"references": ("untrained",)})
-    assert [row["what"] for row in auxiliary.beside(without, tmp_path)] == ["teacher"]
+    assert [row["what"] for row in auxiliary.beside(without, open_storage(tmp_path))] == ["teacher"]
 
 
 def test_a_baseline_much_longer_than_a_trial_is_said_with_the_field() -> None:
@@ -84,7 +85,7 @@ def test_the_baseline_is_work_of_the_background_and_ends_with_the_time_limit(tmp
         head = {"spec_hash": spec.hash(), "source": None, "sampler": {}, "scheduler": {}, "versions": {}}
         recorder("sweep", spec=spec.model_dump(mode="json"), **head)
         pool: Any = Pool()
-        references = References(spec, recorder, pool, console, tmp_path / "both")
+        references = References(spec, recorder, pool, console, open_sweep(tmp_path / "both"))
         began = time.monotonic()
         references.around(lambda: True, began + 1)
         assert time.monotonic() - began < 10

@@ -16,6 +16,7 @@ from raykd.records.ledger import LEDGER, Ledger, parse_lines
 from raykd.runs.repair import repair
 from raykd.search.proposer import Proposer
 from raykd.spec.search import SearchSpec, build_sweep
+from raykd.storage.open_storage import open_sweep
 from trainables.core.errors import UserError
 
 SPEC = {
@@ -93,11 +94,11 @@ def test_any_one_damaged_line_costs_no_trial_and_no_number(
             folder = copy(whole, tmp_path / str(at), damaged)
             with pytest.raises(UserError, match=rf"line {at + 1} is damaged.*resume sweep --repair"):
                 Ledger.read(folder)
-            said = repair(folder)
+            said = repair(open_sweep(folder))
             assert said is not None and f"line {at + 1} of the ledger was damaged" in said, said
             (kept,) = folder.glob("ledger.damaged-*")
             assert kept.read_bytes() == b"".join(damaged)
-            assert repair(folder) is None, "once is enough"
+            assert repair(open_sweep(folder)) is None, "once is enough"
             drive(folder, spec)
             after = check(folder, before)
             assert set(after.trials) >= set(before.trials), f"a {kind} was lost"
@@ -126,7 +127,7 @@ def test_however_many_lines_are_damaged_or_gone_the_sweep_ends_in_order(
     for at in places:
         damaged[at] = b"" if gone else flipped(lines[at], pick.randrange(len(lines[at])))
     folder = copy(whole, tmp_path_factory.mktemp("many"), damaged)
-    repair(folder)
+    repair(open_sweep(folder))
     history = History.of(Ledger.read(folder))
     Proposer(spec, samples=history.samples).replay(history)
     drive(folder, spec)
@@ -138,7 +139,7 @@ def test_without_its_head_a_ledger_means_nothing(whole: Path, tmp_path: Path) ->
     folder = copy(whole, tmp_path, [flipped(lines[0], 20), flipped(lines[1], 9), *lines[2:]])
     damaged = (folder / LEDGER).read_bytes()
     with pytest.raises(UserError, match=r"what is searched is lost.*backup"):
-        repair(folder)
+        repair(open_sweep(folder))
     assert (folder / LEDGER).read_bytes() == damaged and not list(folder.glob("ledger.damaged-*"))
     Ledger.create(tmp_path / "other").close()  # and a refused repair has let its own lock go
 
@@ -146,7 +147,7 @@ def test_without_its_head_a_ledger_means_nothing(whole: Path, tmp_path: Path) ->
 def test_a_repair_waits_for_no_driver(whole: Path, tmp_path: Path) -> None:
     folder = copy(whole, tmp_path, (whole / LEDGER).read_bytes().splitlines(keepends=True))
     with Ledger.open(folder), pytest.raises(UserError, match="is being run by"):
-        repair(folder)
+        repair(open_sweep(folder))
 
 
 @pytest.mark.parametrize("left", [b"", b"\0" * 3000, b'00000000 {"kind":"sweep"}\n'])

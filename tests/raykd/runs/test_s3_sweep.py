@@ -15,7 +15,7 @@ from s3 import KEYS, S3, s3_server
 
 from raykd.records.history import ENDED, History
 from raykd.records.ledger import Ledger
-from raykd.storage.folders import storage_folder
+from raykd.storage.open_storage import open_storage
 
 pytestmark = pytest.mark.ray(late=True)
 
@@ -53,11 +53,11 @@ def _whole_way(s3: S3, gone: float, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             time.sleep(0.2)
 
     def reports() -> int:
-        return sum(record["kind"] == "report" for record in Ledger.read(folder))
+        return sum(record["kind"] == "report" for record in Ledger.read(sweep))
 
     machine("first")
     driver = start("run", spec, "--storage", uri, output=out)
-    folder = storage_folder(uri) / "small"
+    sweep = open_storage(uri).sweep("small")
     until(lambda: s3.keys("team/sweeps/small/ledger/"), "it has not begun")
     second = raykd("resume", "small", "--storage", uri)
     assert second.returncode == 2 and f"run by process {driver.pid} on" in second.stderr, second.stderr
@@ -76,10 +76,10 @@ def _whole_way(s3: S3, gone: float, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     machine("second")
     status = json.loads(raykd("status", "small", "--storage", uri, "--json").stdout)
     assert status["state"] == "interrupted" and status["driver"] is None
-    known = History.of(Ledger.read(folder))
+    known = History.of(Ledger.read(sweep))
     resumed = raykd("resume", "small", "--storage", uri, timeout=400)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    history = History.of(Ledger.read(folder))
+    history = History.of(Ledger.read(sweep))
     assert history.done and history.counts()["failed"] == 0 and len(history.trials) == 5
     for name, trial in history.trials.items():
         assert trial.status in ENDED and list(trial.reports) == list(range(1, trial.epoch + 1))

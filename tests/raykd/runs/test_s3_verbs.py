@@ -18,7 +18,7 @@ from simulated import drive, train_all
 from raykd import cli
 from raykd.ablation.study import load_study
 from raykd.spec.search import build_sweep
-from raykd.storage.folders import storage_folder
+from raykd.storage.open_storage import open_storage
 
 STUDY = """\
 name: parts
@@ -45,12 +45,12 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     with pytest.MonkeyPatch.context() as patch, s3_server() as server:
         for name, value in {**KEYS, "RAYKD_CACHE": str(tmp_path_factory.mktemp("driver"))}.items():
             patch.setenv(name, value)
-        storage = storage_folder(server.uri("team/sweeps"))
+        storage = open_storage(server.uri("team/sweeps"))
         small = {**yaml.safe_load(SMALL), "references": [], "samples": 2, "epochs": 1}
-        assert train_all(storage / "small", build_sweep(small)).done
+        assert train_all(storage.sweep("small"), build_sweep(small)).done
         study = tmp_path_factory.mktemp("study") / "parts.yaml"
         study.write_text(STUDY)
-        drive(storage / "parts", load_study(str(study), [], storage))
+        drive(storage.sweep("parts"), load_study(str(study), [], storage))
         yield server
 
 

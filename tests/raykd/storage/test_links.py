@@ -16,8 +16,7 @@ from raykd.cli import main
 from raykd.records.ledger import Ledger
 from raykd.records.tables import write_tables
 from raykd.records.views import read
-from raykd.storage.driver import driver_of
-from raykd.storage.folders import own_sweep, placed, storage_folder, teachers_of
+from raykd.storage.open_storage import open_storage, open_sweep
 from trainables.core.errors import UserError
 
 NOBODY = 65_534
@@ -28,7 +27,7 @@ def storage() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="rk-links-") as folder:
         Path(folder).chmod(0o1777)
         (Path(folder) / "spec.yaml").write_text(SMALL)
-        yield storage_folder(str(Path(folder) / "sweeps"))
+        yield open_storage(str(Path(folder) / "sweeps")).folder
 
 
 Refused = Callable[..., None]
@@ -90,9 +89,9 @@ def test_another_users_folder_is_refused_and_can_be_looked_at(storage: Path, ref
         f"belongs to nobody (user id {NOBODY}), and you are root",
     )
     with pytest.raises(UserError, match="belongs to"):
-        own_sweep(folder)
+        open_sweep(folder).own()
     assert read(folder).sweep is not None
-    assert driver_of(folder) is None
+    assert open_sweep(folder).driver() is None
     with pytest.raises(UserError, match="belongs to"):
         write_tables(read(folder), folder)
     assert sorted(path.name for path in folder.iterdir()) == there
@@ -100,18 +99,18 @@ def test_another_users_folder_is_refused_and_can_be_looked_at(storage: Path, ref
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make folders for another user")
 def test_teachers_of_another_user_teach_nobody_else(storage: Path) -> None:
-    assert teachers_of(storage) == storage / ".teachers"
+    assert open_storage(storage).teachers() == storage / ".teachers"
     (storage / ".teachers").mkdir(parents=True)
-    assert teachers_of(storage) == storage / ".teachers"
+    assert open_storage(storage).teachers() == storage / ".teachers"
     os.chown(storage / ".teachers", NOBODY, NOBODY)
-    assert teachers_of(storage) == storage / f".teachers-{os.geteuid()}"
+    assert open_storage(storage).teachers() == storage / f".teachers-{os.geteuid()}"
 
 
 def test_links_above_the_storage_are_followed(tmp_path: Path) -> None:
     (tmp_path / "mnt").mkdir()
     (tmp_path / "data").symlink_to(tmp_path / "mnt")
-    storage = storage_folder(str(tmp_path / "data"))
-    with Ledger.create(storage / "small") as ledger:
+    sweep = open_storage(str(tmp_path / "data")).sweep("small")
+    with Ledger.create(sweep) as ledger:
         ledger.append(**{k: v for k, v in head().items() if k != "time"})
-    assert placed(storage / "small") == tmp_path / "mnt" / "small"
-    assert read(storage / "small").sweep is not None
+    assert sweep.resolved().path == tmp_path / "mnt" / "small"
+    assert read(sweep).sweep is not None

@@ -21,11 +21,12 @@ from s3 import KEYS, S3, s3_server
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.storage import remote_lease, segments
-from raykd.storage.driver import driver_of
+from raykd.storage.base import SweepFolder
 from raykd.storage.file_transfer import RemoteTransfer
-from raykd.storage.folders import fetch, mirror, option, origin_of, storage_folder, sweeps
 from raykd.storage.marker import StorageMarker, find
+from raykd.storage.open_storage import open_storage
 from raykd.storage.remote import Remote
+from raykd.storage.remote_storage import RemoteStorage, working_copy
 from trainables.core import storage_retry
 from trainables.core.errors import StorageLost, SweepFailed, UserError
 from trainables.training.checkpoints import Checkpoints
@@ -63,13 +64,13 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def storage(s3: S3, request: pytest.FixtureRequest) -> Path:
-    """The working copy of a storage of this test's own."""
-    return storage_folder(s3.uri(f"sweeps/{request.node.name}"))
+def storage(s3: S3, request: pytest.FixtureRequest) -> RemoteStorage:
+    """A storage of this test's own."""
+    return RemoteStorage.connect(s3.uri(f"sweeps/{request.node.name}"))
 
 
-def epochs(folder: Path) -> list[int]:
-    return [record["epoch"] for record in Ledger.read(folder)]
+def epochs(sweep: SweepFolder) -> list[int]:
+    return [record["epoch"] for record in Ledger.read(sweep)]
 
 
 def report(ledger: Ledger, epoch: int, size: int = 0) -> None:
@@ -111,13 +112,13 @@ def test_a_server_that_is_not_there_is_said_soon(
     monkeypatch.setenv("RAYKD_STORAGE_PATIENCE", "1")
     began = time.monotonic()
     with pytest.raises(UserError, match=f"does not answer: {said}"):
-        storage_folder(f"{bucket}?scheme=http&endpoint_override=127.0.0.1:{free_port()}")
+        open_storage(f"{bucket}?scheme=http&endpoint_override=127.0.0.1:{free_port()}")
     assert time.monotonic() - began < 20
 
 
 def test_google_s_bucket_that_is_not_there(google: str) -> None:
     with pytest.raises(UserError, match="there is no bucket 'nobody'"):
-        storage_folder(google.replace("@lab", "@nobody"))
+        open_storage(google.replace("@lab", "@nobody"))
 
 
 @pytest.mark.parametrize(
@@ -135,14 +136,28 @@ def test_google_s_bucket_that_is_not_there(google: str) -> None:
 )
 def test_uris_that_cannot_work(uri: str, said: str) -> None:
     with pytest.raises(UserError) as caught:
-        storage_folder(uri)
+        open_storage(uri)
     assert said in str(caught.value) and "hidden" not in str(caught.value)
 
 
 def test_a_path_and_a_file_uri_are_folders(tmp_path: Path) -> None:
-    assert storage_folder("sweeps") == Path("sweeps")
-    assert storage_folder(f"file://{tmp_path}/a%20b") == tmp_path / "a b"
-    assert origin_of(tmp_path) is None and option(tmp_path) == str(tmp_path)
+    for given, folder in (("sweeps", Path("sweeps")), (f"file://{tmp_path}/a%20b", tmp_path / "a b")):
+        storage = open_storage(given)
+        assert storage.folder == folder and storage.option == str(storage) == str(folder)
+
+
+def test_the_working_copy_of_an_earlier_version_is_used_on(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYKD_CACHE", str(tmp_path))
+    known = tmp_path / "storage" / "bucket-team-sweeps-ed05d1442cce"
+    assert working_copy("s3://bucket/team/sweeps?region=eu-west-1") == known
+    uri = s3.uri("sweeps/earlier")
+    copy = working_copy(uri)
+    copy.mkdir(parents=True)
+    (copy / ".origin").write_text(uri + "\n")  # as raykd 0.1.0 marked it
+    storage = open_storage(uri)
+    assert storage.folder == copy and storage.sweeps() == [] and storage.uri == uri
 
 
 # Objects --------------------------------------------------------------------------------------------
@@ -167,11 +182,11 @@ def test_what_is_written_is_whole_also_where_names_appear_early(s3: S3, google: 
         assert remote.list("nothing/here") == []
 
 
-def test_a_server_that_is_gone_is_waited_for_and_that_is_said_once(storage: Path, s3: S3) -> None:
+def test_a_server_that_is_gone_is_waited_for_and_that_is_said_once(storage: RemoteStorage, s3: S3) -> None:
     said: list[str] = []
     storage_retry.tell_with(said.append)
     try:
-        with Ledger.create(storage / "s") as ledger:
+        with Ledger.create(storage.sweep("s")) as ledger:
             report(ledger, 0)
             s3.shut()
             back = threading.Timer(4, s3.open)
@@ -183,14 +198,14 @@ def test_a_server_that_is_gone_is_waited_for_and_that_is_said_once(storage: Path
             back.join()
     finally:
         storage_retry.tell_with(print)
-    assert epochs(storage / "s") == [0, 1, 2]
+    assert epochs(storage.sweep("s")) == [0, 1, 2]
     assert len(said) == 2 and "waiting for the storage" in said[0] and "is over after" in said[1], said
 
 
 def test_a_server_that_stays_away_ends_the_driver_and_loses_nothing(
-    storage: Path, s3: S3, monkeypatch: pytest.MonkeyPatch
+    storage: RemoteStorage, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Ledger.create(storage / "s") as ledger:
+    with Ledger.create(storage.sweep("s")) as ledger:
         report(ledger, 0)
         monkeypatch.setenv("RAYKD_STORAGE_PATIENCE", "1")
         s3.shut()
@@ -200,7 +215,7 @@ def test_a_server_that_stays_away_ends_the_driver_and_loses_nothing(
                     report(ledger, 1)
         finally:
             s3.open()
-    with Ledger.open(storage / "s") as ledger:
+    with Ledger.open(storage.sweep("s")) as ledger:
         assert [record["epoch"] for record in ledger.records] == [0]
 
 
@@ -208,33 +223,29 @@ def test_a_server_that_stays_away_ends_the_driver_and_loses_nothing(
 
 
 def test_a_ledger_of_many_objects_is_read_and_gone_on_with_from_another_machine(
-    storage: Path, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    storage: RemoteStorage, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Ledger.create(storage / "s") as ledger:
+    with Ledger.create(storage.sweep("s")) as ledger:
         for epoch in range(30):
             report(ledger, epoch, size=5000)
         with pytest.raises(UserError, match="is being run by process"):
-            Ledger.open(storage / "s")
-        assert driver_of(storage / "s") is not None
-    assert driver_of(storage / "s") is None
-    origin = origin_of(storage)
-    assert origin is not None
-    assert len(origin.remote.list("s/ledger")) > 2
+            Ledger.open(storage.sweep("s"))
+        assert storage.sweep("s").driver() is not None
+    assert storage.sweep("s").driver() is None
+    assert len(storage.remote.list("s/ledger")) > 2
     monkeypatch.setenv("RAYKD_CACHE", str(tmp_path))  # another machine
-    there = storage_folder(origin.uri)
-    assert there != storage and sweeps(there) == ["s"]
-    with Ledger.open(there / "s") as ledger:
+    there = open_storage(storage.uri)
+    assert there.folder != storage.folder and there.sweeps() == ["s"]
+    with Ledger.open(there.sweep("s")) as ledger:
         assert [record["epoch"] for record in ledger.records] == list(range(30))
         report(ledger, 30)
-    assert epochs(storage / "s") == list(range(31))
+    assert epochs(storage.sweep("s")) == list(range(31))
     with pytest.raises(UserError, match="already holds a sweep"):
-        Ledger.create(there / "s")
+        Ledger.create(there.sweep("s"))
 
 
-def test_a_driver_that_was_taken_for_dead_writes_nothing_that_counts(storage: Path, s3: S3) -> None:
-    origin = origin_of(storage)
-    assert origin is not None
-    remote = origin.remote
+def test_a_driver_that_was_taken_for_dead_writes_nothing_that_counts(storage: RemoteStorage, s3: S3) -> None:
+    remote = storage.remote
     old = segments.Segments(remote, "z", 1, 0)
     for line in (b"a\n", b"b\n"):
         old.append(line)
@@ -252,23 +263,24 @@ def test_a_driver_that_was_taken_for_dead_writes_nothing_that_counts(storage: Pa
 def test_sweeps_in_google_s_bucket_are_found_from_another_machine(
     google: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    storage = storage_folder(google)
-    with Ledger.create(storage / "s") as ledger:
+    storage = open_storage(google)
+    with Ledger.create(storage.sweep("s")) as ledger:
         report(ledger, 0)
     with (
         pytest.raises(UserError, match="being run by"),
-        Ledger.open(storage / "s"),
-        Ledger.open(storage / "s"),
+        Ledger.open(storage.sweep("s")),
+        Ledger.open(storage.sweep("s")),
     ):
         pass
     monkeypatch.setenv("RAYKD_CACHE", str(tmp_path))
-    assert storage_folder(google) != storage and "s" in sweeps(storage_folder(google))
-    with Ledger.open(storage_folder(google) / "s") as ledger:
+    there = open_storage(google)
+    assert there.folder != storage.folder and "s" in there.sweeps()
+    with Ledger.open(there.sweep("s")) as ledger:
         report(ledger, 1)
-    assert epochs(storage / "s") == [0, 1]
+    assert epochs(storage.sweep("s")) == [0, 1]
 
 
-def test_a_damaged_ledger_is_refused_and_mended_in_its_place(storage: Path, s3: S3) -> None:
+def test_a_damaged_ledger_is_refused_and_mended_in_its_place(storage: RemoteStorage, s3: S3) -> None:
     from simulated import drive
 
     from raykd.runs.repair import repair
@@ -277,20 +289,20 @@ def test_a_damaged_ledger_is_refused_and_mended_in_its_place(storage: Path, s3: 
     student = {"arch": "test_efficientnet"}
     axes = {"lr": {"log": [1e-3, 1e-2]}}
     raw = {"name": "s", "method": "supervised", "student": student, "epochs": 2, "samples": 3, "axes": axes}
-    before = drive(storage / "s", build_sweep({**raw, "sampler": "random", "scheduler": {"name": "none"}}))
-    origin = origin_of(storage)
-    assert origin is not None
-    (segment,) = origin.remote.list("s/ledger")
-    lines = origin.remote.get(segment.key).splitlines(keepends=True)
+    before = drive(
+        storage.sweep("s"), build_sweep({**raw, "sampler": "random", "scheduler": {"name": "none"}})
+    )
+    (segment,) = storage.remote.list("s/ledger")
+    lines = storage.remote.get(segment.key).splitlines(keepends=True)
     hit = next(i for i, line in enumerate(lines) if b'"kind":"report"' in line)
-    origin.remote.put(
+    storage.remote.put(
         segment.key, b"".join([*lines[:hit], lines[hit].replace(b"1", b"2"), *lines[hit + 1 :]])
     )
     for verb in (Ledger.read, Ledger.open):
         with pytest.raises(UserError, match=f"s3://bucket/.*line {hit + 1} is damaged"):
-            verb(storage / "s")
-    assert "trained again" in (repair(storage / "s") or "")
-    with Ledger.open(storage / "s") as ledger:
+            verb(storage.sweep("s"))
+    assert "trained again" in (repair(storage.sweep("s")) or "")
+    with Ledger.open(storage.sweep("s")) as ledger:
         mended = History.of(ledger.records)
     assert list(mended.trials) == list(before.trials) and mended.repairs
     assert len([t for t in mended.trials.values() if t.status == "finished"]) == 2
@@ -301,7 +313,10 @@ def test_a_damaged_ledger_is_refused_and_mended_in_its_place(storage: Path, s3: 
 _HOLD = """
 import sys, time
 from raykd.storage.remote_lease import take
+from raykd.storage.open_storage import open_storage
 from raykd.storage.remote import Remote
+from raykd.storage.remote_storage import RemoteStorage, working_copy
+from raykd.storage.base import SweepFolder
 hold = take(Remote.connect(sys.argv[1]), "s")
 print("held", flush=True)
 time.sleep(600)
@@ -322,7 +337,7 @@ def holding(uri: str) -> Iterator[int]:
 
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process sees claims as another machine would."""
-    monkeypatch.setattr("raykd.storage.driver._machine", lambda: "another machine")
+    monkeypatch.setattr("raykd.storage.lease._machine", lambda: "another machine")
 
 
 def test_a_live_driver_is_named_and_a_dead_one_taken_over_at_once(s3: S3) -> None:
@@ -330,7 +345,7 @@ def test_a_live_driver_is_named_and_a_dead_one_taken_over_at_once(s3: S3) -> Non
     remote = Remote.connect(uri)
     with holding(uri) as pid, pytest.raises(UserError, match=f"is being run by process {pid} on"):
         remote_lease.take(remote, "s")
-    assert remote_lease.holder(remote, "s") is None
+    assert remote_lease.driver(remote, "s") is None
     began = time.monotonic()
     remote_lease.take(remote, "s").close()
     assert time.monotonic() - began < 10, "this machine knows that the process is gone"
@@ -391,10 +406,8 @@ def test_of_many_who_ask_at_once_one_drives(s3: S3) -> None:
 # Files of trials, and views -------------------------------------------------------------------------
 
 
-def test_checkpoints_are_those_of_the_storage(storage: Path, s3: S3, tmp_path: Path) -> None:
-    origin = origin_of(storage)
-    assert origin is not None
-    one, other = (RemoteTransfer(origin.remote, folder) for folder in (tmp_path / "one", tmp_path / "other"))
+def test_checkpoints_are_those_of_the_storage(storage: RemoteStorage, s3: S3, tmp_path: Path) -> None:
+    one, other = (RemoteTransfer(storage.remote, folder) for folder in (tmp_path / "one", tmp_path / "other"))
     here = Checkpoints(tmp_path / "one" / "s" / "t", one)
     for epoch in (1, 2, 3):
         here.save(epoch, {"weights": torch.full((4,), float(epoch))})
@@ -404,54 +417,51 @@ def test_checkpoints_are_those_of_the_storage(storage: Path, s3: S3, tmp_path: P
     found = there.load()
     assert found is not None and found[0] == 3 and found[1]["weights"][0] == 3
     # The newest one damaged on its way to the storage: the one before it is taken.
-    origin.remote.put(f"s/t/{names[1]}", b"torn")
+    storage.remote.put(f"s/t/{names[1]}", b"torn")
     (there.folder / names[1]).unlink()
     found = there.load()
     assert found is not None and found[0] == 2
     # What the storage does not have is no checkpoint: a sweep of that name was removed there.
     for name in names:
-        origin.remote.remove(f"s/t/{name}")
+        storage.remote.remove(f"s/t/{name}")
     assert there.load() is None and here.load() is None
 
 
 def test_a_worker_is_let_in_by_what_the_driver_gives_it_and_seeks_the_beacon(
-    storage: Path, s3: S3, monkeypatch: pytest.MonkeyPatch
+    storage: RemoteStorage, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed, marker = StorageMarker(storage / "s", "killed"), StorageMarker(storage / "s", "now")
+    killed, marker = StorageMarker(storage.sweep("s"), "killed"), StorageMarker(storage.sweep("s"), "now")
     killed.place()
     marker.place()
-    given, origin = marker.credentials, origin_of(storage)
-    assert origin is not None and [s.key for s in origin.remote.list("s")] == ["s/.beacon-now"]
+    given = marker.credentials
+    assert [s.key for s in storage.remote.list("s")] == ["s/.beacon-now"]
     assert given["AWS_SECRET_ACCESS_KEY"] == KEYS["AWS_SECRET_ACCESS_KEY"]
     assert not any(value in repr(marker.config) for value in given.values() if "test" in value)
     for name in KEYS:
         monkeypatch.delenv(name)
     transfer, problem = find(marker.config, given)
-    assert transfer is not None and not problem
+    assert isinstance(transfer, RemoteTransfer) and not problem
     assert os.environ["AWS_ACCESS_KEY_ID"] == KEYS["AWS_ACCESS_KEY_ID"]
     marker.remove()
     assert "sees another storage" in find(marker.config, given)[1]
 
 
-def test_views_are_mirrored_and_the_workers_files_left_to_them(storage: Path, s3: S3) -> None:
-    folder = storage / "s"
+def test_views_are_mirrored_and_the_workers_files_left_to_them(storage: RemoteStorage, s3: S3) -> None:
+    sweep = storage.sweep("s")
+    folder = sweep.path
     for name in ("tensorboard/ab/events", "log.txt", "trials/ab/best", ".hidden", "x.tmp"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
-    mirror(folder)
-    origin = origin_of(storage)
-    assert origin is not None
-    assert [s.key for s in origin.remote.list("s")] == ["s/log.txt", "s/tensorboard/ab/events"]
+    sweep.mirror()
+    assert [s.key for s in storage.remote.list("s")] == ["s/log.txt", "s/tensorboard/ab/events"]
     (folder / "log.txt").unlink()
-    assert fetch(folder / "log.txt") and (folder / "log.txt").read_text() == "log.txt"
-    assert not fetch(folder / "none")
+    assert storage.pull(folder / "log.txt") and (folder / "log.txt").read_text() == "log.txt"
+    assert not storage.pull(folder / "none")
 
 
-def test_no_secret_is_in_the_storage_or_the_working_copy(storage: Path, s3: S3) -> None:
-    with Ledger.create(storage / "s") as ledger:
+def test_no_secret_is_in_the_storage_or_the_working_copy(storage: RemoteStorage, s3: S3) -> None:
+    with Ledger.create(storage.sweep("s")) as ledger:
         report(ledger, 0)
-    origin = origin_of(storage)
-    assert origin is not None
-    held = [origin.remote.get(stored.key) for stored in origin.remote.list("")]
-    held += [path.read_bytes() for path in storage.rglob("*") if path.is_file()]
+    held = [storage.remote.get(stored.key) for stored in storage.remote.list("")]
+    held += [path.read_bytes() for path in storage.folder.rglob("*") if path.is_file()]
     assert held and not any(KEYS["AWS_SECRET_ACCESS_KEY"].encode() in data for data in held)

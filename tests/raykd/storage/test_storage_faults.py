@@ -17,9 +17,9 @@ from command import SMALL, raykd, start
 
 from raykd.records.history import ENDED, History
 from raykd.records.ledger import LEDGER, Ledger
-from raykd.storage.driver import driver_of, take_lease
 from raykd.storage.folder_lease import LOCK
 from raykd.storage.lease import LeaseRecord
+from raykd.storage.open_storage import open_sweep
 from trainables.core import storage_retry
 from trainables.core.errors import StorageLost, SweepFailed, UserError
 from trainables.core.storage_retry import with_retry
@@ -151,14 +151,14 @@ def test_a_driver_whose_flock_is_not_seen_counts_while_it_beats(
 ) -> None:
     monkeypatch.setenv("RAYKD_LOCK_STALE", "3")
     claim_of(tmp_path)
-    assert driver_of(tmp_path) == ("far", 77)
+    assert open_sweep(tmp_path).driver() == ("far", 77)
     beat = threading.Timer(1, claim_of, (tmp_path,), {"beat": 1})
     beat.start()
     with pytest.raises(UserError, match="is being run by process 77 on far"):
-        take_lease(tmp_path)
+        open_sweep(tmp_path).take_lease()
     beat.join()
     began = time.monotonic()
-    hold = take_lease(tmp_path)  # no more beats
+    hold = open_sweep(tmp_path).take_lease()  # no more beats
     assert 2 < time.monotonic() - began < 10
     assert any("process 77 on far drove this sweep" in text for text in said), said
     claim_of(tmp_path, beat=2)  # and now it is back, and takes the file for its own
@@ -170,11 +170,11 @@ def test_a_driver_whose_flock_is_not_seen_counts_while_it_beats(
 
 def test_a_driver_that_ended_or_died_here_is_not_waited_for(tmp_path: Path) -> None:
     for last in ({}, {"machine": LeaseRecord.mine().machine, "pid": 2**22 - 3, "began": "1"}):
-        take_lease(tmp_path).close()
+        open_sweep(tmp_path).take_lease().close()
         if last:
             (tmp_path / LOCK).write_bytes(LeaseRecord(host="here", nonce="x", **last).data())  # type: ignore[arg-type]
         began = time.monotonic()
-        take_lease(tmp_path).close()
+        open_sweep(tmp_path).take_lease().close()
         assert time.monotonic() - began < 1
 
 

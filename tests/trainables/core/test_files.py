@@ -234,3 +234,11 @@ def test_a_second_name_of_a_file_is_refused_where_others_could_have_given_it(
     assert (tmp_path / "private").read_text() == "do not touch"
     folder.chmod(0o755)  # one's own copy by `cp -al`
     opened(folder / "log.txt", "a").close()
+
+
+def test_a_file_may_get_its_name_when_it_is_written(storage: Path) -> None:
+    with replacing(storage / "sum", lambda: f"sum-{temporary.stat().st_size}") as temporary:
+        temporary.write_text("four")
+    with pytest.raises(ValueError), replacing(storage / "sum", lambda: "none") as temporary:
+        raise ValueError
+    assert [path.name for path in storage.iterdir()] == ["sum-4"]
