@@ -520,7 +520,7 @@ UNREADABLE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an index": (lambda p: p.write_text(json.dumps({"weight_map": {}})), "in several files"),
     "a class of the script": (
         lambda p: torch.save({"c": Whatever()}, p),
-        "asks to run test_checkpoint_files",
+        "asks to run test_pretrained_files",
     ),
     "a whole model": (lambda p: torch.save(nn.Linear(2, 2), p), "whole model"),
     "half a file": (lambda p: half(p), "damaged"),
