@@ -39,10 +39,9 @@ BASE: dict[str, Any] = {
         "views.strength": {"uniform": [0, 1]},
     },
 }
-# Small enough that each learns within a few trials.
+# Small enough that these learn within a few trials.
 QUICK: dict[str, dict[str, Any]] = {
     "tpe": {"n_startup_trials": 3},
-    "random": {},
     "gp": {"n_startup_trials": 3},
     "cmaes": {"popsize": 4},
     "nsgaii": {"population_size": 4},
@@ -51,7 +50,9 @@ QUICK: dict[str, dict[str, Any]] = {
 
 
 def sweep(sampler: str = "tpe", seed: int = 0, **change: Any) -> SearchSpec:
-    return build_sweep({**BASE, "sampler": {"name": sampler, "seed": seed, **QUICK[sampler]}, **change})
+    return build_sweep(
+        {**BASE, "sampler": {"name": sampler, "seed": seed, **QUICK.get(sampler, {})}, **change}
+    )
 
 
 def score(params: dict[str, Any], epoch: int) -> float:

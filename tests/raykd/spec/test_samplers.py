@@ -20,7 +20,7 @@ OPTUNAS = {
 
 
 def test_each_sampler_makes_its_own() -> None:
-    assert SAMPLERS.keys() == OPTUNAS.keys()
+    assert OPTUNAS.keys() <= SAMPLERS.keys()
     for name, made in OPTUNAS.items():
         assert type(make_sampler(parse_sampler({"name": name}), 3)).__name__ == made
 

@@ -11,7 +11,7 @@ from trainables.core.errors import UserError
 
 
 def test_every_scheduler_is_found() -> None:
-    assert list(SCHEDULERS) == ["asha", "hyperband", "median", "none"]
+    assert {"asha", "hyperband", "median", "none"} <= SCHEDULERS.keys()
     assert parse_scheduler({}).name == parse_scheduler(None).name == "asha"
 
 
@@ -34,7 +34,7 @@ def test_what_a_scheduler_does_not_have_is_refused(section: Any, field: str, mes
     assert error.value.field == field
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", ["asha", "hyperband", "median", "none"])
 def test_what_older_ledgers_hold_is_read(name: str) -> None:
     recorded = {"name": name, "grace": 1, "factor": 2.0, "brackets": 3, "min_samples": 3}
     assert parse_scheduler(settings_in_use(recorded)) == parse_scheduler({"name": name})
