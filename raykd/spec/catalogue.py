@@ -94,33 +94,23 @@ def _methods(storage: Path) -> Table:
 
 
 def _spaces(storage: Path) -> Table:
-    from raykd.spec.sweep import about_space, spaces
+    from raykd.spec.description import description_of
+    from raykd.spec.sweep import spaces
 
-    return ["space", "about"], [[name, about_space(path)] for name, path in spaces().items()]
+    return ["space", "about"], [[name, description_of(path).about or ""] for name, path in spaces().items()]
 
 
 def _studies(storage: Path) -> Table:
-    from raykd.spec.document import read_yaml
+    from raykd.spec.description import description_of
+    from raykd.spec.document import read_mapping
     from raykd.spec.presets import presets_of
-    from raykd.spec.sweep import about_space, studies
+    from raykd.spec.sweep import studies
 
-    rows = [
-        [name, about_space(path), _cost(path), ", ".join(presets_of(read_yaml(path)))]
-        for name, path in studies().items()
-    ]
+    rows = []
+    for name, path in studies().items():
+        said = description_of(path)
+        rows.append([name, said.about or "", said.cost or "", ", ".join(presets_of(read_mapping(path)))])
     return ["study", "about", "cost", "presets"], rows
-
-
-def _cost(path: Path) -> str:
-    """What the head of a file says under `Cost`, in one line."""
-    said: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        word, text = line[2:11].strip(), line[11:].strip()
-        if word == "Cost" or (said and line.startswith("#") and not word):
-            said.append(text)
-        elif said:
-            break
-    return " ".join(said)
 
 
 def _data(storage: Path) -> Table:

@@ -20,6 +20,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from raykd.spec.arms import ARM, ArmSpec, StudyRules
 from raykd.spec.axis import AnyAxis
+from raykd.spec.description import Description, without_description
 from raykd.spec.document import find_document, named_by_file, read_mapping
 from raykd.spec.overrides import lay_over
 from raykd.spec.paths import absolute
@@ -283,14 +284,14 @@ def load_sweep(
 
 def build_sweep(raw: Mapping[str, Any]) -> SweepSpec:
     """The sweep that `raw` describes. A grid that names no `samples` has as many as its points."""
-    raw = {"teacher_pixels": "own", **spelled_out(as_mapping(raw, ""), SHORTHAND)}
+    raw = without_description(spelled_out(as_mapping(raw, ""), SHORTHAND))
+    raw = {"teacher_pixels": "own", **raw}
     for key in raw:
         if key not in SweepSpec.model_fields:
             homes = [f"`{s}.{key}`" for s, model in SECTIONS.items() if key in model.model_fields]
             expected = " or ".join([*homes, "`fixed` or `axes` for a setting of the method"])
-            raise UserError(
-                str(key), "no such field", value=key, expected=expected, choices=SweepSpec.model_fields
-            )
+            choices = (*SweepSpec.model_fields, *Description.model_fields)
+            raise UserError(str(key), "no such field", value=key, expected=expected, choices=choices)
     sampler = raw.get("sampler")
     grid = isinstance(sampler, Mapping) and sampler.get("name") == "grid"
     if not grid or raw.get("samples") is not None:
@@ -313,12 +314,6 @@ def spaces() -> dict[str, Path]:
 def studies() -> dict[str, Path]:
     """Every ablation study that comes with raykd, by name (`rrkd_anchors`)."""
     return {file.stem: file for file in sorted((SPACES / "ablations").glob("*.yaml"))}
-
-
-def about_space(path: Path) -> str:
-    """The first line of the comment that a search space opens with."""
-    with path.open(encoding="utf-8") as lines:
-        return next(lines, "").lstrip("# ").strip()
 
 
 def _check_point(point: Mapping[str, Any], at: int, spec: SweepSpec) -> None:
