@@ -23,6 +23,10 @@ def list_(
     pattern: Annotated[
         str | None, typer.Argument(help="Of students: a name, or several, as 'mobilenet*'.")
     ] = None,
+    copy: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of spaces and studies: copy this one into the current folder."),
+    ] = None,
     storage: Storage = HERE,
     image_size: Annotated[
         int | None, typer.Option(help="Of students: side of the images, pixels; default: 32.")
@@ -33,6 +37,13 @@ def list_(
     from raykd.spec import catalogue
 
     console = Console()
+    if copy is not None:
+        file, command = catalogue.copied(what, copy, pattern, image_size)
+        if json:
+            console.json({"file": str(file), "command": command})
+        else:
+            console.text(f"written to {file}; run it with:  {command}")
+        return
     place = storage_folder(storage, check=what == "teachers")
     columns, rows = catalogue.catalogue(what, place, pattern, image_size)
     if json:
