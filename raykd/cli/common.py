@@ -1,4 +1,4 @@
-"""What the verbs share: options, and where a sweep lies."""
+"""Options that several verbs have, and the folders that they name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ HERE = DEFAULT_STORAGE
 
 
 def writable(given: str, probe: bool) -> Path:
-    """The storage, if a folder is or could be there; with `probe` only if it can be written in."""
+    """The storage folder `given`, which need not exist.
+
+    Raises `UserError` where no folder can be there; with `probe` also where it cannot be written in.
+    """
     storage = storage_folder(given)
     if origin_of(storage) is not None:
         return storage
@@ -40,7 +43,7 @@ def writable(given: str, probe: bool) -> Path:
     if not above.is_dir():
         raise UserError("--storage", f"{above} is a file", value=given, expected="a folder")
     try:
-        if probe:  # what it says of itself does not count: not for root, nor on a read-only disk
+        if probe:  # by writing, since permission bits tell nothing about root or a read-only disk
             TemporaryDirectory(dir=above, prefix=".raykd-").cleanup()
     except OSError as error:
         problem = f"{above} cannot be written in: {error.strerror}"
@@ -49,6 +52,7 @@ def writable(given: str, probe: bool) -> Path:
 
 
 def folder_of(storage: str | Path, name: str) -> Path:
+    """The folder of the sweep `name`. Raises `UserError` with the nearest name where there is none."""
     from raykd.records.views import find
 
     return find(storage_folder(storage), name)

@@ -1,4 +1,4 @@
-"""The verbs that need no sweep: `list`, `doctor`, `teacher inspect`."""
+"""The verbs that need no sweep."""
 
 from __future__ import annotations
 
@@ -102,7 +102,4 @@ def inspect(
 
     console = Console()
     found = look(file, arch)
-    if json:
-        console.json(found)
-    else:
-        answers.teacher(console, found)
+    console.json(found) if json else answers.teacher(console, found)
