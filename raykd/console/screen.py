@@ -117,7 +117,7 @@ class Screen:
         self.out.print(f"[{style}]{lines}[/{style}]" if style else lines)
 
     def wrapped(self, text: str, indent: str = "", hang: str = "  ", wraps: bool = False) -> list[str]:
-        """The lines of a text. Further lines are indented by `hang`; the command after `:  ` is not broken."""
+        """The lines of a text. Further lines are indented by `hang`; a command after `:  ` stays whole."""
         before, mark, command = text.partition(":  ")
         lines = (before + mark + command.replace(" ", _TIE)).split("\n")
         if wraps or self.out.is_terminal:  # else a program may read it
