@@ -85,12 +85,12 @@ def ablate(
     ] = False,
 ) -> None:
     """Run an ablation study, or go on with one, and say what its data support."""
-    from raykd.runs.study import StudyRun
+    from raykd.runs.study import StudyRequest
     from raykd.runs.study_plan import study_lines
 
     console = Console()
     where = writable(storage, probe=not (plan or json))
-    found = StudyRun.find(study, preset, set_ or [], where, extend, as_started)
+    found = StudyRequest.find(study, preset, set_ or [], where, extend, as_started)
     if plan:
         planned, remarks = found.plan(address)
         console.json(planned) if json else console.parts(study_lines(planned, remarks))

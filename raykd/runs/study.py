@@ -27,7 +27,7 @@ from trainables.core.errors import UserError
 
 
 @dataclass(frozen=True)
-class StudyRun:
+class StudyRequest:
     """A study that `raykd ablate` was asked for."""
 
     given: str  # a file, `-`, the name of a study that comes with raykd, or of one that has begun
@@ -47,7 +47,7 @@ class StudyRun:
         storage: Path,
         extend: int = 0,
         as_started: bool = False,
-    ) -> StudyRun:
+    ) -> StudyRequest:
         """The study `given` as it has begun in `storage`; else as its file, preset and overrides say it.
 
         Raises `UserError` where there is no such study, for overrides of one that has begun, and for `extend`
