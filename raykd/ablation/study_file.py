@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from raykd.spec.arms import Budget, Design, Published, Retune
+from raykd.spec.description import Description
 from raykd.spec.sections import BaselineSpec, Section, WorkersSpec, parse_duration
 from raykd.spec.sweep import MOST_TRIALS, Reference
-from trainables.spec.trial import Spec
 
 
-class StudyFile(Spec):
+class StudyFile(Description):
     """An ablation study: a base, what varies, and how sure the answer must be."""
 
     name: str = Field(description="the study's folder")

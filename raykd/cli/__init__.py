@@ -1,6 +1,7 @@
-"""The verbs of the command line: each one parses, calls, prints.
+"""The verbs of the command line: each one parses its options, calls one function of another room, and shows.
 
-May import every room but `stats` and `lanes`, and each verb only when it runs.
+A verb imports what it calls when it runs, so that `raykd --help`, `status` and `report` start without torch
+and Ray. May import every room but `stats` and `lanes`.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ def verbs() -> Mapping[str, Flags]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line: `arguments`, or those of this process, which then ends. Raises `SystemExit`.
+    """Run the command line with `arguments`, by default those of this process. Raises `SystemExit`.
 
-    Exit code 0: ok; 1: failed, not complete, or ended by a signal; 2: wrong use. A second signal ends the
-    process at once with 128 and its number.
+    Exit codes: 0 ok; 1 failed, not complete, or ended by a signal; 2 wrong use. A second signal ends the
+    process at once with exit code 128 plus the signal's number.
     """
     streams.settle()
     with signals.caught():
         try:
-            from raykd.cli.app import run  # what takes long to import is interrupted in good order, too
+            from raykd.cli.app import run  # here, so that a signal during the import is handled too
 
             code = run(arguments)
             unwritten = streams.close()

@@ -1,4 +1,4 @@
-"""`raykd …`: thin verbs. Each one parses, calls, prints."""
+"""The typer application of `raykd`, and the exit codes of its errors."""
 
 from __future__ import annotations
 
@@ -42,19 +42,25 @@ def verbs() -> dict[str, Flags]:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run a verb and return the exit code. A user's mistake is one message and 2, never a traceback."""
+    """Run a verb and return its exit code. A user's mistake is one message and exit code 2, no traceback.
+
+    Raises errors that are neither a user's mistake nor a failure of sweep or storage, and the signal that
+    interrupted the verb.
+    """
     try:
         first = (sys.argv[1:] if arguments is None else arguments)[:1]
         if first and verbs().get(first[0], Flags()).loads_torch:
             check_address_space()
         app(arguments)
-    except SystemExit as ended:  # as typer ends
+    except SystemExit as ended:  # typer ends every verb with it
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except Exception as error:
         signal = signals.interrupted()
         if signal is None:
             return _failed(error)
-        log.info("after %s", signal.name, exc_info=error)  # its consequence: Ray may have got it as well
+        log.info(
+            "after %s", signal.name, exc_info=error
+        )  # the error may follow from the signal, which Ray receives too
         if isinstance(error, UserError | SweepFailed):
             complain(str(error))
         raise signal from error
@@ -62,7 +68,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _failed(error: Exception) -> int:
-    """Say what is wrong, and return the exit code. What is not foreseen is raised."""
+    """Show what is wrong and return the exit code. Raises unexpected errors again."""
     if isinstance(error, OSError) and error.errno == ENAMETOOLONG:
         complain(f"{str(error.filename)[:60]}…: a name cannot be as long as this")
         return 2

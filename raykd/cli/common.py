@@ -1,4 +1,4 @@
-"""What the verbs share: options, and where a sweep lies."""
+"""Options that several verbs have, and the folders that they name."""
 
 from __future__ import annotations
 
@@ -31,14 +31,17 @@ HERE = DEFAULT_STORAGE
 
 
 def writable(given: str, probe: bool) -> OpenStorage:
-    """The storage, if a folder is or could be there; with `probe` only if it can be written in."""
+    """The storage `given`, whose folder need not exist.
+
+    Raises `UserError` where no folder can be there; with `probe` also where it cannot be written in.
+    """
     storage = open_storage(given)
     storage.check_place(given, probe)
     return storage
 
 
 def sweep_of(storage: str | OpenStorage, name: str) -> SweepFolder:
-    """The sweep called `name`; `UserError` where the storage has none."""
+    """The sweep `name`. Raises `UserError` with the nearest name where there is none."""
     from raykd.records.views import find
 
     return find(open_storage(storage), name)

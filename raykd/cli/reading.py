@@ -1,4 +1,4 @@
-"""The verbs that read a sweep, running or ended: `status`, `best`, `importance`, `report`, `export`."""
+"""The verbs that read a sweep, whether it runs or has ended."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ from typing import Annotated
 import typer
 
 from raykd.cli.common import HERE, Json, Name, Storage, sweep_of
-from raykd.cli.flags import flags
 from raykd.console import answers
 from raykd.console.live import Console
-from raykd.console.wording import standing
-from raykd.storage.commands import command
-from trainables.core.files import own_folder
 
 verbs = typer.Typer()
 
@@ -30,22 +26,7 @@ def status(name: Name, storage: Storage = HERE, json: Json = False) -> None:
     data = views.status(history, sweep)
     if not data["driver"]:
         views.refresh(history, sweep.path)
-    if json:
-        console.json(data)
-        return
-    driver = data["driver"]
-    console.text(
-        f"{name}: "
-        + (f"running, driven by process {driver['pid']} on {driver['host']}" if driver else data["state"])
-    )
-    for repaired in history.repairs:
-        console.text("its ledger was repaired: " + views.repaired(repaired))
-    for gpu in history.quarantined:
-        console.text(f"{gpu['gpu']} is in quarantine: {gpu['reason']}", "yellow")
-    console.text(standing(history, bool(driver)), "bold")
-    console.trials(history, bool(driver))
-    if data["state"] == "interrupted":
-        console.text(f"go on with it:  {command('resume', sweep)}")
+    console.json(data) if json else answers.status(console, history, data, sweep)
 
 
 @verbs.command(epilog="Example:  raykd best quickstart --json")
@@ -57,10 +38,7 @@ def best(name: Name, storage: Storage = HERE, json: Json = False) -> None:
     sweep = sweep_of(storage, name)
     history = views.read(sweep)
     data = views.best(history)
-    if json:
-        console.json(data)
-        return
-    console.summary(history, sweep)
+    console.json(data) if json else console.summary(history, sweep)
 
 
 @verbs.command(epilog="Example:  raykd importance quickstart --evaluator pedanova")
@@ -87,10 +65,7 @@ def importance(
             console.progress("resamples", done, total)
 
     found = weigh.importances(spec, history, evaluator, resamples=resamples, progress=progress)
-    if json:
-        console.json(asdict(found))
-    else:
-        answers.importance(console, found)
+    console.json(asdict(found)) if json else answers.importance(console, found)
 
 
 @verbs.command(epilog="Example:  raykd report quickstart --out quickstart.html")
@@ -102,7 +77,7 @@ def report(
     storage: Storage = HERE,
 ) -> None:
     """One HTML page of a sweep or a study that needs no network: to read, to print, to mail."""
-    from raykd.report import REPORT, write
+    from raykd.report import write
 
     console = Console()
     sweep = sweep_of(storage, name)
@@ -111,16 +86,11 @@ def report(
         if done < total:
             console.progress("resamples of importances", done, total)
 
-    if out is None:
-        own_folder(sweep.path)
-    written = write(sweep, sweep.path / REPORT if out is None else out, progress)
-    if out is None:
-        sweep.storage.push(written)
+    written = write(sweep, out, progress)
     console.text(f"written to {written} ({written.stat().st_size / 1e6:.1f} MB, opens without a network)")
 
 
 @verbs.command(epilog="Example:  raykd export quickstart --out student")
-@flags(loads_torch=True)
 def export(
     name: Name,
     out: Annotated[Path, typer.Option(help="New folder for the student.")],

@@ -1,4 +1,4 @@
-"""The verbs that need no sweep: `list`, `doctor`, `teacher inspect`."""
+"""The verbs that need no sweep."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ def list_(
     pattern: Annotated[
         str | None, typer.Argument(help="Of students: a name, or several, as 'mobilenet*'.")
     ] = None,
+    copy: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of spaces and studies: copy this one into the current folder."),
+    ] = None,
     storage: Storage = HERE,
     image_size: Annotated[
         int | None, typer.Option(help="Of students: side of the images, pixels; default: 32.")
@@ -34,6 +38,13 @@ def list_(
     from raykd.spec import catalogue
 
     console = Console()
+    if copy is not None:
+        file, command = catalogue.copied(what, copy, pattern, image_size)
+        if json:
+            console.json({"file": str(file), "command": command})
+        else:
+            console.text(f"written to {file}; run it with:  {command}")
+        return
     place = open_storage(storage, check=what == "teachers")
     columns, rows = catalogue.catalogue(what, place, pattern, image_size)
     if json:
@@ -94,7 +105,4 @@ def inspect(
 
     console = Console()
     found = look(file, arch)
-    if json:
-        console.json(found)
-    else:
-        answers.teacher(console, found)
+    console.json(found) if json else answers.teacher(console, found)

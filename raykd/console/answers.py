@@ -1,4 +1,4 @@
-"""What is shown of a plan, the doctor's findings, a checkpoint, and the importances of axes."""
+"""Shows a sweep's status, a plan, the doctor's findings, a checkpoint, and the importances of axes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,35 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from raykd.console.live import Console
 from raykd.console.screen import Screen
-from raykd.console.wording import counted, settings_of
+from raykd.console.wording import counted, settings_of, standing
+from raykd.records.history import History
+from raykd.records.views import repaired
+from raykd.storage.base import SweepFolder
+from raykd.storage.commands import command
 
 if TYPE_CHECKING:
     from raykd.search.importance import Importances
 
 
+def status(console: Console, history: History, data: Mapping[str, Any], sweep: SweepFolder) -> None:
+    """Show the status of a sweep: its driver, repairs and trials. `data` is of `records.views.status`."""
+    driver = data["driver"]
+    state = f"running, driven by process {driver['pid']} on {driver['host']}" if driver else data["state"]
+    console.text(f"{sweep.path.name}: {state}")
+    for record in history.repairs:
+        console.text("its ledger was repaired: " + repaired(record))
+    for gpu in history.quarantined:
+        console.text(f"{gpu['gpu']} is in quarantine: {gpu['reason']}", "yellow")
+    console.text(standing(history, bool(driver)), "bold")
+    console.trials(history, bool(driver))
+    if data["state"] == "interrupted":
+        console.text(f"go on with it:  {command('resume', sweep)}")
+
+
 def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> None:
-    """What a sweep would do."""
+    """Show the plan of a search, as `runs.plan` makes it."""
     text = screen.out.print
     trials, epochs = planned["trials"], planned["most_epochs"]
     text(f"[bold]{escape(planned['name'])}[/bold]: {escape(', '.join(planned['methods']))}")
@@ -44,7 +64,7 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
 
 
 def besides(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What is trained beside a sweep's trials, a line each."""
+    """Lines on what is trained besides a sweep's trials."""
     return [
         f"besides, {row['what']}: {counted(row['epochs'], 'epoch')} of {row['method']}"
         + (f", the compute of {_several(row['trials'])}" if "trials" in row else "")
@@ -58,7 +78,7 @@ def _several(trials: float) -> str:
 
 
 def checks(screen: Screen, found: Iterable[Any]) -> None:
-    """The doctor's findings, each failed one with how to mend it."""
+    """Show the doctor's findings, and how to repair those that failed."""
     marks = {True: "[green]ok[/green]  ", False: "[red]bad[/red] ", None: "[dim]--[/dim]  "}
     for check in found:
         screen.out.print(f"{marks[check.ok]}  [bold]{escape(check.name)}[/bold]: {escape(check.said)}")
@@ -67,7 +87,7 @@ def checks(screen: Screen, found: Iterable[Any]) -> None:
 
 
 def teacher(screen: Screen, found: Mapping[str, Any]) -> None:
-    """What a checkpoint holds, the methods it can teach, and the lines that make it a teacher."""
+    """Show what a checkpoint holds, the methods it can teach, and the YAML lines that use it as a teacher."""
     grid = Table.grid(padding=(0, 3))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -104,7 +124,7 @@ def teacher(screen: Screen, found: Mapping[str, Any]) -> None:
 
 
 def importance(screen: Screen, found: Importances) -> None:
-    """What share each axis has, table by table, with what it stands on and what speaks against it."""
+    """Show the importance of each axis with its interval, the trials it rests on, and warnings."""
     left = ", ".join(f"{n} {why}" for why, n in found.left_out.items() if n)
     text = f"best score up to epoch {found.epoch} of {found.epochs}: {counted(found.trials, 'trial')}"
     text += f" of {counted(found.configurations, 'configuration')}" + (f"; left out: {left}" if left else "")

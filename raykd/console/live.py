@@ -1,4 +1,4 @@
-"""A sweep as it goes, a line an event and a table now and then; and what it found."""
+"""Shows a sweep while it runs, one line an event, and its results at the end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger("raykd.console")
 
 
 class Console(Screen):
-    """Shows a sweep as it goes: a listener of the recorder, which the sweep also tells what is no record."""
+    """Shows a running sweep: as a listener of the recorder, and by `say` for what is no record."""
 
     def __init__(self, rich: Rich | None = None) -> None:
         super().__init__(rich)
@@ -43,7 +43,7 @@ class Console(Screen):
     # Events -----------------------------------------------------------------------------------------
 
     def say(self, text: str, style: str = "") -> None:
-        """One line, with the minutes and seconds since the start; to the log, too, if there is one."""
+        """Show one line with the minutes and seconds since the start, and write it to the log."""
         log.info("%s", text)
         elapsed = int(time.monotonic() - self._began)
         stamp = f"{elapsed // 60:3d}:{elapsed % 60:02d}  "
@@ -52,22 +52,23 @@ class Console(Screen):
             self.out.print(f"[dim]{stamp}[/dim]" + (f"[{style}]{lines}[/{style}]" if style else lines))
 
     def waits_for(self, what: str) -> None:
-        """A line for whoever sits there and waits; nothing in a file or a pipe."""
+        """Show what the next seconds are spent on, on a terminal only."""
         if self.out.is_terminal:
             self.say(what, "dim")
 
     def warn(self, text: str) -> None:
+        """Show one line in yellow, as `say` does."""
         self.say(text, "yellow")
 
     def progress(self, what: str, done: int, total: int, said: str = "") -> None:
-        """A line about a long piece of work, at most one in ten seconds, and the last."""
+        """Show how far a long piece of work is: at most one line in ten seconds, and the last one."""
         now = time.monotonic()
         if done >= total or now - self._progress_at.setdefault(what, now) >= 10:
             self._progress_at[what] = now
             self.say(f"{what}: {done} of {total}{said}")
 
     def __call__(self, record: Record, history: History) -> None:
-        """A record was written."""
+        """Show a record that was just written."""
         kind = record["kind"]
         if kind == "start":
             trial = history.trials[record["trial"]]
@@ -108,13 +109,13 @@ class Console(Screen):
             self.standing(history)
 
     def standing(self, history: History) -> None:
-        """How far the sweep is: counts, best, time left."""
+        """Show how far the sweep is: counts, best score, time left."""
         self.say(standing(history), "bold")
 
     # Results ----------------------------------------------------------------------------------------
 
     def trials(self, history: History, driven: bool, most: int = 20) -> None:
-        """The trials, best first, with the axes that were searched."""
+        """Show the trials, best first, at most `most`, with their values on the axes."""
         trials = sorted(history.trials.values(), key=lambda t: -(t.best[0] if t.best else -math.inf))
         axes = list(dict.fromkeys(name for t in trials for name in t.params))
         rows = []
@@ -128,7 +129,7 @@ class Console(Screen):
             self.text(f"and {len(trials) - most} more in trials.parquet", "dim")
 
     def summary(self, history: History, sweep: SweepFolder) -> None:
-        """What the sweep found, beside what it has to be compared with."""
+        """Show the best trials, the comparison with the references, and where to find more."""
         rows = comparison(history)
         names = list(
             dict.fromkeys(k for _, m in rows for k in m if k.startswith("probe/") and not k.endswith("_se"))
@@ -151,6 +152,6 @@ class Console(Screen):
 
 
 def _seen(sweep: SweepFolder, name: str) -> str:
-    """Where this machine finds a view: if another machine drives a remote sweep, on the storage."""
+    """Where a user finds this file: on this machine, else on the remote storage."""
     path = sweep.path / name
     return str(path) if path.exists() else sweep.storage.shown(path)

@@ -1,4 +1,4 @@
-"""What can be shown at all: lines, tables, lists, data as JSON, and a user's mistake."""
+"""Output on the terminal: lines, tables, lists, data as JSON, and a user's mistake."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raykd.console.wording import number
 from trainables.core.safe_text import line, plain
 
 _TIE = "\N{NO-BREAK SPACE}"
-_LINES = 2  # of an entry of a table on average, above which a list is easier to read
+_LINES = 2  # a table with more lines per row on average is shown as a list
 
 
 class Line(NamedTuple):
@@ -29,20 +29,21 @@ class Line(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """A table. Where it does not fit it is parted into several."""
+    """A table. It is divided into several where it does not fit."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
-    first: Sequence[str] = ()  # the columns that come first then
+    first: Sequence[str] = ()  # the columns that come first in a divided table
 
 
 class Terminal(Rich):
-    """A terminal that shows all text and obeys none of it, but for our own styles; `:name:` is no picture."""
+    """A terminal that shows control characters and emoji names as text; raykd's own styles still work."""
 
     def __init__(self, **how: Any) -> None:
         super().__init__(highlight=False, soft_wrap=True, emoji=False, **how)
 
     def render_str(self, text: str, **how: Any) -> Text:
+        """As rich's, of a text without control characters."""
         return super().render_str(plain(text), **how)
 
 
@@ -53,10 +54,12 @@ class Screen:
         self.out = rich or Terminal()
         self._narrow = self.out.is_terminal or "COLUMNS" in os.environ
         if not self._narrow:
-            self.out.width = 160  # a file or a pipe has room; 80 columns would part the tables
+            self.out.width = (
+                160  # characters; a file or a pipe has no width of its own, and 80 would divide the tables
+            )
 
     def parts(self, parts: Iterable[Line | Grid]) -> None:
-        """Lines with their style, and tables, one after the other."""
+        """Show lines and tables one after the other."""
         for part in parts:
             if isinstance(part, Line):
                 self.text(*part)
@@ -64,7 +67,7 @@ class Screen:
                 self.rows(*part)
 
     def json(self, data: Any) -> None:
-        """Machine-readable output: one JSON document. Numbers that JSON lacks become null."""
+        """Print one JSON document. NaN and infinite numbers become null."""
         self.out.print(json.dumps(_finite(data), indent=2, default=str), markup=False, highlight=False)
 
     def rows(
@@ -74,7 +77,8 @@ class Screen:
         first: Sequence[str] = (),
         elsewhere: str = "",
     ) -> None:
-        """A table. What does not fit stands in a second one, or, if it can be found `elsewhere`, is named."""
+        """Show a table. Columns that do not fit follow in further tables; or, if they are also in the file
+        `elsewhere`, a line names them."""
         cells = _cells(rows)
         columns = [line(column) for column in columns]
         part, *others = parted(columns, cells, self.out.width, first)
@@ -88,7 +92,7 @@ class Screen:
             self._table(*drawn(columns, cells, other, self.out.width))
 
     def entries(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """A list: a table where that is easy to read, else a name and indented lines under it."""
+        """Show a list: as a table where that is easy to read, else each name with indented lines below."""
         cells = _cells(rows)
         part, *others = parted(columns, cells, self.out.width)
         head, body = drawn(columns, cells, part, self.out.width)
@@ -108,12 +112,12 @@ class Screen:
             self.out.print(escape(body))
 
     def text(self, text: str, style: str = "", indent: str = "", wraps: bool = False) -> None:
-        """A line; several, wrapped between words, if it `wraps` or is too long for a terminal."""
+        """Show a text. It is wrapped between words on a terminal, and elsewhere if it `wraps`."""
         lines = escape("\n".join(self.wrapped(line(text), indent, wraps=wraps)))
         self.out.print(f"[{style}]{lines}[/{style}]" if style else lines)
 
     def wrapped(self, text: str, indent: str = "", hang: str = "  ", wraps: bool = False) -> list[str]:
-        """The lines of a text: those after the first stand further in, and a command stays in one piece."""
+        """The lines of a text. Further lines are indented by `hang`; a command after `:  ` stays whole."""
         before, mark, command = text.partition(":  ")
         lines = (before + mark + command.replace(" ", _TIE)).split("\n")
         if wraps or self.out.is_terminal:  # else a program may read it
@@ -143,5 +147,5 @@ def _finite(value: Any) -> Any:
 
 
 def complain(problem: str) -> None:
-    """A user's mistake, on standard error."""
+    """Show a user's mistake on standard error."""
     Terminal(stderr=True).print(f"[red]raykd:[/red] {escape(line(problem))}")

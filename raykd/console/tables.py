@@ -1,10 +1,11 @@
-"""A table as lines of a given width: numbers are never cut, words wrap, and what does not fit is parted off.
+"""Draws a table in lines of a given width, divided into several tables where the columns do not fit.
 
     for part in parted(columns, rows, 80):
         print(*drawn(columns, rows, part, 80), sep="\\n")
 
-A cell with a word in it may wrap: at blanks, and within names such as `anchors=in_batch`. Every other cell,
-an interval for one, stays in one line.
+rich's tables cannot do it: they fold or crop numbers in narrow columns, and never divide a table.
+A cell that holds a word may wrap: at blanks, and within names such as `anchors=in_batch`. Every other cell,
+such as a number or an interval, stays in one line.
 """
 
 from __future__ import annotations
@@ -18,20 +19,21 @@ from rich.cells import cell_len
 Rows = Sequence[Sequence[str]]
 
 _GAP = "  "
-_HANG = "  "  # before what is not a cell's first line, so that it does not look like a row
-_TEXT = 24  # characters that a column of words has at least, where it needs them
-_HEADER = 13  # characters up to which a header stays in one line
+_HANG = "  "  # indent of a cell's further lines, so that they do not look like rows
+_TEXT = 24  # least width of a column of words that needs so much
+_HEADER = 13  # longest header, in characters, that stays in one line
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _NUMBER = re.compile(r"\W*\d")
-# So 80 ± 1 and [0.5, 1] stay whole; and inside a name, where a digit follows, 1e-05 and v1.5 do.
+# `_BLANKS` keeps 80 ± 1 and [0.5, 1] whole; `_INSIDE` keeps 1e-05 and v1.5 whole, since a digit follows.
 _BLANKS = re.compile(r"(?<=\s)(?![±%×])(?<!± )(?![^\[\]]{0,20}\])")
 _INSIDE = re.compile(r"(?<=\w[-_./])(?=[^\W\d_])|(?<==)(?=\S)")
 
 
 def parted(columns: Sequence[str], rows: Rows, width: int, first: Sequence[str] = ()) -> list[list[int]]:
-    """Which columns stand together: all, if they fit; else several parts, each led by the first column.
+    """The indices of the columns of each table that fits into `width`: one table, if all columns fit.
 
-    Then those named in `first` come first, the others in their order.
+    Else every table begins with the first column. The columns named in `first` come first, then the others in
+    their order.
     """
     by_column = _by_column(columns, rows)
     everything = list(range(len(columns)))
@@ -48,7 +50,7 @@ def parted(columns: Sequence[str], rows: Rows, width: int, first: Sequence[str] 
 
 
 def drawn(columns: Sequence[str], rows: Rows, part: Sequence[int], width: int) -> tuple[str, str]:
-    """Header and body of these columns, each of one line or more; columns of numbers stand at the right."""
+    """Header and body of the columns `part`, each of one or more lines; numbers are aligned to the right."""
     head, *body = [[line[at] for at in part] for line in (columns, *rows)]
     by_column = _by_column(head, body)
     widths = _widths(by_column, width)
@@ -69,7 +71,7 @@ def drawn(columns: Sequence[str], rows: Rows, part: Sequence[int], width: int) -
 
 
 def wrap(cell: str, width: int, header: bool = False) -> list[str]:
-    """The lines of a cell; one of them is wider than `width` only where nothing can be broken."""
+    """The lines of a cell. A line is wider than `width` only if it cannot be broken."""
     hang = "" if header else _HANG
     lines = [""]
     for word in _words(cell, header):
@@ -81,7 +83,7 @@ def wrap(cell: str, width: int, header: bool = False) -> list[str]:
 
 
 def _pieces(cell: str, header: bool = False) -> list[str]:
-    """What of a cell cannot be broken, as it would stand in a line of its own."""
+    """The parts of a cell that cannot be broken, each with the indent of its line."""
     first, *others = (piece for word in _words(cell, header) for piece in _INSIDE.split(word))
     return [first, *(piece if header else _HANG + piece for piece in others)]
 
@@ -96,13 +98,13 @@ def _by_column(columns: Sequence[str], rows: Rows) -> list[list[str]]:
 
 
 def _least(by_column: Sequence[Sequence[str]], width: int) -> list[int]:
-    """The widths below which columns are not shown; short headers in one line, if all can be."""
+    """The least width of each column. Short headers stay in one line if that fits for all columns."""
     least = [_narrowest(cells, _HEADER) for cells in by_column]
     return least if _together(least) <= width else [_narrowest(cells) for cells in by_column]
 
 
 def _narrowest(cells: Sequence[str], whole: int = 0) -> int:
-    """A column's, with a header of up to `whole` characters in one line."""
+    """The least width of a column whose header stays in one line up to `whole` characters."""
     head, *body = cells
     pieces = [head] if len(head) <= whole else _pieces(head, header=True)
     pieces = [*pieces, *(piece for cell in body for piece in _pieces(cell))]
@@ -111,7 +113,7 @@ def _narrowest(cells: Sequence[str], whole: int = 0) -> int:
 
 
 def _widths(by_column: Sequence[Sequence[str]], width: int) -> list[int]:
-    """What each column gets: what is left over goes to those that would have the most lines."""
+    """The width of each column: spare width goes to the columns that would have the most lines."""
     widths = _least(by_column, width)
     most = [max(map(cell_len, cells)) for cells in by_column]
     for _ in range(width - _together(widths)):

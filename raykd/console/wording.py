@@ -1,4 +1,4 @@
-"""Numbers, durations, settings and commands as people read them: on the terminal, in files and on pages."""
+"""Numbers, durations, settings and states as text for people: on the terminal, in files and on pages."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ def settings_of(params: Mapping[str, Any]) -> str:
 
 
 def score_of(metrics: Mapping[str, float]) -> str:
+    """A score with its standard error where that is known: `83.15 ± 0.97`."""
     score, se = metrics.get("score", math.nan), metrics.get("score_se")
     return f"{score:.2f}" + (f" ± {se:.2f}" if se is not None and math.isfinite(se) else "")
 
 
 def number(value: Any) -> str:
-    """A cell: floats to a few digits, everything else as it is."""
+    """The text of a table's cell: floats with a few digits, NaN as "", everything else as it is."""
     if isinstance(value, float):
         if math.isnan(value):
             return ""
@@ -35,7 +36,7 @@ def number(value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """1 h 05 min, 4 min, 30 s."""
+    """Seconds as `1 h 05 min`, `4 min` or `30 s`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -43,7 +44,7 @@ def duration(seconds: float) -> str:
 
 
 def time_left(history: History) -> float | None:
-    """Seconds until the sweep ends if trials go on as the ended ones did; None before one has ended."""
+    """Estimated seconds until the sweep ends, by the mean time of ended trials; None before one has ended."""
     ended = [t for t in history.trials.values() if t.status in ENDED]
     if not ended:
         return None
@@ -53,17 +54,17 @@ def time_left(history: History) -> float | None:
 
 
 def counted(number: int, noun: str) -> str:
-    """1 trial, 2 trials."""
+    """A number with its noun: `1 trial`, `2 trials`."""
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def status_of(status: str, driven: bool) -> str:
-    """A trial's status: without a driver nothing runs, and what had begun is interrupted."""
+    """A trial's status in words: a running trial of a sweep without a driver is interrupted."""
     return "interrupted" if status == "running" and not driven else status
 
 
 def standing(history: History, driven: bool = True) -> str:
-    """How far a sweep is: counts, best, and while something drives it, the time left."""
+    """How far a sweep is, in one line: counts, best score, and with a driver the time left."""
     counts = history.counts()
     ended = sum(counts[s] for s in ENDED)
     said = ", ".join(f"{n} {status_of(status, driven)}" for status, n in counts.items() if n)

@@ -2,9 +2,9 @@
 
     write(storage.sweep("quickstart"), Path("quickstart.html"))
 
-The modules of sections say what is on the page, as the plain data of `parts`; `marks` and the modules of
-figures draw; `page` writes HTML. None of it needs Ray. The importances of a search's axes, and what a study
-compared, load the methods and with them torch.
+The modules named `*_section*` return the page as the plain data of `elements`; `plots` and the modules named
+`*_figures` draw; `page` writes HTML. Nothing here needs Ray. The importances of a search's axes and the
+comparisons of a study load the methods, which import torch.
 """
 
 from __future__ import annotations
@@ -17,19 +17,29 @@ from raykd.report.elements import Page
 from raykd.storage.base import SweepFolder
 from raykd.storage.open_storage import open_sweep
 from trainables.core.errors import UserError
-from trainables.core.files import replacing
+from trainables.core.files import own_folder, replacing
 
 REPORT = "report.html"
 
 
-def write(place: SweepFolder | Path, out: Path, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Write the page of a sweep to `out`; `progress` is told (done, of how many) on the way.
+def write(
+    place: SweepFolder | Path, out: Path | None, progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """Write the page of the sweep at `place` to `out`, and return the file.
 
-    Raises `UserError` where `out` cannot be written.
+    Without `out` it is `report.html` in the sweep's folder, which is published to a remote storage.
+    `progress` is called with (done, total) while importances are computed. Raises `UserError` where the file
+    cannot be written.
     """
     from raykd.report.page import render
 
-    _refuse_unwritable(out)
+    if out is None:
+        sweep = open_sweep(place)
+        own_folder(sweep.path)  # of a remote sweep there may be no copy on this machine yet
+        written = write(sweep, sweep.path / REPORT, progress)
+        sweep.storage.push(written)
+        return written
+    _refuse_unwritable(out)  # before anything is computed
     page = build(place, out, time.time(), progress)
     try:
         with replacing(out) as temporary:
@@ -42,7 +52,10 @@ def write(place: SweepFolder | Path, out: Path, progress: Callable[[int, int], N
 def build(
     place: SweepFolder | Path, out: Path, now: float, progress: Callable[[int, int], None] | None = None
 ) -> Page:
-    """What is on the page, as data. `now` is when it is made, unix seconds."""
+    """The page of the sweep in `folder` as data. `out` is the file that links start from.
+
+    `now` is the time that the page says it was made at, in unix seconds; `progress` as of `write`.
+    """
     from raykd.records import views
     from raykd.records.recorded_spec import spec_of
     from raykd.report import common, study_sections, sweep_sections
@@ -78,7 +91,6 @@ def build(
 
 
 def _refuse_unwritable(out: Path) -> None:
-    """Before anything is computed."""
     if out.is_dir():
         raise _unwritable(out, "it is a folder")
     if not out.parent.is_dir():

@@ -27,7 +27,7 @@ MOST_ROWS = 1000  # of the table of all trials
 
 
 def facts(history: History, own: Sequence[tuple[str, str]] = ()) -> Facts:
-    """What was run, with what, when; `own` are rows of this kind of sweep alone."""
+    """The head of the page: what was run, with which versions, and when."""
     spec, head = history.spec, history.sweep or {}
     rows = [
         ("Method", ", ".join(methods(spec))),
@@ -55,7 +55,7 @@ def searched(history: History) -> list[tuple[str, str]]:
 
 
 def again(history: History, storage: Storage, verb: str) -> Section:
-    """How to run it again, by which verb of the command line, and the spec as it was written down."""
+    """The command that runs the sweep again, by `verb`, and the recorded spec."""
     source = (history.sweep or {}).get("source")
     parts: list[Any] = []
     if source is not None:
@@ -98,7 +98,7 @@ def failures(history: History, column: str, name: Callable[[TrialRecord], str]) 
 def compute(
     history: History, column: str, group: Callable[[TrialRecord], str], order: Sequence[str] = ()
 ) -> Section:
-    """Seconds and epochs, by the group that a trial belongs to: those of `order` first, then as they came."""
+    """Seconds and epochs spent, by arm of a study, by method, or by status."""
     trials = list(history.trials.values())
     groups: dict[str, list[TrialRecord]] = {name: [] for name in order}
     for trial in trials:
@@ -121,7 +121,7 @@ def compute(
 
 
 def links(history: History, folder: Path, out: Path, own: Sequence[tuple[str, str]] = ()) -> Section:
-    """The files that lie beside the ledger; `own` are those of this kind of sweep alone."""
+    """Links to the files of the sweep that exist, relative to the page `out`."""
     best = history.best()
     wanted = [
         (LEDGER, "every suggestion, report, verdict and end: the one truth"),
@@ -140,7 +140,7 @@ def links(history: History, folder: Path, out: Path, own: Sequence[tuple[str, st
 
 
 def trials_table(history: History, caption: str) -> Table:
-    """Best first; axes that not every trial has share a column."""
+    """The trials, best first. Axes that not every trial has share one column."""
     trials = sorted(history.trials.values(), key=lambda t: -(t.best[0] if t.best else -math.inf))
     names = list(dict.fromkeys(name for t in trials for name in t.params))
     axes = [name for name in names if all(name in t.params for t in trials)]
@@ -163,7 +163,7 @@ def trials_table(history: History, caption: str) -> Table:
 
 
 def references(history: History) -> Table | None:
-    """What was measured beside the trials."""
+    """The table of the references, best first; None where none was measured."""
     found = sorted(history.references.values(), key=lambda r: -r["metrics"].get("score", -math.inf))
     metrics = probes([record["metrics"] for record in found])
     rows = [[r["label"], *(number(r["metrics"].get(k, "")) for k in metrics)] for r in found]
@@ -177,20 +177,23 @@ def probes(rows: Sequence[Mapping[str, float]]) -> list[str]:
 
 
 def headings(metrics: Sequence[str]) -> list[str]:
+    """Column headings of these metrics."""
     return [{"score_se": "± se"}.get(name, name.removeprefix("probe/")) for name in metrics]
 
 
 def methods(spec: Mapping[str, Any]) -> list[str]:
+    """The methods of a recorded spec."""
     found = spec.get("method", "")
     return [found] if isinstance(found, str) else [str(method) for method in found]
 
 
 def score_name(spec: Mapping[str, Any]) -> str:
+    """The probe that gives a recorded spec's score."""
     return str(spec.get("probe", {}).get("score", ProbeSpec.model_fields["score"].default))
 
 
 def moment(time: float) -> str:
-    """`2026-11-21 14:05 UTC`."""
+    """Unix seconds as `2026-11-21 14:05 UTC`."""
     return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
@@ -237,7 +240,7 @@ def _teacher(teacher: Mapping[str, Any] | None) -> str:
 
 
 def _named(values: Mapping[str, Any]) -> str:
-    """`digits, image_size 16`: what has a name comes first by it."""
+    """Settings in one line, the value of `name` first: `digits, image_size 16`."""
     rest = {name: value for name, value in values.items() if name != "name"}
     return ", ".join(filter(None, [str(values.get("name", "")), _settings(rest)]))
 
@@ -248,10 +251,10 @@ def _settings(values: Mapping[str, Any]) -> str:
 
 
 def _address(path: Path, out: Path) -> str:
-    """From the page to the file, as a link says it."""
+    """The address of the file `path` relative to the page `out`, escaped for a link."""
     return quote(os.path.relpath(path.resolve(), out.resolve().parent))
 
 
 def _plain(value: Any) -> Any:
-    """As JSON would give it back: YAML has no tuples."""
+    """The value after a round trip through JSON, which turns tuples into lists for YAML."""
     return json.loads(json.dumps(value, default=str))

@@ -1,7 +1,7 @@
-"""What a report page is made of, as plain data: sections say it, `page.py` writes it as HTML.
+"""The elements of a report page as plain data. Sections are built from them, and `page.py` writes HTML.
 
-Text is what a reader sees, never HTML: the page escapes all of it. Only the texts inside a `Figure.plot` are
-read as markup by plotly, so figures escape theirs (`figures.label`).
+Texts are never HTML: the page escapes all of them. Only texts inside a `Figure.plot` are read as markup by
+plotly, so figures escape them (`plots.label`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _NUMBER = re.compile(r"[-+<±]?\s?\d[\d.,e+\-/ ±\[\]%×()kMGT]*|\[.*\]|–|base
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph. `lead`: the answer; `warn`: what limits it; `quiet`: how it was come by."""
+    """A paragraph. `lead`: the answer; `warn`: a limit of the answer; `quiet`: how it was found."""
 
     text: str
     tone: Literal["plain", "lead", "warn", "quiet"] = "plain"
@@ -34,7 +34,7 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Facts:
-    """Terms and what they are."""
+    """Terms and their values."""
 
     rows: Sequence[tuple[str, str]]
     kind: Literal["facts"] = "facts"
@@ -42,7 +42,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Code:
-    """Something to paste."""
+    """Commands or a file to copy."""
 
     text: str
     kind: Literal["code"] = "code"
@@ -50,7 +50,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with its caption; the first cell of a row is the row's heading. `strong`: rows to stand out."""
+    """A table. The first cell of a row is the row's heading; the rows `strong` are in bold."""
 
     caption: str
     columns: Sequence[str]
@@ -60,7 +60,7 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Columns of numbers, which stand to the right."""
+        """Whether each column holds numbers, which are aligned to the right."""
         columns = [[row[at] for row in self.rows] for at in range(len(self.columns))]
         numbers = [any(cells) and all(map(_NUMBER.fullmatch, cells)) for cells in columns]
         return [False, *numbers[1:]]
@@ -68,7 +68,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot, what it shows in words, and its numbers for those who cannot see it or want them."""
+    """A plot, a description of it in words, and a table of its numbers."""
 
     title: str
     alt: str
@@ -80,7 +80,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Small figures side by side, as many in a row as there is room for."""
+    """Small figures side by side, as many in a row as fit."""
 
     figures: Sequence[Figure]
     kind: Literal["gallery"] = "gallery"
@@ -88,7 +88,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Links:
-    """Files, by what they are: (name, address relative to the page or empty, what it is)."""
+    """Links to files: (name, address relative to the page or empty, description)."""
 
     rows: Sequence[tuple[str, str, str]]
     kind: Literal["links"] = "links"
@@ -96,7 +96,7 @@ class Links:
 
 @dataclass(frozen=True)
 class Collapsible:
-    """What is opened by those who want it."""
+    """Elements that are hidden until a reader opens them."""
 
     title: str
     parts: Sequence[Any]
@@ -105,13 +105,14 @@ class Collapsible:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it."""
+    """A heading and the elements below it."""
 
     title: str
     parts: Sequence[Any]
 
     @property
     def anchor(self) -> str:
+        """The name that links within the page use."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
@@ -122,6 +123,6 @@ class Page:
     title: str
     kicker: str  # what it is about, above the title
     made: str
-    banner: str  # said before anything else: it is still running, say; may be empty
+    banner: str  # shown first, such as that the sweep is still running; may be empty
     facts: Facts
     sections: Sequence[Section]

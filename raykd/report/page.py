@@ -1,4 +1,4 @@
-"""A `Page` -> one HTML file that needs nothing else: no network, no other file.
+"""Writes a `Page` as one HTML file that needs no network and no other file.
 
 plotly.js is packed inside (gzip, as text: 2 MB instead of 5) and unpacked by the browser. A content security
 policy forbids every request and every script but the page's own two, known by their hashes, so that no text
@@ -99,7 +99,7 @@ def _environment() -> Environment:
 
 
 def _ticked(text: str) -> Markup:
-    """Escaped, with what stands between backticks as code."""
+    """The text escaped, with parts between backticks as code."""
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
@@ -112,18 +112,18 @@ def _variables(palette: dict[str, str]) -> str:
 
 
 def _hash(script: str) -> str:
-    """Of a script's text, as a content security policy names it."""
+    """The hash of a script's text, as a content security policy names it."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _json(data: Any) -> str:
-    """JSON that may stand inside a script element: no `<`, so nothing in it can end the element."""
+    """JSON for a script element: without `<`, so that nothing in it can end the element."""
     text = json.dumps(_finite(data), separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN: plotly leaves a gap where there is null."""
+    """The data with null for NaN and infinity, which JSON lacks; plotly leaves a gap there."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The section of a search on its axes: which matter, and where on them the good trials lie."""
+"""The section on a search's axes: their importance, and the values of good trials."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from raykd.search.importance import Importances, Weighed
     from raykd.spec.search import SearchSpec
 
-RESAMPLES = 100  # of the importances
-MOST_NAMED = 8  # axes, in a caption
-RESAMPLES_OF_MANY = 20  # of a search over methods, which has a table for each
+RESAMPLES = 100  # of the bootstrap for importances
+MOST_NAMED = 8  # axes in a caption
+RESAMPLES_OF_MANY = 20  # for a search over methods, which has a table for each method
 
-Progress = Callable[[int, int], None] | None  # (done, of how many)
+Progress = Callable[[int, int], None] | None  # called with (done, total)
 
 
 def parameters(spec: SearchSpec, history: History, progress: Progress = None) -> Section:
-    """Which axes matter, and where on them the good trials lie."""
+    """The importance of each axis, and scores against its values."""
     if not spec.axes and len(spec.methods) == 1:
         return Section("Parameters", [Text("Nothing was searched: this sweep has no axes.")])
     scored = [
@@ -38,7 +38,7 @@ def parameters(spec: SearchSpec, history: History, progress: Progress = None) ->
 
 
 def _importance(spec: SearchSpec, history: History, progress: Progress) -> Iterator[Any]:
-    """A figure a table, those with a condition folded away; and every doubt."""
+    """A figure for each table of importances, and warnings. Tables with a condition are collapsed."""
     from raykd.search.importance import importances
 
     if not spec.axes:
@@ -99,7 +99,7 @@ def _parallel(spec: SearchSpec, scored: list[TrialRecord]) -> Iterator[Any]:
 
 
 def _slices(spec: SearchSpec, scored: list[TrialRecord]) -> Iterator[Any]:
-    """A small figure an axis; those of axes that not all trials have are folded away."""
+    """A small figure for each axis. Those of axes that not all trials have are collapsed."""
     names = list(dict.fromkeys(name for t in scored for name in t.params))
     everywhere: list[Figure] = []
     somewhere: list[Figure] = []

@@ -1,6 +1,6 @@
-"""What figures are drawn with: plots as plain data, as plotly takes them. A colour `@name` is the palette's.
+"""Parts of figures: plotly's plots as plain data. A colour `@name` is one of the page's palette.
 
-Everything in a plot that a user wrote goes through `label`: plotly reads a few HTML tags in its texts.
+Every text of a user goes through `label`, since plotly interprets some HTML tags in texts.
 """
 
 from __future__ import annotations
@@ -28,36 +28,38 @@ COLOURS = [f"@c{n}" for n in range(1, 9)]
 
 
 def label(text: Any, width: int = 28) -> str:
-    """Text for a plot: no markup, no colour name, wrapped to `width` letters."""
+    """A text for a plot: markup escaped, no colour name, wrapped to `width` letters."""
     lines = textwrap.wrap(str(text), width) or [""]
     escaped = "<br>".join(html.escape(line) for line in lines)
     return "&#64;" + escaped[1:] if escaped.startswith("@") else escaped
 
 
 def plot(data: Sequence[Mapping[str, Any]], height: int, **layout: Any) -> Plot:
+    """A plot of these traces, `height` pixels high."""
     return {"data": list(data), "layout": {"height": height, **layout}}
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
+    """plotly's settings of an axis with this title."""
     return {"title": {"text": label(title)}, **more}
 
 
 def epochs_axis(most: float) -> dict[str, Any]:
-    """No ticks between epochs."""
+    """An axis of epochs up to `most`, without ticks between whole epochs."""
     return axis("epoch", **({"dtick": 1} if most <= 10 else {}))
 
 
 def dots(
     x: Sequence[Any], y: Sequence[Any], hover: Iterable[str], colour: str, symbol: str = "circle", **more: Any
 ) -> Trace:
-    """Dots of one kind."""
+    """A trace of dots with one colour and symbol; `hover` has a text for each."""
     marker = {"color": colour, "symbol": symbol, "size": 9, "line": {"width": 1.5, "color": colour}}
     place = {"x": list(x), "y": list(y), "text": list(hover)}
     return {"type": "scatter", "mode": "markers", "hoverinfo": "text", "marker": marker, **place, **more}
 
 
 def lines(x: Sequence[Any], y: Sequence[Any], colour: str, width: float = 2.0, **more: Any) -> Trace:
-    """A line; None parts it."""
+    """A trace of a line. None in `x` or `y` interrupts it."""
     line = {"color": colour, "width": width}
     return {"type": "scatter", "mode": "lines", "x": list(x), "y": list(y), "line": line, **more}
 
@@ -70,9 +72,9 @@ def intervals(
     colours: Sequence[str] = (),
     symbol: str = "circle",
 ) -> Plot:
-    """(label, value, low, high) from top to bottom: a dot with its interval each; ends may be NaN.
+    """A plot of rows (label, value, low, high) from top to bottom: a dot and its interval each.
 
-    `zero`: with a line at zero.
+    Ends of an interval may be NaN. With `zero` a line marks zero.
     """
     names = distinct([label(name) for name, *_ in rows])
     trace = dots([row[1] for row in rows], names, [_spoken(*row) for row in rows], "@finished", symbol)
@@ -92,36 +94,36 @@ def intervals(
 
 
 def rows_axis(names: Sequence[str]) -> dict[str, Any]:
-    """Categories from top to bottom, as given."""
+    """An axis of categories from top to bottom in the given order."""
     ends = [len(names) - 0.5, -0.5]
     return {"type": "category", "categoryorder": "array", "categoryarray": list(names), "range": ends}
 
 
 def rows_height(names: Sequence[str]) -> int:
-    """Pixels that rows with these labels need."""
+    """The height in pixels that rows with these labels need."""
     tallest = max((name.count("<br>") + 1 for name in names), default=1)
     return len(names) * max(34, 18 * tallest + 8)
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """Two rows of one name are two rows."""
+    """The names, made distinct by invisible characters: plotly merges equal categories."""
     return [name + "\u200b" * list(names[:at]).count(name) for at, name in enumerate(names)]
 
 
 def curve(trial: TrialRecord) -> tuple[list[int], list[float]]:
-    """Epochs and scores, where there are finite ones."""
+    """Epochs with a finite score, and these scores."""
     scores = {epoch: metrics.get("score", math.nan) for epoch, metrics in sorted(trial.reports.items())}
     finite = {epoch: score for epoch, score in scores.items() if math.isfinite(score)}
     return list(finite), list(finite.values())
 
 
 def score(trial: TrialRecord) -> float:
-    """Its best score; NaN without one."""
+    """The best score of a trial; NaN without one."""
     return trial.best[0] if trial.best is not None else math.nan
 
 
 def told(trial: TrialRecord) -> str:
-    """A trial in the words of a hover."""
+    """The text that is shown when the mouse is over a trial."""
     said = [f"{trial.trial}, {trial.status} at epoch {trial.epoch}"]
     said.append(f"score {trial.best[0]:.2f} (epoch {trial.best[1]})" if trial.best else "no score")
     said += [f"{name} {number(value)}" for name, value in trial.params.items()]

@@ -1,4 +1,4 @@
-"""The section of a search on its proxy: how well each rung predicted the end."""
+"""The section on a search's proxy: how well the scores at each rung predicted the final ones."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from raykd.spec.search import SearchSpec
     from raykd.stats.prediction import Estimate
 
-FEW = 10  # trials, below which the numbers say little
+FEW = 10  # with fewer trials the numbers mean little
 
 
 def proxy(spec: SearchSpec, history: History) -> Section:
-    """Numbers of every rung, and what they stand on."""
+    """The numbers of each rung, and the trials that they rest on."""
     title, found = "Proxy audit", audit(spec, history)
     if not found:
         return Section(title, [Text("No rung lies before the last epoch, so nothing was predicted.")])

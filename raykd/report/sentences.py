@@ -1,4 +1,4 @@
-"""What results say, in sentences: the same numbers as the tables, and no more than these support."""
+"""Results in sentences: with the numbers of the tables, and without claims that these do not support."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def best_in_words(spec: SearchSpec, history: History, best: TrialRecord) -> str:
-    """The best trial, or with several seeds the best configuration, and what it scores."""
+    """A sentence on the best trial and its score; with several seeds, on the best configuration."""
     assert best.best is not None
     score, epoch = best.best
     what, said = score_name(history.spec), settings(best)
@@ -38,7 +38,7 @@ def best_in_words(spec: SearchSpec, history: History, best: TrialRecord) -> str:
 
 
 def against(history: History, best: TrialRecord) -> list[str]:
-    """The best trial beside each reference."""
+    """A sentence on each reference: its score, and the distance of the best trial."""
     assert best.best is not None
     found = []
     for record in history.references.values():
@@ -74,7 +74,7 @@ def study_in_words(results: Results) -> tuple[str, list[str]]:
 
 
 def arm_in_words(results: Results, arm: ArmResult) -> str:
-    """What the data support of one arm against the base."""
+    """A sentence on what the data support of one arm against the base."""
     base, c, found = results.rules.base, arm.comparison, sign(results, arm)
     if c is None or found == "none":
         pairs = c.pairs if c is not None else 0

@@ -1,4 +1,4 @@
-"""The figures of an ablation study; differences and effects are drawn by `marks.intervals`."""
+"""The figures of an ablation study. `plots.intervals` draws differences and effects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from raykd.report.plots import (
 
 
 def replicates(rows: Sequence[tuple[str, Sequence[float]]], means: Sequence[float]) -> Plot:
-    """Arms from top to bottom, a dot a replicate; a thin line joins those that share a seed."""
+    """Arms from top to bottom with a dot for each replicate. A thin line joins dots of the same seed."""
     names = distinct([label(name) for name, _ in rows])
     data: list[Trace] = []
     for seed in range(max((len(scores) for _, scores in rows), default=0)):
@@ -38,7 +38,7 @@ def replicates(rows: Sequence[tuple[str, Sequence[float]]], means: Sequence[floa
 
 
 def ranking(labels: Sequence[str], ranks: Sequence[float], groups: Sequence[Sequence[int]]) -> Plot:
-    """Mean ranks, best on top; a bar joins arms that are not told apart."""
+    """Mean ranks, the best on top. A bar joins arms whose difference is not significant."""
     order = sorted(range(len(labels)), key=lambda i: ranks[i])
     names = distinct([label(labels[i]) for i in order])
     name = dict(zip(order, names, strict=True))
@@ -53,7 +53,7 @@ def ranking(labels: Sequence[str], ranks: Sequence[float], groups: Sequence[Sequ
 
 
 def curves(rows: Sequence[tuple[str, Sequence[float], Sequence[float]]]) -> Plot:
-    """(arm, epochs, mean scores): a line each."""
+    """A line for each row (arm, epochs, mean scores)."""
     colours = [COLOURS[at % len(COLOURS)] for at in range(len(rows))]
     data = [lines(xs, ys, c, name=label(name, 40)) for c, (name, xs, ys) in zip(colours, rows, strict=True)]
     for trace in data[len(COLOURS) :]:

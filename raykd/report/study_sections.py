@@ -44,7 +44,7 @@ def content(spec: StudySpec, history: History, sweep: SweepFolder, out: Path) ->
 
 
 def sections(spec: StudySpec, history: History) -> Iterator[Section]:
-    """In the order of the page; those of a design or rule that this study has not are left out."""
+    """The sections in the order of the page, without those that do not apply to the study's design."""
     results = conclude(spec, history)
     yield answer(results)
     yield comparison(results, history)
@@ -61,7 +61,7 @@ def sections(spec: StudySpec, history: History) -> Iterator[Section]:
 
 
 def answer(results: Results) -> Section:
-    """What the data support, and what has to be known with it."""
+    """What the data support, with the limits of it."""
     lead, told = study_in_words(results)
     parts: list[Any] = [Text(lead, "lead"), Bullets(told)]
     if results.notes:
@@ -100,7 +100,7 @@ def comparison(results: Results, history: History) -> Section:
 
 
 def design(results: Results) -> Section:
-    """What was varied, what else differs, and how many pairs each comparison stands on."""
+    """What was varied, what else differs, and the number of pairs of each comparison."""
     rules = results.rules
     replicates = f"{rules.replicates} at most" if rules.sequential else len(results.base.scores)
     rows: list[tuple[str, str]] = [
@@ -133,7 +133,7 @@ def design(results: Results) -> Section:
 
 
 def replicates(results: Results) -> Section:
-    """Every score."""
+    """The scores of all replicates."""
     arms = [arm for arm in results.arms if arm.finished]
     if not arms:
         return Section("Replicates", [Text("No replicate has finished yet.")])
@@ -177,7 +177,7 @@ def effects(results: Results) -> Section:
 
 
 def ranks(results: Results) -> Section:
-    """The critical-difference view."""
+    """The mean ranks of the arms, with groups that are not told apart."""
     said = tables.ranks(results)
     ranking = results.ranking
     if ranking is None or not math.isfinite(ranking.p):
@@ -195,7 +195,7 @@ def ranks(results: Results) -> Section:
 
 
 def looks(results: Results) -> Section:
-    """What a sequential study saw at each of its looks."""
+    """The interval of each arm at each look of a sequential study."""
     others = [arm for arm in results.arms if arm.label != results.rules.base]
     base = np.array(results.base.scores)
     differences = np.array([arm.scores for arm in others], dtype=float).reshape(len(others), -1) - base
@@ -224,7 +224,7 @@ def looks(results: Results) -> Section:
 
 
 def published(results: Results) -> Section:
-    """A paper's own numbers, in a figure of their own."""
+    """The numbers that the paper published, in a figure of their own."""
     title, source = "The paper's numbers", results.rules.published
     rows = [(a.label, a.published, math.nan, math.nan) for a in results.arms if a.published is not None]
     if source is None or not rows:
@@ -242,7 +242,7 @@ def published(results: Results) -> Section:
 
 
 def learning(results: Results, history: History) -> Section:
-    """Mean score by epoch of every arm."""
+    """The mean score of each arm by epoch."""
     rows = []
     for arm in results.arms:
         by_epoch: dict[int, list[float]] = {}
@@ -264,7 +264,7 @@ def learning(results: Results, history: History) -> Section:
 
 
 def _declared(arm: ArmResult) -> str:
-    """What an arm says it changes."""
+    """The changes that an arm declares, in words."""
     own = {"method": arm.spec.method, "preset": arm.spec.preset, "epochs": arm.spec.epochs}
     values = {**{name: value for name, value in own.items() if value is not None}, **arm.spec.settings}
     return ", ".join(f"{name} {value}" for name, value in values.items())

@@ -34,7 +34,7 @@ _MOST_NAMED = 12  # levels of a pick that a parallel axis names
 
 
 def history(trials: Sequence[TrialRecord]) -> Plot:
-    """Score by trial, by status, with the best so far; failed ones at the bottom."""
+    """Score by trial and status, with a line of the best so far. Failed trials are at the bottom."""
     scored = [t for t in trials if t.best is not None]
     so_far = list(accumulate(map(score, scored), max))
     line = lines([t.number for t in scored], so_far, "@best", name="best so far", hoverinfo="skip")
@@ -48,14 +48,14 @@ def history(trials: Sequence[TrialRecord]) -> Plot:
     failed = [t for t in trials if t.status == "failed"]
     if failed:
         ys = list(map(score, scored)) or [0.0]
-        low = min(ys) - 0.08 * (max(ys) - min(ys) or 1.0)  # below all others, where none has its score
+        low = min(ys) - 0.08 * (max(ys) - min(ys) or 1.0)  # below the scores of all other trials
         place = [t.number for t in failed], [low] * len(failed)
         data.append(dots(*place, map(told, failed), "@failed", "x", name="failed"))
     return plot(data, 400, xaxis=axis("trial"), yaxis=axis("score"))
 
 
 def curves(trials: Sequence[TrialRecord], highlighted: Sequence[TrialRecord]) -> Plot:
-    """Score by epoch: the highlighted trials in colour, the others faint; a cross where one was stopped."""
+    """Score by epoch: highlighted trials in colour, others faint. A cross marks where a trial was stopped."""
     names = {t.trial for t in highlighted}
     xs: list[Any] = []
     ys: list[Any] = []
@@ -100,7 +100,7 @@ def slices(name: str, searched: Axis | None, trials: Sequence[TrialRecord]) -> P
 
 
 def parallel(names: Sequence[str], axes: Mapping[str, Axis], trials: Sequence[TrialRecord]) -> Plot:
-    """A line a trial over its values of `names` and its score, by quarter of the score."""
+    """A line for each trial through its values of `names` and its score, coloured by quarter of the score."""
     columns = [(name, *_places([t.params[name] for t in trials], axes.get(name))) for name in names]
     columns.append(("score", *_places(list(map(score, trials)), None)))
     order = sorted(range(len(trials)), key=lambda i: -score(trials[i]))
@@ -137,11 +137,12 @@ _MARK = {
 
 
 def logarithmic(searched: Axis | None) -> bool:
+    """Whether values of this axis are drawn on a logarithmic scale."""
     return isinstance(searched, Log) or (isinstance(searched, Integer) and searched.log)
 
 
 def _places(values: Sequence[Any], searched: Axis | None) -> tuple[list[float], list[tuple[float, str]]]:
-    """Where values lie on an axis from 0 to 1, and (place, text) of its ends, or of its levels."""
+    """The places of values on an axis from 0 to 1, and (place, text) of its ends or levels."""
     levels = _levels(values, searched)
     if levels:
         step = max(1, len(levels) - 1)
@@ -157,7 +158,7 @@ def _places(values: Sequence[Any], searched: Axis | None) -> tuple[list[float], 
 
 
 def _levels(values: Sequence[Any], searched: Axis | None) -> list[str]:
-    """The levels of an axis that has some, as text in their order; none of a range of numbers."""
+    """The levels of an axis as text, in their order; [] for a range of numbers."""
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     if numbers and not isinstance(searched, Pick):
         return []
@@ -166,7 +167,7 @@ def _levels(values: Sequence[Any], searched: Axis | None) -> list[str]:
 
 
 def _log_axis(values: Sequence[float]) -> dict[str, Any]:
-    """Ticks at 1, 2 and 5 times powers of ten, or at these powers alone where there would be many."""
+    """Ticks at 1, 2 and 5 times powers of ten; at powers of ten alone where those would be too many."""
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     ticks = [m * 10.0**k for k in range(low, high + 1) for m in ((1, 2, 5) if high - low <= 2 else (1,))]
     return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}

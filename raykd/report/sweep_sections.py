@@ -1,4 +1,4 @@
-"""The sections of a search: answer, history, curves, trials; those on parameters and proxy are beside it."""
+"""The sections of a search: answer, history, curves, trials. Parameters and proxy have own modules."""
 
 from __future__ import annotations
 
@@ -48,8 +48,9 @@ def content(
 
 
 def sections(spec: SearchSpec, history: History, export: str, progress: Progress = None) -> Iterator[Section]:
-    """In the order of the page. `export` is the command that exports the best trial; `progress` is told of
-    what takes long.
+    """The sections in the order of the page. `export` is the command that exports the best trial.
+
+    `progress` is called with (done, total) while importances are computed.
     """
     yield answer(spec, history, export)
     yield scores(history)
@@ -63,7 +64,7 @@ def sections(spec: SearchSpec, history: History, export: str, progress: Progress
 
 
 def answer(spec: SearchSpec, history: History, export: str) -> Section:
-    """The best configuration beside what it has to be compared with."""
+    """The best configuration and its comparison with the references."""
     best = history.best()
     if best is None or best.best is None:
         said = "No trial has a score yet, so there is no best one."
@@ -118,7 +119,7 @@ def _comparison(history: History) -> list[Any]:
 
 
 def scores(history: History) -> Section:
-    """Score by trial."""
+    """The figure of scores by trial."""
     trials = sorted(history.trials.values(), key=lambda t: t.number)
     if not any(t.best or t.status == "failed" for t in trials):
         return Section("History", [Text("No trial has been scored or has failed yet.")])
@@ -131,7 +132,7 @@ def scores(history: History) -> Section:
 
 
 def learning(history: History) -> Section:
-    """Curves, the best ones highlighted."""
+    """The figure of scores by epoch, the best trials highlighted."""
     trials = [t for t in history.trials.values() if curve(t)[0]]
     if not trials:
         return Section("Learning curves", [Text("No epoch has been scored yet.")])

@@ -1,4 +1,4 @@
-"""What a sweep trains beside its trials: teachers that have no file yet, and the no-teacher baseline."""
+"""What a sweep trains besides its trials: teachers that have no file yet, and the no-teacher baseline."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import Storage
 from trainables.spec.trial import TrialSpec
 
-_LONG = 5  # a baseline of more than so many times a trial's epochs is worth a word
+_LONG = 5  # a baseline of more than so many times a trial's epochs gets a remark
 
 
 def beside(spec: SweepSpec, storage: Storage, known: History | None = None) -> list[dict[str, Any]]:
-    """What is trained beside the trials: teachers that are not there yet, and the baseline.
+    """Teachers that have no file in `storage` yet, and the baseline: a row for each training.
 
-    What, method, epochs, when, and of the baseline how many trials cost as much: without epochs of its own it
-    has as many as cost what one does, counted here on a few images, as by the sweep. `known` is of a sweep
-    that has begun.
+    Keys of a row: what, method, epochs, when; of the baseline also `trials`, the number of trials that cost
+    as much compute. A baseline without epochs of its own gets those that cost as much as one trial, counted
+    on a few images. `known` is the history of a sweep that has begun; its references are left out.
     """
     from trainables.planning.compute import equal_epochs
 
@@ -36,7 +36,7 @@ def beside(spec: SweepSpec, storage: Storage, known: History | None = None) -> l
 
 
 def long_baseline(epochs: int, spec: SweepSpec) -> list[str]:
-    """A remark where the baseline is to train for many times the epochs of a trial."""
+    """A remark where the baseline has many times the epochs of a trial; else an empty list."""
     if epochs <= _LONG * spec.epochs:
         return []
     return [
@@ -46,7 +46,7 @@ def long_baseline(epochs: int, spec: SweepSpec) -> list[str]:
 
 
 def untrained(spec: SweepSpec, storage: Storage) -> list[TrialSpec]:
-    """The trainings of teachers that the sweep needs and that were not done yet."""
+    """The trials that train the teachers that the sweep needs and that have no file in `storage` yet."""
     from trainables.training.teacher_file import teacher_file, teacher_trial
 
     trainings = [training for trial in to_prepare(spec) if (training := teacher_trial(trial)) is not None]
@@ -54,16 +54,16 @@ def untrained(spec: SweepSpec, storage: Storage) -> list[TrialSpec]:
 
 
 def representative(spec: SweepSpec) -> TrialSpec:
-    """The trial that stands for the sweep: of the first method or arm, or the first one with a teacher.
+    """The trial that references and preparation use: the first one with a teacher, else the first one.
 
-    Of a study it is its base, if that has a teacher.
+    Trials are one of each method, or of a study one of each arm, its base first.
     """
     trials = list(spec.trial_of_each())
     return next((trial for trial in trials if trial.teacher is not None), trials[0])
 
 
 def to_prepare(spec: SweepSpec) -> list[TrialSpec]:
-    """A trial of each data set and teacher that the sweep needs, that of `representative` first."""
+    """A trial for each pair of data set and teacher that the sweep needs, that of `representative` first."""
     found: dict[tuple[str, str], TrialSpec] = {}
     every = [representative(spec), *spec.trials_with_inputs()]
     for trial in sorted(every, key=lambda trial: trial.teacher is None):

@@ -1,4 +1,4 @@
-"""A sweep that would go on as another one than it was: the spec's file, the teacher or raykd has changed."""
+"""Refuses or remarks on a sweep that would go on differently: its file, its teacher or raykd has changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from trainables.spec.normalisation import IMAGENET, normalisation_from
 
 
 def refuse_changed_spec(spec: SweepSpec, history: History, storage: Storage | Path) -> None:
-    """`UserError` where the file that the sweep was started from says something else now."""
+    """Raise `UserError` where the file that the sweep was started from gives another spec now.
+
+    `storage` holds the sweep. A file that no longer exists is no change.
+    """
     source = (history.sweep or {}).get("source")
     if source is None or not Path(source["path"]).is_file():
         return
@@ -31,10 +34,10 @@ def refuse_changed_spec(spec: SweepSpec, history: History, storage: Storage | Pa
 
 
 def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
-    """`now` with what a sweep keeps from its beginning, whatever became the default since.
+    """The spec `now` with the defaults that were valid when the sweep began with the spec `then`.
 
-    An older raykd wrote down 0 where `workers.gpus` was left out. Where a sweep began with ImageNet's values
-    for every teacher, these say nothing in `now` either.
+    An older raykd recorded 0 where `workers.gpus` was left out. An older raykd also fed every teacher with
+    ImageNet's mean and deviation, so these values in `now` are no difference.
     """
     if then.workers.gpus == 0 and now.workers.gpus is None:
         workers = now.workers.model_copy(update={"gpus": then.workers.gpus})
@@ -52,9 +55,12 @@ def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
 
 
 def refuse_other_inputs(spec: SweepSpec, history: History) -> None:
-    """A trial's name is a hash of all that defines it, the teacher file's content included."""
+    """Raise `UserError` where a trial would have another signature today.
+
+    A signature is a hash of all that defines a trial, the content of the teacher's file included.
+    """
     trials = list(history.trials.values())
-    # Those that go on, and one for what all share: a version may compute some settings otherwise.
+    # The trials that go on, and the first one, since another version may compute shared settings otherwise.
     for trial in [*trials[:1], *(trial for trial in trials[1:] if trial.status not in ENDED)]:
         now = spec.trial(trial.params, trial.replicate).signature()
         if now != trial.trial:
@@ -68,7 +74,7 @@ def refuse_other_inputs(spec: SweepSpec, history: History) -> None:
 
 
 def refuse_other_samplers(spec: SweepSpec, history: History) -> None:
-    """`UserError` where sampler or scheduler cannot be brought back: said before Ray is started."""
+    """Raise `UserError` where the ledger cannot be replayed to sampler and scheduler, before Ray starts."""
     try:
         _, decider = replayed(spec, history)
         decider.replay(history)
@@ -77,7 +83,7 @@ def refuse_other_samplers(spec: SweepSpec, history: History) -> None:
 
 
 def other_versions(history: History, now: Mapping[str, str]) -> list[str]:
-    """A line that names what is of another version than at the last start of a driver, if anything is."""
+    """A line that names the packages whose version differs from the last driver's; [] if none does."""
     known = [
         record["versions"] for record in (history.sweep, *history.drivers) if record and "versions" in record
     ]
@@ -91,9 +97,9 @@ def other_versions(history: History, now: Mapping[str, str]) -> list[str]:
 
 
 def other_device(history: History, now: str) -> str:
-    """A remark where trials go on upon another kind of device (GPU, CPU) than before; else empty.
+    """A remark where trials go on with another kind of device (GPU, CPU) than before; else "".
 
-    Precision differs between them, and a trial's name does not.
+    The kinds differ in numerical precision, and a trial's signature does not contain the kind.
     """
     then = next((record["device"] for record in reversed(history.drivers) if record.get("device")), now)
     return (
@@ -104,7 +110,7 @@ def other_device(history: History, now: str) -> str:
 
 
 def unlike_today(spec: SweepSpec, history: History) -> str:
-    """A remark where a sweep of before goes on feeding its teacher what it was not trained on; else empty."""
+    """A remark where an older sweep feeds its teacher other pixels than today's raykd would; else ""."""
     from trainables.teachers.feeding import remark
 
     for trial in list(history.trials.values())[:1] if spec.teacher_pixels == "imagenet" else []:

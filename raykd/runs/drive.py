@@ -1,4 +1,4 @@
-"""One process's part in a sweep: warms lanes, prepares, measures references, lets Tune run what is left."""
+"""What a driver does in a sweep: warm lanes, prepare, measure references, let Tune run what is left."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger("raykd.runs.drive")
 
 
 class Drive:
-    """Lanes, preparation, references, and Tune, for one sweep; `actions` is what lanes can do."""
+    """Runs the sweep in `folder`. `actions` maps the names of what lanes can do to dotted functions."""
 
     def __init__(
         self,
@@ -46,6 +46,10 @@ class Drive:
         self.console = console
 
     def go(self, cluster: dict[str, Any]) -> None:
+        """Run what is left of the sweep. `cluster` describes Ray, as `runs.sweep` joined it.
+
+        Raises `SweepFailed` where it cannot go on, and `UserError` for a mistake that shows only now.
+        """
         from raykd.lanes.demand import Demand
         from raykd.lanes.pool import LanePool
         from raykd.runs.references import References
@@ -94,11 +98,11 @@ class Drive:
 
     def _left(self) -> int:
         """How many trials have not ended."""
-        # A list first: the pool asks from a thread of its own.
+        # A copy of the values: the pool calls this from a thread of its own.
         return self.history.total - sum(t.status in ENDED for t in list(self.history.trials.values()))
 
     def _tune(self, pool: Any, proposer: Any, decider: Any, began: float) -> bool:
-        """Let Tune run what is left. False if it was interrupted or the time was over."""
+        """Let Tune run what is left. False if it was interrupted or the time limit was reached."""
         if self.history.done:
             return True
         from ray import tune
@@ -133,7 +137,7 @@ class Drive:
             ),
         )
         try:
-            with signals.held():  # `Watch` looks for them, where no record is half written
+            with signals.held():  # `Watch` acts on them at moments when no record is half written
                 tuner.fit()
         except signals.Interrupted:
             pass
@@ -153,13 +157,13 @@ class Drive:
         return False
 
     def _time(self, began: float) -> float | None:
-        """What is left of the sweep's time limit, which counts from when this driver started, in seconds."""
+        """Seconds left of the time limit, which counts from the start of this driver; None: no limit."""
         if self.spec.time_limit is None:
             return None
         return max(1.0, self.spec.time_limit - (time.monotonic() - began))
 
     def task(self, name: str) -> Task:
-        """The work of a trial, for a lane."""
+        """The task that trains a trial on a lane."""
         record = self.history.trials[name]
         trial = self.spec.trial(record.params, record.replicate)
         folder = trial_folder(self.shared.path, name)
@@ -168,7 +172,7 @@ class Drive:
         return Task(name, "train", trials, str(folder), self.spec.attempts, record.attempts)
 
     def _forget_after(self, folder: Path, record: TrialRecord) -> None:
-        """No trial goes on from behind what the ledger knows of it: the epochs between would be missing."""
+        """Remove checkpoints of epochs that the ledger does not hold, whose reports would be missing."""
         from trainables.training.checkpoints import Checkpoints
 
         ahead = Checkpoints(folder, self.shared.storage).forget_after(record.epoch + 1)
@@ -180,12 +184,12 @@ class Drive:
 
 
 def replayed(spec: SweepSpec, history: History) -> tuple[Any, Any]:
-    """The sampler and the scheduler as the ledger says they were."""
+    """(proposer, decider) of the sweep: the proposer has replayed the ledger, the decider has not."""
     from raykd.search.decisions import Decider
 
     return run_of(spec).proposer(history), Decider(spec.scheduler, spec.epochs)
 
 
 def trial_folder(sweep: Path, trial: str) -> Path:
-    """Where a trial's files are."""
+    """The folder of a trial's files."""
     return sweep / TRIALS / trial

@@ -1,8 +1,8 @@
-"""How long a study will take: from its own trials, or else from a few steps of each arm, timed here.
+"""How long a study will take: from its own ended trials, or from a few steps of each arm, timed here.
 
-What is timed are steps and probings as the trials will do them (`trainables/planning/timing.py`), as if this
-machine had nothing else to do. Said beside the figure: the start of Ray and its lanes. Not in it: decoding
-the data, reference rows, what workers say to each other, and that lanes that share a machine slow each other.
+`trainables/planning/timing.py` times training steps and probes as the trials will do them, as if this machine
+were idle. The start of Ray and its lanes is given separately. The figure leaves out: decoding the data,
+reference rows, communication between workers, and that lanes on one machine slow each other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 START_S = 30.0  # Ray and a machine's first lanes: 20 to 40 s on two cores
-_BUSY = 1.5  # a machine whose steps take so many times as long has other things to do
+_BUSY = 1.5  # steps that take more than so many times as long show that the machine has other work
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Forecast:
     """Seconds of one lane."""
 
     trial_s: dict[str, float]  # arm -> a whole trial; empty where none can be given
-    how: str  # how they were got, or why there are none
+    how: str  # how the seconds were found, or why there are none
     lanes: int = 1  # at once, on this machine
     search_s: float = 0.0  # of the arms' own searches
-    teacher_s: float = 0.0  # of training what teaches and is not there yet
+    teacher_s: float = 0.0  # of training the teachers that have no file yet
 
 
 def from_history(spec: StudySpec, history: History) -> Forecast | None:
-    """By the trials of the study that have ended; None where there are none of them."""
+    """The forecast from the study's trials that have ended; None where none has."""
     ended = [t for t in history.trials.values() if t.ended is not None and t.epoch]
     if not ended:
         return None
@@ -52,9 +52,9 @@ def from_history(spec: StudySpec, history: History) -> Forecast | None:
 
 
 def forecast(spec: StudySpec, storage: Storage) -> Forecast:
-    """By a few steps of each arm on this machine; `storage` holds the teachers.
+    """The forecast from a few steps of each arm on this machine; `storage` holds the trained teachers.
 
-    Nothing is said for a study whose workers this machine could not hold: its speed would be another's.
+    It has no seconds for a study whose workers this machine cannot hold: another machine's speed is unknown.
     """
     lanes = _lanes(spec)
     if not lanes:
@@ -73,7 +73,7 @@ def forecast(spec: StudySpec, storage: Storage) -> Forecast:
 
 
 class _Timer:
-    """Times trials, those that do the same arithmetic once."""
+    """Times trials. Trials that do the same arithmetic are timed once."""
 
     def __init__(self, spec: StudySpec) -> None:
         self.workers = spec.workers
@@ -81,7 +81,7 @@ class _Timer:
         self._known: dict[str, Timing] = {}
 
     def seconds(self, trial: TrialSpec, alike: str = "") -> float:
-        """Of a whole trial; `alike` names those that take as long a step."""
+        """Seconds of a whole trial. Trials with the same `alike` (not "") have equally long steps."""
         from trainables.planning.timing import measure
 
         key = alike or trial.signature()
@@ -94,14 +94,14 @@ class _Timer:
         return timing.of(trial)
 
     def _where(self) -> str:
-        """The kind of device that this machine's workers would have."""
+        """The kind of device that workers on this machine would have: cuda or cpu."""
         from raykd.lanes.cluster import this_machine
 
         return "cuda" if self.workers.on([this_machine()]).gpus else "cpu"
 
 
 def _lanes(spec: StudySpec) -> int:
-    """Lanes that this machine would hold."""
+    """The number of lanes that this machine would hold."""
     from raykd.lanes.cluster import quiet, this_machine
 
     quiet()

@@ -1,4 +1,4 @@
-"""What a sweep would do, for `run --dry-run`: said before anything is spent; `study_plan.py` of a study."""
+"""The plan of a search, for `raykd run --dry-run`: what it would do. `study_plan.py` is for studies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from raykd.console.wording import counted
 from raykd.lanes import capacity
 from raykd.lanes.own_ray import temporary_folder
-from raykd.runs.auxiliary import beside
+from raykd.runs.auxiliary import beside, long_baseline
 from raykd.search.proposer import Proposal, Proposer
 from raykd.spec.devices import idle_gpus, where
 from raykd.spec.search import SearchSpec
@@ -23,7 +23,7 @@ _SHOWN = 3
 
 
 def plan(spec: SearchSpec, sweep: SweepFolder) -> dict[str, Any]:
-    """Axes, number of trials, largest cost in epochs, sampled configurations, and where files would go."""
+    """Axes, number of trials, largest cost in epochs, first configurations, and where files would go."""
     return {
         "name": spec.name,
         "methods": list(spec.methods),
@@ -43,9 +43,9 @@ def plan(spec: SearchSpec, sweep: SweepFolder) -> dict[str, Any]:
 
 
 def data_of(spec: SweepSpec) -> dict[str, Any]:
-    """What the files of the sweep's data set are taken for; as `lines`, what is said of it before a run.
+    """How the files of the sweep's data set are understood; `lines` holds it in words.
 
-    `UserError` if the data set is not here.
+    Raises `UserError` if the data set is not on this machine.
     """
     from trainables.data.summary import tell_data
 
@@ -53,7 +53,7 @@ def data_of(spec: SweepSpec) -> dict[str, Any]:
 
 
 def worker_memory(spec: SweepSpec, address: str | None) -> int | None:
-    """Bytes that each worker would have on this machine's device; None of a cluster, which is elsewhere."""
+    """Bytes of memory that each worker would have on this machine's device; None for a cluster."""
     import torch
 
     from raykd.lanes.cluster import LOCAL, ray_address, this_machine
@@ -67,9 +67,20 @@ def worker_memory(spec: SweepSpec, address: str | None) -> int | None:
     return device_memory(torch.device("cpu")) // spec.workers.count
 
 
+def planned_here(planned: dict[str, Any], spec: SweepSpec, address: str | None) -> list[str]:
+    """Add devices and lanes of this machine to a plan. Returns remarks on these and on a long baseline."""
+    planned["devices"], idle = devices(spec, address)
+    planned["room"], none = room(spec, address)
+    epochs = [row["epochs"] for row in planned["beside"] if row["what"] == "baseline"]
+    return [*idle, *none, *(long_baseline(epochs[0], spec) if epochs else [])]
+
+
 def devices(spec: SweepSpec, address: str | None) -> tuple[str, list[str]]:
-    """What its workers would train on, in words; remarks where this machine cannot hold a lane or has GPUs
-    that nobody would use. Of a cluster nobody is asked: a plan may be made elsewhere."""
+    """The device that workers would train on, in words; and remarks.
+
+    Remarks tell that this machine cannot hold a lane, or has GPUs that no worker would use. A cluster is not
+    asked: a plan can be made without it.
+    """
     from raykd.lanes.cluster import LOCAL, ray_address, this_machine
 
     if ray_address(address) != LOCAL:
@@ -86,9 +97,9 @@ def devices(spec: SweepSpec, address: str | None) -> tuple[str, list[str]]:
 
 
 def room(spec: SweepSpec, address: str | None) -> tuple[str, list[str]]:
-    """How many lanes this machine holds and what limits them, in words; remarks where it holds none.
+    """How many lanes this machine holds and what limits them, in words; and remarks where it holds none.
 
-    Empty for a cluster, and where the workers alone do not fit, which `devices` says.
+    Both are empty for a cluster, and where even the workers do not fit, of which `devices` remarks.
     """
     from raykd.lanes.cluster import LOCAL, ray_address, this_machine
 
@@ -105,7 +116,7 @@ def room(spec: SweepSpec, address: str | None) -> tuple[str, list[str]]:
 
 
 def samples(spec: SearchSpec, most: int) -> list[dict[str, Any]]:
-    """The first configurations that this sweep would try, with their trials' names."""
+    """The first configurations that this sweep would try, at most `most`, with their trials' signatures."""
     proposer = Proposer(spec, samples=spec.samples)
     proposals = (p for p in iter(proposer.propose, None) if isinstance(p, Proposal))
     return [{"trial": p.trial, "seed": p.replicate, "params": p.params} for p in islice(proposals, most)]

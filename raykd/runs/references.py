@@ -1,9 +1,9 @@
 """What a sweep's results are compared with: raw pixels, the untrained student, the teacher, no teacher.
 
-They run on the same lanes and the same data as the trials. Preparation (decoding the data, training a
-teacher where there is no checkpoint) goes first; references that need no teacher run beside it. The baseline
-is trained as long as a trial, or longer: it runs where a lane has nothing else to do, beside preparation and
-the last trials, and leaves its lane with the present epoch when a trial waits.
+References run on the same lanes and the same data as the trials. Preparation comes first: it decodes the data
+and trains a teacher that has no checkpoint. References that need no teacher run during preparation. The
+baseline trains at least as long as a trial. It therefore runs only on lanes that have no other work, during
+preparation and the last trials, and it leaves its lane at the end of an epoch when a trial waits.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger("raykd.runs.references")
 
 
 class References:
-    """Preparation and reference rows of one sweep. Those in the ledger already are not run again."""
+    """Preparation and reference rows of one sweep. Rows that are in the ledger already are not run again."""
 
     def __init__(
         self, spec: SweepSpec, record: Recorder, pool: LanePool, console: Console, sweep: SweepFolder
@@ -48,10 +48,10 @@ class References:
         self._prepared = to_prepare(spec)
 
     def around(self, sweep: Callable[[], bool], until: float | None = None) -> None:
-        """Prepare, then run `sweep`, with the references beside both; wait for them if it returns True, at
-        most until the sweep's time limit (on the monotonic clock).
+        """Prepare, then run `sweep`, and measure the references in threads meanwhile.
 
-        Raises what preparation raises.
+        If `sweep` returns True, wait for the references until `until` (seconds of the monotonic clock; None:
+        without limit). Raises what preparation raises.
         """
         beside = [self._beside(measure) for measure in (self._measure_networks, self._measure_baseline)]
         self._prepare()
@@ -66,13 +66,13 @@ class References:
             self._console.warn(f"the time limit is reached before these: {names}; go on with:  {hint}")
 
     def _beside(self, work: Callable[[], None]) -> threading.Thread:
-        """Do this in a thread of its own. If it fails, that is said, and the sweep goes on."""
+        """Do `work` in a thread of its own. A failure is shown, and the sweep goes on."""
 
         def careful() -> None:
             try:
                 work()
             except (SweepFailed, UserError) as error:
-                if not self._pool.broken and not self._pool.stopping:  # else the sweep ends, and says why
+                if not self._pool.broken and not self._pool.stopping:  # else the sweep ends and shows why
                     self._console.warn(f"a reference could not be measured: {error}")
             except Exception:
                 # The sweep is ending and its broker is gone; `resume` measures what is missing.
@@ -99,7 +99,7 @@ class References:
                 done, images = int(message.metrics["decoded"]), int(message.metrics["images"])
                 self._console.progress("decoding, image", done, images)
                 return
-            # Not by the trial's probe: a teacher may have no labels to be scored with.
+            # Not the score of the trial's probe: a teacher may have no labels.
             score = find_probe(TEACHER_SCORE)
             found = message.metrics.get(f"probe/{TEACHER_SCORE}", math.nan)
             said = f", {score.title} {found:.1f}" if score is not None and math.isfinite(found) else ""
@@ -107,7 +107,7 @@ class References:
 
         try:
             self._pool.run(self._task(name, "prepare", trial), show)
-        except UserError as error:  # which only the data as read could show
+        except UserError as error:  # a mistake that shows only once the data are read
             raise self._spec.placed(error, {}) from None
 
     def _measure_networks(self) -> None:
@@ -128,7 +128,7 @@ class References:
             self._measure("baseline", label, "train", trial, background=True)
 
     def _equal_compute(self, baseline: TrialSpec) -> TrialSpec:
-        """The baseline for as many epochs as cost what a trial costs, unless it says how many."""
+        """The baseline with the epochs that cost as much as a trial, unless the spec sets its epochs."""
         if self._spec.baseline is None or self._spec.baseline.epochs is not None:
             return baseline
         found: list[int] = []
@@ -143,7 +143,7 @@ class References:
     def _measure(
         self, name: str, label: str, action: str, trial: TrialSpec, background: bool = False
     ) -> None:
-        """Run one reference and record its best epoch, earlier drivers' included."""
+        """Run one reference and record its best epoch. Epochs that earlier drivers recorded count as well."""
         history = self._record.history
         if name in history.references:
             return

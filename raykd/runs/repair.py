@@ -1,18 +1,18 @@
-"""A ledger that is damaged in the middle -> one that a driver can go on with. `raykd resume NAME --repair`.
+"""Repairs a ledger that is damaged in the middle, so that a driver can go on: `raykd resume NAME --repair`.
 
-What a damaged line said is not guessed. The good lines tell what is missing, and that is made again:
+The content of a damaged line is not guessed. The good lines show which record is missing:
 
-- the head: it stands in the file twice;
-- a proposal: the sampler, rebuilt from the records before it, makes it again. It is the same one where a
-  trial of that signature turns up behind it; a trial whose proposal does not come back is left out;
-- a report: its trial is trained again from the first epoch that is missing, and what was recorded of it
-  behind that is left out. Verdicts on other trials stand: they were given;
-- a verdict, an end, a start, a reference: the next driver finds it out, as it does after a crash;
-- a request for more samples: as many as were proposed are there.
+- the head: the file holds it twice;
+- a proposal: the sampler is rebuilt from the records before it and proposes again. The proposal is the same
+  one if later records name its trial. A trial whose proposal does not come back is left out;
+- a report: its trial is trained again from the first missing epoch, and its later records are left out.
+  Verdicts on other trials stay;
+- a verdict, an end, a start or a reference: the next driver makes it again, as after a crash;
+- a request for more samples: one is added for as many configurations as were proposed.
 
-A trial that has ended and whose student is damaged is not over: it is trained again.
+A trial that has ended and whose student's file is damaged is trained again.
 
-The damaged file is kept whole as `ledger.damaged-TIME`, and a `repair` record says what was done.
+The damaged file is kept as `ledger.damaged-TIME`, and a `repair` record lists what was done.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class Repair:
 
 
 def repair(sweep: SweepFolder) -> str | None:
-    """Mend a sweep's ledger; says what was done, None where nothing was wrong.
+    """Repair the ledger in `folder`. Returns what was done, in words; None if the ledger is whole.
 
-    `UserError` where a driver holds it, or where too much is lost.
+    Raises `UserError` where a driver holds the ledger, and where too much is lost.
     """
     lock = sweep.take_lease()
     try:
@@ -80,7 +80,7 @@ def repair(sweep: SweepFolder) -> str | None:
         if data is None:
             raise UserError("name", f"there is no ledger in {sweep}")
         lines = list(checked(list(parse_lines(data))))
-        while lines and lines[-1] is None:  # a torn tail is no matter for a repair
+        while lines and lines[-1] is None:  # a torn tail needs no repair: `Ledger.open` cuts it
             lines.pop()
         done = Repair([number for number, record in enumerate(lines, start=1) if record is None])
         records = mended(lines, done)
@@ -96,9 +96,9 @@ def repair(sweep: SweepFolder) -> str | None:
 
 
 def mended(lines: Sequence[Record | None], done: Repair) -> list[Record]:
-    """The records of a whole ledger, made from the lines of a damaged one (None: damaged).
+    """The records of a whole ledger, from the `lines` of a damaged one (None: a damaged line).
 
-    `done` is told what had to be made again or left out.
+    Adds to `done` what was made again or left out. Raises `UserError` where both heads are lost.
     """
     heads = [record for record in lines if record is not None and record["kind"] == "sweep"]
     if not heads:
@@ -118,7 +118,7 @@ def mended(lines: Sequence[Record | None], done: Repair) -> list[Record]:
 def _with_proposals(
     spec: SweepSpec, head: list[Record], lines: Sequence[Record | None], done: Repair
 ) -> list[Record]:
-    """Every number proposed once, in order, and no record of a trial that was not."""
+    """Records in which every number is proposed once, in order, and every trial has a proposal."""
     records = list(head)
     ahead = deque(line["number"] for line in lines if line and _proposes(line))
     names = {line["trial"] for line in lines if line and line["kind"] == "suggest"}
@@ -128,7 +128,7 @@ def _with_proposals(
         if line is None:
             gap = ahead[0] - number if ahead else len(lost)
             again = _propose(spec, records) if gap else []
-            if again and again[-1]["trial"] in lost:  # so this line was its proposal
+            if again and again[-1]["trial"] in lost:  # then the damaged line was this proposal
                 records += again
                 number += 1
                 _remade(again[-1], lost, done)
@@ -155,7 +155,8 @@ def _remade(proposal: Record, lost: set[str], done: Repair) -> None:
 
 
 def _propose(spec: SweepSpec, records: list[Record]) -> list[Record]:
-    """The record of what the sampler proposes after these, behind an extension if they allow no more."""
+    """The record of the sampler's next proposal after `records`, with an extension before it if they allow
+    no more; [] if the sampler proposes nothing."""
     from raykd.search.proposer import Proposal, Repeat
 
     more: list[Record] = []
@@ -172,13 +173,13 @@ def _propose(spec: SweepSpec, records: list[Record]) -> list[Record]:
 
 
 def _untold(number: int, records: list[Record]) -> Record:
-    """In the place of a proposal that is lost for good: one that came to nothing."""
+    """A record in the place of a proposal that is lost for good: a repeat that trained nothing."""
     fields: Record = {"params": {}, "trial": None, "reason": "its record was damaged", "attrs": {}}
     return _record("repeat", records[-1]["time"], number=number, **fields)
 
 
 def _extended(spec: SweepSpec, records: list[Record]) -> list[Record]:
-    """With the requests for more samples without which there would not be so many proposals."""
+    """The records with the requests for more samples that so many proposals need."""
     found: list[Record] = []
     samples, made = spec.samples, 0
     for record in records:
@@ -198,7 +199,7 @@ def _more(spec: SweepSpec, records: list[Record]) -> Record:
 
 
 def _without_gaps(records: list[Record], done: Repair) -> list[Record]:
-    """Each trial's epochs in one piece: nothing of it behind the first one that is missing."""
+    """The records without those of a trial that come after its first missing epoch."""
     history = History.of(records)
     whole: dict[str, int] = {}  # trial -> its last epoch before a missing one
     for name, trial in history.trials.items():
@@ -222,9 +223,10 @@ def _without_gaps(records: list[Record], done: Repair) -> list[Record]:
 
 
 def _without_students(records: list[Record], sweep: SweepFolder, done: Repair) -> list[Record]:
-    """Without the last epoch of trials that have ended and whose student is damaged: so they are not over.
+    """The records without end and last epoch of the ended trials whose student's file is damaged.
 
-    A lane that finds a trial's student damaged begins it anew. A file that is gone was taken away by someone.
+    These trials thereby become unfinished, and a lane that finds the damaged file trains from the beginning.
+    A file that is missing was removed on purpose, and its trial stays ended.
     """
     from trainables.core.checksums import is_whole
     from trainables.training.run import BEST
@@ -250,6 +252,6 @@ def _proposes(record: Record) -> bool:
 
 
 def _record(kind: str, time: float, **fields: Any) -> Record:
-    """As `Ledger.append` would return it."""
+    """A record as `Ledger.append` returns it."""
     record: Record = decode(encode({"kind": kind, "time": time, **fields}))
     return record

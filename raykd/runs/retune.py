@@ -1,8 +1,8 @@
-"""Each arm's own small search before arms are compared: at settings tuned for it, the base is flattered.
+"""Runs a small search for each arm before arms are compared, since settings tuned for the base favour it.
 
-The searches are sweeps of their own beside the study's folder, with a seed that is no replicate's. Their best
-settings go into the study's spec, so that going on with it searches nothing again. A search that was
-interrupted is gone on with by the same command.
+Each search is a sweep of its own beside the study's folder, with a seed that no replicate has. Its best
+settings become part of the study's spec, so `resume` searches nothing again. The same command goes on with a
+search that was interrupted.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from raykd.runs.sweep import Place
 
 SEED = 10_000  # of the searches
-_ABOUT = 4  # of a search that names no axes: learning rates from a quarter of the arm's to four times as much
+_ABOUT = 4  # without axes, a search covers the arm's learning rate divided and multiplied by this
 
 
 def searches(spec: StudySpec) -> dict[str, SearchSpec]:
-    """The search of every arm. Raises `UserError` for an axis that an arm sets, or that cannot work."""
+    """Label of an arm -> its search; {} without `retune`.
+
+    Raises `UserError` for an axis that an arm sets itself, and for one that cannot work.
+    """
     from raykd.export.trial import config_of
     from raykd.spec.validate import validate
 
@@ -70,9 +73,9 @@ def searches(spec: StudySpec) -> dict[str, SearchSpec]:
 
 
 def tune(spec: StudySpec, place: Place, console: Console) -> StudySpec:
-    """The study with each arm's best settings. `place` is the study's.
+    """Run the searches; return the study with each arm's best settings. `place` is the study's.
 
-    Raises `SweepFailed` where a search was interrupted or no trial of it has a score.
+    Raises `SweepFailed` where a search was interrupted or none of its trials has a score.
     """
     tuned = {}
     for label, search in searches(spec).items():

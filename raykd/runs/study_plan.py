@@ -1,4 +1,4 @@
-"""What an ablation study would do and cost at worst, for `ablate --plan`: said before anything is spent."""
+"""The plan of an ablation study, for `raykd ablate --plan`: what it would do, and its worst-case cost."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _COLUMNS = (
 def plan_unstarted(
     spec: StudySpec, sweep: SweepFolder, memory: int | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """The plan of a study that has not begun, and remarks; data and teacher may still be elsewhere.
+    """The plan of a study that has not begun, and remarks. Files of data and teacher may be missing.
 
-    `memory` is what each worker has, bytes, where that is known.
+    `memory` is what each worker has, in bytes; None: unknown. Raises `UserError` for what cannot work.
     """
     with without_files(spec) as (assumed, missing):
         checked, remarks = check_study(assumed, memory)
@@ -39,11 +39,11 @@ def plan_unstarted(
 
 
 def plan_study(spec: StudySpec, sweep: SweepFolder, history: History | None = None) -> dict[str, Any]:
-    """Arms with what each differs in and costs, and the worst case: trials, epochs, operations, seconds.
+    """Each arm's differences and cost, and the worst case of all: trials, epochs, operations, seconds.
 
-    Of a study that has begun it is the whole study's, extensions included. Seconds are those of the trials in
-    `history`, where some have ended; else a few steps of each arm are timed on this machine, which takes a
-    second an arm for small networks.
+    The plan of a study that has begun covers the whole study, extensions included. Seconds are taken from the
+    trials in `history` where some have ended. Else a few steps of each arm are timed on this machine, which
+    takes about a second an arm for small networks.
     """
     rules = spec.study
     found = (from_history(spec, history) if history is not None else None) or forecast(spec, sweep.storage)
@@ -88,7 +88,7 @@ def plan_study(spec: StudySpec, sweep: SweepFolder, history: History | None = No
 
 
 def study_lines(planned: Mapping[str, Any], remarks: Iterable[str]) -> Iterator[Line | Grid]:
-    """A study's plan as the terminal shows it, the worst case first."""
+    """The lines and tables that show a study's plan, the worst case first."""
     yield Line(f"{planned['name']}: {planned['design']}, replicates: {planned['replicates']}", "bold")
     flops = "" if planned["most_flops"] is None else f", {amount(planned['most_flops'])}flop"
     most = f"{counted(planned['trials'], 'trial')}, {counted(planned['most_epochs'], 'epoch')}"
@@ -121,7 +121,7 @@ def study_lines(planned: Mapping[str, Any], remarks: Iterable[str]) -> Iterator[
 
 
 def _seconds(spec: StudySpec, found: Forecast, replicates: int) -> dict[str, Any]:
-    """Of one lane: the worst case, the best of a sequential study, and what comes before either."""
+    """Seconds of one lane: worst case, best case of a sequential study, and what comes before both."""
     rules = spec.study
     known = len(found.trial_s) == len(spec.arms)
     round_s = sum(found.trial_s.values())

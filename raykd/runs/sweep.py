@@ -1,7 +1,7 @@
-"""A sweep from its spec to its results: run, resume, extend.
+"""Runs a sweep from its spec to its results: run, resume, extend.
 
-The ledger is the only truth. A new driver replays it, brings sampler, scheduler and views back to where
-they were, and lets Tune run what is left. Tune keeps no state that is read again.
+The ledger is the only source of a sweep's state. A new driver replays it into sampler, scheduler and views,
+and lets Tune run what is left. No state that Tune keeps is read again.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ from trainables.core import storage_retry
 from trainables.core.errors import SweepFailed, UserError
 
 log = logging.getLogger("raykd.runs.sweep")
-_LAST_WORD_S = 10.0  # a driver that ends because the storage is lost does not wait for it again
+_LAST_WORD_S = 10.0  # wait for the storage at the end of a driver, which may end because the storage is lost
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a sweep is run. `actions` is what its lanes can do: the engine runs any trainable."""
+    """Where a sweep is run, and what its lanes can do (`actions`): the engine runs any trainable."""
 
     sweep: SweepFolder
     address: str | None = None  # of a Ray cluster
@@ -69,25 +69,25 @@ class Place:
 
 
 class Source(NamedTuple):
-    """What a spec was read from, kept so that `resume` sees when it has changed."""
+    """The file and the overrides that a spec was read from, so that `resume` notices a change."""
 
     path: Path
     overrides: list[str]
 
     @classmethod
     def of(cls, path: Path, overrides: list[str]) -> Source | None:
-        """None for a pipe or standard input, which cannot be read again: the ledger holds what it said."""
+        """The source; None for a pipe or standard input, which cannot be read again."""
         return cls(path, overrides) if path.resolve().is_file() else None
 
     def recorded(self) -> dict[str, Any]:
-        """For the ledger, with the folder that relative paths in the spec start from."""
+        """The source for the ledger, with the folder that relative paths in the spec start from."""
         return {"path": str(self.path.resolve()), "overrides": self.overrides, "folder": str(Path.cwd())}
 
 
 def run(spec: SweepSpec, place: Place, console: Console, source: Source | None = None) -> History:
-    """Run a new sweep.
+    """Run a new sweep. `source` is recorded for `resume`.
 
-    Raises `UserError` if there is one in its folder, or if the cluster can never hold what it asks for.
+    Raises `UserError` if its folder holds a sweep already, and if the cluster can never hold its workers.
     """
     from raykd.search.proposer import sampler_arguments
 
@@ -99,7 +99,7 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
     else:
         place.sweep.discard_copy()
     refuse_lost(place.sweep)
-    # The cluster first: one that cannot hold a worker leaves no sweep behind.
+    # The cluster first: where it cannot hold a worker, no sweep is left behind.
     with (
         removed_if_empty(place.sweep) as clear,
         signals.cleared(clear),
@@ -107,7 +107,7 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
         Ledger.create(place.sweep) as ledger,
     ):
         recorder = Recorder(ledger, History())
-        for _ in range(2):  # all else can be made again after damage, and this cannot
+        for _ in range(2):  # twice, because `repair` can make every other record again
             recorder(
                 "sweep",
                 spec=spec.model_dump(mode="json"),
@@ -122,7 +122,7 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
 
 
 def _listen(console: Console) -> None:
-    """What the storage has to say goes to the screen; what the screen's own streams have, to the log."""
+    """Show the storage's messages on the screen, and write those about the screen's streams to the log."""
     storage_retry.tell_with(console.warn)
     streams.tell_with(log.info)
 
@@ -137,10 +137,10 @@ def _there_is_one(spec: SweepSpec, sweep: SweepFolder) -> UserError:
 
 
 def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool = False) -> History:
-    """Go on with a sweep that was interrupted, or add `extend` configurations (of a study, replicates) to it.
+    """Go on with a sweep that was interrupted, or add `extend` configurations (of a study: replicates).
 
-    Raises `UserError` with the difference if the file that the spec came from now says something else, unless
-    `as_started` asks for what was written down at the start.
+    Raises `UserError` with the difference if the spec's file has changed since. With `as_started` the file is
+    not looked at.
     """
     _listen(console)
     place.sweep.own(make=True)  # the first time that a machine drives a remote sweep
@@ -174,7 +174,11 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
 
 
 def _refuse_more(spec: SweepSpec, history: History, extend: int) -> None:
-    """`UserError` for more trials than can be meant, or more than the kind of sweep allows."""
+    """Raise `UserError` for too many trials, and for more replicates of a sequential study.
+
+    More replicates of a study with `decide` would exceed its error rate. With `precision` they are refused
+    where every interval is narrow enough already.
+    """
     most = (MOST_TRIALS - history.total) // (spec.samples_per_extension * len(spec.seeds))
     if extend > most:
         problem = f"a sweep has at most {MOST_TRIALS:,} trials, and this one has {history.total:,}"
@@ -184,7 +188,7 @@ def _refuse_more(spec: SweepSpec, history: History, extend: int) -> None:
 
 @contextmanager
 def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[str, Any]]:
-    """Ray for the sweep, once it is sure that it can hold a worker group."""
+    """Ray for the sweep, once it is known to hold a worker group."""
     from raykd.lanes.demand import autoscaler_makes_room
     from raykd.spec.validate import check_resources
 
@@ -198,7 +202,7 @@ def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[s
     place.sweep.check_writable()
     ready_cache()
     log_file = _log_of(place.sweep)
-    send_logs(log_file)  # from here on it holds what is said, and what is lost of it
+    send_logs(log_file)  # from here on the log holds what is shown
     _say_data(spec, console)
     console.waits_for("starting Ray on this machine" if target == LOCAL else f"joining Ray at {target}")
     with connected(target, log_file) as cluster:
@@ -213,7 +217,7 @@ def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[s
 
 
 def _log_of(sweep: SweepFolder) -> Path:
-    """The sweep's log as the last driver left it, on whichever machine; this driver appends to it."""
+    """The sweep's log file. For a remote sweep it is fetched first, and this driver appends to it."""
     log_file = sweep.path / LOG
     sweep.storage.pull(log_file)
     return log_file
@@ -253,7 +257,7 @@ def _drive(
 
 
 def _say_data(spec: SweepSpec, console: Console) -> None:
-    """What is taken for what. Data that are not here are the workers' to complain of."""
+    """Show how the data's files are understood. Workers report data that are not on this machine."""
     from raykd.runs.plan import data_of
 
     with suppress(UserError):
@@ -262,9 +266,10 @@ def _say_data(spec: SweepSpec, console: Console) -> None:
 
 
 def _views(spec: SweepSpec, history: History, folder: Path) -> list[Listener]:
-    """TensorBoard's files, the dashboard's study and the tables, as the ledger says they should be.
+    """Rebuild TensorBoard's files, the dashboard's study and the tables from the ledger.
 
-    Those that lie here may be older: another machine may have driven the sweep since.
+    Local ones may be out of date, since another machine may have driven the sweep. Returns the listeners that
+    keep the first two up to date.
     """
     from raykd.records.dashboard import DashboardStudy
     from raykd.records.tables import write_tables
@@ -279,13 +284,13 @@ def _views(spec: SweepSpec, history: History, folder: Path) -> list[Listener]:
 
 
 def versions() -> dict[str, str]:
-    """What this sweep ran with."""
+    """The versions of Python and of the packages that results depend on."""
     packages = ("raykd", "ray", "torch", "torchvision", "timm", "optuna")
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
 
 
 class _Every:
-    """A listener that does its work at most once in so many seconds."""
+    """A listener that calls `work` at most once in `seconds`."""
 
     def __init__(self, seconds: float, work: Callable[[], None]) -> None:
         self._seconds = seconds

@@ -1,8 +1,9 @@
 """A sweep that outlives the terminal it was started from, for `ray submit` over a connection that may break.
 
-The driver runs in a session of its own and writes to a file; this process shows the file as it grows. When
-the connection is lost, this process goes and the sweep goes on. Ctrl-C is passed on: the sweep stops in good
-order, a second one stops it at once, and `resume` goes on with it. `attach NAME` shows a running sweep again.
+The driver runs in a session of its own and writes its output to a file. This process shows the file as it
+grows. If the connection is lost, this process ends and the sweep goes on. Ctrl-C is passed on to the driver:
+the first one stops the sweep in good order, a second one stops it at once. `raykd resume` goes on with it,
+and `raykd attach NAME` shows a running sweep again.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ _POLL_S = 0.2
 
 
 def outputs() -> Path:
-    """Where the output of drivers is kept, one file each."""
+    """The folder that holds the output of drivers, one file each."""
     return Path.home() / "raykd-output"
 
 
 def launch(arguments: Sequence[str]) -> int:
-    """Run `raykd ARGUMENTS` apart from this terminal, show what it says, and return its exit code."""
+    """Run `raykd ARGUMENTS` in a session of its own, show its output, and return its exit code."""
     streams.settle()
     try:
         folder = outputs()
         make_private(folder)
         started = folder / f"starting-{os.getpid()}"
         out = started.open("wb")
-    except (OSError, RuntimeError) as error:  # the second: a user without a home
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
         reason = getattr(error, "strerror", None) or error
         streams.say(f"HOME: what a sweep says cannot be kept in ~/raykd-output: {reason}")
         return 2
@@ -59,7 +60,10 @@ def launch(arguments: Sequence[str]) -> int:
 
 
 def attach(sweep: SweepFolder) -> int:
-    """Show the output of the driver of a running sweep from its start, as `launch` does."""
+    """Show the output of a running sweep's driver from its start, until the driver ends. Returns 0.
+
+    Raises `UserError` where the sweep does not run or runs on another machine.
+    """
     driver = sweep.driver()
     output = _output_of(driver.pid) if driver is not None else None
     if driver is None or output is None or not output.exists():
@@ -82,7 +86,7 @@ def _output_of(driver: int) -> Path:
 
 
 def _show(output: Path, driver: int, ended: Callable[[], bool]) -> None:
-    """Copy the file to the terminal as it grows, until the driver has ended. Ctrl-C goes to the driver."""
+    """Copy the file to the terminal as it grows, until the driver has ended. Passes Ctrl-C to the driver."""
 
     def interrupt(*_: object) -> None:
         if not ended():
@@ -93,7 +97,7 @@ def _show(output: Path, driver: int, ended: Callable[[], bool]) -> None:
         with output.open("rb") as growing:
             over = False
             while not over:
-                over = ended()  # asked before the last look, so that nothing is missed
+                over = ended()  # asked before the last read, so that nothing is missed
                 while piece := growing.read(65536):
                     sys.stdout.buffer.write(piece)
                     sys.stdout.flush()

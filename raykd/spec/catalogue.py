@@ -1,9 +1,13 @@
-"""What `raykd list` shows: methods, search spaces, data sets, teachers, students."""
+"""What `raykd list` shows: methods, search spaces, studies, data sets, teachers, students.
+
+Imports inside functions keep torch out of the lists that do not need it.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +16,9 @@ from raykd.storage.base import Storage
 from trainables.core.errors import UserError
 
 Table = tuple[list[str], list[list[Any]]]
-SIZES = (8, 1024)  # of images, as a trial may have them
+SIZES = (8, 1024)  # pixels: the smallest and the largest side of an image that a trial may have
 
-# What this field compresses into, or from. Any other timm or torchvision name does as well.
+# Usual students and teachers of this field. Any other name of timm or torchvision works as well.
 _STUDENTS = (
     "test_resnet", "test_efficientnet", "test_convnext", "test_vit",
     "raykd/mlp_32", "raykd/ae_32", "raykd/mlp_1200", "raykd/ae_64", "raykd/mlp", "raykd/resnet9",
@@ -28,22 +32,60 @@ _STUDENTS = (
 def catalogue(
     what: str, storage: Storage, pattern: str | None = None, image_size: int | None = None
 ) -> Table:
-    """Columns and rows of one list. Raises `UserError` for a list that there is not.
+    """Columns and rows of the list `what`. Raises `UserError` for a list that does not exist.
 
-    `pattern` (a name, or several by * and ?) and `image_size` (pixels, 32 if not given) are for `students`.
+    `storage` is the folder whose trained teachers are listed. `pattern` (a name, or a pattern with * and ?)
+    and `image_size` (pixels, 32 if not given) are for `students` only.
     """
     if what == "students":
         return _students(pattern, 32 if image_size is None else image_size)
     if what not in LISTS:
         raise UserError("list", "no such list", value=what, choices=[*LISTS, "students"])
-    for name, value in (("PATTERN", pattern), ("--image-size", image_size)):
-        if value is not None:
-            raise UserError(name, f"goes with `raykd list students`, not with `{what}`", value=value)
+    _refuse_options_of_students(what, pattern, image_size)
     return LISTS[what](storage)
 
 
+def copied(
+    what: str, name: str, pattern: str | None = None, image_size: int | None = None
+) -> tuple[Path, str]:
+    """Copy the search space or study `name` that comes with raykd into the current folder.
+
+    Returns the new file and the command that runs it. `what` is `spaces` or `studies`. Raises `UserError`
+    for another list, an unknown name, options of `students`, and where the file exists or cannot be written.
+    """
+    from raykd.spec.sweep import spaces, studies
+
+    if what not in ("spaces", "studies"):
+        expected = "`raykd list spaces --copy NAME` or `raykd list studies --copy NAME`"
+        raise UserError("--copy", f"does not go with `{what}`", value=name, expected=expected)
+    _refuse_options_of_students(what, pattern, image_size)
+    known, noun, verb = (
+        (spaces(), "search space", "run") if what == "spaces" else (studies(), "study", "ablate")
+    )
+    if name not in known:
+        raise UserError("--copy", f"no such {noun}", value=name, choices=known)
+    content, path = known[name].read_bytes(), Path(known[name].name)
+    try:
+        with path.open("xb") as file:  # never over another file
+            file.write(content)
+    except FileExistsError:
+        problem = f"{path} exists in this folder and is not overwritten"
+        raise UserError(
+            "--copy", problem, value=name, expected="another folder, or that file moved away"
+        ) from None
+    except OSError as error:
+        raise UserError("--copy", f"{path} cannot be written: {error.strerror}", value=name) from None
+    return path, shlex.join(["raykd", verb, str(path)])
+
+
+def _refuse_options_of_students(what: str, pattern: str | None, image_size: int | None) -> None:
+    for name, value in (("PATTERN", pattern), ("--image-size", image_size)):
+        if value is not None:
+            raise UserError(name, f"goes with `raykd list students`, not with `{what}`", value=value)
+
+
 def _students(pattern: str | None, image_size: int) -> Table:
-    """Networks and their sizes; the last column says what a network needs, or why it cannot be one."""
+    """Networks and their sizes. The last column: options that a network needs, or why it cannot be built."""
     from trainables.networks.sizes import network_size
     from trainables.networks.zoo import architectures, check_name
 
@@ -60,7 +102,7 @@ def _students(pattern: str | None, image_size: int) -> Table:
             check_name(pattern, "student")
         except UserError as error:
             raise error.at("PATTERN") from None
-        names = [pattern]  # timm's, with a tag of weights
+        names = [pattern]  # a name of timm with a tag of pretrained weights
     rows: list[list[Any]] = []
     for name in names:
         try:
@@ -97,33 +139,23 @@ def _methods(storage: Storage) -> Table:
 
 
 def _spaces(storage: Storage) -> Table:
-    from raykd.spec.sweep import about_space, spaces
+    from raykd.spec.description import description_of
+    from raykd.spec.sweep import spaces
 
-    return ["space", "about"], [[name, about_space(path)] for name, path in spaces().items()]
+    return ["space", "about"], [[name, description_of(path).about or ""] for name, path in spaces().items()]
 
 
 def _studies(storage: Storage) -> Table:
-    from raykd.spec.document import read_yaml
+    from raykd.spec.description import description_of
+    from raykd.spec.document import read_mapping
     from raykd.spec.presets import presets_of
-    from raykd.spec.sweep import about_space, studies
+    from raykd.spec.sweep import studies
 
-    rows = [
-        [name, about_space(path), _cost(path), ", ".join(presets_of(read_yaml(path)))]
-        for name, path in studies().items()
-    ]
+    rows = []
+    for name, path in studies().items():
+        said = description_of(path)
+        rows.append([name, said.about or "", said.cost or "", ", ".join(presets_of(read_mapping(path)))])
     return ["study", "about", "cost", "presets"], rows
-
-
-def _cost(path: Path) -> str:
-    """What the head of a file says under `Cost`, in one line."""
-    said: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        word, text = line[2:11].strip(), line[11:].strip()
-        if word == "Cost" or (said and line.startswith("#") and not word):
-            said.append(text)
-        elif said:
-            break
-    return " ".join(said)
 
 
 def _data(storage: Storage) -> Table:
@@ -133,7 +165,7 @@ def _data(storage: Storage) -> Table:
 
 
 def _teachers(storage: Storage) -> Table:
-    """Those trained in this storage; any checkpoint that `teacher.checkpoint` can read is one too."""
+    """The teachers that were trained in this storage. Checkpoints from elsewhere are not listed."""
     from trainables.core.checksums import UNREADABLE, read_with_checksum
     from trainables.core.files import is_own_file
 
@@ -141,7 +173,7 @@ def _teachers(storage: Storage) -> Table:
     rows = []
     for path in sorted(storage.teachers().glob("*.safetensors")):
         try:
-            is_own_file(path)  # refuses a link and a pipe
+            is_own_file(path)  # raises for a link or a pipe
             trial = _teacher_of(read_with_checksum(path)[1])
         except UNREADABLE:
             trial = {"student": {"arch": "(damaged)"}}
@@ -159,7 +191,10 @@ def _teachers(storage: Storage) -> Table:
 
 
 def _teacher_of(facts: Mapping[str, str]) -> dict[str, Any]:
-    """The training that a teacher's file says it is from; nothing where another version says it otherwise."""
+    """The trial that a teacher's file was trained by, from the file's metadata; {} where it holds none.
+
+    Raises `ValueError` where the metadata are not those of a trial.
+    """
     found: dict[str, Any] = json.loads(facts.get("trial", "{}"))
     parts = (
         [found, *(found.get(part, {}) for part in ("student", "data"))] if isinstance(found, dict) else [None]

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from raykd.spec.axis_parse import AnyAxis
+from raykd.spec.description import Description, without_description
 from raykd.spec.document import find_document, named_by_file, read_mapping
 from raykd.spec.overrides import lay_over
 from raykd.spec.paths import absolute
@@ -106,15 +107,15 @@ def build_sweep(raw: Mapping[str, Any]) -> SearchSpec:
 
     Raises `UserError` for a key or a value that cannot be.
     """
-    raw = without(SearchSpec.of_other_kind, spelled_out(as_mapping(raw, ""), SHORTHAND))
+    raw = without_description(spelled_out(as_mapping(raw, ""), SHORTHAND))
+    raw = without(SearchSpec.of_other_kind, raw)
     raw = {"teacher_pixels": "own", **raw}
     for key in raw:
         if key not in SearchSpec.model_fields:
             homes = [f"`{s}.{key}`" for s, model in SECTIONS.items() if key in model.model_fields]
             expected = " or ".join([*homes, "`fixed` or `axes` for a setting of the method"])
-            raise UserError(
-                str(key), "no such field", value=key, expected=expected, choices=SearchSpec.model_fields
-            )
+            choices = (*SearchSpec.model_fields, *Description.model_fields)
+            raise UserError(str(key), "no such field", value=key, expected=expected, choices=choices)
     sampler = raw.get("sampler")
     grid = isinstance(sampler, Mapping) and sampler.get("name") == "grid"
     if not grid or raw.get("samples") is not None:

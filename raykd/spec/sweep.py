@@ -286,12 +286,6 @@ def studies() -> dict[str, Path]:
     return {file.stem: file for file in sorted((SPACES / "ablations").glob("*.yaml"))}
 
 
-def about_space(path: Path) -> str:
-    """The first line of the comment that a search space opens with."""
-    with path.open(encoding="utf-8") as lines:
-        return next(lines, "").lstrip("# ").strip()
-
-
 def placed_under(where: str, fields: Mapping[str, FlatField], error: UserError) -> UserError | None:
     """`error` under `where`, by the name of the field that it is about; None if it is about none of these."""
     flat = re.sub(r"^(config|optim)\.", "", error.field)

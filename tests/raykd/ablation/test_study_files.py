@@ -1,4 +1,4 @@
-"""Every ablation study that comes with raykd: it opens as it should, compiles, its arms can be trained."""
+"""Every ablation study that comes with raykd: it says what it is, compiles, its arms can be trained."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from raykd.ablation.guard import check_study
 from raykd.ablation.missing_files import without_files
 from raykd.ablation.study import load_study
 from raykd.spec.catalogue import catalogue
+from raykd.spec.description import description_of
 from raykd.spec.document import read_yaml
 from raykd.spec.presets import presets_of
 from raykd.spec.study import StudySpec
-from raykd.spec.sweep import about_space, spaces, studies
+from raykd.spec.sweep import spaces, studies
 from trainables.data.sources import find_source
 
 torch.set_num_threads(1)
@@ -32,14 +33,12 @@ PRESETS = [
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_it_opens_with_paper_cost_and_command(name: str) -> None:
-    text = studies()[name].read_text(encoding="utf-8")
-    head = text[: text.index("\n\n")]
-    assert all(line.startswith("#") for line in head.splitlines())
-    assert len(about_space(studies()[name])) > 20
-    for word in ("# Paper ", "# Cost ", f"# Command  raykd ablate {name}"):
-        assert word in head
-    assert "paper" in presets_of(read_yaml(studies()[name])) and f"raykd ablate {name} --preset paper" in head
+def test_it_says_its_paper_cost_and_commands(name: str) -> None:
+    said = description_of(studies()[name])
+    assert len(said.about or "") > 20 and said.paper and said.cost and said.command
+    assert said.command.startswith(f"raykd ablate {name}\n")
+    assert "paper" in presets_of(read_yaml(studies()[name]))
+    assert f"raykd ablate {name} --preset paper" in said.command
 
 
 @pytest.mark.parametrize("name", STUDIES)
