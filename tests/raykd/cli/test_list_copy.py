@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from raykd.cli import main
-from raykd.spec.sweep import load_sweep, spaces, studies
+from raykd.spec.search import load_sweep
+from raykd.spec.sweep import spaces, studies
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,8 @@ from raykd.ablation.study import load_study
 from raykd.records.history import History
 from raykd.runs.changed_spec import refuse_changed_spec
 from raykd.spec.description import description_of
-from raykd.spec.sweep import SweepSpec, load_sweep
+from raykd.spec.search import load_sweep
+from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError
 
 SPACE = """\
