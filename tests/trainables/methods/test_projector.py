@@ -139,9 +139,8 @@ def distance(kind: str, s: Tensor, t: Tensor) -> Tensor:
 )
 def test_a_step_is_the_formula(projector: str, normalisation: str, loss: str) -> None:
     settings: dict[str, Any] = {"projector": projector, "normalisation": normalisation, "loss": loss}
-    method = make_method(
-        "projector", None, make_teacher(spec=WIDE_TEACHER), **settings, alpha=3.0, weight=0.7
-    )
+    teacher = make_teacher(spec=WIDE_TEACHER)
+    method = make_method("projector", teacher=teacher, **settings, alpha=3.0, weight=0.7)
     train_steps(method, 1)
     assert method.views == 1 and method.teacher is not None and method.classifier is None
     batch = make_batch(method, seed=5)
