@@ -226,12 +226,11 @@ class Method(nn.Module, Generic[C]):
         return None
 
     def own_classifier(self) -> nn.Linear | None:
-        """The classifier that is trained over the student's features: `self.classifier`, or None.
+        """The classifier that is trained over the student's features; None for a method without one.
 
         A student that is saved with it can teach methods that learn from a teacher's classes.
         """
-        classifier: nn.Linear | None = getattr(self, "classifier", None)
-        return classifier
+        return None
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that the student's architecture excludes from weight decay, as in timm."""

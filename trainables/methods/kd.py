@@ -23,8 +23,8 @@ from typing import ClassVar
 from pydantic import Field
 
 from trainables.data.encode import TrainingImages
-from trainables.methods.base import Batch, Losses, Method, MethodConfig, Presets
-from trainables.methods.parts.classifier import class_kl, cross_entropy, linear_classifier
+from trainables.methods.base import Batch, Losses, MethodConfig, Presets
+from trainables.methods.parts.classifier import Classified, class_kl, cross_entropy
 from trainables.methods.parts.recipes import REPDISTILLER, on_digits
 from trainables.methods.parts.teacher_classifier import Kind, TeacherClassifier
 
@@ -40,7 +40,7 @@ class KdConfig(MethodConfig):
     teacher_classifier: Kind = "auto"
 
 
-class Kd(Method[KdConfig]):
+class Kd(Classified[KdConfig]):
     """Knowledge distillation; see the head of this file."""
 
     name = "kd"
@@ -56,7 +56,7 @@ class Kd(Method[KdConfig]):
 
     def build(self) -> None:
         """Make the student's classifier and the teacher's."""
-        self.classifier = linear_classifier(self.student, self.context)
+        super().build()
         kind = self.config.teacher_classifier
         self.teacher_classifier = TeacherClassifier(self.teacher, self.context.classes, kind)
 

@@ -36,8 +36,8 @@ from trainables.core.distributed import gather, gather_with_gradient
 from trainables.core.errors import UserError
 from trainables.core.numerics import at_least_float32, in_float32
 from trainables.data.encode import TrainingImages
-from trainables.methods.base import Batch, Context, Losses, Method, MethodConfig, Need, Presets
-from trainables.methods.parts.classifier import cross_entropy, linear_classifier, soft_cross_entropy
+from trainables.methods.base import Batch, Context, Losses, MethodConfig, Need, Presets
+from trainables.methods.parts.classifier import Classified, cross_entropy, soft_cross_entropy
 from trainables.methods.parts.recipes import momentum_sgd, on_digits
 from trainables.methods.parts.teacher_classifier import Kind, TeacherClassifier
 
@@ -92,7 +92,7 @@ def locality(t_BE: Tensor, neighbours: int, scale: float | None = None) -> tuple
     return (-(distances_BK / c).square()).exp(), nearest_BK
 
 
-class Lpkd(Method[LpkdConfig]):
+class Lpkd(Classified[LpkdConfig]):
     """Locality preserving distillation; see the head of this file."""
 
     name = "lpkd"
@@ -121,7 +121,7 @@ class Lpkd(Method[LpkdConfig]):
 
     def build(self) -> None:
         """Make the student's classifier, and the teacher's where it is used."""
-        self.classifier = linear_classifier(self.student, self.context)
+        super().build()
         if self.config.soft_ce_weight > 0:
             kind = self.config.teacher_classifier
             self.teacher_classifier = TeacherClassifier(self.teacher, self.context.classes, kind)

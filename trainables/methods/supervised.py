@@ -18,8 +18,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from trainables.methods.base import Batch, Losses, Method, MethodConfig, Presets
-from trainables.methods.parts.classifier import cross_entropy, linear_classifier
+from trainables.methods.base import Batch, Losses, MethodConfig, Presets
+from trainables.methods.parts.classifier import Classified, cross_entropy
 from trainables.methods.parts.recipes import REPDISTILLER, on_digits
 
 
@@ -31,7 +31,7 @@ class SupervisedConfig(MethodConfig):
     )
 
 
-class Supervised(Method[SupervisedConfig]):
+class Supervised(Classified[SupervisedConfig]):
     """Learning from labels alone; see the head of this file."""
 
     name = "supervised"
@@ -42,10 +42,6 @@ class Supervised(Method[SupervisedConfig]):
         "paper": {"config": {"label_smoothing": 0.0}, **REPDISTILLER},
         "digits": {"config": {"label_smoothing": 0.0}, **on_digits()},
     }
-
-    def build(self) -> None:
-        """Make the classifier."""
-        self.classifier = linear_classifier(self.student, self.context)
 
     def forward(self, batch: Batch) -> Losses:
         """The cross-entropy on the labels."""

@@ -11,7 +11,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from loss_checks import check_gradient
-from small_methods import STUDENT, adam_steps, context, make_batch, make_method, make_teacher, train_steps
+from small_methods import (
+    STUDENT,
+    WIDE_TEACHER,
+    adam_steps,
+    context,
+    make_batch,
+    make_method,
+    make_teacher,
+    train_steps,
+)
 from torch import Tensor, nn
 
 from trainables.core.errors import UserError
@@ -130,11 +139,12 @@ def distance(kind: str, s: Tensor, t: Tensor) -> Tensor:
 )
 def test_a_step_is_the_formula(projector: str, normalisation: str, loss: str) -> None:
     settings: dict[str, Any] = {"projector": projector, "normalisation": normalisation, "loss": loss}
-    method = make_method("projector", **settings, alpha=3.0, weight=0.7)
+    teacher = make_teacher(spec=WIDE_TEACHER)
+    method = make_method("projector", teacher=teacher, **settings, alpha=3.0, weight=0.7)
     train_steps(method, 1)
     assert method.views == 1 and method.teacher is not None and method.classifier is None
     batch = make_batch(method, seed=5)
-    again, teacher = copy.deepcopy(method), method.teacher
+    again = copy.deepcopy(method)
     z = again.student(batch.views[0])
     for layer in {"none": [], "linear": [again.projector]}.get(projector, again.projector):
         z = z.relu() if isinstance(layer, nn.ReLU) else z @ layer.weight.T + layer.bias

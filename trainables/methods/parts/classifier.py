@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from trainables.core.numerics import in_float32
 from trainables.core.workers import world_size
-from trainables.methods.base import Context, Losses, Method, MethodConfig
+from trainables.methods.base import C, Context, Losses, Method, MethodConfig
 from trainables.networks.backbones import Backbone, seeded
 
 UNLABELLED = -1
@@ -63,6 +63,20 @@ def class_kl(logits_BC: Tensor, target_logits_BC: Tensor, temperature: float) ->
     return temperature**2 * F.kl_div(log_p, log_t, reduction="batchmean", log_target=True)
 
 
+class Classified(Method[C]):
+    """A method that always has a linear classifier on the student's features."""
+
+    classifier: nn.Linear
+
+    def build(self) -> None:
+        """Make the classifier."""
+        self.classifier = linear_classifier(self.student, self.context)
+
+    def own_classifier(self) -> nn.Linear:
+        """The classifier. See `Method.own_classifier`."""
+        return self.classifier
+
+
 class LabelledConfig(MethodConfig):
     """Settings of a method that can learn from labels in addition to its teacher."""
 
@@ -100,6 +114,10 @@ class Labelled(Method[L]):
             return Losses(total, dict(terms))
         loss = cross_entropy(self.classifier(features_BD), labels_B)
         return Losses(total + self.config.ce_weight * loss, {**terms, "cross_entropy": loss})
+
+    def own_classifier(self) -> nn.Linear | None:
+        """The classifier, where there is one. See `Method.own_classifier`."""
+        return self.classifier
 
 
 def linear_classifier(student: Backbone, context: Context) -> nn.Linear:
