@@ -26,7 +26,7 @@ CHECKOUT = Path("~/raykd-src").expanduser()  # where cluster.yaml puts it
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
-    if not arguments or arguments[0] not in VERBS:
+    if not arguments or arguments[0] not in (*VERBS, "--version"):
         arguments = ["run", *arguments]
     if Path.cwd() == Path.home() == Path(__file__).resolve().parent and CHECKOUT.is_dir():
         os.chdir(CHECKOUT)  # under `ray submit`: paths mean what they mean in the laptop's checkout

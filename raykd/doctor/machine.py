@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import re
 import shutil
 import sys
 import tempfile
@@ -17,6 +16,9 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from raykd.doctor.check import Check
 from raykd.doctor.ray_start import check_ray
@@ -64,27 +66,27 @@ def checks(storage: Path, spec: SweepSpec | None = None, ray: bool = True) -> It
 def check_python() -> Check:
     said = platform.python_version()
     least = metadata.metadata("raykd")["Requires-Python"] or ""
-    if _numbers(said) < _numbers(least):
+    if not SpecifierSet(least).contains(said, prereleases=True):
         mend = "make a new environment with a newer python: `make PYTHON=python3.12 sweep`"
         return Check("python", False, f"{said} is not {least}", mend)
     return Check("python", True, f"{said}, {sys.executable}")
 
 
 def check_packages() -> Check:
-    """Is what raykd needs installed, and new enough by its own packaging file?"""
+    """Are the packages that raykd needs installed, in the versions that its packaging file names?"""
     wrong = []
-    for line in metadata.requires("raykd") or ():
-        found = re.fullmatch(r"([\w-]+)(?:\[[^\]]*\])?\s*>=\s*([\d.]+)\s*", line)  # leaves out the extras
-        if found is None:
+    for needed in map(Requirement, metadata.requires("raykd") or ()):
+        if needed.marker is not None:  # of an extra
             continue
-        name, least = found.groups()
         try:
-            version = metadata.version(name)
+            version = metadata.version(needed.name)
         except metadata.PackageNotFoundError:
-            wrong.append(f"{name} is missing")
+            wrong.append(f"{needed.name} is missing")
             continue
-        if _numbers(version) < _numbers(least):
-            wrong.append(f"{name} {version} is older than {least}")
+        for limit in needed.specifier:
+            if not limit.contains(version, prereleases=True):
+                how = "older than" if limit.operator == ">=" else "too new, raykd needs one before"
+                wrong.append(f"{needed.name} {version} is {how} {limit.version}")
     if wrong:
         return Check("packages", False, "; ".join(wrong), f"{sys.executable} -m pip install --upgrade raykd")
     return Check("packages", True, ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES))
@@ -348,10 +350,6 @@ def _existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3])
 
 
 def first_line(error: Exception) -> str:
