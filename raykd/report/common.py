@@ -135,7 +135,10 @@ def links(history: History, folder: Path, out: Path) -> Section:
         ("curves.parquet", "one row an epoch, one column a metric"),
         *((name, "the table of the study") for name in FILES if history.study),
         ("tensorboard", f"tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}"),
-        ("optuna.journal", f"optuna-dashboard {shlex.quote(str(folder / 'optuna.journal'))}"),
+        (
+            "optuna.journal",
+            f"optuna-dashboard {shlex.quote(str(folder / 'optuna.journal'))}, from raykd[dashboard]",
+        ),
         ("log.txt", "everything Ray and raykd logged"),
     ]
     if best is not None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import raykd
+from command import command
 
 from raykd.process.version import version
 
@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_the_version_is_said_by_both_programs() -> None:
-    script = [sys.executable, str(ROOT / "sweep.py"), "--version"]
-    for done in (raykd("--version"), subprocess.run(script, capture_output=True, text=True, check=False)):
+    for program in (command(), [sys.executable, str(ROOT / "sweep.py")]):
+        done = subprocess.run([*program, "--version"], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (0, f"{version()}\n", "")
 
 
