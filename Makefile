@@ -6,16 +6,26 @@ INSTALLED := $(VENV)/.installed
 
 SECONDS ?= 3600
 
-.PHONY: sweep test test-all soak check format bench clean
+# Tests of a file run in one process; those that start Ray run one after another, beside the others.
+PYTEST := $(BIN)/python -m pytest
+BESIDE := -n 2 --dist loadscope --no-loadscope-reorder
+
+.PHONY: sweep test test-ray test-cluster test-all soak check format bench clean
 
 sweep: $(INSTALLED)  ## install and run the quickstart
 	$(BIN)/raykd run search_spaces/quickstart.yaml
 
-test: $(INSTALLED)  ## install and run the tests that CI runs
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow"
+test: $(INSTALLED)  ## install and run the tests that cover every behaviour once: 10 minutes on two cores
+	$(PYTEST) $(BESIDE) -m "not slow and not cluster"
 
-test-all: $(INSTALLED)
-	$(BIN)/python -m pytest
+test-ray: $(INSTALLED)  ## the other tests that start Ray: more faults, storages, users, studies
+	$(PYTEST) -m "ray and slow and not cluster" tests/raykd/[b-z]* tests/raykd/ablation  # the longest last
+
+test-cluster: $(INSTALLED)  ## a cluster of hosts on this machine; needs root, sshd, iproute2, rsync, tmux
+	$(PYTEST) -m cluster tests/cluster/test_cluster.py tests/cluster  # the basis first
+
+test-all: $(INSTALLED)  ## everything, with more examples of each property
+	$(PYTEST)
 
 soak: $(INSTALLED)  ## small sweeps under random faults, for SECONDS; the invariants are checked after each
 	$(BIN)/python tests/helpers/soak.py --seconds $(SECONDS)

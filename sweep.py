@@ -25,10 +25,10 @@ CHECKOUT = Path("~/raykd-src").expanduser()  # where cluster.yaml puts it
 
 if __name__ == "__main__":
     arguments, known = sys.argv[1:], verbs()
-    if not arguments or arguments[0] not in known:
+    if not arguments or arguments[0] not in (*known, "--version"):
         arguments = ["run", *arguments]
     if Path.cwd() == Path.home() == Path(__file__).resolve().parent and CHECKOUT.is_dir():
         os.chdir(CHECKOUT)  # under `ray submit`: paths mean what they mean in the laptop's checkout
-    if known[arguments[0]].drives and not AT_ONCE.intersection(arguments):
+    if arguments[0] in known and known[arguments[0]].drives and not AT_ONCE.intersection(arguments):
         raise SystemExit(launch(arguments))
     main(arguments)

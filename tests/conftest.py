@@ -6,6 +6,7 @@ import functools
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,27 @@ for _name in ("RAY_ADDRESS", "RAYKD_STORAGE"):
     os.environ.pop(_name, None)
 
 # How long an example takes says more about the machine's other work than about the code.
-hypothesis.settings.register_profile("raykd", deadline=None)
-hypothesis.settings.load_profile("raykd")
+hypothesis.settings.register_profile("brief", deadline=None, max_examples=25)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=100)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Property tests that name no number of examples of their own try 25, or 100 where slow tests run too."""
+    brief = "not slow" in config.option.markexpr
+    hypothesis.settings.load_profile("brief" if brief else "thorough")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _remove_session_files() -> Iterator[None]:
     yield
     shutil.rmtree(_SESSION, ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what would begin after RAYKD_TESTS_UNTIL (seconds since 1970), by which CI keeps to its time."""
+    if time.time() > float(os.environ.get("RAYKD_TESTS_UNTIL", "inf")):
+        pytest.skip("not run: the time that RAYKD_TESTS_UNTIL allows is over")
 
 
 RAY, REST, LATE = "ray", "rest", "late"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from errno import ENAMETOOLONG
+from typing import Annotated
 
 import typer
 
@@ -19,12 +20,31 @@ from trainables.core.storage_retry import lost, passes
 log = logging.getLogger("raykd.cli")
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="Search and ablate self-supervised knowledge distillation over a Ray cluster.",
     epilog="Start with:  raykd run quickstart",
 )
+
+
+def _show_version(asked: bool) -> None:
+    """Print the version and end, where `--version` is given."""
+    if asked:
+        from raykd.process.version import version
+
+        print(version())
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Search and ablate self-supervised knowledge distillation over a Ray cluster."""
+
+
 for part in (starting.verbs, reading.verbs, tools.verbs):
     app.add_typer(part)
 

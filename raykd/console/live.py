@@ -146,7 +146,9 @@ class Console(Screen):
         if best is not None:
             self.text(f"best trial {best.trial}: {settings(best)}")
             self.text(f"export it:  {command('export', sweep, '--out', 'student')}", "dim")
-        self.text(f"curves:     tensorboard --logdir {shlex.quote(_seen(sweep, 'tensorboard'))}", "dim")
+        curves = _seen(sweep, "tensorboard")
+        needs = "  (needs raykd[s3])" if curves.startswith("s3://") else ""
+        self.text(f"curves:     tensorboard --logdir {shlex.quote(curves)}{needs}", "dim")
         tables = ", ".join(_seen(sweep, f"{name}.parquet") for name in ("trials", "curves"))
         self.text(f"tables:     {tables}", "dim")
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from raykd.doctor import places, sweep_checks
 from raykd.doctor.check import Check
@@ -62,27 +64,27 @@ def check_python() -> Check:
     """Is the interpreter as new as raykd's packaging file asks?"""
     said = platform.python_version()
     least = metadata.metadata("raykd")["Requires-Python"] or ""
-    if _numbers(said) < _numbers(least):
+    if not SpecifierSet(least).contains(said, prereleases=True):
         mend = "make a new environment with a newer python: `make PYTHON=python3.12 sweep`"
         return Check("python", False, f"{said} is not {least}", mend)
     return Check("python", True, f"{said}, {sys.executable}")
 
 
 def check_packages() -> Check:
-    """Is what raykd needs installed, and new enough by its own packaging file?"""
+    """Are the packages that raykd needs installed, in the versions that its packaging file names?"""
     wrong = []
-    for line in metadata.requires("raykd") or ():
-        found = re.fullmatch(r"([\w-]+)(?:\[[^\]]*\])?\s*>=\s*([\d.]+)\s*", line)  # leaves out the extras
-        if found is None:
+    for needed in map(Requirement, metadata.requires("raykd") or ()):
+        if needed.marker is not None:  # of an extra
             continue
-        name, least = found.groups()
         try:
-            version = metadata.version(name)
+            version = metadata.version(needed.name)
         except metadata.PackageNotFoundError:
-            wrong.append(f"{name} is missing")
+            wrong.append(f"{needed.name} is missing")
             continue
-        if _numbers(version) < _numbers(least):
-            wrong.append(f"{name} {version} is older than {least}")
+        for limit in needed.specifier:
+            if not limit.contains(version, prereleases=True):
+                how = "older than" if limit.operator == ">=" else "too new, raykd needs one before"
+                wrong.append(f"{needed.name} {version} is {how} {limit.version}")
     if wrong:
         return Check("packages", False, "; ".join(wrong), f"{sys.executable} -m pip install --upgrade raykd")
     return Check("packages", True, ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES))
@@ -170,7 +172,3 @@ def check_shared_memory(folder: Path = Path("/dev/shm")) -> Check:
             name, None, f"{said}: Ray will use the disk instead", "start the container with --shm-size=8g"
         )
     return Check(name, True, said)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3])

@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raykd.process.version import version
 from trainables.core.errors import first_line
 from trainables.core.limits import cpus
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from raykd.spec.search import SearchSpec
 
-ROOMS = ("raykd", "trainables", "search_spaces")
+ROOMS = ("raykd", "trainables")
 _PATIENCE_S = 8.0  # for a file just written elsewhere: NFS remembers for 3 s that it was not there
 
 
@@ -44,7 +45,7 @@ def source_hash() -> str:
 
 def versions() -> dict[str, str]:
     """The versions that must be the same on every node: package -> version."""
-    found = {"python": platform.python_version(), "raykd": f"{metadata.version('raykd')} ({source_hash()})"}
+    found = {"python": platform.python_version(), "raykd": f"{version()} ({source_hash()})"}
     for name in ("ray", "torch", "torchvision", "timm", "pyarrow"):
         try:
             found[name] = metadata.version(name)

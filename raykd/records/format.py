@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from importlib import metadata
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict
 
+from raykd.process.version import version
 from trainables.core.errors import UserError
 
 FORMAT = 1
@@ -172,10 +172,9 @@ def checked(records: Sequence[R]) -> Sequence[R]:
     return records
 
 
-def written_by(version: str) -> str:
+def written_by(writer: str) -> str:
     """Which raykd wrote a ledger, and which one this is, for a message."""
-    here = metadata.version("raykd")
-    return f"written by {f'raykd {version}' if version else 'an unknown raykd'}, this is raykd {here}"
+    return f"written by {f'raykd {writer}' if writer else 'an unknown raykd'}, this is raykd {version()}"
 
 
 def _problem(record: Any) -> str:

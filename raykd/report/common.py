@@ -129,7 +129,10 @@ def links(history: History, folder: Path, out: Path, own: Sequence[tuple[str, st
         ("curves.parquet", "one row an epoch, one column a metric"),
         *own,
         ("tensorboard", f"tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}"),
-        ("optuna.journal", f"optuna-dashboard {shlex.quote(str(folder / 'optuna.journal'))}"),
+        (
+            "optuna.journal",
+            f"optuna-dashboard {shlex.quote(str(folder / 'optuna.journal'))}, from raykd[dashboard]",
+        ),
         ("log.txt", "everything Ray and raykd logged"),
     ]
     if best is not None:

@@ -32,6 +32,7 @@ from raykd.lanes.cluster import (
     this_machine,
 )
 from raykd.process import signals, streams
+from raykd.process.version import version
 from raykd.records.format import FORMAT
 from raykd.records.history import History, missing
 from raykd.records.ledger import Ledger, refuse_lost
@@ -285,8 +286,9 @@ def _views(spec: SweepSpec, history: History, folder: Path) -> list[Listener]:
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that results depend on."""
-    packages = ("raykd", "ray", "torch", "torchvision", "timm", "optuna")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+    packages = ("ray", "torch", "torchvision", "timm", "optuna")
+    of_packages = {name: metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), "raykd": version(), **of_packages}
 
 
 class _Every:

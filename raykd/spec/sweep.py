@@ -37,7 +37,8 @@ from trainables.training.resolve import SECTIONS, FlatField, find_field, put, re
 if TYPE_CHECKING:
     from raykd.spec.space import Space
 
-SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
+# In a checkout this is a link to the folder in its root.
+SPACES = (Path(__file__).parents[1] / "search_spaces").resolve()
 MOST_TRIALS = 1_000_000  # of a sweep; more is a slip of the pen, and `--extend` has no way back
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 

@@ -12,7 +12,7 @@ import hosts
 import pytest
 from laptop import CHECKOUT, Laptop, furnish, until
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 PORT = 5000
 SUBMIT = ("ray", "submit", "cluster.yaml", "sweep.py", "--")

@@ -21,7 +21,7 @@ from raykd.records.ledger import LEDGER, Ledger
 from raykd.storage.folder_lease import LOCK
 from raykd.storage.lease import LeaseRecord
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 SPACE = """\
 name: growing

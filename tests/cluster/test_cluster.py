@@ -36,7 +36,7 @@ axes:
 SWEEP = hosts.SHARED / "sweeps" / "spanning"
 SUBMIT = ("ray", "submit", "cluster.yaml", "sweep.py", "--")
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

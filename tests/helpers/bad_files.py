@@ -204,6 +204,7 @@ VERBS = [
          "has left no student"),
     verb("an export into what is there", "export sweep --out HERE", "--out", "is in use"),
     verb("an export below a file", f"export sweep --out {FILE}/o", "--out", "is a file"),
+    verb("an export of nothing", "export nothing --out HERE/o", "name", "no such sweep"),
     verb("an export to nowhere", "export sweep", "Usage", "--out"),
     verb("a storage that is a file", f"run {FILE} --storage {FILE}", "--storage", "is a file"),
     verb("a storage below a file", f"run {FILE} --storage {FILE}/x", "--storage", "is a file"),

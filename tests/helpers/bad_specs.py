@@ -144,5 +144,8 @@ STUDIES = [
     study("an error rate of 2", {"alpha": 2}, "alpha", "2"),
     study("an unknown budget", {"budget": "compte"}, "budget", "'compute'"),
     study("arms of another design", {"arms": {"a": {}}}, "arms", "one_at_a_time"),
+    study("one replicate", {"replicates": 1}, "", "one replicate has no spread"),
+    study("a study that is run", {}, "SPEC", "is an ablation study")._replace(arguments="run HERE/s.yaml"),
+    verb("a search that is ablated", "ablate quickstart", "STUDY", "no such file or study"),
     verb("an unknown study", "ablate retro_part", "STUDY", "'retro_parts'"),
 ]

@@ -1,12 +1,19 @@
-"""`raykd` as a user types it: in a process of its own."""
+"""`raykd` as a user types it."""
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from raykd.cli import main
+from raykd.process.environment import setting
 
 SMALL = """\
 # A sweep that takes seconds once its lanes are warm.
@@ -27,16 +34,31 @@ axes:
 """
 
 
+ALONE = ("run", "ablate", "resume", "doctor")  # these start Ray, or look at the process that they are in
+AT_ONCE = {"--dry-run", "--plan"}
+
+
 def raykd(*arguments: str | Path, timeout: float = 240, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run it to its end."""
-    return subprocess.run(
-        command(*arguments),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, **env},
-        check=False,
-    )
+    """Run it to its end: what starts Ray in a process of its own, all else in this one, which has torch."""
+    words = [str(argument) for argument in arguments]
+    if words[0] in ALONE and not AT_ONCE.intersection(words):
+        return subprocess.run(
+            command(*words),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, **env},
+            check=False,
+        )
+    with (
+        setting(env),
+        redirect_stdout(io.StringIO()) as out,
+        redirect_stderr(io.StringIO()) as err,
+        pytest.raises(SystemExit) as ended,
+    ):
+        main(words)
+    assert isinstance(ended.value.code, int)
+    return subprocess.CompletedProcess(words, ended.value.code, out.getvalue(), err.getvalue())
 
 
 def start(*arguments: str | Path, output: Path) -> subprocess.Popen[Any]:

@@ -19,13 +19,10 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from invariants import all_gone, check, processes
+from kills import Sweep
 
-from invariants import all_gone, check, processes  # noqa: E402  # isort: skip
-from kills import Sweep  # noqa: E402  # isort: skip
-
-from raykd.records.ledger import LEDGER  # noqa: E402
+from raykd.records.ledger import LEDGER
 
 BASE = """\
   method: disco

@@ -88,12 +88,6 @@ def test_tables_say_what_the_ledger_says(storage: Path) -> None:
     )
 
 
-def test_a_name_in_use_is_refused_with_the_ways_out(storage: Path) -> None:
-    again = raykd("run", storage / "small.yaml", "--storage", storage)
-    assert again.returncode == 2
-    assert "raykd resume small" in again.stderr and "Traceback" not in again.stderr
-
-
 def test_resume_extends_and_leaves_ended_trials_alone(storage: Path) -> None:
     before = History.of(Ledger.read(storage / "small"))
     done = raykd("resume", "small", "--storage", storage, "--extend", "2")
@@ -188,31 +182,6 @@ def test_workers_that_this_machine_cannot_hold_are_said_beforehand(tmp_path: Pat
     check = check_workers(spec)
     assert check.ok is False and words in check.said and "--set workers.cpus=" in (check.mend or "")
     assert check_workers(load_sweep(str(asked[0]), [])).ok is True
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["status", "nothing"], "nothing"),
-        (["run", "quickstrat"], "quickstart"),
-        (["run", "quickstart", "--set", "axes.gama.log=[1,2]"], "gamma"),
-        (["run", "quickstart", "--set", "epochs=many"], "epochs"),
-        (["list", "method"], "methods"),
-        (["export", "nothing", "--out", "x"], "nothing"),
-        (["run"], "SPEC: is missing"),
-    ],
-)
-def test_a_mistake_is_one_message_and_exit_code_2(arguments: list[str], said: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "raykd.cli", *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert said in done.stderr and "Traceback" not in done.stderr, done.stderr
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("what", ["methods", "spaces", "data", "teachers"])

@@ -44,13 +44,22 @@ def test_this_machine_passes_and_every_check_says_something(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_packages_that_are_missing_or_old_are_named(tmp_path):
-    for name, version in (("optuna", "3.0.0"), ("timm", "1.0.15")):
+def test_packages_that_are_missing_or_old_or_too_new_are_named(tmp_path):
+    needs = (
+        "Requires-Dist: optuna>=4.5\nRequires-Dist: timm<2,>=1.0.15\nRequires-Dist: nowhere; extra == 's3'\n"
+    )
+    for name, version in (
+        ("optuna", "3.0.0"),
+        ("timm", "2.1"),
+        ("raykd", f"0.1.0\n{needs}Requires-Dist: none"),
+    ):
         info = tmp_path / f"{name}-{version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     check = elsewhere("check_packages()", tmp_path)
-    assert check.ok is False and check.said == "optuna 3.0.0 is older than 4.5"
+    assert check.ok is False and check.said == (
+        "optuna 3.0.0 is older than 4.5; timm 2.1 is too new, raykd needs one before 2; none is missing"
+    )
     assert "pip install" in check.mend
 
 

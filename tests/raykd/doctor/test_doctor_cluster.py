@@ -71,7 +71,7 @@ def strange_node(address: str, tmp_path: Path) -> Iterator[None]:
     shutil.copytree(tmp_path / "data", own)
     (own / "teacher.pth").unlink()
     (own / "pictures" / "class0" / "0.png").unlink()
-    for room in ("raykd", "trainables", "search_spaces"):
+    for room in ("raykd", "trainables"):
         shutil.copytree(ROOT / room, edited / room, ignore=shutil.ignore_patterns("__pycache__"))
     (edited / "raykd" / "actions.py").open("a").write("\n# edited\n")
     start = f"{sys.executable} -c 'from ray.scripts.scripts import main; main()' start"

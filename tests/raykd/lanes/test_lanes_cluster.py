@@ -14,7 +14,7 @@ from raykd.lanes.demand import Demand
 from raykd.lanes.messages import Message
 from raykd.spec.sections import WorkersSpec
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 PREEMPTION = 2  # of autoscaler.proto's DrainNodeReason
 
 

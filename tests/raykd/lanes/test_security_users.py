@@ -177,6 +177,7 @@ def test_another_user_gets_nothing_of_a_local_sweep(machine: Machine) -> None:
     assert found(machine, {**SECRETS, "token": token}) == []
 
 
+@pytest.mark.slow
 def test_another_user_gets_nothing_of_a_cluster_with_a_token(machine: Machine) -> None:
     """The user's own `ray start`, whose token Ray has left to the umask."""
     home = machine.home(A)

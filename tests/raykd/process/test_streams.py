@@ -89,7 +89,7 @@ def test_work_goes_on_without_a_screen(what: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", GONE)
-@pytest.mark.parametrize("arguments", ["list methods", "list methods --json", "--help", "list nonsense"])
+@pytest.mark.parametrize("arguments", ["list data", "list data --json", "--help", "list nonsense"])
 def test_a_verb_ends_quietly(what: str, arguments: str) -> None:
     with GONE[what]() as out:
         done = subprocess.run(
@@ -115,7 +115,7 @@ def test_streams_that_are_closed_at_the_start(closed: str, tmp_path: Path) -> No
     assert said.read_text() == "(0, None)"
     line = f'exec "$@" {closed}'
     done = subprocess.run(
-        ["sh", "-c", line, "sh", *command("list", "methods")], capture_output=True, check=False
+        ["sh", "-c", line, "sh", *command("list", "data")], capture_output=True, check=False
     )
     assert done.returncode == 0 and done.stderr == b""
 

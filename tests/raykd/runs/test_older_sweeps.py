@@ -52,9 +52,13 @@ def test_an_interrupted_sweep_goes_on(storage: Path) -> None:
     assert after.trials["72efe8be"].reports[8]["score"] == pytest.approx(73.445, abs=0.5)
 
 
-def test_a_finished_sweep_is_read_and_extended(storage: Path) -> None:
+def test_the_best_of_a_finished_sweep_is_read(storage: Path) -> None:
     shown = json.loads(raykd("best", "finished", "--json", "--storage", storage).stdout)
     assert shown["trial"] == "b09ebb8e" and shown["score"] == pytest.approx(73.477, abs=0.01)
+
+
+@pytest.mark.slow
+def test_a_finished_sweep_is_extended(storage: Path) -> None:
     done = raykd("resume", "finished", "--extend", "1", "--storage", storage)
     assert done.returncode == 0, done.stderr
     assert len(history_of(storage, "finished").trials) == 5

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import SMALL, raykd, start
+from command import SMALL, raykd
 from invariants import all_gone, check
 from kills import Sweep
 
@@ -48,17 +47,21 @@ def untimed(metrics: dict[str, float]) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep, killed in its first seconds, before its first report, twice in the middle, in a write, and in
-    its last second; then resumed."""
+    """A sweep that is killed in the middle, in a write, and in its last second; then resumed.
+
+    While its first driver is at work, a second one is refused.
+    """
     sweep = Sweep(tmp_path_factory.mktemp("killed"), "small", SMALL.replace("samples: 4", "samples: 5"))
     storage, moments = sweep.storage, random.Random(time.time_ns())
-    sweep.go_on()
-    time.sleep(moments.uniform(0, 3))
+    first = sweep.go_on()
+    assert sweep.wait(lambda h: bool(h.sweep)), sweep.text()
+    second = raykd("resume", "small", "--storage", storage)  # while the lanes of the first one start
+    assert second.returncode == 2 and str(first.pid) in second.stderr, "one driver at a time"
+    status = json.loads(raykd("status", "small", "--storage", storage, "--json").stdout)
+    assert status["state"] == "running" and status["driver"]["pid"] == first.pid
+    reports = moments.randint(1, 5)
+    assert sweep.wait(lambda h: len(h.arrivals) >= reports), sweep.text()
     sweep.kill()
-    kill_when(sweep, lambda h: bool(h.trials))
-    for least, most in ((1, 4), (1, 5)):
-        reports = len(sweep.history.arrivals) + moments.randint(least, most)
-        kill_when(sweep, lambda h, reports=reports: len(h.arrivals) >= reports)
     with (sweep.folder / LEDGER).open("ab") as ledger:
         ledger.write(b'00000000 {"kind":"report","time":1.0,"tri')  # the write that the kill interrupted
     status = json.loads(raykd("status", "small", "--storage", storage, "--json").stdout)
@@ -150,21 +153,3 @@ def test_a_kill_after_any_record_loses_no_end(killed: Path, tmp_path: Path) -> N
             assert history.trials[name].status == final.trials[name].status, f"after record {cut}"
         for trial in history.trials.values():
             assert set(trial.verdicts) == set(trial.reports)
-
-
-def test_a_second_driver_is_refused_while_one_is_at_work(tmp_path: Path) -> None:
-    spec = tmp_path / "small.yaml"
-    spec.write_text(SMALL)
-    first = start("run", spec, "--storage", tmp_path, output=tmp_path / "out.txt")
-    try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "small" / LEDGER).exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        second = raykd("resume", "small", "--storage", tmp_path)
-        assert second.returncode == 2 and str(first.pid) in second.stderr, second.stderr
-        status = json.loads(raykd("status", "small", "--storage", tmp_path, "--json").stdout)
-        assert status["state"] == "running" and status["driver"]["pid"] == first.pid
-    finally:
-        first.send_signal(signal.SIGINT)
-        first.wait(60)

@@ -17,7 +17,7 @@ from raykd.records.history import ENDED, History
 from raykd.records.ledger import Ledger
 from raykd.storage.open_storage import open_storage
 
-pytestmark = pytest.mark.ray(late=True)
+pytestmark = [pytest.mark.ray(late=True), pytest.mark.slow]
 
 SWEEP = (
     SMALL.replace("samples: 4", "samples: 5").replace("epochs: 4", "epochs: 6") + "references: [teacher]\n"
@@ -29,7 +29,6 @@ def test_a_sweep_on_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         _whole_way(s3, 10, tmp_path, monkeypatch)
 
 
-@pytest.mark.slow
 def test_a_sweep_on_s3_whose_server_is_gone_for_more_than_a_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
