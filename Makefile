@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 SECONDS ?= 3600
 
-.PHONY: sweep test test-all soak check format bench clean
+.PHONY: sweep test test-all soak check docs format bench clean
 
 sweep: $(INSTALLED)  ## install and run the quickstart
 	$(BIN)/raykd run search_spaces/quickstart.yaml
@@ -20,11 +20,14 @@ test-all: $(INSTALLED)
 soak: $(INSTALLED)  ## small sweeps under random faults, for SECONDS; the invariants are checked after each
 	$(BIN)/python tests/helpers/soak.py --seconds $(SECONDS)
 
-check: $(INSTALLED)  ## lint, types, import direction
+check: $(INSTALLED) docs  ## lint, types, import direction, documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py
+
+docs: $(INSTALLED)  ## build docs/ into docs/_build/html; a warning is an error
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
