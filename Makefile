@@ -10,7 +10,7 @@ SECONDS ?= 3600
 PYTEST := $(BIN)/python -m pytest
 BESIDE := -n 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: sweep test test-ray test-cluster test-all soak check format bench clean
+.PHONY: sweep test test-ray test-cluster test-all soak check docs format bench clean
 
 sweep: $(INSTALLED)  ## install and run the quickstart
 	$(BIN)/raykd run search_spaces/quickstart.yaml
@@ -30,11 +30,14 @@ test-all: $(INSTALLED)  ## everything, with more examples of each property
 soak: $(INSTALLED)  ## small sweeps under random faults, for SECONDS; the invariants are checked after each
 	$(BIN)/python tests/helpers/soak.py --seconds $(SECONDS)
 
-check: $(INSTALLED)  ## lint, types, import direction
+check: $(INSTALLED) docs  ## lint, types, import direction, documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py
+
+docs: $(INSTALLED)  ## build docs/ into docs/_build/html; a warning is an error
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,38 @@
+"""Pages of docs/ that are scripts: every file that they show is written, every command is run, in order."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from pages import ROOT, follow
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+def test_first_student(tmp_path: Path) -> None:
+    """From a checkpoint and images to an exported student that timm opens, as the page says."""
+    printed = follow(ROOT / "docs/first_student.md", tmp_path)
+    assert (tmp_path / "student/student/model.safetensors").exists()
+    assert "features of one image: (1, " in printed["python use.py"]
+    assert "moco_v2" in printed["raykd teacher inspect teacher.pth.tar"]
+    assert (tmp_path / "sweeps/mine/report.html").exists()
+
+
+def test_extending(tmp_path: Path) -> None:
+    """The examples are found by themselves in a copy of raykd, and work; the smallest method is small."""
+    for folder in ("raykd", "trainables", "search_spaces", "tests"):
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "fixtures")
+        )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    printed = follow(ROOT / "docs/extending.md", tmp_path, PYTHONPATH=str(tmp_path))
+    assert "cosine" in printed["raykd list methods"] and "stripes" in printed["raykd list data"]
+    small = [
+        "trainables/methods/cosine.py",
+        "tests/trainables/methods/test_cosine.py",
+        "search_spaces/cosine.yaml",
+    ]
+    lines = [len((tmp_path / path).read_text().splitlines()) - 1 for path in small]  # without the path
+    assert sum(lines) < 60
