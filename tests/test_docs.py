@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from raykd.cli.app import app
 from raykd.spec.document import parse_yaml
-from raykd.spec.sweep import build_sweep
+from raykd.spec.search import build_sweep
 
 # A file with one of these endings, or a folder; `raykd/NAME` without one is an architecture.
 _PATH = re.compile(
