@@ -14,7 +14,7 @@ from raykd.records.ledger import Ledger
 from raykd.search.proposer import Proposer
 from raykd.spec.search import SearchSpec
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 # One lane, so that trials come one after the other; each point is one of the faults.
 FAULTS = """\
