@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_methods import SIDE, STUDENT, TEACHER, context
+from small_methods import SIDE, STUDENT, TEACHER, context, make_batch
 from torch import nn
 
 from trainables.core.errors import UserError
@@ -168,3 +168,15 @@ def test_labels_are_asked_for_where_classes_matter() -> None:
     assert reason(anchors="per_class") == "anchors: per_class"
     assert reason(anchors="best_per_class", ce_weight=1) == "anchors: best_per_class"
     assert reason(ce_weight=1) == "ce_weight: 1"
+
+
+@pytest.mark.parametrize("centre", [False, True])
+@pytest.mark.parametrize("anchors", ["in_batch", "random", "per_class", "best_per_class"])
+def test_a_student_that_is_the_teacher_matches_perfectly(anchors: str, centre: bool) -> None:
+    teacher = Teacher(build_backbone(TEACHER, 0), None)
+    small = {"anchor_count": 9, "anchors_per_class": 2}
+    config = Rrkd.Config.model_validate({"anchors": anchors, "centre": centre, **small})
+    method = Rrkd(config, build_backbone(TEACHER, 0), teacher, context())
+    method.begin(images(range(64)))
+    with torch.no_grad():
+        assert method.eval()(make_batch(method)).total.item() == pytest.approx(0.0, abs=1e-5)
