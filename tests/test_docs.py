@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from pages import PAGES, ROOT, blocks, code, commands, links, prose
+from pages import FILE, PAGES, ROOT, blocks, code, commands, links, prose
 from typer.main import get_command
 
 from raykd.cli.app import app
@@ -37,14 +37,32 @@ def test_links_lead_somewhere(page: Path) -> None:
 @EACH_PAGE
 def test_files_in_code_exist(page: Path) -> None:
     """`raykd/…`, `benchmarks/…` and so on are paths from the root; a test may be named by its file alone."""
-    tests = {path.name: path for path in (ROOT / "tests").rglob("test_*.py")}
+    tests = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    made = {named[1] for block in blocks(page) if (named := FILE.match(block.text))}  # by the page itself
+    tests |= {Path(path).name: "def " for path in made}
     gone = []
     for words in [*code(page), *commands(page)]:
-        gone += [path for path in _PATH.findall(words) if not (ROOT / path).exists()]
+        named = [path for path in _PATH.findall(words) if "NAME" not in path]
+        gone += [path for path in named if not (ROOT / path).exists() and path not in made]
         for name, function in re.findall(r"\b(test_\w+\.py)(?:::(\w+))?", words):
-            if name not in tests or f"def {function}" not in tests[name].read_text():
+            if f"def {function}" not in tests.get(name, ""):
                 gone.append(f"{name}::{function}")
     assert not gone
+
+
+@EACH_PAGE
+def test_make_targets_exist(page: Path) -> None:
+    """Every `make TARGET` is in the Makefile."""
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = [
+        re.search(r"\bmake ([a-z][\w-]*)$", words) for words in map(_command, [*code(page), *commands(page)])
+    ]
+    assert not {found[1] for found in named if found} - targets
+
+
+def _command(line: str) -> str:
+    """A command without its comment."""
+    return line.partition(" #")[0].strip()
 
 
 @EACH_PAGE

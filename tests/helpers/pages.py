@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-_FILE = re.compile(r"# ([\w./-]+\.\w+)\n")
+FILE = re.compile(r"# ([\w./-]+\.\w+)\n")
 _BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -69,7 +69,7 @@ def follow(page: Path, folder: Path, **variables: str) -> dict[str, str]:
     environment = {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "COLUMNS": "110", **variables}
     printed = {}
     for language, text in blocks(page):
-        if language in ("python", "yaml") and (named := _FILE.match(text)):
+        if language in ("python", "yaml") and (named := FILE.match(text)):
             (folder / named[1]).write_text(text)
         for part in text.split("\n$ ") if language == "console" else ():
             line, _, shown = part.removeprefix("$ ").partition("\n")
