@@ -1,7 +1,7 @@
-"""Opening a teacher's file: what lies in it, or one line that says why it cannot be read.
+"""Opening a teacher's file safely: its content, or one line with the reason why it cannot be read.
 
-Nothing in a file is run, and no file takes more memory than its own size promises. torch's own words are
-never repeated where they give advice: they tell people to switch the safety off.
+No code in a file is run, and no file takes far more memory than its own size. torch's advice in error texts
+is never repeated, because it tells users to switch the safe reader off.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from trainables.core.errors import UserError
 from trainables.core.limits import memory_left
 from trainables.teachers.pretrained.records import RECORDS, record_for
 
-_MOST_NAMES = 64  # of classes in one file, before it is called no checkpoint
-# A file may unpack to so many bytes whatever its size, and beyond that to so many times its size: deflated
-# weights are at least half as large as stored ones.
+_MOST_NAMES = 64  # classes that one file may name
+# A file may unpack to _SMALL bytes, or to _INFLATION times its size: deflated weights have at least half the
+# size of stored ones.
 _SMALL, _INFLATION = 64 << 20, 8
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What a file holds, before anybody has looked for weights in it."""
+    """The content of a file, before weights are searched in it."""
 
     content: Mapping[Any, Any]
     metadata: Mapping[str, str] = field(default_factory=dict)  # of safetensors
-    flat: bool = False  # tensors by name and nothing else
+    flat: bool = False  # only tensors by name
 
 
 def open_checkpoint(path: Path, name: str) -> Opened:
-    """The content of the file. Raises `UserError` at the field `name` with what is wrong with it."""
+    """The content of the file. Raises `UserError` at the field `name` with the reason if it is unreadable."""
     if not path.is_file():
         raise _no_file(path, name)
     try:
@@ -64,13 +64,13 @@ def open_checkpoint(path: Path, name: str) -> Opened:
 
 
 def _load(path: Path, name: str, start: bytes) -> Any:
-    """What torch reads in the file, every class in it replaced by a record, or refused."""
+    """The object that torch reads from the file. Every class in it is replaced by a record or refused."""
     _check_sizes(path, name, start)
     allowed = list(RECORDS)
     for _ in range(_MOST_NAMES):
         try:
             with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about the pickle's version: what is wrong is said below
+                warnings.simplefilter("ignore")  # torch warns about the pickle's version; errors follow below
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
         except pickle.UnpicklingError as error:
             asked = re.search(r"GLOBAL (\S+)", str(error))
@@ -84,20 +84,20 @@ def _load(path: Path, name: str, start: bytes) -> Any:
             allowed.append(stand_in)
         except MemoryError:
             raise _unreadable(path, name, "its tensors do not fit into this machine's memory") from None
-        except Exception as error:  # torch raises half a dozen kinds for damaged files
+        except Exception as error:  # torch raises many kinds of errors for damaged files
             raise _unreadable(path, name, _of_torch(error)) from None
     raise _unreadable(path, name, f"it asks for more than {_MOST_NAMES} classes")
 
 
 def _check_sizes(path: Path, name: str, start: bytes) -> None:
-    """Refuse an archive that unpacks to far more than its size, or to more than the memory that is free."""
+    """Refuse an archive that unpacks to far more than its size, or to more than the free memory."""
     if not start.startswith(b"PK"):
         return
     try:
         with zipfile.ZipFile(path) as archive:
             held = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return  # torch says what is wrong
+        return  # torch reports the problem
     names = {one.filename.rpartition("/")[2] for one in held}
     if "constants.pkl" in names:
         raise _unreadable(path, name, _SCRIPT)
@@ -136,7 +136,10 @@ def _no_file(path: Path, name: str) -> UserError:
 
 
 def _is_safetensors(start: bytes, path: Path) -> bool:
-    """By what it begins with: the length of its table, and the table. A cut file has its name alone."""
+    """Whether the file begins with the length of its table and the table, or has safetensors' ending.
+
+    The ending matters for a file that was cut off.
+    """
     if path.suffix == ".safetensors" and not start.startswith(b"PK"):
         return True
     if len(start) < 9 or start[8:9] != b"{":
@@ -158,7 +161,7 @@ _OTHERS = (
 
 
 def _other_kind(start: bytes) -> str | None:
-    """What a file is that is no checkpoint of torch's, by its first bytes; None where nothing is known."""
+    """The kind of a file that is not torch's checkpoint, by its first bytes; None if they are unknown."""
     for mark, kind in _OTHERS:
         if start.startswith(mark):
             return f"damaged, or no checkpoint: it is {kind}"
@@ -175,7 +178,7 @@ def _other_kind(start: bytes) -> str | None:
 
 
 def _of_pickle(said: str) -> str:
-    """What is wrong with a pickle that names no class, by torch's words."""
+    """The problem of a pickle, from torch's error text, which names no class."""
     if "Unsupported operand" in said:
         return (
             "damaged, or no checkpoint of torch's: it is pickled in a way that cannot be read without "
@@ -189,7 +192,7 @@ def _of_pickle(said: str) -> str:
 
 
 def _of_torch(error: Exception) -> str:
-    """What is wrong with a file, torch's own words left out where they give advice."""
+    """The problem of a file, from torch's error, without torch's advice."""
     said = (str(error).strip().splitlines() or ["nothing said"])[0].split(". ")[0][:200]
     if "TorchScript" in said:
         return _SCRIPT

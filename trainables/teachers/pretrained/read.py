@@ -1,4 +1,4 @@
-"""Reading a teacher's file: safely (`weights_only`, safetensors), and saying what it holds."""
+"""Reading a teacher's file safely (`weights_only`, safetensors), and describing its content."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ def tensors(count: int) -> str:
 
 @dataclass(frozen=True)
 class CheckpointFacts:
-    """What a checkpoint holds."""
+    """A description of a checkpoint's content."""
 
     path: Path
     origin: str  # a row of pretrained.layouts
-    container: str | None  # under which the weights lay; None where the file is flat
+    container: str | None  # path of names to the weights; None if the file is flat
     roles: Mapping[str, int]  # role -> number of tensors
-    head: tuple[Layer, ...]  # layers of the projection head; empty where there is none that can be read
-    arch: str | None  # what the file itself says, or the config.json beside it
-    options: Mapping[str, Any]  # likewise, of the architecture
-    classes: int  # of its classifier, where that is one linear layer; else 0
-    parameters: int  # numbers in the backbone, statistics left out
+    head: tuple[Layer, ...]  # layers of the projection head; empty if there is none that can be read
+    arch: str | None  # as claimed by the file or by the config.json beside it
+    options: Mapping[str, Any]  # of the architecture, from the same source
+    classes: int  # of its classifier, if that is one linear layer; else 0
+    parameters: int  # number of the backbone's parameters, without batch statistics
     sha256: str
-    remark: str = ""  # what there is to know of it; may be empty
-    head_problem: str = ""  # why its projection head cannot be read; empty where it can, or there is none
-    configured: bool = False  # architecture and options are those of the config.json beside it
-    pixels: SaidOfPixels | None = None  # how they are normalised, where the file says so
+    remark: str = ""  # for the user; may be empty
+    head_problem: str = ""  # why the projection head cannot be read; empty if it can or if there is none
+    configured: bool = False  # architecture and options come from the config.json beside the file
+    pixels: SaidOfPixels | None = None  # pixel normalisation, if the file contains it
 
     def roles_text(self) -> str:
         """`backbone (318 tensors), head (4 tensors: Linear(2048, 2048)-ReLU-Linear(2048, 128))`."""
@@ -71,16 +71,17 @@ class ReadCheckpoint:
 
     facts: CheckpointFacts
     layout: Layout
-    backbones: tuple[Mapping[str, Tensor], ...]  # its backbone, under each naming that it may have
-    head: Mapping[str, Tensor]  # as `build_head(facts.head)` names them
+    backbones: tuple[Mapping[str, Tensor], ...]  # its backbone, once for each possible naming
+    head: Mapping[str, Tensor]  # named as in `build_head(facts.head)`
     classifier: Mapping[str, Tensor]  # weight and bias; empty unless it is one linear layer
-    weights: Mapping[str, Tensor]  # all that lay under the container, by the names in the file
+    weights: Mapping[str, Tensor]  # all weights in the container, by the names in the file
 
 
 def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
-    """Read `path`, running nothing in it. Raises `UserError` at `field` with what is wrong with the file.
+    """Read the file at `path` without running code in it. Raises `UserError` at `field` if that fails.
 
-    A projection head that cannot be read is no reason to refuse the file: `facts.head_problem` says why.
+    A projection head that cannot be read does not make the file unreadable: `facts.head_problem` has the
+    reason.
     """
     path = path.expanduser()
     opened = open_checkpoint(path, field)
@@ -102,7 +103,7 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
     classifier = single_linear(roles)
     named = namings(layout, backbone)
     if inner.keys() != weights.keys() and not layout.roles[BACKBONE]:
-        named.append(dict(weights))  # the word that was taken off may have been the network's own
+        named.append(dict(weights))  # the removed word may have been part of the network's own names
     facts = CheckpointFacts(
         path=path,
         origin=layout.origin,
@@ -125,9 +126,9 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
 def _laid_out(
     weights: Mapping[str, Tensor], metadata: Mapping[str, str], found: Found, said: Said
 ) -> tuple[Layout, Mapping[str, Tensor], Mapping[str, Tensor]]:
-    """(row of the table, the weights that it is of, what lies beside those).
+    """(row of the table, weights that it describes, other weights).
 
-    Where no row but the last fits, a first word that says nothing is taken off the keys, and again.
+    While only the last row fits, the first word of the keys is removed if it has no meaning.
     """
     inner, aside = dict(weights), dict[str, Tensor]()
     while True:
@@ -154,9 +155,9 @@ def _head(
     said: Said,
     field: str,
 ) -> tuple[tuple[Layer, ...], Mapping[str, Tensor], str]:
-    """Layers and weights of the head, as the metadata describes it or as its weights tell, and what is wrong.
+    """(layers, weights, problem) of the head, from the metadata or from its weights.
 
-    A head that turns out to be a classifier moves to that role.
+    A head that proves to be a classifier is moved to that role.
     """
     weights = roles.get(HEAD, {})
     if layout.metadata:  # raykd's own
@@ -175,7 +176,7 @@ def _head(
 
 
 def _described(metadata: Mapping[str, str], name: str, default: Any, field: str) -> Any:
-    """What raykd wrote under `name`, of the type of `default`."""
+    """The value that raykd wrote under `name`. `UserError` if it has another type than `default`."""
     try:
         found = json.loads(metadata[name]) if name in metadata else default
     except ValueError:
