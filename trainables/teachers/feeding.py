@@ -78,15 +78,15 @@ def is_own(spec: TeacherSpec) -> bool:
 def remark(spec: TeacherSpec) -> str:
     """A sentence for the user if the normalisation is not ImageNet's or is uncertain; else empty."""
     fed, found = spec.normalisation, own_feeding(spec)
-    told = f"teacher {spec.arch}: its pixels have {fed.text()}"
+    start = f"teacher {spec.arch}: its pixels have {fed.text()}"
     if found is None or not (fed.like(found.normalisation) or found.sure):
-        return "" if fed.like(IMAGENET) else f"{told}, by `mean` and `std`"
+        return "" if fed.like(IMAGENET) else f"{start}, by `mean` and `std`"
     if not fed.like(found.normalisation):
         trained = f"by {found.by} it was trained on {found.normalisation.text()}"
-        return f"{told}, as the sweep says; {trained}"
+        return f"{start}, as the sweep says; {trained}"
     if fed.like(IMAGENET) and found.sure:
         return ""
-    return f"{told}, by {found.by}" + (f"; {found.remark}" if found.remark else "")
+    return f"{start}, by {found.by}" + (f"; {found.remark}" if found.remark else "")
 
 
 def feeding(arch: str | None, read: ReadCheckpoint) -> Feeding:

@@ -149,7 +149,7 @@ def _classifiers(backbone: Backbone, own: Collection[str]) -> tuple[str, ...]:
 
 def _misfit(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor], fit: _Fit) -> UserError:
     facts = read.facts
-    said = f"; the file says it is {facts.arch}" if facts.arch and facts.arch != backbone.arch else ""
+    claim = f"; the file says it is {facts.arch}" if facts.arch and facts.arch != backbone.arch else ""
     fitting = len(fit.needed) - len(fit.missing) - len(fit.other)
     parts = [f"only {fitting} of {len(fit.needed)} weights of {backbone.arch} are in the file"]
     if not fit.missing and not fit.other:
@@ -174,7 +174,7 @@ def _misfit(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor
     return UserError(
         f"{backbone.field}.arch",
         "; ".join(parts)
-        + f" ({facts.path}, origin {facts.origin}, roles {facts.roles_text()}{said}{remark})",
+        + f" ({facts.path}, origin {facts.origin}, roles {facts.roles_text()}{claim}{remark})",
         value=backbone.arch,
         expected=expected,
     )
@@ -182,15 +182,15 @@ def _misfit(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor
 
 def _check_name(backbone: Backbone, read: ReadCheckpoint) -> None:
     """Refuse an architecture if the file names another one with the same names and shapes of weights."""
-    said = read.facts.arch
-    if said is None or not are_twins(backbone.arch, said):
+    named = read.facts.arch
+    if named is None or not are_twins(backbone.arch, named):
         return
     raise UserError(
         f"{backbone.field}.arch",
-        f"the file says it is {said}, which has weights of the same names and shapes and computes otherwise "
+        f"the file says it is {named}, which has weights of the same names and shapes and computes otherwise "
         f"({read.facts.path})",
         value=backbone.arch,
-        expected=f"`arch: {said}`; if the file is wrong there, its weights saved alone: "
+        expected=f"`arch: {named}`; if the file is wrong there, its weights saved alone: "
         "`torch.save(state_dict, 'weights.pth')`",
     )
 

@@ -45,7 +45,7 @@ _DATA_SETS = {
 }  # fmt: skip
 
 
-class Said(NamedTuple):
+class Claims(NamedTuple):
     """The claims of a file."""
 
     arch: str | None = None  # a name that raykd knows if there is one, else the first name
@@ -55,7 +55,7 @@ class Said(NamedTuple):
     configured: bool = False  # architecture and options come from a config.json beside the file
 
 
-def said_by(content: Mapping[Any, Any], metadata: Mapping[str, str], path: Path, field: str) -> Said:
+def read_claims(content: Mapping[Any, Any], metadata: Mapping[str, str], path: Path, field: str) -> Claims:
     """Claims of the `config.json` beside the file, or else of the file. `UserError` at `field` if damaged."""
     if configured := _configured(path, field):
         return configured
@@ -63,7 +63,7 @@ def said_by(content: Mapping[Any, Any], metadata: Mapping[str, str], path: Path,
     names = [name for place in places for name in _names(place)]
     arch = next((known for name in names if (known := known_name(name))), names[0] if names else None)
     arguments = frozenset(str(name) for place in places[2:] for name in place)
-    return Said(arch, classes=_classes(places), arguments=arguments)
+    return Claims(arch, classes=_classes(places), arguments=arguments)
 
 
 def known_name(name: str) -> str | None:
@@ -99,21 +99,21 @@ def named_by_path(path: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _configured(path: Path, field: str) -> Said | None:
+def _configured(path: Path, field: str) -> Claims | None:
     """The claims of timm's `config.json` beside the weights; None if there is no such file."""
     config = path.expanduser().with_name(_CONFIG)
     if path.name not in _CONFIGURED or not config.is_file():
         return None
     try:
-        said = json.loads(config.read_text(encoding="utf-8"))
-        options = dict(said.get("model_args") or {})
-        arch = said.get("architecture")
+        content = json.loads(config.read_text(encoding="utf-8"))
+        options = dict(content.get("model_args") or {})
+        arch = content.get("architecture")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(field, f"its {_CONFIG} cannot be read: {error}", value=str(config)) from None
     if not isinstance(arch, str):
         return None  # written by another library
     kept = {name: value for name, value in options.items() if name not in OURS}
-    return Said(known_name(arch) or arch, kept, configured=True)
+    return Claims(known_name(arch) or arch, kept, configured=True)
 
 
 def _places(content: Mapping[Any, Any]) -> Iterator[Mapping[Any, Any]]:

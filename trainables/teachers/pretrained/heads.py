@@ -62,11 +62,11 @@ def read_head(
         add(("l2_normalise", {}), {})
         named = _plain(last)
         add(_kind(named, len(layers), layout, field), named)
-    _check_whole(layers, layout, field)
+    _check_complete(layers, layout, field)
     return tuple(layers), weights
 
 
-def _check_whole(layers: Sequence[Layer], layout: Layout, field: str) -> None:
+def _check_complete(layers: Sequence[Layer], layout: Layout, field: str) -> None:
     """Refuse a head that this origin's code cannot make: some of its weights are missing.
 
     An origin without a list of heads may have any head that begins with a linear layer and lacks a bias only
@@ -75,11 +75,13 @@ def _check_whole(layers: Sequence[Layer], layout: Layout, field: str) -> None:
     kinds = [kind if arguments.get("bias", True) else "matrix" for kind, arguments in layers]
     text = " ".join(kinds)
     if layout.heads:
-        whole = text in layout.heads
+        complete = text in layout.heads
     else:
         pairs = zip(kinds, [*kinds[1:], ""], strict=True)
-        whole = kinds[0] in ("linear", "matrix") and all(b == "batch_norm" for a, b in pairs if a == "matrix")
-    if not whole:
+        complete = kinds[0] in ("linear", "matrix") and all(
+            b == "batch_norm" for a, b in pairs if a == "matrix"
+        )
+    if not complete:
         raise _another(f"the layers '{text}'", layout, field)
 
 

@@ -21,25 +21,25 @@ _HUB_CONFIGS = {  # file -> (section, name of the mean, name of the deviation); 
 _SECTIONS = ("pretrained_cfg", "default_cfg", "args", "opt", "config", "hyper_parameters")
 
 
-class Said(NamedTuple):
+class WrittenNormalisation(NamedTuple):
     """The normalisation that a file or its configuration contains."""
 
     normalisation: Normalisation
     by: str  # where it is written, for messages
 
 
-def said_by_weights(path: Path, metadata: Mapping[str, str]) -> Said | None:
+def by_weights(path: Path, metadata: Mapping[str, str]) -> WrittenNormalisation | None:
     """The normalisation in a safetensors file's metadata or beside the file; None if it is in neither."""
     found = normalisation_from(_json(metadata.get("mean")), _json(metadata.get("std")))
     if found is not None:
-        return Said(found, "the file's metadata")
+        return WrittenNormalisation(found, "the file's metadata")
     # A trial's student, or a student exported by a raykd that did not write the normalisation yet.
     if {"trial", "score", "epoch"} <= metadata.keys() or {"arch", "options"} <= metadata.keys():
-        return Said(IMAGENET, "raykd, which trained it")
-    return said_beside(path)
+        return WrittenNormalisation(IMAGENET, "raykd, which trained it")
+    return by_folder(path)
 
 
-def said_beside(path: Path) -> Said | None:
+def by_folder(path: Path) -> WrittenNormalisation | None:
     """The normalisation in a hub's configuration beside the weights at `path`; None if there is none."""
     if not _HUB_FILES.fullmatch(path.name):
         return None
@@ -54,18 +54,18 @@ def said_beside(path: Path) -> Said | None:
                 isinstance(place, dict)
                 and (found := normalisation_from(place.get(mean), place.get(std))) is not None
             ):
-                return Said(found, f"{name} beside the file")
+                return WrittenNormalisation(found, f"{name} beside the file")
     return None
 
 
-def said_by_training(content: Mapping[str, Any]) -> Said | None:
+def by_arguments(content: Mapping[str, Any]) -> WrittenNormalisation | None:
     """The normalisation in a training's arguments, such as those of timm's script; None if there is none."""
     for name, place in (("", content), *((name, content.get(name)) for name in _SECTIONS)):
         values = vars(place) if isinstance(place, argparse.Namespace) else place
         if isinstance(values, Mapping):
             found = normalisation_from(values.get("mean"), values.get("std"))
             if found is not None:
-                return Said(found, f"`{name}` in the file" if name else "the file")
+                return WrittenNormalisation(found, f"`{name}` in the file" if name else "the file")
     return None
 
 

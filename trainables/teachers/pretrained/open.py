@@ -77,11 +77,11 @@ def _load(path: Path, name: str, start: bytes) -> Any:
             if asked is None:
                 raise _unreadable(path, name, _of_pickle(str(error))) from None
             known = asked[1]
-            stand_in = record_for(known)
-            if stand_in is None:
-                advice = _WHOLE if _MODEL.match(known) else _ASKS
+            replacement = record_for(known)
+            if replacement is None:
+                advice = _WHOLE_MODEL if _MODEL.match(known) else _UNKNOWN_CLASS
                 raise _unreadable(path, name, advice.format(known)) from None
-            allowed.append(stand_in)
+            allowed.append(replacement)
         except MemoryError:
             raise _unreadable(path, name, "its tensors do not fit into this machine's memory") from None
         except Exception as error:  # torch raises many kinds of errors for damaged files
@@ -104,12 +104,12 @@ def _check_sizes(path: Path, name: str, start: bytes) -> None:
     if "data.pkl" not in names:
         listed = ", ".join(sorted(one.filename for one in held)[:3]) or "nothing"
         raise _unreadable(path, name, f"damaged, or no checkpoint: an archive that holds {listed}")
-    size, whole = path.stat().st_size, sum(one.file_size for one in held)
+    size, unpacked = path.stat().st_size, sum(one.file_size for one in held)
     free = int(memory_left())
-    if whole > max(_SMALL, _INFLATION * size):
-        reason = f"its {_bytes(size)} unpack to {_bytes(whole)}, which no weights do"
-    elif whole > free:
-        reason = f"it unpacks to {_bytes(whole)}, and {_bytes(free)} of memory are free"
+    if unpacked > max(_SMALL, _INFLATION * size):
+        reason = f"its {_bytes(size)} unpack to {_bytes(unpacked)}, which no weights do"
+    elif unpacked > free:
+        reason = f"it unpacks to {_bytes(unpacked)}, and {_bytes(free)} of memory are free"
     else:
         return
     raise _unreadable(path, name, f"{reason}; save the weights alone: {_SAVE}")
@@ -177,14 +177,14 @@ def _other_kind(start: bytes) -> str | None:
     return None
 
 
-def _of_pickle(said: str) -> str:
+def _of_pickle(text: str) -> str:
     """The problem of a pickle, from torch's error text, which names no class."""
-    if "Unsupported operand" in said:
+    if "Unsupported operand" in text:
         return (
             "damaged, or no checkpoint of torch's: it is pickled in a way that cannot be read without "
             f"running its code; save it again where it was made: {_SAVE}"
         )
-    if "DTensor" in said or "distributed" in said:
+    if "DTensor" in text or "distributed" in text:
         return (
             f"its tensors are spread over several processes; gather them and save the weights alone: {_SAVE}"
         )
@@ -193,14 +193,14 @@ def _of_pickle(said: str) -> str:
 
 def _of_torch(error: Exception) -> str:
     """The problem of a file, from torch's error, without torch's advice."""
-    said = (str(error).strip().splitlines() or ["nothing said"])[0].split(". ")[0][:200]
-    if "TorchScript" in said:
+    text = (str(error).strip().splitlines() or ["nothing said"])[0].split(". ")[0][:200]
+    if "TorchScript" in text:
         return _SCRIPT
-    if ".tar" in said:
+    if ".tar" in text:
         return f"it is in the format of torch before 0.4; save it again where it was made: {_SAVE}"
-    if "weights_only" in str(error) or "pickle_module" in said or isinstance(error, KeyError | IndexError):
+    if "weights_only" in str(error) or "pickle_module" in text or isinstance(error, KeyError | IndexError):
         return f"damaged, or no checkpoint ({type(error).__name__})"
-    return f"damaged, or no checkpoint ({type(error).__name__}: {said})"
+    return f"damaged, or no checkpoint ({type(error).__name__}: {text})"
 
 
 def _not_a_mapping(content: object) -> str:
@@ -228,14 +228,14 @@ _SCRIPT = (
     "it is a TorchScript program, and no file's code is run; save the weights alone where it is trusted: "
     "`torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')`"
 )
-_ASKS = (
+_UNKNOWN_CLASS = (
     "it asks to run {}, and no file's code is run. If it is a record of settings (a class of the "
     "training script), load the file where its code is at home and trusted, and save the weights alone: "
     "`torch.save({{'state_dict': content['state_dict']}}, 'weights.pth')`; of a whole model of your own, "
     + _SAVE
 )
 _MODEL = re.compile(r"(timm\.(models|layers)|torchvision\.models|torch\.nn\.modules|transformers\.models)\.")
-_WHOLE = (
+_WHOLE_MODEL = (
     "it is a whole model, pickled with its classes ({}), and no file's code is run. Load the file where it "
     "was made, and save the weights alone: " + _SAVE
 )

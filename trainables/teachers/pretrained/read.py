@@ -13,13 +13,17 @@ from torch import Tensor
 from trainables.core.errors import UserError
 from trainables.networks.heads import Layer, head_text
 from trainables.spec.trial import file_digest
-from trainables.teachers.pretrained.claims import Said, said_by
+from trainables.teachers.pretrained.claims import Claims, read_claims
 from trainables.teachers.pretrained.content import Found, find_weights
 from trainables.teachers.pretrained.heads import classifies, read_head, single_linear
 from trainables.teachers.pretrained.layouts import LAYOUTS
 from trainables.teachers.pretrained.layouts.base import BACKBONE, CLASSIFIER, HEAD, Layout
-from trainables.teachers.pretrained.normalisation import Said as SaidOfPixels
-from trainables.teachers.pretrained.normalisation import said_beside, said_by_training, said_by_weights
+from trainables.teachers.pretrained.normalisation import (
+    WrittenNormalisation,
+    by_arguments,
+    by_folder,
+    by_weights,
+)
 from trainables.teachers.pretrained.open import open_checkpoint
 from trainables.teachers.pretrained.roles import (
     find_layout,
@@ -54,7 +58,7 @@ class CheckpointFacts:
     remark: str = ""  # for the user; may be empty
     head_problem: str = ""  # why the projection head cannot be read; empty if it can or if there is none
     configured: bool = False  # architecture and options come from the config.json beside the file
-    pixels: SaidOfPixels | None = None  # pixel normalisation, if the file contains it
+    pixels: WrittenNormalisation | None = None  # pixel normalisation, if the file contains it
 
     def roles_text(self) -> str:
         """`backbone (318 tensors), head (4 tensors: Linear(2048, 2048)-ReLU-Linear(2048, 128))`."""
@@ -86,19 +90,17 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
     path = path.expanduser()
     opened = open_checkpoint(path, field)
     content, metadata = opened.content, opened.metadata
-    said = said_by({} if opened.flat else content, metadata, path, field)
+    claims = read_claims({} if opened.flat else content, metadata, path, field)
     found = find_weights(content, path, field)
     weights = unwrapped(found.tensors)
-    layout, inner, aside = _laid_out(weights, metadata, found, said)
+    layout, inner, aside = _laid_out(weights, metadata, found, claims)
     roles = split_roles(layout, inner)
     for key, tensor in aside.items():
         roles.setdefault(f"other: {key.split('.')[0]}", {})[key] = tensor
-    head, head_weights, problem = _head(layout, roles, metadata, said, field)
+    head, head_weights, problem = _head(layout, roles, metadata, claims, field)
     if layout.if_classifier and HEAD not in roles:
         layout = replace(layout, origin=layout.if_classifier)
-    pixels = (
-        said_by_weights(path, metadata) if opened.flat else said_by_training(content) or said_beside(path)
-    )
+    pixels = by_weights(path, metadata) if opened.flat else by_arguments(content) or by_folder(path)
     backbone = roles.get(BACKBONE, {})
     classifier = single_linear(roles)
     named = namings(layout, backbone)
@@ -110,21 +112,21 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
         container=found.container,
         roles={role: len(named) for role, named in roles.items() if named},
         head=head,
-        arch=said.arch,
-        options=_options(metadata, said, field),
+        arch=claims.arch,
+        options=_options(metadata, claims, field),
         classes=len(classifier["weight"]) if classifier else 0,
         parameters=sum(t.numel() for name, t in backbone.items() if not name.endswith(_STATISTICS)),
         sha256=file_digest(path),
         remark=layout.remark if _remarkable(layout, backbone) else "",
         head_problem=problem,
-        configured=said.configured,
+        configured=claims.configured,
         pixels=pixels,
     )
     return ReadCheckpoint(facts, layout, tuple(named), head_weights, classifier, weights)
 
 
 def _laid_out(
-    weights: Mapping[str, Tensor], metadata: Mapping[str, str], found: Found, said: Said
+    weights: Mapping[str, Tensor], metadata: Mapping[str, str], found: Found, claims: Claims
 ) -> tuple[Layout, Mapping[str, Tensor], Mapping[str, Tensor]]:
     """(row of the table, weights that it describes, other weights).
 
@@ -132,7 +134,7 @@ def _laid_out(
     """
     inner, aside = dict(weights), dict[str, Tensor]()
     while True:
-        layout = find_layout(inner, metadata, found.container, found.beside, said.arguments)
+        layout = find_layout(inner, metadata, found.container, found.beside, claims.arguments)
         if layout is not LAYOUTS[-1]:
             return layout, inner, aside
         shorter, more = without_first_word(inner)
@@ -141,9 +143,9 @@ def _laid_out(
         inner, aside = shorter, {**aside, **more}
 
 
-def _options(metadata: Mapping[str, str], said: Said, field: str) -> Mapping[str, Any]:
-    if said.configured:
-        return said.options
+def _options(metadata: Mapping[str, str], claims: Claims, field: str) -> Mapping[str, Any]:
+    if claims.configured:
+        return claims.options
     options: Mapping[str, Any] = _described(metadata, "options", {}, field) if "arch" in metadata else {}
     return options
 
@@ -152,7 +154,7 @@ def _head(
     layout: Layout,
     roles: dict[str, dict[str, Tensor]],
     metadata: Mapping[str, str],
-    said: Said,
+    claims: Claims,
     field: str,
 ) -> tuple[tuple[Layer, ...], Mapping[str, Tensor], str]:
     """(layers, weights, problem) of the head, from the metadata or from its weights.
@@ -169,7 +171,7 @@ def _head(
         head, named = read_head(layout, weights, field)
     except UserError as error:
         return (), {}, error.message
-    if classifies(layout, head, said.classes):
+    if classifies(layout, head, claims.classes):
         roles[CLASSIFIER] = roles.pop(HEAD)
         return (), {}, ""
     return head, named, ""

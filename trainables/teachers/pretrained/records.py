@@ -108,8 +108,8 @@ def numpy_buffer(data: object = b"", kind: object = None, shape: Any = (), order
 
 
 _NUMPY = [
-    (given, f"numpy.{module}.{name}")
-    for module, name, given in (
+    (replacement, f"numpy.{module}.{name}")
+    for module, name, replacement in (
         *((f"{core}.multiarray", "scalar", numpy_scalar) for core in ("core", "_core")),
         *((f"{core}.multiarray", "_reconstruct", NumpyArray) for core in ("core", "_core")),
         *((f"{core}.numeric", "_frombuffer", numpy_buffer) for core in ("core", "_core")),
