@@ -69,7 +69,7 @@ def read_labels(path: Path, file: pq.ParquetFile) -> Labels:
 def numbering(
     tables: Sequence[tuple[Path, Labels]], named: Sequence[tuple[Path, tuple[str, ...]]]
 ) -> Numbering:
-    """Classes for the labels of the training files `tables`; fewer than two if all labels are equal.
+    """Classes for the labels of the training files `tables`; fewer than two if they separate nothing.
 
     `named` are the class names in all files, held-out files included. `UserError` for labels of two kinds,
     for files that name the classes differently, and for one label beside rows without a label.
