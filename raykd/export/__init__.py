@@ -1,4 +1,4 @@
-"""What leaves raykd, a trial as a student with its card; and what comes in, a checkpoint as a teacher.
+"""Exporting a trial's student with its model card, and inspecting a checkpoint as a teacher.
 
 May import `storage`, `spec` and `records`.
 """

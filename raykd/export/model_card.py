@@ -1,4 +1,4 @@
-"""The README.md of an exported student: what it is, how it was made, how good it is and how sure that is."""
+"""The README.md of an exported student: its use, its scores with intervals, and its training."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ def model_card(
     lines: str,
     size: Size,
 ) -> str:
-    """The card as Markdown. `facts`: what the weights' file says (score, epoch); `lines` open the student.
+    """The card as Markdown.
 
-    `scores` of it and of its `teacher` on the test split.
+    `facts` are the metadata of the weights' file (score, epoch). `scores` and `teacher` are the test scores
+    of the student and of its teacher; None if there are none. `lines` is the Python code that opens the
+    student.
     """
     from raykd.export.student import timm_opens
     from trainables.methods import load_method

@@ -1,6 +1,6 @@
-"""The student of a trial, taken out of it: as its library opens it, and scored on the test split.
+"""Exporting the student of a trial: reading it, scoring it on the test split, writing it for its library.
 
-Imported only where a student is really touched, because it needs torch.
+Imported late, because it needs torch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from trainables.spec.trial import ModelSpec, TrialSpec
 from trainables.teachers.teacher import load_teacher
 from trainables.training.teacher_file import teacher_file, teacher_path, teacher_trial
 
-WEIGHTS = "model.safetensors"  # as timm and the Hugging Face hub call it
+WEIGHTS = "model.safetensors"  # the file name that timm and the Hugging Face hub use
 _SLOW_LIMIT = 10**9  # images x features x classes that a slow probe (logistic regression) fits in minutes
 
 
@@ -46,30 +46,29 @@ class Estimate(NamedTuple):
 
 
 class TestScores(NamedTuple):
-    """What the test split says."""
+    """Scores on the test split."""
 
     probes: dict[str, Estimate]
-    fitted: int  # labelled images that the probes were fitted on: training and validation part
+    fitted: int  # number of labelled images for fitting the probes: training and validation part
     tested: int  # test images
 
 
 class Size(NamedTuple):
-    """How large a student is."""
+    """The size of a student."""
 
     parameters: int
-    features: int  # an image
+    features: int  # per image
 
 
 def size_of(student: Backbone) -> Size:
+    """The numbers of a student's parameters and features."""
     return Size(sum(p.numel() for p in student.parameters()), student.feature_dim)
 
 
 def open_student(trial: TrialSpec, path: Path, sweep: SweepFolder) -> tuple[Backbone, dict[str, str]]:
-    """The student in `path`, a trial's `best.safetensors` in `sweep`, and what the file says of it.
+    """(student, metadata) from `path`, a trial's `best.safetensors` in `sweep`.
 
-    The student is in eval mode, on the CPU.
-
-    `UserError` where the file is damaged.
+    The student is in eval mode, on the CPU. `UserError` if the file is damaged.
     """
     backbone = build_backbone(trial.student, 0)
     try:
@@ -88,9 +87,10 @@ def open_student(trial: TrialSpec, path: Path, sweep: SweepFolder) -> tuple[Back
 
 
 def score_on_test(trial: TrialSpec, student: Backbone, cache: Path) -> TestScores | None:
-    """The probes fitted on training and validation part, scored on the test split; None where there is none.
+    """Scores on the test split of probes that are fitted on the training and validation part.
 
-    Features are the backbone's, in float32: what the exported student computes.
+    None without a labelled test split. The features are the backbone's, in float32, as the exported student
+    computes them.
     """
     data = open_data(trial.data, cache)
     if data.test is None or not len(data.test) or not data.classes or (data.test.labels < 0).any():
@@ -116,7 +116,7 @@ def score_on_test(trial: TrialSpec, student: Backbone, cache: Path) -> TestScore
 
 
 def teacher_on_test(trial: TrialSpec, storage: Storage, cache: Path) -> TestScores | None:
-    """The same of the trial's teacher; None where it has none, or its file is gone from the storage."""
+    """`score_on_test` for the trial's teacher; None without one, or if its file is gone from the storage."""
     if trial.teacher is None:
         return None
     training, teachers = teacher_trial(trial), storage.teachers()
@@ -133,8 +133,9 @@ def teacher_on_test(trial: TrialSpec, storage: Storage, cache: Path) -> TestScor
 def interval(score: float, se: float | None, tested: int) -> Estimate:
     """The 95 % interval of an accuracy in percent over `tested` images.
 
-    Without `se`, Wilson's: the uncertainty of having so many test images and no more. With `se`, a k-shot
-    probe's standard error over its draws, both join; the test images' part is bounded by p(1-p)/n.
+    Without `se` it is Wilson's interval, which covers only the limited number of test images. With `se`, the
+    standard error of a k-shot probe over its draws in percent, the variance is se² + p(1-p)/n; p(1-p)/n is an
+    upper bound for the test images' part.
     """
     z, p = 1.96, score / 100
     if se is None:
@@ -146,9 +147,9 @@ def interval(score: float, se: float | None, tested: int) -> Estimate:
 
 
 def write_student(trial: TrialSpec, student: Backbone, folder: Path) -> str:
-    """Write the student for others to open; returns the lines of Python that do so.
+    """Write the student into the new `folder`; returns Python code that opens it.
 
-    Checks that they give the same features, to the last bit.
+    `UserError` if the student computes other features after opening; they must be equal to the last bit.
     """
     folder.mkdir(parents=True)
     about = {"arch": trial.student.arch, "options": json.dumps(trial.student.options, sort_keys=True)}
@@ -156,20 +157,20 @@ def write_student(trial: TrialSpec, student: Backbone, folder: Path) -> str:
     if timm_opens(trial.student):
         _describe(student.model, trial)
         save_for_hf(student.model, str(folder), model_args=student.options, safe_serialization=True)
-        # Its file says what it is when somebody takes it out of the folder, too.
+        # The metadata identify the student if its file is moved out of the folder.
         save_file(load_file(folder / WEIGHTS), folder / WEIGHTS, {"format": "pt", **about})
         lines = 'import timm\n\nmodel = timm.create_model("local-dir:student", pretrained=True).eval()'
     else:
         tensors = {name: tensor.contiguous() for name, tensor in student.model.state_dict().items()}
         save_file(tensors, folder / WEIGHTS, {"format": "pt", **about})
         lines = _lines(trial.student, student.model)
-    (folder / WEIGHTS).chmod(folder.stat().st_mode & 0o666)  # safetensors gives a file to its owner alone
+    (folder / WEIGHTS).chmod(folder.stat().st_mode & 0o666)  # safetensors writes mode 0600
     _check_same(trial, student, folder)
     return lines
 
 
 def open_exported(trial: TrialSpec, folder: Path) -> torch.nn.Module:
-    """The student as a user opens it."""
+    """Open an exported student as a user does; in eval mode, on the CPU."""
     if timm_opens(trial.student):
         model: torch.nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
         return model.eval()
@@ -179,9 +180,9 @@ def open_exported(trial: TrialSpec, folder: Path) -> torch.nn.Module:
 
 
 def _describe(model: torch.nn.Module, trial: TrialSpec) -> None:
-    """Say in timm's words how images get ready for this student; leave out what is true of other weights.
+    """Set `pretrained_cfg` to the student's image preprocessing, in timm's fields.
 
-    Those are timm's own for this architecture: where they lie, their paper and their licence.
+    Fields that describe timm's own weights (address, paper, licence) are removed.
     """
     side, stored = trial.data.image_size, trial.data.image_size + trial.data.margin
     given: Any = model.pretrained_cfg
@@ -197,21 +198,21 @@ def _describe(model: torch.nn.Module, trial: TrialSpec) -> None:
         "mean": IMAGENET.mean,
         "std": IMAGENET.std,
         "tag": None,
-        "license": None,  # the user's to choose
+        "license": None,  # the user chooses it
     }
 
 
 def timm_opens(spec: ModelSpec) -> bool:
-    """Whether timm makes the whole student from a folder: another stem is no option of its models."""
+    """Whether timm can create the student from a folder. timm has no option for another stem."""
     return not spec.arch.startswith((TORCHVISION, RAYKD)) and STEM not in spec.options
 
 
 def _lines(spec: ModelSpec, model: torch.nn.Module) -> str:
-    """Python that makes the architecture with its library and loads the weights beside it."""
+    """Python code that creates the architecture with its library and loads the weights."""
     own = {name: value for name, value in spec.options.items() if name != STEM}
     name = spec.arch.removeprefix(TORCHVISION)
-    told = torchvision_models.arguments(name, own) if spec.arch != name else own
-    arguments = "".join(f", {option}={value!r}" for option, value in told.items())
+    accepted = torchvision_models.arguments(name, own) if spec.arch != name else own
+    arguments = "".join(f", {option}={value!r}" for option, value in accepted.items())
     if spec.arch.startswith(RAYKD):
         imports = "from safetensors.torch import load_file\n\n"
         imports += (

@@ -1,4 +1,4 @@
-"""What `raykd teacher inspect` says of a checkpoint: whose it is, what it holds, and whom it can teach."""
+"""`raykd teacher inspect`: a checkpoint's origin, content and the methods that it can teach."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _NO_ARCH = "give its architecture with --arch NAME to check the rest"
 
 
 def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
-    """Everything about the file, plain JSON. `UserError` where it cannot be read, or is not of `arch`.
+    """A description of the file in plain JSON. `UserError` if it cannot be read or does not fit `arch`.
 
-    `path` may be the folder that `raykd export` or timm wrote, too.
+    `path` may also be a folder that `raykd export` or timm wrote.
     """
     path = _in_folder(path)
     read = read_checkpoint(path, "FILE")
@@ -65,9 +65,9 @@ def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
 
 
 def _pixels(found: Feeding, model: ModelSpec | None) -> dict[str, Any]:
-    """What the network takes pixels by, as a sweep would fill it in, and who says so.
+    """The network's pixel normalisation as a sweep would fill it in, and its source.
 
-    Mean and deviation are None where that is the architecture's to say, and it is not known.
+    Mean and standard deviation are None if they depend on the architecture and that is unknown.
     """
     known = model is not None or found.sure
     mean, std = found.normalisation if known else (None, None)
@@ -75,14 +75,14 @@ def _pixels(found: Feeding, model: ModelSpec | None) -> dict[str, Any]:
 
 
 def _in_folder(path: Path) -> Path:
-    """The weights in an exported student's folder; `path` itself where it is none."""
+    """The weights in an exported student's folder; `path` itself if it is not such a folder."""
     folder = path.expanduser()
     found = (place / WEIGHTS for place in (folder, folder / STUDENT))
     return next((file for file in found if file.is_file()), path)
 
 
 def _serves(facts: CheckpointFacts, model: ModelSpec | None) -> dict[str, dict[str, Any]]:
-    """Method that learns from a teacher -> can this file teach it, and what there is to say."""
+    """Name of a method with a teacher -> `can` (true, false, null: unknown) and `why`."""
     stages = model is not None and bool(build_backbone(model, 0).stages)
     found: dict[str, dict[str, Any]] = {}
     for name, method in methods().items():
@@ -104,7 +104,7 @@ def _serves(facts: CheckpointFacts, model: ModelSpec | None) -> dict[str, dict[s
 
 
 def _paste(path: Path, model: ModelSpec | None) -> str:
-    """The YAML lines that make this file the teacher of a search space."""
+    """YAML lines that set this file as the teacher of a search space."""
     lines = ["teacher:", f"  arch: {model.arch if model is not None else 'NAME'}"]
     if model is not None and model.options:
         lines.append(f"  options: {json.dumps(model.options)}")  # JSON is YAML

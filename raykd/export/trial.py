@@ -1,11 +1,11 @@
-"""A trial -> what others can use: config, command, student, model card. `raykd export NAME --out DIR`.
+"""`raykd export NAME --out DIR`: a trial's config, command, student and model card.
 
-    DIR/config.yaml    a sweep of exactly this trial, everything explicit: `raykd run DIR/config.yaml`
+    DIR/config.yaml    a sweep of exactly this trial, all settings explicit: `raykd run DIR/config.yaml`
     DIR/command.txt    that command; on the CPU it gives the same score to the last bit
-    DIR/student/       the weights with the best score, as timm (or torchvision) opens them
+    DIR/student/       the weights with the best score, in the form that timm (or torchvision) opens
     DIR/README.md      the model card, with the score on the test split
 
-This is the one place where the test split is read.
+Only this module reads the test split.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ CARD = "README.md"
 def export(place: SweepFolder | Path, trial: str | None, out: Path) -> Path:
     """Write trial `trial` (8 hex digits or their beginning; None: the best) of a sweep into the folder `out`.
 
-    Works while the sweep runs. Returns `out`. Raises `UserError` where there is nothing to write, or `out`
-    is in use.
+    Works while the sweep runs. Returns `out` as an absolute path. Raises `UserError` if the trial has no
+    student or `out` is not empty, and `SweepFailed` if no trial has a score.
     """
     from raykd.export import student
     from raykd.export.model_card import model_card
@@ -50,7 +50,7 @@ def export(place: SweepFolder | Path, trial: str | None, out: Path) -> Path:
     history = History.of(Ledger.read(sweep))
     spec = spec_of(history)
     check_settings(spec, history)
-    record, whole = chosen(spec, history, trial)
+    record, settings = chosen(spec, history, trial)
     weights = sweep.path / TRIALS / record.trial / BEST
     if not storage.pull(weights):
         why = f"{storage.shown(weights)} is gone" if record.best else "none of its epochs was scored"
@@ -62,13 +62,13 @@ def export(place: SweepFolder | Path, trial: str | None, out: Path) -> Path:
     except OSError as error:
         raise UserError("--out", f"cannot be made: {error.strerror}", value=str(out)) from None
     try:
-        _write_config(making / CONFIG, spec, whole)
-        (making / COMMAND).write_text(_command(whole, out, storage) + "\n")
-        backbone, facts = student.open_student(whole, weights, sweep)
-        scores = student.score_on_test(whole, backbone, cache_folder())
-        beside = student.teacher_on_test(whole, storage, cache_folder()) if scores else None
-        lines = student.write_student(whole, backbone, making / STUDENT)
-        card = model_card(history, record, whole, facts, scores, beside, lines, student.size_of(backbone))
+        _write_config(making / CONFIG, spec, settings)
+        (making / COMMAND).write_text(_command(settings, out, storage) + "\n")
+        backbone, facts = student.open_student(settings, weights, sweep)
+        scores = student.score_on_test(settings, backbone, cache_folder())
+        beside = student.teacher_on_test(settings, storage, cache_folder()) if scores else None
+        lines = student.write_student(settings, backbone, making / STUDENT)
+        card = model_card(history, record, settings, facts, scores, beside, lines, student.size_of(backbone))
         (making / CARD).write_text(card)
         making.replace(out)
     finally:
@@ -85,12 +85,12 @@ def _refuse_used(out: Path) -> None:
 
 
 def config_of(spec: SweepSpec, trial: TrialSpec) -> dict[str, Any]:
-    """A sweep that is exactly `trial`: every field explicit, no preset, no axes, nothing that stops it."""
+    """A sweep of exactly `trial`, as a mapping: all fields explicit, no preset, axis or early stopping."""
     dump = trial.model_dump(mode="json")
-    if dump["data"]["path"] is not None:  # no part of the trial's identity, and the file may be moved
+    if dump["data"]["path"] is not None:  # not part of the trial's identity, and the config may be moved
         dump["data"]["path"] = str(Path(dump["data"]["path"]).absolute())
     sections = ("student", "teacher", "data", "views", "optim", "probe")
-    if dump["data"]["fit"] == "centre":  # as files said it before this was a field
+    if dump["data"]["fit"] == "centre":  # the default; older configs do not have this field
         del dump["data"]["fit"]
     if trial.teacher is not None and trial.teacher.mean is None:  # raykd trains it
         del dump["teacher"]["mean"], dump["teacher"]["std"]
@@ -110,20 +110,22 @@ def config_of(spec: SweepSpec, trial: TrialSpec) -> dict[str, Any]:
 
 
 def _command(trial: TrialSpec, out: Path, storage: Storage) -> str:
-    """Repeats the trial from any folder; beside the sweep, so that a trained teacher is used again."""
+    """The command that repeats the trial, from any folder, in the sweep's storage to reuse its teacher."""
     command = shlex.join(
         ["raykd", "run", str(out.resolve() / CONFIG), "--storage", storage.resolved().option]
     )
     checkpoint = trial.teacher.checkpoint if trial.teacher else None
-    if (
-        checkpoint is not None and not checkpoint.is_absolute()
-    ):  # where it lies is part of the trial's identity
+    if checkpoint is not None and not checkpoint.is_absolute():  # its path is part of the trial's identity
         return f"cd {shlex.quote(str(Path.cwd()))} && {command}"
     return command
 
 
 def chosen(spec: SweepSpec, history: History, name: str | None) -> tuple[TrialRecord, TrialSpec]:
-    """The trial called `name` (8 hex digits or their beginning), or the best one: its record and its spec."""
+    """Record and spec of the trial called `name` (8 hex digits or their beginning; None: the best).
+
+    Raises `UserError` if there is no such trial or its signature has changed with raykd's version, and
+    `SweepFailed` if no trial has a score.
+    """
     record = history.find(name) if name is not None else history.best()
     if record is None:
         raise SweepFailed("no trial of this sweep has a score yet")

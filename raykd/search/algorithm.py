@@ -1,7 +1,7 @@
-"""Optuna's ask and tell as a Tune search algorithm: proposes, names, and re-offers unfinished trials.
+"""Optuna's ask and tell as a Tune search algorithm: proposes and names trials, re-offers unfinished ones.
 
-A `SearchAlgorithm` and not a `Searcher`, because it chooses the trials' names (their signatures) and can
-offer a trial again.
+It is a `SearchAlgorithm` and not a `Searcher`, because only the former can choose the names of trials (their
+signatures) and offer a trial again.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from raykd.search.proposer import Proposes, Repeat, Wait
 
 
 class LedgerSearch(NotKept, SearchAlgorithm):
-    """Offers the unfinished trials of the ledger first, then what the proposer suggests.
+    """Offers the unfinished trials of the ledger first, then the trials that the proposer suggests.
 
-    `open_lanes()` is how many trials may live at once; `task(trial)` makes the lane's work of a trial.
+    `open_lanes()` is the maximum number of trials at once; `task(trial)` makes the task for a lane.
     """
 
     def __init__(
@@ -44,28 +44,32 @@ class LedgerSearch(NotKept, SearchAlgorithm):
         self._address = {"broker": broker, "namespace": namespace}
         unfinished = [t.trial for t in recorder.history.trials.values() if t.status not in ENDED]
         self._waiting: deque[str] = deque(unfinished)
-        self._live: dict[str, str] = {}  # Tune's id -> ours
+        self._live: dict[str, str] = {}  # Tune's trial id -> raykd's name
         self._offers: dict[str, int] = {}
         self._exhausted = False
         self._experiment: Any = None
 
     @property
     def total_samples(self) -> int:
+        """The number of configurations in the sweep; read by Tune."""
         return self._record.history.samples
 
     def set_search_properties(self, *args: Any, **kwargs: Any) -> bool:
+        """Accept Tune's metric and mode; the ledger has its own."""
         return True
 
     def add_configurations(self, experiments: Any) -> None:
+        """Keep Tune's one experiment, which trials are made from."""
         self._experiment = experiments[0] if isinstance(experiments, list) else experiments
 
     def next_trial(self) -> Trial | None:
+        """The next trial for Tune; None if all lanes are taken or there is none now."""
         if len(self._live) >= self._open_lanes():
             return None
         name = self._next_name()
         if name is None:
             return None
-        # Tune keeps a trial that it gave up; ours, offered again, needs another of Tune's names.
+        # Tune keeps the ids of trials that it gave up, so a trial that is offered again needs a new id.
         offer = self._offers[name] = self._offers.get(name, 0) + 1
         trial_id = name if offer == 1 else f"{name}-{offer}"
         self._live[trial_id] = name
@@ -102,14 +106,16 @@ class LedgerSearch(NotKept, SearchAlgorithm):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
+        """Forget Tune's trial; offer it again if the ledger has no end of it."""
         name = self._live.pop(trial_id, None)
         if name is not None and self._record.history.trials[name].status not in ENDED:
-            self._waiting.append(name)  # Tune gave it up; the ledger did not
+            self._waiting.append(name)  # Tune gave it up, but the ledger did not
 
     @property
     def complete(self) -> bool:
-        """Whether there is nothing left to offer and every trial has ended."""
+        """Whether no trial is left to offer and every trial has ended."""
         return self._exhausted and not self._waiting and not self._live
 
     def is_finished(self) -> bool:
+        """Whether Tune may end the experiment."""
         return bool(self._finished or self.complete)

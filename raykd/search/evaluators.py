@@ -1,4 +1,4 @@
-"""Optuna's importance evaluators for plain observations: configurations of a space, each with a score."""
+"""Optuna's importance evaluators for plain observations: configurations of a space with their scores."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EVALUATORS = {
     "pedanova": "what sets the best tenth apart",
     "mdi": "what a forest splits on",
 }
-FEWEST = 5  # observations that an evaluator needs
+FEWEST = 5  # minimum number of observations for an evaluator
 TREES = 64  # Optuna's default
 
 
@@ -38,27 +38,27 @@ TREES = 64  # Optuna's default
 class Observation:
     """A configuration and its score."""
 
-    params: dict[str, Any]  # axis -> value, of those that take part
+    params: dict[str, Any]  # active axis -> value
     score: float
 
 
 def make_evaluator(name: str, trees: int, observations: int, seed: int) -> BaseImportanceEvaluator:
-    """One of `EVALUATORS`. All arguments that matter are given, because Optuna's defaults change.
+    """One of `EVALUATORS`. All arguments that matter are explicit, because Optuna's defaults change.
 
-    `trees` is the size of a forest, `observations` how many it will see.
+    `trees` is the size of a forest, `observations` the number of observations.
     """
     if name == "fanova":
         return FanovaImportanceEvaluator(n_trees=trees, seed=seed)
     if name == "mdi":
         return MeanDecreaseImpurityImportanceEvaluator(n_trees=trees, seed=seed)
-    best = min(0.5, max(0.1, FEWEST / observations))  # Optuna needs five of the best at least
+    best = min(0.5, max(0.1, FEWEST / observations))  # Optuna needs at least five best observations
     return PedAnovaImportanceEvaluator(target_quantile=best)
 
 
 def shares_of(
     evaluator: BaseImportanceEvaluator, trials: Sequence[FrozenTrial], names: Sequence[str]
 ) -> FloatArray:
-    """The share of each axis in the sum of importances, (axes,); NaN for all where there are none."""
+    """(axes,) the share of each axis in the sum of importances; all NaN if they cannot be computed."""
     study = StudyState().study
     study.add_trials(trials)
     nothing = np.full(len(names), np.nan)
@@ -67,7 +67,7 @@ def shares_of(
         warnings.simplefilter("ignore")  # if all scores are equal; then the result is NaN
         try:
             found = get_param_importances(study, evaluator=evaluator, params=sorted(names), normalize=False)
-        except (RuntimeError, ValueError):  # a forest without variance, or an axis that is in no trial
+        except (RuntimeError, ValueError):  # a forest without variance, or an axis without a value
             return nothing
     values = np.array([found[name] for name in names], dtype=np.float64)
     total = values.sum()
@@ -75,12 +75,12 @@ def shares_of(
 
 
 def freeze(space: Space, names: Sequence[str], seen: Observation, evaluator: str) -> FrozenTrial:
-    """An observation as a complete trial of Optuna's, with axes that the evaluator weighs evenly.
+    """An observation as a complete Optuna trial, with axes that the evaluator weighs evenly.
 
-    Optuna's fANOVA weighs an axis evenly by value: of lr in [1e-4, 1e-1] the last decade would count 90 %. So
-    a logarithmic axis is given as its logarithm. fANOVA also makes a column of each level of a pick and
-    computes 2^levels marginals (20 methods: minutes and gigabytes), most of them for levels that exclude each
-    other. So the forests get a pick as the position of its level, each with a width of 1.
+    Optuna's fANOVA weighs an axis evenly by value: for lr in [1e-4, 1e-1] the last decade would count 90 %.
+    So a logarithmic axis is passed as its logarithm. fANOVA also makes a column for each level of a
+    categorical axis and computes 2^levels marginals (20 methods: minutes and gigabytes), most of them for
+    levels that exclude each other. So the forests get the position of the level, each with a width of 1.
     """
     params, distributions = space.encode({n: seen.params[n] for n in names if n in seen.params})
     for name, distribution in distributions.items():
@@ -96,7 +96,7 @@ def freeze(space: Space, names: Sequence[str], seen: Observation, evaluator: str
 
 
 def predicted(space: Space, names: Sequence[str], seen: Sequence[Observation], seed: int) -> float:
-    """R² of a forest's out-of-bag predictions: 1 predicts every score, 0 is no better than their mean."""
+    """R² of a forest's out-of-bag predictions: 1 is perfect, 0 is no better than the mean score."""
     from sklearn.ensemble import RandomForestRegressor
 
     columns: list[list[float]] = []

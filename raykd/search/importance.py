@@ -1,31 +1,30 @@
-"""How much each axis of a sweep matters: Optuna's evaluators, with an interval over bootstrap resamples.
+"""The importance of each axis of a sweep: Optuna's evaluators, with an interval over bootstrap resamples.
 
     found = importances(spec_of(history), history)
 
-Which scores. A trial's score is its best up to one epoch that all trials compared here have reached: the
-last epoch that at least half of those that finished or were stopped did. Scores at different budgets would
-make the scheduler's choice of budget look like an effect. Finished trials alone would be too few, and only
-the best (asha with factor 2 lets about one in two past each rung); the first rung would keep all, at a score
-that says little of the last. Trials stopped earlier, failed, still running or without a score are left out
-and counted. The study that the sampler learned from is not used: it mixes budgets.
+Scores. All trials are compared at one epoch, the last one that at least half of the finished or stopped
+trials reached. A trial's score is its best up to this epoch. Scores at different budgets would show the
+scheduler's choice of budgets as an effect. Finished trials alone would be few and only the best (asha with
+factor 2 lets about one in two past each rung). The first rung would keep all trials, but its scores predict
+the last ones badly. Trials that stopped earlier, failed, still run or have no score are left out and counted.
+The study that the sampler learned from is not used, because it mixes budgets.
 
-Which observations. Replicates (seeds) are averaged: a configuration is one observation, and a resample draws
+Observations. Replicates (seeds) are averaged: a configuration is one observation, and a resample draws
 configurations.
 
-Conditional axes. fANOVA and MDI need a value of every axis in every trial. So the axes that always take part
-are weighed over all configurations, and for each condition (`method = cc`) the axes that take part there
-over the configurations in which it holds, those that always take part among them. PED-ANOVA (Watanabe et
-al. 2023, and its conditional form of 2026 in Optuna 5) takes every axis over all configurations at once.
+Conditional axes. fANOVA and MDI need a value of every axis in every trial. So one table has the axes that are
+always active, over all configurations. A further table for each condition (`method = cc`) has all axes that
+are active under it, over the configurations that fulfil it. PED-ANOVA (Watanabe et al. 2023, and its
+conditional form of 2026 in Optuna 5) has one table of all axes over all configurations.
 
-A share is an axis's importance over the sum of those in its table. fANOVA (Hutter et al. 2014): the variance
-that the axis's main effect explains, over the whole axis, in a random forest; MDI: the decrease of that
-forest's squared error by splits on the axis; PED-ANOVA: how far the axis's values among the best tenth (at
-least five) lie from those of all. Optuna's fANOVA weighs a logarithmic axis evenly by value, so that its
-last decade counts for nearly all; here such an axis goes in as its logarithm, evenly as it is drawn.
+Shares. A share is an axis's importance divided by the sum of importances in its table. fANOVA (Hutter et al.
+2014) measures the variance that the axis's main effect explains in a random forest; MDI the decrease of that
+forest's squared error by splits on the axis; PED-ANOVA the distance between the axis's values of the best
+tenth (at least five) and those of all. A logarithmic axis enters as its logarithm (`evaluators.freeze`).
 
-Intervals are percentiles over resamples (`benchmarks/importance_coverage.py`: of simulated sweeps of 40
-configurations they held shares of axes that matter about as often as they say). A share is never negative,
-so the interval of an axis that does nothing lies above its 0: a small share whose lower end is near 0 is no
+Intervals are percentiles over resamples. In simulated sweeps of 40 configurations they covered the shares of
+axes that matter about as often as their nominal level (`benchmarks/importance_coverage.py`). A share is never
+negative, so the interval of an axis without effect lies above 0: a small share with a lower end near 0 is no
 evidence.
 """
 
@@ -59,15 +58,15 @@ if TYPE_CHECKING:
     from raykd.spec.space import Space
     from raykd.spec.sweep import SweepSpec
 
-PER_AXIS = 10  # configurations an axis, below which a sweep is called too small
-TREES_OF_A_RESAMPLE = 8  # what a forest of 8 varies by itself is little beside what resamples do
+PER_AXIS = 10  # configurations per axis; with fewer a sweep is called too small
+TREES_OF_A_RESAMPLE = 8  # a forest of 8 varies little by itself compared with the resamples
 
 Condition = Mapping[str, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
 class Share:
-    """What part of its table's importance an axis has, in [0, 1], and the ends of its 95 % interval."""
+    """An axis's share of the importance in its table, in [0, 1], and the ends of its 95 % interval."""
 
     axis: str
     share: float
@@ -77,13 +76,13 @@ class Share:
 
 @dataclass(frozen=True)
 class Weighed:
-    """The axes that take part in the same configurations, largest share first."""
+    """A table of the axes that are active in the same configurations, largest share first."""
 
     condition: dict[str, tuple[Any, ...]]  # axis -> values; empty: all configurations
     configurations: int
-    shares: tuple[Share, ...]  # none where nothing can be computed; `warnings` says why
+    shares: tuple[Share, ...]  # empty if they cannot be computed; `warnings` has the reason
     predicted: float  # R² of a forest for configurations it was not fitted to; NaN: not computed
-    resamples: int  # those in which every share could be had
+    resamples: int  # number of resamples in which every share could be computed
     warnings: tuple[str, ...]
 
     @property
@@ -95,15 +94,15 @@ class Weighed:
 
 @dataclass(frozen=True)
 class Importances:
-    """What a sweep says about its axes, and what that stands on."""
+    """The importances of a sweep's axes, and the data behind them."""
 
     evaluator: str
     meaning: str  # of the evaluator's importances, in a few words
-    epoch: int  # scores are the best up to and with this one
-    epochs: int  # of a whole trial
-    trials: int  # that are used
+    epoch: int  # scores are the best up to and including this epoch
+    epochs: int  # of a complete trial
+    trials: int  # number of trials used
     configurations: int
-    left_out: dict[str, int]  # why -> trials
+    left_out: dict[str, int]  # reason -> number of trials
     tables: tuple[Weighed, ...]
     warnings: tuple[str, ...]  # of the sweep as a whole
 
@@ -119,8 +118,8 @@ def importances(
 ) -> Importances:
     """Importances of the axes of `spec` in `history`; the same arguments give the same numbers.
 
-    `progress` is told how many evaluations are done, and of how many. Raises `UserError` for an unknown
-    evaluator, `SweepFailed` while no trial has ended with a score.
+    `progress(done, total)` is called after each evaluation. Raises `UserError` for an unknown evaluator and
+    for a sweep without axes, `SweepFailed` if no trial has ended with a score.
     """
     if evaluator not in EVALUATORS:
         raise UserError("--evaluator", "no such evaluator", value=evaluator, choices=EVALUATORS)
@@ -147,11 +146,11 @@ def importances(
 
     weigh = partial(_weigh, spec.space, evaluator=evaluator, resamples=resamples, seed=seed, step=step)
     tables = tuple(weigh(condition, names, _where(condition, seen)) for condition, names in groups)
-    said = []
+    remarks = []
     if left_out["not ended"]:
-        said.append(f"trials that have not ended: {left_out['not ended']}; what they add is not in here")
+        remarks.append(f"trials that have not ended: {left_out['not ended']}; what they add is not in here")
     if left_out["stopped earlier"]:
-        said.append(
+        remarks.append(
             f"{left_out['stopped earlier']} trials were stopped before epoch {epoch} and are left out. They "
             "were the weaker ones: an axis that made them weak matters more than it seems to here"
         )
@@ -164,12 +163,12 @@ def importances(
         configurations=len(seen),
         left_out=left_out,
         tables=tables,
-        warnings=tuple(said),
+        warnings=tuple(remarks),
     )
 
 
 def _comparable(history: History) -> tuple[int, list[TrialRecord], dict[str, int]]:
-    """The common epoch, the trials that have a score there, and how many are left out for what."""
+    """The common epoch, the trials with a score there, and the numbers of trials left out by reason."""
     all_trials = sorted(history.trials.values(), key=lambda trial: trial.number)
     ended = [t for t in all_trials if t.status in ("finished", "stopped") and t.best is not None]
     if not ended:
@@ -190,26 +189,26 @@ def _comparable(history: History) -> tuple[int, list[TrialRecord], dict[str, int
 
 
 def _groups(space: Space) -> list[tuple[dict[str, tuple[Any, ...]], list[str]]]:
-    """(condition, axes that always take part where it holds), the one without a condition first."""
-    whole = {name: _whole_condition(space, name) for name in space.axes}
+    """(condition, axes that are always active under it), the empty condition first."""
+    full = {name: _full_condition(space, name) for name in space.axes}
     distinct: list[dict[str, tuple[Any, ...]]] = [{}]
-    for condition in whole.values():
+    for condition in full.values():
         if condition not in distinct:
             distinct.append(condition)
     return [
-        (held, [name for name in space.axes if _implied(whole[name], held)])
+        (held, [name for name in space.axes if _implied(full[name], held)])
         for held in sorted(distinct, key=len)
         if all(held.values())
     ]
 
 
-def _whole_condition(space: Space, name: str) -> dict[str, tuple[Any, ...]]:
-    """The condition of an axis, and those of the axes that it depends on."""
-    whole: dict[str, tuple[Any, ...]] = {}
+def _full_condition(space: Space, name: str) -> dict[str, tuple[Any, ...]]:
+    """The condition of an axis, joined with those of the axes that it depends on."""
+    full: dict[str, tuple[Any, ...]] = {}
     for other, values in space.conditions[name].items():
-        for axis, allowed in {**_whole_condition(space, other), other: values}.items():
-            whole[axis] = tuple(value for value in whole.get(axis, allowed) if value in allowed)
-    return whole
+        for axis, allowed in {**_full_condition(space, other), other: values}.items():
+            full[axis] = tuple(value for value in full.get(axis, allowed) if value in allowed)
+    return full
 
 
 def _implied(wanted: Condition, held: Condition) -> bool:
@@ -243,9 +242,9 @@ def _weigh(
         levels = {space.axes[name].encode(o.params[name]) for o in seen if name in o.params}
         if len(levels) > 1:
             varied.append(name)
-        elif len(condition.get(name, ())) != 1:  # the condition says so already
+        elif len(condition.get(name, ())) != 1:  # a condition with one value fixes the axis by itself
             still.append(name)
-    said = [f"{', '.join(still)} did not vary here"] if still and seen else []
+    remarks = [f"{', '.join(still)} did not vary here"] if still and seen else []
     scores = np.array([o.score for o in seen])
     if len(seen) < FEWEST:
         problem = f"{_count(len(seen), 'configuration')}: too few to say anything"
@@ -256,7 +255,7 @@ def _weigh(
     else:
         problem = ""
     if problem:
-        return Weighed(condition, len(seen), (), math.nan, 0, (problem, *said))
+        return Weighed(condition, len(seen), (), math.nan, 0, (problem, *remarks))
 
     frozen = [freeze(space, varied, o, evaluator) for o in seen]
     point = shares_of(make_evaluator(evaluator, TREES, len(seen), seed), frozen, varied)
@@ -269,36 +268,36 @@ def _weigh(
     spread = bootstrap(of_resample, len(seen), resamples=resamples, seed=seed)
     if not spread.resamples or not np.isfinite(point).all():
         problem = "the evaluator can tell nothing apart in these scores: too few, or too many that are equal"
-        return Weighed(condition, len(seen), (), math.nan, 0, (problem, *said))
-    # A resample repeats configurations, so its forest is blunter: its shares may all lie to one side.
+        return Weighed(condition, len(seen), (), math.nan, 0, (problem, *remarks))
+    # A resample repeats configurations, so its forest is less sharp: all its shares may lie to one side.
     low, high = np.fmin(spread.low, point), np.fmax(spread.high, point)
     shares = [Share(name, *map(float, row)) for name, *row in zip(varied, point, low, high, strict=True)]
     shares.sort(key=lambda share: -share.share)
     skill = predicted(space, varied, seen, seed)
     problems = _doubts(shares, len(seen), skill)
-    return Weighed(condition, len(seen), tuple(shares), skill, spread.resamples, (*problems, *said))
+    return Weighed(condition, len(seen), tuple(shares), skill, spread.resamples, (*problems, *remarks))
 
 
 def _doubts(shares: Sequence[Share], configurations: int, skill: float) -> list[str]:
-    """Why these shares may not say much, in words."""
-    said = []
+    """Reasons why these shares may be weak evidence, as sentences for the user."""
+    remarks = []
     if configurations < PER_AXIS * len(shares):
-        said.append(
+        remarks.append(
             f"too small to say: {_count(configurations, 'configuration')} for {_count(len(shares), 'axis')}, "
             f"fewer than {PER_AXIS} an axis"
         )
     if skill <= 0:
-        said.append(
+        remarks.append(
             "too small to say: a forest fitted to the other configurations tells a configuration's score no "
             "better than their mean does, so these may be shares of noise"
         )
     if len(shares) == 1:
-        said.append(f"{shares[0].axis} is the only axis that varied: its share is 1 whatever it does")
+        remarks.append(f"{shares[0].axis} is the only axis that varied: its share is 1 whatever it does")
     elif shares[1].high >= shares[0].low:
-        said.append(
+        remarks.append(
             f"whether {shares[0].axis} or {shares[1].axis} matters most is open: their intervals overlap"
         )
-    return said
+    return remarks
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""Writing one part of a data set: decode in a thread pool, in order, with flat memory."""
+"""Writing one part of a data set: decoding in a thread pool, in order, with constant memory."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from trainables.data.decode import decode, decode_whole
 from trainables.data.sources import Part, Sample
 
 CHUNK_BYTES = 32 << 20  # pixels of one Arrow record batch
-GROUP = 32  # pictures decoded by one call of the pool, so that small ones are not all overhead
-NAMED = 10  # so many pictures that cannot be decoded are named
+GROUP = 32  # pictures that one call of the pool decodes; single small pictures would cost mostly overhead
+NAMED = 10  # undecodable pictures that a message names
 T = TypeVar("T")
 Pixels = npt.NDArray[np.uint8]
 
@@ -36,23 +36,26 @@ class Undecodable:
     """The pictures that could not be decoded."""
 
     count: int
-    of: int  # pictures in all
-    first: list[str]  # the first ten of those that could not, with the reason
+    of: int  # all pictures
+    first: list[str]  # name and error of the first ten undecodable pictures
 
     def add(self, reason: str) -> None:
-        """Count one more picture; `reason` names it and says why."""
+        """Count one more picture; `reason` contains its name and the error."""
         self.count += 1
         if len(self.first) < NAMED:
             self.first.append(reason)
 
     def describe(self, done: int) -> str:
-        """One sentence, `done` images having been tried."""
+        """One sentence for messages, after `done` images were tried."""
         those = f"{self.of}" if done == self.of else f"the first {done}"
         more = f", and {self.count - len(self.first)} more" if self.count > len(self.first) else ""
         return f"{self.count} of {those} images cannot be decoded: {'; '.join(self.first)}{more}"
 
     def refuse_above(self, share: float, done: int) -> None:
-        """`UserError` if they are more than `share` of all; before the end only if ten can be named."""
+        """`UserError` if more than `share` of all pictures are undecodable.
+
+        Before the end (`done` < all) it waits until the message can name ten of them.
+        """
         if self.count > share * self.of and (done == self.of or self.count >= NAMED):
             expected = "whole files, or a larger share allowed"
             raise UserError("data.max_undecodable", self.describe(done), value=share, expected=expected)
@@ -63,9 +66,9 @@ def write_part(
 ) -> tuple[int, str, int]:
     """Decode `part` into the Arrow file `path`. Returns (number of images, fingerprint, CRC of the labels).
 
-    With `whole`, pictures are squeezed, and the file also has their aspect ratios; fingerprint and CRC
-    include them. `bad` collects what cannot be decoded. `advance(n)` is called after every n samples, in this
-    thread. Memory holds one chunk and a few groups of decoded images, whatever the size of the part.
+    With `whole`, pictures are squeezed to a square, and the file also has their aspect ratios; fingerprint
+    and CRC include them. `bad` collects undecodable pictures. `advance(n)` is called in this thread after
+    every n samples. Memory use is one chunk and a few groups of decoded images, for parts of any size.
     """
     image, crc = pa.field("image", pa.binary(3 * side * side)), pa.field("crc", pa.uint32())
     aspect = [pa.field("aspect", pa.float32())] if whole else []
@@ -112,12 +115,12 @@ def write_part(
     return len(labels), digest.hexdigest(), zlib.crc32(beside)
 
 
-# Name, and (pixels, aspect ratio, label) or why there are none.
+# (name, (pixels, aspect ratio, label)), or (name, error)
 Decoded = tuple[str, tuple[Pixels, float, int] | str]
 
 
 def _decoded(samples: Iterator[Sample], side: int, whole: bool) -> Iterator[list[Decoded]]:
-    """Groups of decoded samples, in order. Never holds more than a few groups a thread."""
+    """Groups of decoded samples, in order. At most a few groups for each thread are in memory."""
     threads = min(16, int(cpus().value))
     pending: deque[Future[list[Decoded]]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:

@@ -1,8 +1,8 @@
-"""From what a user wrote to a checked pydantic model, or to one `UserError`.
+"""Building a checked pydantic model from user input, or raising one `UserError`.
 
 Pydantic reports all problems, in terms of Python types, under paths that contain names of union members.
-`build` reports one problem: where it is in the user's file, the value, what would be right, and the word that
-was probably meant.
+`build` reports one problem: its place in the user's file, the value, the expected value, and the nearest
+valid name.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PLAIN = {
 
 
 def build(model: type[M], raw: Any, where: str = "") -> M:
-    """`model` made from `raw`. `where` is the path of `raw` in the user's file. Raises `UserError`."""
+    """`model` from `raw`. `where` is the path of `raw` in the user's file. Raises `UserError` if invalid."""
     mapping = as_mapping(raw, where)
     _refuse_booleans(model, mapping, where)
     try:
@@ -44,7 +44,10 @@ def build(model: type[M], raw: Any, where: str = "") -> M:
 
 
 def as_mapping(raw: Any, where: str) -> dict[str, Any]:
-    """`raw` as a mapping with text as keys; None, an empty section, is an empty mapping."""
+    """`raw` as a mapping with text keys; None (an empty section) becomes an empty mapping.
+
+    Raises `UserError` for other types and keys.
+    """
     if raw is None:
         return {}
     if not isinstance(raw, Mapping):
@@ -58,7 +61,7 @@ def as_mapping(raw: Any, where: str) -> dict[str, Any]:
 def spelled_out(raw: Mapping[str, Any], shorthand: Mapping[tuple[str, ...], str]) -> dict[str, Any]:
     """`raw` with each section that is one plain value (`scheduler: none`) as a mapping (`{name: none}`).
 
-    `shorthand` maps the path of a section to the field that a plain value there fills.
+    `shorthand` maps the path of a section to the field that gets the plain value.
     """
     written = dict(raw)
     for (first, *rest), field in shorthand.items():
@@ -71,14 +74,14 @@ def spelled_out(raw: Mapping[str, Any], shorthand: Mapping[tuple[str, ...], str]
 
 
 def join(*parts: str) -> str:
-    """A path in the user's file: the parts that are not empty, with dots between."""
+    """A path in the user's file: the parts that are not empty, joined by dots."""
     return ".".join(part for part in parts if part)
 
 
 def _user_error(
     error: ValidationError, model: type[BaseModel], raw: Mapping[str, Any], where: str
 ) -> UserError:
-    """The problem to show: an unknown field before a missing one, because it often explains the other."""
+    """The first problem as a `UserError`. An unknown field comes first: it often explains the others."""
     problems = error.errors(include_url=False)
     problem = min(problems, key=lambda p: p["type"] != "extra_forbidden")
     loc = _written_path(problem["loc"], raw)
@@ -113,7 +116,7 @@ def _plain(message: str) -> str:
 
 
 def _value(problem: ErrorDetails, loc: tuple[int | str, ...]) -> dict[str, Any]:
-    """The wrong value, as an argument of `UserError`; none if it is the whole mapping, which is long."""
+    """The wrong value as an argument of `UserError`; empty if it is the whole mapping, which is long."""
     return {"value": _Short(problem["input"])} if loc else {}
 
 
@@ -132,7 +135,7 @@ class _Short:
 
 
 def _written_path(loc: tuple[int | str, ...], raw: Any) -> tuple[int | str, ...]:
-    """`loc` without the parts that pydantic adds for members of unions and keys of mappings."""
+    """`loc` without the parts that pydantic adds for union members and mapping keys."""
     path: list[int | str] = []
     here = raw
     for depth, part in enumerate(loc):
@@ -149,7 +152,7 @@ def _written_path(loc: tuple[int | str, ...], raw: Any) -> tuple[int | str, ...]
 def _field_at(
     model: type[BaseModel], loc: tuple[int | str, ...]
 ) -> tuple[type[BaseModel] | None, Any, str | None]:
-    """The model that holds the field at `loc`, the field's annotation and its description."""
+    """(model with the field at `loc`, the field's annotation, its description)."""
     owner: type[BaseModel] | None = model
     annotation: Any = None
     description: str | None = None
@@ -165,7 +168,7 @@ def _field_at(
 
 
 def _leaves(annotation: Any) -> Iterator[Any]:
-    """The plain types and literals in an annotation: unions and `Annotated` are replaced by their members."""
+    """The plain types and literals in an annotation, with unions and `Annotated` resolved."""
     origin = get_origin(annotation)
     if origin in (Union, types.UnionType):
         for member in get_args(annotation):
@@ -187,12 +190,12 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _literals(annotation: Any) -> list[str]:
-    """The choices that an annotation allows."""
+    """The choices of an annotation's literals."""
     return [str(c) for leaf in _leaves(annotation) if get_origin(leaf) is Literal for c in get_args(leaf)]
 
 
 def _refuse_booleans(model: type[BaseModel], raw: Mapping[str, Any], where: str) -> None:
-    """Raise `UserError` for true or false where a number belongs: pydantic reads `epochs: true` as 1."""
+    """Raise `UserError` for true or false in place of a number: pydantic reads `epochs: true` as 1."""
     for name, value in raw.items():
         field = model.model_fields.get(name)
         if field is None:

@@ -1,7 +1,7 @@
-"""Which architecture a checkpoint is of, by what it says and by the names and shapes of its weights.
+"""Guessing a checkpoint's architecture from what the file claims and from names and shapes of its weights.
 
-Compared with the usual teachers and with those that the file names; nothing is allocated for them (torch's
-meta device).
+The candidates are the usual teachers and the architectures that the file names. They are built on torch's
+meta device, which allocates no memory.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from trainables.teachers.pretrained.read import CheckpointFacts, ReadCheckpoint
 from trainables.teachers.pretrained.roles import attention_heads
 from trainables.teachers.twins import Shapes, built_while, twins
 
-_OWN_NAMES = (TORCHVISION, RAYKD)  # no other library's files say such names
+_OWN_NAMES = (TORCHVISION, RAYKD)  # prefixes that no other library uses
 
-# A weight that every architecture of a family has, and the family, the most usual first.
+# (a weight that every architecture of a family has, the family with the most usual architecture first)
 _USUAL: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "layer1.0.conv1.weight",
@@ -98,24 +98,24 @@ _CLASSIFIERS = ("fc.", "classifier.")  # torchvision's
 
 
 class Guess(NamedTuple):
-    """An architecture whose weights are those in a file, and what tells it."""
+    """An architecture that fits the weights in a file, and the evidence for it."""
 
     model: ModelSpec
-    by: str  # for people: `names and shapes`
+    by: str  # the evidence, for messages: `names and shapes`
 
 
 def guess_arch(read: ReadCheckpoint) -> ModelSpec | None:
-    """`guess` without what tells it."""
+    """The result of `guess` without its evidence."""
     found = guess(read)
     return None if found is None else found.model
 
 
 def guess(read: ReadCheckpoint) -> Guess | None:
-    """The architecture whose weights have the names and shapes of those in the file; None: no usual one.
+    """The architecture whose weights have the names and shapes of those in the file; None if none fits.
 
-    A teacher or an exported student of raykd's own says what it is, options included, and so does a
-    `config.json`. What files of other origins say (`vit_small`) means another thing in each library: it
-    counts where the weights fit it, and then before what is more usual. So does the file's own name.
+    raykd's own files (teachers, exported students) and a `config.json` contain architecture and options, and
+    both are trusted. A name in another file (`vit_small`) has another meaning in each library. It counts only
+    if the weights fit it, and then comes before the usual architectures. The same holds for the file's path.
     """
     facts = read.facts
     if facts.arch and facts.configured:
@@ -136,7 +136,7 @@ def guess(read: ReadCheckpoint) -> Guess | None:
 
 
 def twins_remark(facts: CheckpointFacts, arch: str) -> str:
-    """What to know before a file is read as `arch`: which others it may be. Empty where the file tells."""
+    """A warning that names the architectures a file may be instead of `arch`; empty if the file names one."""
     arch = arch.partition(".")[0]  # a tag names weights
     if facts.arch and known_name(facts.arch) == arch:
         return ""
@@ -170,7 +170,7 @@ def _usual(read: ReadCheckpoint) -> ModelSpec | None:
 
 
 def _fitting(arch: str, read: ReadCheckpoint) -> ModelSpec | None:
-    """`arch` with the options under which the file's weights are its own; None where they are not."""
+    """`arch` with the options that fit the file's weights; None if none do."""
     for given in read.backbones:
         options = _fits(arch, given, read)
         if options is not None:
@@ -179,11 +179,11 @@ def _fitting(arch: str, read: ReadCheckpoint) -> ModelSpec | None:
 
 
 def _fits(arch: str, given: Mapping[str, Tensor], read: ReadCheckpoint) -> dict[str, Any] | None:
-    """The options under which `arch` has exactly these weights; None where it has not."""
+    """The options with which `arch` has exactly the weights `given`; None if there are none."""
     found = {name: tuple(tensor.shape) for name, tensor in given.items()}
     matrices = {shape for shape in found.values() if len(shape) == 2}
     if not (arch.startswith(TORCHVISION) or built_while(arch, lambda s: len(s) != 2 or s in matrices)):
-        return None  # most are told by their first matrix; positions and a stem may be of another size
+        return None  # the first matrix excludes most; only positions and the stem may have another size
     own = dict(_shapes(arch, "{}"))
     options: dict[str, Any] = {}
     stem = own.get("conv1.weight")
@@ -205,7 +205,10 @@ def _fits(arch: str, given: Mapping[str, Tensor], read: ReadCheckpoint) -> dict[
 
 
 def _same(own: Shapes, found: Shapes, but: str = "") -> bool:
-    """Are all of both the same? Counters of batches may be missing, classifiers may be left over."""
+    """Whether both have equal names and shapes, apart from batch counters, classifiers and `but`'s shape.
+
+    `found` may lack batch counters and may have a classifier that `own` lacks.
+    """
     needed = {name: shape for name, shape in own.items() if not name.endswith("num_batches_tracked")}
     surplus = [n for n in found if n not in own and not n.startswith((*_CLASSIFIERS, "head."))]
     return not surplus and all(
@@ -214,16 +217,16 @@ def _same(own: Shapes, found: Shapes, but: str = "") -> bool:
 
 
 def _image_side(found: Shapes, own: Shapes) -> int | None:
-    """Pixels a side of the images that a transformer's positions are made for."""
+    """Image side in pixels of a transformer's position embeddings; None if they form no square grid."""
     tokens = own[_POSITIONS][1]
-    before = tokens - int(tokens**0.5) ** 2  # of the class, where it has a position
+    before = tokens - int(tokens**0.5) ** 2  # positions of class and register tokens
     grid = (found[_POSITIONS][1] - before) ** 0.5
     return int(grid) * found["patch_embed.proj.weight"][-1] if grid == int(grid) and grid > 0 else None
 
 
 @functools.lru_cache(maxsize=128)
 def _shapes(arch: str, options: str) -> Shapes:
-    """The backbone's weights by name, without the classifier."""
+    """Name -> shape of the backbone's weights, without the classifier. `options` is JSON."""
     arguments = json.loads(options)
     with torch.device("meta"):
         if not arch.startswith("torchvision/"):

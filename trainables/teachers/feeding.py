@@ -1,9 +1,9 @@
-"""Which mean and deviation a teacher takes pixels by: as the spec, the file, its origin or timm says.
+"""The pixel normalisation (mean and standard deviation) that a teacher was trained with.
 
-    feeding("vit_small_patch16_224", read).normalisation      # what `teacher.mean` and `std` are filled with
+    feeding("vit_small_patch16_224", read).normalisation      # fills `teacher.mean` and `teacher.std`
 
-In this order: the file itself (safetensors metadata, `config.json` of a hub folder, the arguments of its
-training), its origin where that is known, timm's `pretrained_cfg` of the architecture, ImageNet's.
+Sources, in this order: the file itself (safetensors metadata, `config.json` of a hub folder, arguments of the
+training), the file's origin if it is known, timm's `pretrained_cfg` of the architecture, ImageNet's values.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from trainables.spec.normalisation import IMAGENET, Normalisation, normalisation
 from trainables.spec.trial import TeacherSpec
 from trainables.teachers.pretrained.read import ReadCheckpoint, read_checkpoint
 
-# Words in the names of files that their authors give away, all trained on ImageNet's.
+# Methods in names of published files. All were trained with ImageNet's normalisation.
 _NAMED = re.compile(r"(?<![a-z])(dino(v2)?|ibot|mae|moco|msn|deit3?)(?![a-z])")
 _DEFAULT = "default, since nothing says it"
 _BY_ARCHITECTURE = "its architecture: give it with --arch NAME"
-_CACHED = "models--timm--"  # how the hub's client names the folder of a timm model
+_CACHED = "models--timm--"  # prefix of a timm model's folder in the cache of the hub's client
 
 
 class Feeding(NamedTuple):
-    """How a teacher is fed, and why."""
+    """The normalisation of a teacher's pixels, and its source."""
 
     normalisation: Normalisation
-    by: str  # who says so
-    remark: str = ""  # what a user should know of it; may be empty
-    sure: bool = True  # False: nothing says so, and there is reason to doubt it
+    by: str  # the source, for messages
+    remark: str = ""  # a remark for the user; may be empty
+    sure: bool = True  # False: no source names it, and it may be wrong
 
 
 _known: dict[tuple[object, ...], Feeding | None] = {}  # one file may serve thousands of trials
 
 
 def own_feeding(spec: TeacherSpec) -> Feeding | None:
-    """How the teacher's checkpoint was trained, whatever its spec says.
+    """The normalisation that the teacher's checkpoint was trained with, independent of `mean` and `std`.
 
-    None for a teacher that raykd trains, which knows the pixels that every view has, and for a file that
-    cannot be read: `check_teacher` says why.
+    None for a teacher that raykd trains, because it sees the pixels of the views. None also for a file that
+    cannot be read; `check_teacher` reports the reason.
     """
     if spec.checkpoint is None:
         return None
@@ -62,7 +62,7 @@ def own_feeding(spec: TeacherSpec) -> Feeding | None:
 
 
 def filled(spec: TeacherSpec) -> TeacherSpec:
-    """`spec` with the mean and deviation that its checkpoint was trained on, unless it names some."""
+    """`spec` with its checkpoint's mean and standard deviation, unless the spec has its own."""
     found = own_feeding(spec) if spec.mean is None else None
     if found is None:
         return spec
@@ -70,27 +70,27 @@ def filled(spec: TeacherSpec) -> TeacherSpec:
 
 
 def is_own(spec: TeacherSpec) -> bool:
-    """Does the spec name what `filled` would find in its file?"""
+    """Whether the spec has the mean and standard deviation that `filled` would take from its file."""
     found = own_feeding(spec)
     return spec.mean is not None and found is not None and found.normalisation.like(spec.normalisation)
 
 
 def remark(spec: TeacherSpec) -> str:
-    """A sentence where the teacher is fed in any but the usual way, or there is doubt; else empty."""
+    """A sentence for the user if the normalisation is not ImageNet's or is uncertain; else empty."""
     fed, found = spec.normalisation, own_feeding(spec)
-    told = f"teacher {spec.arch}: its pixels have {fed.text()}"
+    start = f"teacher {spec.arch}: its pixels have {fed.text()}"
     if found is None or not (fed.like(found.normalisation) or found.sure):
-        return "" if fed.like(IMAGENET) else f"{told}, by `mean` and `std`"
+        return "" if fed.like(IMAGENET) else f"{start}, by `mean` and `std`"
     if not fed.like(found.normalisation):
         trained = f"by {found.by} it was trained on {found.normalisation.text()}"
-        return f"{told}, as the sweep says; {trained}"
+        return f"{start}, as the sweep says; {trained}"
     if fed.like(IMAGENET) and found.sure:
         return ""
-    return f"{told}, by {found.by}" + (f"; {found.remark}" if found.remark else "")
+    return f"{start}, by {found.by}" + (f"; {found.remark}" if found.remark else "")
 
 
 def feeding(arch: str | None, read: ReadCheckpoint) -> Feeding:
-    """How the network in a file is fed, taken for one of architecture `arch` (None: not known)."""
+    """The normalisation of the network in a file, read as architecture `arch` (None: unknown)."""
     facts, layout = read.facts, read.layout
     if facts.pixels is not None:
         return Feeding(*facts.pixels)
@@ -101,7 +101,7 @@ def feeding(arch: str | None, read: ReadCheckpoint) -> Feeding:
         remark = ""
         if by_timm is not None and not by_timm.normalisation.like(layout.normalisation):
             remark = f"timm's own weights of {arch} take {by_timm.normalisation.text()}"
-        if layout.origin.startswith(("a ", "an ")):  # it says which networks there are, not whose
+        if layout.origin.startswith(("a ", "an ")):  # such a row describes the networks, not their project
             return Feeding(layout.normalisation, _DEFAULT, remark, sure=not remark)
         return Feeding(layout.normalisation, f"its origin, {facts.origin}", remark)
     if arch is None:
@@ -123,7 +123,7 @@ def _small_stem(read: ReadCheckpoint) -> bool:
 
 
 def _small(read: ReadCheckpoint) -> Feeding:
-    """A network for small images, whose data set shows in the number of classes, if anywhere."""
+    """The normalisation of a network for small images: only the number of classes identifies its data set."""
     origin, classes = read.facts.origin, read.facts.classes
     found = read.layout.small_stem_normalisation.get(classes)
     if found is not None:
@@ -134,7 +134,7 @@ def _small(read: ReadCheckpoint) -> Feeding:
 
 
 def _names(read: ReadCheckpoint, arch: str) -> Iterator[str]:
-    """`ARCH.TAG` of timm where the file says so, or it or a folder around it is called so."""
+    """timm's names `ARCH.TAG` in the file, in its name and in the names of the three folders above it."""
     path = read.facts.path
     for part in (read.facts.arch or "", path.name, *path.parts[-2:-5:-1]):
         if found := re.match(rf"{re.escape(arch)}\.\w+", part.removeprefix(_CACHED)):
@@ -142,7 +142,7 @@ def _names(read: ReadCheckpoint, arch: str) -> Iterator[str]:
 
 
 def _of_architecture(arch: str) -> Feeding | None:
-    """What timm says of its own weights of `arch`; None where it has none."""
+    """The normalisation of timm's own weights of `arch`; None if it has none."""
     found = None if arch.startswith((TORCHVISION, RAYKD)) else _pretrained(arch)
     if found is None:
         return None
@@ -160,7 +160,7 @@ def _pretrained(arch: str) -> Normalisation | None:
 
 
 def _others(arch: str, chosen: Normalisation) -> str:
-    """A remark where timm's weights of one architecture were not all trained alike."""
+    """A remark if timm has weights of `arch` with another normalisation than `chosen`; else empty."""
     other: dict[Normalisation, list[str]] = {}
     for name in timm.list_pretrained(f"{arch}.*"):
         found = _pretrained(name)

@@ -1,7 +1,8 @@
-"""What a checkpoint holds -> networks: backbone, projection head, classifier. All of it or an error.
+"""Loading a checkpoint's weights into networks: backbone, projection head, classifier.
 
-A backbone is loaded where every weight of the file and of the architecture finds its place, and where the two
-compute the same: shapes do not tell how many attention heads there are, or how an image is padded.
+A backbone is loaded only if every weight of the file has a place in the architecture and the reverse, and if
+both compute the same function. Shapes do not determine the number of attention heads or the padding of the
+stem, so these are checked separately. Any mismatch is an error; nothing is loaded in part.
 """
 
 from __future__ import annotations
@@ -25,27 +26,28 @@ from trainables.teachers.pretrained.read import ReadCheckpoint
 from trainables.teachers.pretrained.roles import attention_heads
 from trainables.teachers.twins import are_twins
 
-# Rests of a projection head, which no classifier's name may hide.
+# Layers of a projection head. They must not be dropped as a classifier's.
 _PROJECTION = re.compile(r"(fc|head)\.\d+\.")
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """How a file's backbone and an architecture's differ, by names of weights."""
+    """Differences between a file's backbone and an architecture's, as names of weights."""
 
     needed: Sequence[str]
     missing: Sequence[str]
-    other: Sequence[str]  # of another shape
-    strange: Sequence[str]  # that the architecture has no place for
-    dropped: Sequence[str]  # that belong to a classifier
+    other: Sequence[str]  # with another shape
+    strange: Sequence[str]  # not part of the architecture
+    dropped: Sequence[str]  # part of a classifier
 
     @property
     def wrong(self) -> int:
+        """The number of weights that do not fit."""
         return len(self.missing) + len(self.other) + len(self.strange)
 
 
 def fill_backbone(backbone: Backbone, read: ReadCheckpoint) -> None:
-    """Load the backbone: every weight of the file and of the architecture, or `UserError` and none."""
+    """Load all weights of the file's backbone. `UserError` if any does not fit; then nothing is loaded."""
     given, fit = _best_naming(backbone, read)
     if fit.wrong:
         raise _misfit(backbone, read, given, fit)
@@ -60,7 +62,7 @@ def fill_backbone(backbone: Backbone, read: ReadCheckpoint) -> None:
 
 
 def _check_finite(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor]) -> None:
-    """Refuse a network that has diverged, or that overflowed when it was saved in half precision."""
+    """Refuse weights that are not finite: the training diverged, or saving in half precision overflowed."""
     bad = [name for name, weights in given.items() if not bool(torch.isfinite(weights).all())]
     if bad:
         raise UserError(
@@ -72,14 +74,14 @@ def _check_finite(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, 
 
 
 def load_head(backbone: Backbone, read: ReadCheckpoint) -> nn.Module | None:
-    """The projection head in the file; None where there is none."""
+    """The projection head in the file; None if there is none. `UserError` if it does not fit the backbone."""
     if not read.facts.head:
         return None
     try:
         head = build_head(read.facts.head)
         head.load_state_dict(_with_counters(head, read.head))
         head.eval()(torch.zeros(2, backbone.feature_dim))
-    except (RuntimeError, KeyError, TypeError) as error:  # the latter for kinds of a newer raykd
+    except (RuntimeError, KeyError, TypeError) as error:  # KeyError, TypeError: layers of a newer raykd
         raise UserError(
             f"{backbone.field}.checkpoint",
             f"its head does not fit {backbone.arch}, with features of {backbone.feature_dim}: "
@@ -90,10 +92,10 @@ def load_head(backbone: Backbone, read: ReadCheckpoint) -> nn.Module | None:
 
 
 def load_classifier(backbone: Backbone, read: ReadCheckpoint) -> nn.Linear | None:
-    """The file's classifier, where it is one linear layer over the backbone's features; else None.
+    """The file's classifier if it is one linear layer on the backbone's features; else None.
 
-    Classifiers with further layers of their own (LeViT's batch normalisation) are none: without those the
-    logits would be others.
+    None also for a classifier with further layers, such as LeViT's batch normalisation: the linear layer
+    alone would give other logits.
     """
     named = read.classifier
     if not named or _best_naming(backbone, read)[1].dropped:
@@ -107,7 +109,7 @@ def load_classifier(backbone: Backbone, read: ReadCheckpoint) -> nn.Linear | Non
 
 
 def _best_naming(backbone: Backbone, read: ReadCheckpoint) -> tuple[Mapping[str, Tensor], _Fit]:
-    """The file's backbone under those of its namings that fits best; timm's own last."""
+    """The file's backbone under the naming that fits best, and its differences. timm's is tried last."""
     fits = [(given, _fit(backbone, read, given)) for given in read.backbones]
     best = min(fits, key=lambda found: found[1].wrong)
     for weights in (*read.backbones[:1], read.weights) if best[1].wrong else ():
@@ -121,9 +123,9 @@ def _fit(
     backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor], classifies: bool = False
 ) -> _Fit:
     own = backbone.model.state_dict()
-    # Counters of batches, which old files lack and no result depends on.
+    # Old files lack the batch counters, and no result depends on them.
     needed = [name for name in own if not name.endswith("num_batches_tracked")]
-    # Only where the classifier lies among the backbone's own names.
+    # Classifier weights are dropped only if no prefix separates them from the backbone's.
     flat = not read.layout.roles[BACKBONE]
     drops = classifies or (flat and (CLASSIFIER in read.facts.roles or read.layout is LAYOUTS[-1]))
     prefixes = _classifiers(backbone, own) if drops else ()
@@ -139,7 +141,7 @@ def _fit(
 
 
 def _classifiers(backbone: Backbone, own: Collection[str]) -> tuple[str, ...]:
-    """How names of the classifier begin, with what else lies beside it where the backbone has nothing."""
+    """Prefixes of the classifier's weights, and their parent modules if the backbone has no weights there."""
     prefixes = classifier_prefixes(backbone)
     parents = {prefix.partition(".")[0] + "." for prefix in prefixes}
     return (*prefixes, *(p for p in parents if not any(name.startswith(p) for name in own)))
@@ -147,7 +149,7 @@ def _classifiers(backbone: Backbone, own: Collection[str]) -> tuple[str, ...]:
 
 def _misfit(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor], fit: _Fit) -> UserError:
     facts = read.facts
-    said = f"; the file says it is {facts.arch}" if facts.arch and facts.arch != backbone.arch else ""
+    claim = f"; the file says it is {facts.arch}" if facts.arch and facts.arch != backbone.arch else ""
     fitting = len(fit.needed) - len(fit.missing) - len(fit.other)
     parts = [f"only {fitting} of {len(fit.needed)} weights of {backbone.arch} are in the file"]
     if not fit.missing and not fit.other:
@@ -172,29 +174,29 @@ def _misfit(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor
     return UserError(
         f"{backbone.field}.arch",
         "; ".join(parts)
-        + f" ({facts.path}, origin {facts.origin}, roles {facts.roles_text()}{said}{remark})",
+        + f" ({facts.path}, origin {facts.origin}, roles {facts.roles_text()}{claim}{remark})",
         value=backbone.arch,
         expected=expected,
     )
 
 
 def _check_name(backbone: Backbone, read: ReadCheckpoint) -> None:
-    """Refuse an architecture whose weights are named and shaped as those of the one that the file names."""
-    said = read.facts.arch
-    if said is None or not are_twins(backbone.arch, said):
+    """Refuse an architecture if the file names another one with the same names and shapes of weights."""
+    named = read.facts.arch
+    if named is None or not are_twins(backbone.arch, named):
         return
     raise UserError(
         f"{backbone.field}.arch",
-        f"the file says it is {said}, which has weights of the same names and shapes and computes otherwise "
+        f"the file says it is {named}, which has weights of the same names and shapes and computes otherwise "
         f"({read.facts.path})",
         value=backbone.arch,
-        expected=f"`arch: {said}`; if the file is wrong there, its weights saved alone: "
+        expected=f"`arch: {named}`; if the file is wrong there, its weights saved alone: "
         "`torch.save(state_dict, 'weights.pth')`",
     )
 
 
 def _check_attention(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor]) -> None:
-    """Refuse a transformer with another number of attention heads than this origin's code gives it."""
+    """Refuse a transformer whose number of attention heads differs from that in this origin's code."""
     heads = attention_heads(read.layout, given)
     blocks = getattr(backbone.model, "blocks", None)
     if heads is None or blocks is None:
@@ -211,7 +213,7 @@ def _check_attention(backbone: Backbone, read: ReadCheckpoint, given: Mapping[st
 
 
 def _check_stem(backbone: Backbone, read: ReadCheckpoint) -> None:
-    """Refuse a 3x3 stem that pads images otherwise than this origin's code does: no shape tells that."""
+    """Refuse a 3x3 stem whose padding differs from that in this origin's code. Shapes do not show padding."""
     stem = getattr(backbone.model, "conv1", None)
     padding = read.layout.small_stem_padding
     if padding is None or not isinstance(stem, nn.Conv2d) or stem.kernel_size != (3, 3):
@@ -227,6 +229,6 @@ def _check_stem(backbone: Backbone, read: ReadCheckpoint) -> None:
 
 
 def _with_counters(head: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`weights` with the counters of batches that old files lack."""
+    """`weights` with the batch counters that old files lack."""
     counters = {k: v for k, v in head.state_dict().items() if k.endswith("num_batches_tracked")}
     return {**counters, **weights}

@@ -1,8 +1,8 @@
-"""Teachers: a frozen backbone with, where there are, its projection head and its classifier.
+"""Teachers: a frozen backbone and, if the checkpoint has them, its projection head and its classifier.
 
-They come from a checkpoint of any origin in `pretrained.layouts`, or from a training on the same data, whose
-file is raykd's own: safetensors with `backbone.*`, `head.*` and `classifier.*`, and the architecture in the
-metadata.
+A teacher comes from a checkpoint of any origin in `pretrained.layouts`, or raykd trains it on the same data.
+raykd's own file is safetensors with `backbone.*`, `head.*` and `classifier.*`; its metadata contain the
+architecture.
 
     load_teacher(TeacherSpec(arch="resnet50"), Path("moco_v2_800ep.pth.tar"))
 """
@@ -26,11 +26,11 @@ from trainables.teachers.pretrained.read import CheckpointFacts, ReadCheckpoint,
 
 
 class Teacher(nn.Module):
-    """A network that teaches: without gradient, never changing, always in eval mode.
+    """A frozen network: no gradient, no change, always in eval mode.
 
-    `batch_norm="batch"` normalises by the statistics of each batch instead of the running ones. The code of
-    DisCo and RETRO does so by leaving the teacher in train mode; here the running ones do not drift as well,
-    since nothing reads them.
+    `batch_norm="batch"` normalises by the statistics of each batch instead of the running statistics. The
+    code of DisCo and RETRO does this by leaving the teacher in train mode, which also changes the running
+    statistics. Here these are removed, because nothing reads them.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Teacher(nn.Module):
         self.backbone = backbone
         self.head = head
         self.classifier = classifier  # over the backbone's features
-        self.sha256 = sha256  # of the file it came from
+        self.sha256 = sha256  # of the checkpoint file
         self.batch_norm = batch_norm
         self.feature_dim = backbone.feature_dim
         self.head_dim = 0  # 0 without a head
@@ -54,7 +54,7 @@ class Teacher(nn.Module):
         if batch_norm == "batch":
             for module in self.modules():
                 if isinstance(module, _BatchNorm):
-                    # Without running statistics torch takes the batch's, in eval mode too.
+                    # Without running statistics torch uses the batch's, in eval mode too.
                     module.track_running_stats = False
                     module.running_mean = module.running_var = module.num_batches_tracked = None
         if head is not None:
@@ -62,7 +62,7 @@ class Teacher(nn.Module):
                 self.head_dim = head(torch.zeros(2, self.feature_dim)).shape[1]
 
     def train(self, mode: bool = True) -> Teacher:
-        """Stays in eval mode."""
+        """Keep eval mode, whatever `mode` is."""
         super().train(False)
         return self
 
@@ -79,7 +79,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, head_dim): the head's output, not normalised."""
+        """(B, 3, H, W) -> (B, head_dim): the head's output, not normalised. `UserError` without a head."""
         if self.head is None:
             raise UserError("teacher", "has no projection head")
         embedding: Tensor = self.head(self.backbone(images))
@@ -87,7 +87,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, classes) by the classifier that it was trained with."""
+        """(B, 3, H, W) -> (B, classes): the classifier's output. `UserError` without a classifier."""
         if self.classifier is None:
             raise UserError("teacher", "has no classifier")
         logits: Tensor = self.classifier(self.backbone(images))
@@ -102,28 +102,28 @@ def load_teacher(spec: TeacherSpec, path: Path) -> Teacher:
     read = read_checkpoint(path, "teacher.checkpoint")
     backbone = build_backbone(ModelSpec(arch=spec.arch, options=spec.options), 0, "teacher")
     fill_backbone(backbone, read)
-    # `resolve` has filled them in; a spec that was made by hand may name none.
+    # `resolve` fills in mean and std; a spec made by hand may lack them.
     backbone.feed(feeding(spec.arch, read).normalisation if spec.mean is None else spec.normalisation)
     head, classifier = load_head(backbone, read), load_classifier(backbone, read)
     return Teacher(backbone, head, spec.batch_norm, read.facts.sha256, classifier)
 
 
 def inspect_checkpoint(path: Path) -> CheckpointFacts:
-    """What a file holds: origin, roles, head, hash. Raises `UserError` if it cannot be read."""
+    """A file's origin, roles, head and hash. Raises `UserError` if it cannot be read."""
     return read_checkpoint(path, "teacher.checkpoint").facts
 
 
 class Lack(NamedTuple):
-    """Something of a teacher that a method needs and a file has not."""
+    """A part of a teacher that a method needs and a file lacks, as the parts of an error message."""
 
     what: str  # "needs ..., and ..."
     expected: str
 
 
 def lacks(facts: CheckpointFacts, needs: frozenset[str], classes: int = 0) -> Lack | None:
-    """What the file lacks of what a method `needs`; None where it has all.
+    """The first of a method's `needs` that the file lacks; None if it lacks none.
 
-    `classes` of the data, 0 where they do not matter.
+    `classes` is the number of classes in the data; 0 if it does not matter.
     """
     if "teacher_head" in needs and facts.head_problem:
         return Lack(
@@ -149,9 +149,9 @@ def lacks(facts: CheckpointFacts, needs: frozenset[str], classes: int = 0) -> La
 
 
 def verify(read: ReadCheckpoint, model: ModelSpec, field: str = "teacher") -> CheckpointFacts:
-    """The facts of a checkpoint that fits `model`, its classifier counted only where it can be used.
+    """The facts of a checkpoint that fits `model`; `classes` is 0 if its classifier cannot be used.
 
-    Raises `UserError` at `field` for one that does not fit.
+    Raises `UserError` at `field` for a checkpoint that does not fit.
     """
     backbone = build_backbone(model, 0, field)
     fill_backbone(backbone, read)

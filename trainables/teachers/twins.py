@@ -1,9 +1,9 @@
-"""Architectures that no checkpoint tells apart: weights of the same names and shapes, another function.
+"""Twins: architectures with the same names and shapes of weights that compute different functions.
 
-`tf_efficientnet_b0` pads images otherwise than `efficientnet_b0`, `resnetblur50` blurs before it shrinks, and
-the weights of the one fit the other to the last number. They are found among all of timm's by building each
-on torch's meta device, which allocates nothing, and giving up at the first parameter that the one asked for
-has not: one or two seconds for all.
+A checkpoint's weights cannot tell them apart. `tf_efficientnet_b0` pads images otherwise than
+`efficientnet_b0`; `resnetblur50` blurs before it downsamples. To find twins, every architecture of timm is
+built on torch's meta device, which allocates no memory. Building stops at the first parameter that the given
+architecture lacks, so all of timm takes one or two seconds.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 Shapes = Mapping[str, tuple[int, ...]]
-# Modules that do nothing while a network is evaluated.
+# Modules that do nothing in eval mode.
 _IDLE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
-# Attributes that change no output of a network that is evaluated, beside those with `drop` in their name.
+# Attributes that change no output in eval mode, besides those with `drop` in their name.
 _SILENT = frozenset((
     "training", "inplace", "num_classes", "grad_checkpointing", "fused_attn", "init_std",
     "weight_init", "scriptable", "momentum",
@@ -31,14 +31,14 @@ _SILENT = frozenset((
 
 
 class _Another(Exception):
-    """A parameter that the architecture asked for has not."""
+    """Raised at the first parameter that the architecture to compare with lacks."""
 
 
 @functools.lru_cache(maxsize=64)
 def twins(arch: str) -> tuple[str, ...]:
-    """Other architectures of timm with the names and shapes of `arch`'s weights that compute otherwise.
+    """timm's architectures with the weights' names and shapes of `arch` but another function.
 
-    Empty for what is not timm's. Classifiers do not count.
+    Empty if `arch` is not timm's. Classifiers are ignored.
     """
     if not timm.is_model(arch):
         return ()
@@ -46,7 +46,10 @@ def twins(arch: str) -> tuple[str, ...]:
 
 
 def are_twins(arch: str, other: str) -> bool:
-    """Have both the same names and shapes of weights, and compute otherwise? False for what is not timm's."""
+    """Whether both have weights of the same names and shapes and compute different functions.
+
+    False if either is not timm's.
+    """
     arch, other = arch.partition(".")[0], other.partition(".")[0]  # tags name weights
     if arch == other or not (timm.is_model(arch) and timm.is_model(other)):
         return False
@@ -62,9 +65,9 @@ def are_twins(arch: str, other: str) -> bool:
 
 
 class _Network(NamedTuple):
-    """What an architecture is known by."""
+    """The features by which architectures are compared."""
 
-    sizes: Counter[tuple[int, ...]]  # how many parameters were made of each shape
+    sizes: Counter[tuple[int, ...]]  # shape -> number of parameters with it
     shapes: Shapes
     function: list[tuple[str, str, str, str]]
 
@@ -78,9 +81,9 @@ def _known(arch: str) -> _Network:
 
 
 def built_while(arch: str, fits: Callable[[tuple[int, ...]], bool]) -> nn.Module | None:
-    """The architecture on the meta device, without classifier; None where a parameter's shape does not fit.
+    """Build `arch` on the meta device, without classifier; stop and return None at a shape that does not fit.
 
-    Gives up at the first such parameter.
+    None also for an architecture that cannot be built from its name alone.
     """
 
     def check(shape: tuple[int, ...]) -> None:
@@ -90,20 +93,20 @@ def built_while(arch: str, fits: Callable[[tuple[int, ...]], bool]) -> nn.Module
     try:
         with _watching(check):
             return _built(arch)
-    except Exception:  # of another shape, or one that cannot be built by its name alone
+    except Exception:  # _Another, or any error of an architecture that needs more than its name
         return None
 
 
 @contextmanager
 def _watching(see: Callable[[tuple[int, ...]], None]) -> Iterator[None]:
-    """Inside, `see` is told the shape of every parameter that this thread gives to a module."""
+    """Call `see` with the shape of every parameter that this thread registers in a module."""
     thread = threading.get_ident()
 
-    def told(_module: nn.Module, _name: str, parameter: Tensor | None) -> None:
+    def hooked(_module: nn.Module, _name: str, parameter: Tensor | None) -> None:
         if parameter is not None and threading.get_ident() == thread:
             see(tuple(parameter.shape))
 
-    hook = register_module_parameter_registration_hook(told)
+    hook = register_module_parameter_registration_hook(hooked)
     try:
         yield
     finally:
@@ -121,7 +124,7 @@ def _shapes(model: nn.Module) -> Shapes:
 
 
 def _function(model: nn.Module) -> list[tuple[str, str, str, str]]:
-    """What tells a network from another with the same weights: its modules and their settings."""
+    """Name, type and settings of a network's modules. They differ between twins."""
     return [
         (name, type(module).__name__, module.extra_repr(), _settings(module))
         for name, module in model.named_modules()
@@ -130,7 +133,7 @@ def _function(model: nn.Module) -> list[tuple[str, str, str, str]]:
 
 
 def _settings(module: nn.Module) -> str:
-    """A module's plain attributes: numbers of attention heads, ways of pooling, names of functions."""
+    """A module's plain attributes, such as numbers of heads, kinds of pooling and names of functions."""
     plain: dict[str, Any] = {}
     for name, value in vars(module).items():
         if name.startswith("_") or name in _SILENT or "drop" in name or name.endswith("_cfg"):

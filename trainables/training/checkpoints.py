@@ -1,9 +1,9 @@
-"""Checkpoints that survive a crash: written whole or not at all, known to be intact before they are trusted.
+"""Checkpoints that survive a crash: they are written atomically, and verified before they are loaded.
 
-A state is a tree of dicts, lists, numbers, strings and tensors (what `torch.load(weights_only=True)` reads).
-Its file carries the epoch and the CRC-32 of its bytes in the name, `epoch-00012-1a2b3c4d.pt`, appears by
-rename after fsync, and the one before it is kept: a damaged newest file costs one epoch, not the trial. Where
-a `FileTransfer` copies files, the storage decides which checkpoints there are; the folder holds copies.
+A state is a tree of dicts, lists, numbers, strings and tensors (as `torch.load(weights_only=True)` reads it).
+The file's name contains the epoch and the CRC-32 of its bytes: `epoch-00012-1a2b3c4d.pt`. The file is renamed
+to it after fsync. The checkpoint before it is kept, so a damaged newest file costs one epoch and not the
+trial. If a `FileTransfer` copies files, the storage decides which checkpoints exist; the folder has copies.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ class Checkpoints:
     """The checkpoints of one trial in one folder. One writer at a time."""
 
     def __init__(self, folder: Path, transfer: FileTransfer | None = None) -> None:
-        """Those in `folder`, which every node sees, or of which `transfer` copies the files."""
+        """Use `folder`. Every node can read it, or `transfer` copies its files to and from the storage."""
         self.folder = folder
         self.transfer = transfer or SharedFolder()
 
     def save(self, epoch: int, state: dict[str, Any]) -> None:
-        """Write the state after `epoch` epochs; on return it is on the disk, with the one before it kept.
+        """Write the state after `epoch` epochs. On return it is on the disk; the one before it is kept.
 
-        Raises `StorageLost` where that cannot be done for longer than the patience.
+        Raises `StorageLost` if writing fails for longer than the time limit of `storage_retry`.
         """
         final = with_retry(lambda: self._write(epoch, state), f"{self.folder} cannot be written")
         self.transfer.push(final)
-        with contextlib.suppress(OSError):  # what could not be removed goes with the next one
+        with contextlib.suppress(OSError):  # the next `save` tries again to remove old files
             self._prune(epoch, final)
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
-        """(epoch, state) of the newest intact checkpoint, tensors on the CPU; None where there is none."""
+        """(epoch, state) of the newest intact checkpoint, tensors on the CPU; None if there is none."""
         for epoch, path in reversed(self._stored()):
             here = path.is_file() and _intact(path)
             if here or (self.transfer.pull(path) and _intact(path)):
@@ -56,7 +56,7 @@ class Checkpoints:
         return None
 
     def forget_after(self, epoch: int) -> int | None:
-        """Take away what is of a later epoch; returns the latest of these, None where there was none."""
+        """Remove the checkpoints after `epoch`; returns the last removed epoch, None if there was none."""
         later = [(past, path) for past, path in self._stored() if past > epoch]
         for _, path in later:
             remove(path)
@@ -70,8 +70,8 @@ class Checkpoints:
         with replacing(self.folder / "epoch", name) as temporary, opened(temporary, "wb") as file:
             summed = _Summed(file)
             try:
-                torch.save(state, summed)  # type: ignore[arg-type]  # write and flush are all it uses
-            except RuntimeError as error:  # torch hides what the file said
+                torch.save(state, summed)  # type: ignore[arg-type]  # it only uses write and flush
+            except RuntimeError as error:  # torch hides the file's error
                 raise summed.error or error from None
         return self.folder / name()
 
@@ -79,7 +79,7 @@ class Checkpoints:
         here = [path.name for path in self.folder.iterdir()]
         kept = self._kept(here, epoch, final)
         for name in here:
-            # Also a damaged file of this epoch or a later one, and what a killed writer left.
+            # Also removes damaged files of this or a later epoch, and temporary files of killed processes.
             if name not in kept and (_NAME.fullmatch(name) or name.endswith(".tmp")):
                 remove(self.folder / name)
         stored = self.transfer.names(self.folder)
@@ -89,12 +89,12 @@ class Checkpoints:
                 self.transfer.remove(self.folder / name)
 
     def _kept(self, names: list[str], epoch: int, final: Path) -> list[str]:
-        """Of these checkpoints the new one, `final`, and the last of those before `epoch`."""
+        """The checkpoints in `names` to keep: the new one, `final`, and the last one before `epoch`."""
         before = [path.name for past, path in self._parsed(names) if past < epoch]
         return [final.name, *before[-(_KEPT - 1) :]]
 
     def _stored(self) -> list[tuple[int, Path]]:
-        """(epoch, path) of each checkpoint that the storage has, by epoch."""
+        """(epoch, path) of each checkpoint in the storage, sorted by epoch."""
         return self._parsed(self.transfer.names(self.folder))
 
     def _parsed(self, names: list[str]) -> list[tuple[int, Path]]:
@@ -103,14 +103,15 @@ class Checkpoints:
 
 
 class _Summed:
-    """A file for writing that keeps the CRC-32 of what went through it, so that nothing is read back."""
+    """A file for writing that computes the CRC-32 of the written bytes, so that none are read back."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.crc = 0
-        self.error: OSError | None = None  # that a write met
+        self.error: OSError | None = None  # the last error of a write
 
     def write(self, data: bytes) -> int:
+        """Write `data`; returns the number of bytes."""
         self.crc = zlib.crc32(data, self.crc)
         try:
             return self._file.write(data)
@@ -119,11 +120,12 @@ class _Summed:
             raise
 
     def flush(self) -> None:
+        """Flush the file."""
         self._file.flush()
 
 
 def _intact(path: Path) -> bool:
-    """Whether the file's bytes are those that its name was given for."""
+    """Whether the CRC-32 of the file's bytes is the one in its name."""
 
     def summed() -> int:
         crc = 0

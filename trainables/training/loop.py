@@ -1,7 +1,7 @@
-"""The one training loop: `train(trial, report, workspace)`. Every method, every engine, one worker or many.
+"""The training loop of all methods and engines, for one worker or many: `train(trial, report, workspace)`.
 
-An epoch ends with probe -> checkpoint -> report, in this order: what was reported is on the disk, and what is
-on the disk is reported again when the trial goes on. The report's answer says whether to go on.
+An epoch ends with probe -> checkpoint -> report, in this order. So a reported epoch is always on the disk; a
+resumed trial reports the checkpoint's epoch again. The report returns whether to continue.
 
     train(trial, lambda report: print(report) or True, Workspace(folder, cache, teachers))
 """
@@ -32,32 +32,32 @@ from trainables.training.teacher_file import save_teacher, teacher_file, teacher
 from trainables.training.workspace import EpochReport, Report, Workspace
 
 _log = logging.getLogger(__name__)
-_POLL_S = 0.2  # between looks at another process that is making a teacher
+_POLL_S = 0.2  # interval of checks whether another process has finished the teacher
 
 
 def train(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
-    """Train `trial` to its last epoch or until `report` answers False, from its checkpoint if there is one.
+    """Train `trial` to its last epoch or until `report` returns False, from its checkpoint if there is one.
 
-    A teacher that has to be trained has to be there: `prepare` first. With a process group every worker calls
-    this with the same arguments, and the first worker's answer counts. Leaves `best.safetensors` (the student
-    with the best score so far) and `checkpoints/` in the folder. Raises `UserError` for a trial that cannot
-    work and `TrialFailed` when its numbers go bad, on every worker alike.
+    A trained teacher must exist: call `prepare` first. With a process group every worker calls this with the
+    same arguments, and the first worker's answer counts. Writes `best.safetensors` (the student with the best
+    score so far) and `checkpoints/` into the workspace's folder. Raises, on every worker alike, `UserError`
+    for a trial that cannot work and `TrialFailed` if a loss is not finite or explodes.
     """
     _train(trial, workspace, report)
 
 
 def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None) -> None:
-    """Decode the data and train the teacher, where either is missing; `report` hears the teacher's epochs.
+    """Decode the data and train the teacher if they are missing; `report` gets the teacher's epochs.
 
-    Safe in several processes at once: one works, the others wait for it; if it dies, the next goes on from
-    its checkpoint. With a process group every worker calls this, and all of them train the teacher. A
-    `report` that answers False leaves the teacher unfinished.
+    Several processes may call this at once: one works and the others wait. If it dies, the next process
+    continues from its checkpoint. With a process group every worker calls this, and all of them train the
+    teacher. A `report` that returns False leaves the teacher unfinished. Raises the errors of `train`.
     """
     data = on_each(lambda: open_data(trial.data, workspace.cache))
     training = teacher_trial(trial)
     if training is None:
         return
-    check_with_data(trial, data)  # else the teacher would be trained for nothing
+    check_with_data(trial, data)  # before the teacher's training, which would be wasted
     file = teacher_file(training, workspace.teachers)
     transfer = workspace.transfer
     place = replace(workspace, folder=workspace.teachers / training.signature())
@@ -74,20 +74,20 @@ def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None
 def _train(
     trial: TrialSpec, place: Workspace, report: Report, then: Callable[[Run], None] = lambda run: None
 ) -> None:
-    """Train, and after damage to the decoded images once more from the last checkpoint, with new ones."""
+    """Train. If the decoded images prove damaged, decode them again and continue from the last checkpoint."""
     for last in (False, True):
         try:
             with isolated(trial.seed):
                 return _run(trial, place, report, then)
         except StoreDamaged:
-            # A group of workers is started again by its engine: the others may be waiting in a collective.
+            # The other workers of a group may wait in a collective, so its engine starts the group again.
             if last or world_size() > 1:
                 raise
             _log.warning("decoded images were damaged", exc_info=True)
 
 
 def _run(trial: TrialSpec, place: Workspace, report: Report, then: Callable[[Run], None]) -> None:
-    # In a frame of its own, which `isolated` can clear when a trial fails.
+    # A separate frame, which `isolated` can clear when a trial fails.
     run = Run(trial, place)
     _go(run, report)
     then(run)
@@ -104,7 +104,10 @@ def _go(run: Run, report: Report) -> None:
 
 
 def _goes_on(run: Run, report: Report) -> bool:
-    """Report the last finished epoch, after a restart the checkpoint's: it may never have arrived."""
+    """Report the last finished epoch and return whether to continue.
+
+    After a restart it is the checkpoint's epoch, whose report may have been lost.
+    """
     answer = report(EpochReport(run.epoch, dict(run.metrics)))
     return from_first(lambda: answer) and run.epoch < run.trial.epochs
 
@@ -119,17 +122,17 @@ def _save_teacher(run: Run, file: Path) -> None:
 
 
 def _share(file: Path, transfer: FileTransfer) -> None:
-    """A teacher that is only on this node: its maker died before the others could have it."""
+    """Push the teacher to the storage if it is only on this node: its process died before the push."""
     if file.name not in transfer.names(file.parent):
         transfer.push(file)
 
 
 @contextlib.contextmanager
 def _turn(file: Path) -> Iterator[bool]:
-    """Wait until `file` is there and whole (False) or it is this process's turn to make it (True).
+    """Wait until `file` exists and is intact (yields False) or this process may make it (yields True).
 
-    The workers of one group ask together, in short steps: none may sit in a collective while the first one
-    waits for a process that has nothing to do with them.
+    The workers of one group poll together. So no worker waits long in a collective while the first one waits
+    for a process outside the group.
     """
 
     locks: list[FileLock] = []  # one, on the first worker
@@ -141,11 +144,11 @@ def _turn(file: Path) -> Iterator[bool]:
     from_first(lambda: with_retry(open_lock, f"{file.parent} cannot be written"))
 
     def look() -> bool | None:
-        if is_whole(file):  # one that is damaged is made again
+        if is_whole(file):  # a damaged file is made again
             return False
         if not locks[0].try_take():
             return None
-        return not is_whole(file)  # it may have come between the two lines above
+        return not is_whole(file)  # another process may have finished it before the lock was taken
 
     try:
         while (mine := from_first(look)) is None:

@@ -1,4 +1,4 @@
-"""The losses of an epoch: kept on the device, looked at now and then, and the end of a trial gone bad."""
+"""The losses of an epoch: kept on the device, averaged, and checked for divergence at intervals."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from trainables.core.errors import TrialFailed
 from trainables.core.workers import mean_over_workers
 from trainables.methods.base import Losses
 
-LOOK_EVERY = 50  # steps between looks: each look waits for the GPU
-EXPLODED = 1e4  # times the first step's loss (or 1, if that was smaller)
+LOOK_EVERY = 50  # steps between checks; each check waits for the GPU
+EXPLODED = 1e4  # limit of the loss, as a multiple of the first step's loss (or of 1 if that is smaller)
 
 
 class LossWatch:
-    """Averages an epoch's losses, and raises `TrialFailed` on every worker alike when they go bad.
+    """Averages an epoch's losses; raises `TrialFailed` on every worker alike if they diverge.
 
-    `first_loss` is the total of the trial's first step, None before it.
+    `first_loss` is the total loss of the trial's first step; None before it.
     """
 
     def __init__(self, epoch: int, steps: int, first_loss: float | None) -> None:
         self.first_loss = first_loss
         self._epoch, self._steps, self._seen = epoch, steps, 0
         self._names: list[str] = []
-        self._rows: list[Tensor] = []  # (1 + terms) of each step since the last look
+        self._rows: list[Tensor] = []  # (1 + terms,) for each step since the last check
         self._sums: list[float] = []
 
     def add(self, parts: list[Losses]) -> None:
-        """The losses of one optimizer step, a part for each micro-batch."""
+        """Add the losses of one optimizer step, one item for each micro-batch. May raise `TrialFailed`."""
         self._names = ["total", *parts[0].terms]
         rows = [torch.stack([p.total.detach(), *(t.detach() for t in p.terms.values())]) for p in parts]
         self._rows.append(rows[0].float() if len(rows) == 1 else torch.stack(rows).float().mean(0))
@@ -37,7 +37,7 @@ class LossWatch:
             self._look()
 
     def means(self) -> dict[str, float]:
-        """`loss/total` and `loss/TERM`, the mean over the epoch's steps and workers."""
+        """`loss/total` and `loss/TERM`: means over the epoch's steps and workers. May raise `TrialFailed`."""
         self._look()
         return {
             f"loss/{name}": total / self._seen for name, total in zip(self._names, self._sums, strict=True)

@@ -1,8 +1,8 @@
-"""Memory that a method's settings ask for, estimated before anything is trained.
+"""Estimates of the memory that a method's settings need, made before training.
 
-Settings that are harmless on small images and batches can ask for more than any device has: fixed anchors
-keep their images and pass through the student in every step, relations among a batch grow with its square
-and cube. What is estimated is that alone (`Method.memory`), not what networks and batch take anyway.
+Settings that are harmless with small images and batches may need more memory than any device has: fixed
+anchors keep their images and pass through the student in every step; relations within a batch grow with its
+square or cube. Only this memory is estimated (`Method.memory`), not that of the networks and the batch.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from trainables.networks.backbones import backbone_facts, build_backbone, seeded
 from trainables.spec.trial import ModelSpec, TrialSpec
 
 GIB = 2**30
-LARGEST = 288 * GIB  # of one device, in 2026
-_KEPT = GIB  # buffers above this are worth a word: they are in every checkpoint
-_HALF = 2  # activations in bfloat16 take so many times less; which the estimate takes for granted
-_IMAGES = 2
+LARGEST = 288 * GIB  # the largest memory of one device in 2026
+_KEPT = GIB  # larger buffers get a remark, because every checkpoint contains them
+_HALF = 2  # bytes of float32 / bytes of bfloat16; activations are assumed to be in bfloat16
+_IMAGES = 2  # batch size for measuring activations
 
 
 def device_memory(where: torch.device) -> int:
-    """Bytes of a device that this process may use: of a GPU its share, of the host what its limits leave."""
+    """Bytes that this process may use: its share of a GPU's memory, or the host's memory within limits."""
     if where.type == "cuda":
         share = getattr(torch.cuda, "get_per_process_memory_fraction", lambda _: 1.0)(where)  # torch >= 2.8
         return int(torch.cuda.get_device_properties(where).total_memory * share)
@@ -37,14 +37,16 @@ def device_memory(where: torch.device) -> int:
 def check_memory(
     trial: TrialSpec, kind: type[Method], context: Context, workers: int = 1, most: int | None = None
 ) -> None:
-    """`UserError` where the method's settings ask for more than `most` bytes on a worker's device, with the
-    largest value that fits; `most` left out: more than any device has."""
+    """`UserError` if the method's settings need more than `most` bytes on a worker's device.
+
+    The error contains the largest value that fits. Without `most` the limit is `LARGEST`.
+    """
     limit = LARGEST if most is None else most
     config = kind.Config(**trial.config)
 
     def needed(value: int | None = None, field: str = "") -> int:
-        changed, told = _with(config, context, field, value) if value is not None else (config, context)
-        return sum(_bytes(need, told, workers) for need in kind.memory(changed, told))
+        changed, within = _with(config, context, field, value) if value is not None else (config, context)
+        return sum(_bytes(need, within, workers) for need in kind.memory(changed, within))
 
     total = needed()
     if total <= limit:
@@ -65,7 +67,7 @@ def check_memory(
 def check_on_device(
     trial: TrialSpec, kind: type[Method], context: Context, workers: int, where: torch.device
 ) -> None:
-    """`check_memory` on the device that a worker has, whose size nobody may have known before."""
+    """`check_memory` with the memory of a worker's device, which is known only on the worker."""
     if kind.memory.__func__ is Method.memory.__func__ or trial.teacher is None:  # type: ignore[attr-defined]
         return
     side, teacher = trial.data.image_size, trial.teacher
@@ -74,12 +76,12 @@ def check_on_device(
         student=backbone_facts(trial.student, side),
         teacher=backbone_facts(ModelSpec(arch=teacher.arch, options=teacher.options), side, "teacher"),
     )
-    shared = workers if where.type == "cpu" else 1  # the workers of a trial may lie on one host
+    shared = workers if where.type == "cpu" else 1  # all workers of a trial may be on one host
     check_memory(trial, kind, known, workers, device_memory(where) // shared)
 
 
 def heavy(trial: TrialSpec, kind: type[Method], context: Context) -> Iterator[str]:
-    """Remarks on what makes every checkpoint large, with the field."""
+    """Remarks about settings that make every checkpoint large, with their fields."""
     for need in kind.memory(kind.Config(**trial.config), context):
         if need.kept > _KEPT:
             yield (
@@ -104,7 +106,7 @@ def _with(config: MethodConfig, context: Context, field: str, value: int) -> tup
 
 
 def _largest(fits: Callable[[int], bool], above: int) -> int:
-    """The largest number below `above` that fits, 0 where none does; what fits stays so for smaller ones."""
+    """The largest number below `above` that fits, 0 if none does. `fits` must be monotonic."""
     low, high = 0, above
     while high - low > 1:
         middle = (low + high) // 2
@@ -130,7 +132,7 @@ def activation_bytes(student: ModelSpec, side: int) -> int:
             return tensor
 
         with seeded(0), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            out = model(torch.zeros(_IMAGES, 3, side, side))  # held, so that no storage is used twice
+            out = model(torch.zeros(_IMAGES, 3, side, side))  # kept alive, so that no storage is reused
         del out
         _known[key] = sum(kept.values()) // _IMAGES
     return _known[key]

@@ -1,7 +1,4 @@
-"""One trial being trained: everything it consists of, an epoch of it, and its state on the disk.
-
-`loop.train` drives it. Kept apart from the loop's contract with the engine, so that each reads in a sitting.
-"""
+"""A trial in training: its objects, one epoch, and its state on the disk. `loop.train` drives it."""
 
 from __future__ import annotations
 
@@ -44,19 +41,19 @@ from trainables.views.augmented import EpochViews, Views
 
 BEST = "best.safetensors"  # the student with the best score so far, beside the checkpoints
 _log = logging.getLogger(__name__)
-_STATE = {  # what a checkpoint holds
+_STATE = {  # keys of a checkpoint
     "trial", "data", "method", "optimizer", "schedule", "generators", "metrics", "best", "first_loss",
     "train_s",
 }  # fmt: skip
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """The same images with channels last in memory, which convolutions are faster on."""
+    """The same images with channels last in memory, which makes convolutions faster."""
     return images.contiguous(memory_format=torch.channels_last)
 
 
 def check_with_data(trial: TrialSpec, data: DataSet) -> tuple[type[Method], MethodConfig, Context]:
-    """The method, its settings and what it may know; `UserError` where the images as read do not do."""
+    """(method, config, context) for the data. `UserError` if the method cannot work with these images."""
     kind = load_method(trial.method)
     context = Context(
         len(data.train_ids),
@@ -82,7 +79,8 @@ def build_method(
 ) -> Method:
     """The trial's method with an untrained student, on device `where`; the teacher is loaded unless given.
 
-    Without `begin` it has not looked at the training images: a checkpoint will say what it saw.
+    `begin=False` skips `Method.begin`, which reads training images: a checkpoint contains its results.
+    Raises `UserError` for settings or a teacher that do not fit.
     """
     kind, config, context = check_with_data(trial, data)
     check_on_device(trial, kind, context, world_size(), where)
@@ -97,15 +95,18 @@ def build_method(
 
 
 def move(method: Method, where: torch.device) -> None:
-    """Put a method and its teacher on a device."""
-    # Channels last on CPUs too: small and depthwise convolutions take half the time there.
+    """Move a method and its teacher to a device."""
+    # Channels last on CPUs too: small and depthwise convolutions take half the time.
     for module in (method, method.teacher):
         if module is not None:
             module.to(where).to(memory_format=torch.channels_last)
 
 
 class Run:
-    """A trial on this worker, ready for its next epoch. Data and method are the trial's own, unless given."""
+    """A trial on this worker, resumed from its checkpoint if there is one, ready for its next epoch.
+
+    Data and method are made from the trial unless they are given.
+    """
 
     def __init__(
         self,
@@ -153,31 +154,34 @@ class Run:
         self.train_s = 0.0
         if found is not None:
             self._resume(*found)
-        # After the resume: DDP hands every worker the first one's weights. Buffers it leaves alone, and what
-        # a method took from the data may differ by a rounding between unlike machines.
+        # After resuming. DDP copies the first worker's weights to all, but not its buffers. Buffers that a
+        # method computed from the data may differ by rounding between machines.
         for buffer in self.method.buffers() if self.workers > 1 else ():
             torch.distributed.broadcast(buffer, 0)
         self.parallel: DistributedDataParallel | None = None
         if self.workers > 1:
             with warnings.catch_warnings():
-                # Newer torch wants another word for it, which older torch does not know.
+                # Newer torch has another name for the argument, which older torch lacks.
                 warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-                # Which parts of a network and a method go unused is not for the loop to know.
+                # The loop cannot know which parameters a method leaves unused.
                 self.parallel = DistributedDataParallel(
                     self.method, broadcast_buffers=False, find_unused_parameters=True
                 )
 
     def train_epoch(self) -> None:
-        """Train the next epoch, probe, and write the checkpoint; `metrics` are on every worker afterwards."""
+        """Train the next epoch, probe, and write the checkpoint. All workers get the same `metrics`.
+
+        Raises `TrialFailed` if the loss diverges, `StorageLost` if the checkpoint cannot be written.
+        """
         epoch = self.epoch + 1
         trained = self._train(epoch)
-        if self.local_buffers:  # the first worker's are probed and saved, so all go on with them
+        if self.local_buffers:  # the first worker's buffers are probed and saved, so all continue with them
             for buffer in self.method.buffers():
                 torch.distributed.broadcast(buffer, 0)
         generators = from_each(rng_state())
         self.epoch = epoch
         self.metrics, self.best = from_first(lambda: self._close(trained, generators))
-        set_rng_state(generators[rank()])  # as if there had been no probe
+        set_rng_state(generators[rank()])  # so that the probe does not change the training
 
     def _close(
         self, trained: dict[str, float], generators: list[Any]
@@ -206,7 +210,7 @@ class Run:
         return metrics, best
 
     def _train(self, epoch: int) -> dict[str, float]:
-        """The optimizer steps of an epoch; its losses, last learning rate and speed."""
+        """Make the optimizer steps of an epoch; returns its losses, last learning rate and speed."""
         optim = self.trial.optim
         ids = order(self.data.train_ids, self.trial.seed, epoch, optim, rank(), self.workers)
         views = self.views.epoch(epoch)
@@ -233,7 +237,10 @@ class Run:
         return {**losses, "lr": self.schedule.lr, "images_per_s": speed, "train_s": self.train_s}
 
     def micro_batch(self, images: Tensor, ids: np.ndarray, views: EpochViews, last: bool) -> Losses:
-        """Forward and backward of a micro-batch; gradients travel between workers with the last of a step."""
+        """Forward and backward pass of a micro-batch. The `last` of a step averages gradients over workers.
+
+        `images` are stored images (B, 3, S, S), uint8; `ids` (B,) are their indices in the data set.
+        """
         batch = Batch(
             [channels_last(views.apply(images, ids, view)) for view in range(self.method.views)],
             self.labels[ids].to(self.device, non_blocking=True),
@@ -249,7 +256,7 @@ class Run:
         self.method.eval()
 
         def encode(images: Tensor) -> Tensor:
-            # In float32 on every device, as teacher and untrained student are probed: rows have to compare.
+            # In float32 on every device, as for the teacher and the untrained student, to be comparable.
             return self.method.features(channels_last(images), self.trial.probe.point)
 
         return self.examiner.evaluate(encode)
@@ -274,7 +281,10 @@ class Run:
         self.workspace.transfer.push(path)
 
     def _checkpoint(self) -> tuple[int, dict[str, Any]] | None:
-        """What to go on from. Where the best student so far is damaged, only the beginning makes it again."""
+        """The checkpoint to resume; None if there is none, or if it is of another version.
+
+        None also if the best student's file is damaged: only a training from the beginning makes it again.
+        """
         found = self.checkpoints.load()
         lacks = sorted(_STATE - found[1].keys()) if found is not None else []
         if lacks:

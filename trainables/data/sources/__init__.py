@@ -1,9 +1,9 @@
-"""Where images come from: every data source by name.
+"""Data sources by name.
 
-A source says what it holds before it is read (`counts`), which files it would read (`listing`), and returns
-its pictures one after another (`open`): preparing a million images needs no more memory than a thousand. To
-add one, write a file in this folder with a `Source` in `SOURCES`: it is found by itself. What several sources
-share lies in `parts/`.
+A source counts its images before it reads them (`counts`), identifies the files that it would read
+(`listing`), and yields its pictures one by one (`open`), so memory does not grow with the number of images.
+To add one, write a file in this folder with a `Source` in `SOURCES`; it is found by itself. `parts/` contains
+code that several sources share.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ __all__ = [
 
 @cache
 def _all() -> dict[str, Source]:
-    """Every source by name, those first that hold the same wherever they lie: `raykd list data` shows this.
+    """Name -> source, in the order of `raykd list data`: sources with published counts come first.
 
-    `TypeError` for two of one name, and for a file without a source.
+    `TypeError` for two sources with one name, and for a file without a source.
     """
-    found = rows(__name__, "SOURCES", Source)  # type: ignore[type-abstract]  # instances of what is below it
+    found = rows(__name__, "SOURCES", Source)  # type: ignore[type-abstract]  # instances of its subclasses
     return by_name(sorted(found, key=lambda source: source.published() is None), lambda source: source.name)
 
 
 def sources() -> dict[str, Source]:
-    """Every source by name, in the order to show them in."""
+    """Name -> source, in the order for display."""
     return dict(_all())
 
 
 def find_source(name: str) -> Source:
-    """The source called `name`; `UserError` with the nearest name otherwise."""
+    """The source called `name`. `UserError` with the nearest name if there is none."""
     known = _all()
     if name not in known:
         raise UserError("data.name", "no such data source", value=name, choices=known)

@@ -1,4 +1,4 @@
-"""What every data source offers, and what it says of its data."""
+"""The interface of data sources, and the records that describe their data."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from PIL import Image
 from trainables.core.files import cache_folder
 from trainables.spec.trial import DataSpec
 
-Picture = Path | bytes | Image.Image  # a file, a file's content, or pixels
+Picture = Path | bytes | Image.Image  # a file, the content of a file, or pixels
 
 
 class Sample(NamedTuple):
     """One picture, not decoded yet."""
 
-    name: str  # for messages about it
+    name: str  # for messages
     label: int  # -1: none
     picture: Picture
 
@@ -35,7 +35,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """A data set: what may be trained on, labelled or not, and the test part, which may not."""
+    """A data set: the training part, labelled or not, and the test part, which is never trained on."""
 
     train: Part
     test: Part | None
@@ -43,30 +43,30 @@ class Parts:
 
 
 class Taken(NamedTuple):
-    """Which split some of the files of a source were taken for."""
+    """A group of a source's files, and the split that they belong to."""
 
     split: str  # train, test, unlabelled; "" for files that no run reads
-    what: str  # such as `train/` or `3 files ending in .gif`
+    what: str  # the files, such as `train/` or `*.gif`
     images: int
     why: str = ""  # why no run reads them
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What a source holds, as far as it is known without decoding its pictures."""
+    """The numbers of a source's images, as far as they are known without decoding."""
 
     labelled: int  # training images with a label
-    unlabelled: int  # training images without
+    unlabelled: int  # training images without a label
     test: int
     classes: int
-    per_class: tuple[int, ...] = ()  # labelled training images of each class; (): not known before reading
-    taken: tuple[Taken, ...] = ()  # which files were taken for which split
-    class_names: tuple[str, ...] = ()  # (): not known
+    per_class: tuple[int, ...] = ()  # labelled training images of each class; (): unknown before reading
+    taken: tuple[Taken, ...] = ()  # the split of each group of files
+    class_names: tuple[str, ...] = ()  # (): unknown
     remarks: tuple[str, ...] = ()  # further remarks for the user
 
 
 class Source(ABC):
-    """A place that images come from. One source may read many data sets, as `folder` does."""
+    """A kind of place to read images from. One source may read many data sets, as `folder` does."""
 
     name: str
     summary: str  # one line for `raykd list data`
@@ -74,33 +74,36 @@ class Source(ABC):
 
     @abstractmethod
     def where(self, spec: DataSpec) -> Path | None:
-        """The folder that it reads; None if it needs none. `UserError` if a path is needed and missing."""
+        """The folder to read; None if none is needed. `UserError` if a path is needed and missing."""
 
     @abstractmethod
     def counts(self, spec: DataSpec) -> Counts:
-        """What it holds. `UserError` if the data are not there, with the place and with what to type."""
+        """The numbers of images. `UserError` with the place and the option to set if the data are missing."""
 
     @abstractmethod
     def open(self, spec: DataSpec) -> Parts:
-        """Its parts, ready to be read. May download if `spec.download`. `UserError` as for `counts`."""
+        """The parts of the data set, ready to be read. May download if `spec.download`.
+
+        `UserError` as in `counts`.
+        """
 
     def published(self) -> Counts | None:
-        """What it holds on every machine; None where only the user's files can tell."""
+        """The numbers of images if they are the same on every machine; None if they depend on user files."""
         return None
 
     def look(self, spec: DataSpec) -> Part | None:
-        """The training part, to check that it holds pictures; None where opening it takes long or downloads.
+        """The training part, to check its pictures; None if opening it takes long or downloads.
 
-        `UserError` as for `open`.
+        `UserError` as in `open`.
         """
         return self.open(spec).train
 
     def listing(self, spec: DataSpec) -> str:
-        """Digest of names, sizes and times of the files that it would read; "" where they cannot change."""
+        """Digest of names, sizes and times of the files to read; "" if they cannot change."""
         return ""
 
 
 def data_folder() -> Path:
-    """Where data sets lie by default: $RAYKD_DATA, else `raw` in the cache ($RAYKD_CACHE, ~/.cache/raykd)."""
+    """Default folder of data sets: $RAYKD_DATA, else `raw` in the cache ($RAYKD_CACHE, ~/.cache/raykd)."""
     given = os.environ.get("RAYKD_DATA")
     return Path(given).expanduser() if given else cache_folder() / "raw"

@@ -1,4 +1,4 @@
-"""scikit-learn's digits: 1797 real 8x8 grey images of ten classes, the data set that is always there."""
+"""scikit-learn's digits: 1797 real 8x8 grey images of ten classes. They need no download."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from trainables.spec.trial import DataSpec
 IMAGES = 1797
 PER_CLASS = (133, 137, 133, 137, 136, 137, 136, 134, 130, 135)  # of the training part
 TEST_SHARE = 1 / 4
-TEST_SEED = 1797  # digits come without a test part: this draw, and never another, is theirs
+TEST_SEED = 1797  # digits have no published test part; this fixed seed draws it
 
 
 class Digits(Source):
+    """The data source `digits`."""
+
     name = "digits"
     summary = "scikit-learn's digits, 8x8 grey, 10 classes: 1348 train, 449 test; nothing to download"
 
@@ -42,7 +44,7 @@ class Digits(Source):
         from sklearn.datasets import load_digits
 
         digits = load_digits()
-        pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # they come as 0..16
+        pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # from 0..16
         labels = digits.target.astype(np.int64)
         test = stratified(labels, TEST_SHARE, TEST_SEED)
         train = np.setdiff1d(np.arange(len(labels)), test)

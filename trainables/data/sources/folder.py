@@ -1,17 +1,17 @@
-"""A folder of image files: with class folders (ImageFolder layout) or without.
+"""The source `folder`: image files with class folders (ImageFolder layout) or without.
 
-Any of these, `DIR` being `data.path` or the one folder in it:
+The layouts, with `DIR` = `data.path` or the only folder in it:
 
-    DIR/train/CLASS/*.jpg  with DIR/test/CLASS/*.jpg where there is a test part (or DIR/validation/…), and
-                           DIR/unlabelled/**/*.jpg where there are images without labels
-    DIR/CLASS/*.jpg        all of it is training data
-    DIR/*.jpg              unlabelled (so is DIR/train/*.jpg, and a folder with a single class folder)
+    DIR/train/CLASS/*.jpg  and optionally DIR/test/CLASS/*.jpg (or DIR/validation/…) as the test part, and
+                           DIR/unlabelled/**/*.jpg as images without labels
+    DIR/CLASS/*.jpg        all training data
+    DIR/*.jpg              unlabelled (also DIR/train/*.jpg, and a folder with a single class folder)
 
-The words for train, test and validation, and where in a name they may stand, are those of `split_words.py`;
-where no folder has one, the pictures' own names are looked at. Class folders are searched to any depth.
-Beside class folders, image files that lie in none are left out, as torchvision's ImageFolder does. Where
-there are both test/ and validation/, test/ is the test part if it has class folders, and validation/ is not
-read. What else could be meant is refused (`split_files.py`); `data.splits` says what is for what.
+`split_words.py` defines the words for train, test and validation, and their places in a name. If no folder
+has one, the names of the pictures are read. Class folders are searched to any depth. Image files beside class
+folders are left out, as in torchvision's ImageFolder. If test/ and validation/ both exist, test/ is the test
+part if it has class folders, and validation/ is not read. Ambiguous layouts are refused (`split_files.py`);
+then `data.splits` must name the split of the files.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Labelled(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What the files of a folder are for."""
+    """The files of a folder by their use."""
 
     train: Labelled
     test: Labelled
@@ -58,6 +58,8 @@ class Layout(NamedTuple):
 
 
 class Folder(Source):
+    """The data source `folder`."""
+
     name = "folder"
     summary = "a folder of image files: DIR/train/CLASS/*.jpg, DIR/CLASS/*.jpg, or DIR/*.jpg without labels"
     takes_splits = True
@@ -93,7 +95,7 @@ class Folder(Source):
 
 
 def layout(folder: Path, files: Files, splits: Patterns | None) -> Layout:
-    """Sort the files by what they are for; `UserError` where their folders make no sense, or two."""
+    """Sort the files by their use. `UserError` if their folders make no sense or are ambiguous."""
     found = sort_files(folder, files.paths, splits, by_file=False)
     train, free = found["train"], found["unlabelled"]
     classes = sorted(set(train.classes()) - {""})
@@ -129,14 +131,14 @@ def _left_out(found: Sorted, files: Files, held: str, train: Labelled, test: Lab
 
 
 def _tops(found: Sorted) -> list[str]:
-    """The first folders, or the files, that nothing was taken from."""
+    """The topmost folders or files that were left out completely."""
     used = {path.split("/")[0] for portion in found.portions.values() for path in portion.paths}
     depths = [1 if path.split("/")[0] not in used else 2 for path in found.left]
     return Portion(found.left, depths).places()
 
 
 def _refuse_deeper(folder: Path, found: Sorted) -> None:
-    """`UserError` where the one class folder holds folders: those may be the classes."""
+    """`UserError` if the only class folder contains folders: those may be the classes."""
     paths = found["train"].paths
     shared = shared_folders(paths)
     if not all(path.count("/") > len(shared) for path in paths):
@@ -144,15 +146,15 @@ def _refuse_deeper(folder: Path, found: Sorted) -> None:
     base = "/".join(shared)
     inner = listed(f"{path.split('/')[len(shared)]}/" for path in paths)
     held = next((split for split in HELD_OUT if found[split].paths), "")
-    told = {"train": [base]}
+    nested = {"train": [base]}
     if held:
-        told["test"] = ["/".join(shared_folders(found[held].paths)) or "."]
+        nested["test"] = ["/".join(shared_folders(found[held].paths)) or "."]
     flat = {"unlabelled": ["."]} if not held else {"unlabelled": found["train"].patterns()}
     raise two_readings(
         folder,
         f"{inner} in {base}/ are classes",
         "all of these images are without labels",
-        [(typed(**told), "for the first"), (typed(**flat), "for the second")],
+        [(typed(**nested), "for the first"), (typed(**flat), "for the second")],
     )
 
 

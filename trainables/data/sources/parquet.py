@@ -1,11 +1,11 @@
-"""A folder of Parquet files in the Hugging Face image layout: `image: {bytes, path}` and `label`.
+"""The source `parquet`: Parquet files in the Hugging Face image layout, `image: {bytes, path}` and `label`.
 
-The part a file belongs to is read from its name and its folders' (`train-00000-of-00003.parquet`,
-`test/0.parquet`, `my_test_file.parquet`): train, test, validation or unlabelled, by the words of
-`split_words.py`. Where no name says train, files without such a word are the training data; what can be read
-in two ways is refused (`split_files.py`), and `data.splits` says it outright. A column `label`, `labels` or
-`fine_label` holds integers or words (`parquet_labels.py`). Where there are both a test and a validation part,
-the validation part is not read. Read in streaming batches, so memory does not grow with the files.
+The names of a file and its folders determine its split by the words of `split_words.py`: train, test,
+validation or unlabelled (`train-00000-of-00003.parquet`, `test/0.parquet`, `my_test_file.parquet`). If no
+name contains a word for train, the files without a split word are the training data. Ambiguous names are
+refused (`split_files.py`); then `data.splits` must name the split of the files. A column `label`, `labels` or
+`fine_label` contains integers or words (`parquet_labels.py`). If there are both a test and a validation part,
+the validation part is not read. Files are read in streaming batches, so memory does not grow with them.
 """
 
 from __future__ import annotations
@@ -40,27 +40,28 @@ ENDINGS = (".parquet",)
 
 
 class Table(NamedTuple):
-    """One file: where it is, what its image column is called, and what its rows are labelled with."""
+    """One file, its image column and its labels."""
 
     path: Path
-    image: str
+    image: str  # name of the column
     labels: Labels
 
 
 class Rows(NamedTuple):
-    """The rows of a file that are read."""
+    """The rows to read of a file."""
 
     table: Table
     classes: Ids  # (rows,) -1: none
-    only_labelled: bool
+    only_labelled: bool  # rows without a label are skipped
 
     @property
     def images(self) -> int:
+        """The number of images to read."""
         return int((self.classes >= 0).sum()) if self.only_labelled else len(self.classes)
 
 
 class Layout(NamedTuple):
-    """What the files are for."""
+    """The files by their use."""
 
     train: list[Rows]
     test: list[Rows]
@@ -70,10 +71,13 @@ class Layout(NamedTuple):
 
     @property
     def classes(self) -> int:
+        """The number of classes; 0 if the labels distinguish none."""
         return self.numbering.classes if self.numbering.classes > 1 else 0
 
 
 class Parquet(Source):
+    """The data source `parquet`."""
+
     name = "parquet"
     summary = "a folder of Parquet files in the Hugging Face image layout (image: {bytes, path}, label)"
     takes_splits = True

@@ -1,6 +1,6 @@
-"""The data sets that torchvision knows, read by torchvision.
+"""Data sets that torchvision reads.
 
-torchvision checks each against its published MD5 sums. Nothing is downloaded unless the user says so.
+torchvision checks each against its published MD5 sums. Data are only downloaded with `data.download: true`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _pets(root: Path, split: str, download: bool) -> list[Any]:
     from torchvision.datasets import OxfordIIITPet
 
     pets = OxfordIIITPet(root, split="trainval" if split == "train" else "test", download=download)
-    return [list(zip(pets._images, pets._labels, strict=True))]  # it takes no loader, so ask for the paths
+    return [list(zip(pets._images, pets._labels, strict=True))]  # paths: the class has no argument `loader`
 
 
 def _by_flag(name: str) -> Load:
@@ -48,7 +48,7 @@ def _by_split(name: str, test: str = "test", **more: Any) -> Load:
     def load(root: Path, split: str, download: bool) -> list[Any]:
         import torchvision.datasets
 
-        # ImageNet takes no `download`: it never could.
+        # torchvision cannot download ImageNet, so the class has no argument `download`.
         extra = {**more, **({} if name == "ImageNet" else {"download": download})}
         part = "train" if split == "train" else test
         return [getattr(torchvision.datasets, name)(root, split=part, **extra)]
@@ -57,9 +57,10 @@ def _by_split(name: str, test: str = "test", **more: Any) -> Load:
 
 
 def _stl10_unlabelled(root: Path) -> Part:
-    """The 100 000 unlabelled images of STL-10, off the disk one by one (torchvision would load all 2.8 GB).
+    """The 100 000 unlabelled images of STL-10, read one by one (torchvision would load all 2.8 GB).
 
-    The file holds uint8 images of 3 x 96 x 96 pixels, columns first. Its sum was checked with the train part.
+    The file contains uint8 images of 3 x 96 x 96 pixels, columns first. torchvision checks its MD5 sum when
+    it opens the training part.
     """
     path = root / "stl10_binary" / "unlabeled_X.bin"
     shape = (3, 96, 96)
@@ -81,10 +82,10 @@ class TorchvisionSet(Source):
     title: str
     held: Counts  # as published
     load: Load
-    files: tuple[tuple[str, ...], ...]  # below the root; of each tuple at least one must be there
+    files: tuple[tuple[str, ...], ...]  # below the root; at least one of each tuple must exist
     size: str  # of the download
-    by_hand: str = ""  # where to get it if torchvision cannot
-    home: str = ""  # folder of its own below the default root, for sets whose files would lie about there
+    by_hand: str = ""  # the download's address if torchvision cannot download it
+    home: str = ""  # subfolder of the default root, for sets without a folder of their own
     more: Callable[[Path], Part] | None = None  # unlabelled training images
     summary: str = field(init=False)
 
@@ -99,7 +100,7 @@ class TorchvisionSet(Source):
         return root.absolute()
 
     def missing(self, spec: DataSpec) -> list[str]:
-        """What is not where it should be."""
+        """The files that are missing, alternatives joined by "or"."""
         root = self.where(spec)
         return [" or ".join(any_of) for any_of in self.files if not any((root / f).exists() for f in any_of)]
 
@@ -112,7 +113,7 @@ class TorchvisionSet(Source):
         return self.held
 
     def look(self, spec: DataSpec) -> Part | None:
-        # Not where they are still to be fetched, nor where opening alone takes minutes.
+        # Not before the download, and not for sets that take minutes to open.
         slow = self.held.labelled + self.held.unlabelled > 10**6
         return None if slow or self.missing(spec) else super().look(spec)
 
@@ -127,15 +128,15 @@ class TorchvisionSet(Source):
                 root.mkdir(parents=True, exist_ok=True)
             train, test = (self.load(root, split, download) for split in ("train", "test"))
         except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
-            # torchvision's own words for a wrong sum, a lost connection, or a file it cannot make sense of.
+            # torchvision raises these for a wrong sum, a lost connection, or a file that it cannot read.
             if missing:
                 problem = f"{self.title} could not be downloaded to {root}: {error}"
                 raise UserError("data.download", problem) from error
-            whole = "the complete, unchanged files"
+            unchanged = "the complete, unchanged files"
             raise UserError(
                 "data.path",
                 f"{self.title} in {root} cannot be read: {error}",
-                expected=whole if self.by_hand else f"{whole}; --set data.download=true fetches them",
+                expected=unchanged if self.by_hand else f"{unchanged}; --set data.download=true fetches them",
             ) from error
         parts = [_part(self.title, data) for data in train]
         if self.more is not None:
@@ -153,7 +154,7 @@ class TorchvisionSet(Source):
 
 
 def _part(title: str, data: Any) -> Part:
-    """A torchvision data set as a part. Sets of files hand out paths, decoded later in a thread pool."""
+    """A torchvision data set as a part. Sets of files yield paths; a thread pool decodes them later."""
 
     def samples() -> Iterator[Sample]:
         for i in range(len(data)):

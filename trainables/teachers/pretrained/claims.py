@@ -1,7 +1,7 @@
-"""What a checkpoint says of itself beside its weights: its architecture, and how many classes it knows.
+"""A checkpoint's own claims besides its weights: its architecture and its number of classes.
 
-Training scripts keep their arguments in the file, libraries write a `config.json` beside it, and the Hugging
-Face hub's cache and people put the name into the file's path.
+Sources: the training's arguments in the file, a `config.json` beside it, and the file's path, which users and
+the cache of the Hugging Face hub name after the architecture.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import torchvision
 from trainables.core.errors import UserError
 from trainables.networks.zoo import OURS, RAYKD, TORCHVISION
 
-_CONFIG = "config.json"  # as timm and the Hugging Face hub call it
+_CONFIG = "config.json"  # the file name that timm and the Hugging Face hub use
 _CONFIGURED = (
     "model.safetensors",
     "pytorch_model.bin",
     "pytorch_model.safetensors",
     "open_clip_model.safetensors",
 )
-# Where scripts keep the arguments of a training, and how they call the architecture and the classes there.
+# Names under which scripts store a training's arguments, and in these the architecture and the classes.
 _ARGUMENTS = (
     "args", "opt", "cfg", "config", "hparams", "hyper_parameters", "hyperparameters", "options",
     "params", "model_args", "model_config", "model_kwargs", "pretrained_cfg", "kwargs", "meta",
@@ -45,29 +45,29 @@ _DATA_SETS = {
 }  # fmt: skip
 
 
-class Said(NamedTuple):
-    """What a file says of itself."""
+class Claims(NamedTuple):
+    """The claims of a file."""
 
-    arch: str | None = None  # a name that raykd knows, before any other
+    arch: str | None = None  # a name that raykd knows if there is one, else the first name
     options: Mapping[str, Any] = {}
-    classes: int = 0  # 0 where it does not say
+    classes: int = 0  # 0: not named
     arguments: frozenset[str] = frozenset()  # names of the training's arguments
-    configured: bool = False  # a config.json beside the file says it
+    configured: bool = False  # architecture and options come from a config.json beside the file
 
 
-def said_by(content: Mapping[Any, Any], metadata: Mapping[str, str], path: Path, field: str) -> Said:
-    """What the file, or the `config.json` beside it, says. `UserError` at `field` for a damaged one."""
+def read_claims(content: Mapping[Any, Any], metadata: Mapping[str, str], path: Path, field: str) -> Claims:
+    """Claims of the `config.json` beside the file, or else of the file. `UserError` at `field` if damaged."""
     if configured := _configured(path, field):
         return configured
     places = [dict(metadata), *_places(content)]
     names = [name for place in places for name in _names(place)]
     arch = next((known for name in names if (known := known_name(name))), names[0] if names else None)
     arguments = frozenset(str(name) for place in places[2:] for name in place)
-    return Said(arch, classes=_classes(places), arguments=arguments)
+    return Claims(arch, classes=_classes(places), arguments=arguments)
 
 
 def known_name(name: str) -> str | None:
-    """The architecture that a name means: without hub, owner and tag. None where raykd knows none.
+    """The architecture in a name, without hub, owner and tag. None if raykd has no such architecture.
 
     `hf-hub:timm/tf_efficientnet_b0.ns_jft_in1k` -> `tf_efficientnet_b0`
     """
@@ -82,7 +82,7 @@ def known_name(name: str) -> str | None:
 
 
 def named_by_path(path: Path) -> tuple[str, ...]:
-    """Architectures of timm that the file's name, or the hub's folder that it lies in, names; best first."""
+    """timm's architectures in the names of the file, its folder and the hub's folder, in this order."""
     found: list[str] = []
     path = path.absolute()
     hub = [part for part in path.parts[-6:-2] if part.startswith("models--")]
@@ -99,25 +99,25 @@ def named_by_path(path: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _configured(path: Path, field: str) -> Said | None:
-    """What timm's `config.json` beside the weights says; None where there is no such file."""
+def _configured(path: Path, field: str) -> Claims | None:
+    """The claims of timm's `config.json` beside the weights; None if there is no such file."""
     config = path.expanduser().with_name(_CONFIG)
     if path.name not in _CONFIGURED or not config.is_file():
         return None
     try:
-        said = json.loads(config.read_text(encoding="utf-8"))
-        options = dict(said.get("model_args") or {})
-        arch = said.get("architecture")
+        content = json.loads(config.read_text(encoding="utf-8"))
+        options = dict(content.get("model_args") or {})
+        arch = content.get("architecture")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(field, f"its {_CONFIG} cannot be read: {error}", value=str(config)) from None
     if not isinstance(arch, str):
-        return None  # another library's
+        return None  # written by another library
     kept = {name: value for name, value in options.items() if name not in OURS}
-    return Said(known_name(arch) or arch, kept, configured=True)
+    return Claims(known_name(arch) or arch, kept, configured=True)
 
 
 def _places(content: Mapping[Any, Any]) -> Iterator[Mapping[Any, Any]]:
-    """The file itself and the arguments in it, to a depth of three."""
+    """The file's mapping and the records of arguments in it, up to three levels deep."""
     yield content
     for _ in range(3):
         inner = [
@@ -130,7 +130,7 @@ def _places(content: Mapping[Any, Any]) -> Iterator[Mapping[Any, Any]]:
 
 
 def _fields(value: object) -> Mapping[Any, Any]:
-    """The fields of a record; empty where it is none."""
+    """The fields of a record; empty if `value` is not a record."""
     if isinstance(value, argparse.Namespace | types.SimpleNamespace):
         return vars(value)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Where in a loaded file the weights lie: under which name, in how many parts, beside what."""
+"""Finding the weights in a loaded file: their container, their parts and the file's other content."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from trainables.teachers.pretrained.layouts.base import CONTAINERS, PAIR
 from trainables.teachers.pretrained.records import NumpyArray
 from trainables.teachers.pretrained.roles import unwrapped
 
-_DEPTH = 5  # how deep containers may lie in one another
-# A file may claim so many bytes of tensors for each that is in it: views of one number take no place.
+_DEPTH = 5  # levels of nested containers that are searched
+# Tensors may be views that repeat few stored numbers. They may have at most _CLAIM times the stored bytes, or
+# at most _SMALL bytes.
 _CLAIM, _SMALL = 4, 64 << 20
 
 _AVERAGED = re.compile(r"(^|_)(ema|swa|averaged?|avg|shadow)(_|$)|(^|_)ema", re.IGNORECASE)
-# Names of what is no network: states of optimizers, of loops and losses, settings.
+# Names of content that is not a network: states of optimizers, loops and losses, settings.
 _ASIDE = re.compile(
     r"optim|solver|sched|scaler|^amp$|loops?$|callbacks|loss|criterion|hyper_?param|^(args|opt|cfg|config|hparams)$"
     r"|rng|random|metric|meters?$|history|sampler|loader|center$|norm_?stats|mean_?std",
     re.IGNORECASE,
 )
-# Parts of one network, or networks of one training, that a script saves side by side.
+# Parts of one network, or networks of one training, that scripts save side by side.
 _PARTS = frozenset((
     "backbone", "encoder", "target_encoder", "context_encoder", "momentum_encoder", "encoder_q",
     "encoder_k", "base_encoder", "trunk", "visual", "feature_extractor", "features", "projector",
@@ -41,9 +42,9 @@ _PARTS = frozenset((
 class Found:
     """The weights in a file."""
 
-    container: str | None  # the names that lead to them, joined by dots; None where the file is flat
-    tensors: Mapping[str, Tensor]  # by the names in the file; of parts side by side, `PART.NAME`
-    beside: frozenset[str]  # names of what else the file holds
+    container: str | None  # path of names to the weights, joined by dots; None if the file is flat
+    tensors: Mapping[str, Tensor]  # by the names in the file; `PART.NAME` for parts side by side
+    beside: frozenset[str]  # all names at the file's top level
 
 
 class _Set(NamedTuple):
@@ -54,10 +55,10 @@ class _Set(NamedTuple):
 
 
 def find_weights(content: Mapping[Any, Any], path: Path, field: str) -> Found:
-    """The weights in `content`: averaged ones first, as timm does, then those under the usual names.
+    """The weights in `content`. Averaged weights come first, as in timm, then those under the usual names.
 
-    Parts of one network that lie side by side are one set, each key under its part's name. Raises `UserError`
-    at `field` where there are none, or several and nothing tells which.
+    Parts of one network that lie side by side become one set; their keys get the part's name as prefix.
+    Raises `UserError` at `field` if there are no weights, or several sets with equal claim.
     """
     beside = frozenset(name for name in content if isinstance(name, str))
     sets = _merged(list(_sets(content, ())))
@@ -67,7 +68,7 @@ def find_weights(content: Mapping[Any, Any], path: Path, field: str) -> Found:
     found = [one for one in sets if _rank(one.path) == best]
     if len(found) > 1:
         largest = max(found, key=_size)
-        # One network and small things beside it; two of a size are two networks.
+        # The largest is the network if all others are small; sets of similar size are several networks.
         if any(one is not largest and 4 * _size(one) > _size(largest) for one in found):
             listed = ", ".join(f"`{'.'.join(one.path)}` ({len(one.tensors)} tensors)" for one in found)
             raise UserError(
@@ -90,7 +91,7 @@ def find_weights(content: Mapping[Any, Any], path: Path, field: str) -> Found:
 
 
 def tensors_in(content: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """The tensors right in `content`, numpy's arrays of numbers among them, by name."""
+    """Name -> tensor for the tensors directly in `content`; numpy's arrays of numbers become tensors."""
     found = {}
     for key, value in content.items():
         if isinstance(value, NumpyArray) and value.value is not None and value.value.dtype.kind in "biuf":
@@ -102,7 +103,7 @@ def tensors_in(content: Mapping[Any, Any]) -> dict[str, Tensor]:
 
 def _sets(content: Mapping[Any, Any], path: tuple[str, ...]) -> Iterator[_Set]:
     own = tensors_in(content)
-    # A loose tensor beside containers (a queue, a centre) is no network.
+    # A single tensor beside containers (a queue, a centre) is not a network.
     if own and (path or any("." in name for name in own) or not _holds_mappings(content)):
         yield _Set(path, own)
     if len(path) < _DEPTH:
@@ -116,7 +117,7 @@ def _holds_mappings(content: Mapping[Any, Any]) -> bool:
 
 
 def _merged(sets: list[_Set]) -> list[_Set]:
-    """`sets` with parts that lie side by side made one."""
+    """`sets`, with parts that lie side by side merged into one set."""
     parents: dict[tuple[str, ...], list[_Set]] = {}
     for one in sets:
         at = next((n for n, name in enumerate(one.path) if name in _PARTS), None)
@@ -126,11 +127,11 @@ def _merged(sets: list[_Set]) -> list[_Set]:
     for parent, parts in parents.items():
         names = list(dict.fromkeys(one.path[len(parent)] for one in parts))
         if len(names) < 2 and names[0] not in PAIR:
-            continue  # its name says nothing more than `model` would
+            continue  # a single part is like a container such as `model`
         merged = [one for one in merged if all(one is not part for part in parts)]
         together: dict[str, Tensor] = {}
         for part in parts:
-            # Only one may be wrapped: DINO wraps its teacher where that has batch normalisation.
+            # Unwrap each part by itself: DINO wraps only its teacher, and only with batch normalisation.
             for key, tensor in unwrapped(part.tensors).items():
                 together[f"{part.path[len(parent)]}.{key}"] = tensor
         shown = next((name for name in PAIR if name in names), ", ".join(names))
@@ -139,7 +140,7 @@ def _merged(sets: list[_Set]) -> list[_Set]:
 
 
 def _rank(path: tuple[str, ...]) -> tuple[int, int]:
-    """Which of several sets is wanted: the smallest."""
+    """The preference of a set, by its path; the smallest is preferred."""
     if any(_AVERAGED.search(name) for name in path):
         return 0, 0
     places = [CONTAINERS.index(name) for name in path if name in CONTAINERS]
@@ -155,7 +156,7 @@ def _size(one: _Set) -> int:
 
 
 def _check_claims(named: Mapping[str, Tensor], path: Path, field: str) -> None:
-    """Refuse tensors that are far larger than the numbers they hold: views of few numbers, repeated."""
+    """Refuse tensors that are far larger than their storage, such as views that repeat few numbers."""
     tensors = [tensor for tensor in named.values() if _strided(tensor)]
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     storages = {one.data_ptr(): one.nbytes() for one in (tensor.untyped_storage() for tensor in tensors)}
@@ -177,7 +178,7 @@ _EXPECTED = f"a state dict, or one under a name such as {', '.join((*CONTAINERS[
 
 
 def _nothing(content: Mapping[Any, Any]) -> str:
-    """What a file without named weights does hold."""
+    """An error text that lists the content of a file without named weights."""
     unnamed = [
         f"`{name}` is a list of {len(value)} tensors"
         for name, value in content.items()

@@ -1,8 +1,9 @@
-"""The projection head in somebody else's file: which layers it has, and their weights under our names.
+"""Reading the projection head in a file of another project: its layers, and its weights under raykd's names.
 
-A file holds weights, not layers. Their positions and shapes tell most: a matrix is a linear layer, running
-statistics are a batch normalisation, and one position left out is the activation, whose kind the origin's
-code says (`pretrained.layouts`). A head that its origin's code never makes is refused, not guessed.
+A file contains weights, not layers. Positions and shapes of the weights determine most layers: a matrix is a
+linear layer, running statistics are a batch normalisation, and one missing position is an activation. The
+kind of activation comes from the origin's row in `pretrained.layouts`. A head that the origin's code cannot
+make is refused.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ from trainables.core.errors import UserError
 from trainables.networks.heads import Layer, batch_norm, linear
 from trainables.teachers.pretrained.layouts.base import CLASSIFIER, Layout
 
-# Both ways that torch has named the length and the direction of a weight-normed layer.
+# torch's old and new names for the length and the direction of a weight-normed layer.
 _LENGTHS = ("weight_g", "parametrizations.weight.original0")
 _DIRECTIONS = ("weight_v", "parametrizations.weight.original1")
-_BODIES = ("mlp.", "layers.")  # of DINO's head, and lightly's
+_BODIES = ("mlp.", "layers.")  # prefixes in the heads of DINO and lightly
 _LAST = "last_layer."
 
 
 def read_head(
     layout: Layout, tensors: Mapping[str, Tensor], field: str
 ) -> tuple[tuple[Layer, ...], dict[str, Tensor]]:
-    """(layers, weights as `build_head(layers)` names them) of a head's `tensors`. `UserError` at `field`."""
+    """(layers, weights named as in `build_head(layers)`) from a head's `tensors`.
+
+    Raises `UserError` at `field` for a layer of unknown kind, and for a head that the origin cannot make.
+    """
     body: dict[int, dict[str, Tensor]] = {}
     last: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
@@ -58,24 +62,26 @@ def read_head(
         add(("l2_normalise", {}), {})
         named = _plain(last)
         add(_kind(named, len(layers), layout, field), named)
-    _check_whole(layers, layout, field)
+    _check_complete(layers, layout, field)
     return tuple(layers), weights
 
 
-def _check_whole(layers: Sequence[Layer], layout: Layout, field: str) -> None:
-    """Refuse a head that this origin's code does not make: some of its weights are missing.
+def _check_complete(layers: Sequence[Layer], layout: Layout, field: str) -> None:
+    """Refuse a head that this origin's code cannot make: some of its weights are missing.
 
-    Where an origin has many heads, none of its code leaves a bias out but before a batch normalisation, and
-    none begins with an activation.
+    An origin without a list of heads may have any head that begins with a linear layer and lacks a bias only
+    before a batch normalisation.
     """
     kinds = [kind if arguments.get("bias", True) else "matrix" for kind, arguments in layers]
     text = " ".join(kinds)
     if layout.heads:
-        whole = text in layout.heads
+        complete = text in layout.heads
     else:
         pairs = zip(kinds, [*kinds[1:], ""], strict=True)
-        whole = kinds[0] in ("linear", "matrix") and all(b == "batch_norm" for a, b in pairs if a == "matrix")
-    if not whole:
+        complete = kinds[0] in ("linear", "matrix") and all(
+            b == "batch_norm" for a, b in pairs if a == "matrix"
+        )
+    if not complete:
         raise _another(f"the layers '{text}'", layout, field)
 
 
@@ -89,10 +95,10 @@ def _another(has: str, layout: Layout, field: str) -> UserError:
 
 
 def classifies(layout: Layout, layers: Sequence[Layer], classes: int) -> bool:
-    """Is this a classifier in a place where this origin has its projection head?
+    """Whether the layers are a classifier in the place of this origin's projection head.
 
-    Either it has as many rows as the file says that there are classes, or its hidden layer is narrower than
-    the features, where the origin's never is.
+    They are if the last layer has as many outputs as the file claims classes, or if the hidden layer is
+    narrower than the features although the origin's never is (`wide_head`).
     """
     plain = [arguments for kind, arguments in layers if kind == "linear"]
     if not plain or any(kind not in ("linear", "relu") for kind, _ in layers):
@@ -120,7 +126,7 @@ def _kind(named: Mapping[str, Tensor], position: int, layout: Layout, field: str
 
 
 def _plain(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A weight-normed layer as the plain one that computes the same, length times direction."""
+    """A weight-normed layer as the plain layer that computes the same: weight = length times direction."""
     found = dict(named)
     for length, direction in zip(_LENGTHS, _DIRECTIONS, strict=True):
         if length in found and direction in found:
@@ -130,7 +136,7 @@ def _plain(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def single_linear(roles: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """`weight` (classes, features) and `bias` of the classifier; empty where it is no single linear layer."""
+    """`weight` (classes, features) and `bias` of the classifier; empty if it is not one linear layer."""
     tensors = roles.get(CLASSIFIER, {})
     named = {name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}
     one = len(named) == len(tensors) and len({name.rpartition(".")[0] for name in tensors}) == 1

@@ -1,7 +1,7 @@
-"""Opening a teacher's file: what lies in it, or one line that says why it cannot be read.
+"""Opening a teacher's file safely: its content, or one line with the reason why it cannot be read.
 
-Nothing in a file is run, and no file takes more memory than its own size promises. torch's own words are
-never repeated where they give advice: they tell people to switch the safety off.
+No code in a file is run, and no file takes far more memory than its own size. torch's advice in error texts
+is never repeated, because it tells users to switch the safe reader off.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from trainables.core.errors import UserError
 from trainables.core.limits import memory_left
 from trainables.teachers.pretrained.records import RECORDS, record_for
 
-_MOST_NAMES = 64  # of classes in one file, before it is called no checkpoint
-# A file may unpack to so many bytes whatever its size, and beyond that to so many times its size: deflated
-# weights are at least half as large as stored ones.
+_MOST_NAMES = 64  # classes that one file may name
+# A file may unpack to _SMALL bytes, or to _INFLATION times its size: deflated weights have at least half the
+# size of stored ones.
 _SMALL, _INFLATION = 64 << 20, 8
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What a file holds, before anybody has looked for weights in it."""
+    """The content of a file, before weights are searched in it."""
 
     content: Mapping[Any, Any]
     metadata: Mapping[str, str] = field(default_factory=dict)  # of safetensors
-    flat: bool = False  # tensors by name and nothing else
+    flat: bool = False  # only tensors by name
 
 
 def open_checkpoint(path: Path, name: str) -> Opened:
-    """The content of the file. Raises `UserError` at the field `name` with what is wrong with it."""
+    """The content of the file. Raises `UserError` at the field `name` with the reason if it is unreadable."""
     if not path.is_file():
         raise _no_file(path, name)
     try:
@@ -64,52 +64,52 @@ def open_checkpoint(path: Path, name: str) -> Opened:
 
 
 def _load(path: Path, name: str, start: bytes) -> Any:
-    """What torch reads in the file, every class in it replaced by a record, or refused."""
+    """The object that torch reads from the file. Every class in it is replaced by a record or refused."""
     _check_sizes(path, name, start)
     allowed = list(RECORDS)
     for _ in range(_MOST_NAMES):
         try:
             with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about the pickle's version: what is wrong is said below
+                warnings.simplefilter("ignore")  # torch warns about the pickle's version; errors follow below
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
         except pickle.UnpicklingError as error:
             asked = re.search(r"GLOBAL (\S+)", str(error))
             if asked is None:
                 raise _unreadable(path, name, _of_pickle(str(error))) from None
             known = asked[1]
-            stand_in = record_for(known)
-            if stand_in is None:
-                advice = _WHOLE if _MODEL.match(known) else _ASKS
+            replacement = record_for(known)
+            if replacement is None:
+                advice = _WHOLE_MODEL if _MODEL.match(known) else _UNKNOWN_CLASS
                 raise _unreadable(path, name, advice.format(known)) from None
-            allowed.append(stand_in)
+            allowed.append(replacement)
         except MemoryError:
             raise _unreadable(path, name, "its tensors do not fit into this machine's memory") from None
-        except Exception as error:  # torch raises half a dozen kinds for damaged files
+        except Exception as error:  # torch raises many kinds of errors for damaged files
             raise _unreadable(path, name, _of_torch(error)) from None
     raise _unreadable(path, name, f"it asks for more than {_MOST_NAMES} classes")
 
 
 def _check_sizes(path: Path, name: str, start: bytes) -> None:
-    """Refuse an archive that unpacks to far more than its size, or to more than the memory that is free."""
+    """Refuse an archive that unpacks to far more than its size, or to more than the free memory."""
     if not start.startswith(b"PK"):
         return
     try:
         with zipfile.ZipFile(path) as archive:
             held = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return  # torch says what is wrong
+        return  # torch reports the problem
     names = {one.filename.rpartition("/")[2] for one in held}
     if "constants.pkl" in names:
         raise _unreadable(path, name, _SCRIPT)
     if "data.pkl" not in names:
         listed = ", ".join(sorted(one.filename for one in held)[:3]) or "nothing"
         raise _unreadable(path, name, f"damaged, or no checkpoint: an archive that holds {listed}")
-    size, whole = path.stat().st_size, sum(one.file_size for one in held)
+    size, unpacked = path.stat().st_size, sum(one.file_size for one in held)
     free = int(memory_left())
-    if whole > max(_SMALL, _INFLATION * size):
-        reason = f"its {_bytes(size)} unpack to {_bytes(whole)}, which no weights do"
-    elif whole > free:
-        reason = f"it unpacks to {_bytes(whole)}, and {_bytes(free)} of memory are free"
+    if unpacked > max(_SMALL, _INFLATION * size):
+        reason = f"its {_bytes(size)} unpack to {_bytes(unpacked)}, which no weights do"
+    elif unpacked > free:
+        reason = f"it unpacks to {_bytes(unpacked)}, and {_bytes(free)} of memory are free"
     else:
         return
     raise _unreadable(path, name, f"{reason}; save the weights alone: {_SAVE}")
@@ -136,7 +136,10 @@ def _no_file(path: Path, name: str) -> UserError:
 
 
 def _is_safetensors(start: bytes, path: Path) -> bool:
-    """By what it begins with: the length of its table, and the table. A cut file has its name alone."""
+    """Whether the file begins with the length of its table and the table, or has safetensors' ending.
+
+    The ending matters for a file that was cut off.
+    """
     if path.suffix == ".safetensors" and not start.startswith(b"PK"):
         return True
     if len(start) < 9 or start[8:9] != b"{":
@@ -158,7 +161,7 @@ _OTHERS = (
 
 
 def _other_kind(start: bytes) -> str | None:
-    """What a file is that is no checkpoint of torch's, by its first bytes; None where nothing is known."""
+    """The kind of a file that is not torch's checkpoint, by its first bytes; None if they are unknown."""
     for mark, kind in _OTHERS:
         if start.startswith(mark):
             return f"damaged, or no checkpoint: it is {kind}"
@@ -174,14 +177,14 @@ def _other_kind(start: bytes) -> str | None:
     return None
 
 
-def _of_pickle(said: str) -> str:
-    """What is wrong with a pickle that names no class, by torch's words."""
-    if "Unsupported operand" in said:
+def _of_pickle(text: str) -> str:
+    """The problem of a pickle, from torch's error text, which names no class."""
+    if "Unsupported operand" in text:
         return (
             "damaged, or no checkpoint of torch's: it is pickled in a way that cannot be read without "
             f"running its code; save it again where it was made: {_SAVE}"
         )
-    if "DTensor" in said or "distributed" in said:
+    if "DTensor" in text or "distributed" in text:
         return (
             f"its tensors are spread over several processes; gather them and save the weights alone: {_SAVE}"
         )
@@ -189,15 +192,15 @@ def _of_pickle(said: str) -> str:
 
 
 def _of_torch(error: Exception) -> str:
-    """What is wrong with a file, torch's own words left out where they give advice."""
-    said = (str(error).strip().splitlines() or ["nothing said"])[0].split(". ")[0][:200]
-    if "TorchScript" in said:
+    """The problem of a file, from torch's error, without torch's advice."""
+    text = (str(error).strip().splitlines() or ["nothing said"])[0].split(". ")[0][:200]
+    if "TorchScript" in text:
         return _SCRIPT
-    if ".tar" in said:
+    if ".tar" in text:
         return f"it is in the format of torch before 0.4; save it again where it was made: {_SAVE}"
-    if "weights_only" in str(error) or "pickle_module" in said or isinstance(error, KeyError | IndexError):
+    if "weights_only" in str(error) or "pickle_module" in text or isinstance(error, KeyError | IndexError):
         return f"damaged, or no checkpoint ({type(error).__name__})"
-    return f"damaged, or no checkpoint ({type(error).__name__}: {said})"
+    return f"damaged, or no checkpoint ({type(error).__name__}: {text})"
 
 
 def _not_a_mapping(content: object) -> str:
@@ -225,14 +228,14 @@ _SCRIPT = (
     "it is a TorchScript program, and no file's code is run; save the weights alone where it is trusted: "
     "`torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')`"
 )
-_ASKS = (
+_UNKNOWN_CLASS = (
     "it asks to run {}, and no file's code is run. If it is a record of settings (a class of the "
     "training script), load the file where its code is at home and trusted, and save the weights alone: "
     "`torch.save({{'state_dict': content['state_dict']}}, 'weights.pth')`; of a whole model of your own, "
     + _SAVE
 )
 _MODEL = re.compile(r"(timm\.(models|layers)|torchvision\.models|torch\.nn\.modules|transformers\.models)\.")
-_WHOLE = (
+_WHOLE_MODEL = (
     "it is a whole model, pickled with its classes ({}), and no file's code is run. Load the file where it "
     "was made, and save the weights alone: " + _SAVE
 )

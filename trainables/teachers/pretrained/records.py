@@ -1,7 +1,7 @@
-"""What training scripts keep beside the weights, read without running anything of the file's.
+"""Reading the records that training scripts save beside the weights, without running code of the file.
 
-torch's safe reader (`weights_only=True`) asks for every class that a file names. Here each name is given a
-class or function of this module or of Python's own that only holds data: the library that wrote the record
+torch's safe reader (`weights_only=True`) asks for every class that a file names. Here each name is mapped to
+a class or function of this module or of Python that only holds data. So the library that wrote the record
 need not be installed, and none of its code is run.
 """
 
@@ -22,14 +22,14 @@ import numpy as np
 
 
 class Record:
-    """In place of a class of a settings library: `Record(...)` gives the mapping of the object's fields.
+    """Replaces a class of a settings library: `Record(...)` is a mapping of the object's fields.
 
-    It is a `Counter`, because that is the one mapping which torch's reader fills both as a dictionary and
-    with the attributes of an object.
+    The mapping is a `Counter`, the only mapping that torch's reader fills both as a dictionary and with the
+    attributes of an object.
     """
 
     def __new__(cls, *values: object) -> Counter[Any]:  # type: ignore[misc]
-        """Empty, or what the one mapping in `values` holds; the reader adds the rest."""
+        """Empty, or a copy of the one mapping in `values`; the reader adds the rest."""
         made: Counter[Any] = Counter()
         if len(values) == 1 and isinstance(values[0], dict):
             made.update(values[0])
@@ -37,7 +37,7 @@ class Record:
 
 
 class Opaque:
-    """In place of an object whose state says nothing about the weights (a random generator)."""
+    """Replaces an object whose state does not concern the weights, such as a random generator."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -47,12 +47,12 @@ class Opaque:
 
 
 def mapping(*_factory: object) -> dict[Any, Any]:
-    """In place of `defaultdict(factory)`: the reader fills plain dictionaries alone."""
+    """Replaces `defaultdict(factory)`: the reader fills only plain dictionaries."""
     return {}
 
 
 def sequence(values: object = (), *_: object) -> list[Any]:
-    """In place of `deque(values, length)`: the reader fills plain lists alone."""
+    """Replaces `deque(values, length)`: the reader fills only plain lists."""
     return list(values) if isinstance(values, list | tuple) else []
 
 
@@ -60,7 +60,7 @@ _NUMBERS = re.compile(r"(?:[biuf][1248]|[Vc](?:8|16)|f16|[SU]\d{1,4})")
 
 
 class NumpyType:
-    """In place of `numpy.dtype`: its code (`f8`) and byte order."""
+    """Replaces `numpy.dtype`: its code (`f8`) and byte order."""
 
     def __init__(self, code: object = "", *_: object) -> None:
         self.code = code if isinstance(code, str) else ""
@@ -71,13 +71,13 @@ class NumpyType:
             self.order = state[1]
 
     def plain(self) -> np.dtype[Any] | None:
-        """numpy's type of plain numbers or text; None for objects and records."""
+        """numpy's type for plain numbers or text; None for objects and records."""
         known = _NUMBERS.fullmatch(self.code) and not self.code.startswith("V")
         return np.dtype(self.order + self.code) if known else None
 
 
 def numpy_scalar(kind: object, data: object = b"", *_: object) -> Any:
-    """In place of `numpy.core.multiarray.scalar`; None for what is no plain number."""
+    """Replaces `numpy.core.multiarray.scalar`; None if it is not a plain number or text."""
     plain = kind.plain() if isinstance(kind, NumpyType) else None
     if plain is None or not isinstance(data, bytes) or plain.itemsize != len(data):
         return None
@@ -85,7 +85,7 @@ def numpy_scalar(kind: object, data: object = b"", *_: object) -> Any:
 
 
 class NumpyArray:
-    """In place of `numpy.ndarray`: `value` is the array, None of what holds no plain numbers."""
+    """Replaces `numpy.ndarray`: `value` is the array, or None for objects and records."""
 
     def __init__(self, *_: object) -> None:
         self.value: np.ndarray[Any, Any] | None = None
@@ -101,15 +101,15 @@ class NumpyArray:
 
 
 def numpy_buffer(data: object = b"", kind: object = None, shape: Any = (), order: object = "C") -> NumpyArray:
-    """In place of `numpy.core.numeric._frombuffer`."""
+    """Replaces `numpy.core.numeric._frombuffer`."""
     made = NumpyArray()
     made.__setstate__((1, shape, kind, order == "F", bytes(data) if isinstance(data, bytearray) else data))
     return made
 
 
 _NUMPY = [
-    (given, f"numpy.{module}.{name}")
-    for module, name, given in (
+    (replacement, f"numpy.{module}.{name}")
+    for module, name, replacement in (
         *((f"{core}.multiarray", "scalar", numpy_scalar) for core in ("core", "_core")),
         *((f"{core}.multiarray", "_reconstruct", NumpyArray) for core in ("core", "_core")),
         *((f"{core}.numeric", "_frombuffer", numpy_buffer) for core in ("core", "_core")),
@@ -127,12 +127,12 @@ _PATHS = [
     )
 ]
 
-# Types that are a value themselves (`type=int` of a command line's option), and small sequences.
+# Types that are stored as values (`type=int` of a command line option), and small sequences.
 _BUILTINS = (
     "list", "dict", "int", "float", "str", "bool", "tuple", "object", "range", "slice", "Ellipsis",
     "NotImplemented", "type", "bytes",
 )  # fmt: skip
-# (what is given, the name that the file asks for): Python's own records.
+# (replacement, name in the file), or one of Python's own classes that replaces itself.
 RECORDS: list[Any] = [
     argparse.Namespace,
     types.SimpleNamespace,
@@ -153,7 +153,7 @@ RECORDS: list[Any] = [
     *_NUMPY,
 ]
 
-# Libraries whose objects are settings or the state of an optimizer: each becomes a `Record`.
+# Libraries with objects for settings or the state of an optimizer. Each object becomes a `Record`.
 _SETTINGS = re.compile(
     r"(omegaconf|yacs|easydict|addict|munch|box|ml_collections|hydra|fvcore\.common|iopath|attr|attrs"
     r"|mmengine|mmcv|pytorch_lightning|lightning|lightning_fabric|lightning_utilities|wandb|typing|enum"
@@ -162,7 +162,7 @@ _SETTINGS = re.compile(
 
 
 def record_for(name: str) -> tuple[Any, str] | None:
-    """What stands in for the object `name` (`omegaconf.dictconfig.DictConfig`); None for no known record."""
+    """(replacement, `name`) of the object `name` (`omegaconf.dictconfig.DictConfig`); None if unknown."""
     if name.startswith("numpy."):
         return Opaque, name
     return (Record, name) if _SETTINGS.match(name) else None

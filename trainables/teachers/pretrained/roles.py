@@ -1,4 +1,4 @@
-"""What the keys of a checkpoint say, by the table of `pretrained.layouts`: origin, roles, names."""
+"""Origin, roles and names of a checkpoint's keys, by the table in `pretrained.layouts`."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor
 from trainables.teachers.pretrained.layouts import LAYOUTS
 from trainables.teachers.pretrained.layouts.base import BACKBONE, Layout
 
-# What DataParallel, torch.compile, FSDP, Lightning's Fabric and activation checkpointing put into names.
+# Words that DataParallel, torch.compile, FSDP, Lightning's Fabric and activation checkpointing add to names.
 _WRAPPER = re.compile(
     r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_forward_module|_checkpoint_wrapped_module"
     r"|_original_module)\."
 )
-# The first word under which training scripts keep the network, in the order of preference: averages first.
+# First words of a network's keys in training scripts, in the order of preference: averages first.
 _NETWORKS = (
     "ema_model", "model_ema", "ema", "averaged_model", "swa_model", "model", "net", "online_model",
     "base_model", "_model", "wrapped_model", "inner_model", "feature_extractor", "image_encoder",
     "vision_model", "visual_encoder", "vision_encoder", "encoder", "trunk", "cnn", "extractor",
 )  # fmt: skip
-# Words that all keys of a network's own may begin with, where its classifier was taken off.
+# First words that belong to a network's own names. All keys may begin with one if the classifier was removed.
 _OWN_WORDS = frozenset(["features", "blocks", "stages", "layers", "levels", "body", "network"])
-# Weights that serve masked training alone; timm leaves them out, too.
+# Weights that only masked training needs; timm drops them, too.
 _MASKED = re.compile(
     r"(mask_token|masked_embed|mask_embed)$"
     r"|decoder_(embed|blocks|norm|pred|pos_embed)(\.|$)",
@@ -33,19 +33,19 @@ _COUNTERS = ("n_averaged", "initted", "step", "num_updates", "decay", "_extra_st
 
 
 def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`tensors` without the wrappers' words, wherever these stand in a key.
+    """`tensors` without the wrappers' words anywhere in the keys.
 
-    A word stays where two keys would become one, or where a key would have no name.
+    Unchanged if two keys would become equal or a key would become empty.
     """
     named = {_WRAPPER.sub("", key): value for key, value in tensors.items()}
     return named if len(named) == len(tensors) and "" not in named else dict(tensors)
 
 
 def without_first_word(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(the network, what lies beside it), where the network's keys begin with one word that says nothing.
+    """(the network without the first word of its keys, the other weights with their full names).
 
-    All keys may begin with any word; of those that only most begin with, the usual ones are known. The second
-    part keeps its names; where nothing is taken off, it is empty.
+    If all keys begin with the same word, it is removed whatever it is; otherwise only a usual word is. If
+    nothing is removed, the second part is empty.
     """
     words = {key.partition(".")[0] for key in tensors if "." in key}
     if len(words) == 1 and all("." in key for key in tensors) and not words & _OWN_WORDS:
@@ -54,7 +54,7 @@ def without_first_word(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor]
         chosen = next((word for word in _NETWORKS if word in words), "")
     inside = {key.partition(".")[2]: t for key, t in tensors.items() if key.startswith(f"{chosen}.")}
     beside = {key: tensor for key, tensor in tensors.items() if not key.startswith(f"{chosen}.")}
-    # A network has more than one layer of its own.
+    # A network has at least two layers.
     if not chosen or len({key.rpartition(".")[0] for key in inside}) < 2:
         return dict(tensors), {}
     return inside, beside
@@ -67,7 +67,10 @@ def find_layout(
     beside: Collection[str] = (),
     arguments: Collection[str] = (),
 ) -> Layout:
-    """The first row that fits; the last one fits everything."""
+    """The first row that fits; the last row fits everything.
+
+    `beside` and `arguments` are the names beside the weights and the names of the training's arguments.
+    """
 
     def begins(pattern: str) -> bool:
         return any(re.match(pattern, key) for key in tensors)
@@ -86,7 +89,7 @@ def find_layout(
 
 
 def split_roles(layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Role -> its tensors by their names within it. Keys of no role are under `other: FIRST PART`."""
+    """Role -> its tensors by their names in it. Keys without a role are in the role `other: FIRST PART`."""
     roles: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         for role, pattern in layout.roles.items():
@@ -104,7 +107,7 @@ def split_roles(layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, dict
 
 
 def namings(layout: Layout, tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    """A backbone's tensors under the names in the file and, where a row knows others, under timm's."""
+    """A backbone's tensors under the names in the file and, if the row's renames apply, under timm's."""
     found = [dict(tensors)]
     if layout.renames:
         renamed: dict[str, Tensor] = {}
@@ -119,9 +122,9 @@ def namings(layout: Layout, tensors: Mapping[str, Tensor]) -> list[dict[str, Ten
 
 
 def _class_token_placed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """DINOv2's transformer with registers, whose class token has a position of its own, as timm's has none.
+    """DINOv2's transformer with registers in timm's form.
 
-    The position is added to the token once and for all.
+    DINOv2 has a position for the class token and timm has none, so the position is added to the token.
     """
     placed = dict(tensors)
     token, positions = tensors.get("cls_token"), tensors.get("pos_embed")
@@ -132,9 +135,9 @@ def _class_token_placed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def attention_heads(layout: Layout, backbone: Mapping[str, Tensor]) -> int | None:
-    """How many attention heads this origin's code gives such a transformer; None where as many as timm's.
+    """The number of attention heads of this transformer in the origin's code; None if it is timm's.
 
-    No shape tells them. Fixed positions are known by the class token's, which is zero.
+    Shapes do not show it. Fixed positions are recognised by the class token's position, which is zero.
     """
     if "cls_token" not in backbone or "pos_embed" not in backbone:
         return None

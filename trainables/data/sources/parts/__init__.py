@@ -1,1 +1,1 @@
-"""What several data sources share: finding files, sorting them into splits, reading label columns."""
+"""Code that several data sources share: finding files, sorting them into splits, reading label columns."""

@@ -16,12 +16,12 @@ from trainables.core.files import expanded
 from trainables.data.sources.base import Taken
 from trainables.spec.trial import DataSpec
 
-_LINKS = 2  # from one folder of a data set to another, that are followed on the way to a file
-_SYSTEM = ("__MACOSX", "lost+found")  # an archive's and a disk's own
+_LINKS = 2  # links from one folder of a data set to another that are followed on one path
+_SYSTEM = ("__MACOSX", "lost+found")  # made by archive tools and file systems
 
 
 def user_folder(spec: DataSpec, what: str) -> Path:
-    """`spec.path` as an existing folder of `what`, or `UserError`."""
+    """`spec.path` as an absolute path. `UserError` if it is not an existing folder; `what`: its content."""
     if spec.path is None:
         raise UserError(
             "data.path",
@@ -42,27 +42,27 @@ def user_folder(spec: DataSpec, what: str) -> Path:
 
 @dataclass
 class Files:
-    """What was found below a folder: paths relative to it, parts joined by "/", in a fixed order."""
+    """The files below a folder: paths relative to it, parts joined by "/", in a fixed order."""
 
     paths: list[str] = field(default_factory=list)
     digest: str = ""  # SHA-256 of names, sizes and times
-    others: Counter[str] = field(default_factory=Counter)  # ending -> files that have another one
-    links: list[Taken] = field(default_factory=list)  # those that are not followed
+    others: Counter[str] = field(default_factory=Counter)  # ending -> number of skipped files with it
+    links: list[Taken] = field(default_factory=list)  # links that are not followed
 
     def skipped(self) -> list[Taken]:
-        """What is no file of the data set by its name or place, for what is said before a run."""
+        """The files that are not part of the data set because of their ending or place."""
         counted = sorted(self.others.items())
         named = [Taken("", f"*{end}" if end else "files", n, "by their ending") for end, n in counted]
         return named + self.links
 
 
 def find_files(folder: Path, endings: tuple[str, ...]) -> Files:
-    """Every file below `folder` with one of the endings.
+    """Every file below `folder` with one of the endings. Memory use is one string for each file.
 
     Hidden files and folders are left out. Links are followed, but not in a circle: not to a folder above, and
-    not to a third folder of the data set after two others. What cannot be read (a dead link, a pipe)
-    counts by its name, so that it is counted as undecodable. `UserError` for a folder that cannot be listed.
-    One string a file is all that is kept of it.
+    not to a third folder of the data set after two others. A file that cannot be read (a dead link, a pipe)
+    is included because of its name; decoding counts it as undecodable. `UserError` for a folder that cannot
+    be listed, or without such files.
     """
     found, digest = Files(), hashlib.sha256()
     try:
@@ -89,9 +89,10 @@ def _walk(
     linked: int,
     found: Files,
 ) -> Iterator[tuple[str, os.stat_result]]:
-    """Files below `folder`.
+    """(path relative to the data set, status) of the files below `folder`; skipped files go into `found`.
 
-    `root`: the real path of the data set; `above`: the folders that led here, by `linked` links within it.
+    `root` is the real path of the data set. `above` are the folders on the path to `folder`, which leads
+    through `linked` links from one folder of the data set to another.
     """
     here = folder.stat()
     me = (here.st_dev, here.st_ino)
@@ -106,7 +107,7 @@ def _walk(
             continue
         try:
             is_folder = entry.is_dir()
-        except OSError:  # a link to itself, or to where nobody may look
+        except OSError:  # a link to itself, or to a folder without the right to read
             is_folder = False
         if is_folder:
             onward = linked
@@ -124,7 +125,7 @@ def _walk(
             except OSError as error:
                 if entry.is_symlink():
                     yield prefix + name, entry.stat(follow_symlinks=False)
-                elif error.errno != errno.ENOENT:  # else it has gone meanwhile
+                elif error.errno != errno.ENOENT:  # ENOENT: removed since the folder was listed
                     raise
         elif entry.is_symlink() and not Path(entry.path).exists():
             found.links.append(Taken("", prefix + name, 0, "a link that leads nowhere"))

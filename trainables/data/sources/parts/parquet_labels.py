@@ -1,7 +1,7 @@
-"""The label column of a Parquet file, and one numbering 0 … C-1 of the labels of several files.
+"""The label column of a Parquet file, and one numbering 0 … C-1 for the labels of several files.
 
-Labels that are 0 … C-1, or that the Hugging Face schema names, stay as they are. All others are ids: integers
-or words, numbered in sorted order. A missing label is null, NaN, "" or -1.
+Labels that are 0 … C-1, or that the Hugging Face schema names, stay as they are. All others are ids (integers
+or words) and are numbered in sorted order. A missing label is null, NaN, "" or -1.
 """
 
 from __future__ import annotations
@@ -27,26 +27,27 @@ _MOST = 2**63 - 1
 class Labels(NamedTuple):
     """The labels of one file."""
 
-    ids: np.ndarray  # the labels that occur, sorted, each once: int64, or str in an object array
-    rows: Ids  # (rows,) where in `ids` the label of each row is, -1 for none
-    names: tuple[str, ...]  # of the classes, by the schema; () if it has none
-    column: str | None  # None: the file has none
+    ids: np.ndarray  # the distinct labels, sorted: int64, or str in an object array
+    rows: Ids  # (rows,) index in `ids` of each row's label, -1 for none
+    names: tuple[str, ...]  # class names in the schema; () if it has none
+    column: str | None  # its name; None if the file has no label column
 
 
 class Numbering(NamedTuple):
-    """Which label is which class."""
+    """The mapping between labels and classes."""
 
     ids: np.ndarray  # class -> label
     names: tuple[str, ...]  # class -> name
-    mapped: bool  # labels are not their own numbers
+    mapped: bool  # False: every label is its class number
 
     @property
     def classes(self) -> int:
+        """The number of classes."""
         return len(self.ids)
 
 
 def read_labels(path: Path, file: pq.ParquetFile) -> Labels:
-    """The labels of an open file; `UserError` where its column holds what is no label."""
+    """The labels of an open file. `UserError` if its label column contains other values."""
     schema, rows = file.schema_arrow, file.metadata.num_rows
     column = next((name for name in COLUMNS if name in schema.names), None)
     if column is None:
@@ -61,16 +62,17 @@ def read_labels(path: Path, file: pq.ParquetFile) -> Labels:
     found = np.where(codes >= 0, place[codes] if len(place) else NONE, NONE)
     if ids.dtype != object and len(ids) and ids[0] < NONE:
         raise UserError("data.path", f"{path} has a label {ids[0]}", expected="0, 1, … or -1 for none")
-    none = 1 if len(ids) and ids[0] in (NONE, "") else 0  # the smallest there can be
+    none = 1 if len(ids) and ids[0] in (NONE, "") else 0  # a missing label sorts first
     return Labels(ids[none:], np.maximum(found - none, NONE), _class_names(schema, column), column)
 
 
 def numbering(
     tables: Sequence[tuple[Path, Labels]], named: Sequence[tuple[Path, tuple[str, ...]]]
 ) -> Numbering:
-    """Classes for the labels of `tables`, which are trained on; fewer than two where they tell nothing apart.
+    """Classes for the labels of the training files `tables`; fewer than two if they separate nothing.
 
-    `named`: what all files, held-out ones too, call the classes.
+    `named` are the class names in all files, held-out files included. `UserError` for labels of two kinds,
+    for files that name the classes differently, and for one label beside rows without a label.
     """
     texts = {labels.ids.dtype == object: path for path, labels in tables if len(labels.ids)}
     if len(texts) > 1:
@@ -95,7 +97,7 @@ def numbering(
 
 
 def numbered(path: Path, labels: Labels, by: Numbering, part: str) -> Ids:
-    """(rows,) the class of each row, -1 for none; `UserError` for a label that no image trained on has."""
+    """(rows,) the class of each row, -1 for none. `UserError` for a label that no training image has."""
     if len(labels.ids) and (labels.ids.dtype == object) != (by.ids.dtype == object):
         known: np.ndarray = np.zeros(len(labels.ids), np.bool_)
         at = np.zeros(len(labels.ids), np.int64)
@@ -110,8 +112,8 @@ def numbered(path: Path, labels: Labels, by: Numbering, part: str) -> Ids:
 
 
 def _plain(path: Path, column: str, values: pa.Array) -> pa.Array:
-    """As int64 or string, null for none."""
-    if isinstance(values, pa.ChunkedArray):  # what `combine_chunks` gives of nothing
+    """`values` as int64 or string, null for none. `UserError` for values that are not labels."""
+    if isinstance(values, pa.ChunkedArray):  # `combine_chunks` returns one if it is empty
         values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
     kind = values.type
     if pa.types.is_dictionary(kind):
@@ -139,7 +141,7 @@ def _plain(path: Path, column: str, values: pa.Array) -> pa.Array:
 
 
 def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
-    """The classes that Hugging Face's own metadata names."""
+    """The class names in Hugging Face's metadata; () if there are none."""
     try:
         features: Any = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return tuple(map(str, features[label]["names"]))
@@ -148,7 +150,7 @@ def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
 
 
 def _one_naming(tables: Sequence[tuple[Path, tuple[str, ...]]]) -> tuple[str, ...]:
-    """The names of the classes; `UserError` where two files number them differently."""
+    """The names of the classes. `UserError` if two files number them differently."""
     for path, names in tables:
         first = tables[0][1]
         if names != first:

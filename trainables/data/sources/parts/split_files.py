@@ -1,10 +1,10 @@
-"""Which files of a data set are trained on, which are held out, and which are neither.
+"""Sorting the files of a data set into training, held-out, unlabelled and unused files.
 
     sort_files(Path("/data"), ["train/a/1.png", "test/a/2.png"], None, by_file=False)
 
-The split of a file is read from the names of its folders, and where those say nothing from its own (for
-Parquet files from both at once). The words are those of `split_words.py`. What can be read in two ways is
-refused with both and with what to type; `data.splits` says it outright.
+The names of a file's folders determine its split; if they contain no split word, the file's own name does.
+For Parquet files both count at once. `split_words.py` has the words. Ambiguous names are refused: the error
+describes both readings and the `data.splits` for each.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from trainables.data.sources.parts.split_parts import (
 from trainables.data.sources.parts.split_words import HELD_OUT, WORDS, look_alikes, remainder, splits_of
 
 Patterns = Mapping[str, Sequence[str]]  # split -> patterns of `data.splits`
-_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\b")  # `train-00000-of-00003.parquet`, as the hub writes parts
+_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\b")  # the hub's names for parts: `train-00000-of-00003.parquet`
 
 
 def sort_files(folder: Path, paths: list[str], splits: Patterns | None, *, by_file: bool) -> Sorted:
-    """Sort `paths`, relative to `folder` and joined by "/"; `UserError` where they can be read in two ways.
+    """Sort `paths`, relative to `folder` and joined by "/". `UserError` if they can be read in two ways.
 
-    With `by_file` a file's own name counts as its folders' do, and folders are no classes.
+    With `by_file` a file's own name counts like the names of its folders, and folders are not classes.
     """
     if splits is not None:
-        return _as_told(folder, paths, splits)
+        return _by_patterns(folder, paths, splits)
     root = shared_folders(paths)
     found = _Found(folder, paths, len(root), by_file)
     worded = [at for at, name in enumerate(root) if splits_of(name)]
-    if not found.groups and worded:  # `test/` alone: what all files share may say what they are
+    if not found.groups and worded:  # only `test/`: a folder above all files may name their split
         found = _Found(folder, paths, worded[-1], by_file)
     if not found.groups:
         _refuse_look_alikes(folder, paths, by_file)
@@ -53,7 +53,7 @@ def sort_files(folder: Path, paths: list[str], splits: Patterns | None, *, by_fi
 
 
 class _Found:
-    """The files that a split word was found for, by the folder that the words lie in, and the others."""
+    """The files with a split word in their path, grouped by the folder above the word, and the others."""
 
     def __init__(self, folder: Path, paths: list[str], start: int, by_file: bool) -> None:
         self.folder, self.by_file = folder, by_file
@@ -80,7 +80,7 @@ class _Found:
                 self.clashes.append((path, words[0], other))
 
     def settled(self, root: int) -> Sorted:
-        """What the files are for; `UserError` where that is not certain."""
+        """The files by split. `UserError` if the split is not certain."""
         if len(self.groups) > 1:
             raise self._several()
         parts = next(iter(self.groups.values()))
@@ -88,7 +88,7 @@ class _Found:
         held = [split for split in HELD_OUT if split in parts]
         bare, left = self.bare, list[str]()
         above = [words for name in bare[0].split("/")[:root] if (words := splits_of(name))] if bare else []
-        trains = not above or above[-1] == ("train",)  # what leads to all files does not say the opposite
+        trains = not above or above[-1] == ("train",)  # no folder above all files names another split
         if (
             bare
             and trains
@@ -126,7 +126,7 @@ class _Found:
         )
 
     def _refuse_clashes(self, parts: Mapping[str, Portion]) -> None:
-        """A class may be called `train` or `test_tube`, if more than one part has it."""
+        """Refuse a second split word in a path, except in a class (`test_tube`) that two parts have."""
         homes: dict[str, set[str]] = {}
         if self.clashes and not self.by_file:
             for split, portion in parts.items():
@@ -147,7 +147,7 @@ class _Found:
                 )
 
     def _mixed(self, parts: Mapping[str, Portion], root: int) -> UserError:
-        """Some files lie where a split word is, and others do not."""
+        """The error if only some of the files have a split word in their path."""
         key = next(iter(self.groups))
         below = all(path.split("/")[: len(key)] == list(key) for path in self.bare)
         base = "/".join(key if below else key[:root]) or "."
@@ -157,7 +157,7 @@ class _Found:
         worded = {split: listed(portion.places()) for split, portion in parts.items()}
         held_out = "are held out" if len(worded) > 1 else "is held out"
         are = "are" if len(bare.places()) > 1 else "is"
-        told, some = _patterns(parts), "" if self.by_file else ", and its folders are classes"
+        patterns, some = _patterns(parts), "" if self.by_file else ", and its folders are classes"
         if "train" not in parts:
             return two_readings(
                 self.folder,
@@ -165,13 +165,19 @@ class _Found:
                 f"{', '.join(worded.values())} {held_out}, and {others} {are} trained on",
                 [
                     (typed(train=[base]), "for the first"),
-                    (typed(**{**told, "train": [base]}), "for the second"),
+                    (typed(**{**patterns, "train": [base]}), "for the second"),
                 ],
             )
-        ways = [(typed(**{**told, "train": [base]}), "for the first"), (typed(**told), "for the second")]
+        ways = [
+            (typed(**{**patterns, "train": [base]}), "for the first"),
+            (typed(**patterns), "for the second"),
+        ]
         if len(held := bare.patterns()) <= SHOWN:
             ways.append(
-                (typed(**{**told, "test": [*told.get("test", []), *held]}), f"if {others} {are} held out")
+                (
+                    typed(**{**patterns, "test": [*patterns.get("test", []), *held]}),
+                    f"if {others} {are} held out",
+                )
             )
         return two_readings(
             self.folder,
@@ -193,7 +199,7 @@ class _Found:
         )
 
     def _refuse_unlike(self, parts: Mapping[str, Portion]) -> None:
-        """Flat folders such as `bullet_train` and `test_tube` may be classes."""
+        """Refuse flat folders that may be classes, such as `bullet_train` and `test_tube`."""
         if any(any(portion.classes()) for portion in parts.values()):
             return
         places = [place for portion in parts.values() for place in portion.places()]
@@ -212,12 +218,15 @@ class _Found:
 
 
 def _all(paths: list[str], depth: int, by_file: bool) -> Portion:
-    """All files below a folder, its folders being classes; or each by itself."""
+    """All files as one portion: with `by_file` each file is a place, else the folders below are classes."""
     return Portion(paths, [path.count("/") + 1 if by_file else depth for path in paths])
 
 
-def _as_told(folder: Path, paths: list[str], splits: Patterns) -> Sorted:
-    """By `data.splits`: a pattern takes what lies below it, and the longer of two wins."""
+def _by_patterns(folder: Path, paths: list[str], splits: Patterns) -> Sorted:
+    """Sort by `data.splits`. A pattern takes all files below it; the longer of two patterns wins.
+
+    `UserError` for patterns outside `folder`, without a file, or with equal claim to a file.
+    """
     if not {"train", "unlabelled"} & splits.keys():
         raise UserError(
             "data.splits", "says of no file that it is trained on", expected="`train: FOLDER`, too"
@@ -235,10 +244,10 @@ def _as_told(folder: Path, paths: list[str], splits: Patterns) -> Sorted:
     sorted_, used, known = Sorted({}, []), set[str](), dict[str, list[tuple[str, str, tuple[str, ...]]]]()
     deepest = max((len(names) for _, _, names in wanted), default=0)
     for path in paths:
-        given = path.split("/")
-        head = "/".join(given[:deepest])
+        parts = path.split("/")
+        head = "/".join(parts[:deepest])
         if head not in known:
-            fits = [want for want in wanted if _matches(given, want[2])]
+            fits = [want for want in wanted if _matches(parts, want[2])]
             known[head] = [want for want in fits if len(want[2]) == len(fits[0][2])]
         takers = known[head]
         if len({split for split, *_ in takers}) > 1:
@@ -247,9 +256,9 @@ def _as_told(folder: Path, paths: list[str], splits: Patterns) -> Sorted:
         if not takers:
             sorted_.left.append(path)
             continue
-        split, pattern, parts = takers[0]
+        split, pattern, place = takers[0]
         used.update(f"{split} {pattern}" for split, pattern, _ in takers)
-        sorted_.portions.setdefault(split, Portion()).add(path, len(parts))
+        sorted_.portions.setdefault(split, Portion()).add(path, len(place))
     for split, pattern, _ in wanted:
         if f"{split} {pattern}" not in used:
             there = {path.split("/")[0] for path in paths}
@@ -263,7 +272,7 @@ def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _by_picture_name(folder: Path, paths: list[str], root: int) -> Sorted | None:
-    """Pictures such as `train_1.png`, `test_1.png`, where no folder says anything. None: nor do they."""
+    """Sort pictures by their own names (`train_1.png`, `test_1.png`); None if no name is a held-out one."""
     parts: dict[str, Portion] = {}
     bare: list[str] = []
     for path in paths:
@@ -274,11 +283,11 @@ def _by_picture_name(folder: Path, paths: list[str], root: int) -> Sorted | None
             bare.append(path)
     held = [split for split in HELD_OUT if split in parts]
     for split, portion in parts.items():
-        portion.said = f"files named {split}"
+        portion.description = f"files named {split}"
     if not held:
         return None
-    if len(parts) == 1 and not bare:  # all of one kind: there is nothing to tell apart
-        return Sorted({"train": Portion(paths, [0] * len(paths), parts[held[0]].said)}, [])
+    if len(parts) == 1 and not bare:  # all names have the same word, so it separates nothing
+        return Sorted({"train": Portion(paths, [0] * len(paths), parts[held[0]].description)}, [])
     if "train" in parts and not bare:
         return Sorted(parts, [])
     some = listed(path for split in held for path in parts[split].paths)
@@ -289,7 +298,7 @@ def _by_picture_name(folder: Path, paths: list[str], root: int) -> Sorted | None
 
 
 def _refuse_look_alikes(folder: Path, paths: list[str], by_file: bool) -> None:
-    """No split word is there, but names that differ as those of splits do: `trainset/`, `testset/`."""
+    """Refuse names without a split word that differ like splits: `trainset/`, `testset/`."""
     siblings: dict[str, dict[str, None]] = {}
     for path in paths if by_file else {path.rpartition("/")[0] + "/" for path in paths}:
         names = path.split("/")
@@ -316,7 +325,7 @@ def _refuse_look_alikes(folder: Path, paths: list[str], by_file: bool) -> None:
 
 
 def _first_word(names: Sequence[str], start: int) -> tuple[int, tuple[str, ...]] | None:
-    """Where the first name from `start` on is that speaks of a split, and of which."""
+    """(index, splits) of the first name from `start` on that has a split word; None if none has."""
     for at in range(start, len(names)):
         if words := splits_of(names[at]):
             return at, words
@@ -324,17 +333,17 @@ def _first_word(names: Sequence[str], start: int) -> tuple[int, tuple[str, ...]]
 
 
 def _in_folders(paths: Iterable[str], groups: Iterable[tuple[str, ...]]) -> bool:
-    """Does one of them lie in a folder of its own, and not loosely beside the splits' folders?"""
+    """Whether any path lies in a folder of its own, not directly beside the splits' folders."""
     key = next(iter(groups))
     return any(tuple(folders_of(path)) != key[: path.count("/")] for path in paths)
 
 
 def _key(split: str) -> str:
-    """A split by the name that `data.splits` has for it."""
+    """The name of a split in `data.splits`."""
     return "test" if split == "validation" else split
 
 
 def _patterns(parts: Mapping[str, Portion]) -> dict[str, list[str]]:
-    """What `data.splits` says of parts: of two held-out ones, the better."""
+    """`data.splits` for these parts. Of two held-out parts only the preferred one is in it."""
     held = next((split for split in HELD_OUT if split in parts), "")
     return {_key(split): parts[split].patterns() for split in ("train", held, "unlabelled") if split in parts}

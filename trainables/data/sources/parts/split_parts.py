@@ -1,4 +1,4 @@
-"""Files of a data set by split, and how messages call them."""
+"""Files of a data set by split, and their descriptions in messages."""
 
 from __future__ import annotations
 
@@ -12,31 +12,36 @@ from pathlib import Path
 
 from trainables.core.errors import UserError
 
-SHOWN = 3  # places that a message names
+SHOWN = 3  # maximum number of places in a message
 
 
 @dataclass
 class Portion:
-    """Files of one split. Of each, so many leading parts of its path are the place that the split names."""
+    """The files of one split. A file's place is the part of its path that determined the split."""
 
     paths: list[str] = field(default_factory=list)
-    depths: list[int] = field(default_factory=list)
-    said: str = ""  # how a message calls them, where it is not by their places
+    depths: list[int] = field(default_factory=list)  # length of each file's place in path parts
+    description: str = ""  # description for messages; empty: the places
 
     def add(self, path: str, depth: int) -> None:
+        """Add a file whose place is the first `depth` parts of its path."""
         self.paths.append(path)
         self.depths.append(depth)
 
     def classes(self) -> list[str]:
-        """The class folder of each file, "" where it lies in none."""
+        """The class folder of each file: the folder after its place; "" if there is none."""
         return [_class(path, depth) for path, depth in zip(self.paths, self.depths, strict=True)]
 
     def places(self) -> list[str]:
-        """What the split was read from, each once: `train/`, or `data/train-00000-of-00002.parquet`."""
-        return [self.said] if self.said else list(dict.fromkeys(map(place_of, self.paths, self.depths)))
+        """The distinct places for messages: `train/`, or `data/train-00000-of-00002.parquet`."""
+        return (
+            [self.description]
+            if self.description
+            else list(dict.fromkeys(map(place_of, self.paths, self.depths)))
+        )
 
     def patterns(self) -> list[str]:
-        """`data.splits` that takes these places, numbers as stars where there are several."""
+        """Patterns of `data.splits` for these places; numbers become stars if there are several places."""
         every = dict.fromkeys(map(place_of, self.paths, self.depths))
         names = [glob.escape(place.rstrip("/")) or "." for place in every]
         return names if len(names) == 1 else list(dict.fromkeys(re.sub(r"\d+", "*", name) for name in names))
@@ -44,7 +49,7 @@ class Portion:
 
 @dataclass
 class Sorted:
-    """The files of a data set by split; `left` is read by no run."""
+    """The files of a data set by split; no run reads the files in `left`."""
 
     portions: dict[str, Portion]
     left: list[str]
@@ -54,31 +59,32 @@ class Sorted:
 
 
 def folders_of(path: str) -> list[str]:
+    """The folders in a path, without the file's name."""
     return path.split("/")[:-1]
 
 
 def typed(**splits: Iterable[str]) -> str:
-    """The option that says it, in backticks: --set 'data.splits={"train": "."}'."""
+    """The option for these splits, in backticks: --set 'data.splits={"train": "."}'."""
     given = {split: list(splits[split]) for split in ("train", "test", "unlabelled") if split in splits}
     short = {split: some[0] if len(some) == 1 else some for split, some in given.items() if some}
     return f"`--set {shlex.quote('data.splits=' + json.dumps(short, ensure_ascii=False))}`"
 
 
 def listed(places: Iterable[str]) -> str:
-    """`train/`; a, b, c and 4 more."""
+    """The distinct places as text: `train/`, or `a, b, c and 4 more`."""
     every = list(dict.fromkeys(places))
     more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
     return ", ".join(every[:SHOWN]) + more
 
 
 def two_readings(folder: Path, first: str, second: str, ways: Iterable[tuple[str, str]]) -> UserError:
-    """The refusal of a data set that can be read in two ways; `ways`: what to type, and for what."""
-    said = "; ".join(f"{option} {what}" for option, what in ways)
-    return UserError("data.path", f"{folder} can be read in two ways: {first}, or {second}", expected=said)
+    """The error for a data set that can be read in two ways. `ways`: (option, the reading it selects)."""
+    options = "; ".join(f"{option} {what}" for option, what in ways)
+    return UserError("data.path", f"{folder} can be read in two ways: {first}, or {second}", expected=options)
 
 
 def shared_folders(paths: list[str]) -> list[str]:
-    """The folders that lead to every file."""
+    """The folders that all paths begin with."""
     first, last = folders_of(min(paths)), folders_of(max(paths))
     same = 0
     while same < min(len(first), len(last)) and first[same] == last[same]:
@@ -87,6 +93,7 @@ def shared_folders(paths: list[str]) -> list[str]:
 
 
 def place_of(path: str, depth: int) -> str:
+    """The first `depth` parts of a path, with a final "/" if it is a folder; "./" for none."""
     names = path.split("/")
     return "/".join(names[:depth]) + ("/" if depth < len(names) else "") if depth else "./"
 

@@ -1,14 +1,13 @@
-"""What the checkpoints look like that people bring as teachers: one row of a table for each origin.
+"""The table of checkpoint layouts that teachers may have: one row for each origin.
 
-A row recognises a checkpoint by its keys, after the words that say nothing (`module` of DataParallel,
-`_orig_mod` of torch.compile) are taken out. It says which part of a network each key belongs to: its role.
+A row recognises a checkpoint by its keys, after the wrappers' words (`module` of DataParallel, `_orig_mod` of
+torch.compile) are removed. It maps each key to the part of a network that it belongs to: its role.
 A new origin is a new row in one of the files of this folder, or a new file with its rows in `LAYOUTS`.
 
-The first row that fits a checkpoint is taken. The files of this folder are asked by their `ORDER`, the
-smallest first (a file without one: before all others), and the rows of a file from top to bottom. So a row
-stands before those that would fit its checkpoints as well. One key is no evidence of an origin whose
-checkpoints look like others' (`fc`): such a row asks for more keys, or for what lies beside the weights. The
-last row of all fits every checkpoint.
+The first row that fits a checkpoint is used. The files are tried in the order of their `ORDER`, the smallest
+first (a file without one comes before all others), and the rows of a file from top to bottom. So a row must
+stand before more general rows that also fit its checkpoints. A common key (`fc`) is not enough evidence of an
+origin: such a row asks for more keys, or for content beside the weights. The last row fits every checkpoint.
 """
 
 from __future__ import annotations

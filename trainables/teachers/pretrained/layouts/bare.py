@@ -1,4 +1,4 @@
-"""A network without a prefix: its own names, or those of timm and torchvision."""
+"""Networks whose keys have no prefix: names of their own, or those of timm and torchvision."""
 
 from __future__ import annotations
 
@@ -99,10 +99,10 @@ LAYOUTS = (
         roles={CLASSIFIER: CLASSIFYING, BACKBONE: ""},
     ),
     Layout(
-        # Both libraries name the parts of a standard ResNet alike.
+        # Both libraries use the same names for the parts of a standard ResNet.
         origin="torchvision or timm",
         signature=(r"conv1\.weight", r"layer1\.0\.conv1\."),
-        # Several layers may classify or project, and nothing tells which.
+        # Several layers may be a classifier or a projection head; the keys do not tell which.
         roles={CLASSIFIER: CLASSIFYING, "layers of a head": r"(?=(fc|head)\.\d+\.)", BACKBONE: ""},
         renames=SHORTCUTS,
         normalisation=None,

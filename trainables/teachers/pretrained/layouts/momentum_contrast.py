@@ -1,4 +1,4 @@
-"""raykd's own files, and those of MoCo and of what is built on its code."""
+"""Files of raykd, of MoCo and of projects built on MoCo's code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LAYOUTS = (
         origin="raykd",
         signature=(r"backbone\.",),
         roles={BACKBONE: r"backbone\.", HEAD: r"head\.", CLASSIFIER: r"classifier\."},
-        metadata={"format": "raykd"},  # the head's layers are in the metadata, too
+        metadata={"format": "raykd"},  # the metadata also describe the head's layers
     ),
     Layout(
         origin="retro",
@@ -59,7 +59,7 @@ LAYOUTS = (
         heads=MOCO_HEADS[1:],
     ),
     Layout(
-        origin="moco",  # its head was taken off
+        origin="moco",  # without its head
         signature=(r"encoder_q\.",),
         roles={CLASSIFIER: rf"encoder_q\.(?={SINGLE})", BACKBONE: r"encoder_q\.", **MOCO},
     ),

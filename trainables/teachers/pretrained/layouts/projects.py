@@ -1,4 +1,4 @@
-"""Projects and libraries that name their parts in a way of their own."""
+"""Projects and libraries with names of their own for the parts of a network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SOLO = {
     "prototypes": r"prototypes\.",
     "queue": r"queue",
 }
-TWELVE = {192: 12, 384: 12}  # of solo-learn's MoCo v3 and MAE; timm's of these widths have 3 and 6
+TWELVE = {192: 12, 384: 12}  # solo-learn's MoCo v3 and MAE; at these widths timm has 3 and 6 heads
 
 LAYOUTS = (
     Layout(
@@ -35,7 +35,7 @@ LAYOUTS = (
             "text": r"(transformer|text|token_embedding|text_projection|ln_final|positional_embedding)",
             "scale": r"logit_(scale|bias)$",
         },
-        normalisation=None,  # OpenAI's and its kin's, as timm says of its CLIP networks
+        normalisation=None,  # timm's configuration of its CLIP networks has it
     ),
     Layout(
         origin="vissl",
@@ -100,7 +100,7 @@ LAYOUTS = (
     Layout(
         origin="lightly",
         signature=(r"backbone\.", r"projection_head\.layers\."),
-        absent=(r"anchor_",),  # MSN, whose head has other activations
+        absent=(r"anchor_",),  # excludes MSN: its head has other activations
         roles={
             BACKBONE: r"backbone\.",
             HEAD: r"projection_head\.layers\.",

@@ -1,4 +1,4 @@
-"""Files that hold two networks, one of which teaches the other: DINO and its kin, distillation, I-JEPA."""
+"""Files with a teacher and a student: DINO and methods built on it, distillation, I-JEPA."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ LAYOUTS = (
         normalisation=None,
     ),
     Layout(
-        origin="a student and its teacher",  # mdistiller's, and other scripts of distillation
+        origin="a student and its teacher",  # mdistiller and other scripts for distillation
         signature=(r"(student|model_s)\.", r"(teacher|model_t)\."),
         absent=(r"teacher\.backbone\.",),
         roles={

@@ -1,4 +1,4 @@
-"""A backbone under one prefix, `backbone.` or `encoder.`, with little beside it."""
+"""Files with a backbone under one prefix, `backbone.` or `encoder.`, and few other weights."""
 
 from __future__ import annotations
 
