@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from raykd.cli.common import HERE, Json, Name, Storage, sweep_of
+from raykd.cli.flags import flags
 from raykd.console import answers
 from raykd.console.live import Console
 
@@ -91,6 +92,7 @@ def report(
 
 
 @verbs.command(epilog="Example:  raykd export quickstart --out student")
+@flags(loads_torch=True)
 def export(
     name: Name,
     out: Annotated[Path, typer.Option(help="New folder for the student.")],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raykd.cli.common import HERE, Address, Json, Name, Sets, Storage, sweep_of, writable
+from raykd.cli.flags import flags
 from raykd.console import answers
 from raykd.console.live import Console
 from raykd.console.screen import Line
@@ -22,6 +23,7 @@ verbs = typer.Typer()
 
 
 @verbs.command(epilog="Example:  raykd run quickstart --set samples=4 --set 'axes.gamma.log=[0.01,1]'")
+@flags(loads_torch=True, drives=True)
 def run(
     spec: Annotated[
         str | None,
@@ -63,6 +65,7 @@ def run(
 
 
 @verbs.command(epilog="Example:  raykd ablate retro_parts --plan")
+@flags(loads_torch=True, drives=True)
 def ablate(
     study: Annotated[
         str, typer.Argument(help="A YAML file, -, a study in `raykd list studies`, or one to go on with.")
@@ -101,6 +104,7 @@ def ablate(
 
 
 @verbs.command(epilog="Example:  raykd resume quickstart --extend 12")
+@flags(loads_torch=True, drives=True)
 def resume(
     name: Name,
     storage: Storage = HERE,

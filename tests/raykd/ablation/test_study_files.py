@@ -128,7 +128,7 @@ def says_what_it_costs(name: str, spec: StudySpec) -> None:
     trials = {spec.arm_trial(label).signature() for label in spec.arms}
     assert len(trials) == len(spec.arms)
     cost = f"{spec.samples} trials of {spec.epochs} epochs"
-    assert cost in studies()[name].read_text(encoding="utf-8"), f"{spec.name} costs {cost}"
+    assert cost in (description_of(studies()[name]).cost or ""), f"{spec.name} costs {cost}"
 
 
 def cut_short(name: str) -> list[str]:

@@ -180,7 +180,7 @@ def test_a_study_on_a_sweep_s_best_trial_finds_each_arm_s_pixels(
 ) -> None:
     spec = build_sweep(raw(files["dino"]))
     trial = spec.trial({"lr": 0.001}, 0)
-    history = SimpleNamespace(spec=spec.model_dump(mode="json"), sweep=None, trials={})
+    history = SimpleNamespace(spec=spec.model_dump(mode="json"), sweep=None, study=None, trials={})
     monkeypatch.setattr("raykd.records.views.find", lambda *_: Path("sweep"))
     monkeypatch.setattr("raykd.records.views.read", lambda _: history)
     monkeypatch.setattr("raykd.export.trial.chosen", lambda *_: (None, trial))
