@@ -78,9 +78,8 @@ def run(arguments: list[str] | None = None) -> int:
         signal = signals.interrupted()
         if signal is None:
             return _failed(error)
-        log.info(
-            "after %s", signal.name, exc_info=error
-        )  # the error may follow from the signal, which Ray receives too
+        # The error may follow from the signal, which Ray receives too.
+        log.info("after %s", signal.name, exc_info=error)
         if isinstance(error, UserError | SweepFailed):
             complain(str(error))
         raise signal from error

@@ -63,7 +63,7 @@ class SweepSpec(Spec):
     data: Section = Field({}, description="which images")
     views: Section = Field({}, description="how they are augmented")
     optim: Section = Field({}, description="optimizer, schedule, batch")
-    probe: Section = Field({}, description="how features are judged")
+    probe: Section = Field({}, description="how features are evaluated")
     epochs: Annotated[int, Field(ge=1)] = Field(description="budget of a trial that is not stopped")
     fixed: Section = Field({}, description="flat name -> value, for what does not vary")
     samples: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = Field(

@@ -24,7 +24,7 @@ from raykd.storage.remote import Remote
 from trainables.core.errors import SweepFailed, UserError
 from trainables.core.file_transfer import FileTransfer, SharedFolder
 from trainables.core.files import guard, opened, remove
-from trainables.core.storage_retry import PATIENCE, limited, retry_seconds, with_retry
+from trainables.core.storage_retry import RETRY_ENV, limited, retry_seconds, with_retry
 
 if TYPE_CHECKING:
     from trainables.spec.trial import TrialSpec
@@ -50,7 +50,7 @@ class StorageMarker:
             "marker": str(self._path),
             "uri": storage.uri,
             "storage": str(storage.folder),
-            "patience": retry_seconds(),
+            "retry_seconds": retry_seconds(),
         }
 
     @property
@@ -84,7 +84,7 @@ def find(config: Mapping[str, Any], credentials: Mapping[str, str]) -> tuple[Fil
 
     `config` and `credentials` are the marker's.
     """
-    os.environ[PATIENCE] = str(config["patience"])
+    os.environ[RETRY_ENV] = str(config["retry_seconds"])
     marker, uri, folder = Path(config["marker"]), config["uri"], Path(config["storage"])
     if not uri:
         seen = with_retry(marker.exists, f"{marker} cannot be read")

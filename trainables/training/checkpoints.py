@@ -37,7 +37,7 @@ class Checkpoints:
     def save(self, epoch: int, state: dict[str, Any]) -> None:
         """Write the state after `epoch` epochs; on return it is on the disk, with the one before it kept.
 
-        Raises `StorageLost` where that cannot be done for longer than the patience.
+        Raises `StorageLost` where that cannot be done within `retry_seconds`.
         """
         final = with_retry(lambda: self._write(epoch, state), f"{self.folder} cannot be written")
         self.transfer.push(final)
