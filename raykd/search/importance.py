@@ -35,10 +35,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from raykd.records.history import History, TrialRecord
 from raykd.records.recorded_spec import check_settings
 from raykd.search.evaluators import (
     EVALUATORS,
@@ -50,14 +51,11 @@ from raykd.search.evaluators import (
     predicted,
     shares_of,
 )
+from raykd.spec.space import Space
+from raykd.spec.sweep import SweepSpec
 from raykd.stats import bootstrap
 from raykd.stats.paired import FloatArray, IntArray
 from trainables.core.errors import SweepFailed, UserError
-
-if TYPE_CHECKING:
-    from raykd.records.history import History, TrialRecord
-    from raykd.spec.space import Space
-    from raykd.spec.sweep import SweepSpec
 
 PER_AXIS = 10  # configurations an axis, below which a sweep is called too small
 TREES_OF_A_RESAMPLE = 8  # what a forest of 8 varies by itself is little beside what resamples do

@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raykd.storage.base import SweepFolder
 from raykd.storage.file_transfer import RemoteTransfer
@@ -25,10 +25,8 @@ from trainables.core.errors import SweepFailed, UserError
 from trainables.core.file_transfer import FileTransfer, SharedFolder
 from trainables.core.files import guard, opened, remove
 from trainables.core.storage_retry import RETRY_ENV, limited, retry_seconds, with_retry
-
-if TYPE_CHECKING:
-    from trainables.spec.trial import TrialSpec
-    from trainables.training.workspace import Workspace
+from trainables.spec.trial import TrialSpec
+from trainables.training.workspace import Workspace
 
 _NAME = ".beacon-"  # the name on disk is as old as the first sweeps
 _BRIEF_S = 10.0
