@@ -3,8 +3,9 @@
     python benchmarks/methods.py                       # all methods; 44 minutes on two busy cores
     python benchmarks/methods.py retro seed --seeds 3  # some of them
 
-1. Search. 12 configurations drawn from each method's default space, 16 epochs each, judged on the validation
-   split. One sweep over all methods, drawn at random and none stopped early: every method gets the same.
+1. Search. 12 configurations drawn from each method's default space, 16 epochs each, compared on the
+   validation split. One sweep over all methods, drawn at random and none stopped early: each method
+   gets the same.
 2. Replicate. The best configuration of each is trained again from seeds that the search never saw, and each
    student is read on the test split: 5-shot and full ridge probe, logistic regression.
 3. Beside them, by the same probes: raw pixels, the untrained student, the teacher, and the best no-teacher

@@ -14,14 +14,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from raykd.ablation.costs import spread_of
 from raykd.ablation.designs import design_of
 from raykd.ablation.results import ArmResult, Results
+from raykd.records.history import History, TrialRecord
 from raykd.spec.arms import ARM, StudyRules
+from raykd.spec.study import StudySpec
 from raykd.stats import (
     Comparison,
     Verdict,
@@ -36,10 +38,6 @@ from raykd.stats import (
 )
 from raykd.stats.paired import FloatArray
 from trainables.core.errors import UserError
-
-if TYPE_CHECKING:
-    from raykd.records.history import History, TrialRecord
-    from raykd.spec.study import StudySpec
 
 FUTILE = 0.05  # `decide` stops an arm whose chance of an answer at the last look is smaller
 

@@ -21,6 +21,7 @@ from raykd.spec.arms import ArmSpec
 from raykd.spec.devices import check_gpus
 from raykd.spec.study import StudySpec
 from trainables.core.errors import UserError
+from trainables.evaluation.probes import load_probe
 from trainables.spec.trial import TrialSpec
 from trainables.training.resolve import flatten
 
@@ -144,7 +145,6 @@ def _resolution(trial: TrialSpec) -> float:
     0 for a score that counts no images.
     """
     from trainables.data.data_sets import check_data
-    from trainables.evaluation.probes import load_probe
 
     score = load_probe(trial.probe.score)
     if not score.counts_images:

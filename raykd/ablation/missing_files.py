@@ -46,10 +46,10 @@ def without_files(spec: StudySpec) -> Iterator[tuple[StudySpec, list[str]]]:
         with published_sizes():
             taught = [trial for trial in trials if trial.teacher is not None]
             if taught and (path := _missing_checkpoint(taught[0])):
-                stand_in = Path(folder) / "teacher.safetensors"
-                write_placeholder_teacher(taught, stand_in)
+                placeholder = Path(folder) / "teacher.safetensors"
+                write_placeholder_teacher(taught, placeholder)
                 spec = spec.model_copy(
-                    update={"teacher": {**(spec.teacher or {}), "checkpoint": str(stand_in)}}
+                    update={"teacher": {**(spec.teacher or {}), "checkpoint": str(placeholder)}}
                 )
                 remarks.append(
                     f"{path} is not there. To run it: {_GIVEN_BY}{path.name}. Planned with random weights."

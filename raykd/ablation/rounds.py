@@ -11,20 +11,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from raykd.ablation.conclusions import extended_rules, score_of, verdicts
-from raykd.records.history import ENDED, TrialRecord
+from raykd.records.history import ENDED, History, TrialRecord
 from raykd.search.proposer import WAIT, Proposal, Wait
 from raykd.spec.arms import ARM
 from raykd.spec.study import StudySpec
 from raykd.stats.paired import FloatArray
 from trainables.training.resolve import flatten
-
-if TYPE_CHECKING:
-    from raykd.records.history import History
 
 Cell = tuple[str, int]  # arm, replicate
 

@@ -17,6 +17,9 @@ from typing import Any
 from raykd.ablation.published import published_of
 from raykd.ablation.study_arms import arms_of, check_allowed, factors_of
 from raykd.ablation.study_file import StudyFile
+from raykd.export.trial import chosen, config_of
+from raykd.records.recorded_spec import spec_of
+from raykd.records.views import find, read
 from raykd.spec.arms import ArmSpec
 from raykd.spec.document import find_document, named_by_file, parse_yaml, read_mapping
 from raykd.spec.overrides import lay_over
@@ -173,9 +176,6 @@ def _base(file: StudyFile, storage: Storage | Path) -> dict[str, Any]:
 
 def _best_of(name: str, trial: str | None, storage: Storage | Path) -> dict[str, Any]:
     """The sections of the best trial, or of `trial`, of the sweep called `name`."""
-    from raykd.export.trial import chosen, config_of
-    from raykd.records.recorded_spec import spec_of
-    from raykd.records.views import find, read
     from trainables.teachers.feeding import is_own
 
     history = read(find(storage, name))

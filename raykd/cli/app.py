@@ -13,6 +13,7 @@ from raykd.cli import reading, starting, tools
 from raykd.cli.flags import Flags, flags_of
 from raykd.console.screen import complain
 from raykd.process import signals
+from raykd.process.version import version
 from trainables.core.errors import SweepFailed, UserError
 from trainables.core.limits import check_address_space
 from trainables.core.storage_retry import lost, passes
@@ -29,8 +30,6 @@ app = typer.Typer(
 def _show_version(asked: bool) -> None:
     """Print the version and end, where `--version` is given."""
     if asked:
-        from raykd.process.version import version
-
         print(version())
         raise typer.Exit
 
@@ -78,9 +77,8 @@ def run(arguments: list[str] | None = None) -> int:
         signal = signals.interrupted()
         if signal is None:
             return _failed(error)
-        log.info(
-            "after %s", signal.name, exc_info=error
-        )  # the error may follow from the signal, which Ray receives too
+        # The error may follow from the signal, which Ray receives too.
+        log.info("after %s", signal.name, exc_info=error)
         if isinstance(error, UserError | SweepFailed):
             complain(str(error))
         raise signal from error

@@ -12,6 +12,7 @@ from raykd.cli.common import HERE, Json, Name, Storage, sweep_of
 from raykd.cli.flags import flags
 from raykd.console import answers
 from raykd.console.live import Console
+from raykd.records import views
 
 verbs = typer.Typer()
 
@@ -19,8 +20,6 @@ verbs = typer.Typer()
 @verbs.command(epilog="Example:  raykd status quickstart --json")
 def status(name: Name, storage: Storage = HERE, json: Json = False) -> None:
     """How a sweep stands: running, interrupted or done."""
-    from raykd.records import views
-
     console = Console()
     sweep = sweep_of(storage, name)
     history = views.read(sweep)
@@ -33,8 +32,6 @@ def status(name: Name, storage: Storage = HERE, json: Json = False) -> None:
 @verbs.command(epilog="Example:  raykd best quickstart --json")
 def best(name: Name, storage: Storage = HERE, json: Json = False) -> None:
     """The best trial, and what it has to be compared with."""
-    from raykd.records import views
-
     console = Console()
     sweep = sweep_of(storage, name)
     history = views.read(sweep)
@@ -53,7 +50,6 @@ def importance(
     json: Json = False,
 ) -> None:
     """Which axes of a sweep matter, how sure that is, and whether the sweep is too small to say."""
-    from raykd.records import views
     from raykd.records.recorded_spec import spec_of
     from raykd.search import importance as weigh
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,12 +12,10 @@ from raykd.console import answers
 from raykd.console.live import Console
 from raykd.console.screen import Line
 from raykd.console.wording import counted
+from raykd.records.history import History
+from raykd.storage.base import SweepFolder
 from raykd.storage.commands import command
 from trainables.core.errors import UserError
-
-if TYPE_CHECKING:
-    from raykd.records.history import History
-    from raykd.storage.base import SweepFolder
 
 verbs = typer.Typer()
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from raykd.doctor.check import Check
 from trainables.core.errors import UserError
-
-if TYPE_CHECKING:
-    from raykd.doctor.check import Check
 
 
 def checkup(

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from raykd.doctor.check import Check
+from raykd.spec import devices
 from raykd.spec.search import SearchSpec
+from raykd.spec.validate import check_resources
 from trainables.core.errors import UserError
 
 _SKEW_S = 5.0  # clocks that differ by more are reported
@@ -176,12 +178,9 @@ def check_room(
 
     An autoscaler may start nodes that can: with `min_workers: 0` only the head is up. The sweep asks it.
     """
-    from raykd.spec.devices import check_gpus, idle_gpus, where
-    from raykd.spec.validate import check_resources
-
     workers = spec.workers
     try:
-        check_gpus(workers)
+        devices.check_gpus(workers)
         check_resources(workers, alive)
     except UserError as error:
         if autoscales:
@@ -192,8 +191,8 @@ def check_room(
         return Check("workers", False, str(error), mend)
     lanes = workers.lanes(alive)
     said = f"room for {lanes} lane{'s' * (lanes > 1)} of {workers.count} worker{'s' * (workers.count > 1)}"
-    said += f", {where(workers, alive)}"
-    if idle := idle_gpus(workers, alive):
+    said += f", {devices.where(workers, alive)}"
+    if idle := devices.idle_gpus(workers, alive):
         return Check("workers", None, f"{said}; {idle[0]}", "leave `workers.gpus` out of the spec")
     taken = [
         f"{sum(node['Resources'].get(kind, 0) for node in alive) - free.get(kind, 0):g} {kind}s"

@@ -24,6 +24,7 @@ from raykd.doctor import places, sweep_checks
 from raykd.doctor.check import Check
 from raykd.doctor.ray_start import check_ray
 from raykd.lanes import capacity
+from raykd.spec.sections import WorkersSpec
 from raykd.storage.base import Storage
 from raykd.storage.open_storage import open_storage
 from trainables.core.errors import UserError, first_line
@@ -147,8 +148,6 @@ def check_threads() -> Check:
 
 def check_memory(spec: SearchSpec | None) -> Check:
     """Does the memory that this process may use hold a lane, and how many?"""
-    from raykd.spec.sections import WorkersSpec
-
     name, workers = "memory", spec.workers if spec is not None else WorkersSpec()
     try:
         room = capacity.room(workers)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from raykd.spec.search import SearchSpec
 
 ROOMS = ("raykd", "trainables")
-_PATIENCE_S = 8.0  # for a file just written elsewhere: NFS remembers for 3 s that it was not there
+_WAIT_S = 8.0  # for a file just written elsewhere: NFS remembers for 3 s that it was not there
 
 
 def source_hash() -> str:
@@ -123,7 +123,7 @@ def inputs(spec: SearchSpec) -> dict[str, str]:
 def read(request: dict[str, Any]) -> dict[str, Any]:
     """The nodes whose files this node does not see, or sees with another content."""
     files, root = place(request["storage"])
-    unseen, deadline = dict(request["nodes"]), time.monotonic() + _PATIENCE_S
+    unseen, deadline = dict(request["nodes"]), time.monotonic() + _WAIT_S
     while True:
         for node, token in list(unseen.items()):
             try:

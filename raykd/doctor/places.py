@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -70,8 +71,6 @@ def _try_remote(uri: str) -> str:
 
 def _try_files(folder: Path) -> str | None:
     """What does not work in the folder: rename, fsync or locks; None if all do."""
-    import fcntl
-
     old, new = folder / "old", folder / "new"
     for path, text in ((old, "old"), (new, "new")):
         with path.open("w") as file:

@@ -10,7 +10,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 import ray.train
@@ -25,11 +25,9 @@ from raykd.storage.owners import keep_closed, make_private
 from trainables.core import storage_retry
 from trainables.core.errors import StorageLost, SweepFailed, TrialFailed, UserError
 from trainables.core.files import guard, opened, own_folder
-
-if TYPE_CHECKING:
-    from trainables.spec.trial import TrialSpec
-    from trainables.training.workspace import Workspace
-
+from trainables.core.heartbeat import heartbeat_listener
+from trainables.spec.trial import TrialSpec
+from trainables.training.workspace import EpochReport, Workspace
 
 _NEIGHBOURS_S = 30.0  # before a GPU whose memory other processes hold is tried again: they may end
 
@@ -37,10 +35,6 @@ _NEIGHBOURS_S = 30.0  # before a GPU whose memory other processes hold is tried 
 def work(config: Mapping[str, Any]) -> None:
     """The training function of every lane: runs until the broker closes the lane."""
     import torch
-
-    from trainables.core.heartbeat import heartbeat_listener
-    from trainables.spec.trial import TrialSpec
-    from trainables.training.workspace import EpochReport, Workspace
 
     keep_closed(session_folder())
     make_private(Path(config["cache"]))

@@ -11,7 +11,7 @@ import math
 import warnings
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
@@ -20,11 +20,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import Record
+from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError
 from trainables.core.files import read_bytes, replacing
-
-if TYPE_CHECKING:
-    from raykd.spec.sweep import SweepSpec
 
 JOURNAL = "optuna.journal"
 _NAME = "trial"  # the attribute that holds a trial's name

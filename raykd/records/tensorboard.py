@@ -15,7 +15,7 @@ import math
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -25,11 +25,9 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import Record
+from raykd.spec.axis import Axis
+from raykd.spec.sweep import SweepSpec
 from trainables.core.files import opened, own_folder, read_bytes, replacing
-
-if TYPE_CHECKING:
-    from raykd.spec.axis import Axis
-    from raykd.spec.sweep import SweepSpec
 
 FOLDER = "tensorboard"
 METRICS = {  # the columns beside the axes: few, because every table and plot has all of them

@@ -13,8 +13,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from raykd.records import views
+from raykd.records.recorded_spec import spec_of
 from raykd.report.elements import Page
+from raykd.spec.study import StudySpec
 from raykd.storage.base import SweepFolder
+from raykd.storage.commands import command
 from raykd.storage.open_storage import open_sweep
 from trainables.core.errors import UserError
 from trainables.core.files import own_folder, replacing
@@ -56,11 +60,7 @@ def build(
 
     `now` is the time that the page says it was made at, in unix seconds; `progress` as of `write`.
     """
-    from raykd.records import views
-    from raykd.records.recorded_spec import spec_of
     from raykd.report import common, study_sections, sweep_sections
-    from raykd.spec.study import StudySpec
-    from raykd.storage.commands import command
 
     sweep = open_sweep(place)
     history = views.read(sweep)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from raykd.records.history import History, TrialRecord
 from raykd.report import sweep_figures as figures
 from raykd.report.elements import Bullets, Collapsible, Figure, Gallery, Section, Table, Text
 from raykd.report.plots import intervals
+from raykd.spec.search import SearchSpec
 from trainables.core.errors import SweepFailed
 
 if TYPE_CHECKING:
-    from raykd.records.history import History, TrialRecord
     from raykd.search.importance import Importances, Weighed
-    from raykd.spec.search import SearchSpec
 
 RESAMPLES = 100  # of the bootstrap for importances
 MOST_NAMED = 8  # axes in a caption

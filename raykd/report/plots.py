@@ -9,12 +9,10 @@ import html
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raykd.console.wording import number
-
-if TYPE_CHECKING:
-    from raykd.records.history import TrialRecord
+from raykd.records.history import TrialRecord
 
 Plot = dict[str, Any]
 Trace = dict[str, Any]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from raykd.records.history import History
 from raykd.report.common import score_name
 from raykd.report.elements import Bullets, Figure, Section, Table, Text
 from raykd.report.plots import intervals
 from raykd.search.proxy_audit import Rung, audit
-
-if TYPE_CHECKING:
-    from raykd.records.history import History
-    from raykd.spec.search import SearchSpec
-    from raykd.stats.prediction import Estimate
+from raykd.spec.search import SearchSpec
+from raykd.stats.prediction import Estimate
 
 FEW = 10  # with fewer trials the numbers mean little
 

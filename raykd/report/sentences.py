@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from statistics import fmean
-from typing import TYPE_CHECKING
 
+from raykd.ablation.results import ArmResult, Results
 from raykd.ablation.tables import number
 from raykd.console.wording import score_of, settings
+from raykd.records.history import History, TrialRecord
 from raykd.report.common import score_name
+from raykd.spec.search import SearchSpec
 from raykd.spec.space import METHOD
 from raykd.stats import paired_t
-
-if TYPE_CHECKING:
-    from raykd.ablation.results import ArmResult, Results
-    from raykd.records.history import History, TrialRecord
-    from raykd.spec.search import SearchSpec
 
 
 def best_in_words(spec: SearchSpec, history: History, best: TrialRecord) -> str:

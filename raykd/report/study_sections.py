@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,17 +15,15 @@ from raykd.ablation.costs import costs_table
 from raykd.ablation.report import FILES
 from raykd.ablation.results import ArmResult, Results
 from raykd.console.wording import number
+from raykd.records.history import History, TrialRecord
 from raykd.report import common
 from raykd.report import study_figures as figures
 from raykd.report.elements import Bullets, Facts, Figure, Gallery, Section, Table, Text
 from raykd.report.plots import curve, intervals
 from raykd.report.sentences import sign, study_in_words
 from raykd.spec.arms import ARM
-
-if TYPE_CHECKING:
-    from raykd.records.history import History, TrialRecord
-    from raykd.spec.study import StudySpec
-    from raykd.storage.base import SweepFolder
+from raykd.spec.study import StudySpec
+from raykd.storage.base import SweepFolder
 
 
 def content(spec: StudySpec, history: History, sweep: SweepFolder, out: Path) -> tuple[Facts, list[Section]]:

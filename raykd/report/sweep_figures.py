@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raykd.console.wording import number
+from raykd.records.history import TrialRecord
 from raykd.report.plots import (
     COLOURS,
     SYMBOLS,
@@ -25,9 +26,6 @@ from raykd.report.plots import (
 )
 from raykd.spec.axis import Axis
 from raykd.spec.axis_kinds import Integer, Log, Pick
-
-if TYPE_CHECKING:
-    from raykd.records.history import TrialRecord
 
 BANDS = ("best quarter", "second quarter", "third quarter", "worst quarter")
 _MOST_NAMED = 12  # levels of a pick that a parallel axis names

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raykd.console.wording import comparison, number, settings
 from raykd.records.history import ENDED, STATUSES, History
@@ -17,11 +17,9 @@ from raykd.report.parameter_section import Progress, parameters
 from raykd.report.plots import curve, intervals
 from raykd.report.proxy_section import proxy
 from raykd.report.sentences import against, best_in_words
+from raykd.spec.search import SearchSpec
+from raykd.storage.base import SweepFolder
 from raykd.storage.commands import command
-
-if TYPE_CHECKING:
-    from raykd.spec.search import SearchSpec
-    from raykd.storage.base import SweepFolder
 
 HIGHLIGHTED = 5  # trials, among the curves
 

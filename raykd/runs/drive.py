@@ -11,6 +11,7 @@ from typing import Any
 from raykd.console.live import Console
 from raykd.console.wording import counted
 from raykd.lanes.cluster import live_nodes
+from raykd.lanes.demand import Demand
 from raykd.lanes.messages import Task
 from raykd.process import signals
 from raykd.records.history import ENDED, History, TrialRecord
@@ -50,7 +51,6 @@ class Drive:
 
         Raises `SweepFailed` where it cannot go on, and `UserError` for a mistake that shows only now.
         """
-        from raykd.lanes.demand import Demand
         from raykd.lanes.pool import LanePool
         from raykd.runs.references import References
         from trainables.data.data_sets import cache_folder

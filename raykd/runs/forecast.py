@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from raykd.lanes.cluster import quiet, this_machine
 from raykd.records.history import History
 from raykd.runs.auxiliary import untrained
 from raykd.runs.retune import searches
@@ -95,15 +96,11 @@ class _Timer:
 
     def _where(self) -> str:
         """The kind of device that workers on this machine would have: cuda or cpu."""
-        from raykd.lanes.cluster import this_machine
-
         return "cuda" if self.workers.on([this_machine()]).gpus else "cpu"
 
 
 def _lanes(spec: StudySpec) -> int:
     """The number of lanes that this machine would hold."""
-    from raykd.lanes.cluster import quiet, this_machine
-
     quiet()
     held = spec.workers.lanes([this_machine()])
     return min(held, spec.lanes or held, spec.trials)

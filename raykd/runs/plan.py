@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 
 from raykd.console.wording import counted
-from raykd.lanes import capacity
+from raykd.lanes import capacity, cluster
 from raykd.lanes.own_ray import temporary_folder
 from raykd.runs.auxiliary import beside, long_baseline
 from raykd.search.proposer import Proposal, Proposer
@@ -56,12 +56,11 @@ def worker_memory(spec: SweepSpec, address: str | None) -> int | None:
     """Bytes of memory that each worker would have on this machine's device; None for a cluster."""
     import torch
 
-    from raykd.lanes.cluster import LOCAL, ray_address, this_machine
     from trainables.training.memory import device_memory
 
-    if ray_address(address) != LOCAL:
+    if cluster.ray_address(address) != cluster.LOCAL:
         return None
-    gpus = spec.workers.on([this_machine()]).gpus
+    gpus = spec.workers.on([cluster.this_machine()]).gpus
     if gpus and torch.cuda.is_available():
         return int(device_memory(torch.device("cuda", 0)) * min(gpus, 1.0))
     return device_memory(torch.device("cpu")) // spec.workers.count
@@ -81,13 +80,11 @@ def devices(spec: SweepSpec, address: str | None) -> tuple[str, list[str]]:
     Remarks tell that this machine cannot hold a lane, or has GPUs that no worker would use. A cluster is not
     asked: a plan can be made without it.
     """
-    from raykd.lanes.cluster import LOCAL, ray_address, this_machine
-
-    if ray_address(address) != LOCAL:
+    if cluster.ray_address(address) != cluster.LOCAL:
         if spec.workers.gpus is None:
             return "each worker on a GPU of its own if the cluster has GPUs, else on the CPU", []
         return where(spec.workers, []), []
-    here = [this_machine()]
+    here = [cluster.this_machine()]
     remarks = idle_gpus(spec.workers, here)
     try:
         check_resources(spec.workers, here)
@@ -101,9 +98,9 @@ def room(spec: SweepSpec, address: str | None) -> tuple[str, list[str]]:
 
     Both are empty for a cluster, and where even the workers do not fit, of which `devices` remarks.
     """
-    from raykd.lanes.cluster import LOCAL, ray_address, this_machine
-
-    if ray_address(address) != LOCAL or not (held := spec.workers.lanes([this_machine()])):
+    if cluster.ray_address(address) != cluster.LOCAL or not (
+        held := spec.workers.lanes([cluster.this_machine()])
+    ):
         return "", []
     try:
         memory = capacity.room(spec.workers)

@@ -211,7 +211,7 @@ def _without_gaps(records: list[Record], done: Repair) -> list[Record]:
             whole[name] = last
             done.again.append(name)
         elif trial.status == "stopped" and verdict is None:
-            whole[name] = last  # it is judged again, and ends again
+            whole[name] = last  # the scheduler decides again, and it ends again
 
     def kept(record: Record) -> bool:
         last = whole.get(record.get("trial") or "")

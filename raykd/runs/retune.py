@@ -10,18 +10,20 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from raykd.console.live import Console
 from raykd.console.wording import counted
+from raykd.export.trial import config_of
+from raykd.records.recorded_spec import spec_of
+from raykd.records.views import read
 from raykd.runs.changed_spec import as_begun
+from raykd.runs.sweep import Place
 from raykd.spec.search import SearchSpec, build_sweep
 from raykd.spec.study import StudySpec
 from raykd.spec.sweep import difference
+from raykd.spec.validate import validate
 from trainables.core.errors import SweepFailed, UserError
-
-if TYPE_CHECKING:
-    from raykd.console.live import Console
-    from raykd.runs.sweep import Place
 
 SEED = 10_000  # of the searches
 _ABOUT = 4  # without axes, a search covers the arm's learning rate divided and multiplied by this
@@ -32,9 +34,6 @@ def searches(spec: StudySpec) -> dict[str, SearchSpec]:
 
     Raises `UserError` for an axis that an arm sets itself, and for one that cannot work.
     """
-    from raykd.export.trial import config_of
-    from raykd.spec.validate import validate
-
     wanted = spec.study.retune
     if wanted is None:
         return {}
@@ -85,8 +84,6 @@ def tune(spec: StudySpec, place: Place, console: Console) -> StudySpec:
 
 
 def _best(label: str, search: SearchSpec, place: Place, console: Console) -> dict[str, object]:
-    from raykd.records.recorded_spec import spec_of
-    from raykd.records.views import read
     from raykd.runs import sweep as engine
 
     at = dataclasses.replace(place, sweep=place.sweep.storage.sweep(search.name))

@@ -31,6 +31,7 @@ from raykd.lanes.cluster import (
     send_logs,
     this_machine,
 )
+from raykd.lanes.demand import autoscaler_makes_room
 from raykd.process import signals, streams
 from raykd.process.version import version
 from raykd.records.format import FORMAT
@@ -49,6 +50,7 @@ from raykd.runs.changed_spec import (
 from raykd.runs.drive import Drive
 from raykd.runs.kinds import run_of
 from raykd.spec.sweep import MOST_TRIALS, SweepSpec
+from raykd.spec.validate import check_resources
 from raykd.storage.base import SweepFolder
 from raykd.storage.cache import ready_cache
 from raykd.storage.commands import command
@@ -190,9 +192,6 @@ def _refuse_more(spec: SweepSpec, history: History, extend: int) -> None:
 @contextmanager
 def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[str, Any]]:
     """Ray for the sweep, once it is known to hold a worker group."""
-    from raykd.lanes.demand import autoscaler_makes_room
-    from raykd.spec.validate import check_resources
-
     target = ray_address(place.address)
     memory = None
     if target == LOCAL:

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -20,10 +20,8 @@ from optuna.importance import (
 from optuna.trial import FrozenTrial, create_trial
 
 from raykd.search.optuna_state import StudyState
+from raykd.spec.space import Space
 from raykd.stats.paired import FloatArray
-
-if TYPE_CHECKING:
-    from raykd.spec.space import Space
 
 EVALUATORS = {
     "fanova": "variance that an axis explains by itself",

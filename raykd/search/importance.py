@@ -34,10 +34,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from raykd.records.history import History, TrialRecord
 from raykd.records.recorded_spec import check_settings
 from raykd.search.evaluators import (
     EVALUATORS,
@@ -49,14 +50,11 @@ from raykd.search.evaluators import (
     predicted,
     shares_of,
 )
+from raykd.spec.space import Space
+from raykd.spec.sweep import SweepSpec
 from raykd.stats import bootstrap
 from raykd.stats.paired import FloatArray, IntArray
 from trainables.core.errors import SweepFailed, UserError
-
-if TYPE_CHECKING:
-    from raykd.records.history import History, TrialRecord
-    from raykd.spec.space import Space
-    from raykd.spec.sweep import SweepSpec
 
 PER_AXIS = 10  # configurations per axis; with fewer a sweep is called too small
 TREES_OF_A_RESAMPLE = 8  # a forest of 8 varies little by itself compared with the resamples

@@ -24,20 +24,17 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from optuna.trial import TrialState
 
-from raykd.records.history import ENDED
+from raykd.records.history import ENDED, History, TrialRecord
 from raykd.search.optuna_state import StudyState, make_sampler
 from raykd.spec.samplers import Grid
 from raykd.spec.search import SearchSpec
 from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError
 from trainables.training.resolve import flatten
-
-if TYPE_CHECKING:
-    from raykd.records.history import History, TrialRecord
 
 
 class Wait:

@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from raykd.records.history import History, TrialRecord
+from raykd.spec.search import SearchSpec
 from raykd.stats.prediction import Prediction, prediction
-
-if TYPE_CHECKING:
-    from raykd.records.history import History, TrialRecord
-    from raykd.spec.search import SearchSpec
 
 
 @dataclass(frozen=True)

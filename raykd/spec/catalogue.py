@@ -12,8 +12,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from raykd.spec.description import description_of
+from raykd.spec.document import read_mapping
+from raykd.spec.presets import presets_of
+from raykd.spec.sweep import spaces, studies
 from raykd.storage.base import Storage
 from trainables.core.errors import UserError
+from trainables.core.files import is_own_file
 
 Table = tuple[list[str], list[list[Any]]]
 SIZES = (8, 1024)  # pixels: the smallest and the largest side of an image that a trial may have
@@ -53,8 +58,6 @@ def copied(
     Returns the new file and the command that runs it. `what` is `spaces` or `studies`. Raises `UserError`
     for another list, an unknown name, options of `students`, and where the file exists or cannot be written.
     """
-    from raykd.spec.sweep import spaces, studies
-
     if what not in ("spaces", "studies"):
         expected = "`raykd list spaces --copy NAME` or `raykd list studies --copy NAME`"
         raise UserError("--copy", f"does not go with `{what}`", value=name, expected=expected)
@@ -139,18 +142,10 @@ def _methods(storage: Storage) -> Table:
 
 
 def _spaces(storage: Storage) -> Table:
-    from raykd.spec.description import description_of
-    from raykd.spec.sweep import spaces
-
     return ["space", "about"], [[name, description_of(path).about or ""] for name, path in spaces().items()]
 
 
 def _studies(storage: Storage) -> Table:
-    from raykd.spec.description import description_of
-    from raykd.spec.document import read_mapping
-    from raykd.spec.presets import presets_of
-    from raykd.spec.sweep import studies
-
     rows = []
     for name, path in studies().items():
         said = description_of(path)
@@ -167,7 +162,6 @@ def _data(storage: Storage) -> Table:
 def _teachers(storage: Storage) -> Table:
     """The teachers that were trained in this storage. Checkpoints from elsewhere are not listed."""
     from trainables.core.checksums import UNREADABLE, read_with_checksum
-    from trainables.core.files import is_own_file
 
     storage.fetch_teachers()
     rows = []

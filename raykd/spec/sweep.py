@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -27,15 +27,13 @@ from typing_extensions import Self
 from raykd.spec.samplers import TPE, AnySampler
 from raykd.spec.schedulers import AnyScheduler, parse_scheduler
 from raykd.spec.sections import BaselineSpec, Section, WorkersSpec, parse_duration
+from raykd.spec.space import Space
 from trainables.core.errors import UserError
 from trainables.evaluation.probes import find_probe
 from trainables.spec.normalisation import IMAGENET
 from trainables.spec.parse import join
 from trainables.spec.trial import Seed, Spec, TrialSpec, digest
 from trainables.training.resolve import SECTIONS, FlatField, find_field, put, resolve
-
-if TYPE_CHECKING:
-    from raykd.spec.space import Space
 
 # In a checkout this is a link to the folder in its root.
 SPACES = (Path(__file__).parents[1] / "search_spaces").resolve()
@@ -63,7 +61,7 @@ class SweepSpec(Spec):
     data: Section = Field({}, description="which images")
     views: Section = Field({}, description="how they are augmented")
     optim: Section = Field({}, description="optimizer, schedule, batch")
-    probe: Section = Field({}, description="how features are judged")
+    probe: Section = Field({}, description="how features are evaluated")
     epochs: Annotated[int, Field(ge=1)] = Field(description="budget of a trial that is not stopped")
     fixed: Section = Field({}, description="flat name -> value, for what does not vary")
     samples: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = Field(

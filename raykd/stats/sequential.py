@@ -126,10 +126,10 @@ def decide_all(
 
     differences (arms, replicates) in points; an arm that was stopped has NaN from there on. This is Holm's
     step-down over group-sequential tests: an arm with a sign gives its share of alpha to the others, and the
-    plan at alpha / (arms left) then judges their looks so far. It is the closed test of weighted Bonferroni
-    tests of Maurer and Bretz 2013 (section 3), valid whichever arms stopped when. The intervals stay those at
-    alpha / arms, simultaneous over arms and looks. So the interval of a sign that was found by stepping down
-    may hold zero.
+    plan at alpha / (arms left) then decides about their looks so far. It is the closed test of weighted
+    Bonferroni tests of Maurer and Bretz 2013 (section 3), valid whichever arms stopped when. The intervals
+    stay those at alpha / arms, simultaneous over arms and looks. So the interval of a sign that was found by
+    stepping down may hold zero.
     """
     rows = list(np.asarray(differences, dtype=np.float64))
     if not rows:

@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raykd.storage.base import SweepFolder
 from raykd.storage.file_transfer import RemoteTransfer
@@ -24,11 +24,9 @@ from raykd.storage.remote import Remote
 from trainables.core.errors import SweepFailed, UserError
 from trainables.core.file_transfer import FileTransfer, SharedFolder
 from trainables.core.files import guard, opened, remove
-from trainables.core.storage_retry import PATIENCE, limited, retry_seconds, with_retry
-
-if TYPE_CHECKING:
-    from trainables.spec.trial import TrialSpec
-    from trainables.training.workspace import Workspace
+from trainables.core.storage_retry import RETRY_ENV, limited, retry_seconds, with_retry
+from trainables.spec.trial import TrialSpec
+from trainables.training.workspace import Workspace
 
 _NAME = ".beacon-"  # the name on disk is as old as the first sweeps
 _BRIEF_S = 10.0
@@ -50,7 +48,7 @@ class StorageMarker:
             "marker": str(self._path),
             "uri": storage.uri,
             "storage": str(storage.folder),
-            "patience": retry_seconds(),
+            "retry_seconds": retry_seconds(),
         }
 
     @property
@@ -84,7 +82,7 @@ def find(config: Mapping[str, Any], credentials: Mapping[str, str]) -> tuple[Fil
 
     `config` and `credentials` are the marker's.
     """
-    os.environ[PATIENCE] = str(config["patience"])
+    os.environ[RETRY_ENV] = str(config["retry_seconds"])
     marker, uri, folder = Path(config["marker"]), config["uri"], Path(config["storage"])
     if not uri:
         seen = with_retry(marker.exists, f"{marker} cannot be read")

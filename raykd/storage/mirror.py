@@ -17,7 +17,7 @@ from trainables.core.errors import StorageLost
 from trainables.core.storage_retry import limited
 
 _EVERY_S = 20.0
-_BRIEF_S = 5.0  # the patience of a round with a storage that does not answer
+_BRIEF_S = 5.0  # a round waits no longer for a storage that does not answer
 _LARGE, _LARGE_EVERY = 1 << 20, 6  # files of more bytes are copied in every sixth round only
 _LEFT_OUT = ("trials", "references", "report.html")  # whoever writes these pushes them
 

@@ -23,7 +23,7 @@ from typing import TypeVar
 from trainables.core.errors import StorageLost, UserError
 from trainables.core.heartbeat import heartbeat
 
-PATIENCE = "RAYKD_STORAGE_PATIENCE"
+RETRY_ENV = "RAYKD_STORAGE_PATIENCE"
 _DEFAULT_S = 300.0
 _FIRST_S, _LONGEST_S = 0.1, 10.0  # pauses between tries, before jitter
 _SAY_AFTER_S = 1.0  # shorter waits are not reported
@@ -59,13 +59,13 @@ def tell_with(say: Callable[[str], object]) -> None:
 
 def retry_seconds() -> float:
     """How long work on the storage is tried again, seconds. `UserError` for a setting that is no number."""
-    given = os.environ.get(PATIENCE, "")
+    given = os.environ.get(RETRY_ENV, "")
     try:
         seconds = float(given or _DEFAULT_S)
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise UserError(PATIENCE, "is no number of seconds", value=given, expected="0 or more, such as 300")
+        raise UserError(RETRY_ENV, "is no number of seconds", value=given, expected="0 or more, such as 300")
     return seconds
 
 

@@ -190,7 +190,7 @@ class OptimSpec(Spec):
 
 
 class ProbeSpec(Spec):
-    """How features are judged while training."""
+    """How features are evaluated while training."""
 
     score: str = Field(
         "ridge_5shot", description="what the search maximises: ridge | ridge_Kshot | knn | rankme"

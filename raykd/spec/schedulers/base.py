@@ -61,7 +61,7 @@ class StoppingScheduler(SchedulerSpec, ABC):
 def milestones(first: int, factor: float, epochs: int) -> list[int]:
     """Epochs below `epochs`: `first` and each `factor` times the one before, rounded up, each once.
 
-    A trial is judged after the first epoch at or past such a number, which need not be whole.
+    The scheduler decides after the first epoch at or past such a number, which need not be whole.
     """
     found, at = [], float(first)
     while at < epochs:

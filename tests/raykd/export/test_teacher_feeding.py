@@ -180,10 +180,10 @@ def test_a_study_on_a_sweep_s_best_trial_finds_each_arm_s_pixels(
 ) -> None:
     spec = build_sweep(raw(files["dino"]))
     trial = spec.trial({"lr": 0.001}, 0)
-    history = SimpleNamespace(spec=spec.model_dump(mode="json"), sweep=None, study=None, trials={})
-    monkeypatch.setattr("raykd.records.views.find", lambda *_: Path("sweep"))
-    monkeypatch.setattr("raykd.records.views.read", lambda _: history)
-    monkeypatch.setattr("raykd.export.trial.chosen", lambda *_: (None, trial))
+    history = SimpleNamespace(spec=spec.model_dump(mode="json"), study=False, sweep=None, trials={})
+    monkeypatch.setattr("raykd.ablation.study.find", lambda *_: Path("sweep"))
+    monkeypatch.setattr("raykd.ablation.study.read", lambda _: history)
+    monkeypatch.setattr("raykd.ablation.study.chosen", lambda *_: (None, trial))
     study = build_study(
         {
             "name": "teachers",

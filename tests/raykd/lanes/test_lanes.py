@@ -47,7 +47,7 @@ def test_trials_pass_through_one_warm_group(pool: Any, tmp_path: Path) -> None:
     assert len(pids) == 1
 
 
-def test_the_mailbox_is_not_the_first_to_go_when_memory_is_short(pool: Any, tmp_path: Path) -> None:
+def test_the_task_broker_is_not_the_first_to_go_when_memory_is_short(pool: Any, tmp_path: Path) -> None:
     def willing(pid: int) -> int:
         return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
 

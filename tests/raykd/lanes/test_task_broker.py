@@ -93,7 +93,7 @@ async def test_a_trial_from_post_to_end(box: TaskBroker) -> None:
 
 
 @in_a_loop
-async def test_a_report_nobody_judged_is_told_again(box: TaskBroker) -> None:
+async def test_a_report_that_nobody_decided_on_is_told_again(box: TaskBroker) -> None:
     await busy(box)
     await box.heard("t1", 1)
     reporting = asyncio.ensure_future(box.report("a", "g0", 0, "t1", Message(epoch=3)))
@@ -102,7 +102,7 @@ async def test_a_report_nobody_judged_is_told_again(box: TaskBroker) -> None:
     assert await soon(box.listen("t1")) == first
     await box.deliver("t1", 3, True)
     assert await soon(reporting) is True
-    # A worker that repeats a judged epoch (it went on from a checkpoint) gets the same answer at once.
+    # A worker that resumed from a checkpoint repeats an epoch: it gets the same answer at once.
     assert await soon(box.report("a", "g0", 0, "t1", Message(epoch=3))) is True
 
 
@@ -254,7 +254,7 @@ async def test_a_lane_whose_node_will_go_hands_its_task_on_after_the_epoch(box: 
     assert await soon(await ask(box, "a", turn=1)) is None, "the lane ends"
     assert await soon(box.listen("t1")) == Message(attempt=2, lane="b")
     await box.heard("t1", 2)
-    assert await soon(box.report("b", "g0", 0, "t1", Message(epoch=1))) is True, "judged already: go on"
+    assert await soon(box.report("b", "g0", 0, "t1", Message(epoch=1))) is True, "decided already: go on"
 
 
 async def on_gpu(box: TaskBroker, lane: str, gpu: str, generation: str = "g0") -> Any:
@@ -360,5 +360,5 @@ async def test_work_of_the_background_waits_for_a_lane_that_has_nothing_to_do(
     turn, given = await soon(waiting)
     assert given.id == "baseline" and (await soon(box.listen("baseline"))).attempt == 2
     await box.heard("baseline", 2)
-    # It goes on from its checkpoint, whose epoch it says again: judged already, and no reason to leave.
+    # It resumes from its checkpoint and reports that epoch again: decided already, and no reason to leave.
     assert await soon(box.report("a", "g0", 0, "baseline", Message(epoch=2))) is True

@@ -124,7 +124,7 @@ def test_in_training_after_its_reader_has_gone(place: Place) -> None:
     history = History.of(Ledger.read(place.sweep))
     assert drivers(place)[-1]["event"] == "end" and not history.done
     for trial in history.trials.values():
-        assert set(trial.verdicts) == set(trial.reports), "every epoch that was reported is judged"
+        assert set(trial.verdicts) == set(trial.reports), "every epoch that was reported has a decision"
     assert not place.left()
     all_gone(place.mark)
 

@@ -110,7 +110,7 @@ def test_asha_stops_at_rungs_by_the_share_that_factor_says() -> None:
     assert not decider.decide("last but one", 8, EPOCHS, 99.0), "every trial ends at the last epoch"
 
 
-def test_a_report_without_a_score_is_not_judged() -> None:
+def test_nothing_is_decided_about_a_report_without_a_score() -> None:
     decider = Decider(parse_scheduler({"name": "asha", "grace": 1, "factor": 2}), EPOCHS)
     assert decider.decide("a", 0, 1, 50.0)
     assert decider.decide("b", 1, 1, None)

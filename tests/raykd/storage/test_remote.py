@@ -310,14 +310,14 @@ def test_a_damaged_ledger_is_refused_and_mended_in_its_place(storage: RemoteStor
 
 # Who drives -----------------------------------------------------------------------------------------
 
-_HOLD = """
+_DRIVER = """
 import sys, time
 from raykd.storage.remote_lease import take
 from raykd.storage.open_storage import open_storage
 from raykd.storage.remote import Remote
 from raykd.storage.remote_storage import RemoteStorage, working_copy
 from raykd.storage.base import SweepFolder
-hold = take(Remote.connect(sys.argv[1]), "s")
+lease = take(Remote.connect(sys.argv[1]), "s")
 print("held", flush=True)
 time.sleep(600)
 """
@@ -326,7 +326,7 @@ time.sleep(600)
 @contextlib.contextmanager
 def holding(uri: str) -> Iterator[int]:
     """Another process that drives the sweep, its id; killed at the end."""
-    process = subprocess.Popen([sys.executable, "-c", _HOLD, uri], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", _DRIVER, uri], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         yield process.pid
@@ -336,12 +336,12 @@ def holding(uri: str) -> Iterator[int]:
 
 
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process sees claims as another machine would."""
+    """This process sees leases as another machine would."""
     monkeypatch.setattr("raykd.storage.lease._machine", lambda: "another machine")
 
 
 def test_a_live_driver_is_named_and_a_dead_one_taken_over_at_once(s3: S3) -> None:
-    uri = s3.uri("claims/here")
+    uri = s3.uri("lease/here")
     remote = Remote.connect(uri)
     with holding(uri) as pid, pytest.raises(UserError, match=f"is being run by process {pid} on"):
         remote_lease.take(remote, "s")
@@ -356,20 +356,20 @@ def test_of_another_machine_a_driver_counts_while_it_beats_and_is_stale_when_it_
     s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAYKD_LOCK_STALE", "4")
-    uri = s3.uri("claims/there")
+    uri = s3.uri("lease/there")
     elsewhere(monkeypatch)
     remote = Remote.connect(uri)
     with holding(uri) as pid, pytest.raises(UserError, match=f"is being run by process {pid} on"):
         remote_lease.take(remote, "s")
     began = time.monotonic()
-    hold = remote_lease.take(remote, "s")
+    lease = remote_lease.take(remote, "s")
     assert 1 < time.monotonic() - began < 20
-    hold.close()
+    lease.close()
 
 
 def test_a_driver_that_was_taken_over_ends(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAYKD_LOCK_STALE", "2")
-    remote = Remote.connect(s3.uri("claims/over"))
+    remote = Remote.connect(s3.uri("lease/over"))
     first = remote_lease.take(remote, "s")
     first._done.set()  # as if this process had been stopped for long
     first._thread.join()
@@ -384,7 +384,7 @@ def test_a_driver_that_was_taken_over_ends(s3: S3, monkeypatch: pytest.MonkeyPat
 
 
 def test_of_many_who_ask_at_once_one_drives(s3: S3) -> None:
-    remote = Remote.connect(s3.uri("claims/many"))
+    remote = Remote.connect(s3.uri("lease/many"))
     held: list[object] = []
     refused: list[str] = []
 
@@ -427,7 +427,7 @@ def test_checkpoints_are_those_of_the_storage(storage: RemoteStorage, s3: S3, tm
     assert there.load() is None and here.load() is None
 
 
-def test_a_worker_is_let_in_by_what_the_driver_gives_it_and_seeks_the_beacon(
+def test_a_worker_is_let_in_by_what_the_driver_gives_it_and_looks_for_the_marker(
     storage: RemoteStorage, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed, marker = StorageMarker(storage.sweep("s"), "killed"), StorageMarker(storage.sweep("s"), "now")

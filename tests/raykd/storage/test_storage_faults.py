@@ -94,8 +94,8 @@ def test_a_record_that_could_not_be_written_at_once_is_there_once(
     assert len(said) == 2 and os.strerror(number) in said[0] and "over" in said[1], said
 
 
-def test_patience_ends_and_what_will_not_pass_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(storage_retry.PATIENCE, "0.5")
+def test_retries_end_and_what_will_not_pass_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(storage_retry.RETRY_ENV, "0.5")
 
     def fails(number: int) -> Callable[[], None]:
         def work() -> None:
@@ -111,7 +111,7 @@ def test_patience_ends_and_what_will_not_pass_is_not_waited_for(monkeypatch: pyt
     assert 0.4 < time.monotonic() - began < 5
     with pytest.raises(PermissionError):
         with_retry(fails(errno.EACCES), "x cannot be written")
-    monkeypatch.setenv(storage_retry.PATIENCE, "soon")
+    monkeypatch.setenv(storage_retry.RETRY_ENV, "soon")
     with pytest.raises(UserError, match="RAYKD_STORAGE_PATIENCE: is no number"):
         with_retry(fails(errno.EIO), "x cannot be written")
 
@@ -119,7 +119,7 @@ def test_patience_ends_and_what_will_not_pass_is_not_waited_for(monkeypatch: pyt
 def test_a_full_disk_leaves_the_checkpoint_before_and_no_half_one(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(storage_retry.PATIENCE, "0.3")
+    monkeypatch.setenv(storage_retry.RETRY_ENV, "0.3")
     checkpoints = Checkpoints(small_disk / "trial")
     checkpoints.save(1, {"weights": torch.zeros(1 << 18)})
     filler = fill(small_disk)
@@ -139,33 +139,33 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_no_half_one(
 # Who drives, in a folder that other machines share --------------------------------------------------
 
 
-def claim_of(folder: Path, **fields: object) -> None:
+def leave_lease(folder: Path, **fields: object) -> None:
     """The lock file as a driver on a machine whose flock cannot be seen here has left it."""
     folder.mkdir(parents=True, exist_ok=True)
-    claim = LeaseRecord.mine(host="far", pid=77, machine="far 1", nonce="far", **fields)
-    (folder / LOCK).write_bytes(claim.data())
+    record = LeaseRecord.mine(host="far", pid=77, machine="far 1", nonce="far", **fields)
+    (folder / LOCK).write_bytes(record.data())
 
 
 def test_a_driver_whose_flock_is_not_seen_counts_while_it_beats(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
     monkeypatch.setenv("RAYKD_LOCK_STALE", "3")
-    claim_of(tmp_path)
+    leave_lease(tmp_path)
     assert open_sweep(tmp_path).driver() == ("far", 77)
-    beat = threading.Timer(1, claim_of, (tmp_path,), {"beat": 1})
+    beat = threading.Timer(1, leave_lease, (tmp_path,), {"beat": 1})
     beat.start()
     with pytest.raises(UserError, match="is being run by process 77 on far"):
         open_sweep(tmp_path).take_lease()
     beat.join()
     began = time.monotonic()
-    hold = open_sweep(tmp_path).take_lease()  # no more beats
+    lease = open_sweep(tmp_path).take_lease()  # no more beats
     assert 2 < time.monotonic() - began < 10
     assert any("process 77 on far drove this sweep" in text for text in said), said
-    claim_of(tmp_path, beat=2)  # and now it is back, and takes the file for its own
+    leave_lease(tmp_path, beat=2)  # and now it is back, and takes the file for its own
     time.sleep(1.2)
     with pytest.raises(SweepFailed, match="taken over by process 77 on far"):
-        hold.verify()
-    hold.close()
+        lease.verify()
+    lease.close()
 
 
 def test_a_driver_that_ended_or_died_here_is_not_waited_for(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_sweep_waits_for_its_storage_ends_when_it_stays_full_and_goes_on_when_
     faulty = [str(Path(quick.__file__).parent / "faulty"), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(faulty))
     monkeypatch.setenv("RAYKD_TEST_FAULT", str(fault))
-    monkeypatch.setenv(storage_retry.PATIENCE, "20")
+    monkeypatch.setenv(storage_retry.RETRY_ENV, "20")
     spec = tmp_path / "small.yaml"
     lean = SMALL.replace("epochs: 4", "epochs: 8").replace("samples: 4", "samples: 3")
     spec.write_text(lean.replace("{name: asha, grace: 1, factor: 2}", "none") + "references: []\n")
@@ -212,7 +212,7 @@ def test_a_sweep_waits_for_its_storage_ends_when_it_stays_full_and_goes_on_when_
     before = reports()
     fault.unlink()
     until(lambda: reports() > before and "wait for the storage is over" in out.read_text())
-    monkeypatch.setenv(storage_retry.PATIENCE, "4")
+    monkeypatch.setenv(storage_retry.RETRY_ENV, "4")
     filler = fill(small_disk)
     assert driver.wait(120) == 1
     said = out.read_text()
