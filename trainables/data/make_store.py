@@ -38,8 +38,8 @@ def make_store(
     parts: Callable[[], Parts],
     max_undecodable: float,
     about: dict[str, Any],
-    progress: Progress | None = None,
-    whole: bool = False,
+    progress: Progress | None,
+    whole: bool,
 ) -> Store:
     """The store in `folder`, made from `parts()` unless it is there by now.
 
