@@ -47,7 +47,7 @@ def model_card(
         f"{trial.data.image_size} px, normalised by ImageNet's mean and deviation{in_config}. "
         "It has no classifier.",
         "## Score",
-        *_scores(record, trial, facts, scores, teacher),
+        *_scores(trial, facts, scores, teacher),
         *_comparison(history, record),
         "## How it was made",
         *_settings(record, trial),
@@ -80,7 +80,6 @@ def _front_matter(trial: TrialSpec) -> str:
 
 
 def _scores(
-    record: TrialRecord,
     trial: TrialSpec,
     facts: Mapping[str, str],
     scores: TestScores | None,

@@ -50,9 +50,7 @@ def catalogue(
     return LISTS[what](storage)
 
 
-def copied(
-    what: str, name: str, pattern: str | None = None, image_size: int | None = None
-) -> tuple[Path, str]:
+def copied(what: str, name: str, pattern: str | None, image_size: int | None) -> tuple[Path, str]:
     """Copy the search space or study `name` that comes with raykd into the current folder.
 
     Returns the new file and the command that runs it. `what` is `spaces` or `studies`. Raises `UserError`

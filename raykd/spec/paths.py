@@ -31,7 +31,7 @@ def absolute(raw: dict[str, Any], folder: Path | None = None, settings: bool = T
     return raw
 
 
-def absolute_flat(settings: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+def absolute_flat(settings: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
     """Settings by their flat names, with the paths among them made absolute."""
     flat = {f"{section}.{name}" for section, name in _PATHS}
     return {name: _whole(value, folder) if name in flat else value for name, value in settings.items()}

@@ -68,7 +68,7 @@ def fractional_factorial(factors: int, resolution: int) -> Fraction:
     for basic in range(2, factors):
         found = list(itertools.islice(_fractions(factors, basic, resolution), _TRIED))
         if found:
-            return _build(factors, basic, min(found, key=_aberration))
+            return _build(basic, min(found, key=_aberration))
     return Fraction(full_factorial([2] * factors), {}, (), factors + 1)
 
 
@@ -96,7 +96,7 @@ def _aberration(found: tuple[list[int], list[int]]) -> list[int]:
     return [lengths.count(n) for n in range(1, max(lengths) + 1)]
 
 
-def _build(factors: int, basic: int, found: tuple[list[int], list[int]]) -> Fraction:
+def _build(basic: int, found: tuple[list[int], list[int]]) -> Fraction:
     """The fraction with these (generators, words)."""
     chosen, masks = found
     runs = full_factorial([2] * basic)

@@ -24,7 +24,8 @@ from trainables.core.errors import UserError
 from trainables.core.files import cache_folder
 from trainables.data.decode import decode
 from trainables.data.make_store import Progress, make_store
-from trainables.data.sources import Sample, Source, Taken, data_folder, find_source, sources
+from trainables.data.sources import find_source, sources
+from trainables.data.sources.base import Sample, Source, Taken, data_folder
 from trainables.data.splits import Ids, class_sizes, held_out, stratified
 from trainables.data.store import FORMAT, load_store, undecodable_in
 from trainables.data.store_images import Images

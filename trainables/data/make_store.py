@@ -22,7 +22,7 @@ from trainables.core.errors import UserError
 from trainables.core.file_lock import FileLock
 from trainables.core.files import opened, own_folder
 from trainables.core.heartbeat import heartbeat, heartbeat_while
-from trainables.data.sources import Parts
+from trainables.data.sources.base import Parts
 from trainables.data.store import FORMAT, Store, checksum, load_store
 from trainables.data.store_images import ABOUT
 from trainables.data.store_writer import Undecodable, write_part
@@ -38,8 +38,8 @@ def make_store(
     parts: Callable[[], Parts],
     max_undecodable: float,
     about: dict[str, Any],
-    progress: Progress | None = None,
-    whole: bool = False,
+    progress: Progress | None,
+    whole: bool,
 ) -> Store:
     """The store in `folder`, made from `parts()` unless it is there by now.
 

@@ -22,7 +22,7 @@ from trainables.core.errors import UserError
 from trainables.core.files import opened
 from trainables.core.limits import cpus
 from trainables.data.decode import decode, decode_whole
-from trainables.data.sources import Part, Sample
+from trainables.data.sources.base import Part, Sample
 
 CHUNK_BYTES = 32 << 20  # pixels of one Arrow record batch
 GROUP = 32  # pictures that one call of the pool decodes; single small pictures would cost mostly overhead

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from trainables.data.data_sets import DataFacts, check_data, known_undecodable
-from trainables.data.sources import Taken, find_source
+from trainables.data.sources import find_source
+from trainables.data.sources.base import Taken
 from trainables.data.store_writer import Undecodable
 from trainables.spec.trial import DataSpec
 

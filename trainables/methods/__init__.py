@@ -7,9 +7,8 @@ methods()                   # name -> class, sorted
 from __future__ import annotations
 
 import functools
-import importlib
-import pkgutil
 
+from trainables.core.discovery import modules
 from trainables.core.errors import UserError
 from trainables.methods import base
 from trainables.methods.base import Method, check_class
@@ -32,13 +31,10 @@ def load_method(name: str, field: str = "method") -> type[Method]:
 @functools.cache
 def _import_all() -> None:
     """Import every file of this folder and check the method that it defines."""
-    for module in pkgutil.iter_modules(__path__):
-        full_name = f"{__name__}.{module.name}"
-        importlib.import_module(full_name)
-        found = [kind for kind in base.registry.values() if kind.__module__ == full_name]
-        if not found and module.name not in ("base", "parts"):
-            raise UserError(
-                full_name, "defines no method", expected='a subclass of `Method` with `name = "..."`'
-            )
+    for module in modules(__name__):
+        found = [kind for kind in base.registry.values() if kind.__module__ == module.__name__]
+        if not found:
+            expected = 'a subclass of `Method` with `name = "..."`'
+            raise UserError(module.__name__, "defines no method", expected=expected)
         for kind in found:
             check_class(kind)

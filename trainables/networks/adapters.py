@@ -46,7 +46,7 @@ class Adapter(nn.Module):
 def build_adapter(
     kind: str, student: Backbone, out_dim: int, activation: Activation = "published"
 ) -> Adapter:
-    """The adapter `kind` (one of `ADAPTERS`) from the width of `student` to `out_dim`.
+    """The adapter `kind` (one of `FLAT` or `SPATIAL`) from the width of `student` to `out_dim`.
 
     `activation` is that of `mbconv`; `published`: the published one of the student's family.
     """
@@ -122,5 +122,4 @@ SPATIAL: dict[str, Build] = {
     "bottleneck": _bottleneck,
     "mbconv": _mbconv,
 }
-ADAPTERS = (*FLAT, *SPATIAL)
 NEIGHBOURHOOD = ("bottleneck", "mbconv")  # adapters with a 3x3 convolution

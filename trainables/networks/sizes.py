@@ -26,32 +26,32 @@ class NetworkSize(NamedTuple):
     options: dict[str, Any]  # options that it needs for such images
 
 
-def network_size(arch: str, image_size: int, field: str = "student") -> NetworkSize:
+def network_size(arch: str, image_size: int) -> NetworkSize:
     """The size of `arch` for images of `image_size` px; where it has an option for the image size, it is set.
 
-    Raises `UserError` at `field`.arch for an unknown name and for a network that cannot take such images.
+    Raises `UserError` at `student.arch` for an unknown name and for a network that cannot take such images.
     """
     name = arch.removeprefix(RAYKD)
     if arch.startswith(RAYKD) and name in small_networks.NETWORKS:
         told = "side" in small_networks.NETWORKS[name].options.model_fields
-        return _measured(arch, {"side": image_size} if told else {}, image_size, field)
+        return _measured(arch, {"side": image_size} if told else {}, image_size)
     try:
-        return _measured(arch, {}, image_size, field)
+        return _measured(arch, {}, image_size)
     except _Unfit as error:
         for option in ("img_size", "image_size"):  # timm's word, torchvision's
             with contextlib.suppress(_Unfit, UserError):
-                return _measured(arch, {option: image_size}, image_size, field)
+                return _measured(arch, {option: image_size}, image_size)
         problem = f"cannot take images of {image_size} px ({error})"
-        raise UserError(f"{field}.arch", problem, value=arch) from None
+        raise UserError("student.arch", problem, value=arch) from None
 
 
 class _Unfit(Exception):
     """The network cannot take the images as it is."""
 
 
-def _measured(arch: str, options: Mapping[str, Any], image_size: int, field: str) -> NetworkSize:
+def _measured(arch: str, options: Mapping[str, Any], image_size: int) -> NetworkSize:
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        model = create(arch, options, field).eval()
+        model = create(arch, options, "student").eval()
     images = torch.zeros(1, 3, image_size, image_size, device="meta")
     try:
         with torch.no_grad():

@@ -14,9 +14,7 @@ from trainables.teachers.pretrained.read import CheckpointFacts, read_checkpoint
 from trainables.teachers.teacher import lacks, verify
 
 
-def check_teacher(
-    spec: TeacherSpec | None, needs: frozenset[str], field: str = "teacher", classes: int = 0
-) -> None:
+def check_teacher(spec: TeacherSpec | None, needs: frozenset[str], classes: int = 0) -> None:
     """Raise `UserError` for a teacher that is missing, unreadable, or lacks what a method `needs` of it.
 
     `classes` is the number of classes of the data; 0: it does not matter.
@@ -24,40 +22,42 @@ def check_teacher(
     if not needs & TAUGHT:
         return
     if spec is None:
-        raise UserError(field, "is missing", expected="`{arch: NAME, checkpoint: FILE}` or `{arch, train}`")
-    check_arch(spec.arch, field, spec.options)
+        raise UserError(
+            "teacher", "is missing", expected="`{arch: NAME, checkpoint: FILE}` or `{arch, train}`"
+        )
+    check_arch(spec.arch, "teacher", spec.options)
     if (spec.checkpoint is None) == (spec.train is None):
         has = "neither `checkpoint` nor" if spec.train is None else "both `checkpoint` and"
-        raise UserError(field, f"has {has} `train`", expected="one of them")
+        raise UserError("teacher", f"has {has} `train`", expected="one of them")
     if spec.checkpoint is not None:
-        facts = _verified(spec, f"{field}.checkpoint", field)
+        facts = _verified(spec)
         if lacking := lacks(facts, needs, classes):
             raise UserError(
-                f"{field}.checkpoint",
+                "teacher.checkpoint",
                 f"this method {lacking.what}; roles found: {facts.roles_text()}"
                 + (f"; {facts.remark}" if facts.remark else ""),
                 value=str(spec.checkpoint),
                 expected=lacking.expected,
             )
     elif spec.train is not None:
-        method = load_method(spec.train.method, f"{field}.train.method")
+        method = load_method(spec.train.method, "teacher.train.method")
         for need, hook, what in (
             ("teacher_head", "own_head", "projection head to reuse"),
             ("teacher_classifier", "own_classifier", "classifier"),
         ):
             if need in needs and not _overrides(method, hook):
                 raise UserError(
-                    f"{field}.train.method",
+                    "teacher.train.method",
                     f"trains no {what}",
                     value=method.name,
                     choices=[n for n, m in methods().items() if _overrides(m, hook) and not m.needs & TAUGHT],
                 )
 
 
-def _verified(spec: TeacherSpec, where: str, field: str) -> CheckpointFacts:
+def _verified(spec: TeacherSpec) -> CheckpointFacts:
     """`verify` for the checkpoint of `spec`; the file is read once for all trials that use it.
 
-    Raises `UserError`, at `where` for a file that cannot be read.
+    Raises `UserError` for a file that cannot be read or is of another network.
     """
     assert spec.checkpoint is not None
     path = spec.checkpoint.expanduser()
@@ -66,22 +66,22 @@ def _verified(spec: TeacherSpec, where: str, field: str) -> CheckpointFacts:
     key = (path.resolve(), stamp, spec.arch, options)
     if key not in _seen:
         model = ModelSpec(arch=spec.arch, options=spec.options)
-        _seen[key] = verify(read_checkpoint(path, where), model, field)
+        _seen[key] = verify(read_checkpoint(path, "teacher.checkpoint"), model)
     return _seen[key]
 
 
 _seen: dict[tuple[object, ...], CheckpointFacts] = {}
 
 
-def teacher_remarks(spec: TeacherSpec | None, field: str = "teacher") -> list[str]:
+def teacher_remarks(spec: TeacherSpec | None) -> list[str]:
     """Remarks on a teacher that can be run but may not be what the user wants: several networks fit the file.
 
     Raises `UserError` for a file that cannot be read.
     """
     if spec is None or spec.checkpoint is None:
         return []
-    remark = twins_remark(_verified(spec, f"{field}.checkpoint", field), spec.arch)
-    return [f"{field}.arch: {remark}"] if remark else []
+    remark = twins_remark(_verified(spec), spec.arch)
+    return [f"teacher.arch: {remark}"] if remark else []
 
 
 def _overrides(method: type[Method], hook: str) -> bool:

@@ -238,7 +238,7 @@ class FlatField:
 
 
 def flatten(trial: TrialSpec) -> dict[str, Any]:
-    """Every field of `trial` under its flat name, values plain JSON. `unflatten` is its inverse."""
+    """Every field of `trial` under its flat name, values plain JSON."""
     dump = trial.model_dump(mode="json")
     flat: dict[str, Any] = {name: dump[name] for name in _BARE}
     flat.update(dump["config"])
@@ -247,14 +247,6 @@ def flatten(trial: TrialSpec) -> dict[str, Any]:
         if section != "optim" and dump[section] is not None:
             flat.update(_dotted(section, dump[section]))
     return flat
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping that `resolve` turns into the trial whose flat fields these are."""
-    raw: dict[str, Any] = {}
-    for name, value in flat.items():
-        raw = put(raw, _path(name), value)
-    return raw
 
 
 def put(raw: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
@@ -328,15 +320,6 @@ def _dot(name: str) -> str | None:
         section for section, model in SECTIONS.items() if name in model.model_fields and section != "optim"
     ]
     return " or ".join(f"`{section}.{name}`" for section in homes) or None
-
-
-def _path(flat: str) -> tuple[str, ...]:
-    """Where a flat name (without method) is written."""
-    if "." in flat:
-        return tuple(flat.split("."))
-    if flat in _BARE:
-        return (flat,)
-    return ("optim" if flat in OptimSpec.model_fields else "config", flat)
 
 
 def _dotted(prefix: str, value: Mapping[str, Any]) -> dict[str, Any]:

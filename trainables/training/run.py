@@ -30,7 +30,7 @@ from trainables.methods import load_method
 from trainables.methods.base import TAUGHT, Batch, Context, Losses, Method, MethodConfig
 from trainables.networks.backbones import build_backbone
 from trainables.spec.trial import TrialSpec
-from trainables.teachers.teacher import Teacher, load_teacher
+from trainables.teachers.teacher import load_teacher
 from trainables.training.checkpoints import Checkpoints
 from trainables.training.loss_watch import LossWatch
 from trainables.training.memory import check_on_device
@@ -74,10 +74,9 @@ def build_method(
     data: DataSet,
     workspace: Workspace,
     where: torch.device,
-    teacher: Teacher | None = None,
     begin: bool = True,
 ) -> Method:
-    """The trial's method with an untrained student, on device `where`; the teacher is loaded unless given.
+    """The trial's method with an untrained student, on device `where`, and its teacher.
 
     `begin=False` skips `Method.begin`, which reads training images: a checkpoint contains its results.
     Raises `UserError` for settings or a teacher that do not fit.
@@ -85,7 +84,8 @@ def build_method(
     kind, config, context = check_with_data(trial, data)
     check_on_device(trial, kind, context, world_size(), where)
     student = build_backbone(trial.student, trial.seed)
-    if teacher is None and trial.teacher is not None and kind.needs & TAUGHT:
+    teacher = None
+    if trial.teacher is not None and kind.needs & TAUGHT:
         teacher = load_teacher(trial.teacher, teacher_path(trial, workspace.teachers))
     method = kind(config, student, teacher, context)
     move(method, where)

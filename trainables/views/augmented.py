@@ -30,17 +30,12 @@ from trainables.views.parameter_table import (
     centre,
     draw,
 )
-from trainables.views.recipes import RECIPES, recipe_of
+from trainables.views.recipes import recipe_of
 
 # Values of one piece that a batch is worked through in: on a CPU so few that they stay in the cache, on a GPU
 # so many that they keep it busy (256 images of 224 px, 150 MB a temporary).
 PIECE = {"cpu": 3 * 224**2, "cuda": 256 * 3 * 224**2}
 Ids = npt.NDArray[np.int64] | Tensor
-
-
-def recipes() -> dict[str, str]:
-    """What each recipe does, by name."""
-    return {name: recipe.summary for name, recipe in RECIPES.items()}
 
 
 def plain(images: Tensor, size_out: int, aspect: Array | None = None) -> Tensor:

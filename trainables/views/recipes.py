@@ -23,7 +23,6 @@ class Recipe:
     no range keeps its probability, but for grayscale, whose probability is scaled.
     """
 
-    summary: str
     crop: float = 0.0  # share of the area a random resized crop may lose; sides 3/4 .. 4/3
     pad: float = 0.0  # black border, as a share of the side, of which a crop of the image's size is taken
     flip: float = 0.0  # probability
@@ -77,16 +76,16 @@ LARGEST: Mapping[str, float | tuple[float, ...]] = {
 }
 
 RECIPES = {
+    # MoCo-v2: resized crop (0.2, 1), jitter (.4, .4, .4, .1) p .8, grayscale p .2, blur p .5, flip.
     "moco_v2": Recipe(
-        "MoCo-v2: resized crop (0.2, 1), jitter (.4, .4, .4, .1) p .8, grayscale p .2, blur p .5, flip",
         crop=0.8,
         flip=0.5,
         jitter=(0.4, 0.4, 0.4, 0.1),
         grayscale=0.2,
         blur=0.5,
     ),
+    # SSL-Small: moco_v2 with jitter (.8, .8, .8, .4) and grayscale p .5.
     "ssl_small": Recipe(
-        "SSL-Small: moco_v2 with jitter (.8, .8, .8, .4) and grayscale p .5",
         crop=0.8,
         flip=0.5,
         jitter=(0.8, 0.8, 0.8, 0.4),
@@ -94,9 +93,9 @@ RECIPES = {
         blur=0.5,
     ),
     # `vturrisi/solo-learn`, `mengjian0502/solo-learn-sparse`; both resize by cubic interpolation.
+    # Their asymmetric pair (BYOL's): resized crop (0.08, 1), jitter (.4, .4, .2, .1) p .8, grayscale p .2,
+    # flip; blur p 1 in the first view; blur p .1, solarise p .2 in the second.
     "solo_learn": Recipe(
-        "solo-learn's asymmetric pair (BYOL's): resized crop (0.08, 1), jitter (.4, .4, .2, .1) p .8, "
-        "grayscale p .2, flip; blur p 1 in the first view; blur p .1, solarise p .2 in the second",
         crop=0.92,
         flip=0.5,
         jitter=(0.4, 0.4, 0.2, 0.1),
@@ -104,15 +103,14 @@ RECIPES = {
         blur=1.0,
         second={"blur": 0.1, "solarise": 0.2},
     ),
-    "imagenet": Recipe(
-        "resized crop (0.08, 1) and flip, as in supervised training and CompRess", crop=0.92, flip=0.5
-    ),
-    "light": Recipe("resized crop (0.2, 1) and flip", crop=0.8, flip=0.5),
-    "cifar": Recipe(
-        "crop from the image with a black border of 1/8 (4 of 32 pixels), and flip", pad=0.125, flip=0.5
-    ),
+    # Resized crop (0.08, 1) and flip, as in supervised training and CompRess.
+    "imagenet": Recipe(crop=0.92, flip=0.5),
+    # Resized crop (0.2, 1) and flip.
+    "light": Recipe(crop=0.8, flip=0.5),
+    # Crop from the image with a black border of 1/8 (4 of 32 pixels), and flip.
+    "cifar": Recipe(pad=0.125, flip=0.5),
+    # Rotation within 20 degrees, scale, shear, shift, gain, noise, erasing; no flip, no colour.
     "digits": Recipe(
-        "rotation within 20 degrees, scale, shear, shift, gain, noise, erasing; no flip, no colour",
         rotate=20.0,
         scale=0.2,
         shear=10.0,
@@ -121,7 +119,8 @@ RECIPES = {
         noise=0.1,
         erase=0.3,
     ),
-    "none": Recipe("the centre of the image"),
+    # The centre of the image.
+    "none": Recipe(),
 }
 
 

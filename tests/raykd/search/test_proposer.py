@@ -18,7 +18,8 @@ from raykd.records.history import History
 from raykd.search.proposer import REPEATS_IN_A_ROW, Proposal, Proposer, Repeat, sampler_arguments
 from raykd.spec.samplers import SAMPLERS
 from raykd.spec.search import SearchSpec, build_sweep
-from trainables.training.resolve import resolve, unflatten
+from tests.helpers.flat import unflatten
+from trainables.training.resolve import resolve
 
 torch.set_num_threads(1)
 

@@ -10,9 +10,10 @@ from raykd.spec.description import description_of
 from raykd.spec.search import build_sweep, load_sweep
 from raykd.spec.sweep import spaces
 from raykd.spec.validate import validate
+from tests.helpers.flat import unflatten
 from trainables.data.data_sets import published_sizes
 from trainables.methods import methods
-from trainables.training.resolve import resolve, unflatten
+from trainables.training.resolve import resolve
 
 torch.set_num_threads(1)
 SPACES = sorted(spaces())

@@ -18,13 +18,14 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
+from tests.helpers.flat import unflatten
 from trainables.core.errors import UserError
 from trainables.data.data_sets import open_data, store_folder
 from trainables.data.decode import decode, decode_whole
 from trainables.data.store import load_store
 from trainables.spec.trial import DataSpec, ViewSpec
 from trainables.training import loop
-from trainables.training.resolve import flatten, resolve, unflatten
+from trainables.training.resolve import flatten, resolve
 from trainables.views import operations as ops
 from trainables.views.augmented import Views, plain
 from trainables.views.parameter_table import centre, crops

@@ -18,6 +18,7 @@ from small_methods import SIDE, STUDENT, context, make_method, training_images
 from timm.models import save_for_hf
 from torch import Tensor, nn
 
+from tests.helpers.flat import unflatten
 from trainables import references
 from trainables.core.errors import UserError
 from trainables.data.data_sets import open_data
@@ -30,7 +31,7 @@ from trainables.spec.trial import TeacherSpec, TrialSpec
 from trainables.teachers.feeding import feeding, remark
 from trainables.teachers.pretrained.read import read_checkpoint
 from trainables.teachers.teacher import Teacher, load_teacher
-from trainables.training.resolve import flatten, resolve, unflatten
+from trainables.training.resolve import flatten, resolve
 from trainables.training.teacher_file import teacher_path, teacher_trial
 from trainables.training.workspace import EpochReport, Workspace
 from trainables.views.augmented import plain

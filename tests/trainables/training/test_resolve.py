@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
 import trainables.methods.base
+from tests.helpers.flat import unflatten
 from trainables.core.errors import UserError
 from trainables.methods import methods
 from trainables.methods.base import Method, MethodConfig
-from trainables.training.resolve import find_field, flat_fields, flatten, put, resolve, unflatten
+from trainables.training.resolve import find_field, flat_fields, flatten, put, resolve
 
 
 @pytest.fixture(autouse=True)

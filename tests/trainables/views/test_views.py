@@ -22,7 +22,7 @@ from trainables.spec.trial import ViewSpec
 from trainables.views import augmented as views
 from trainables.views import operations as ops
 from trainables.views import parameter_table
-from trainables.views.augmented import EpochViews, Views, plain, recipes
+from trainables.views.augmented import EpochViews, Views, plain
 from trainables.views.parameter_table import JITTER_ORDERS, NO_JITTER, draw
 from trainables.views.recipes import LARGEST, RECIPES, Recipe, check_views, recipe_of
 
@@ -287,7 +287,7 @@ def test_digits_are_turned_by_at_most_twenty_degrees() -> None:
     size = 1 / np.sqrt(a * d - b * c)  # the determinant of rotation and shears is 1
     assert 1 - recipe.scale - 1e-3 < size.min() < 1 - recipe.scale + 0.01
     assert 1 + recipe.scale - 0.01 < size.max() < 1 + recipe.scale + 1e-3
-    turned = draw(Recipe("", rotate=20), 1.0, 64, 56, 20_000, np.random.default_rng(0))["matrix"]
+    turned = draw(Recipe(rotate=20), 1.0, 64, 56, 20_000, np.random.default_rng(0))["matrix"]
     degrees = np.degrees(np.arctan2(turned[:, 0, 1], turned[:, 0, 0]))
     assert -20.001 < degrees.min() < -19.9 and 19.9 < degrees.max() < 20.001
     still = table_of("digits", 0.0)["matrix"]
@@ -311,7 +311,7 @@ def test_a_table_is_as_small_as_promised(recipe: str, size: int) -> None:
 
 def test_names() -> None:
     known = ["moco_v2", "ssl_small", "solo_learn", "imagenet", "light", "cifar", "digits", "none"]
-    assert list(recipes()) == known
+    assert list(RECIPES) == known
     assert ViewSpec.model_fields["recipe"].description == " | ".join(known)
     with pytest.raises(UserError, match=r"views.recipe: .*'moco'.*Did you mean 'moco_v2'"):
         check_views(ViewSpec(recipe="moco"))

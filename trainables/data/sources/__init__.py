@@ -12,20 +12,7 @@ from functools import cache
 
 from trainables.core.discovery import by_name, rows
 from trainables.core.errors import UserError
-from trainables.data.sources.base import Counts, Part, Parts, Picture, Sample, Source, Taken, data_folder
-
-__all__ = [
-    "Counts",
-    "Part",
-    "Parts",
-    "Picture",
-    "Sample",
-    "Source",
-    "Taken",
-    "data_folder",
-    "find_source",
-    "sources",
-]
+from trainables.data.sources.base import Source
 
 
 @cache

@@ -65,7 +65,7 @@ def queue_need(queue_size: int, *dims: int) -> Need:
     return Need("config.queue_size", "the queue's rows", kept=4 * queue_size * sum(dims))
 
 
-def check_queue(queue_size: int, context: Context, field: str = "config.queue_size") -> None:
+def check_queue(queue_size: int, context: Context) -> None:
     """Raise `UserError` for a queue that is not smaller than the data set or not a multiple of the batch.
 
     In a queue as large as the data set an image is its own negative (measured on digits: -8 points).
@@ -85,7 +85,7 @@ def check_queue(queue_size: int, context: Context, field: str = "config.queue_si
     allowed = sorted({value for value in (below, below + batch) if 0 < value <= largest})
     near = " or ".join(str(value) for value in allowed)
     raise UserError(
-        field,
+        "config.queue_size",
         f"the queue must be smaller than the {images} training images"
         if queue_size >= images
         else f"the queue must be divisible by the global batch of {batch}",
