@@ -216,7 +216,7 @@ def _tuned(trainable: Any, spec: SearchSpec, folder: Path, reuse: bool) -> tuple
 
 
 def _workspace(folder: Path) -> Workspace:
-    from trainables.data.data_sets import cache_folder
+    from trainables.core.files import cache_folder
 
     return Workspace(folder, cache_folder(), folder / "teachers")
 

@@ -47,7 +47,8 @@ from raykd.spec.search import SearchSpec, build_sweep, load_sweep  # noqa: E402
 from raykd.spec.space import METHOD  # noqa: E402
 from raykd.spec.sweep import spaces  # noqa: E402
 from raykd.storage.open_storage import open_sweep  # noqa: E402
-from trainables.data.data_sets import cache_folder, open_data  # noqa: E402
+from trainables.core.files import cache_folder  # noqa: E402
+from trainables.data.data_sets import open_data  # noqa: E402
 from trainables.data.encode import Encode  # noqa: E402
 from trainables.evaluation.evaluate import Examiner, raw_pixels  # noqa: E402
 from trainables.methods import methods  # noqa: E402

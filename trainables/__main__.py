@@ -33,10 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import torch  # after the arguments: --help should not wait for it
 
     from trainables.core.errors import TrialFailed, UserError
-    from trainables.core.files import guard
+    from trainables.core.files import cache_folder, guard
     from trainables.core.safe_text import line
     from trainables.core.workers import on_device
-    from trainables.data.data_sets import cache_folder
     from trainables.training.loop import prepare, train
     from trainables.training.resolve import resolve
     from trainables.training.workspace import EpochReport, Workspace

@@ -78,7 +78,7 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
     from raykd.doctor.places import check_disk
     from raykd.doctor.sweep_checks import check_spec
     from raykd.spec.search import SearchSpec
-    from trainables.data.data_sets import cache_folder
+    from trainables.core.files import cache_folder
 
     checks = [check_packages(), check_torchvision(), check_gpu(), check_shared_memory()]
     cache = check_disk(cache_folder())

@@ -25,6 +25,7 @@ from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import Storage, SweepFolder
 from raykd.storage.open_storage import open_sweep
 from trainables.core.errors import SweepFailed, UserError
+from trainables.core.files import cache_folder
 from trainables.spec.trial import TrialSpec
 
 CONFIG = "config.yaml"
@@ -41,7 +42,6 @@ def export(place: SweepFolder | Path, trial: str | None, out: Path) -> Path:
     """
     from raykd.export import student
     from raykd.export.model_card import model_card
-    from trainables.data.data_sets import cache_folder
     from trainables.training.run import BEST
 
     sweep, out = open_sweep(place), out.absolute()

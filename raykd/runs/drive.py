@@ -23,6 +23,7 @@ from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import SweepFolder
 from raykd.storage.scratch import scratch_folder
 from trainables.core.errors import StorageLost, SweepFailed, UserError
+from trainables.core.files import cache_folder
 
 log = logging.getLogger("raykd.runs.drive")
 
@@ -53,7 +54,6 @@ class Drive:
         """
         from raykd.lanes.pool import LanePool
         from raykd.runs.references import References
-        from trainables.data.data_sets import cache_folder
 
         spec, console = self.spec, self.console
         nodes = live_nodes()

@@ -152,7 +152,7 @@ def _studies(storage: Storage) -> Table:
 
 
 def _data(storage: Storage) -> Table:
-    from trainables.data.data_sets import sources
+    from trainables.data.sources import sources
 
     return ["data", "about"], [[name, source.summary] for name, source in sources().items()]
 

@@ -3,15 +3,14 @@
 Scores are points, and higher is better. A failed trial is NaN: it is left out, and counted.
 """
 
-from raykd.stats.bootstrap import Bootstrap, bootstrap
+from raykd.stats.bootstrap import bootstrap
 from raykd.stats.boundaries import Plan, for_precision, spending
 from raykd.stats.comparison import Comparison, compare_to_base, holm
-from raykd.stats.designs import Fraction, fractional_factorial, full_factorial
-from raykd.stats.effects import EffectEstimate, FactorialResult, factorial_effects
-from raykd.stats.improvement import Improvement, probability_of_improvement
+from raykd.stats.designs import fractional_factorial, full_factorial
+from raykd.stats.effects import FactorialResult, factorial_effects
+from raykd.stats.improvement import probability_of_improvement
 from raykd.stats.paired import (
     Interval,
-    PairedT,
     interquartile_mean,
     paired_t,
     standardised_difference,
@@ -22,14 +21,9 @@ from raykd.stats.ranks import Ranking, rank
 from raykd.stats.sequential import Verdict, at_looks, chance_of_answer, decide, decide_all, settle
 
 __all__ = [
-    "Bootstrap",
     "Comparison",
-    "EffectEstimate",
     "FactorialResult",
-    "Fraction",
-    "Improvement",
     "Interval",
-    "PairedT",
     "Plan",
     "Ranking",
     "Verdict",

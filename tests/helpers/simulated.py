@@ -14,7 +14,7 @@ from raykd.search.proposer import Proposal, Proposes, Repeat
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import SweepFolder
 from raykd.storage.open_storage import open_sweep
-from trainables.data.data_sets import cache_folder
+from trainables.core.files import cache_folder
 from trainables.training.loop import prepare, train
 from trainables.training.workspace import Workspace
 

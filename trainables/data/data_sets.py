@@ -21,30 +21,15 @@ from typing import Any
 import numpy as np
 
 from trainables.core.errors import UserError
-from trainables.core.files import cache_folder
 from trainables.data.decode import decode
 from trainables.data.make_store import Progress, make_store
 from trainables.data.sources import find_source, sources
-from trainables.data.sources.base import Sample, Source, Taken, data_folder
+from trainables.data.sources.base import Sample, Source, Taken
 from trainables.data.splits import Ids, class_sizes, held_out, stratified
 from trainables.data.store import FORMAT, load_store, undecodable_in
 from trainables.data.store_images import Images
 from trainables.data.store_writer import Undecodable
 from trainables.spec.trial import DataSpec
-
-__all__ = [
-    "DataFacts",
-    "DataSet",
-    "Images",
-    "cache_folder",
-    "check_data",
-    "check_pictures",
-    "data_folder",
-    "known_undecodable",
-    "open_data",
-    "published_sizes",
-    "sources",
-]
 
 _LOOKED_AT = (8, 256)  # pictures, at least and at most
 _LONGEST = 120  # characters of a reason

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from trainables.core.heartbeat import heartbeat
-from trainables.data.data_sets import DataSet, Images
+from trainables.data.data_sets import DataSet
 from trainables.data.loader import fetch
+from trainables.data.store_images import Images
 from trainables.views.augmented import plain
 
 Encode = Callable[[Tensor], Tensor]  # (B, 3, H, W) normalised -> (B, D)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.data.data_sets import Images
+from trainables.data.store_images import Images
 from trainables.spec.trial import OptimSpec
 
 _AHEAD = 3  # batches fetched before they are needed

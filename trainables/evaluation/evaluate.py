@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from trainables.core.errors import UserError
 from trainables.core.isolation import whole_float32
-from trainables.data.data_sets import DataFacts, DataSet, Images
+from trainables.data.data_sets import DataFacts, DataSet
 from trainables.data.encode import Encode, encode_images
+from trainables.data.store_images import Images
 from trainables.evaluation.probes import check_probe, names, probe
 from trainables.spec.trial import ProbeSpec
 

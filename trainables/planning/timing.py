@@ -24,7 +24,8 @@ import torch
 
 from trainables.core.isolation import isolated
 from trainables.core.workers import device, on_device
-from trainables.data.data_sets import DataFacts, DataSet, Images, check_data
+from trainables.data.data_sets import DataFacts, DataSet, check_data
+from trainables.data.store_images import Images
 from trainables.evaluation.probes import probe
 from trainables.planning.check import TrialChecker
 from trainables.planning.compute import bare_method, epoch_steps

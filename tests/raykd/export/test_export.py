@@ -24,7 +24,8 @@ from raykd.spec.search import SearchSpec, build_sweep, load_sweep
 from raykd.storage.local import LocalStorage
 from raykd.storage.open_storage import open_sweep
 from trainables.core.errors import UserError
-from trainables.data.data_sets import cache_folder, open_data
+from trainables.core.files import cache_folder
+from trainables.data.data_sets import open_data
 from trainables.evaluation.evaluate import Examiner
 from trainables.networks.backbones import build_backbone
 from trainables.spec.trial import ModelSpec, TeacherSpec, TrialSpec

@@ -33,7 +33,8 @@ from raykd.runs.sweep import _views
 from raykd.spec.document import parse_yaml
 from raykd.spec.search import SearchSpec, build_sweep
 from trainables.core.checksums import is_whole, read_with_checksum
-from trainables.data.data_sets import cache_folder, open_data, store_folder
+from trainables.core.files import cache_folder
+from trainables.data.data_sets import open_data, store_folder
 from trainables.training.checkpoints import Checkpoints
 from trainables.training.loop import prepare, train
 from trainables.training.run import BEST

@@ -20,7 +20,8 @@ from torchvision.transforms.v2 import functional as tv
 import trainables.data.store
 import trainables.data.store_writer
 from trainables.core.errors import UserError
-from trainables.data.data_sets import cache_folder, check_data, open_data, store_folder
+from trainables.core.files import cache_folder
+from trainables.data.data_sets import check_data, open_data, store_folder
 from trainables.data.decode import decode
 from trainables.data.splits import class_sizes
 from trainables.data.store_images import StoreDamaged

@@ -11,8 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.data.data_sets import Images, open_data
+from trainables.data.data_sets import open_data
 from trainables.data.loader import fetch, order
+from trainables.data.store_images import Images
 from trainables.spec.trial import DataSpec, OptimSpec
 
 

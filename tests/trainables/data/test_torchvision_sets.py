@@ -17,9 +17,10 @@ from pictures import encoded, pixels, put
 from scipy.io import savemat
 
 from trainables.core.errors import UserError
-from trainables.data.data_sets import check_data, data_folder, open_data, sources
+from trainables.data.data_sets import check_data, open_data
 from trainables.data.decode import decode
-from trainables.data.sources import find_source
+from trainables.data.sources import find_source, sources
+from trainables.data.sources.base import data_folder
 from trainables.spec.trial import DataSpec
 
 Truth = tuple[np.ndarray, list[int], np.ndarray, list[int]]  # train images, labels, test images, labels

@@ -22,18 +22,6 @@ if TYPE_CHECKING:
     from trainables.data.data_sets import DataFacts
     from trainables.spec.trial import ProbeSpec
 
-__all__ = [
-    "Features",
-    "Probe",
-    "ProbeResult",
-    "check_probe",
-    "find_probe",
-    "load_probe",
-    "names",
-    "probe",
-    "probes",
-]
-
 
 @cache
 def probes() -> dict[str, type[Probe]]:
