@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from trainables.core.files import cache_folder, guard
     from trainables.core.safe_text import line
     from trainables.core.workers import on_device
+    from trainables.planning.check import TrialChecker
     from trainables.training.loop import prepare, train
     from trainables.training.resolve import resolve
     from trainables.training.workspace import EpochReport, Workspace
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"training on {_named(where)}", file=sys.stderr)
         with on_device(where):
             trial = resolve(_read(options.trial))
+            TrialChecker().check(trial)  # before a teacher is trained
             prepare(trial, workspace, lambda report: say("teacher", report))
             train(trial, lambda report: say("trial", report), workspace)
     except UserError as error:

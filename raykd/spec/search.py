@@ -138,6 +138,7 @@ def _check_point(point: Mapping[str, Any], at: int, spec: SearchSpec) -> None:
             if value not in spec.methods:
                 raise UserError(where, "method is not in this sweep", value=value, choices=spec.methods)
         elif name not in spec.axes:
+            _ = spec.space  # an axis whose name is wrong is the first thing to say
             raise UserError(where, "no such axis", value=name, choices=spec.axes)
         elif not spec.axes[name].contains(value):
             raise UserError(where, "lies outside the axis", value=value, expected=spec.axes[name].describe())

@@ -128,7 +128,8 @@ class SweepSpec(Spec):
         grace = self.scheduler.first_stop
         if grace is not None and grace > self.epochs:
             problem = f"no trial has that many epochs: they end at {self.epochs}"
-            raise UserError("scheduler.grace", problem, value=grace, expected=f"at most {self.epochs}")
+            field = f"scheduler.{self.scheduler.stop_field}"
+            raise UserError(field, problem, value=grace, expected=f"at most {self.epochs}")
         return self
 
     # --- what each kind of sweep says for itself ----------------------------------------------------------

@@ -68,5 +68,6 @@ def by_name(found: Iterable[T], name: Callable[[T], str]) -> dict[str, T]:
     for one in found:
         other = named.setdefault(name(one), one)
         if other is not one:
-            raise TypeError(f"{other!r} and {one!r} have the same name {name(one)!r}")
+            files = " and ".join(getattr(of, "__module__", repr(of)) for of in (other, one))
+            raise TypeError(f"{files} both define {name(one)!r}")
     return named

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -24,11 +24,15 @@ class SchedulerSpec(Spec, ABC):
     """
 
     name: str
+    stop_field: ClassVar[str] = "grace"  # the setting that `first_stop` comes from, for messages
 
     @property
+    @abstractmethod
     def first_stop(self) -> int | None:
-        """The first epoch after which a trial may be stopped; None: every trial trains to its last epoch."""
-        return None
+        """The first epoch after which a trial may be stopped; None: every trial trains to its last epoch.
+
+        A trial whose score is not finite is stopped from this epoch on.
+        """
 
     def rungs(self, epochs: int) -> list[int]:
         """The epochs before the last one at which trials are compared, for the report's audit of the score.
@@ -42,8 +46,10 @@ class SchedulerSpec(Spec, ABC):
     def make(self, epochs: int) -> list[TrialScheduler]:
         """Tune's schedulers for trials of `epochs` epochs; trials are dealt out to them in turn.
 
-        They read the epoch under `TIME`, the score under `METRIC`, and maximise it. Import Ray in here: a
-        sweep's file is read without it.
+        raykd calls `on_trial_add` once a trial, and `on_trial_result` for each report before the last epoch.
+        A trial has a `trial_id`; a result has the epoch under `TIME` and the finite score under `METRIC`,
+        which is to be maximised. On resume the recorded reports are replayed into new schedulers. Import Ray
+        in here: a sweep's file is read without it.
         """
 
 

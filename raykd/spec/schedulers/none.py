@@ -15,6 +15,11 @@ class NoScheduler(SchedulerSpec):
 
     name: Literal["none"] = "none"
 
+    @property
+    def first_stop(self) -> None:
+        """Never."""
+        return None
+
     def make(self, epochs: int) -> list[TrialScheduler]:
         """One of Tune's schedulers, which stops nothing."""
         from ray.tune.schedulers import FIFOScheduler

@@ -20,10 +20,10 @@ SPACES = sorted(spaces())
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_it_says_its_paper_cost_and_command(name: str) -> None:
+def test_it_says_what_it_is(name: str) -> None:
     said = description_of(spaces()[name])
-    assert len(said.about or "") > 20 and said.paper and said.cost
-    assert (said.command or "").startswith(f"raykd run {name}")
+    assert len(said.about or "") > 20
+    assert said.command is None or said.command.startswith(f"raykd run {name}")
 
 
 def test_every_method_has_one() -> None:
