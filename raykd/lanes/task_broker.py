@@ -131,7 +131,7 @@ class TaskBroker:
         async with self._changing() as assignments:
             assignments.finish(lane, generation, rank, task, failed, mistake)
 
-    async def progress(self, lane: str, generation: str, where: str) -> None:
+    async def heartbeat(self, lane: str, generation: str, where: str) -> None:
         """A rank gets on. One of them is enough: ranks that wait for each other stop together."""
         state = self._assignments.lanes.get(lane)
         if state is not None and state.generation == generation:

@@ -77,7 +77,7 @@ def work(config: Mapping[str, Any]) -> None:
         try:
             trials = [TrialSpec.model_validate(trial) for trial in task.trials]
             fetch_teachers(transfer, trials, workspace)
-            listener = heartbeat_listener(lambda where: broker.progress.remote(lane, generation, where))
+            listener = heartbeat_listener(lambda where: broker.heartbeat.remote(lane, generation, where))
             with listener, storage_retry.losing(f"{task.folder} cannot be used"):
                 actions[task.action](*trials, report=report, workspace=workspace)
             if rank == 0:

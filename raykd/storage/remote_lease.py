@@ -99,13 +99,27 @@ def _all(
         now = next((s.changed for s in listed if s.key == _key(sweep, mine)), None)
     found = []
     for key, _, changed in listed:
+        record = _read(remote, key)
+        if record is not None:
+            found.append((record, max(0.0, (time.time() if now is None else now) - changed)))
+    return found
+
+
+def _read(remote: Remote, key: str) -> LeaseRecord | None:
+    """The record under `key`; None if it is gone, or stays unreadable.
+
+    A store that replaces objects in two steps may give half a record while its driver writes it anew. It is
+    read again then: a driver that is not seen would be a second one.
+    """
+    for pause in (0.05, 0.2, 0.5):
         try:
             record = LeaseRecord.read(remote.get(key))
         except FileNotFoundError:
-            continue
+            return None
         if record.nonce:
-            found.append((record, max(0.0, (time.time() if now is None else now) - changed)))
-    return found
+            return record
+        time.sleep(pause)
+    return None
 
 
 def _key(sweep: str, record: LeaseRecord) -> str:

@@ -12,7 +12,7 @@ from raykd.lanes.cluster import LOCAL, connected, on_loopback
 from raykd.spec.sections import WorkersSpec
 
 
-def heartbeat_listener() -> dict[str, str]:
+def listening_sockets() -> dict[str, str]:
     """address:port -> the process that listens there, for this process and all that it started."""
     found = {}
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
@@ -34,7 +34,7 @@ def test_a_local_ray_and_its_lanes_listen_on_loopback_alone(tmp_path: Path) -> N
         assert on_loopback() and is_token_auth_enabled()
         until(lambda: pool.warm == 1, 240)
         pool.run(task(tmp_path, "together", "count_together"), lambda said: None)
-        sockets = heartbeat_listener()
+        sockets = listening_sockets()
     assert len(sockets) > 8, "Ray has more than that"
     open_to_others = {at: who for at, who in sockets.items() if "127.0.0.1" not in at.split()[0]}
     assert not open_to_others, open_to_others

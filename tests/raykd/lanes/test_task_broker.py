@@ -192,10 +192,10 @@ async def test_only_workers_that_have_to_get_on_can_be_stuck(box: TaskBroker) ->
     await box.post(task("t1"))
     await soon(waiting)
     assert await stuck()
-    await box.progress("a", "g0", "epoch 1, step 2/7")
+    await box.heartbeat("a", "g0", "epoch 1, step 2/7")
     state = (await box.lanes())["a"]
     assert state["stuck_s"] < 0.01 and state["where"] == "epoch 1, step 2/7"
-    await box.progress("a", "older", "epoch 9")
+    await box.heartbeat("a", "older", "epoch 9")
     assert await stuck(), "another generation's progress is none"
     await box.heard("t1", 1)
     report = asyncio.ensure_future(box.report("a", "g0", 0, "t1", Message(epoch=1)))
