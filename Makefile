@@ -6,9 +6,10 @@ INSTALLED := $(VENV)/.installed
 
 SECONDS ?= 3600
 
-# Tests of a file run in one process; those that start Ray run one after another, beside the others.
+# Tests of a file run in one process. Those that start Ray run one after another in one of them, which mostly
+# waits, beside two for the others.
 PYTEST := $(BIN)/python -m pytest
-BESIDE := -n 2 --dist loadscope --no-loadscope-reorder
+BESIDE := -n 3 --dist loadscope --no-loadscope-reorder
 
 .PHONY: sweep test test-ray test-cluster test-all soak check docs format bench clean
 

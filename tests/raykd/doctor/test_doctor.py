@@ -7,6 +7,7 @@ import resource
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,7 +24,10 @@ def elsewhere(call: str, path: Path | None = None, **env: str) -> Check:
     code = f"from raykd.doctor import machine; print(repr(tuple(machine.{call})))"
     paths = [str(p) for p in (path, os.environ.get("PYTHONPATH")) if p]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **env}
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    # In another folder: with -c the current one comes first, and a checkout may hold raykd.egg-info.
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", code]
+        run = subprocess.run(command, capture_output=True, text=True, env=env, cwd=folder, check=True)
     return Check(*eval(run.stdout))
 
 
