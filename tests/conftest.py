@@ -64,7 +64,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Under `pytest -n 2`, one process takes the files that start Ray, the other one file after file.
+    """Under `pytest -n 3`, one process takes the files that start Ray, the others one file after another.
 
     A test that starts Ray mostly waits, and two of them on two cores wait for each other. The late ones are
     what the other process has left to do when it is through.
