@@ -35,8 +35,13 @@ from trainables.spec.parse import join
 from trainables.spec.trial import Seed, Spec, TrialSpec, digest
 from trainables.training.resolve import SECTIONS, FlatField, find_field, put, resolve
 
-# In a checkout this is a link to the folder in its root.
-SPACES = (Path(__file__).parents[1] / "search_spaces").resolve()
+# In a wheel they lie in the package. In a checkout that is a link to the folder in its root, which a copy of the
+# checkout may have lost.
+_PACKAGE = Path(__file__).resolve().parents[1]
+SPACES = next(
+    (folder for at in (_PACKAGE, _PACKAGE.parent) if (folder := at / "search_spaces").is_dir()),
+    _PACKAGE / "search_spaces",
+).resolve()
 MOST_TRIALS = 1_000_000  # of a sweep; more is a slip of the pen, and `--extend` has no way back
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 

@@ -111,9 +111,9 @@ class Laptop:
         listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         found = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
         for name in filter(None, found.split("\0")):
-            if (ROOT / name).is_file():
+            if (ROOT / name).is_file() or (ROOT / name).is_symlink():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, folder / name)
+                shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
         key = hosts.home(0) / ".ssh" / "id_ed25519"
         key.parent.mkdir(mode=0o700)
         shutil.copy(hosts.KEY, key)
