@@ -35,8 +35,8 @@ from trainables.spec.parse import join
 from trainables.spec.trial import Seed, Spec, TrialSpec, digest
 from trainables.training.resolve import SECTIONS, FlatField, find_field, put, resolve
 
-# In a wheel they lie in the package. In a checkout that is a link to the folder in its root, which a copy of the
-# checkout may have lost.
+# In a wheel they lie in the package. In a checkout that is a link to the folder in its root, which a copy of
+# the checkout may have lost.
 _PACKAGE = Path(__file__).resolve().parents[1]
 SPACES = next(
     (folder for at in (_PACKAGE, _PACKAGE.parent) if (folder := at / "search_spaces").is_dir()),
