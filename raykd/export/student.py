@@ -31,7 +31,7 @@ from trainables.networks.zoo import RAYKD, TORCHVISION
 from trainables.spec.normalisation import IMAGENET
 from trainables.spec.trial import ModelSpec, TrialSpec
 from trainables.teachers.teacher import load_teacher
-from trainables.training.teacher_file import teacher_file, teacher_path, teacher_trial
+from trainables.training.teacher_file import teacher_path
 
 WEIGHTS = "model.safetensors"  # the file name that timm and the Hugging Face hub use
 _SLOW_LIMIT = 10**9  # images x features x classes that a slow probe (logistic regression) fits in minutes
@@ -119,12 +119,12 @@ def teacher_on_test(trial: TrialSpec, storage: Storage, cache: Path) -> TestScor
     """`score_on_test` for the trial's teacher; None without one, or if its file is gone from the storage."""
     if trial.teacher is None:
         return None
-    training, teachers = teacher_trial(trial), storage.teachers()
-    if training is not None:
-        storage.pull(teacher_file(training, teachers))
+    path = teacher_path(trial, storage.teachers())
+    if trial.teacher.train is not None:
+        storage.pull(path)
     try:
         spec = trial.teacher.model_copy(update={"batch_norm": "eval"})
-        backbone = load_teacher(spec, teacher_path(trial, teachers)).backbone
+        backbone = load_teacher(spec, path).backbone
     except UserError:
         return None
     return score_on_test(trial, backbone.eval(), cache)

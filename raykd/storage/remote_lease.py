@@ -55,9 +55,8 @@ def _wait_until_stale(remote: Remote, sweep: str, record: LeaseRecord, silent: f
     began = time.monotonic()
 
     def look() -> tuple[LeaseRecord | None, float]:
-        try:
-            now = LeaseRecord.read(remote.get(_key(sweep, record)))
-        except FileNotFoundError:
+        now = _read(remote, _key(sweep, record))
+        if now is None:
             return None, 0.0
         return now, silent + time.monotonic() - began if now.beat == record.beat else 0.0
 

@@ -120,6 +120,8 @@ SPECS = [
     sweep("an unknown sampler", {"sampler": "tpee"}, "sampler", "'tpe'"),
     sweep("an unknown argument of a sampler", {"sampler": {"name": "tpe", "startup": 5}}, "sampler",
           "startup"),
+    sweep("an axis with a typo that a point has right", {"axes": {"gama": {"log": [0.01, 1]}},
+          "points": [{"gamma": 0.1}]}, "axes.gama", "'gamma'"),
     sweep("a point outside", {"points": [{"gamma": 100}]}, "points.0.gamma", "outside"),
     sweep("an unknown baseline", {"baseline": {"method": "mocoo"}}, "baseline.method", "'moco'"),
     sweep("an unknown score", {"probe": {"score": "ridge_5shots"}}, "probe.score", "'ridge_Kshot'"),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import bad_input
 import pytest
 import yaml
 from command import SMALL
@@ -20,22 +21,7 @@ from raykd.ablation.study import load_study
 from raykd.spec.search import build_sweep
 from raykd.storage.open_storage import open_storage
 
-STUDY = """\
-name: parts
-base:
-  method: retro
-  preset: digits
-  student: {arch: test_efficientnet, options: {channel_multiplier: 0.5}}
-  teacher: {arch: test_resnet, train: {method: moco, preset: digits, epochs: 2}}
-  data: {name: digits, image_size: 16}
-  epochs: 2
-  fixed: {queue_size: 256}
-design: one_at_a_time
-factors:
-  adapter: [linear, mlp]
-replicates: 2
-references: []
-"""
+STUDY = bad_input.changed(bad_input.STUDY, {"name": "parts", "base/epochs": 2, "replicates": 2})
 Verb = Callable[..., str]
 
 

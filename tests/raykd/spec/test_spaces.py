@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -16,6 +22,7 @@ from trainables.methods import methods
 from trainables.training.resolve import resolve
 
 torch.set_num_threads(1)
+ROOT = Path(__file__).resolve().parents[3]
 SPACES = sorted(spaces())
 
 
@@ -60,3 +67,14 @@ def test_the_quickstart_searches_what_the_issue_names() -> None:
     assert {"adapter", "gamma", "temperature", "queue_size"} <= set(spec.axes)
     assert (spec.samples, spec.epochs, spec.scheduler.grace) == (20, 16, 4)
     assert spec.baseline is not None and spec.data.get("name") == "digits"
+
+
+def test_they_are_found_in_a_checkout_that_lost_the_link(tmp_path: Path) -> None:
+    """Some ways of copying leave links out; in the package there is one to the folder beside it."""
+    shutil.copytree(ROOT / "raykd", tmp_path / "raykd", ignore=shutil.ignore_patterns("search_spaces"))
+    shutil.copytree(ROOT / "search_spaces", tmp_path / "search_spaces")
+    code = "from raykd.spec.sweep import SPACES, spaces; print(SPACES, 'quickstart' in spaces())"
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=paths, cwd=tmp_path, check=True)
+    assert done.stdout == f"{(tmp_path / 'search_spaces').resolve()} True\n"

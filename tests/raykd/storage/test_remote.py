@@ -312,11 +312,8 @@ def test_a_damaged_ledger_is_refused_and_mended_in_its_place(storage: RemoteStor
 
 _DRIVER = """
 import sys, time
-from raykd.storage.remote_lease import take
-from raykd.storage.open_storage import open_storage
 from raykd.storage.remote import Remote
-from raykd.storage.remote_storage import RemoteStorage, working_copy
-from raykd.storage.base import SweepFolder
+from raykd.storage.remote_lease import take
 lease = take(Remote.connect(sys.argv[1]), "s")
 print("held", flush=True)
 time.sleep(600)
@@ -401,6 +398,20 @@ def test_of_many_who_ask_at_once_one_drives(s3: S3) -> None:
         thread.join()
     assert len(held) == 1 and len(refused) == 4
     held[0].close()  # type: ignore[attr-defined]
+
+
+def test_a_record_that_is_read_in_halves_is_read_again(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = Remote.connect(s3.uri("lease/halves"))
+    whole, asked = Remote.get, dict[str, int]()
+
+    def half_at_first(self: Remote, key: str) -> bytes:
+        asked[key] = asked.get(key, 0) + 1
+        return whole(self, key)[: 10 if asked[key] == 1 else None]
+
+    with contextlib.closing(remote_lease.take(remote, "s")):
+        monkeypatch.setattr(Remote, "get", half_at_first)
+        with pytest.raises(UserError, match=f"is being run by process {os.getpid()} "):
+            remote_lease.take(remote, "s")
 
 
 # Files of trials, and views -------------------------------------------------------------------------

@@ -417,3 +417,16 @@ def test_the_command_says_what_is_wrong(
     assert main([str(file), *places]) == code
     err = capsys.readouterr().err
     assert re.search(message, err) and "Traceback" not in err
+
+
+def test_a_mistake_is_found_before_a_teacher_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "trial.yaml"
+    taught = {"arch": "test_resnet", "train": {"method": "moco", "preset": "digits", "epochs": 1}}
+    trial = {"method": "retro", "preset": "digits", "student": {"arch": "test_efficientnet"}}
+    file.write_text(json.dumps({**trial, "teacher": taught, "epochs": 1, "probe": {"score": "ridgee"}}))
+    assert main([str(file), "--folder", str(tmp_path / "trial"), "--device", "cpu"]) == 2
+    said = capsys.readouterr()
+    assert "probe.score: no such probe" in said.err and not said.out
+    assert not (tmp_path / "trial" / "teachers").exists()
