@@ -28,7 +28,7 @@ from raykd.spec.presets import others, with_preset
 from raykd.spec.search import SearchSpec, build_sweep
 from raykd.spec.sections import SHORTHAND
 from raykd.spec.study import StudySpec
-from raykd.spec.sweep import studies
+from raykd.spec.sweep import as_new, studies
 from raykd.storage.base import Storage
 from trainables.core.errors import UserError
 from trainables.spec.parse import as_mapping, build, join, spelled_out
@@ -39,7 +39,10 @@ _BASE = (  # the keys of a base
     *("method", "preset", "student", "teacher", "data", "views", "optim", "probe", "epochs", "fixed"),
     "teacher_pixels",
 )
-_ENGINE = ("workers", "lanes", "time_limit", "references", "baseline", "attempts")  # as of a search
+_ENGINE = (  # as of a search
+    *("workers", "lanes", "time_limit", "references", "baseline", "attempts"),
+    *("failures_in_a_row", "keep_checkpoints"),
+)
 _RULES = ("precision", "decide", "margin", "alpha", "score_at", "budget", "retune")  # taken over as they are
 
 
@@ -119,7 +122,7 @@ def build_study(
     }
     samples = len(arms) * replicates
     own = {"method": methods, "samples": samples, "arms": arms, "study": rules}
-    return build(StudySpec, {"teacher_pixels": "own", **common, **own})
+    return build(StudySpec, {**as_new(common), **own})
 
 
 def _replicates(file: StudyFile) -> tuple[int, tuple[int, ...]]:

@@ -54,3 +54,9 @@ class StudyFile(Description):
     attempts: Annotated[int, Field(ge=1)] = Field(
         3, description="how often a trial is tried before it has failed"
     )
+    failures_in_a_row: Annotated[int, Field(ge=1)] | None = Field(
+        5, description="after so many trials in a row that fail for one reason the study stops"
+    )
+    keep_checkpoints: Literal["unfinished", "all"] = Field(
+        "unfinished", description="of which trials checkpoints stay: of those that may go on, or all"
+    )

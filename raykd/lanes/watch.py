@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ray import tune
@@ -18,14 +19,16 @@ _EPOCH_S = 6.0  # how long a signal's end waits for the reports of the epochs in
 class Watch(NotKept, tune.Callback):
     """Called in every round of Tune's loop, which runs within `signals.held()`."""
 
-    def __init__(self, pool: LanePool) -> None:
+    def __init__(self, pool: LanePool, over: Callable[[], str | None] = lambda: None) -> None:
+        """`over()` is why the sweep should stop, None while it should not."""
         self._pool = pool
+        self._over = over
         self._until: float | None = None
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """`SweepFailed` if no trial can run any more. After a signal lanes leave, then it is raised."""
-        if self._pool.broken:
-            raise SweepFailed(self._pool.broken)
+        """`SweepFailed` if no trial can run any more, or none should; after a signal once lanes have left."""
+        if why := self._pool.broken or self._over():
+            raise SweepFailed(why)
         signals.keep()  # Tune replaces some handlers
         if not signals.received():
             return

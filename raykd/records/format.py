@@ -142,6 +142,10 @@ class _End(_Any):
     reason: str | None
 
 
+class _Retry(_Any):
+    trials: list[str]
+
+
 class _Quarantine(_Any):
     gpu: str
     reason: str
@@ -151,6 +155,7 @@ _MODELS: dict[str, type[Any]] = {
     "sweep": _Sweep, "driver": _Driver, "repair": _Repair, "extend": _Extend, "reference": _Reference,
     "measured": _Measured, "suggest": _Suggest, "repeat": _Repeat, "exhausted": _Any, "start": _Start,
     "report": _Report, "verdict": _Verdict, "end": _End, "quarantine": _Quarantine,
+    "retry": _Retry,
 }  # fmt: skip
 
 

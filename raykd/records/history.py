@@ -44,6 +44,7 @@ class TrialRecord:
     times: dict[int, float] = field(default_factory=dict)  # epoch -> unix seconds of its report
     verdicts: dict[int, str] = field(default_factory=dict)  # epoch -> go | stop
     attempts: int = 0
+    retries: int = 0  # how often it was tried again after it had failed
     lane: str | None = None  # the last one
     reason: str | None = None
     started: float | None = None  # unix seconds, the first start
@@ -216,9 +217,18 @@ class History:
             self.repeats.append(record)
         elif kind == "repair":
             self.repairs.append(record)
+        elif kind == "retry":
+            for name in record["trials"]:
+                self._retry(name)
         elif kind == "quarantine":
             self.quarantined.append(record)
         # Kinds of a later raykd with the same format are ignored.
+
+    def _retry(self, name: str) -> None:
+        trial = self.trials.get(name)
+        if trial is not None and trial.status == "failed":
+            trial.status, trial.reason, trial.ended = "waiting", None, None
+            trial.retries += 1
 
     def _suggest(self, record: Record) -> None:
         if record["trial"] in self.trials:

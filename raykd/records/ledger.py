@@ -48,6 +48,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     # them; students: trials that are trained again because their student was damaged
     "repair": ("lines", "remade", "again", "aside", "students"),
     "extend": ("samples",),  # how many more
+    "retry": ("trials",),  # failed trials that are tried again, since the cause was not theirs
     "quarantine": ("gpu", "reason"),  # a GPU on which this driver places no more lanes
     "reference": ("name", "label", "metrics", "trial"),  # to compare trials with: raw pixels, teacher, ...
     "measured": ("name", "epoch", "metrics"),  # an epoch of a reference whose training has not ended

@@ -49,6 +49,7 @@ def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
     return now.model_copy(
         update={
             "teacher_pixels": then.teacher_pixels,
+            "keep_checkpoints": then.keep_checkpoints,
             "teacher": teacher if now.teacher is not None else None,
         }
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from raykd.process import signals
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import TRIALS
 from raykd.records.recorder import Recorder
+from raykd.runs.ended import EndedTrials
 from raykd.runs.kinds import run_of
+from raykd.search.streak import FailureStreak
 from raykd.spec.devices import idle_gpus, where
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import SweepFolder
@@ -92,9 +95,18 @@ class Drive:
                 references = References(spec, self.record, pool, console, self.sweep)
                 limit = spec.time_limit
                 until = None if limit is None else began + limit
-                references.around(lambda: self._tune(pool, proposer, decider, began), until)
+                with self._ended_trials():
+                    references.around(lambda: self._tune(pool, proposer, decider, began), until)
                 if pool.broken:
                     raise SweepFailed(pool.broken)
+
+    def _ended_trials(self) -> AbstractContextManager[object]:
+        """What removes the checkpoints of trials that end, unless they are to be kept."""
+        if self.spec.keep_checkpoints == "all":
+            return nullcontext()
+        ended = EndedTrials(self.shared, self.history)
+        self.record.listeners.append(ended)
+        return ended
 
     def _left(self) -> int:
         """How many trials have not ended."""
@@ -113,7 +125,10 @@ class Drive:
         from raykd.search.algorithm import LedgerSearch
         from raykd.search.decisions import TuneDecider
 
-        tune_decider = TuneDecider(decider, self.record, proposer, pool.broker, self.spec.epochs)
+        streak = self._streak()
+        tune_decider = TuneDecider(
+            decider, self.record, proposer, pool.broker, self.spec.epochs, on_end=streak.add
+        )
         tune_decider.catch_up()
         search = LedgerSearch(
             proposer, self.record, lambda: pool.warm, self.task, pool.broker_name, NAMESPACE
@@ -132,7 +147,7 @@ class Drive:
                 name="tune",
                 storage_path=str(pool.scratch),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[Watch(pool)],
+                callbacks=[Watch(pool, lambda: streak.reason)],
                 verbose=0,
             ),
         )
@@ -144,6 +159,8 @@ class Drive:
         except Exception as error:
             log.exception("Tune gave up")
             said = str(error) if isinstance(error, SweepFailed | UserError) else None
+            if said == streak.reason:
+                said += self._try_again(streak.trials)
             why = said or pool.broken or f"{type(error).__name__}: {error}".splitlines()[0]
             raise (StorageLost if isinstance(error, StorageLost) else SweepFailed)(why) from error
         if search.complete:
@@ -155,6 +172,20 @@ class Drive:
         over = self.spec.time_limit is not None and time.monotonic() - began >= self.spec.time_limit
         self.console.warn("the time limit is reached" if over else "interrupted")
         return False
+
+    def _streak(self) -> FailureStreak:
+        """What notices that trials fail alike; a sweep in which a trial ended well can work."""
+        spec, trials = self.spec, self.history.trials.values()
+        worked = any(trial.status in ENDED and trial.status != "failed" for trial in trials)
+        return FailureStreak(spec.failures_in_a_row, spec.trials // len(spec.replicates), worked)
+
+    def _try_again(self, failed: list[TrialRecord]) -> str:
+        """Record that those of these trials are tried again that were not yet. Returns that, in words."""
+        names = [trial.trial for trial in failed if not trial.retries]
+        if not names:
+            return ", also when they were tried again; the next driver goes on with the others"
+        self.record("retry", trials=names)
+        return f"; {counted(len(names), 'trial')} of these will be tried again, once, by the next driver"
 
     def _time(self, began: float) -> float | None:
         """Seconds left of the time limit, which counts from the start of this driver; None: no limit."""

@@ -62,6 +62,8 @@ def searches(spec: StudySpec) -> dict[str, SearchSpec]:
                     "sampler": "tpe",
                     "lanes": spec.lanes,
                     "attempts": spec.attempts,
+                    "failures_in_a_row": spec.failures_in_a_row,
+                    "keep_checkpoints": spec.keep_checkpoints,
                 }
             )
             validate(search)

@@ -8,12 +8,13 @@ That restores its rungs exactly; Tune's own restore does not.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.schedulers import TrialScheduler
 
 from raykd.lanes.proxy import NotKept, unpack
-from raykd.records.history import ENDED, History
+from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.recorder import Recorder
 from raykd.spec.schedulers import METRIC, TIME, SchedulerSpec
 
@@ -98,14 +99,22 @@ class TuneDecider(NotKept, TrialScheduler):
     """The decider as a scheduler of Tune's: records what a trial's proxy relays, decides, answers."""
 
     def __init__(
-        self, decider: Decider, recorder: Recorder, proposer: Proposes, broker: Any, epochs: int
+        self,
+        decider: Decider,
+        recorder: Recorder,
+        proposer: Proposes,
+        broker: Any,
+        epochs: int,
+        on_end: Callable[[TrialRecord], object] = lambda _: None,
     ) -> None:
+        """`on_end` is given each trial that ends."""
         super().__init__()  # type: ignore[no-untyped-call]
         self._decider = decider
         self._record = recorder
         self._proposer = proposer
         self._broker = broker
         self._epochs = epochs
+        self._on_end = on_end
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         name = trial.config["task"]["id"]
@@ -163,6 +172,7 @@ class TuneDecider(NotKept, TrialScheduler):
         self._record("end", trial=name, status=status, reason=reason)
         self._proposer.end(name, status)
         self._broker.forget.remote(name)
+        self._on_end(self._record.history.trials[name])
 
     # Tune's other calls: nothing is left to do for them.
 

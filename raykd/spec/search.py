@@ -23,7 +23,7 @@ from raykd.spec.paths import absolute
 from raykd.spec.samplers import Grid
 from raykd.spec.sections import SHORTHAND
 from raykd.spec.space import METHOD, Space, build_space
-from raykd.spec.sweep import SweepSpec, placed_under, spaces, without
+from raykd.spec.sweep import SweepSpec, as_new, placed_under, spaces, without
 from trainables.core.errors import UserError
 from trainables.spec.parse import as_mapping, build, join, spelled_out
 from trainables.spec.trial import TrialSpec
@@ -109,7 +109,7 @@ def build_sweep(raw: Mapping[str, Any]) -> SearchSpec:
     """
     raw = without_description(spelled_out(as_mapping(raw, ""), SHORTHAND))
     raw = without(SearchSpec.of_other_kind, raw)
-    raw = {"teacher_pixels": "own", **raw}
+    raw = as_new(raw)
     for key in raw:
         if key not in SearchSpec.model_fields:
             homes = [f"`{s}.{key}`" for s, model in SECTIONS.items() if key in model.model_fields]

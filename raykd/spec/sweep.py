@@ -46,6 +46,9 @@ MOST_TRIALS = 1_000_000  # of a sweep; more is a slip of the pen, and `--extend`
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
+# What a new sweep has where its file says nothing. Older sweeps had the defaults of `SweepSpec`.
+NEW = {"teacher_pixels": "own", "keep_checkpoints": "unfinished"}
+
 Reference = Literal["raw_pixels", "untrained", "teacher", "baseline"]
 
 
@@ -86,6 +89,16 @@ class SweepSpec(Spec):
     baseline: BaselineSpec | None = Field(None, description="the no-teacher row of the comparison")
     attempts: Annotated[int, Field(ge=1)] = Field(
         3, description="how often a trial is tried before it has failed"
+    )
+    failures_in_a_row: Annotated[int, Field(ge=1)] | None = Field(
+        5,
+        description="after so many trials in a row that fail for one reason the sweep stops; three times as "
+        "many once a trial has ended well; null: never",
+    )
+    keep_checkpoints: Literal["unfinished", "all"] = Field(
+        "all",
+        description="of which trials checkpoints stay. unfinished: a trial that has ended keeps its best "
+        "student alone, the default; all: of every trial, as in sweeps before this was a field",
     )
     teacher_pixels: Literal["own", "imagenet"] = Field(
         "imagenet",
@@ -268,6 +281,14 @@ class SweepSpec(Spec):
 def without(keys: Iterable[str], raw: Mapping[str, Any]) -> dict[str, Any]:
     """`raw` without those of `keys` that say nothing there."""
     return {key: value for key, value in raw.items() if key not in keys or value}
+
+
+def as_new(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """`raw`, the content of a file, with what a new sweep has where its file says nothing.
+
+    The models' own defaults are for ledgers older than these fields: their sweeps go on as they began.
+    """
+    return {**NEW, **raw}
 
 
 def difference(old: SweepSpec, new: SweepSpec) -> list[str]:

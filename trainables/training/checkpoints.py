@@ -63,6 +63,16 @@ class Checkpoints:
             self.transfer.remove(path)
         return later[-1][0] if later else None
 
+    def discard(self) -> None:
+        """Remove all checkpoints and what killed processes left beside them, here and in the storage."""
+        self.forget_after(-1)
+        with contextlib.suppress(FileNotFoundError):
+            for path in self.folder.iterdir():
+                if _NAME.fullmatch(path.name) or path.name.endswith(".tmp"):
+                    remove(path)
+        with contextlib.suppress(OSError):  # it is not there, or holds files of others
+            self.folder.rmdir()
+
     def _write(self, epoch: int, state: dict[str, Any]) -> Path:
         def name() -> str:
             return f"epoch-{epoch:05d}-{summed.crc:08x}.pt"

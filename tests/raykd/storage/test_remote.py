@@ -427,6 +427,9 @@ def test_checkpoints_are_those_of_the_storage(storage: RemoteStorage, s3: S3, tm
     there = Checkpoints(tmp_path / "other" / "s" / "t", other)
     found = there.load()
     assert found is not None and found[0] == 3 and found[1]["weights"][0] == 3
+    beside = tmp_path / "one" / "s" / "t" / "best.safetensors"
+    beside.write_bytes(b"a student")
+    one.push(beside)
     # The newest one damaged on its way to the storage: the one before it is taken.
     storage.remote.put(f"s/t/{names[1]}", b"torn")
     (there.folder / names[1]).unlink()
@@ -435,6 +438,11 @@ def test_checkpoints_are_those_of_the_storage(storage: RemoteStorage, s3: S3, tm
     # What the storage does not have is no checkpoint: a sweep of that name was removed there.
     for name in names:
         storage.remote.remove(f"s/t/{name}")
+    assert there.load() is None and here.load() is None
+    # Of a trial that has ended the student stays.
+    here.save(4, {"weights": torch.ones(4)})
+    there.discard()
+    assert [entry.key for entry in storage.remote.list("s/t")] == ["s/t/best.safetensors"]
     assert there.load() is None and here.load() is None
 
 
