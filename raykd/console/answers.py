@@ -47,6 +47,8 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
         screen.text(planned["room"])
     for line in besides(planned["beside"]):
         text(line)
+    if planned["beside"]:
+        text(f"with these, at most the compute of {_several(planned['most_trials'])}")
     for line in planned["data"]["lines"]:
         screen.text(line)
     text()
@@ -74,7 +76,9 @@ def besides(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _several(trials: float) -> str:
-    return "one whole trial" if trials == 1 else f"{trials:.3g} whole trials"
+    if trials == 1:
+        return "one whole trial"
+    return f"{trials:,.0f} whole trials" if trials >= 100 else f"{trials:.3g} whole trials"
 
 
 def checks(screen: Screen, found: Iterable[Any]) -> None:

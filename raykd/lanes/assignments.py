@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
+from raykd.lanes import neighbours
 from raykd.lanes.incidents import Incidents
 from raykd.lanes.messages import Box, LaneState, Message, Task
 from trainables.core.errors import UserError
 
 # A lane that had no task for so long takes a background task. It is longer than the gap between two trials.
 _SPARE_S = 3.0
+_RESUMES = "train"  # the action that goes on from a checkpoint; any other one would begin again
 
 
 class Assignments:
@@ -22,7 +25,7 @@ class Assignments:
 
     `boxes` holds the tasks by id, `queue` the ids of those that wait for a lane, `lanes` the lanes by name.
     `incidents` counts the failures of GPUs, `gpu_names` are the GPUs' names for people, by key. `said` are
-    sentences for the user that nobody has read yet.
+    sentences for the user that nobody has read yet. `trials_over`: no trial will be posted any more.
     """
 
     def __init__(self) -> None:
@@ -32,6 +35,7 @@ class Assignments:
         self.incidents = Incidents()
         self.gpu_names: dict[str, str] = {}
         self.said: list[str] = []
+        self.trials_over = False
 
     # Lanes ----------------------------------------------------------------------------------------
 
@@ -105,7 +109,7 @@ class Assignments:
         lane = self.lanes.get(box.lane or "")
         if lane is not None:
             lane.sign = time.monotonic()  # until now it waited for the verdict
-            if go and (lane.leaving or (box.task.background and self._others_wait())):
+            if go and (lane.leaving or self._needed_elsewhere(lane, box)):
                 lane.left = (task, epoch)
         if epoch > 0:  # epochs 0 and below report on preparation, which is no progress
             box.fruitless = 0
@@ -125,7 +129,9 @@ class Assignments:
         state, box = self.lanes[lane], self.boxes.get(task)
         if state.generation != generation or state.task != task or (rank != 0 and failed is None):
             return
-        state.work, state.free_since = None, time.monotonic()
+        if state.work is None or not state.work.background:  # else it had no trial before that either
+            state.free_since = time.monotonic()
+        state.work = None
         if box is not None and box.end is None:
             if failed is None and state.left is not None and state.left[0] == task:
                 self._requeue(task)
@@ -169,6 +175,20 @@ class Assignments:
                 self._requeue(task)
         self.assign()
 
+    def crowded(self, lane: str, task: str, generation: str, reason: str) -> None:
+        """Note that a task ran out of memory on GPUs that others share: it is tried alone there."""
+        state, box = self.lanes[lane], self.boxes.get(task)
+        if state.generation != generation or state.task != task:
+            return
+        state.work, state.free_since = None, time.monotonic()
+        state.left = None
+        if box is not None and box.end is None:
+            box.alone_on, box.pending = neighbours.gpus_of(state), None
+            on = ", ".join(sorted(self.gpu_names[gpu] for gpu in box.alone_on))
+            self.said.append(f"{task} is tried alone on {on}: {reason}")
+            self._requeue(task)
+        self.assign()
+
     def _count_death(self, task: str) -> bool:
         """Count that the task's workers died. False if that was too often, or if the task is over."""
         box = self.boxes.get(task)
@@ -202,6 +222,8 @@ class Assignments:
             box.lane = name
             box.attempt += 1
             lane.work = box.task
+            if box.alone_on:
+                lane.work = replace(box.task, alone=neighbours.processes(lane, self.lanes))
             lane.turn += 1
             lane.sign, lane.where = time.monotonic(), ""
 
@@ -212,13 +234,17 @@ class Assignments:
     def _next_for(self, lane: LaneState) -> str | None:
         """The waiting task that this idle lane takes: the first that is not better off elsewhere.
 
-        Background tasks come last, and only for a lane that has been free for `_SPARE_S`.
+        Background tasks come last, and only for a lane that has had no other one for `_SPARE_S`.
         """
-        if self.incidents.any_of(lane.gpus.values()):
+        if self.incidents.any_of(lane.gpus.values()) or neighbours.kept_off(lane, self.lanes):
             return None
-        tasks = [task for task in self.queue if not self._better_elsewhere(task, lane)]
+        waiting = [(task, self.boxes[task]) for task in self.queue]
+        if first := neighbours.alone_first(lane, self.lanes, waiting):
+            return None if neighbours.occupied(lane, self.lanes) else first
+        tasks = [t for t, box in waiting if not box.alone_on and not self._better_elsewhere(t, lane)]
         plain = [task for task in tasks if not self.boxes[task].task.background]
-        if not plain and time.monotonic() - lane.free_since < _SPARE_S:
+        soon = not self.trials_over and time.monotonic() - lane.free_since < _SPARE_S
+        if not plain and soon:  # the next trial may be about to come
             return None
         return next(iter(plain or tasks), None)
 
@@ -229,6 +255,15 @@ class Assignments:
             return False
         others = [set(o.gpus.values()) for o in self.lanes.values() if o.warm and not o.closing]
         return any(not gpus & failed and not self.incidents.any_of(gpus) for gpus in others)
+
+    def _needed_elsewhere(self, lane: LaneState, box: Box) -> bool:
+        """Whether the lane should leave its task: for one that comes first, or that has to be alone there."""
+        if box.task.action != _RESUMES:
+            return False
+        if box.task.background and self._others_wait():
+            return True
+        waiting = [(task, self.boxes[task]) for task in self.queue if self.boxes[task].alone_on]
+        return neighbours.alone_first(lane, self.lanes, waiting) is not None
 
     def _others_wait(self) -> bool:
         """Whether a task waits that comes before background tasks."""

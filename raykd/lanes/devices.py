@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import ray
 
-from trainables.core.workers import use_device
+from trainables.core.workers import device, use_device
 
 CONTEXT = 600 * 2**20  # bytes of a CUDA context, which torch does not count; measured: 0.3 to 0.6 GB
 
@@ -69,16 +69,27 @@ def use_gpu(gpu: Gpu | None, share: float) -> None:
         use_device(where)
         torch.ones(8, 8, device=where).sum().item()
         if share < 1:
-            total = torch.cuda.get_device_properties(where).total_memory
-            torch.cuda.set_per_process_memory_fraction(allowed(share, total) / total, where)
+            limit_memory(share)
     except (RuntimeError, ValueError) as error:
         raise Unusable(f"it cannot be used: {error}".splitlines()[0]) from error
 
 
-def allowed(share: float, total: int) -> int:
+def limit_memory(share: float, alone: int = 0) -> None:
+    """Let this process take no more of its GPU's memory than `allowed` says."""
+    import torch
+
+    where = device()
+    total = torch.cuda.get_device_properties(where).total_memory
+    torch.cuda.set_per_process_memory_fraction(allowed(share, total, alone) / total, where)
+
+
+def allowed(share: float, total: int, alone: int = 0) -> int:
     """Bytes that torch may take in a process which has `share` of a GPU of `total` bytes.
 
-    The CUDA context counts as part of the share, so that the processes of one GPU fit beside each other.
+    The CUDA context counts as part of the share, so that the processes of one GPU fit beside each other. With
+    `alone` that many processes have a context there, and only this one has a task: it may take the rest.
     """
+    if alone:
+        return max(total // 2, total - alone * CONTEXT)
     share = min(share, 1.0)
     return int(max(share * total / 2, share * total - CONTEXT))

@@ -66,6 +66,13 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, (RuntimeError, OSError)) and any(said in str(error) for said in _SAID)
 
 
+def beside_others(error: Exception, share: float) -> bool:
+    """Whether memory of a GPU that lanes share was exhausted: alone there the task may fit."""
+    if not 0 < share < 1 or not isinstance(error, RuntimeError) or not out_of_memory(error):
+        return False
+    return type(error).__name__ == "OutOfMemoryError" or "CU" in str(error)  # and not the host's memory
+
+
 def mended_by_restart(error: Exception) -> bool:
     """Whether the error may not come again if the group of workers is started again.
 
@@ -75,18 +82,18 @@ def mended_by_restart(error: Exception) -> bool:
     return isinstance(error, (RuntimeError, OSError, StoreDamaged)) and not out_of_memory(error)
 
 
-def gpu_fault(error: Exception, share: float) -> str | None:
+def gpu_fault(error: Exception, share: float, alone: int = 0) -> str | None:
     """Why this worker's GPU is to blame for the error, in one line; None if it is not.
 
     The GPU is blamed for errors of CUDA: an illegal memory access, ECC, a lost device, or a library that
     fails after one of these. It is not blamed for those of a wrong program: a failed assertion, which labels
     out of range cause, or invalid arguments. It is blamed, too, if memory is exhausted because other
-    processes hold it: `share` is how much of the GPU this worker may use.
+    processes hold it: `share` is how much of the GPU this worker may use, `alone` as in `devices.allowed`.
     """
     if not isinstance(error, RuntimeError) or is_a_peers(error):
         return None
     if out_of_memory(error):
-        return _held_by_others(str(error), share)
+        return _held_by_others(str(error), share, alone)
     said = _said_by_cuda(str(error))
     if not said:
         return None
@@ -117,7 +124,7 @@ def _context_error() -> str:
     return ""
 
 
-def _held_by_others(said: str, share: float) -> str | None:
+def _held_by_others(said: str, share: float, alone: int) -> str | None:
     """Why memory was exhausted although this process had less than its share; None if it had its share."""
     import torch
 
@@ -127,7 +134,7 @@ def _held_by_others(said: str, share: float) -> str | None:
     asked = float(tried[1]) * _SIZES[tried[2]] if tried is not None else _WORKSPACE
     free, total = torch.cuda.mem_get_info(where)
     own = torch.cuda.memory_reserved(where)
-    if own + asked > allowed(share, total):
+    if own + asked > allowed(share, total, alone):
         return None
     others = max(0, total - free - own)
     return f"other processes hold {others / 2**30:.1f} of its {total / 2**30:.1f} GiB"

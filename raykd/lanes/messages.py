@@ -21,6 +21,8 @@ class Task:
     tried: int = 0  # attempts that earlier drivers made
     # For lanes that have no other task: when another one waits, this one goes on elsewhere or later.
     background: bool = False
+    # No other task is on its GPU, where so many workers are; 0: others may be. The broker sets it.
+    alone: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Box:
     attempt: int = 0
     heard: int = 0  # the last attempt that the driver was told of
     fruitless: int = 0  # attempts since the last new epoch
+    alone_on: set[str] = field(default_factory=set)  # the GPUs on which it has to be tried alone
     trouble: str = ""  # why the last attempt ended early
     pending: Message | None = None  # a report that waits for its verdict
     verdicts: dict[int, bool] = field(default_factory=dict)

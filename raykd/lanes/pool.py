@@ -158,6 +158,10 @@ class LanePool:
         """End every lane after its present epoch, which is still decided on, and open no new one."""
         self.lanes.leave()
 
+    def no_more_trials(self) -> None:
+        """Say that only background tasks are left, which then wait for no trial."""
+        self.broker.no_more_trials.remote()
+
     def run(self, task: Task, on_report: Callable[[Message], None]) -> None:
         """Run a task whose reports are all answered with "go on", and wait for its end.
 

@@ -74,6 +74,11 @@ class TaskBroker:
         async with self._changing() as assignments:
             assignments.gpu_failed(lane, rank, reason, task, generation, certain)
 
+    async def crowded(self, lane: str, task: str, generation: str, reason: str) -> None:
+        """A task ran out of memory on a GPU that lanes share, and leaves it to be tried alone there."""
+        async with self._changing() as assignments:
+            assignments.crowded(lane, task, generation, reason)
+
     async def register(self, lane: str, generation: str, rank: int, world: int, node: str) -> None:
         """A worker is ready. A new generation replaces what the lane was: its task starts again."""
         async with self._changing() as assignments:
@@ -179,6 +184,12 @@ class TaskBroker:
         """Queue a task. Nothing changes for a task that is known already."""
         async with self._changing() as assignments:
             assignments.post(task)
+
+    async def no_more_trials(self) -> None:
+        """No lane is kept for a next trial any more: background tasks begin at once."""
+        async with self._changing() as assignments:
+            assignments.trials_over = True
+            assignments.assign()
 
     async def listen(self, task: str) -> Message:
         """Wait for what the driver has not answered yet: an attempt begun, a report, or the end."""

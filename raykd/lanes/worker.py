@@ -17,8 +17,8 @@ import ray.train
 import ray.train.collective
 
 from raykd.lanes.cluster import session_folder
-from raykd.lanes.devices import Unusable, assigned_gpu, use_gpu
-from raykd.lanes.failures import explain, gpu_fault, mended_by_restart, out_of_memory
+from raykd.lanes.devices import Unusable, assigned_gpu, limit_memory, use_gpu
+from raykd.lanes.failures import beside_others, explain, gpu_fault, mended_by_restart, out_of_memory
 from raykd.lanes.messages import Message, Task
 from raykd.storage.marker import fetch_teachers, find
 from raykd.storage.owners import keep_closed, make_private
@@ -75,6 +75,8 @@ def work(config: Mapping[str, Any]) -> None:
         mistake: UserError | None = None
         trials: list[TrialSpec] = []
         try:
+            if task.alone:
+                limit_memory(config["gpus"], task.alone)
             trials = [TrialSpec.model_validate(trial) for trial in task.trials]
             fetch_teachers(transfer, trials, workspace)
             listener = heartbeat_listener(lambda where: broker.heartbeat.remote(lane, generation, where))
@@ -91,7 +93,14 @@ def work(config: Mapping[str, Any]) -> None:
         except Exception as error:
             failed = explain(error, next(iter(trials), None))
             _keep(workspace, rank)
-            if config["gpus"] and (why := gpu_fault(error, config["gpus"])):
+            if task.alone and out_of_memory(error):
+                failed += " (it was alone on its GPU)"
+            elif beside_others(error, config["gpus"]):
+                ray.get(broker.crowded.remote(lane, task.id, generation, failed))
+                if world > 1:  # the other ranks may wait for this one in a collective
+                    raise
+                continue
+            if config["gpus"] and (why := gpu_fault(error, config["gpus"], task.alone)):
                 # The CUDA context may be lost, so this process ends. The task goes on from its checkpoint.
                 if out_of_memory(error):  # other processes hold the memory
                     time.sleep(_NEIGHBOURS_S)
@@ -105,6 +114,8 @@ def work(config: Mapping[str, Any]) -> None:
             if world > 1 or _context_may_be_broken(error):
                 ray.get(broker.finish.remote(lane, generation, rank, task.id, failed))
                 raise
+        if task.alone:
+            limit_memory(config["gpus"])
         ray.get(broker.finish.remote(lane, generation, rank, task.id, failed, mistake))
 
 

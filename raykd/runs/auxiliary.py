@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
 from raykd.records.history import History, missing
+from raykd.spec.study import StudySpec
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import Storage
 from trainables.spec.trial import TrialSpec
@@ -15,28 +17,74 @@ _LONG = 5  # a baseline of more than so many times a trial's epochs gets a remar
 def beside(spec: SweepSpec, storage: Storage, known: History | None = None) -> list[dict[str, Any]]:
     """Teachers that have no file in `storage` yet, and the baseline: a row for each training.
 
-    Keys of a row: what, method, epochs, when; of the baseline also `trials`, the number of trials that cost
-    as much compute. A baseline without epochs of its own gets those that cost as much as one trial, counted
-    on a few images. `known` is the history of a sweep that has begun; its references are left out.
+    Keys of a row: what, method, epochs, when; `flops` of the whole training and `trials`, the number of
+    trials that cost as much, both counted on a few images; of the baseline also `asked`, its epochs without
+    `baseline.cap`. A baseline without epochs of its own gets those that cost as much as one trial. `known` is
+    the history of a sweep that has begun; its references are left out.
     """
-    from trainables.planning.compute import equal_epochs
+    from trainables.planning.compute import equal_epochs, trial_flops
 
     rows = [
-        {"what": "teacher", "method": trial.method, "epochs": trial.epochs, "when": "before the trials"}
+        (trial, trial.epochs, {"what": "teacher", "when": "before the trials"})
         for trial in untrained(spec, storage)
     ]
     wanted = spec.wanted_references() if known is None else missing(spec, known)
     if "baseline" in wanted and spec.baseline is not None:
         trial = spec.baseline_trial()
         equal = equal_epochs(representative(spec), trial)
-        epochs = spec.baseline.epochs or equal
-        row = {"what": "baseline", "method": trial.method, "epochs": epochs, "trials": epochs / equal}
-        rows.append({**row, "when": "on lanes that have no trial"})
-    return rows
+        asked = spec.baseline.epochs or equal
+        epochs = capped(asked, equal, spec)
+        row = {"what": "baseline", "when": "on lanes that have no trial", "trials": epochs / equal}
+        rows.append((trial.model_copy(update={"epochs": epochs}), asked, row))
+    whole = trial_flops(representative(spec)) if rows else 1.0
+    return [
+        {
+            "method": trial.method,
+            "epochs": trial.epochs,
+            "asked": asked,
+            "flops": (flops := trial_flops(trial)),
+            "trials": flops / whole,
+            **row,
+        }
+        for trial, asked, row in rows
+    ]
 
 
-def long_baseline(epochs: int, spec: SweepSpec) -> list[str]:
-    """A remark where the baseline has many times the epochs of a trial; else an empty list."""
+def capped(epochs: int, equal: int, spec: SweepSpec) -> int:
+    """The baseline's epochs under its `cap`; `equal` of them cost as much as one trial."""
+    if spec.baseline is None or spec.baseline.cap == "none":
+        return epochs
+    return min(epochs, max(1, int(equal * whole_trials(spec))))
+
+
+def whole_trials(spec: SweepSpec) -> float:
+    """The compute of all trials at most, in trials like `representative`, which are not stopped; at least 1.
+
+    It does not change when a sweep is extended, since the epochs of a baseline are part of its identity.
+    """
+    if isinstance(spec, StudySpec):
+        flops = [spec.cost(label)[1] for label in spec.arms]
+        if (base := spec.cost(spec.study.base)[1]) and None not in flops:
+            return max(1.0, sum(f / base for f in flops if f is not None) * spec.study.replicates)
+        return float(spec.trials)
+    if len(spec.methods) == 1:
+        return float(spec.trials)
+    from trainables.planning.compute import trial_flops
+
+    one = trial_flops(representative(spec))
+    return max(1.0, spec.trials * fmean(trial_flops(trial) for trial in spec.trial_of_each()) / one)
+
+
+def baseline_remarks(asked: int, epochs: int, spec: SweepSpec) -> list[str]:
+    """Remarks where the baseline is capped, or where it has many times the epochs of a trial; else none.
+
+    `asked` are its epochs without the cap.
+    """
+    if epochs < asked:
+        return [
+            f"baseline: {asked} epochs would cost more than all {spec.trials} trials of the sweep; it is "
+            f"capped at what these cost, {epochs} epochs (--set baseline.cap=none lifts that)"
+        ]
     if epochs <= _LONG * spec.epochs:
         return []
     return [

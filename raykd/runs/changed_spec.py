@@ -37,7 +37,8 @@ def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
     """The spec `now` with the defaults that were valid when the sweep began with the spec `then`.
 
     An older raykd recorded 0 where `workers.gpus` was left out. An older raykd also fed every teacher with
-    ImageNet's mean and deviation, so these values in `now` are no difference.
+    ImageNet's mean and deviation, so these values in `now` are no difference. It kept all checkpoints, and
+    capped no baseline.
     """
     if then.workers.gpus == 0 and now.workers.gpus is None:
         workers = now.workers.model_copy(update={"gpus": then.workers.gpus})
@@ -46,10 +47,14 @@ def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
     usual = then.teacher_pixels == "imagenet" and "mean" not in (then.teacher or {})
     if usual and normalisation_from(teacher.get("mean"), teacher.get("std")) == IMAGENET:
         teacher = {name: value for name, value in teacher.items() if name not in ("mean", "std")}
+    baseline, keep = now.baseline, now.keep_checkpoints
+    if baseline is not None and then.baseline is not None and then.baseline.cap == "none":
+        baseline = baseline.model_copy(update={"cap": "none"})
     return now.model_copy(
         update={
+            "baseline": baseline,
             "teacher_pixels": then.teacher_pixels,
-            "keep_checkpoints": then.keep_checkpoints,
+            "keep_checkpoints": "all" if then.keep_checkpoints == "all" else keep,
             "teacher": teacher if now.teacher is not None else None,
         }
     )

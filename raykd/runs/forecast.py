@@ -36,6 +36,7 @@ class Forecast:
     lanes: int = 1  # at once, on this machine
     search_s: float = 0.0  # of the arms' own searches
     teacher_s: float = 0.0  # of training the teachers that have no file yet
+    baseline_s: float = 0.0  # of the no-teacher baseline
 
 
 def from_history(spec: StudySpec, history: History) -> Forecast | None:
@@ -52,9 +53,10 @@ def from_history(spec: StudySpec, history: History) -> Forecast | None:
     return Forecast(found, "as this study's trials went so far", max(1, _lanes(spec)))
 
 
-def forecast(spec: StudySpec, storage: Storage) -> Forecast:
+def forecast(spec: StudySpec, storage: Storage, baseline_epochs: int = 0) -> Forecast:
     """The forecast from a few steps of each arm on this machine; `storage` holds the trained teachers.
 
+    `baseline_epochs` are those of the no-teacher baseline, 0 if there is none.
     It has no seconds for a study whose workers this machine cannot hold: another machine's speed is unknown.
     """
     lanes = _lanes(spec)
@@ -70,7 +72,10 @@ def forecast(spec: StudySpec, storage: Storage) -> Forecast:
     how = f"timed on a few steps of each arm on this machine's {timer.device}"
     if timer.busy > _BUSY:
         how += f" as if it were idle, while other work makes them take up to {timer.busy:.1f} times as long"
-    return Forecast(found, how, lanes, searched, sum(map(timer.seconds, untrained(spec, storage))))
+    taught, beside = sum(map(timer.seconds, untrained(spec, storage))), 0.0
+    if baseline_epochs:
+        beside = timer.seconds(spec.baseline_trial().model_copy(update={"epochs": baseline_epochs}))
+    return Forecast(found, how, lanes, searched, taught, beside)
 
 
 class _Timer:

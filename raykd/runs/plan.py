@@ -8,7 +8,7 @@ from typing import Any
 from raykd.console.wording import counted
 from raykd.lanes import capacity, cluster
 from raykd.lanes.own_ray import temporary_folder
-from raykd.runs.auxiliary import beside, long_baseline
+from raykd.runs.auxiliary import baseline_remarks, beside, whole_trials
 from raykd.search.proposer import Proposal, Proposer
 from raykd.spec.devices import idle_gpus, where
 from raykd.spec.search import SearchSpec
@@ -23,7 +23,11 @@ _SHOWN = 3
 
 
 def plan(spec: SearchSpec, sweep: SweepFolder) -> dict[str, Any]:
-    """Axes, number of trials, largest cost in epochs, first configurations, and where files would go."""
+    """Axes, number of trials, largest cost, first configurations, and where files would go.
+
+    `most_trials` is the largest cost of all that is trained, in whole trials like the first one.
+    """
+    besides = beside(spec, sweep.storage)
     return {
         "name": spec.name,
         "methods": list(spec.methods),
@@ -31,7 +35,8 @@ def plan(spec: SearchSpec, sweep: SweepFolder) -> dict[str, Any]:
         "axes": [list(row) for row in describe_axes(spec)],
         "trials": spec.trials,
         "most_epochs": spec.trials * spec.epochs,
-        "beside": beside(spec, sweep.storage),
+        "beside": besides,
+        "most_trials": whole_trials(spec) + sum(row["trials"] for row in besides) if besides else spec.trials,
         "scheduler": spec.scheduler.model_dump(mode="json"),
         "sampler": spec.sampler.model_dump(mode="json"),
         "workers": spec.workers.model_dump(mode="json"),
@@ -70,8 +75,12 @@ def planned_here(planned: dict[str, Any], spec: SweepSpec, address: str | None) 
     """Add devices and lanes of this machine to a plan. Returns remarks on these and on a long baseline."""
     planned["devices"], idle = devices(spec, address)
     planned["room"], none = room(spec, address)
-    epochs = [row["epochs"] for row in planned["beside"] if row["what"] == "baseline"]
-    return [*idle, *none, *(long_baseline(epochs[0], spec) if epochs else [])]
+    baseline = [row for row in planned["beside"] if row["what"] == "baseline"]
+    return [
+        *idle,
+        *none,
+        *(said for row in baseline for said in baseline_remarks(row["asked"], row["epochs"], spec)),
+    ]
 
 
 def devices(spec: SweepSpec, address: str | None) -> tuple[str, list[str]]:

@@ -1,9 +1,9 @@
 """What a sweep's results are compared with: raw pixels, the untrained student, the teacher, no teacher.
 
 References run on the same lanes and the same data as the trials. Preparation comes first: it decodes the data
-and trains a teacher that has no checkpoint. References that need no teacher run during preparation. The
-baseline trains at least as long as a trial. It therefore runs only on lanes that have no other work, during
-preparation and the last trials, and it leaves its lane at the end of an epoch when a trial waits.
+and trains a teacher that has no checkpoint. References never delay a trial: they run on lanes that have no
+other work, during preparation, beside the last trials and after them. The baseline trains at least as long as
+a trial, so it also leaves its lane at the end of an epoch when a trial waits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from raykd.lanes.messages import Message, Task
 from raykd.lanes.pool import LanePool
 from raykd.records.history import missing
 from raykd.records.recorder import Recorder
-from raykd.runs.auxiliary import long_baseline, representative, to_prepare
+from raykd.runs.auxiliary import baseline_remarks, capped, representative, to_prepare
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import SweepFolder
 from raykd.storage.commands import command
@@ -58,6 +58,7 @@ class References:
         beside.append(self._beside(self._measure_teacher))
         if not sweep():
             return
+        self._pool.no_more_trials()
         for thread in beside:
             thread.join(None if until is None else max(0.0, until - time.monotonic()))
         if any(thread.is_alive() for thread in beside):
@@ -119,30 +120,36 @@ class References:
 
     def _measure_baseline(self) -> None:
         if "baseline" in missing(self._spec, self._record.history):
-            trial = self._equal_compute(self._spec.baseline_trial())
+            trial, asked = self._with_epochs(self._spec.baseline_trial())
             label = f"no teacher: {trial.method}, {trial.epochs} epochs"
-            if self._spec.baseline is not None and self._spec.baseline.epochs is None:
+            if trial.epochs < asked:
+                label += " (the compute of the whole sweep)"
+            elif self._spec.baseline is not None and self._spec.baseline.epochs is None:
                 label += f" (the compute of {self._base.epochs} of {self._base.method})"
-            for remark in long_baseline(trial.epochs, self._spec):
+            for remark in baseline_remarks(asked, trial.epochs, self._spec):
                 self._console.warn(remark)
-            self._measure("baseline", label, "train", trial, background=True)
+            self._measure("baseline", label, "train", trial)
 
-    def _equal_compute(self, baseline: TrialSpec) -> TrialSpec:
-        """The baseline with the epochs that cost as much as a trial, unless the spec sets its epochs."""
-        if self._spec.baseline is None or self._spec.baseline.epochs is not None:
-            return baseline
+    def _with_epochs(self, baseline: TrialSpec) -> tuple[TrialSpec, int]:
+        """The baseline with its epochs under the cap, and its epochs without it.
+
+        It has those that cost as much as a trial, unless the spec sets its epochs.
+        """
+        spec = self._spec.baseline
+        assert spec is not None
+        if spec.epochs is not None and spec.cap == "none":
+            return baseline, spec.epochs
         found: list[int] = []
         task = self._task("equal_compute", "equal_compute", self._base, baseline)
         self._pool.run(task, lambda message: found.append(int(message.metrics["epochs"])))
-        return baseline.model_copy(update={"epochs": found[0]})
+        asked = spec.epochs or found[0]
+        return baseline.model_copy(update={"epochs": capped(asked, found[0], self._spec)}), asked
 
     def _measure_teacher(self) -> None:
         if "teacher" in self._spec.wanted_references() and self._base.teacher is not None:
             self._measure("teacher", f"the teacher, {self._base.teacher.arch}", "teacher", self._base)
 
-    def _measure(
-        self, name: str, label: str, action: str, trial: TrialSpec, background: bool = False
-    ) -> None:
+    def _measure(self, name: str, label: str, action: str, trial: TrialSpec) -> None:
         """Run one reference and record its best epoch. Epochs that earlier drivers recorded count as well."""
         history = self._record.history
         if name in history.references:
@@ -151,7 +158,7 @@ class References:
         def keep(message: Message) -> None:
             self._record("measured", name=name, epoch=message.epoch, metrics=message.metrics)
 
-        self._pool.run(replace(self._task(name, action, trial), background=background), keep)
+        self._pool.run(replace(self._task(name, action, trial), background=True), keep)
         best = history.measured.get(name, {})
         self._record("reference", name=name, label=label, metrics=best, trial=trial.signature())
 

@@ -9,7 +9,7 @@ from raykd.ablation.budget import with_costs
 from raykd.ablation.costs import amount, times
 from raykd.ablation.guard import check_study
 from raykd.ablation.missing_files import without_files
-from raykd.console.answers import besides
+from raykd.console.answers import besides as beside_lines
 from raykd.console.screen import Grid, Line
 from raykd.console.wording import counted, duration
 from raykd.records.history import History
@@ -46,7 +46,10 @@ def plan_study(spec: StudySpec, sweep: SweepFolder, history: History | None = No
     takes about a second an arm for small networks.
     """
     rules = spec.study
-    found = (from_history(spec, history) if history is not None else None) or forecast(spec, sweep.storage)
+    besides = beside(spec, sweep.storage, history)
+    baseline = next((row["epochs"] for row in besides if row["what"] == "baseline"), 0)
+    known = from_history(spec, history) if history is not None else None
+    found = known or forecast(spec, sweep.storage, baseline)
     replicates = history.samples // len(spec.arms) if history is not None else rules.replicates
     base = spec.cost(rules.base)[1]
     arms: list[dict[str, Any]] = []
@@ -78,10 +81,11 @@ def plan_study(spec: StudySpec, sweep: SweepFolder, history: History | None = No
         "trials": replicates * len(spec.arms),
         "most_epochs": sum(arm["most epochs in all"] for arm in arms),
         "most_flops": None if None in counted else sum(counted),
+        "beside_flops": sum(row["flops"] for row in besides),
         "data": data_of(spec),
         "search_epochs": sum(s.samples * s.epochs for s in searches(spec).values()) if history is None else 0,
         **_seconds(spec, found, replicates),
-        "beside": beside(spec, sweep.storage, history),
+        "beside": besides,
         "arms": arms,
         "folder": str(sweep),
     }
@@ -93,6 +97,9 @@ def study_lines(planned: Mapping[str, Any], remarks: Iterable[str]) -> Iterator[
     flops = "" if planned["most_flops"] is None else f", {amount(planned['most_flops'])}flop"
     most = f"{counted(planned['trials'], 'trial')}, {counted(planned['most_epochs'], 'epoch')}"
     yield Line(f"at most {most}{flops} in all")
+    if planned["beside"] and planned["most_flops"] is not None:
+        all_of_it = amount(planned["most_flops"] + planned["beside_flops"])
+        yield Line(f"with what is trained besides, at most {all_of_it}flop")
     yield from map(Line, planned["data"]["lines"])
     if planned["search_epochs"]:
         yield Line(f"before them, {planned['search_epochs']} epochs at most of each arm's own search")
@@ -109,7 +116,11 @@ def study_lines(planned: Mapping[str, Any], remarks: Iterable[str]) -> Iterator[
         yield Line(f"besides, {start}, and what decoding the data and the reference rows take")
         if planned["teacher_seconds"]:
             yield Line(f"before them, about {duration(planned['teacher_seconds'])} for what teaches")
-    yield from map(Line, besides(planned["beside"]))
+        if planned["baseline_seconds"]:
+            yield Line(
+                f"beside them, about {duration(planned['baseline_seconds'])} of a lane for the baseline"
+            )
+    yield from map(Line, beside_lines(planned["beside"]))
     if "devices" in planned:
         yield Line(planned["devices"])
     if planned.get("room"):
@@ -131,6 +142,7 @@ def _seconds(spec: StudySpec, found: Forecast, replicates: int) -> dict[str, Any
         "least_seconds": searched + round_s * rules.looks[0] if known and rules.looks else None,
         "start_seconds": START_S,
         "teacher_seconds": found.teacher_s,
+        "baseline_seconds": found.baseline_s,
         "lanes": found.lanes,
         "seconds_from": found.how,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
@@ -103,12 +103,18 @@ class WorkersSpec(Spec):
 
 
 class BaselineSpec(Spec):
-    """The no-teacher method that the sweep is compared with, with a comparable amount of training."""
+    """The no-teacher method that the sweep is compared with, with a comparable amount of training.
+
+    The default of `cap` is for ledgers that are older than this field; a new sweep has `sweep`.
+    """
 
     method: str = Field("moco", description="a method without a teacher")
     preset: str | None = None
     epochs: Annotated[int, Field(ge=1)] | None = Field(
         None, description="None: as many as cost what a trial of the sweep costs"
+    )
+    cap: Literal["sweep", "none"] = Field(
+        "none", description="sweep: at most the compute of all trials of the sweep together; none: no limit"
     )
     config: Section = Field({}, description="settings of the method")
     views: Section = Field({}, description="over those of the sweep")

@@ -48,6 +48,7 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 # What a new sweep has where its file says nothing. Older sweeps had the defaults of `SweepSpec`.
 NEW = {"teacher_pixels": "own", "keep_checkpoints": "unfinished"}
+NEW_BASELINE = {"cap": "sweep"}
 
 Reference = Literal["raw_pixels", "untrained", "teacher", "baseline"]
 
@@ -248,7 +249,7 @@ class SweepSpec(Spec):
         for name, field in self.fixed_fields.items():
             if field.name == field.flat and field.path[0] in shared:
                 raw = put(raw, field.path, self.fixed[name])
-        own = self.baseline.model_dump(exclude_none=True)
+        own = self.baseline.model_dump(exclude_none=True, exclude={"cap"})
         for section in ("views", "optim"):
             own[section] = {**raw.get(section, {}), **own[section]}
         try:
@@ -288,6 +289,9 @@ def as_new(raw: Mapping[str, Any]) -> dict[str, Any]:
 
     The models' own defaults are for ledgers older than these fields: their sweeps go on as they began.
     """
+    baseline = raw.get("baseline")
+    if isinstance(baseline, Mapping):
+        raw = {**raw, "baseline": {**NEW_BASELINE, **baseline}}
     return {**NEW, **raw}
 
 

@@ -27,6 +27,8 @@ from trainables.training.teacher_file import teacher_path, teacher_trial
 
 _IMAGES = 16  # two passes, of so many and of half as many images, give the cost of an image and of a batch
 
+_epochs: dict[str, float] = {}  # a trial without epochs and seed, as JSON -> operations of an epoch
+
 Contexts = Callable[[TrialSpec], Context]  # trial -> what its method may know, such as `TrialChecker.context`
 
 
@@ -52,10 +54,22 @@ def epoch_steps(trial: TrialSpec) -> int:
     return check_data(trial.data).train_images // trial.optim.batch_size
 
 
+def epoch_flops(trial: TrialSpec) -> float:
+    """Floating-point operations of an epoch. Counted once in a process for trials that are alike."""
+    alike = trial.model_copy(update={"epochs": 1, "seed": 0}).model_dump_json()
+    if alike not in _epochs:
+        _epochs[alike] = step_flops(trial) * epoch_steps(trial)
+    return _epochs[alike]
+
+
+def trial_flops(trial: TrialSpec) -> float:
+    """Floating-point operations of a whole trial."""
+    return epoch_flops(trial) * trial.epochs
+
+
 def equal_epochs(trial: TrialSpec, baseline: TrialSpec) -> int:
     """The epochs of `baseline` that cost as much as `trial`; at least 1."""
-    ours, theirs = (step_flops(of) * epoch_steps(of) for of in (trial, baseline))
-    return max(1, round(trial.epochs * ours / theirs))
+    return max(1, round(trial.epochs * epoch_flops(trial) / epoch_flops(baseline)))
 
 
 def trained_parameters(trial: TrialSpec, context: Contexts | None = None) -> int:

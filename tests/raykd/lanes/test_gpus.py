@@ -337,6 +337,31 @@ def test_memory_that_others_hold_is_no_fault_of_the_trial(
     assert said == (None if others is None else f"other processes hold {others} of its 80.0 GiB")
 
 
+def test_a_worker_that_is_alone_may_take_what_its_idle_neighbours_leave(cuda: dict[str, Any]) -> None:
+    use_gpu(GPU, 0.25)
+    devices.limit_memory(0.25, alone=4)
+    assert cuda["part"] * 80 * GIB == pytest.approx(80 * GIB - 4 * devices.CONTEXT)
+    cuda.update(reserved=70 * GIB, free=7 * GIB)
+    error = torch.OutOfMemoryError(OOM.format("12.00 GiB"))
+    assert gpu_fault(error, 0.25, alone=4) is None, "it asked for more than there is"
+    assert gpu_fault(torch.OutOfMemoryError(OOM.format("2.00 GiB")), 0.25, alone=4), "another program has it"
+    devices.limit_memory(0.25)
+    assert cuda["part"] * 80 * GIB == pytest.approx(20 * GIB - devices.CONTEXT)
+
+
+def test_only_a_gpu_s_memory_that_is_shared_is_tried_alone() -> None:
+    gone = torch.OutOfMemoryError(OOM.format("4.00 GiB"))
+    assert failures.beside_others(gone, 0.5)
+    assert failures.beside_others(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), 0.5)
+    assert failures.beside_others(trained_on._from_a_peer(gone), 0.5), "another rank of its group"
+    assert not failures.beside_others(gone, 1.0) and not failures.beside_others(gone, 0.0)
+    assert not failures.beside_others(MemoryError(), 0.5)
+    assert not failures.beside_others(RuntimeError(ILLEGAL), 0.5)
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50)
+    assert not failures.beside_others(caught.value, 0.5), "the host's"
+
+
 def test_memory_of_the_host_is_no_gpu_s() -> None:
     assert gpu_fault(MemoryError(), 1.0) is None
     with pytest.raises(RuntimeError) as caught:

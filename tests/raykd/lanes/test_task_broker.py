@@ -323,6 +323,61 @@ async def test_a_worker_whose_gpu_does_not_start_says_so_before_it_registers(box
 
 
 @in_a_loop
+async def test_a_trial_that_ran_out_of_memory_beside_another_is_tried_alone(box: TaskBroker) -> None:
+    first, second = await on_gpu(box, "a", "0"), await on_gpu(box, "b", "0")
+    other = await on_gpu(box, "c", "1")
+    for name in ("t1", "t2", "t3"):
+        await box.post(task(name))
+    turn, given = await soon(first)
+    beside_turn, beside = await soon(second)
+    assert (given.id, beside.id, given.alone) == ("t1", "t2", 0) and (await soon(other))[1].id == "t3"
+    await box.post(task("t4"))
+
+    await box.crowded("a", "t1", "g0", "out of memory")
+    assert (await box.said())[0] == "t1 is tried alone on GPU 0: out of memory"
+    again = await ask(box, "a", turn=turn)
+    assert await blocked(again), "its neighbour still trains"
+    report = asyncio.ensure_future(box.report("b", "g0", 0, "t2", Message(epoch=1)))
+    await box.heard("t2", 1)
+    assert (await soon(box.listen("t2"))).epoch == 1
+    await box.deliver("t2", 1, True)
+    assert not await soon(report), "it leaves the GPU after this epoch"
+    await box.finish("b", "g0", 0, "t2", None)
+    turn, given = await soon(again)
+    assert (given.id, given.alone) == ("t1", 2), "two workers have a context there"
+    beside = await ask(box, "b", turn=beside_turn)
+    assert await blocked(beside), "nothing is put beside it"
+    await box.finish("c", "g0", 0, "t3", None)
+    assert (await soon(await ask(box, "c", turn=1)))[1].id == "t2", "on another GPU it goes on at once"
+
+    await box.finish("a", "g0", 0, "t1", "out of memory, alone")
+    said = await soon(box.listen("t1"))
+    assert said.attempt == 2
+    await box.heard("t1", 2)
+    assert (await soon(box.listen("t1"))).failed == "out of memory, alone", "now it has failed"
+    taken = {(await soon(beside))[1].id} if not await blocked(beside) else set()
+    again = await ask(box, "a", turn=turn)
+    taken |= {(await soon(again))[1].id} if not await blocked(again) else set()
+    assert taken == {"t4"} and await box.quarantined() == {}
+
+
+@in_a_loop
+async def test_a_trial_to_be_alone_goes_anywhere_once_its_gpu_has_no_lane(box: TaskBroker) -> None:
+    await on_gpu(box, "a", "0")
+    await box.post(task("t1"))
+    other = await on_gpu(box, "b", "1")
+    await box.crowded("a", "t1", "other generation", "said too late")
+    assert (await box.lanes())["a"]["task"] == "t1"
+    await box.crowded("a", "t1", "g0", "out of memory")
+    assert await blocked(other)
+    await box.lost("a")
+    given = (await soon(other))[1]
+    assert (given.id, given.alone) == ("t1", 1)
+    await box.post(task("t2"))
+    assert await blocked(await on_gpu(box, "c", "1")), "it is alone there"
+
+
+@in_a_loop
 async def test_work_of_the_background_waits_for_a_lane_that_has_nothing_to_do(
     box: TaskBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,3 +417,25 @@ async def test_work_of_the_background_waits_for_a_lane_that_has_nothing_to_do(
     await box.heard("baseline", 2)
     # It resumes from its checkpoint and reports that epoch again: decided already, and no reason to leave.
     assert await soon(box.report("a", "g0", 0, "baseline", Message(epoch=2))) is True
+
+
+@in_a_loop
+async def test_after_the_last_trial_work_of_the_background_waits_for_nothing(box: TaskBroker) -> None:
+    waiting = await warm(box, "a")
+    await box.post(dataclasses.replace(task("raw_pixels"), action="raw_pixels", background=True))
+    await box.post(dataclasses.replace(task("baseline"), background=True))
+    assert await blocked(waiting)
+    await box.no_more_trials()
+    turn, given = await soon(waiting)
+    assert given.id == "raw_pixels"
+    await box.heard("raw_pixels", 1)
+    await box.post(task("t1"))
+    report = asyncio.ensure_future(box.report("a", "g0", 0, "raw_pixels", Message(epoch=1)))
+    assert (await soon(box.listen("raw_pixels"))).epoch == 1
+    await box.deliver("raw_pixels", 1, True)
+    assert await soon(report), "it would begin again from nothing: it does not leave for a trial"
+    await box.finish("a", "g0", 0, "raw_pixels", None)
+    turn, given = await soon(await ask(box, "a", turn=turn))
+    assert given.id == "t1"
+    await box.finish("a", "g0", 0, "t1", None)
+    assert (await soon(await ask(box, "a", turn=turn)))[1].id == "baseline"

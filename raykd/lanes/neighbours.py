@@ -1,0 +1,55 @@
+"""Lanes that share a GPU, and a task that has to be alone there.
+
+A trial that runs out of a GPU's memory beside others may fit into the whole of it, so it is tried alone there
+before it has failed. Until then the lanes of that GPU take no other task, and those that have one leave it
+after its present epoch: it goes on later, or on another GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from raykd.lanes.messages import Box, LaneState
+
+Lanes = Mapping[str, LaneState]
+
+
+def gpus_of(lane: LaneState) -> set[str]:
+    """The GPUs that the lane's workers have."""
+    return set(lane.gpus.values())
+
+
+def neighbours(lane: LaneState, lanes: Lanes) -> list[LaneState]:
+    """The other lanes that share a GPU with this one."""
+    return [other for other in lanes.values() if other is not lane and gpus_of(other) & gpus_of(lane)]
+
+
+def processes(lane: LaneState, lanes: Lanes) -> int:
+    """How many workers there are on the GPU of this lane that has most of them."""
+    held = [gpu for other in lanes.values() for gpu in other.gpus.values()]
+    return max((held.count(gpu) for gpu in gpus_of(lane)), default=0)
+
+
+def alone_first(lane: LaneState, lanes: Lanes, waiting: Iterable[tuple[str, Box]]) -> str | None:
+    """The waiting task, if any, that has to be alone and for which this lane's GPUs are kept free.
+
+    It goes where it ran out of memory, or to any lane once no lane has those GPUs any more.
+    """
+    for name, box in waiting:
+        if box.alone_on and (box.alone_on & gpus_of(lane) or not _held(box.alone_on, lanes.values())):
+            return name
+    return None
+
+
+def _held(gpus: Collection[str], lanes: Iterable[LaneState]) -> bool:
+    return any(set(gpus) & gpus_of(lane) for lane in lanes)
+
+
+def occupied(lane: LaneState, lanes: Lanes) -> bool:
+    """Whether another lane works on a GPU of this one."""
+    return any(other.work is not None for other in neighbours(lane, lanes))
+
+
+def kept_off(lane: LaneState, lanes: Lanes) -> bool:
+    """Whether another lane has a task on a GPU of this one that has to be alone there."""
+    return any(other.work is not None and other.work.alone for other in neighbours(lane, lanes))
