@@ -24,7 +24,7 @@ def beside(spec: SweepSpec, storage: Storage, known: History | None = None) -> l
     """
     from trainables.planning.compute import equal_epochs, trial_flops
 
-    rows = [
+    rows: list[tuple[TrialSpec, int, dict[str, Any]]] = [
         (trial, trial.epochs, {"what": "teacher", "when": "before the trials"})
         for trial in untrained(spec, storage)
     ]

@@ -159,7 +159,7 @@ class Drive:
         except Exception as error:
             log.exception("Tune gave up")
             said = str(error) if isinstance(error, SweepFailed | UserError) else None
-            if said == streak.reason:
+            if said is not None and said == streak.reason:
                 said += self._try_again(streak.trials)
             why = said or pool.broken or f"{type(error).__name__}: {error}".splitlines()[0]
             raise (StorageLost if isinstance(error, StorageLost) else SweepFailed)(why) from error

@@ -25,6 +25,7 @@ ACTIONS = {
         "die",
         "stumble",
         "fail_on",
+        "crowd",
         "spoil",
         "refuse",
         "train_and_weigh",
@@ -32,6 +33,7 @@ ACTIONS = {
         "ask_for",
     )
 }
+ACTIONS["train"] = ACTIONS["count"]
 TRIAL = TrialSpec(method="none", config={"gamma": 1.0}, student=ModelSpec(arch="none"), epochs=5)
 
 

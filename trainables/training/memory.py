@@ -55,10 +55,10 @@ def check_memory(
     name = need.field.rpartition(".")[2]
     value = int(getattr(config, name)) if need.field.startswith("config.") else context.batch_size
     fits = _largest(lambda n: needed(n, need.field) <= limit, value)
-    has = "no device has so much" if most is None else f"each worker has {limit / GIB:.1f} GiB"
+    has = "no device has so much" if most is None else f"each worker has {in_words(limit)}"
     raise UserError(
         need.field,
-        f"{need.what} would take {total / GIB:.1f} GiB on each worker, and {has}",
+        f"{need.what} would take {in_words(total)} on each worker, and {has}",
         value=value,
         expected=f"at most {fits}" if fits else "another setting of the method",
     )
@@ -85,9 +85,14 @@ def heavy(trial: TrialSpec, kind: type[Method], context: Context) -> Iterator[st
     for need in kind.memory(kind.Config(**trial.config), context):
         if need.kept > _KEPT:
             yield (
-                f"{need.field}: {need.what} take {need.kept / GIB:.1f} GiB of each worker's device, and of "
+                f"{need.field}: {need.what} take {in_words(need.kept)} of each worker's device, and of "
                 "every checkpoint"
             )
+
+
+def in_words(size: int) -> str:
+    """A number of bytes, such as `7.3 GiB`."""
+    return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
 
 
 def _bytes(need: Need, context: Context, workers: int) -> int:

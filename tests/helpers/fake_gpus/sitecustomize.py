@@ -1,7 +1,7 @@
 """Lane workers that take what Ray calls a GPU for one, in any process that has this folder on its PYTHONPATH.
 
 There is no GPU: `devices.use_gpu` leaves the worker on the CPU, and raises for the GPUs that are named in the
-file $RAYKD_TEST_DEAD_GPUS.
+file $RAYKD_TEST_DEAD_GPUS. `devices.limit_memory` only notes in $RAYKD_TEST_ALONE with how many others.
 """
 
 import importlib.abc
@@ -21,6 +21,7 @@ class _Claims(importlib.abc.MetaPathFinder):
         def exec_module(module):
             load(module)
             module.use_gpu = lambda gpu, share: _claim(module, gpu)
+            module.limit_memory = _limit
 
         found.loader.exec_module = exec_module
         return found
@@ -29,6 +30,10 @@ class _Claims(importlib.abc.MetaPathFinder):
 def _claim(module, gpu):
     if gpu is not None and gpu.id in Path(os.environ["RAYKD_TEST_DEAD_GPUS"]).read_text().split():
         raise module.Unusable("it cannot be used: CUDA error: unknown error")
+
+
+def _limit(share, alone=0):
+    os.environ["RAYKD_TEST_ALONE"] = str(alone)
 
 
 if "RAYKD_TEST_DEAD_GPUS" in os.environ:

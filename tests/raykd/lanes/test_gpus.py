@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,20 @@ from raykd.lanes.incidents import Incidents
 from raykd.records.history import History
 from raykd.runs.changed_spec import refuse_changed_spec
 from raykd.runs.plan import devices as devices_of
+from raykd.runs.start import plan_search
+from raykd.runs.sweep import Place
 from raykd.spec.devices import check_gpus, idle_gpus, where
 from raykd.spec.search import SearchSpec, find_space, load_sweep
 from raykd.spec.sections import WorkersSpec
 from raykd.spec.validate import check_resources, validate
+from raykd.storage.open_storage import open_sweep
 from trainables.__main__ import main as bare
 from trainables.core import isolation
 from trainables.core import workers as trained_on
 from trainables.core.errors import UserError
 from trainables.core.workers import device, is_a_peers, on_device
 
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
 ILLEGAL = (
     "CUDA error: an illegal memory access was encountered\n"
     "CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace "
@@ -125,6 +129,34 @@ def test_a_plan_says_what_workers_train_on(
     assert told == said and (remark in remarks[0] if remark else not remarks)
     told, remarks = devices_of(load_sweep("quickstart"), "10.0.0.1:6379")
     assert told == "each worker on a GPU of its own if the cluster has GPUs, else on the CPU" and not remarks
+
+
+@pytest.mark.parametrize(
+    ("space", "sets", "memory", "field"),
+    [
+        ("rkd", ["optim.batch_size=512"], 2 * GIB, "optim.batch_size"),
+        ("rrkd", ["axes.anchors=", "fixed.anchors=per_class", "fixed.anchors_per_class=50"], 2 * GIB,
+         "config.anchors_per_class"),
+        ("compress", ["axes.queue_size=", "fixed.queue_size=1024"], 2 * MIB, "fixed.queue_size"),
+    ],
+)  # fmt: skip
+def test_a_plan_refuses_what_takes_more_memory_than_the_gpu_has(
+    space: str, sets: list[str], memory: int, field: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What each worker has follows from the GPU that torch sees and from the workers' share of it."""
+    monkeypatch.setattr(cluster, "this_machine", lambda: node(8, 1))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    gpu = type("P", (), {"total_memory": 2 * memory})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda where: gpu)
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda where: 1.0, raising=False)
+    real = ["data.image_size=224", "student={arch: resnet18}", "workers.gpus=0.5", "samples=1", "baseline="]
+    spec = load_sweep(space, [*real, *sets])
+    with pytest.raises(UserError) as refused:
+        plan_search(spec, Place(open_sweep(tmp_path / spec.name), cluster.LOCAL))
+    assert refused.value.field in (field, field.replace("config.", "fixed.")), str(refused.value)
+    said = str(refused.value)
+    assert re.search(r"would take [\d.]+ [GM]iB on each worker, and each worker has 2\.0 [GM]iB", said), said
+    assert re.search(r"at most \d+", said), said
 
 
 def test_an_old_ledger_in_which_gpus_are_0_goes_on_as_it_was(tmp_path: Path) -> None:

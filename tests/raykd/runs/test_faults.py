@@ -124,3 +124,38 @@ def test_a_trial_that_asks_for_too_much_memory_fails_with_a_plain_reason(sweep: 
     assert trial.reason.startswith("out of memory with optim.batch_size 128: it asked for ")
     lanes = _lanes(sweep)
     assert lanes[GREEDY] == lanes[NAN] == lanes[NO_ACTOR], "the lane goes on"
+
+
+ALIKE = """\
+name: alike
+method: disco
+preset: digits
+student: {arch: test_efficientnet, options: {channel_multiplier: 0.5}}
+teacher: {arch: test_resnet, train: {method: moco, preset: digits, epochs: 1}}
+data: {name: digits, image_size: 16}
+epochs: 2
+samples: 6
+lanes: 1
+references: []
+failures_in_a_row: 2
+sampler: random
+axes:
+  lr: {log: [1e18, 1e20]}
+"""
+
+
+def test_trials_that_fail_alike_stop_a_sweep_which_tries_them_once_more(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    sweep = Sweep(tmp_path_factory.mktemp("alike"), "alike", ALIKE)
+    driver = sweep.go_on()
+    assert driver.wait(240) == 1, sweep.text()
+    said = " ".join(sweep.text().split())
+    assert "2 trials in a row failed alike, all on lane-0: the loss is not finite at epoch 1" in said
+    assert "2 trials of these will be tried again, once, by the next driver" in said
+    assert "raykd resume alike" in said and not sweep.history.done
+    assert sweep.history.counts() == {"finished": 0, "stopped": 0, "failed": 0, "running": 0, "waiting": 2}
+    assert sweep.go_on().wait(240) == 1
+    assert sweep.history.counts()["failed"] == 2, "they failed again, and no other was begun"
+    assert "also when they were tried again" in " ".join(sweep.text().split())
+    all_gone(sweep.mark)

@@ -175,7 +175,7 @@ def test_a_trial_is_refused_before_anything_is_trained() -> None:
     fits = trial("rkd", 64)
     TrialChecker(1, 2 * GIB).check(fits)
     with pytest.raises(
-        UserError, match=r"^optim\.batch_size: .* would take .* each worker has 0\.0 .*at most \d"
+        UserError, match=r"^optim\.batch_size: .* would take .* each worker has 1\.0 MiB.*at most \d"
     ):
         TrialChecker(1, 2**20).check(fits)
     with pytest.raises(UserError, match=r"^config\.anchor_count: .* no device has so much"):
