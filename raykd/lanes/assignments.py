@@ -213,8 +213,9 @@ class Assignments:
 
     def assign(self) -> None:
         """Give waiting tasks to idle lanes."""
+        sharing = any(box.alone_on for box in self.boxes.values())  # in most sweeps none ever has to be alone
         for name, lane in [(name, lane) for name, lane in self.lanes.items() if lane.idle]:
-            task = self._next_for(lane)
+            task = self._next_for(lane, sharing)
             if task is None:
                 continue
             self.queue.remove(task)
@@ -231,16 +232,21 @@ class Assignments:
         """Whether a background task waits for a lane."""
         return any(self.boxes[task].task.background for task in self.queue)
 
-    def _next_for(self, lane: LaneState) -> str | None:
+    def _next_for(self, lane: LaneState, sharing: bool) -> str | None:
         """The waiting task that this idle lane takes: the first that is not better off elsewhere.
 
         Background tasks come last, and only for a lane that has had no other one for `_SPARE_S`.
+        `sharing`: a task that is known has to be alone on its GPU.
         """
-        if self.incidents.any_of(lane.gpus.values()) or neighbours.kept_off(lane, self.lanes):
+        if self.incidents.any_of(lane.gpus.values()):
             return None
         waiting = [(task, self.boxes[task]) for task in self.queue]
-        if first := neighbours.alone_first(lane, self.lanes, waiting):
-            return None if neighbours.occupied(lane, self.lanes) else first
+        if sharing:
+            first = neighbours.alone_first(lane, self.lanes, waiting)
+            if neighbours.kept_off(lane, self.lanes) or (first and neighbours.occupied(lane, self.lanes)):
+                return None
+            if first:
+                return first
         tasks = [t for t, box in waiting if not box.alone_on and not self._better_elsewhere(t, lane)]
         plain = [task for task in tasks if not self.boxes[task].task.background]
         soon = not self.trials_over and time.monotonic() - lane.free_since < _SPARE_S
@@ -258,12 +264,12 @@ class Assignments:
 
     def _needed_elsewhere(self, lane: LaneState, box: Box) -> bool:
         """Whether the lane should leave its task: for one that comes first, or that has to be alone there."""
-        if box.task.action != _RESUMES:
+        if box.task.action != _RESUMES or box.alone_on:
             return False
         if box.task.background and self._others_wait():
             return True
-        waiting = [(task, self.boxes[task]) for task in self.queue if self.boxes[task].alone_on]
-        return neighbours.alone_first(lane, self.lanes, waiting) is not None
+        gpus = neighbours.gpus_of(lane)
+        return any(self.boxes[task].alone_on & gpus for task in self.queue)
 
     def _others_wait(self) -> bool:
         """Whether a task waits that comes before background tasks."""

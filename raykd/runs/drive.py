@@ -147,7 +147,7 @@ class Drive:
                 name="tune",
                 storage_path=str(pool.scratch),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[Watch(pool, lambda: streak.reason)],
+                callbacks=[Watch(pool, streak.check)],
                 verbose=0,
             ),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from raykd.records.history import TrialRecord
+from trainables.core.errors import SweepFailed
 
 _LONGER = 3  # times as many once a trial has ended well: the sweep can work, and these trials may be why
 # What differs between trials that fail for one reason: trials' names, numbers, losses that are no number.
@@ -38,6 +39,11 @@ class FailureStreak:
         if self.trials and _pattern(self.trials[-1]) != _pattern(trial):
             self.trials = []
         self.trials.append(trial)
+
+    def check(self) -> None:
+        """Raise `SweepFailed` if the sweep should stop."""
+        if self.reason is not None:
+            raise SweepFailed(self.reason)
 
     @property
     def reason(self) -> str | None:

@@ -378,6 +378,37 @@ async def test_a_trial_to_be_alone_goes_anywhere_once_its_gpu_has_no_lane(box: T
 
 
 @in_a_loop
+async def test_of_two_trials_to_be_alone_on_one_gpu_each_is_left_in_peace(box: TaskBroker) -> None:
+    first, second = await on_gpu(box, "a", "0"), await on_gpu(box, "b", "0")
+    far = await on_gpu(box, "c", "1")
+    for name in ("t1", "t2", "t3"):
+        await box.post(task(name))
+    turns = [(await soon(waiting))[0] for waiting in (first, second, far)]
+    await box.crowded("a", "t1", "g0", "out of memory")
+    await box.crowded("b", "t2", "g0", "out of memory")
+    again, beside = await ask(box, "a", turn=turns[0]), await ask(box, "b", turn=turns[1])
+    taken = {name for name, lane in (await box.lanes()).items() if lane["task"] in ("t1", "t2")}
+    assert len(taken) == 1 and await blocked(beside if taken == {"a"} else again)
+    lane = taken.pop()
+    now = (await box.lanes())[lane]["task"]
+    assert await reported(box, lane, now, 1), "the other one waits until it has ended"
+    assert await reported(box, "c", "t3", 1), "this is another GPU"
+    await box.finish(lane, "g0", 0, now, None)
+    await ask(box, lane, turn=turns[0] + 1)
+    tasks = {lane["task"] for lane in (await box.lanes()).values()}
+    assert tasks == {"t3", "t1" if now == "t2" else "t2", None}
+
+
+async def reported(box: TaskBroker, lane: str, name: str, epoch: int) -> bool:
+    """The answer to a report for which the verdict is to go on."""
+    report = asyncio.ensure_future(box.report(lane, "g0", 0, name, Message(epoch=epoch)))
+    while not (said := await soon(box.listen(name))).epoch:
+        await box.heard(name, said.attempt)
+    await box.deliver(name, epoch, True)
+    return bool(await soon(report))
+
+
+@in_a_loop
 async def test_work_of_the_background_waits_for_a_lane_that_has_nothing_to_do(
     box: TaskBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

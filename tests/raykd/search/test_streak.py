@@ -17,6 +17,7 @@ from raykd.records.recorder import Recorder
 from raykd.runs.drive import Drive
 from raykd.search.streak import FailureStreak
 from raykd.storage.open_storage import open_sweep
+from trainables.core.errors import SweepFailed
 
 GONE = "FileNotFoundError: [Errno 2] No such file or directory: '/data/{:08x}/train.arrow'"
 
@@ -46,9 +47,11 @@ def test_trials_that_fail_alike_stop_a_sweep(one: str, other: str) -> None:
     streak = FailureStreak(4, 100)
     for number, reason in enumerate([one, other, one]):
         streak.add(ended(number, reason))
-        assert streak.reason is None
+        streak.check()
     streak.add(ended(3, other))
     assert streak.reason == f"4 trials in a row failed alike, all on lane-0: {other}"
+    with pytest.raises(SweepFailed, match="^4 trials in a row"):
+        streak.check()
     streak.add(ended(4, one, lane="lane-1"))
     assert streak.reason == f"5 trials in a row failed alike: {one}"
 
