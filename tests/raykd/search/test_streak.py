@@ -50,7 +50,7 @@ def test_trials_that_fail_alike_stop_a_sweep(one: str, other: str) -> None:
         streak.check()
     streak.add(ended(3, other))
     assert streak.reason == f"4 trials in a row failed alike, all on lane-0: {other}"
-    with pytest.raises(SweepFailed, match="^4 trials in a row"):
+    with pytest.raises(SweepFailed, match=r"^4 trials in a row"):
         streak.check()
     streak.add(ended(4, one, lane="lane-1"))
     assert streak.reason == f"5 trials in a row failed alike: {one}"
