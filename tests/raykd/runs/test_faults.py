@@ -140,7 +140,7 @@ references: []
 failures_in_a_row: 2
 sampler: random
 axes:
-  lr: {log: [1e18, 1e20]}
+  lr: {log: [1e20, 1e22]}
 """
 
 
