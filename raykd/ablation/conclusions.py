@@ -24,19 +24,12 @@ from raykd.ablation.results import ArmResult, Results
 from raykd.records.history import History, TrialRecord
 from raykd.spec.arms import ARM, StudyRules
 from raykd.spec.study import StudySpec
-from raykd.stats import (
-    Comparison,
-    Verdict,
-    compare_to_base,
-    decide_all,
-    factorial_effects,
-    for_precision,
-    interquartile_mean,
-    rank,
-    settle,
-    variance_ratio,
-)
-from raykd.stats.paired import FloatArray
+from raykd.stats.boundaries import for_precision
+from raykd.stats.comparison import Comparison, compare_to_base
+from raykd.stats.effects import factorial_effects
+from raykd.stats.paired import FloatArray, interquartile_mean, variance_ratio
+from raykd.stats.ranks import rank
+from raykd.stats.sequential import Verdict, decide_all, settle
 from trainables.core.errors import UserError
 
 FUTILE = 0.05  # `decide` stops an arm whose chance of an answer at the last look is smaller

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raykd.spec.arms import ArmSpec
-from raykd.stats import fractional_factorial
+from raykd.stats.designs import fractional_factorial
 from trainables.core.errors import UserError
 from trainables.spec.parse import build, join
 

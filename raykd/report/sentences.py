@@ -12,7 +12,7 @@ from raykd.records.history import History, TrialRecord
 from raykd.report.common import score_name
 from raykd.spec.search import SearchSpec
 from raykd.spec.space import METHOD
-from raykd.stats import paired_t
+from raykd.stats.paired import paired_t
 
 
 def best_in_words(spec: SearchSpec, history: History, best: TrialRecord) -> str:
