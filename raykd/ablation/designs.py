@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raykd.spec.arms import ArmSpec
+from raykd.spec.axis_kinds import same
 from raykd.stats.designs import fractional_factorial
 from trainables.core.errors import UserError
 from trainables.spec.parse import build, join
@@ -101,11 +102,6 @@ def design_of(factors: Mapping[str, Sequence[Any]], arms: Mapping[str, ArmSpec])
 def label(settings: Mapping[str, Any]) -> str:
     """`gamma=0.1, adapter=mlp`."""
     return ", ".join(f"{name}={_text(value)}" for name, value in settings.items())
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two levels are one value: 1 and 1.0 are, 1 and true are not."""
-    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
 
 
 def _combinations(factors: Mapping[str, Sequence[Any]], rows: Sequence[tuple[Any, ...]]) -> Arms:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from raykd.ablation import designs
 from raykd.ablation.study_file import StudyFile
 from raykd.spec.arms import ArmSpec, Published
+from raykd.spec.axis_kinds import same
 from raykd.spec.document import parse_yaml
 from trainables.core.errors import UserError
 
@@ -42,5 +42,5 @@ def _with_level(text: str, file: StudyFile, arms: Mapping[str, ArmSpec]) -> str 
         level = parse_yaml(text, "published.values")
     except UserError:
         return None
-    having = (label for label, arm in arms.items() if designs.same(next(iter(arm.levels.values())), level))
+    having = (label for label, arm in arms.items() if same(next(iter(arm.levels.values())), level))
     return next(having, None)

@@ -11,6 +11,7 @@ from typing import Any
 from raykd.ablation import designs
 from raykd.ablation.study_file import StudyFile
 from raykd.spec.arms import Budget
+from raykd.spec.axis_kinds import same
 from raykd.spec.search import SearchSpec
 from raykd.spec.space import searchable
 from trainables.core.errors import UserError
@@ -57,7 +58,7 @@ def factors_of(file: StudyFile, base: SearchSpec) -> dict[str, tuple[Any, ...]]:
     found: dict[str, tuple[Any, ...]] = {}
     for name, levels in file.factors.items():
         for at, level in enumerate(levels):
-            if any(designs.same(level, other) for other in levels[:at]):
+            if any(same(level, other) for other in levels[:at]):
                 raise UserError(f"factors.{name}.{at}", "stands there twice", value=level)
         if file.design != "one_at_a_time" and len(levels) < 2:
             raise UserError(

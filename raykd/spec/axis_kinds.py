@@ -213,9 +213,7 @@ class Pick(Axis):
         return list(self.pick)
 
     def contains(self, value: Any) -> bool:
-        return any(
-            value == level and isinstance(value, bool) == isinstance(level, bool) for level in self.pick
-        )
+        return any(same(value, level) for level in self.pick)
 
     @property
     def domain(self) -> Domain:
@@ -244,6 +242,11 @@ def _check_order(kind: str, ends: Sequence[float]) -> None:
 def is_number(value: Any) -> bool:
     """Whether this is a finite number (True and False are none)."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values are one: 1 and 1.0 are, 1 and true are not."""
+    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
 
 
 def _is_plain(value: Any) -> bool:
