@@ -28,7 +28,6 @@ LAYOUTS = (
             "student": r"student\.",
         },
         heads=DINO_HEADS,
-        activation="gelu",
     ),
     Layout(
         origin="dinov2",
@@ -40,7 +39,6 @@ LAYOUTS = (
             "student": r"student\.",
         },
         heads=DINO_HEADS,
-        activation="gelu",
         renames=DINOV2,
     ),
     Layout(
@@ -48,7 +46,6 @@ LAYOUTS = (
         signature=(r"teacher\.backbone\.",),
         roles={BACKBONE: r"teacher\.backbone\.", HEAD: r"teacher\.head\.", "student": r"student\."},
         heads=DINO_HEADS,
-        activation="gelu",
     ),
     Layout(
         origin="seed",
@@ -71,7 +68,6 @@ LAYOUTS = (
             "student": r"student\.",
         },
         heads=DINO_HEADS,
-        activation="gelu",
     ),
     Layout(
         origin="a teacher and its student",
