@@ -25,7 +25,7 @@ from trainables.data.data_sets import open_data
 from trainables.evaluation.evaluate import Examiner
 from trainables.evaluation.probes import load_probe, probes
 from trainables.networks import torchvision_models
-from trainables.networks.backbones import Backbone, build_backbone
+from trainables.networks.backbones import Backbone, build_backbone, noise
 from trainables.networks.stems import STEM, stem_lines
 from trainables.networks.zoo import RAYKD, TORCHVISION
 from trainables.spec.normalisation import IMAGENET
@@ -238,8 +238,7 @@ def _lines(spec: ModelSpec, model: torch.nn.Module) -> str:
 
 
 def _check_same(trial: TrialSpec, student: Backbone, folder: Path) -> None:
-    side = trial.data.image_size
-    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    images = noise(trial.data.image_size)
     with torch.no_grad():
         if not torch.equal(student.cpu().eval()(images), open_exported(trial, folder)(images)):
             raise UserError(

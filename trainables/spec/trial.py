@@ -59,6 +59,10 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def __hash__(self) -> int:
+        """Of the whole content: some fields are mappings, which Python cannot hash."""
+        return hash(json.dumps(self.model_dump(), sort_keys=True, default=str))
+
 
 SPLITS = ("train", "test", "unlabelled")
 
