@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import yaml
 
-from raykd.console.wording import duration, number
+from raykd.console.wording import duration, headings, number, probes, ranked
 from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import LEDGER
 from raykd.report.elements import Bullets, Code, Collapsible, Facts, Links, Section, Table, Text
@@ -144,17 +144,15 @@ def links(history: History, folder: Path, out: Path, own: Sequence[tuple[str, st
 
 def trials_table(history: History, caption: str) -> Table:
     """The trials, best first. Axes that not every trial has share one column."""
-    trials = sorted(history.trials.values(), key=lambda t: -(t.best[0] if t.best else -math.inf))
-    names = list(dict.fromkeys(name for t in trials for name in t.params))
-    axes = [name for name in names if all(name in t.params for t in trials)]
+    trials = ranked(history)
+    names = list(dict.fromkeys(name for t, *_ in trials for name in t.params))
+    axes = [name for name in names if all(name in t.params for t, *_ in trials)]
     more = ["further settings"] if len(axes) < len(names) else []
-    seeds = len({t.replicate for t in trials}) > 1
+    seeds = len({t.replicate for t, *_ in trials}) > 1
     columns = ["trial", "status", "epoch", "score", "± se", *(["seed"] if seeds else []), "seconds"]
     columns += [*axes, *more]
     rows = []
-    for trial in trials[:MOST_ROWS]:
-        score, epoch = trial.best or (math.nan, 0)
-        se = trial.reports.get(epoch, {}).get("score_se", math.nan)
+    for trial, score, se in trials[:MOST_ROWS]:
         row = [trial.trial, trial.status, str(trial.epoch), number(score), number(se)]
         row += [str(trial.replicate)] if seeds else []
         row += [f"{trial.wall_s:.0f}", *(number(trial.params[axis]) for axis in axes)]
@@ -171,17 +169,6 @@ def references(history: History) -> Table | None:
     metrics = probes([record["metrics"] for record in found])
     rows = [[r["label"], *(number(r["metrics"].get(k, "")) for k in metrics)] for r in found]
     return Table("References, on the same validation split", ["", *headings(metrics)], rows) if rows else None
-
-
-def probes(rows: Sequence[Mapping[str, float]]) -> list[str]:
-    """The metrics of a comparison: the score, its standard error, and every probe."""
-    named = dict.fromkeys(k for m in rows for k in m if k.startswith("probe/") and not k.endswith("_se"))
-    return ["score", "score_se", *named]
-
-
-def headings(metrics: Sequence[str]) -> list[str]:
-    """Column headings of these metrics."""
-    return [{"score_se": "± se"}.get(name, name.removeprefix("probe/")) for name in metrics]
 
 
 def methods(spec: Mapping[str, Any]) -> list[str]:

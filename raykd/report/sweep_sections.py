@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from raykd.console.wording import comparison, number, settings
+from raykd.console.wording import comparison, headings, number, probes, settings
 from raykd.records.history import ENDED, STATUSES, History
 from raykd.report import common
 from raykd.report import sweep_figures as figures
-from raykd.report.common import headings, probes, trials_table
+from raykd.report.common import trials_table
 from raykd.report.elements import Bullets, Code, Collapsible, Facts, Figure, Section, Table, Text
 from raykd.report.parameter_section import Progress, parameters
 from raykd.report.plots import curve, intervals
