@@ -94,16 +94,11 @@ def _look(alive: Sequence[Mapping[str, Any]], request: dict[str, Any], limit_s: 
     """Every live node with its facts, or with the reason why there are none."""
     requests = {node["NodeID"]: {**request, "do": "look", "node": node["NodeID"]} for node in alive}
     answers = _ask(requests, limit_s)
-    return [
-        Node(
-            node["NodeID"],
-            node["NodeManagerAddress"],
-            node["Resources"],
-            answers[node["NodeID"]].get("facts", {}),
-            answers[node["NodeID"]].get("error", ""),
-        )
-        for node in alive
-    ]
+    found = []
+    for node in alive:
+        answer, has = answers[node["NodeID"]], (node["NodeID"], node["NodeManagerAddress"], node["Resources"])
+        found.append(Node(*has, answer.get("facts", {}), answer.get("error", "")))
+    return found
 
 
 def _read(nodes: Sequence[Node], request: dict[str, Any], limit_s: float) -> dict[str, list[str]]:
@@ -170,9 +165,9 @@ def _ask(requests: Mapping[str, dict[str, Any]], limit_s: float) -> dict[str, di
         task.options(scheduling_strategy=_at(node)).remote(json.dumps(request), limit_s, credentials()): node
         for node, request in requests.items()
     }
-    ready, _ = (
-        ray.wait(list(pending), num_returns=len(pending), timeout=limit_s + 30) if pending else ([], [])
-    )
+    if not pending:
+        return {}
+    ready, _ = ray.wait(list(pending), num_returns=len(pending), timeout=limit_s + 30)
     answers: dict[str, dict[str, Any]] = {
         node: {"error": f"no task was started within {limit_s + 30:g} s"} for node in pending.values()
     }
