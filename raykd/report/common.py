@@ -57,20 +57,14 @@ def searched(history: History) -> list[tuple[str, str]]:
 def again(history: History, storage: Storage, verb: str) -> Section:
     """The command that runs the sweep again, by `verb`, and the recorded spec."""
     source = (history.sweep or {}).get("source")
-    parts: list[Any] = []
+    spec = Code(yaml.safe_dump(_plain(history.spec), sort_keys=False))
+    parts: list[Any] = [Text("It was started from Python, without a file; its spec is below.")]
     if source is not None:
         words = ["raykd", verb, source["path"]]
         words += [word for override in source["overrides"] for word in ("--set", override)]
-        parts += [
-            Code(shlex.join([*words, *storage_words(storage)])),
-            Text("Under another name, or in another storage: `--set name=OTHER`."),
-        ]
-    else:
-        parts.append(Text("It was started from Python, without a file; its spec is below."))
-    parts.append(
-        Collapsible("The spec, complete", [Code(yaml.safe_dump(_plain(history.spec), sort_keys=False))])
-    )
-    return Section("Run it again", parts)
+        there = Text("Under another name, or in another storage: `--set name=OTHER`.")
+        parts = [Code(shlex.join([*words, *storage_words(storage)])), there]
+    return Section("Run it again", [*parts, Collapsible("The spec, complete", [spec])])
 
 
 def failures(history: History, column: str, name: Callable[[TrialRecord], str]) -> Section:
@@ -79,16 +73,13 @@ def failures(history: History, column: str, name: Callable[[TrialRecord], str]) 
     `name` says what a trial is, in the column of that title.
     """
     failed = [t for t in history.trials.values() if t.status == "failed"]
-    parts: list[Any] = []
-    if failed:
-        rows = [
-            [t.trial, name(t), str(t.replicate), str(t.epoch), str(t.attempts), str(t.reason or "not said")]
-            for t in failed
-        ]
-        caption = f"{len(failed)} of {len(history.trials)} trials failed"
-        parts.append(Table(caption, ["trial", column, "seed", "epoch", "attempts", "reason"], rows))
-    else:
-        parts.append(Text("No trial failed."))
+    rows = [
+        [t.trial, name(t), str(t.replicate), str(t.epoch), str(t.attempts), str(t.reason or "not said")]
+        for t in failed
+    ]
+    caption = f"{len(failed)} of {len(history.trials)} trials failed"
+    table = Table(caption, ["trial", column, "seed", "epoch", "attempts", "reason"], rows)
+    parts: list[Any] = [table if failed else Text("No trial failed.")]
     refused = [f"{r['reason']} ({_settings(r['params'])})" for r in history.repeats if r.get("trial") is None]
     if refused:
         parts += [Text("Proposals that cannot be trained, which cost nothing:"), Bullets(refused)]
