@@ -113,17 +113,14 @@ def compute(
 
 def links(history: History, folder: Path, out: Path, own: Sequence[tuple[str, str]] = ()) -> Section:
     """Links to the files of the sweep that exist, relative to the page `out`."""
-    best = history.best()
+    best, journal = history.best(), shlex.quote(str(folder / "optuna.journal"))
     wanted = [
         (LEDGER, "every suggestion, report, verdict and end: the one truth"),
         ("trials.parquet", "one row a trial"),
         ("curves.parquet", "one row an epoch, one column a metric"),
         *own,
         ("tensorboard", f"tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}"),
-        (
-            "optuna.journal",
-            f"optuna-dashboard {shlex.quote(str(folder / 'optuna.journal'))}, from raykd[dashboard]",
-        ),
+        ("optuna.journal", f"optuna-dashboard {journal}, from raykd[dashboard]"),
         ("log.txt", "everything Ray and raykd logged"),
     ]
     if best is not None:

@@ -222,9 +222,8 @@ class Remote:
         return f"{self.root}/{key}" if key else self.root
 
     def _retried(self, work: Callable[[], T], key: str, verb: str) -> T:
-        return with_retry(
-            lambda: _readable(work), f"{shown(self.uri, key)} cannot be {verb}", passing=_passing
-        )
+        problem = f"{shown(self.uri, key)} cannot be {verb}"
+        return with_retry(lambda: _readable(work), problem, passing=_passing)
 
 
 def _right_in(prefix: str, files: Iterable[Entry]) -> set[Entry]:

@@ -20,9 +20,8 @@ def check_teacher(spec: TeacherSpec | None, needs: frozenset[str], classes: int 
     if not needs & TAUGHT:
         return
     if spec is None:
-        raise UserError(
-            "teacher", "is missing", expected="`{arch: NAME, checkpoint: FILE}` or `{arch, train}`"
-        )
+        expected = "`{arch: NAME, checkpoint: FILE}` or `{arch, train}`"
+        raise UserError("teacher", "is missing", expected=expected)
     check_arch(spec.arch, "teacher", spec.options)
     if (spec.checkpoint is None) == (spec.train is None):
         has = "neither `checkpoint` nor" if spec.train is None else "both `checkpoint` and"

@@ -50,12 +50,7 @@ LAYOUTS = (
     Layout(
         origin="seed",
         signature=(r"student\.", r"teacher\.", r"queue$"),
-        roles={
-            HEAD: r"student\.fc\.",
-            BACKBONE: r"student\.",
-            "teacher": r"teacher\.",
-            "queue": r"queue",
-        },
+        roles={HEAD: r"student\.fc\.", BACKBONE: r"student\.", "teacher": r"teacher\.", "queue": r"queue"},
         heads=MOCO_HEADS,
     ),
     Layout(
