@@ -63,10 +63,12 @@ def whole_trials(spec: SweepSpec) -> float:
     It does not change when a sweep is extended, since the epochs of a baseline are part of its identity.
     """
     if isinstance(spec, StudySpec):
-        flops = [spec.cost(label)[1] for label in spec.arms]
-        if (base := spec.cost(spec.study.base)[1]) and None not in flops:
-            return max(1.0, sum(f / base for f in flops if f is not None) * spec.study.replicates)
-        return float(spec.trials)
+        costs = [(spec.arm_trial(label), spec.cost(label)[1]) for label in spec.arms]
+        like, known = representative(spec), [flops for _, flops in costs if flops is not None]
+        if len(known) < len(costs):
+            return float(spec.trials)
+        one = next(flops for trial, flops in costs if trial == like and flops is not None)
+        return max(1.0, sum(known) / one * spec.study.replicates)
     if len(spec.methods) == 1:
         return float(spec.trials)
     from trainables.planning.compute import trial_flops
