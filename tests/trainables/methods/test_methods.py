@@ -238,6 +238,33 @@ def test_says_what_its_settings_need(name: str) -> None:
         assert all(reason if need not in kind.needs else not reason for need, reason in required.items())
 
 
+@each_taught
+def test_asks_the_teacher_what_it_declares_and_takes_ready_answers(name: str) -> None:
+    for config in settings(name):
+        try:
+            method = make_method(name, **config)
+        except UserError:  # the settings may ask for a teacher as wide as the student
+            method = make_method(name, teacher=make_teacher(spec=WIDE_TEACHER), **config)
+        again = copy.deepcopy(method)
+        asked = counted_passes(method.teacher)
+        batch = make_batch(method)._replace(targets={})
+        total = method(batch).total
+        assert batch.targets is not None and set(batch.targets) == method.asks(method.config)
+        maps = "feature_maps" in method.requires(method.config)
+        assert asked == [len(batch.ids)] * max(len(batch.targets), maps)
+        # The second time, with answers that are ready, no pass is made and no bit differs.
+        passes = counted_passes(again.teacher)
+        assert torch.equal(again(batch).total, total)
+        assert passes == ([len(batch.ids)] if maps else [])
+
+
+def counted_passes(teacher: Teacher) -> list[int]:
+    """A list that gets the number of images of each pass through the teacher's backbone."""
+    passes: list[int] = []
+    teacher.backbone.model.register_forward_pre_hook(lambda _, given: passes.append(len(given[0])))
+    return passes
+
+
 @pytest.mark.parametrize(("name", "field", "choice"), choices())
 def test_every_choice_takes_two_steps(name: str, field: str, choice: Any) -> None:
     try:
