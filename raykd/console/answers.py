@@ -47,7 +47,7 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
         screen.text(planned["room"])
     for line in besides(planned["beside"]):
         text(line)
-    for line in planned["data"]["lines"]:
+    for line in (*planned["targets"]["lines"], *planned["data"]["lines"]):
         screen.text(line)
     text()
     screen.rows(("axis", "values", "what it is"), planned["axes"])

@@ -82,6 +82,7 @@ class Drive:
                 scratch=scratch,
                 cache=cache_folder().absolute(),
                 teachers=self.shared.storage.teachers(),
+                targets=room_for(spec),
                 actions=self.actions,
                 demand=None if cluster["alone"] else Demand(workers, self._left, spec.lanes),
                 on_event=console.warn,

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 Room: TypeAlias = int | Literal["auto", "off"]  # bytes; auto: a quarter of what is free on the disk
 FOLDER = "targets"  # in the cache
+ABOUT = "series.json"
 
 
 class Held(NamedTuple):

@@ -83,7 +83,7 @@ def augmented(
         # bits, with the same number the same bits whichever images there are.
         "batch": (optim.batch_size, optim.accumulate, workers),
     }
-    return Series(facts, _width(teacher, what))
+    return Series(facts, teacher.width(what))
 
 
 def plain(
@@ -98,7 +98,7 @@ def plain(
         "size": size,
         "batch": batch,
     }
-    return Series(facts, _width(teacher, what))
+    return Series(facts, teacher.width(what))
 
 
 def _common(teacher: Teacher, what: What, device: torch.device, half: bool) -> dict[str, Any]:
@@ -145,12 +145,6 @@ def _code() -> str:
         for path in sorted((package / part).rglob("*.py")) or [package / part]:
             digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _width(teacher: Teacher, what: What) -> int:
-    classifier = teacher.classifier
-    classes = classifier.out_features if classifier is not None else 0
-    return {"features": teacher.feature_dim, "embed": teacher.head_dim, "logits": classes}[what]
 
 
 def _channels_last(network: nn.Module) -> bool:

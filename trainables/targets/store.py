@@ -27,11 +27,10 @@ from torch import Tensor
 from trainables.core.errors import UserError
 from trainables.core.file_lock import FileLock
 from trainables.core.files import own_folder, remove, replacing
-from trainables.targets.room import Held, Room, entries, files
+from trainables.targets.room import ABOUT, Held, Room, entries, files
 from trainables.targets.series import Series
 from trainables.targets.shard import read_shard, write_shard
 
-_ABOUT = "series.json"
 _STALE_S = 3600.0  # a series that was not used for so long belongs to no trial that runs
 _LOOK_S = 5.0  # between counts of the folder's files
 _AUTO = 0.25  # share of what is free
@@ -185,7 +184,7 @@ class TargetStore:
             _tidy(held.path.parent)
 
     def _describe(self, series: Series) -> None:
-        path = self.folder / series.key / _ABOUT
+        path = self.folder / series.key / ABOUT
         if not path.exists():
             with replacing(path, durable=False) as temporary:
                 temporary.write_text(json.dumps(series.facts, indent=1, default=str))
@@ -200,5 +199,5 @@ def _tidy(epoch: Path) -> None:
     """Remove the folder of an epoch if it is empty, and that of its series if no other is left."""
     with contextlib.suppress(OSError):
         epoch.rmdir()
-        if {entry.name for entry in entries(epoch.parent)} <= {_ABOUT}:
+        if {entry.name for entry in entries(epoch.parent)} <= {ABOUT}:
             shutil.rmtree(epoch.parent)

@@ -97,6 +97,11 @@ class Teacher(nn.Module):
         logits: Tensor = self.classifier(self.backbone(images))
         return logits
 
+    def width(self, what: What) -> int:
+        """Numbers of an answer; 0 where the teacher has no part that could give one."""
+        classes = self.classifier.out_features if self.classifier is not None else 0
+        return {"features": self.feature_dim, "embed": self.head_dim, "logits": classes}[what]
+
     def answer(self, what: What, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D): what the function of this name returns."""
         answer: Tensor = getattr(self, what)(images)

@@ -37,7 +37,7 @@ from trainables.training.checkpoints import Checkpoints
 from trainables.training.loss_watch import LossWatch
 from trainables.training.memory import check_on_device
 from trainables.training.optimizer import Schedule, check_optim, make_optimizer
-from trainables.training.taught import autocast, channels_last, shared_targets
+from trainables.training.taught import autocast, channels_last, plain_encoder, shared_targets
 from trainables.training.teacher_file import teacher_path
 from trainables.training.workspace import Workspace
 from trainables.views.augmented import EpochViews, Views
@@ -88,7 +88,7 @@ def build_method(
     method = kind(config, student, teacher, context)
     move(method, where)
     if begin:
-        method.begin(TrainingImages(data, trial.data.image_size, where))
+        method.begin(TrainingImages(data, trial.data.image_size, where, plain_encoder(workspace)))
     return method
 
 

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from trainables.core.workers import rank, world_size
 from trainables.data.data_sets import DataSet
+from trainables.data.encode import EncodeImages, encode_images
 from trainables.data.loader import order
 from trainables.methods.base import Method
 from trainables.spec.trial import OptimSpec, TrialSpec
+from trainables.targets.plain import PlainTargets
 from trainables.targets.room import FOLDER
 from trainables.targets.series import augmented, can_be_shared
 from trainables.targets.sharing import Answers, SharedTargets
@@ -35,6 +37,13 @@ def in_bfloat16(optim: OptimSpec, device: torch.device) -> bool:
 def autocast(optim: OptimSpec, device: torch.device) -> torch.autocast:
     """What a trial's method, and its teacher, are called under."""
     return torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(optim, device))
+
+
+def plain_encoder(workspace: Workspace) -> EncodeImages:
+    """What encodes images without augmentation: what a teacher says of them is read where it is known."""
+    if workspace.targets == "off":
+        return encode_images
+    return PlainTargets(TargetStore(workspace.cache / FOLDER, workspace.targets))
 
 
 def shared_targets(

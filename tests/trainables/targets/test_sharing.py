@@ -1,0 +1,266 @@
+"""Teachers' answers are shared: the same bits as without, no pass twice, and nobody waits for the dead."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_trials import Log, assert_same_bits, final, process_group, run, tiny
+
+from trainables.methods import load_method, methods
+from trainables.spec.trial import TrialSpec
+from trainables.targets.room import FOLDER, files
+from trainables.teachers.teacher import Teacher
+from trainables.training.loop import prepare, train
+from trainables.training.workspace import Workspace
+
+TEACHER = {"arch": "test_resnet", "train": {"method": "moco", "preset": "digits", "epochs": 1}}
+# 240 training images: 3 steps of 64, 2 epochs.
+SMALL: dict[str, Any] = {
+    "teacher": TEACHER,
+    "data": {"validation": 0.75},
+    "epochs": 2,
+    "probe": {"record": (), "every": 2},
+}
+ASKING = [name for name, kind in methods().items() if kind.asks(kind.Config())]
+
+
+def trial_of(method: str, **sections: Any) -> TrialSpec:
+    small = {"batch_size": 64, **sections.pop("optim", {})}
+    fields = load_method(method).Config.model_fields
+    queue = {"config": {"queue_size": 128}} if "queue_size" in fields else {}
+    return tiny(method, **{**SMALL, **queue, **sections, "optim": small})
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Decoded digits and the trained teacher."""
+    torch.set_num_threads(1)
+    return tmp_path_factory.mktemp("targets")
+
+
+def place(root: Path, folder: Path, targets: Any = "off") -> Workspace:
+    return Workspace(folder, root / "cache", root / "teachers", targets=targets)
+
+
+def in_store(root: Path) -> list[Path]:
+    return sorted(held.path for held in files(root / "cache" / FOLDER))
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What teachers were asked in this process, one entry a pass."""
+    asked: list[str] = []
+    answer = Teacher.answer
+
+    def counted(self: Teacher, what: Any, images: torch.Tensor) -> torch.Tensor:
+        asked.append(what)
+        return answer(self, what, images)
+
+    monkeypatch.setattr(Teacher, "answer", counted)
+    return asked
+
+
+@pytest.mark.parametrize("method", ASKING)
+def test_the_same_bits_with_and_without_and_a_second_trial_asks_nothing(
+    method: str, root: Path, tmp_path: Path, passes: list[str]
+) -> None:
+    trial = trial_of(method)
+    asks = len(load_method(method).asks(load_method(method).Config(**trial.config)))
+    alone = run(trial, place(root, tmp_path / "alone"))
+    steps = len(passes)
+    assert steps == 2 * 3 * asks
+    first = place(root, tmp_path / "first", "auto")
+    assert run(trial, first).timeless() == alone.timeless()
+    assert len(passes) <= 2 * steps  # another method may have asked the same before
+    passes.clear()
+    second = place(root, tmp_path / "second", "auto")
+    stopped = Log(stop=1)
+    train(trial, stopped, second)  # and goes on in the middle
+    assert {**stopped.timeless(), **run(trial, second).timeless()} == alone.timeless()
+    assert passes == []
+    for other in (first, second):
+        assert_same_bits(final(other), final(place(root, tmp_path / "alone")))
+
+
+def test_methods_that_ask_the_same_share_it_and_others_do_not(
+    root: Path, tmp_path: Path, passes: list[str]
+) -> None:
+    def asked(name: str, method: str, **sections: Any) -> int:
+        passes.clear()
+        sections = {"seed": 5, "views": {"recipe": "light"}, **sections}
+        run(trial_of(method, **sections), place(root, tmp_path / name, "auto"))
+        return len(passes)
+
+    assert asked("one", "retro") == 2 * 2 * 3  # two views, two epochs of three steps
+    assert asked("two", "seed") == 0  # the first view's embeddings, at other settings
+    assert asked("three", "rkd") == 2 * 3  # features
+    assert asked("four", "kd") == 0
+    assert asked("lr", "rkd", optim={"lr": 1e-4}) == 0
+    for name, changed in {
+        "seed": {"seed": 6},
+        "strength": {"views": {"recipe": "light", "strength": 0.5}},
+        "recipe": {"views": {"recipe": "cifar"}},
+        "operation": {"views": {"recipe": "light", "operations": {"flip": 0.25}}},
+        "batch": {"optim": {"batch_size": 32}},
+        "micro": {"optim": {"accumulate": 2}},
+        "precision": {"optim": {"precision": "bfloat16"}},
+        "part": {"data": {"validation": 0.75, "split_seed": 1}},
+        "teacher": {"teacher": {**TEACHER, "train": {**TEACHER["train"], "epochs": 2}}},
+    }.items():
+        assert asked(name, "rkd", **changed) > 0, name
+    assert asked("second", "rkd", views={"recipe": "light", "second": {"flip": 0.0}}) == 0
+
+
+def test_batch_statistics_and_feature_maps_are_not_shared(root: Path, tmp_path: Path) -> None:
+    before = in_store(root)
+    run(trial_of("rkd", teacher={**TEACHER, "batch_norm": "batch"}), place(root, tmp_path / "a", "auto"))
+    run(trial_of("at"), place(root, tmp_path / "b", "auto"))
+    assert in_store(root) == before
+
+
+def test_bfloat16_answers_are_kept_bit_by_bit(root: Path, tmp_path: Path, passes: list[str]) -> None:
+    trial = trial_of("seed", optim={"precision": "bfloat16"}, seed=7)
+    heard = [
+        run(trial, place(root, tmp_path / name, room)).timeless()
+        for name, room in (("off", "off"), ("one", "auto"), ("two", "auto"))
+    ]
+    assert heard[0] == heard[1] == heard[2] and len(passes) == 2 * 2 * 3
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "another's", "link"])
+def test_a_damaged_shard_is_computed_again(
+    damage: str, root: Path, tmp_path: Path, passes: list[str]
+) -> None:
+    trial = trial_of("rkd", seed=8)
+    whole = run(trial, place(root, tmp_path / "whole", "auto"))
+    passes.clear()
+    mine = sorted(in_store(root), key=lambda path: path.stat().st_mtime_ns)[-2:]
+    content = mine[0].read_bytes()
+    for path in mine[:1]:
+        path.unlink()
+        if damage == "link":
+            (tmp_path / "elsewhere").write_bytes(content)
+            path.symlink_to(tmp_path / "elsewhere")
+        elif damage == "another's":
+            path.write_bytes(mine[1].read_bytes())
+        else:
+            broken = bytearray(content)
+            broken[len(broken) // 2] ^= 1
+            cut = {"flipped": bytes(broken), "truncated": content[: len(content) // 2], "empty": b""}
+            path.write_bytes(cut[damage])
+    assert run(trial, place(root, tmp_path / "again", "auto")).timeless() == whole.timeless()
+    assert len(passes) == 3  # of the one epoch
+    assert mine[0].read_bytes() == content and not mine[0].is_symlink()
+    assert run(trial, place(root, tmp_path / "third", "auto")).timeless() == whole.timeless()
+    assert len(passes) == 3
+
+
+def test_a_store_that_cannot_be_written_changes_nothing(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trial = trial_of("rkd", seed=9)
+    alone = run(trial, place(root, tmp_path / "alone"))
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "images").symlink_to(root / "cache" / "images")
+    (cache / FOLDER).write_text("a file in the folder's place")
+    blocked = Workspace(tmp_path / "blocked", cache, root / "teachers", targets="auto")
+    assert run(trial, blocked).timeless() == alone.timeless()
+    assert len([record for record in caplog.records if "not shared from here on" in record.message]) == 1
+
+
+# --- several processes ------------------------------------------------------------------------------------
+
+
+def _train(trial: TrialSpec, where: Workspace, log: Path, die_after: int = 0) -> None:
+    """Train in this process, and write every pass through the teacher to `log`: what, and which images."""
+    torch.set_num_threads(1)
+    answer = Teacher.answer
+    made = 0
+
+    def counted(self: Teacher, what: Any, images: torch.Tensor) -> torch.Tensor:
+        nonlocal made
+        with log.open("a") as file:
+            file.write(f"{what} {images.double().sum().item():.9f}\n")
+        made += 1
+        if made == die_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer(self, what, images)
+
+    Teacher.answer = counted  # type: ignore[method-assign]
+    heard = Log()
+    train(trial, heard, where)
+    torch.save(heard.timeless(), log.with_suffix(".pt"))
+
+
+def start(*arguments: Any, **named: Any) -> multiprocessing.process.BaseProcess:
+    process = multiprocessing.get_context("spawn").Process(target=_train, args=arguments, kwargs=named)
+    process.start()
+    return process
+
+
+def test_two_processes_share_the_work_and_none_waits_for_a_killed_one(root: Path, tmp_path: Path) -> None:
+    """Three start at once; the first dies in the middle of a shard, with its lock."""
+    trial = trial_of("rkd", seed=10, epochs=4, optim={"batch_size": 16}, data={})
+    prepare(trial, place(root, tmp_path / "x"))
+    alone = run(trial, place(root, tmp_path / "alone"))
+    logs = [tmp_path / f"{name}.log" for name in ("killed", "one", "two")]
+    killed = start(trial, place(root, tmp_path / "killed", "auto"), logs[0], die_after=3)
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    assert any(path.suffix == ".lock" for path in in_store(root))
+    began = time.monotonic()
+    workers = [start(trial, place(root, tmp_path / log.stem, "auto"), log) for log in logs[1:]]
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert time.monotonic() - began < 60
+    passes = [line for log in logs[1:] for line in log.read_text().splitlines()]
+    steps = 958 // 16
+    assert len(passes) == len(set(passes)) == 4 * steps
+    assert all(log.read_text() for log in logs[1:]), "one of them did all the work"
+    for log in logs[1:]:
+        assert torch.load(log.with_suffix(".pt"), weights_only=True) == alone.timeless()
+    assert not [path for path in in_store(root) if path.suffix == ".lock"]
+
+
+def _group(rank: int, root: Path, rendezvous: Path, folder: Path, trial: TrialSpec, log: Path) -> None:
+    process_group(rank, 2, str(rendezvous))
+    _train(trial, place(root, folder, "auto"), log.with_name(f"{log.stem}-{rank}.log"))
+    torch.distributed.destroy_process_group()
+
+
+def test_groups_of_two_workers_share_and_get_the_same_bits(root: Path, tmp_path: Path) -> None:
+    """Two groups at once, and then one without a store."""
+    trial = trial_of("retro", seed=11, optim={"optimizer": "momentum", "lr": 0.02})
+    prepare(trial, place(root, tmp_path / "x"))
+    spawn = multiprocessing.get_context("spawn")
+    logs = [tmp_path / "one.log", tmp_path / "two.log"]
+    groups = [
+        spawn.Process(
+            target=_group, args=(rank, root, log.with_suffix(".meet"), log.with_suffix(""), trial, log)
+        )
+        for log in logs
+        for rank in range(2)
+    ]
+    for process in groups:
+        process.start()
+    for process in groups:
+        process.join()
+        assert process.exitcode == 0
+    by_rank = [
+        [line for log in logs for line in log.with_name(f"{log.stem}-{rank}.log").read_text().splitlines()]
+        for rank in range(2)
+    ]
+    for passes in by_rank:
+        assert len(passes) == len(set(passes)) == 2 * 2 * 3
+    heard = [torch.load(log.with_name(f"{log.stem}-0.pt"), weights_only=True) for log in logs]
+    assert heard[0] == heard[1]
+    assert_same_bits(final(place(root, tmp_path / "one")), final(place(root, tmp_path / "two")))
