@@ -49,10 +49,10 @@ class LanePool:
     """Keeps as many lanes warm as the cluster holds, up to `limit`.
 
     `sweep` has a folder that every node can write, or has a copy of. `cache` is a folder on each
-    node, `teachers` one beside the sweep's folder; `targets` is the room in the cache for teachers' answers. Ray's own files go to `scratch`, on this machine. `demand`
-    asks the cluster's autoscaler for nodes; None where there cannot be one. `on_event(text)` is called when a
-    lane comes or goes, and when one waits for the storage; `on_quarantine(gpu, reason)` when a GPU is taken
-    out of the sweep.
+    node, `teachers` one beside the sweep's folder; `targets` is the room in the cache for teachers' answers.
+    Ray's own files go to `scratch`, on this machine. `demand` asks the cluster's autoscaler for nodes; None
+    where there cannot be one. `on_event(text)` is called when a lane comes or goes, and when one waits for
+    the storage; `on_quarantine(gpu, reason)` when a GPU is taken out of the sweep.
     """
 
     def __init__(

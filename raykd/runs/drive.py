@@ -17,6 +17,7 @@ from raykd.process import signals
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import TRIALS
 from raykd.records.recorder import Recorder
+from raykd.runs import sharing
 from raykd.runs.kinds import run_of
 from raykd.spec.devices import idle_gpus, where
 from raykd.spec.sweep import SweepSpec
@@ -82,7 +83,7 @@ class Drive:
                 scratch=scratch,
                 cache=cache_folder().absolute(),
                 teachers=self.shared.storage.teachers(),
-                targets=room_for(spec),
+                targets=sharing.room_for(spec),
                 actions=self.actions,
                 demand=None if cluster["alone"] else Demand(workers, self._left, spec.lanes),
                 on_event=console.warn,

@@ -127,7 +127,8 @@ class TargetsSpec(Spec):
 
     room: Annotated[Annotated[int, Field(ge=0)] | Literal["auto", "off"], BeforeValidator(parse_room)] = (
         Field(
-            "auto", description="bytes of a node's cache, such as 50GB; auto: a quarter of what is free; off"
+            "auto",
+            description="bytes of a node's cache, such as 50GB; auto: a quarter of what is free; or off",
         )
     )
 

@@ -43,7 +43,7 @@ def content(cache: Path) -> list[Content]:
 
 
 def remove_targets(cache: Path) -> int:
-    """Remove all teachers' answers; returns their bytes. Trials that run compute what they then need again."""
+    """Remove all teachers' answers and return their bytes. Running trials compute again what they need."""
     total = sum(held.bytes for held in files(cache / FOLDER))
     for series in entries(cache / FOLDER):
         if series.is_dir(follow_symlinks=False):

@@ -1,4 +1,4 @@
-"""What a trial asks its teacher, how large the answers are, and why some cannot be shared with other trials."""
+"""What a trial asks its teacher, how large the answers are, and why some cannot be shared."""
 
 from __future__ import annotations
 
