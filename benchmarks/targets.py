@@ -3,8 +3,8 @@
     python benchmarks/targets.py                         # about 6 minutes on two cores
     python benchmarks/targets.py --teacher resnet152
 
-A sweep of 8 trials on 2 lanes (learning rates of RETRO or of another `--method`, one seed), MobileNet-v3-large
-at 64 px, runs three times through the engine on this machine:
+A sweep of 8 trials on 2 lanes (learning rates of RETRO or of another `--method`, one seed),
+MobileNet-v3-large at 64 px, runs three times through the engine on this machine:
 
 - without          `targets: off`: every trial asks the teacher about every view
 - shared           `targets: auto`, with an empty cache
@@ -35,6 +35,7 @@ quiet()
 from raykd.console.live import Console  # noqa: E402
 from raykd.records.history import History  # noqa: E402
 from raykd.spec.search import SearchSpec, build_sweep  # noqa: E402
+from trainables.data.sources.digits import PER_CLASS  # noqa: E402
 
 TRIALS, LANES, BATCH = 8, 2, 64
 
@@ -74,7 +75,7 @@ def sweep_of(name: str, options: argparse.Namespace, teacher: Path, targets: str
                 "name": "digits",
                 "image_size": 64,
                 "margin": 8,
-                "validation": 1 - options.images / 1437,
+                "validation": 1 - options.images / sum(PER_CLASS),
             },
             "views": {"recipe": "moco_v2"},
             "optim": {"batch_size": BATCH},
@@ -109,10 +110,8 @@ def measured(spec: SearchSpec, action: str, folder: Path) -> Side:
     began = [trial.reports[1]["began"] for trial in trials]
     ended = [trial.ended or 0.0 for trial in trials]
     order = sorted(range(len(trials)), key=began.__getitem__)
-    passes = [
-        line for file in folder.glob(f"{spec.name}/**/passes.txt") for line in file.read_text().split("\n")
-    ]
-    passes = [line for line in passes if line]
+    logs = folder.glob(f"{spec.name}/**/passes.txt")
+    passes = [line for log in logs for line in log.read_text().splitlines()]
     return Side(
         max(ended) - min(began),
         [ended[i] - began[i] for i in order],
@@ -149,9 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
 def show(sides: dict[str, Side], options: argparse.Namespace) -> None:
     """Print the table and the ratios."""
     print(f"{options.method}, {options.teacher} -> {options.student}, {TRIALS} trials on {LANES} lanes\n")
-    print(
-        "| | s, the whole sweep | s, a trial of the first wave | s, a later trial | passes | a distinct view |"
-    )
+    print("| | s, the sweep | s, a trial of the first wave | s, a later trial | passes | a distinct view |")
     print("|---|---|---|---|---|---|")
     later: dict[str, float] = {}
     for name, side in sides.items():
