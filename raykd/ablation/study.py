@@ -39,7 +39,8 @@ _BASE = (  # the keys of a base
     *("method", "preset", "student", "teacher", "data", "views", "optim", "probe", "epochs", "fixed"),
     "teacher_pixels",
 )
-_ENGINE = ("workers", "lanes", "time_limit", "references", "baseline", "attempts")  # as of a search
+# As of a search.
+_ENGINE = ("workers", "lanes", "targets", "time_limit", "references", "baseline", "attempts")
 _RULES = ("precision", "decide", "margin", "alpha", "score_at", "budget", "retune")  # taken over as they are
 
 

@@ -61,6 +61,7 @@ def searches(spec: StudySpec) -> dict[str, SearchSpec]:
                     "samples": wanted.samples,
                     "sampler": "tpe",
                     "lanes": spec.lanes,
+                    "targets": spec.targets.model_dump(),
                     "attempts": spec.attempts,
                 }
             )

@@ -28,7 +28,8 @@ def tiny(method: str = "moco", **sections: Any) -> TrialSpec:
         **sections,
     }
     if method == "retro":
-        raw["teacher"] = {"arch": "test_resnet", "train": {"method": "moco", "preset": "digits", "epochs": 1}}
+        train = {"method": "moco", "preset": "digits", "epochs": 1}
+        raw.setdefault("teacher", {"arch": "test_resnet", "train": train})
     return resolve(raw)
 
 

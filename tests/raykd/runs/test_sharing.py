@@ -55,7 +55,7 @@ def test_a_room_that_is_none_is_refused(written: Any) -> None:
 def test_a_plan_says_what_is_shared_and_what_is_not() -> None:
     # 898 images, of which 7 batches of 128 are trained on; 128 numbers an answer and an id, two views.
     assert "embeddings of 2 views are computed once a node, for all trials of a seed" in lines()
-    assert f"{2 * 896 * (4 * 128 + 8) / 1e6:.3g} MB an epoch" in lines()
+    assert f"{2 * 896 * (4 * 128 + 8) / 1e3:.3g} kB an epoch" in lines()
     assert "at most a quarter" in lines() and "at most 2 GB" in lines(targets="2GB")
     assert "computed in every trial: `targets: off`" in lines(targets="off")
 
@@ -78,8 +78,10 @@ def test_a_plan_says_what_is_shared_and_what_is_not() -> None:
     assert lines(method="moco", axes={"lr": {"log": [1e-4, 1e-2]}}, fixed={}) == ""
 
 
-def test_a_study_s_plan_says_which_arms_share() -> None:
-    said = " ".join(sharing(load_study("retro_parts"))["lines"])
+def test_a_study_s_plan_says_which_arms_share(tmp_path: Path) -> None:
+    study = load_study("retro_parts", ["targets=2GB"], tmp_path)
+    assert study.targets.room == 2 * 10**9
+    said = " ".join(sharing(study)["lines"])
     assert "computed once a node, for all trials of a seed" in said
 
 

@@ -20,7 +20,14 @@ from trainables.teachers.teacher import Teacher
 from trainables.training.loop import prepare, train
 from trainables.training.workspace import Workspace
 
-TEACHER = {"arch": "test_resnet", "train": {"method": "moco", "preset": "digits", "epochs": 1}}
+TRAINED = {
+    "method": "moco",
+    "preset": "digits",
+    "epochs": 1,
+    "config": {"queue_size": 128},
+    "optim": {"batch_size": 64},
+}
+TEACHER = {"arch": "test_resnet", "train": TRAINED}
 # 202 training images: 3 steps of 64, 2 epochs.
 SMALL: dict[str, Any] = {
     "teacher": TEACHER,
@@ -112,7 +119,7 @@ def test_methods_that_ask_the_same_share_it_and_others_do_not(
         "micro": {"optim": {"accumulate": 2}},
         "precision": {"optim": {"precision": "bfloat16"}},
         "part": {"data": {"validation": 0.85, "split_seed": 1}},
-        "teacher": {"teacher": {**TEACHER, "train": {**TEACHER["train"], "epochs": 2}}},
+        "teacher": {"teacher": {**TEACHER, "train": {**TRAINED, "epochs": 2}}},
     }.items():
         assert asked(name, "rkd", **changed) > 0, name
     assert asked("second", "rkd", views={"recipe": "light", "second": {"flip": 0.0}}) == 0
