@@ -30,7 +30,7 @@ TRAINABLES = {
 ENGINE = {
     "process": "",
     "stats": "",
-    "storage": "",
+    "storage": "process",
     "spec": "storage",
     "records": "process storage spec",
     "lanes": "process storage spec",
