@@ -10,6 +10,7 @@ from raykd.console.wording import counted, in_bytes
 from raykd.spec.axis_kinds import Integer, Pick
 from raykd.spec.study import StudySpec
 from raykd.spec.sweep import SweepSpec
+from trainables.core.errors import UserError
 from trainables.core.files import cache_folder
 from trainables.spec.trial import TrialSpec
 from trainables.targets.room import FOLDER, Room
@@ -54,7 +55,10 @@ def _lines(spec: SweepSpec) -> Iterator[str]:
     sizes: dict[tuple[str, str], int] = {}  # bytes of an epoch
     alone: dict[str, list[str]] = {}  # why -> who
     for name, trial in _trials(spec).items():
-        asked = asked_of(trial)
+        try:
+            asked = asked_of(trial)
+        except UserError:  # the teacher of a study that has begun may be gone; what then fails says so
+            continue
         if asked.why_not:
             alone.setdefault(asked.why_not, []).append(name)
         elif asked.asks:

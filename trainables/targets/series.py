@@ -23,12 +23,12 @@ from torch import nn
 
 from trainables.data.data_sets import DataSet
 from trainables.data.store_images import Images
-from trainables.spec.trial import TrialSpec
+from trainables.spec.trial import NOT_IDENTITY, TrialSpec
 from trainables.teachers.teacher import Teacher, What
 from trainables.views.recipes import recipe_of
 
 FORMAT = 1  # of the files; others are not read
-_CODE = ("views", "networks", "teachers", "targets", "data/loader.py")  # what computes views and answers
+_CODE = ("data", "views", "networks", "teachers", "targets")  # rooms that compute views and answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +73,7 @@ def augmented(
         "images": data.train.fingerprint,
         "trained on": _digest(data.train_ids),
         "stored": data.train.size,
-        "size": trial.data.image_size,
-        "fit": trial.data.fit,
+        "data": trial.data.model_dump(mode="json", exclude=set(NOT_IDENTITY["data"])),
         "recipe": dataclasses.asdict(recipe_of(trial.views, view)),
         "strength": trial.views.strength,
         "view": view,
@@ -138,11 +137,11 @@ def _machine(device: torch.device) -> dict[str, Any]:
 
 @functools.cache
 def _code() -> str:
-    """A hash of the code of views and networks, so that what another version computed is not read."""
+    """A hash of the code that computes the answers, so that what another version computed is not read."""
     package = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     for part in _CODE:
-        for path in sorted((package / part).rglob("*.py")) or [package / part]:
+        for path in sorted((package / part).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()
 
