@@ -36,6 +36,7 @@ from raykd.console.live import Console  # noqa: E402
 from raykd.records.history import History  # noqa: E402
 from raykd.spec.search import SearchSpec, build_sweep  # noqa: E402
 from trainables.data.sources.digits import PER_CLASS  # noqa: E402
+from trainables.methods import load_method  # noqa: E402
 
 TRIALS, LANES, BATCH = 8, 2, 64
 
@@ -65,6 +66,7 @@ def teacher_file(arch: str, folder: Path) -> Path:
 
 def sweep_of(name: str, options: argparse.Namespace, teacher: Path, targets: str) -> SearchSpec:
     """Trials that differ in their learning rate and all run to their end."""
+    queue = {"queue_size": 256} if "queue_size" in load_method(options.method).Config.model_fields else {}
     return build_sweep(
         {
             "name": name,
@@ -79,7 +81,7 @@ def sweep_of(name: str, options: argparse.Namespace, teacher: Path, targets: str
             },
             "views": {"recipe": "moco_v2"},
             "optim": {"batch_size": BATCH},
-            "fixed": {"queue_size": 256},
+            "fixed": queue,
             "probe": {"record": [], "every": options.epochs},
             "epochs": options.epochs,
             "samples": TRIALS,

@@ -206,9 +206,10 @@ def _train(trial: TrialSpec, where: Workspace, log: Path, others: int = 0, die_a
             os.kill(os.getpid(), signal.SIGKILL)
         return answer(self, what, images)
 
-    Teacher.answer = counted  # type: ignore[method-assign]
     heard = Log()
-    train(trial, heard, where)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Teacher, "answer", counted)
+        train(trial, heard, where)
     torch.save(heard.timeless(), log.with_suffix(".pt"))
 
 
@@ -240,23 +241,23 @@ def test_two_processes_share_the_work_and_none_waits_for_a_killed_one(root: Path
     assert not [path for path in in_store(root) if path.suffix == ".lock"]
 
 
-def _group(rank: int, root: Path, rendezvous: Path, folder: Path, trial: TrialSpec, log: Path) -> None:
-    process_group(rank, 2, str(rendezvous))
-    _train(trial, place(root, folder, "auto"), log.with_name(f"{log.stem}-{rank}.log"))
+def _group(rank: int, root: Path, folder: Path, trial: TrialSpec) -> None:
+    """Without a store, and then with one."""
+    process_group(rank, 2, str(folder.with_suffix(".meet")))
+    for kind in ("off", "auto"):
+        log = folder.with_name(f"{kind}-{rank}") / f"{folder.name}.log"
+        log.parent.mkdir(exist_ok=True)
+        _train(trial, place(root, folder.with_name(f"{folder.name}-{kind}"), kind), log, others=1)
     torch.distributed.destroy_process_group()
 
 
 def test_groups_of_two_workers_share_and_get_the_same_bits(root: Path, tmp_path: Path) -> None:
-    """Two groups at once, and then one without a store."""
+    """Two groups at once."""
     trial = trial_of("retro", seed=11, optim={"optimizer": "momentum", "lr": 0.02})
     prepare(trial, place(root, tmp_path / "x"))
-    spawn = multiprocessing.get_context("spawn")
-    logs = [tmp_path / "one.log", tmp_path / "two.log"]
     groups = [
-        spawn.Process(
-            target=_group, args=(rank, root, log.with_suffix(".meet"), log.with_suffix(""), trial, log)
-        )
-        for log in logs
+        multiprocessing.get_context("spawn").Process(target=_group, args=(rank, root, tmp_path / name, trial))
+        for name in ("one", "two")
         for rank in range(2)
     ]
     for process in groups:
@@ -264,12 +265,14 @@ def test_groups_of_two_workers_share_and_get_the_same_bits(root: Path, tmp_path:
     for process in groups:
         process.join()
         assert process.exitcode == 0
-    by_rank = [
-        [line for log in logs for line in log.with_name(f"{log.stem}-{rank}.log").read_text().splitlines()]
-        for rank in range(2)
-    ]
-    for passes in by_rank:
+    for rank in range(2):
+        logs = [tmp_path / f"auto-{rank}" / f"{name}.log" for name in ("one", "two")]
+        passes = [line for log in logs for line in log.read_text().splitlines()]
         assert len(passes) == len(set(passes)) == 2 * 2 * 3
-    heard = [torch.load(log.with_name(f"{log.stem}-0.pt"), weights_only=True) for log in logs]
-    assert heard[0] == heard[1]
-    assert_same_bits(final(place(root, tmp_path / "one")), final(place(root, tmp_path / "two")))
+    heard = [torch.load(path, weights_only=True) for path in tmp_path.glob("*-0/*.pt")]
+    assert len(heard) == 4 and all(other == heard[0] for other in heard)
+    ends = [
+        final(place(root, tmp_path / f"{name}-{kind}")) for name in ("one", "two") for kind in ("off", "auto")
+    ]
+    for end in ends[1:]:
+        assert_same_bits(end, ends[0])
