@@ -191,6 +191,7 @@ def _train(trial: TrialSpec, where: Workspace, log: Path, others: int = 0, die_a
     Begins when as many `others` are ready.
     """
     torch.set_num_threads(1)
+    log.parent.mkdir(exist_ok=True)
     log.touch()
     while len(list(log.parent.glob("*.log"))) <= others:
         time.sleep(0.01)
@@ -224,7 +225,7 @@ def test_two_processes_share_the_work_and_none_waits_for_a_killed_one(root: Path
     trial = trial_of("rkd", seed=10, epochs=2, optim={"batch_size": 32}, data={})
     prepare(trial, place(root, tmp_path / "x"))
     alone = run(trial, place(root, tmp_path / "alone"))
-    killed = start(trial, place(root, tmp_path / "killed", "auto"), tmp_path / "log", die_after=3)
+    killed = start(trial, place(root, tmp_path / "killed", "auto"), tmp_path / "x" / "a.log", die_after=3)
     killed.join()
     assert killed.exitcode == -signal.SIGKILL
     assert any(path.suffix == ".lock" for path in in_store(root))
@@ -246,7 +247,6 @@ def _group(rank: int, root: Path, folder: Path, trial: TrialSpec) -> None:
     process_group(rank, 2, str(folder.with_suffix(".meet")))
     for kind in ("off", "auto"):
         log = folder.with_name(f"{kind}-{rank}") / f"{folder.name}.log"
-        log.parent.mkdir(exist_ok=True)
         _train(trial, place(root, folder.with_name(f"{folder.name}-{kind}"), kind), log, others=1)
     torch.distributed.destroy_process_group()
 
