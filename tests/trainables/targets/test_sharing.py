@@ -251,6 +251,7 @@ def _group(rank: int, root: Path, folder: Path, trial: TrialSpec) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_groups_of_two_workers_share_and_get_the_same_bits(root: Path, tmp_path: Path) -> None:
     """Two groups at once."""
     trial = trial_of("retro", seed=11, optim={"optimizer": "momentum", "lr": 0.02})

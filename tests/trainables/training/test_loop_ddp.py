@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from trainables.data.encode import TrainingImages
 from trainables.methods.supervised import Supervised
 from trainables.planning.compute import step_flops
 from trainables.spec.trial import TrialSpec
+from trainables.teachers.teacher import Teacher
 from trainables.training.loop import prepare, train
 from trainables.training.run import Run
 from trainables.training.workspace import Workspace
@@ -61,6 +63,19 @@ def scenarios(rank: int, root: Path) -> dict[str, Callable[[], Any]]:
         train(TRIALS[name], first, place)
         torch.manual_seed(rank)  # whatever each worker did in between
         return {**first.timeless(), **run(TRIALS[name], place).timeless()}
+
+    def shared() -> list[tuple[Any, int]]:
+        """Of a trial that computes the teacher's answers, and of one that reads them: reports and passes."""
+        found = []
+        for name in ("two-computed", "two-read"):
+            passes: list[int] = []
+            place = replace(places(root, name), targets="auto")
+            with pytest.MonkeyPatch.context() as patch:
+                answer = Teacher.answer
+                counted = lambda *given: (passes.append(1), answer(*given))[1]  # noqa: E731
+                patch.setattr(Teacher, "answer", counted)
+                found.append((run(TRIALS["retro"], place).timeless(), len(passes)))
+        return found
 
     def fails() -> str:
         try:
@@ -123,6 +138,7 @@ def scenarios(rank: int, root: Path) -> dict[str, Callable[[], Any]]:
         **{name: lambda name=name: trained(name) for name in TRIALS},  # type: ignore[misc]
         "resumed": lambda: resumed("retro"),
         "resumed local": lambda: resumed("local"),
+        "shared": shared,
         "fails": fails,
         "full disk": full_disk,
         "disagree": disagree,
@@ -206,6 +222,15 @@ def test_two_workers_resumed_give_the_same_bits(name: str, root: Path, results: 
     resumed = results[0]["resumed" if name == "retro" else "resumed local"]
     assert resumed == results[0][name]
     assert_same_bits(final(places(root, f"two-{name}-resumed")), final(places(root, f"two-{name}")))
+
+
+def test_two_workers_share_what_the_teacher_says(root: Path, results: list[dict[str, Any]]) -> None:
+    for result in results:
+        (computed, passes), (read, none) = result["shared"]
+        assert computed == read == result["retro"]
+        assert (passes, none) == (2 * 2 * 7, 0)  # two views, two epochs of seven steps
+    for name in ("two-computed", "two-read"):
+        assert_same_bits(final(places(root, name)), final(places(root, "two-retro")))
 
 
 def test_a_trial_fails_on_every_worker_alike(results: list[dict[str, Any]]) -> None:
