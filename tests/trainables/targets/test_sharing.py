@@ -6,17 +6,17 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_trials import Log, assert_same_bits, final, process_group, run, tiny
+from tiny_trials import Log, asked, assert_same_bits, final, process_group, run, tiny
 
 from trainables.methods import load_method, methods
 from trainables.spec.trial import TrialSpec
 from trainables.targets.room import FOLDER, files
-from trainables.teachers.teacher import Teacher
 from trainables.training.loop import prepare, train
 from trainables.training.workspace import Workspace
 
@@ -61,17 +61,11 @@ def in_store(root: Path) -> list[Path]:
 
 
 @pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def passes() -> Iterator[list[str]]:
     """What teachers were asked in this process, one entry a pass."""
-    asked: list[str] = []
-    answer = Teacher.answer
-
-    def counted(self: Teacher, what: Any, images: torch.Tensor) -> torch.Tensor:
-        asked.append(what)
-        return answer(self, what, images)
-
-    monkeypatch.setattr(Teacher, "answer", counted)
-    return asked
+    found: list[str] = []
+    with asked(lambda what, _: found.append(what)):
+        yield found
 
 
 @pytest.mark.parametrize("method", ASKING)
@@ -195,21 +189,18 @@ def _train(trial: TrialSpec, where: Workspace, log: Path, others: int = 0, die_a
     log.touch()
     while len(list(log.parent.glob("*.log"))) <= others:
         time.sleep(0.01)
-    answer = Teacher.answer
     made = 0
 
-    def counted(self: Teacher, what: Any, images: torch.Tensor) -> torch.Tensor:
+    def write(what: str, images: torch.Tensor) -> None:
         nonlocal made
         with log.open("a") as file:
             file.write(f"{what} {images.double().sum().item()!r}\n")
         made += 1
         if made == die_after:
             os.kill(os.getpid(), signal.SIGKILL)
-        return answer(self, what, images)
 
     heard = Log()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Teacher, "answer", counted)
+    with asked(write):
         train(trial, heard, where)
     torch.save(heard.timeless(), log.with_suffix(".pt"))
 
