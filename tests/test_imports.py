@@ -20,10 +20,11 @@ TRAINABLES = {
     "data": "core spec views",
     "networks": "core spec",
     "teachers": "core spec networks",
+    "targets": "core spec views data networks teachers",
     "methods": "core spec views data networks teachers",
     "evaluation": "core spec views data networks",
-    "training": "core spec views data networks teachers methods evaluation",
-    "planning": "core spec views data networks teachers methods evaluation training",
+    "training": "core spec views data networks teachers targets methods evaluation",
+    "planning": "core spec views data networks teachers targets methods evaluation training",
 }
 # The rooms of the engine, likewise.
 ENGINE = {

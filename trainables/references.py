@@ -22,6 +22,7 @@ from trainables.planning.compute import equal_epochs
 from trainables.spec.trial import TrialSpec
 from trainables.teachers.teacher import load_teacher
 from trainables.training import loop
+from trainables.training.taught import plain_encoder
 from trainables.training.teacher_file import teacher_path
 from trainables.training.workspace import EpochReport, Report, Workspace
 
@@ -42,12 +43,13 @@ def teacher(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     """The probes on the features of the teacher's backbone."""
     assert trial.teacher is not None
     spec = trial.teacher.model_copy(update={"batch_norm": "eval"})
-    _evaluate(
-        trial,
-        report,
-        workspace,
-        lambda: _still(load_teacher(spec, teacher_path(trial, workspace.teachers)).backbone),
-    )
+
+    def features() -> Encode:
+        found = load_teacher(spec, teacher_path(trial, workspace.teachers))
+        _still(found)
+        return found.features
+
+    _evaluate(trial, report, workspace, features)
 
 
 def equal_compute(trial: TrialSpec, baseline: TrialSpec, report: Report, workspace: Workspace) -> None:
@@ -79,7 +81,9 @@ def prepare(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
 def _evaluate(trial: TrialSpec, report: Report, workspace: Workspace, encoder: Callable[[], Encode]) -> None:
     def measure() -> dict[str, float]:
         data: DataSet = open_data(trial.data, workspace.cache)
-        return Examiner(trial.probe, data, trial.data.image_size, device()).evaluate(encoder())
+        shared = plain_encoder(workspace)
+        examiner = Examiner(trial.probe, data, trial.data.image_size, device(), encoder=shared)
+        return examiner.evaluate(encoder())
 
     report(EpochReport(1, from_first(measure)))
 

@@ -39,7 +39,7 @@ _BASE = (  # the keys of a base
     "teacher_pixels",
 )
 _ENGINE = (  # as of a search
-    *("workers", "lanes", "time_limit", "references", "baseline", "attempts"),
+    *("workers", "lanes", "targets", "time_limit", "references", "baseline", "attempts"),
     *("failures_in_a_row", "keep_checkpoints"),
 )
 _RULES = ("precision", "decide", "margin", "alpha", "score_at", "budget", "retune")  # taken over as they are

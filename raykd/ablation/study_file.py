@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from raykd.spec.arms import Budget, Design, Published, Retune
 from raykd.spec.description import Description
-from raykd.spec.sections import BaselineSpec, Section, WorkersSpec, parse_duration
+from raykd.spec.sections import BaselineSpec, Section, TargetsSpec, WorkersSpec, parse_duration
 from raykd.spec.sweep import MOST_TRIALS, Reference
 
 
@@ -46,6 +46,7 @@ class StudyFile(Description):
     published: Published | None = Field(None, description="a paper's own numbers, shown beside ours")
     workers: WorkersSpec = WorkersSpec()
     lanes: Annotated[int, Field(ge=1)] | None = Field(None, description="at most so many trials at once")
+    targets: TargetsSpec = TargetsSpec()
     time_limit: Annotated[float, Field(gt=0), BeforeValidator(parse_duration)] | None = Field(
         None, description="seconds, or such as 2h30m"
     )

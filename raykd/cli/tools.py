@@ -91,6 +91,34 @@ def doctor(
         raise typer.Exit(1)
 
 
+@verbs.command(epilog="Example:  raykd clean --targets")
+def clean(
+    targets: Annotated[
+        bool, typer.Option("--targets", help="Remove what teachers said about views; it is computed again.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """What this machine's cache holds, and how large it is; with `--targets`, free a part of it."""
+    from raykd.console.wording import in_bytes
+    from raykd.storage.cache_content import content, remove_targets
+    from trainables.core.files import cache_folder
+
+    console, cache = Console(), cache_folder()
+    if not targets:
+        found = content(cache)
+        if json:
+            console.json([part._asdict() for part in found])
+            return
+        console.text(f"{cache}: {in_bytes(sum(part.bytes for part in found))}")
+        console.entries(("what", "of", "size"), [[p.kind, p.name, in_bytes(p.bytes)] for p in found])
+        return
+    if not yes and not typer.confirm(f"Remove all teachers' answers in {cache}?"):
+        raise typer.Exit(1)
+    freed = remove_targets(cache)
+    console.json({"freed": freed}) if json else console.text(f"{in_bytes(freed)} freed")
+
+
 @teacher.command(epilog="Example:  raykd teacher inspect moco_v2_800ep_pretrain.pth.tar --arch resnet50")
 @flags(loads_torch=True)
 def inspect(

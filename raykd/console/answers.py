@@ -49,7 +49,7 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
         text(line)
     if planned["beside"]:
         text(f"with these, at most the compute of {_several(planned['most_trials'])}")
-    for line in planned["data"]["lines"]:
+    for line in (*planned["targets"]["lines"], *planned["data"]["lines"]):
         screen.text(line)
     text()
     screen.rows(("axis", "values", "what it is"), planned["axes"])

@@ -9,6 +9,8 @@ from typing import Any
 from raykd.records.history import ENDED, History, TrialRecord
 from trainables.core.safe_text import line
 
+_BYTES = {"TB": 10**12, "GB": 10**9, "MB": 10**6, "kB": 10**3}
+
 
 def settings(trial: TrialRecord) -> str:
     """The searched settings of a trial in one line."""
@@ -60,6 +62,12 @@ def time_left(history: History) -> float | None:
     at_once = max(1, history.counts()["running"])
     left = history.total - len(ended)
     return sum(t.wall_s for t in ended) / len(ended) * left / at_once
+
+
+def in_bytes(number: float) -> str:
+    """`1.2 GB`: three digits at most, and the unit."""
+    unit = next(unit for unit in ("TB", "GB", "MB", "kB") if number >= _BYTES[unit] or unit == "kB")
+    return f"{number / _BYTES[unit]:.3g} {unit}"
 
 
 def counted(number: int, noun: str) -> str:

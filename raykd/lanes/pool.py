@@ -33,6 +33,7 @@ from raykd.spec.sections import WorkersSpec
 from raykd.storage.base import SweepFolder
 from raykd.storage.marker import StorageMarker
 from trainables.core.errors import SweepFailed
+from trainables.targets.room import Room
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +49,10 @@ class LanePool:
     """Keeps as many lanes warm as the cluster holds, up to `limit`.
 
     `sweep` has a folder that every node can write, or has a copy of. `cache` is a folder on each
-    node, `teachers` one beside the sweep's folder. Ray's own files go to `scratch`, on this machine. `demand`
-    asks the cluster's autoscaler for nodes; None where there cannot be one. `on_event(text)` is called when a
-    lane comes or goes, and when one waits for the storage; `on_quarantine(gpu, reason)` when a GPU is taken
-    out of the sweep.
+    node, `teachers` one beside the sweep's folder; `targets` is the room in the cache for teachers' answers.
+    Ray's own files go to `scratch`, on this machine. `demand` asks the cluster's autoscaler for nodes; None
+    where there cannot be one. `on_event(text)` is called when a lane comes or goes, and when one waits for
+    the storage; `on_quarantine(gpu, reason)` when a GPU is taken out of the sweep.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class LanePool:
         scratch: Path,
         cache: Path,
         teachers: Path,
+        targets: Room = "off",
         actions: Mapping[str, str] = ACTIONS,
         demand: Demand | None = None,
         on_event: Callable[[str], None] = log.info,
@@ -93,6 +95,7 @@ class LanePool:
             "gpus": workers.gpus or 0.0,
             "cache": str(cache),
             "teachers": str(teachers),
+            "targets": targets,
             "actions": dict(actions),
         }
         self._demand = demand

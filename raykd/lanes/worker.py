@@ -70,7 +70,9 @@ def work(config: Mapping[str, Any]) -> None:
             go: bool = ray.get(broker.report.remote(lane, generation, rank, task.id, message))
             return go
 
-        workspace = Workspace(Path(task.folder), Path(config["cache"]), Path(config["teachers"]), transfer)
+        workspace = Workspace(
+            Path(task.folder), Path(config["cache"]), Path(config["teachers"]), transfer, config["targets"]
+        )
         failed: str | None = None
         mistake: UserError | None = None
         trials: list[TrialSpec] = []

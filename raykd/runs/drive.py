@@ -18,6 +18,7 @@ from raykd.process import signals
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import TRIALS
 from raykd.records.recorder import Recorder
+from raykd.runs import sharing
 from raykd.runs.ended import EndedTrials
 from raykd.runs.kinds import run_of
 from raykd.search.streak import FailureStreak
@@ -85,6 +86,7 @@ class Drive:
                 scratch=scratch,
                 cache=cache_folder().absolute(),
                 teachers=self.shared.storage.teachers(),
+                targets=sharing.room_for(spec),
                 actions=self.actions,
                 demand=None if cluster["alone"] else Demand(workers, self._left, spec.lanes),
                 on_event=console.warn,

@@ -9,6 +9,7 @@ from raykd.console.wording import counted
 from raykd.lanes import capacity, cluster
 from raykd.lanes.own_ray import temporary_folder
 from raykd.runs.auxiliary import baseline_remarks, beside, whole_trials
+from raykd.runs.sharing import sharing
 from raykd.search.proposer import Proposal, Proposer
 from raykd.spec.devices import idle_gpus, where
 from raykd.spec.search import SearchSpec
@@ -40,6 +41,7 @@ def plan(spec: SearchSpec, sweep: SweepFolder) -> dict[str, Any]:
         "scheduler": spec.scheduler.model_dump(mode="json"),
         "sampler": spec.sampler.model_dump(mode="json"),
         "workers": spec.workers.model_dump(mode="json"),
+        "targets": sharing(spec),
         "samples": samples(spec, _SHOWN),
         "folder": str(sweep),
         "tensorboard": str(sweep.path / "tensorboard"),

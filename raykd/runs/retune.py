@@ -61,6 +61,7 @@ def searches(spec: StudySpec) -> dict[str, SearchSpec]:
                     "samples": wanted.samples,
                     "sampler": "tpe",
                     "lanes": spec.lanes,
+                    "targets": spec.targets.model_dump(),
                     "attempts": spec.attempts,
                     "failures_in_a_row": spec.failures_in_a_row,
                     "keep_checkpoints": spec.keep_checkpoints,

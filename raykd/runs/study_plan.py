@@ -17,6 +17,7 @@ from raykd.runs.auxiliary import beside
 from raykd.runs.forecast import START_S, Forecast, forecast, from_history
 from raykd.runs.plan import data_of
 from raykd.runs.retune import searches
+from raykd.runs.sharing import sharing
 from raykd.spec.study import StudySpec
 from raykd.storage.base import SweepFolder
 
@@ -86,6 +87,7 @@ def plan_study(spec: StudySpec, sweep: SweepFolder, history: History | None = No
         "search_epochs": sum(s.samples * s.epochs for s in searches(spec).values()) if history is None else 0,
         **_seconds(spec, found, replicates),
         "beside": besides,
+        "targets": sharing(spec),
         "arms": arms,
         "folder": str(sweep),
     }
@@ -121,6 +123,7 @@ def study_lines(planned: Mapping[str, Any], remarks: Iterable[str]) -> Iterator[
                 f"beside them, about {duration(planned['baseline_seconds'])} of a lane for the baseline"
             )
     yield from map(Line, beside_lines(planned["beside"]))
+    yield from map(Line, planned["targets"]["lines"])
     if "devices" in planned:
         yield Line(planned["devices"])
     if planned.get("room"):

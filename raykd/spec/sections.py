@@ -28,6 +28,25 @@ def parse_duration(raw: Any) -> Any:
     return sum(float(number) * _UNITS[unit] for unit, number in parts.items())
 
 
+_BYTES = {"TB": 10**12, "GB": 10**9, "MB": 10**6, "KB": 10**3, "B": 1}
+_SIZE = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(_BYTES)})", re.IGNORECASE)
+
+
+def parse_bytes(raw: Any) -> Any:
+    """Bytes of `50GB`, `800 MB`, `1.5TB`, or of a number of bytes; other text as it is."""
+    found = _SIZE.fullmatch(raw.strip()) if isinstance(raw, str) else None
+    return int(float(found[1]) * _BYTES[found[2].upper()]) if found else raw
+
+
+def parse_room(raw: Any) -> Any:
+    """Bytes, `auto` or `off`. Raises `UserError` for other text."""
+    room = parse_bytes(raw)
+    if isinstance(room, str) and room not in ("auto", "off"):
+        expected = "such as 50GB, 'auto' (a quarter of what is free on the disk), or 'off'"
+        raise UserError("", "is no number of bytes", value=raw, expected=expected)
+    return room
+
+
 # The field that a section's plain value fills (`scheduler: none`, `workers: 2`), as in a trial.
 SHORTHAND = {
     **resolve.SHORTHAND,
@@ -35,6 +54,7 @@ SHORTHAND = {
     ("sampler",): "name",
     ("workers",): "count",
     ("baseline",): "method",
+    ("targets",): "room",
 }
 
 # An empty section is the empty mapping.
@@ -96,6 +116,17 @@ class WorkersSpec(Spec):
         nodes = list(nodes)
         workers = self.on(nodes)
         return sum(workers.slots(node["Resources"]) for node in nodes) // self.count
+
+
+class TargetsSpec(Spec):
+    """What the teacher says about views: computed once on each node, and shared by all trials."""
+
+    room: Annotated[Annotated[int, Field(ge=0)] | Literal["auto", "off"], BeforeValidator(parse_room)] = (
+        Field(
+            "auto",
+            description="bytes of a node's cache, such as 50GB; auto: a quarter of what is free; or off",
+        )
+    )
 
 
 class BaselineSpec(Spec):

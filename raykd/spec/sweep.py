@@ -26,7 +26,7 @@ from typing_extensions import Self
 
 from raykd.spec.samplers import TPE, AnySampler
 from raykd.spec.schedulers import AnyScheduler, parse_scheduler
-from raykd.spec.sections import BaselineSpec, Section, WorkersSpec, parse_duration
+from raykd.spec.sections import BaselineSpec, Section, TargetsSpec, WorkersSpec, parse_duration
 from raykd.spec.space import Space
 from trainables.core.errors import UserError
 from trainables.evaluation.probes import find_probe
@@ -81,6 +81,7 @@ class SweepSpec(Spec):
     scheduler: AnyScheduler = parse_scheduler({})
     workers: WorkersSpec = WorkersSpec()
     lanes: Annotated[int, Field(ge=1)] | None = Field(None, description="at most so many trials at once")
+    targets: TargetsSpec = TargetsSpec()
     time_limit: Annotated[float, Field(gt=0), BeforeValidator(parse_duration)] | None = Field(
         None, description="seconds, or such as 2h30m"
     )

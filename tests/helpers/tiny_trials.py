@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
 from trainables.spec.trial import TrialSpec
+from trainables.teachers.teacher import Teacher
 from trainables.training.checkpoints import Checkpoints
 from trainables.training.loop import prepare, train
 from trainables.training.resolve import resolve
@@ -28,7 +31,8 @@ def tiny(method: str = "moco", **sections: Any) -> TrialSpec:
         **sections,
     }
     if method == "retro":
-        raw["teacher"] = {"arch": "test_resnet", "train": {"method": "moco", "preset": "digits", "epochs": 1}}
+        train = {"method": "moco", "preset": "digits", "epochs": 1}
+        raw.setdefault("teacher", {"arch": "test_resnet", "train": train})
     return resolve(raw)
 
 
@@ -97,6 +101,19 @@ def assert_same_bits(a: dict[str, Any], b: dict[str, Any]) -> None:
     for path, value in a.items():
         same = torch.equal(value, b[path]) if isinstance(value, torch.Tensor) else value == b[path]
         assert same, path
+
+
+@contextlib.contextmanager
+def asked(hear: Callable[[str, torch.Tensor], object]) -> Iterator[None]:
+    """Inside, `hear` is told of every pass through a teacher in training: what is asked, and the images."""
+    answer = Teacher.answer
+
+    def heard(self: Teacher, what: Any, images: torch.Tensor) -> torch.Tensor:
+        hear(what, images)
+        return answer(self, what, images)
+
+    with mock.patch.object(Teacher, "answer", heard):
+        yield
 
 
 def process_group(rank: int, workers: int, rendezvous: str) -> None:

@@ -120,11 +120,12 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, name: Callable[[], str] | None = None) -> Iterator[Path]:
+def replacing(path: Path, name: Callable[[], str] | None = None, *, durable: bool = True) -> Iterator[Path]:
     """Write a file whole or not at all: yields a temporary path beside `path`.
 
     On a clean exit what was written there is on the disk and has the name of `path`, or the one that `name`
-    then gives; else it is removed. Whoever reads `path` meanwhile sees the old file.
+    then gives; else it is removed. Whoever reads `path` meanwhile sees the old file. Without `durable` it is
+    not synced: after a crash of the machine (not of the process) the file can hold anything.
     """
     own_folder(path.parent)
     # Without the name of `path`: TensorBoard would read a file with `tfevents` in its name.
@@ -133,10 +134,12 @@ def replacing(path: Path, name: Callable[[], str] | None = None) -> Iterator[Pat
         # There before anybody writes to it by its name, and new: so it is no link that others put there.
         os.close(open_file(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         yield temporary
-        with opened(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with opened(temporary, "rb+") as file:
+                os.fsync(file.fileno())
         _rename(temporary, path.with_name(name()) if name else path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             remove(temporary)

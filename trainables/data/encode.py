@@ -17,7 +17,9 @@ from trainables.data.store_images import Images
 from trainables.views.augmented import plain
 
 Encode = Callable[[Tensor], Tensor]  # (B, 3, H, W) normalised -> (B, D)
-_BATCH = 256  # images encoded at once
+# encoder, images, ids, side of a view in pixels, device -> features (N, D) in float32
+EncodeImages = Callable[[Encode, Images, np.ndarray, int, torch.device], Tensor]
+BATCH = 256  # images encoded at once
 
 
 @torch.no_grad()
@@ -25,7 +27,7 @@ def encode_images(
     encode: Encode, images: Images, ids: np.ndarray, image_size: int, device: torch.device
 ) -> Tensor:
     """Features (N, D) in float32 of the plain views of `ids`; (0, 0) for none."""
-    batches = np.split(ids, range(_BATCH, len(ids), _BATCH)) if len(ids) else []
+    batches = np.split(ids, range(BATCH, len(ids), BATCH)) if len(ids) else []
     features = []
     with contextlib.closing(fetch(images, batches, device)) as fetched:
         for number, (batch, those) in enumerate(fetched, 1):
@@ -45,8 +47,15 @@ class TrainingImages:
     Ids are those of `Batch.ids`: they name the same image in every order.
     """
 
-    def __init__(self, data: DataSet, image_size: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        data: DataSet,
+        image_size: int,
+        device: torch.device,
+        encoder: EncodeImages = encode_images,
+    ) -> None:
         self._images, self._size, self._device = data.train, image_size, device
+        self._encoder = encoder  # one that reads what a teacher said before, or `encode_images`
         self.ids = torch.from_numpy(data.train_ids)  # (N,) int64, rising
         self.labels = torch.from_numpy(data.train.labels[data.train_ids])  # (N,) int64; -1: none
         self.classes = data.classes  # 0 without labels
@@ -63,4 +72,4 @@ class TrainingImages:
 
     def encode(self, encode: Encode, ids: Tensor) -> Tensor:
         """(A,) ids -> features (A, D) in float32, without gradient."""
-        return encode_images(encode, self._images, ids.cpu().numpy(), self._size, self._device)
+        return self._encoder(encode, self._images, ids.cpu().numpy(), self._size, self._device)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trainables.core.errors import UserError
 from trainables.core.isolation import whole_float32
 from trainables.data.data_sets import DataFacts, DataSet
-from trainables.data.encode import Encode, encode_images
+from trainables.data.encode import Encode, EncodeImages, encode_images
 from trainables.data.store_images import Images
 from trainables.evaluation.probes import check_probe, names, probe
 from trainables.spec.trial import ProbeSpec
@@ -30,15 +30,22 @@ class Examiner:
     With `final` the held-out part is the test split, and the validation part joins the training part: this is
     for one evaluation, at the end of a search. Of data without labels, probes that need none look at the
     images that were trained on. `UserError` for probes that these labels do not allow, and for `final`
-    without a test split.
+    without a test split. `encoder` may read what a teacher said before.
     """
 
     def __init__(
-        self, spec: ProbeSpec, data: DataSet, image_size: int, device: torch.device, final: bool = False
+        self,
+        spec: ProbeSpec,
+        data: DataSet,
+        image_size: int,
+        device: torch.device,
+        final: bool = False,
+        encoder: EncodeImages = encode_images,
     ) -> None:
         facts = DataFacts(len(data.train_ids), data.classes, len(data.probe_ids), len(data.val_ids))
         check_probe(spec, facts)
         self.spec, self.device, self.image_size = spec, device, image_size
+        self._encoder = encoder
         self.names = names(spec, data.classes)
         self.images = self.held_out = data.train
         fit_ids = data.probe_ids if data.classes else data.train_ids
@@ -78,7 +85,7 @@ class Examiner:
 
     def encoded(self, encode: Encode, images: Images, ids: np.ndarray) -> Tensor:
         """Features (N, D) in float32 of the images `ids`, without augmentation."""
-        return encode_images(encode, images, ids, self.image_size, self.device)
+        return self._encoder(encode, images, ids, self.image_size, self.device)
 
 
 def raw_pixels(images: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from trainables.core.errors import UserError
 from trainables.data.encode import TrainingImages
 from trainables.networks.backbones import Backbone, BackboneFacts, seeded
 from trainables.spec.trial import Spec
-from trainables.teachers.teacher import Teacher
+from trainables.teachers.teacher import Ask, Teacher, What
 
 # What a method may need, and how a message calls it.
 NEEDS = {
@@ -55,6 +55,9 @@ class Batch(NamedTuple):
     views: list[Tensor]  # each (B, 3, H, W), normalised
     labels: Tensor  # (B,) int64; -1 for an image without a label
     ids: Tensor  # (B,) int64, positions in the data set
+    # The teacher's answers to these views that are known. `Method.taught` reads it, and adds the answers that
+    # it computes. None: nothing is known and nothing is kept.
+    targets: dict[Ask, Tensor] | None = None
 
 
 class Losses(NamedTuple):
@@ -179,6 +182,18 @@ class Method(nn.Module, Generic[C]):
         return dict.fromkeys(cls.needs, "")
 
     @classmethod
+    def asks(cls, config: C) -> frozenset[Ask]:
+        """What `forward` asks by `taught` with these settings: kind of answer and number of the view.
+
+        These answers are computed once and shared by all trials. The default: of every view the embedding if
+        the method needs the teacher's head, else the features; nothing if it compares feature maps.
+        """
+        if not cls.needs & TAUGHT or "feature_maps" in cls.requires(config):
+            return frozenset()
+        what: What = "embed" if "teacher_head" in cls.needs else "features"
+        return frozenset((what, view) for view in range(cls.views))
+
+    @classmethod
     def check(cls, config: C, context: Context) -> None:
         """Raise `UserError` for a setting that cannot work in this run.
 
@@ -211,6 +226,16 @@ class Method(nn.Module, Generic[C]):
     def forward(self, batch: Batch) -> Losses:
         """The losses of one micro-batch."""
         raise NotImplementedError
+
+    def taught(self, batch: Batch, what: What, view: int = 0) -> Tensor:
+        """The teacher's `features`, `embed` or `logits` of a view, (B, D), without gradient.
+
+        A ready answer in `batch.targets` is taken; else the teacher is asked, and its answer is added there.
+        """
+        known = batch.targets if batch.targets is not None else {}
+        if (what, view) not in known:
+            known[what, view] = self.teacher.answer(what, batch.views[view])
+        return known[what, view]
 
     def after_step(self, fraction: float) -> None:
         """Update what follows the student, such as a momentum encoder or a queue, after an optimizer step.

@@ -90,7 +90,7 @@ class Cc(Labelled[CcConfig]):
         """The difference of correlations, and the labels' part."""
         (view,) = batch.views
         features: Tensor = self.student(view)
-        s, t = gather_with_gradient(self.adapter(features)), gather(self.teacher.features(view))
+        s, t = gather_with_gradient(self.adapter(features)), gather(self.taught(batch, "features"))
         terms = {"distillation": congruence(s, t, self.config.gamma, self.config.order)}
         total = self.config.weight * terms["distillation"]
         return self.with_labels(total, terms, features, batch.labels)

@@ -112,7 +112,7 @@ class Compress(Method[CompressConfig]):
     def forward(self, batch: Batch) -> Losses:
         """The divergence between the similarities of both sides."""
         (view,) = batch.views
-        t = unit(self.teacher.features(view))
+        t = unit(self.taught(batch, "features"))
         features: Tensor = self.student(view)
         if self.config.variant == "1q":
             s, queue = unit(self.adapter(features)), self.teacher_queue

@@ -104,7 +104,7 @@ class Disco(Contrast[DiscoConfig]):
         """The contrastive term and the weighted distillation."""
         view1, view2 = batch.views
         q1, q2 = unit(self.head(self.student(view1))), unit(self.head(self.student(view2)))
-        t1, t2 = unit(self.teacher.embed(view1)), unit(self.teacher.embed(view2))
+        t1, t2 = unit(self.taught(batch, "embed", 0)), unit(self.taught(batch, "embed", 1))
         k2 = keys_of(self.mean, self.mean, view2, self.queue, self.context.seed)
         self.queue.hold(k2)
         terms = disco_terms(q1, q2, k2, t1, t2, self.queue.rows, self.config.temperature)

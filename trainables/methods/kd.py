@@ -74,7 +74,7 @@ class Kd(Classified[KdConfig]):
         """The weighted sum of distillation and cross-entropy."""
         (view,) = batch.views
         logits = self.classifier(self.student(view))
-        target = self.teacher_classifier(self.teacher.features(view))
+        target = self.teacher_classifier(self.taught(batch, "features"))
         distillation = class_kl(logits, target, self.config.temperature)
         labels = cross_entropy(logits, batch.labels)
         total = self.config.weight * distillation + self.config.ce_weight * labels

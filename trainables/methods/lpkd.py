@@ -172,7 +172,7 @@ class Lpkd(Classified[LpkdConfig]):
     def forward(self, batch: Batch) -> Losses:
         """The weighted sum of locality, cross-entropy and the teacher's classes."""
         config, (view,) = self.config, batch.views
-        s, t = self.student(view), self.teacher.features(view)
+        s, t = self.student(view), self.taught(batch, "features")
         # Gathered in full precision, so that gradients of other workers are summed in full precision too.
         everyone = gather_with_gradient(s), gather(at_least_float32(t))
         scale = None if config.scale == "median" else config.scale

@@ -77,7 +77,7 @@ class Pkt(Labelled[PktConfig]):
         """The weighted divergence, and the labels' part."""
         (view,) = batch.views
         features: Tensor = self.student(view)
-        s, t = gather_with_gradient(features), gather(self.teacher.features(view))
+        s, t = gather_with_gradient(features), gather(self.taught(batch, "features"))
         terms = {"distillation": neighbour_kl(s, t)}
         total = self.config.weight * terms["distillation"]
         return self.with_labels(total, terms, features, batch.labels)

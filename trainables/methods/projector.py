@@ -199,7 +199,7 @@ class Projector(Labelled[ProjectorConfig]):
     def forward(self, batch: Batch) -> Losses:
         """The weighted distance of features, and the terms over classes."""
         (view,) = batch.views
-        features, teacher_features = self.student(view), self.teacher.features(view)
+        features, teacher_features = self.student(view), self.taught(batch, "features")
         distance = self._distance(self.projector(features), teacher_features)
         total, terms = self.config.weight * distance, {"distillation": distance}
         total, terms = self.with_labels(total, terms, features, batch.labels)

@@ -39,6 +39,7 @@ from trainables.methods.parts.momentum_encoder import MomentumEncoder, keys_of
 from trainables.methods.parts.queue import Queue
 from trainables.methods.parts.recipes import MOCO_V2, on_digits
 from trainables.networks.heads import projection_head
+from trainables.teachers.teacher import Ask
 
 
 class RekdStyleConfig(ContrastConfig):
@@ -134,6 +135,11 @@ class RekdStyle(Contrast[RekdStyleConfig]):
         self.mean = MomentumEncoder(student=self.student, head=self.head)
 
     @classmethod
+    def asks(cls, config: RekdStyleConfig) -> frozenset[Ask]:
+        """The embeddings of the first view; the second one is for the momentum encoder alone."""
+        return frozenset({("embed", 0)})
+
+    @classmethod
     def check(cls, config: RekdStyleConfig, context: Context) -> None:
         """Refuse a queue that does not fit, and more clusters than training images."""
         super().check(config, context)
@@ -156,7 +162,7 @@ class RekdStyle(Contrast[RekdStyleConfig]):
         view1, view2 = batch.views
         q = unit(self.head(self.student(view1)))
         k = keys_of(self.mean, self.mean, view2, self.queue, self.context.seed)
-        t = unit(self.teacher.embed(view1))
+        t = unit(self.taught(batch, "embed", 0))
         rows = self.teacher_queue.rows
         same = (self.clusters.assign(t)[:, None] == self.clusters.assign(rows)) & self.teacher_queue.filled
         self.queue.hold(k)

@@ -155,17 +155,18 @@ class Retro(Method[RetroConfig]):
     def forward(self, batch: Batch) -> Losses:
         """The weighted sum of distillation and contrastive term, by the paper or by the published code."""
         if self.config.fidelity == "code":
-            distillation, contrastive = self._code(*batch.views)
+            distillation, contrastive = self._code(batch)
             gamma = 1.0
         else:
-            distillation, contrastive = self._paper(*batch.views)
+            distillation, contrastive = self._paper(batch)
             gamma = self.config.gamma
         total = self.config.consistency_weight * distillation + gamma * contrastive
         return Losses(total, {"distillation": distillation, "contrastive": contrastive})
 
-    def _paper(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, Tensor]:
+    def _paper(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        view1, view2 = batch.views
         q1, q2 = self._query(view1), self._query(view2)
-        distillation = consistency(q1, self._target(view1)) + consistency(q2, self._target(view2))
+        distillation = consistency(q1, self._target(batch, 0)) + consistency(q2, self._target(batch, 1))
         temperature, rows = self.config.temperature, self.queue.rows
         k2 = self._keys(view2) if self.config.mean_student else q2.detach()
         contrastive = info_nce(q1, k2, rows, temperature)
@@ -175,9 +176,10 @@ class Retro(Method[RetroConfig]):
         self.queue.hold(k2)
         return distillation, contrastive
 
-    def _code(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, Tensor]:
+    def _code(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        view1, view2 = batch.views
         q1 = self._query(view1)
-        distillation = consistency(q1, self._target(view1)) + consistency(q1, self._target(view2))
+        distillation = consistency(q1, self._target(batch, 0)) + consistency(q1, self._target(batch, 1))
         k2 = self._keys(view2)
         contrastive = info_nce(q1, k2, self.queue.rows, self.config.temperature)
         self.queue.hold(k2)
@@ -204,8 +206,8 @@ class Retro(Method[RetroConfig]):
         """Keys of the momentum encoder, or of the student if there is none. Without gradient."""
         return keys_of(self._key_embedding, self, images, self.queue, self.context.seed)
 
-    def _target(self, images: Tensor) -> Tensor:
-        return unit(self.teacher.embed(images))
+    def _target(self, batch: Batch, view: int) -> Tensor:
+        return unit(self.taught(batch, "embed", view))
 
     def _project(self, adapted: Tensor) -> Tensor:
         """Through the head of the student's side."""

@@ -132,7 +132,7 @@ class Rkd(Labelled[RkdConfig]):
         """The weighted sum of both losses, and the labels' part."""
         (view,) = batch.views
         features: Tensor = self.student(view)
-        s, t = gather_with_gradient(features), gather(self.teacher.features(view))
+        s, t = gather_with_gradient(features), gather(self.taught(batch, "features"))
         parts = (
             ("distance", self.config.distance_weight, distance_loss),
             ("angle", self.config.angle_weight, angle_loss),  # memory grows with the cube of the batch

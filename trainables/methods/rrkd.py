@@ -268,7 +268,7 @@ class Rrkd(Labelled[RrkdConfig]):
         """The weighted distance of relative representations, and the labels' part."""
         (view,) = batch.views
         s: Tensor = self.student(view)
-        t = self.teacher.features(view)
+        t = self.taught(batch, "features")
         filled = self.teacher_queue.filled if self.config.anchors == "queue" else None
         student_anchors, teacher_anchors = self._anchors(s, t)
         distillation = matching_loss(

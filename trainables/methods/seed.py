@@ -101,7 +101,7 @@ class Seed(Headed[SeedConfig]):
     def forward(self, batch: Batch) -> Losses:
         """The distillation of the view's similarities."""
         (view,) = batch.views
-        s, t = unit(self.head(self.student(view))), unit(self.teacher.embed(view))
+        s, t = unit(self.head(self.student(view))), unit(self.taught(batch, "embed"))
         self.queue.hold(t)
         config = self.config
         loss = seed_loss(s, t, self.queue.rows, config.temperature, config.teacher_temperature)

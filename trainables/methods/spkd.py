@@ -104,7 +104,7 @@ class Spkd(Labelled[SpkdConfig]):
             s, t = maps[-1].flatten(1), self.teacher.features_and_maps(view)[1][-1].flatten(1)
         else:
             features = self.student(view)
-            s, t = features, self.teacher.features(view)
+            s, t = features, self.taught(batch, "features")
         # Gathered in full precision, so that gradients of other workers are summed in full precision too.
         similarity = similarity_loss(gather_with_gradient(s), gather(at_least_float32(t)))
         terms = {"similarity": similarity}

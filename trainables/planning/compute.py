@@ -81,15 +81,21 @@ def trained_parameters(trial: TrialSpec, context: Contexts | None = None) -> int
 
 def bare_method(trial: TrialSpec, context: Contexts) -> Method:
     """The trial's method, untrained, without `begin`; a teacher that is not trained yet is untrained, too."""
-    training, teacher = teacher_trial(trial), None
-    if training is not None:
-        taught = bare_method(training, context)
-        teacher = Teacher(taught.student, taught.own_head(), classifier=taught.own_classifier())
-    elif trial.teacher is not None:
-        teacher = load_teacher(trial.teacher, teacher_path(trial, Path()))
     kind = load_method(trial.method)
+    teacher = bare_teacher(trial, context)
     student = build_backbone(trial.student, trial.seed)
     return kind(kind.Config(**trial.config), student, teacher, context(trial))
+
+
+def bare_teacher(trial: TrialSpec, context: Contexts) -> Teacher | None:
+    """The trial's teacher, untrained where it is not trained yet; None for a trial without one."""
+    training = teacher_trial(trial)
+    if training is not None:
+        taught = bare_method(training, context)
+        return Teacher(taught.student, taught.own_head(), classifier=taught.own_classifier())
+    if trial.teacher is not None:
+        return load_teacher(trial.teacher, teacher_path(trial, Path()))
+    return None
 
 
 def _counted(method: Method, trial: TrialSpec, images: int) -> float:

@@ -30,7 +30,8 @@ from trainables.evaluation.probes import probe
 from trainables.planning.check import TrialChecker
 from trainables.planning.compute import bare_method, epoch_steps
 from trainables.spec.trial import TrialSpec
-from trainables.training.run import Run, channels_last, move
+from trainables.training.run import Run, move
+from trainables.training.taught import channels_last
 from trainables.training.workspace import Workspace
 
 STEPS = 3  # timed at least, after a first one as warm-up

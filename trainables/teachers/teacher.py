@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,10 @@ from trainables.spec.trial import ModelSpec, TeacherSpec
 from trainables.teachers.feeding import feeding
 from trainables.teachers.fill import fill_backbone, load_classifier, load_head
 from trainables.teachers.pretrained.read import CheckpointFacts, ReadCheckpoint, read_checkpoint
+
+# What is asked about whole images: the name of a function of `Teacher`. And about which view of them.
+What: TypeAlias = Literal["features", "embed", "logits"]
+Ask: TypeAlias = tuple[What, int]
 
 
 class Teacher(nn.Module):
@@ -92,6 +96,16 @@ class Teacher(nn.Module):
             raise UserError("teacher", "has no classifier")
         logits: Tensor = self.classifier(self.backbone(images))
         return logits
+
+    def width(self, what: What) -> int:
+        """Numbers of an answer; 0 where the teacher has no part that could give one."""
+        classes = self.classifier.out_features if self.classifier is not None else 0
+        return {"features": self.feature_dim, "embed": self.head_dim, "logits": classes}[what]
+
+    def answer(self, what: What, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, D): what the function of this name returns."""
+        answer: Tensor = getattr(self, what)(images)
+        return answer
 
 
 def load_teacher(spec: TeacherSpec, path: Path) -> Teacher:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import time
 import warnings
@@ -30,11 +31,13 @@ from trainables.methods import load_method
 from trainables.methods.base import TAUGHT, Batch, Context, Losses, Method, MethodConfig
 from trainables.networks.backbones import build_backbone
 from trainables.spec.trial import TrialSpec
+from trainables.targets.sharing import EpochTargets
 from trainables.teachers.teacher import load_teacher
 from trainables.training.checkpoints import Checkpoints
 from trainables.training.loss_watch import LossWatch
 from trainables.training.memory import check_on_device
 from trainables.training.optimizer import Schedule, check_optim, make_optimizer
+from trainables.training.taught import autocast, channels_last, plain_encoder, shared_targets
 from trainables.training.teacher_file import teacher_path
 from trainables.training.workspace import Workspace
 from trainables.views.augmented import EpochViews, Views
@@ -45,11 +48,6 @@ _STATE = {  # keys of a checkpoint
     "trial", "data", "method", "optimizer", "schedule", "generators", "metrics", "best", "first_loss",
     "train_s",
 }  # fmt: skip
-
-
-def channels_last(images: Tensor) -> Tensor:
-    """The same images with channels last in memory, which makes convolutions faster."""
-    return images.contiguous(memory_format=torch.channels_last)
 
 
 def check_with_data(trial: TrialSpec, data: DataSet) -> tuple[type[Method], MethodConfig, Context]:
@@ -90,7 +88,7 @@ def build_method(
     method = kind(config, student, teacher, context)
     move(method, where)
     if begin:
-        method.begin(TrainingImages(data, trial.data.image_size, where))
+        method.begin(TrainingImages(data, trial.data.image_size, where, plain_encoder(workspace)))
     return method
 
 
@@ -144,6 +142,8 @@ class Run:
         self.schedule = Schedule(self.optimizer, trial.optim, trial.epochs, self.steps)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.labels = torch.tensor(self.data.train.labels)
+        self._views_of = functools.lru_cache(2)(self.views.epoch)  # of this epoch and the next
+        self.targets = shared_targets(trial, workspace, self.data, self.method, self._views_of, self.device)
         self._lasts = [micro == trial.optim.accumulate - 1 for micro in range(trial.optim.accumulate)]
         self.examiner = Examiner(trial.probe, self.data, trial.data.image_size, self.device)
 
@@ -213,17 +213,18 @@ class Run:
         """Make the optimizer steps of an epoch; returns its losses, last learning rate and speed."""
         optim = self.trial.optim
         ids = order(self.data.train_ids, self.trial.seed, epoch, optim, rank(), self.workers)
-        views = self.views.epoch(epoch)
+        views = self._views_of(epoch)
         watch = LossWatch(epoch, self.steps, self.first_loss)
         done = (epoch - 1) * self.steps
         self.method.train()
         start = time.perf_counter()
-        with contextlib.closing(fetch(self.data.train, ids, self.device)) as fetched:
+        shared = self.targets.epoch(epoch) if self.targets else contextlib.nullcontext()
+        with contextlib.closing(fetch(self.data.train, ids, self.device)) as fetched, shared as targets:
             for update in range(done, done + self.steps):
                 heartbeat(f"epoch {epoch}, step {update - done + 1}/{self.steps}")
                 self.schedule.set(update)
                 self.optimizer.zero_grad(set_to_none=True)
-                watch.add([self.micro_batch(*next(fetched), views, last) for last in self._lasts])
+                watch.add([self.micro_batch(*next(fetched), views, last, targets) for last in self._lasts])
                 if optim.clip_grad is not None:
                     nn.utils.clip_grad_norm_(self.parameters, optim.clip_grad)
                 self.optimizer.step()
@@ -236,20 +237,31 @@ class Run:
         speed = self.steps * optim.batch_size / seconds
         return {**losses, "lr": self.schedule.lr, "images_per_s": speed, "train_s": self.train_s}
 
-    def micro_batch(self, images: Tensor, ids: np.ndarray, views: EpochViews, last: bool) -> Losses:
+    def micro_batch(
+        self,
+        images: Tensor,
+        ids: np.ndarray,
+        views: EpochViews,
+        last: bool,
+        targets: EpochTargets | None = None,
+    ) -> Losses:
         """Forward and backward pass of a micro-batch. The `last` of a step averages gradients over workers.
 
-        `images` are stored images (B, 3, S, S), uint8; `ids` (B,) are their indices in the data set.
+        `images` are stored images (B, 3, S, S), uint8; `ids` (B,) are their indices in the data set;
+        `targets` are at the same micro-batch.
         """
         batch = Batch(
             [channels_last(views.apply(images, ids, view)) for view in range(self.method.views)],
             self.labels[ids].to(self.device, non_blocking=True),
             torch.from_numpy(ids).to(self.device, non_blocking=True),
+            targets.take() if targets is not None else None,
         )
         with self.parallel.no_sync() if self.parallel and not last else contextlib.nullcontext():
-            with self._autocast():
+            with autocast(self.trial.optim, self.device):
                 losses: Losses = (self.parallel or self.method)(batch)
             (losses.total / self.trial.optim.accumulate).backward()
+        if targets is not None and batch.targets is not None:
+            targets.give(batch.targets)
         return Losses(losses.total.detach(), {name: term.detach() for name, term in losses.terms.items()})
 
     def _evaluate(self) -> dict[str, float]:
@@ -260,11 +272,6 @@ class Run:
             return self.method.features(channels_last(images), self.trial.probe.point)
 
         return self.examiner.evaluate(encode)
-
-    def _autocast(self) -> torch.autocast:
-        wanted = self.trial.optim.precision
-        half = wanted == "bfloat16" or (wanted == "auto" and self.device.type == "cuda")
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
 
     def _save_student(self, score: float) -> None:
         student = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainables.core.file_transfer import FileTransfer, SharedFolder
+from trainables.targets.room import Room
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Workspace:
     cache: Path  # decoded data, of this node
     teachers: Path  # trained teachers, shared by trials and nodes
     transfer: FileTransfer = field(default_factory=SharedFolder)  # between this node and the storage
+    targets: Room = "off"  # the room in the cache for teachers' answers, which trials share
 
 
 @dataclass(frozen=True)

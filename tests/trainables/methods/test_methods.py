@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from trainables.core.errors import UserError
 from trainables.methods import load_method, methods
-from trainables.methods.base import NEEDS, TAUGHT, Method
+from trainables.methods.base import NEEDS, TAUGHT, Batch, Method
 from trainables.methods.parts.momentum_encoder import MomentumEncoder
 from trainables.methods.parts.queue import Queue
 from trainables.teachers.teacher import Teacher
@@ -238,6 +238,35 @@ def test_says_what_its_settings_need(name: str) -> None:
         assert all(reason if need not in kind.needs else not reason for need, reason in required.items())
 
 
+@each_taught
+def test_asks_the_teacher_what_it_declares_and_takes_ready_answers(name: str) -> None:
+    method = make_method(name)
+    again = copy.deepcopy(method)
+    total, batch = asks_as_declared(method)
+    # The second time, with answers that are ready, no pass is made and no bit differs.
+    passes = counted_passes(again.teacher)
+    assert torch.equal(again(batch).total, total)
+    assert passes == ([len(batch.ids)] if "feature_maps" in method.requires(method.config) else [])
+
+
+def asks_as_declared(method: Method) -> tuple[Tensor, Batch]:
+    """Check that a step asks what `asks` says. Returns the loss, and the batch with all answers."""
+    asked = counted_passes(method.teacher)
+    batch = make_batch(method)._replace(targets={})
+    total = method(batch).total
+    assert batch.targets is not None and set(batch.targets) == method.asks(method.config)
+    maps = "feature_maps" in method.requires(method.config)
+    assert asked == [len(batch.ids)] * max(len(batch.targets), maps)
+    return total, batch
+
+
+def counted_passes(teacher: Teacher) -> list[int]:
+    """A list that gets the number of images of each pass through the teacher's backbone."""
+    passes: list[int] = []
+    teacher.backbone.model.register_forward_pre_hook(lambda _, given: passes.append(len(given[0])))
+    return passes
+
+
 @pytest.mark.parametrize(("name", "field", "choice"), choices())
 def test_every_choice_takes_two_steps(name: str, field: str, choice: Any) -> None:
     try:
@@ -250,6 +279,8 @@ def test_every_choice_takes_two_steps(name: str, field: str, choice: Any) -> Non
     assert fingerprint(method.student) != start
     waiting = [key for key, p in method.named_parameters() if p.requires_grad and p.grad is None]
     assert waiting == []
+    if method.teacher is not None:
+        asks_as_declared(method)
 
 
 @each_method

@@ -32,7 +32,7 @@ from trainables.networks.backbones import build_backbone
 from trainables.spec.trial import TrialSpec
 from trainables.teachers.teacher import load_teacher
 from trainables.training.loop import prepare, train
-from trainables.training.run import channels_last
+from trainables.training.taught import channels_last
 from trainables.training.teacher_file import teacher_path, teacher_trial
 from trainables.training.workspace import Workspace
 

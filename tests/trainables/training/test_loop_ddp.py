@@ -8,12 +8,13 @@ from __future__ import annotations
 import multiprocessing
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_trials import Log, assert_same_bits, final, process_group, run, tiny
+from tiny_trials import Log, asked, assert_same_bits, final, process_group, run, tiny
 
 from trainables.core.errors import TrialFailed
 from trainables.core.workers import from_first
@@ -61,6 +62,16 @@ def scenarios(rank: int, root: Path) -> dict[str, Callable[[], Any]]:
         train(TRIALS[name], first, place)
         torch.manual_seed(rank)  # whatever each worker did in between
         return {**first.timeless(), **run(TRIALS[name], place).timeless()}
+
+    def shared() -> list[tuple[Any, int]]:
+        """Of a trial that computes the teacher's answers, and of one that reads them: reports and passes."""
+        found = []
+        passes: list[str] = []
+        for name in ("two-computed", "two-read"):
+            place = replace(places(root, name), targets="auto")
+            with asked(lambda what, _: passes.append(what)):
+                found.append((run(TRIALS["retro"], place).timeless(), len(passes)))
+        return found
 
     def fails() -> str:
         try:
@@ -123,6 +134,7 @@ def scenarios(rank: int, root: Path) -> dict[str, Callable[[], Any]]:
         **{name: lambda name=name: trained(name) for name in TRIALS},  # type: ignore[misc]
         "resumed": lambda: resumed("retro"),
         "resumed local": lambda: resumed("local"),
+        "shared": shared,
         "fails": fails,
         "full disk": full_disk,
         "disagree": disagree,
@@ -206,6 +218,15 @@ def test_two_workers_resumed_give_the_same_bits(name: str, root: Path, results: 
     resumed = results[0]["resumed" if name == "retro" else "resumed local"]
     assert resumed == results[0][name]
     assert_same_bits(final(places(root, f"two-{name}-resumed")), final(places(root, f"two-{name}")))
+
+
+def test_two_workers_share_what_the_teacher_says(root: Path, results: list[dict[str, Any]]) -> None:
+    for result in results:
+        (computed, first), (read, both) = result["shared"]
+        assert computed == read == result["retro"]
+        assert first == both == 2 * 2 * 7  # two views, two epochs of seven steps
+    for name in ("two-computed", "two-read"):
+        assert_same_bits(final(places(root, name)), final(places(root, "two-retro")))
 
 
 def test_a_trial_fails_on_every_worker_alike(results: list[dict[str, Any]]) -> None:

@@ -1,0 +1,270 @@
+"""Teachers' answers are shared: the same bits as without, no pass twice, and nobody waits for the dead."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_trials import Log, asked, assert_same_bits, final, process_group, run, tiny
+
+from trainables.methods import load_method, methods
+from trainables.spec.trial import TrialSpec
+from trainables.targets.room import FOLDER, files
+from trainables.training.loop import prepare, train
+from trainables.training.workspace import Workspace
+
+TRAINED = {
+    "method": "moco",
+    "preset": "digits",
+    "epochs": 1,
+    "config": {"queue_size": 128},
+    "optim": {"batch_size": 64},
+}
+TEACHER = {"arch": "test_resnet", "train": TRAINED}
+# 202 training images: 3 steps of 64, 2 epochs.
+SMALL: dict[str, Any] = {
+    "teacher": TEACHER,
+    "data": {"validation": 0.85},
+    "epochs": 2,
+    "probe": {"record": (), "every": 2},
+}
+ASKING = [name for name, kind in methods().items() if kind.asks(kind.Config())]
+
+
+def trial_of(method: str, **sections: Any) -> TrialSpec:
+    small = {"batch_size": 64, **sections.pop("optim", {})}
+    fields = load_method(method).Config.model_fields
+    queue = {"config": {"queue_size": 128}} if "queue_size" in fields else {}
+    return tiny(method, **{**SMALL, **queue, **sections, "optim": small})
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Decoded digits and the trained teacher."""
+    torch.set_num_threads(1)
+    return tmp_path_factory.mktemp("targets")
+
+
+def place(root: Path, folder: Path, targets: Any = "off") -> Workspace:
+    return Workspace(folder, root / "cache", root / "teachers", targets=targets)
+
+
+def in_store(root: Path) -> list[Path]:
+    return sorted(held.path for held in files(root / "cache" / FOLDER))
+
+
+@pytest.fixture
+def passes() -> Iterator[list[str]]:
+    """What teachers were asked in this process, one entry a pass."""
+    found: list[str] = []
+    with asked(lambda what, _: found.append(what)):
+        yield found
+
+
+@pytest.mark.parametrize("method", ASKING)
+def test_the_same_bits_with_and_without_and_a_second_trial_asks_nothing(
+    method: str, root: Path, tmp_path: Path, passes: list[str]
+) -> None:
+    trial = trial_of(method)
+    asks = len(load_method(method).asks(load_method(method).Config(**trial.config)))
+    alone = run(trial, place(root, tmp_path / "alone"))
+    steps = len(passes)
+    assert steps == 2 * 3 * asks
+    first = place(root, tmp_path / "first", "auto")
+    assert run(trial, first).timeless() == alone.timeless()
+    assert len(passes) <= 2 * steps  # another method may have asked the same before
+    passes.clear()
+    second = place(root, tmp_path / "second", "auto")
+    stopped = Log(stop=1)
+    train(trial, stopped, second)  # and goes on in the middle
+    assert {**stopped.timeless(), **run(trial, second).timeless()} == alone.timeless()
+    assert passes == []
+    for other in (first, second):
+        assert_same_bits(final(other), final(place(root, tmp_path / "alone")))
+
+
+def test_methods_that_ask_the_same_share_it_and_others_do_not(
+    root: Path, tmp_path: Path, passes: list[str]
+) -> None:
+    def asked(name: str, method: str, **sections: Any) -> int:
+        passes.clear()
+        sections = {"seed": 5, "views": {"recipe": "light"}, **sections}
+        run(trial_of(method, **sections), place(root, tmp_path / name, "auto"))
+        return len(passes)
+
+    assert asked("one", "retro") == 2 * 2 * 3  # two views, two epochs of three steps
+    assert asked("two", "seed") == 0  # the first view's embeddings, at other settings
+    assert asked("three", "rkd") == 2 * 3  # features
+    assert asked("four", "kd") == 0
+    assert asked("lr", "rkd", optim={"lr": 1e-4}) == 0
+    for name, changed in {
+        "seed": {"seed": 6},
+        "strength": {"views": {"recipe": "light", "strength": 0.25}},
+        "recipe": {"views": {"recipe": "cifar"}},
+        "operation": {"views": {"recipe": "light", "operations": {"flip": 0.25}}},
+        "batch": {"optim": {"batch_size": 32}},
+        "micro": {"optim": {"accumulate": 2}},
+        "precision": {"optim": {"precision": "bfloat16"}},
+        "part": {"data": {"validation": 0.85, "split_seed": 1}},
+        "teacher": {"teacher": {**TEACHER, "train": {**TRAINED, "epochs": 2}}},
+    }.items():
+        assert asked(name, "rkd", **changed) > 0, name
+    assert asked("second", "rkd", views={"recipe": "light", "second": {"flip": 0.0}}) == 0
+
+
+def test_batch_statistics_and_feature_maps_are_not_shared(root: Path, tmp_path: Path) -> None:
+    before = in_store(root)
+    run(trial_of("rkd", teacher={**TEACHER, "batch_norm": "batch"}), place(root, tmp_path / "a", "auto"))
+    run(trial_of("at"), place(root, tmp_path / "b", "auto"))
+    assert in_store(root) == before
+
+
+def test_bfloat16_answers_are_kept_bit_by_bit(root: Path, tmp_path: Path, passes: list[str]) -> None:
+    trial = trial_of("seed", optim={"precision": "bfloat16"}, seed=7)
+    heard = [
+        run(trial, place(root, tmp_path / name, room)).timeless()
+        for name, room in (("off", "off"), ("one", "auto"), ("two", "auto"))
+    ]
+    assert heard[0] == heard[1] == heard[2] and len(passes) == 2 * 2 * 3
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "another's"])
+def test_a_damaged_shard_is_computed_again(
+    damage: str, root: Path, tmp_path: Path, passes: list[str]
+) -> None:
+    trial = trial_of("rkd", seed=8)
+    whole = run(trial, place(root, tmp_path / "whole", "auto"))
+    passes.clear()
+    mine = sorted(in_store(root), key=lambda path: path.stat().st_mtime_ns)[-2:]
+    content = mine[0].read_bytes()
+    broken = bytearray(content)
+    broken[len(broken) // 2] ^= 1
+    mine[0].unlink()
+    mine[0].write_bytes(
+        {
+            "flipped": bytes(broken),
+            "truncated": content[: len(content) // 2],
+            "empty": b"",
+            "another's": mine[1].read_bytes(),
+        }[damage]
+    )
+    assert run(trial, place(root, tmp_path / "again", "auto")).timeless() == whole.timeless()
+    assert len(passes) == 3  # of the one epoch
+    assert mine[0].read_bytes() == content
+    assert run(trial, place(root, tmp_path / "third", "auto")).timeless() == whole.timeless()
+    assert len(passes) == 3
+
+
+def test_a_store_that_cannot_be_written_changes_nothing(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trial = trial_of("rkd", seed=9)
+    alone = run(trial, place(root, tmp_path / "alone"))
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "images").symlink_to(root / "cache" / "images")
+    (cache / FOLDER).write_text("a file in the folder's place")
+    blocked = Workspace(tmp_path / "blocked", cache, root / "teachers", targets="auto")
+    assert run(trial, blocked).timeless() == alone.timeless()
+    assert len([record for record in caplog.records if "not shared from here on" in record.message]) == 1
+
+
+# --- several processes ------------------------------------------------------------------------------------
+
+
+def _train(trial: TrialSpec, where: Workspace, log: Path, others: int = 0, die_after: int = 0) -> None:
+    """Train in this process, and write every pass through the teacher to `log`: what, and which images.
+
+    Begins when as many `others` are ready.
+    """
+    torch.set_num_threads(1)
+    log.parent.mkdir(exist_ok=True)
+    log.touch()
+    while len(list(log.parent.glob("*.log"))) <= others:
+        time.sleep(0.01)
+    made = 0
+
+    def write(what: str, images: torch.Tensor) -> None:
+        nonlocal made
+        with log.open("a") as file:
+            file.write(f"{what} {images.double().sum().item()!r}\n")
+        made += 1
+        if made == die_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    heard = Log()
+    with asked(write):
+        train(trial, heard, where)
+    torch.save(heard.timeless(), log.with_suffix(".pt"))
+
+
+def start(*arguments: Any, **named: Any) -> multiprocessing.process.BaseProcess:
+    process = multiprocessing.get_context("spawn").Process(target=_train, args=arguments, kwargs=named)
+    process.start()
+    return process
+
+
+def test_two_processes_share_the_work_and_none_waits_for_a_killed_one(root: Path, tmp_path: Path) -> None:
+    """Before them one was killed in the middle of a shard, with its lock."""
+    trial = trial_of("rkd", seed=10, epochs=2, optim={"batch_size": 32}, data={})
+    prepare(trial, place(root, tmp_path / "x"))
+    alone = run(trial, place(root, tmp_path / "alone"))
+    killed = start(trial, place(root, tmp_path / "killed", "auto"), tmp_path / "x" / "a.log", die_after=3)
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    assert any(path.suffix == ".lock" for path in in_store(root))
+    logs = [tmp_path / "one.log", tmp_path / "two.log"]
+    workers = [start(trial, place(root, tmp_path / log.stem, "auto"), log, others=1) for log in logs]
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    passes = [line for log in logs for line in log.read_text().splitlines()]
+    assert len(passes) == len(set(passes)) == 2 * (898 // 32)
+    assert all(log.read_text() for log in logs), "one of them did all the work"
+    for log in logs:
+        assert torch.load(log.with_suffix(".pt"), weights_only=True) == alone.timeless()
+    assert not [path for path in in_store(root) if path.suffix == ".lock"]
+
+
+def _group(rank: int, root: Path, folder: Path, trial: TrialSpec) -> None:
+    """Without a store, and then with one."""
+    process_group(rank, 2, str(folder.with_suffix(".meet")))
+    for kind in ("off", "auto"):
+        log = folder.with_name(f"{kind}-{rank}") / f"{folder.name}.log"
+        _train(trial, place(root, folder.with_name(f"{folder.name}-{kind}"), kind), log, others=1)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_groups_of_two_workers_share_and_get_the_same_bits(root: Path, tmp_path: Path) -> None:
+    """Two groups at once."""
+    trial = trial_of("retro", seed=11, optim={"optimizer": "momentum", "lr": 0.02})
+    prepare(trial, place(root, tmp_path / "x"))
+    groups = [
+        multiprocessing.get_context("spawn").Process(target=_group, args=(rank, root, tmp_path / name, trial))
+        for name in ("one", "two")
+        for rank in range(2)
+    ]
+    for process in groups:
+        process.start()
+    for process in groups:
+        process.join()
+        assert process.exitcode == 0
+    for rank in range(2):
+        logs = [tmp_path / f"auto-{rank}" / f"{name}.log" for name in ("one", "two")]
+        passes = [line for log in logs for line in log.read_text().splitlines()]
+        assert len(passes) == len(set(passes)) == 2 * 2 * 3
+    heard = [torch.load(path, weights_only=True) for path in tmp_path.glob("*-0/*.pt")]
+    assert len(heard) == 4 and all(other == heard[0] for other in heard)
+    ends = [
+        final(place(root, tmp_path / f"{name}-{kind}")) for name in ("one", "two") for kind in ("off", "auto")
+    ]
+    for end in ends[1:]:
+        assert_same_bits(end, ends[0])

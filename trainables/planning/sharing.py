@@ -1,0 +1,55 @@
+"""What a trial asks its teacher, how large the answers are, and why some cannot be shared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainables.core.isolation import isolated
+from trainables.methods import load_method
+from trainables.methods.base import TAUGHT
+from trainables.planning.check import TrialChecker
+from trainables.planning.compute import bare_teacher, epoch_steps
+from trainables.spec.trial import TrialSpec
+from trainables.teachers.teacher import Ask, Teacher
+
+MAPS = "it compares feature maps, which are too large to keep"
+BATCH = "with `teacher.batch_norm: batch` an answer depends on the other images of its batch"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The answers that a trial can share."""
+
+    asks: frozenset[Ask]
+    bytes: int  # of an epoch, in float32
+    why_not: str = ""  # why the teacher is asked in every step of every trial; "": it is not, or is not asked
+
+
+class AskedOf:
+    """Tells `Asked` of trials. A teacher that several of them have is built once."""
+
+    def __init__(self) -> None:
+        self._context = TrialChecker().context
+        self._teachers: dict[str, Teacher | None] = {}
+
+    def __call__(self, trial: TrialSpec) -> Asked:
+        """What `trial` asks. Raises `UserError` for a teacher whose file cannot be read."""
+        kind = load_method(trial.method)
+        config = kind.Config(**trial.config)
+        if trial.teacher is None or not kind.needs & TAUGHT:
+            return Asked(frozenset(), 0)
+        asks = kind.asks(config)
+        if not asks:
+            return Asked(asks, 0, MAPS)
+        if trial.teacher.batch_norm == "batch":
+            return Asked(frozenset(), 0, BATCH)
+        images = epoch_steps(trial) * trial.optim.batch_size
+        return Asked(asks, sum(images * (4 * self._width(trial, ask) + 8) for ask in asks))
+
+    def _width(self, trial: TrialSpec, ask: Ask) -> int:
+        key = f"{trial.teacher} {trial.data}"
+        if key not in self._teachers:
+            with isolated(trial.seed):
+                self._teachers[key] = bare_teacher(trial, self._context)
+        teacher = self._teachers[key]
+        return 0 if teacher is None else teacher.width(ask[0])

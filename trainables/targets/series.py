@@ -1,0 +1,155 @@
+"""A series: one kind of answer of one teacher to one view of every image, the same bits wherever it is made.
+
+The key of a series is a hash of all that can change a bit of the answers: the teacher's file and how it is
+fed, the images, the views, seed and batches, the precision, the device and the code that computes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from trainables.data.data_sets import DataSet
+from trainables.data.store_images import Images
+from trainables.spec.trial import NOT_IDENTITY, TrialSpec
+from trainables.teachers.teacher import Teacher, What
+from trainables.views.recipes import recipe_of
+
+FORMAT = 1  # of the files; others are not read
+_CODE = ("data", "views", "networks", "teachers", "targets")  # rooms that compute views and answers
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Which answers these are."""
+
+    facts: Mapping[str, Any]  # plain JSON; all that can change a bit
+    width: int  # numbers of an answer
+
+    @functools.cached_property
+    def key(self) -> str:
+        """16 hex digits of the hash of `facts`."""
+        text = json.dumps(self.facts, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def can_be_shared(teacher: Teacher) -> bool:
+    """Whether the answers to an image depend on nothing but the image and the file of the teacher.
+
+    Batch statistics depend on the other images of the batch. A teacher without a file has no identity.
+    """
+    return bool(teacher.sha256) and teacher.batch_norm == "eval"
+
+
+def augmented(
+    trial: TrialSpec,
+    data: DataSet,
+    teacher: Teacher,
+    what: What,
+    view: int,
+    device: torch.device,
+    half: bool,
+    workers: int,
+) -> Series:
+    """The series of a view of the training images as `trial` makes and batches them.
+
+    `half`: whether the teacher is asked under autocast to bfloat16.
+    """
+    optim = trial.optim
+    facts = {
+        **_common(teacher, what, device, half),
+        "images": data.train.fingerprint,
+        "trained on": _digest(data.train_ids),
+        "stored": data.train.size,
+        "data": trial.data.model_dump(mode="json", exclude=set(NOT_IDENTITY["data"])),
+        "recipe": dataclasses.asdict(recipe_of(trial.views, view)),
+        "strength": trial.views.strength,
+        "view": view,
+        "seed": trial.seed,
+        # Which images a step has, and how many one pass has: with another number a convolution gives other
+        # bits, with the same number the same bits whichever images there are.
+        "batch": (optim.batch_size, optim.accumulate, workers),
+    }
+    return Series(facts, teacher.width(what))
+
+
+def plain(
+    teacher: Teacher, what: What, images: Images, ids: np.ndarray, size: int, batch: int, device: torch.device
+) -> Series:
+    """The series of the images `ids` without augmentation, `size` pixels wide, `batch` in a pass."""
+    facts = {
+        **_common(teacher, what, device, torch.is_autocast_enabled(device.type)),
+        "images": images.fingerprint,
+        "ids": _digest(ids),
+        "stored": images.size,
+        "size": size,
+        "batch": batch,
+    }
+    return Series(facts, teacher.width(what))
+
+
+def _common(teacher: Teacher, what: What, device: torch.device, half: bool) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "code": _code(),
+        "teacher": teacher.sha256,
+        "arch": teacher.backbone.arch,
+        "options": teacher.backbone.options,
+        "pixels": teacher.backbone.normalisation,
+        "channels last": _channels_last(teacher),
+        "what": what,
+        "precision": "bfloat16" if half else "float32",
+        **_machine(device),
+    }
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    """What computes: versions, the kind of device, and torch's settings that change its roundings."""
+    facts: dict[str, Any] = {
+        name: importlib.metadata.version(name) for name in ("torch", "torchvision", "timm")
+    }
+    if device.type == "cuda":
+        cudnn = torch.backends.cudnn
+        return {
+            **facts,
+            "device": torch.cuda.get_device_name(device),
+            "float32": (torch.get_float32_matmul_precision(), cudnn.allow_tf32),
+            "cudnn": (cudnn.version(), cudnn.benchmark, cudnn.deterministic),
+        }
+    return {
+        **facts,
+        "device": f"{device.type} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "threads": torch.get_num_threads(),
+    }
+
+
+@functools.cache
+def _code() -> str:
+    """A hash of the code that computes the answers, so that what another version computed is not read."""
+    package = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for part in _CODE:
+        for path in sorted((package / part).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _channels_last(network: nn.Module) -> bool:
+    kernels = [p for p in network.parameters() if p.dim() == 4 and min(p.shape[1:]) > 1]
+    return any(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+
+
+def _digest(ids: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(ids, dtype=np.int64).tobytes()).hexdigest()
