@@ -11,7 +11,9 @@ images' device. An operation may overwrite and return the images it was given.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -30,8 +32,15 @@ def to_unit(images: Tensor) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     """Subtract ImageNet's mean and divide by its standard deviation, by channel."""
-    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (MEAN, STD))
+    mean, std = _mean_and_std(images.device)
     return images.sub_(mean).div_(std)
+
+
+@functools.cache
+def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
+    # Once a device: a copy from unpinned memory waits for a GPU.
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
+    return mean, std
 
 
 def centre_crop(images: Tensor, out: int) -> Tensor:
@@ -59,51 +68,62 @@ def window(images: Tensor, corner: Tensor, out: int) -> Tensor:
     return images.gather(2, rows).gather(3, columns).masked_fill_(~inside, 0)
 
 
-def resized_crop(images: Tensor, box: Tensor, flip: Tensor, out: int, taps: int) -> Tensor:
-    """Crop `box`, resize to (out, out) with the antialiased bilinear filter, and mirror where `flip`.
+def resized_crop(images: Tensor, weights: Tensor, positions: Tensor, taps: Sequence[int]) -> Tensor:
+    """Crop, resize with the antialiased bilinear filter, and mirror, as `sampling` says.
 
-    images (B, 3, H, W) uint8; box (B, 4) int64: top, left, height, width, in pixels; flip (B,) bool; `taps`
-    at least `taps_of` each side. Agrees with `resized_crop(antialias=True)` of torchvision on float images.
+    images (B, 3, H, W) uint8 -> (B, 3, out, out); `taps` how many of them these images need along rows and
+    along columns. Agrees with `resized_crop(antialias=True)` of torchvision on float images.
     """
-    rows = _resample(images, box[:, 0], box[:, 2], out, taps)
-    columns = _resample(rows.transpose(2, 3).contiguous(), box[:, 1], box[:, 3], out, taps, flip)
+    along_rows, along_columns = (
+        (weights[:, axis, :count], positions[:, axis, :count]) for axis, count in enumerate(taps)
+    )
+    rows = _resample(images, *along_rows)
+    columns = _resample(rows.transpose(2, 3).contiguous(), *along_columns)
     return columns.transpose(2, 3).contiguous().div_(255)
 
 
+def sampling(edges: Tensor, pixels: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
+    """Which rows and columns of an image, weighted how, make each row and each column of its resized crop.
+
+    edges (B, 7, 2, 1) float64, of `parameter_table.edges`; pixels (out,) and taps (T, 1) float64: 0, 1, 2, ….
+    T is at least `taps_of` each side; more change nothing. Returns weights (B, 2, T, out) float32, of which
+    the first [:, 0] are for rows, and positions (B, 2, T, out) int64.
+    """
+    start, side, scale, reach, last, sign, offset = edges.unbind(1)
+    centre = torch.addcmul(offset, sign, pixels).mul_(scale)  # the sum is exact
+    first = (centre - reach).add_(0.5).floor_().clamp_(min=0)
+    tap = first[:, :, None] + taps
+    weight = (tap - centre[:, :, None]).add_(0.5).abs_().div_(reach[..., None])
+    weight = (1 - weight).clamp_(min=0).mul_(tap < side[..., None])
+    # In the order of taps, so that a tap more of weight 0 (a wider box elsewhere in the batch) adds nothing.
+    weights = weight.div_(in_order(weight.unbind(2))[:, :, None]).to(torch.float32)
+    return weights, torch.minimum(tap.add_(start[..., None]), last[..., None]).to(torch.int64)
+
+
 def taps_of(side: int, out: int) -> int:
-    """How many pixels of a crop with this side can reach one output pixel."""
+    """How many pixels of a crop with this side can reach one output pixel; at least 2."""
     return -(-2 * max(side, out) // out)
 
 
-def _resample(
-    images: Tensor, start: Tensor, side: Tensor, out: int, taps: int, flip: Tensor | None = None
-) -> Tensor:
-    """Resample the rows [start, start + side) of (B, C, H, W) to (B, C, out, W): whole rows, weighted."""
+def in_order(terms: Sequence[Tensor]) -> Tensor:
+    """The sum of two terms or more from the first to the last; `torch.sum` may take them in another order."""
+    total = terms[0] + terms[1]
+    for term in terms[2:]:
+        total.add_(term)
+    return total
+
+
+def _resample(images: Tensor, weights: Tensor, positions: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, out, W): sums of whole rows at positions (B, T, out), weighted."""
     b, c, h, w = images.shape
-    i = torch.arange(out, device=images.device)
-    at = i.expand(b, out) if flip is None else torch.where(flip[:, None], out - 1 - i, i)
-    scale = side.to(torch.float64)[:, None] / out
-    reach = scale.clamp(min=1)
-    centre = (at + 0.5) * scale
-    first = (centre - reach + 0.5).floor().clamp_(min=0)
-
-    # In the order of taps, so that a tap more of weight 0 (a wider box elsewhere in the batch) adds nothing.
-    weights = []
-    for k in range(taps):
-        distance = (first + k - centre + 0.5).abs_() / reach
-        weights.append((1 - distance).clamp_(min=0).mul_(first + k < side[:, None]))
-    total = weights[0].clone()
-    for weight in weights[1:]:
-        total += weight
-
-    last = (start + side - 1)[:, None]
+    taps, out = weights.shape[1:]
     plane = torch.arange(b * c, device=images.device).view(b, c, 1) * h
     flat = images.reshape(b * c * h, w)
     result: Tensor | None = None
-    for k, weight in enumerate(weights):
-        row = torch.minimum(first.to(torch.int64) + (start[:, None] + k), last)
-        picked = flat.index_select(0, (plane + row[:, None, :]).flatten()).view(b, c, out, w)
-        term = picked.to(torch.float32).mul_((weight / total).to(torch.float32)[:, None, :, None])
+    for k in range(taps):
+        row = plane + positions[:, k, None]
+        picked = flat.index_select(0, row.flatten()).view(b, c, out, w)
+        term = picked.to(torch.float32).mul_(weights[:, k, None, :, None])
         result = term if result is None else result.add_(term)
     assert result is not None
     return result
