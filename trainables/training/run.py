@@ -242,7 +242,7 @@ class Run:
         `images` are stored images (B, 3, S, S), uint8; `ids` (B,) are their indices in the data set.
         """
         batch = Batch(
-            [channels_last(views.apply(images, ids, view)) for view in range(self.method.views)],
+            [channels_last(view) for view in views.apply_all(images, ids)],
             self.labels[ids].to(self.device, non_blocking=True),
             torch.from_numpy(ids).to(self.device, non_blocking=True),
         )

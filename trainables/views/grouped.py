@@ -28,7 +28,7 @@ def grouped_views(images: Tensor, own: Table, out: int) -> Tensor:
         part = slice(start, start + piece)
         rows = {name: values[part] for name, values in own.items()}
         x = _placed(images[part], rows, out) if crops is None else _cropped(images[part], rows, crops, part)
-        views[part] = ops.normalise(_coloured(x, rows, out))
+        ops.normalise(_coloured(x, rows, out), out=views[part])
     return views
 
 
@@ -38,15 +38,18 @@ def _crops(own: Table, out: int) -> tuple[Tensor, Tensor, Array]:
     needed = taps[own["crop"][:, 2:]]
     numbers = (np.arange(count, dtype=np.float64) for count in (out, needed.max()))
     pixels, tap = (_on(values) for values in numbers)
-    weights, positions = ops.sampling(
-        _on(edges(own["crop"], own["flip"], out)), pixels, tap[:, None]
-    )
+    weights, positions = ops.sampling(_on(edges(own["crop"], own["flip"], out)), pixels, tap[:, None])
     return weights, positions, needed
 
 
 def _cropped(images: Tensor, own: Table, crops: tuple[Tensor, Tensor, Array], part: slice) -> Tensor:
     weights, positions, needed = crops
-    return ops.resized_crop(images, weights[part], positions[part], needed[part].max(0).tolist())
+    # Only what one of the boxes holds: a single image's rows are as short as its box.
+    box = own["crop"].astype(np.int64)
+    (top, left), (bottom, right) = box[:, :2].min(0).tolist(), (box[:, :2] + box[:, 2:]).max(0).tolist()
+    inside = positions[part] - torch.tensor([top, left]).view(2, 1, 1)
+    taps = needed[part].max(0).tolist()
+    return ops.resized_crop(images[:, :, top:bottom, left:right], weights[part], inside, taps)
 
 
 def _placed(images: Tensor, own: Table, out: int) -> Tensor:

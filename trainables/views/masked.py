@@ -1,12 +1,12 @@
-"""Views where operations are few and nothing waits for the host: what GPUs need.
+"""Views where operations are few and the host waits for nothing: what GPUs need.
 
-Every operation works on all samples; one that is not for a sample gets numbers that leave its pixels as they
-are, bit for bit, or is masked. So shapes depend on the recipe and the batch's size alone, and the function can
-be compiled. The numbers that a CPU gets are those of `grouped.py`, exactly.
+Every operation works on all samples. Where it is not for a sample, it gets numbers that leave the pixels as
+they are, bit for bit, or is masked. So shapes depend on the recipe and the size of the batch alone, and the
+function can be compiled. Its bits on a CPU are those of `grouped.py`.
 
-A colour jitter needs each sample's own order of four operations. Brightness, contrast and saturation are all
-blends of the image with something (black, its mean luminance, its luminance); so one blend does for the three.
-Every order of them with a hue is contained in: blend, hue, blend, blend, hue, blend.
+A colour jitter does four operations in an order of each sample's own. Brightness, contrast and saturation are
+blends of the image with black, with its mean luminance and with its luminance: one blend does for all three.
+All orders of them and a hue are contained in: blend, hue, blend, blend, hue, blend.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def masked_views(images: Tensor, given: dict[str, Tensor], out: int, views: int)
     if "blur" in given:
         x = _blurred(x, given["blur"], given["mirror"])
     if "solarise" in given:
-        x = torch.where(given["solarise"], ops.solarise(x), x)
+        x = torch.where(given["solarise"] & (x >= ops.SOLARISE_FROM), 1 - x, x)
     if "gain" in given:
         x = ops.brightness(x, given["gain"])
     if "noise_key" in given:
@@ -126,7 +126,8 @@ def _resampled(images: Tensor, weights: Tensor, positions: Tensor) -> Tensor:
 
 def _luminance(images: Tensor, grey: Tensor) -> Tensor:
     r, g, b = (images * grey).split(1, 1)
-    return (r + g).add_(b)
+    luminance: Tensor = (r + g).add_(b)
+    return luminance
 
 
 # --- jitter -------------------------------------------------------------------------------------------------
@@ -162,17 +163,14 @@ def _jittered(x: Tensor, given: dict[str, Tensor]) -> Tensor:
     names = ("keep", "colour", "level", "low", "high")
     blends = list(zip(*(given[name].unbind(0) for name in names), strict=True))
     first, second = given["hue"].unbind(0)
-    x = _blended(x, *blends[0], given["scaled_grey"])
-    x = _turned(x, first, given["turn"], given["channel"])
-    for blend in blends[1:3]:
-        x = _blended(x, *blend, given["scaled_grey"])
-    x = _turned(x, second, given["turn"], given["channel"])
-    return _blended(x, *blends[3], given["scaled_grey"])
+    turn, channel, grey = given["turn"], given["channel"], given["scaled_grey"]
+    x = _turned(_blended(x, blends[0], grey), first, turn, channel)
+    x = _blended(_blended(x, blends[1], grey), blends[2], grey)
+    return _blended(_turned(x, second, turn, channel), blends[3], grey)
 
 
-def _blended(
-    x: Tensor, keep: Tensor, colour: Tensor, level: Tensor, low: Tensor, high: Tensor, grey: Tensor
-) -> Tensor:
+def _blended(x: Tensor, numbers: tuple[Tensor, ...], grey: Tensor) -> Tensor:
+    keep, colour, level, low, high = numbers
     luminance = _luminance(x, grey)
     # A sum of whole numbers below 2^53 is exact in float64, in any order.
     mean = luminance.trunc().mean((1, 2, 3), keepdim=True, dtype=torch.float64).to(torch.float32)
