@@ -13,10 +13,18 @@ import torch
 from torch import Tensor
 
 from trainables.views import operations as ops
-from trainables.views.parameter_table import JITTER_ORDERS, NO_JITTER, Array, Table, blur_weights, edges
+from trainables.views.jitter_places import (
+    BRIGHTNESS,
+    CONTRAST,
+    HUE,
+    IDLE,
+    SATURATION,
+    blends_of,
+    hues_of,
+)
+from trainables.views.parameter_table import NO_JITTER, Array, Table, blur_weights, edges
 
 PIECE = 3 * 224**2  # values: they stay in the cache of a core
-_ORDERS = np.asarray(JITTER_ORDERS)
 
 
 def grouped_views(images: Tensor, own: Table, out: int) -> Tensor:
@@ -65,13 +73,11 @@ def _placed(images: Tensor, own: Table, out: int) -> Tensor:
 
 def _coloured(x: Tensor, own: Table, out: int) -> Tensor:
     if "order" in own:
-        x = _jitter(x, own["order"], own["factors"])
+        x = _where(x, own["order"] != NO_JITTER, _jittered, own["order"], own["factors"])
     if "grayscale" in own:
         x = _where(x, own["grayscale"], ops.grayscale)
     if "sigma" in own:
-        on = own["sigma"] > 0
-        if on.any():
-            x = _where(x, on, ops.blur, blur_weights(own["sigma"][on], out))
+        x = _where(x, own["sigma"] > 0, _blurred, own["sigma"])
     if "solarise" in own:
         x = _where(x, own["solarise"], ops.solarise)
     if "gain" in own:
@@ -84,25 +90,45 @@ def _coloured(x: Tensor, own: Table, out: int) -> Tensor:
     return x
 
 
-def _jitter(x: Tensor, order: Array, factors: Array) -> Tensor:
-    """Brightness, contrast, saturation and hue, in each sample's own order."""
-    turn = _ORDERS[np.where(order == NO_JITTER, 0, order)]
-    for place in range(4):
-        for i, op in enumerate((ops.brightness, ops.contrast, ops.saturation, ops.hue)):
-            on = (turn[:, place] == i) & (order != NO_JITTER)
-            x = _where(x, on, op, factors[on, i])
-    return x
-
-
 def _where(x: Tensor, on: npt.NDArray[np.bool_], op: Callable[..., Tensor], *parameters: Array) -> Tensor:
     """`op` with its parameters on the samples where `on`, the others as they are."""
+    if on.all():
+        return op(x, *parameters)
     if not on.any():
         return x
-    tensors = [_on(values) for values in parameters]
-    if on.all():
-        return op(x, *tensors)
     index = _on(np.flatnonzero(on))
-    return x.index_copy_(0, index, op(x.index_select(0, index), *tensors))
+    return x.index_copy_(0, index, op(x.index_select(0, index), *(values[on] for values in parameters)))
+
+
+def _jittered(x: Tensor, order: Array, factors: Array) -> Tensor:
+    """Brightness, contrast, saturation and hue, in each sample's own order."""
+    which, factor = blends_of(order, factors)
+    turned, shift = hues_of(order), factors[:, HUE]
+    x = _where(x, which[0] != IDLE, _blended, which[0], factor[0])
+    x = _where(x, turned[0], _turned, shift)
+    x = _blended(_blended(x, which[1], factor[1]), which[2], factor[2])
+    x = _where(x, turned[1], _turned, shift)
+    return _blended(x, which[3], factor[3])
+
+
+def _blended(x: Tensor, which: Array, factor: Array) -> Tensor:
+    kinds = set(which.tolist())
+    if kinds == {IDLE}:
+        return x
+    for kind, op in ((BRIGHTNESS, ops.brightness), (CONTRAST, ops.contrast), (SATURATION, ops.saturation)):
+        if kinds == {kind}:
+            return op(x, _on(factor))
+    other = 1 - factor
+    colour, level = (np.where(which == kind, other, np.float32(0)) for kind in (SATURATION, CONTRAST))
+    return ops.blend(x, _on(factor), _on(colour), _on(level))
+
+
+def _turned(x: Tensor, shift: Array) -> Tensor:
+    return ops.hue(x, _on(shift))
+
+
+def _blurred(x: Tensor, sigma: Array) -> Tensor:
+    return ops.blur(x, _on(blur_weights(sigma, x.shape[2])))
 
 
 def _on(values: Array) -> Tensor:

@@ -3,10 +3,6 @@
 Every operation works on all samples. Where it is not for a sample, it gets numbers that leave the pixels as
 they are, bit for bit, or is masked. So shapes depend on the recipe and the size of the batch alone, and the
 function can be compiled. Its bits on a CPU are those of `grouped.py`.
-
-A colour jitter does four operations in an order of each sample's own. Brightness, contrast and saturation are
-blends of the image with black, with its mean luminance and with its luminance: one blend does for all three.
-All orders of them and a hue are contained in: blend, hue, blend, blend, hue, blend.
 """
 
 from __future__ import annotations
@@ -16,8 +12,8 @@ import torch
 from torch import Tensor
 
 from trainables.views import operations as ops
+from trainables.views.jitter_places import CONTRAST, HUE, IDLE, SATURATION, blends_of, hues_of
 from trainables.views.parameter_table import (
-    JITTER_ORDERS,
     NO_JITTER,
     Array,
     Table,
@@ -26,23 +22,7 @@ from trainables.views.parameter_table import (
     edges,
 )
 
-_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
-_BLENDS = 4
 _SCALE = 2.0**24  # of luminance, whose mean is a sum of whole numbers: a power of 2 changes no other bit
-
-
-def _slots() -> tuple[Array, Array]:
-    """(24, 4) which operation each blend does (-1: none) and (24, 2) which hue is done, for each order."""
-    blends, hues = np.full((len(JITTER_ORDERS), _BLENDS), -1), np.zeros((len(JITTER_ORDERS), 2), np.bool_)
-    for row, order in enumerate(JITTER_ORDERS):
-        place = order.index(_HUE)
-        free = ((1, 2, 3), (0, 1, 2), (0, 1, 3), (0, 1, 2))[place]
-        blends[row, list(free)] = [which for which in order if which != _HUE]
-        hues[row, place // 2] = True
-    return blends, hues
-
-
-_BLEND_OF, _HUE_OF = _slots()
 
 
 def columns(own: Table, side: int, out: int) -> dict[str, Array]:
@@ -139,21 +119,20 @@ def _jitter_columns(order: Array, factors: Array) -> dict[str, Array]:
     Samples are the second axis of the first five (4, B, 1, 1, 1) and of `hue` (2, B, 1, 1, 1).
     """
     on = order != NO_JITTER
-    row = np.where(on, order, 0)
-    which = np.where(on[:, None], _BLEND_OF[row], -1).T  # (4, B)
-    factor = np.where(which >= 0, np.take_along_axis(factors.T, which.clip(0), 0), 1).astype(np.float32)
-    other = (1 - factor) / np.float32(_SCALE)
-    nothing = np.float32(0)
+    which, factor = blends_of(np.where(on, order, 0), factors)
+    which, factor = np.where(on, which, IDLE), np.where(on, factor, np.float32(1))
+    other, nothing = (1 - factor) / np.float32(_SCALE), np.float32(0)
+    # An idle blend leaves what is not in 0..1.
     made = {
         "keep": factor,
-        "colour": np.where(which == _SATURATION, other, nothing),
-        "level": np.where(which == _CONTRAST, other, nothing),
-        "low": np.where(which >= 0, nothing, np.float32(-np.inf)),
-        "high": np.where(which >= 0, np.float32(1), np.float32(np.inf)),
-        "hue": _HUE_OF[row].T & on,
+        "colour": np.where(which == SATURATION, other, nothing),
+        "level": np.where(which == CONTRAST, other, nothing),
+        "low": np.where(which == IDLE, np.float32(-np.inf), nothing),
+        "high": np.where(which == IDLE, np.float32(np.inf), np.float32(1)),
+        "hue": hues_of(np.where(on, order, 0)) & on,
     }
     given = {name: values.reshape(*values.shape, 1, 1, 1) for name, values in made.items()}
-    given["turn"] = (factors[:, _HUE] * np.float32(6) + np.float32(6)).reshape(-1, 1, 1, 1)
+    given["turn"] = (factors[:, HUE] * np.float32(6) + np.float32(6)).reshape(-1, 1, 1, 1)
     given["channel"] = np.array([5, 3, 1], np.float32).reshape(3, 1, 1)
     given["scaled_grey"] = (np.array(ops.GREY, np.float32) * np.float32(_SCALE)).reshape(3, 1, 1)
     return given

@@ -77,27 +77,25 @@ def resized_crop(images: Tensor, weights: Tensor, positions: Tensor, taps: Seque
     """
     b, c, h, w = images.shape
     out = weights.shape[3]
-    # Whole rows are copied, which is fast. Columns are made rows by a transposition of two axes in all, which
-    # is faster than one of each image; so samples lie beside one another there.
-    planes = torch.arange(b * c).view(b, 1, c, 1) * h + positions[:, 0, : taps[0], None]
+    planes = torch.arange(b * c).view(b, c, 1) * h
     flat = images.reshape(b * c * h, w)
-    x = in_order(
-        [
-            flat.index_select(0, planes[:, k].flatten()).view(b, c, out, w).to(torch.float32)
-            * weights[:, 0, k, None, :, None]
-            for k in range(taps[0])
-        ]
-    )
-    columns = x.view(b * c * out, w).t().contiguous().view(w * b, c * out)
-    places = positions[:, 1, : taps[1]] * b + torch.arange(b).view(b, 1, 1)
-    x = in_order(
-        [
-            columns.index_select(0, places[:, k].t().flatten()).view(out, b, c * out)
-            * weights[:, 1, k].t()[:, :, None]
-            for k in range(taps[1])
-        ]
-    )
-    return x.view(out, b * c * out).t().contiguous().view(b, c, out, out).div_(255)
+
+    def row(k: int) -> Tensor:
+        picked = flat.index_select(0, (planes + positions[:, 0, k, None]).flatten()).view(b, c, out, w)
+        return picked.to(torch.float32).mul_(weights[:, 0, k, None, :, None])
+
+    rows = functools.reduce(Tensor.add_, map(row, range(taps[0])))
+    # Whole rows are copied fast, so columns become rows, by one transposition of two axes for all images,
+    # which is faster than one of each.
+    turned = rows.view(b * c * out, w).t().contiguous().view(w * b, c * out)
+    samples = torch.arange(b)
+
+    def column(k: int) -> Tensor:
+        picked = turned.index_select(0, (positions[:, 1, k].t() * b + samples).flatten())
+        return picked.view(out, b, c * out).mul_(weights[:, 1, k].t()[:, :, None])
+
+    columns = functools.reduce(Tensor.add_, map(column, range(taps[1])))
+    return columns.view(out, b * c * out).t().contiguous().view(b, c, out, out).div_(255)
 
 
 def sampling(edges: Tensor, pixels: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,25 +174,37 @@ def brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend with the image's mean luminance.
-
-    The mean is a sum of integers (luminance in steps of 2^-24), because a sum of floats depends on its order.
-    """
-    luminance = grey(images).mul_(2**24).to(torch.int32)
-    total = luminance.sum(dim=(1, 2, 3), dtype=torch.int64)
-    mean = (total.to(torch.float64) / (2**24 * luminance[0].numel())).to(torch.float32)
-    return _blend(images, mean.view(-1, 1, 1, 1), factor)
+    """Blend with the image's mean luminance."""
+    return _mixed(images, _mean(grey(images)), factor)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
     """Blend with the luminance."""
-    return _blend(images, grey(images), factor)
+    return _mixed(images, grey(images), factor)
 
 
-def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """images * factor + other * (1 - factor), clamped to 0..1."""
+def blend(images: Tensor, keep: Tensor, colour: Tensor, level: Tensor) -> Tensor:
+    """images * keep + luminance * colour + mean luminance * level, clamped to 0..1; colour or level is 0.
+
+    Brightness (both are 0), contrast and saturation in one, of samples of which each has its own.
+    """
+    keep, colour, level = (numbers.view(-1, 1, 1, 1) for numbers in (keep, colour, level))
+    luminance = grey(images)
+    level = _mean(luminance).mul_(level)
+    return images.mul_(keep).add_(luminance.mul_(colour).add_(level)).clamp_(0, 1)
+
+
+def _mean(luminance: Tensor) -> Tensor:
+    """(B, 1, 1, 1): a sum of integers (steps of 2^-24), because a sum of floats depends on its order."""
+    steps = (luminance * 2**24).to(torch.int32)
+    total = steps.sum(dim=(1, 2, 3), dtype=torch.int64)
+    return (total.to(torch.float64) / (2**24 * steps[0].numel())).to(torch.float32).view(-1, 1, 1, 1)
+
+
+def _mixed(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    """images * factor + other * (1 - factor), clamped to 0..1; `other` is overwritten."""
     factor = factor.view(-1, 1, 1, 1)
-    return images.mul_(factor).add_(other * (1 - factor)).clamp_(0, 1)
+    return images.mul_(factor).add_(other.mul_(1 - factor)).clamp_(0, 1)
 
 
 def hue(images: Tensor, shift: Tensor) -> Tensor:
