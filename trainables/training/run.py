@@ -251,7 +251,7 @@ class Run:
         `targets` are at the same micro-batch.
         """
         batch = Batch(
-            [channels_last(views.apply(images, ids, view)) for view in range(self.method.views)],
+            [channels_last(view) for view in views.apply_all(images, ids)],
             self.labels[ids].to(self.device, non_blocking=True),
             torch.from_numpy(ids).to(self.device, non_blocking=True),
             targets.take() if targets is not None else None,

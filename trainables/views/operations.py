@@ -11,7 +11,9 @@ images' device. An operation may overwrite and return the images it was given.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from trainables.spec.normalisation import IMAGENET
 
 MEAN, STD = IMAGENET  # for every data set; `Backbone.feed` is for networks that were trained on others
 SOLARISE_FROM = 128 / 255
+_TINY = torch.finfo(torch.float32).tiny  # smaller differences than this do not outlive `normalise`
 GREY = (0.2989, 0.587, 0.114)  # torchvision's weights of R, G, B
 
 
@@ -28,10 +31,17 @@ def to_unit(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(255)
 
 
-def normalise(images: Tensor) -> Tensor:
-    """Subtract ImageNet's mean and divide by its standard deviation, by channel."""
-    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (MEAN, STD))
-    return images.sub_(mean).div_(std)
+def normalise(images: Tensor, out: Tensor | None = None) -> Tensor:
+    """Subtract ImageNet's mean and divide by its standard deviation, by channel; into `out` or in place."""
+    mean, std = _mean_and_std(images.device)
+    return torch.sub(images, mean, out=images if out is None else out).div_(std)
+
+
+@functools.cache
+def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
+    # Once a device: a copy from unpinned memory waits for a GPU.
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
+    return mean, std
 
 
 def centre_crop(images: Tensor, out: int) -> Tensor:
@@ -59,54 +69,64 @@ def window(images: Tensor, corner: Tensor, out: int) -> Tensor:
     return images.gather(2, rows).gather(3, columns).masked_fill_(~inside, 0)
 
 
-def resized_crop(images: Tensor, box: Tensor, flip: Tensor, out: int, taps: int) -> Tensor:
-    """Crop `box`, resize to (out, out) with the antialiased bilinear filter, and mirror where `flip`.
+def resized_crop(images: Tensor, weights: Tensor, positions: Tensor, taps: Sequence[int]) -> Tensor:
+    """Crop, resize with the antialiased bilinear filter, and mirror, as `sampling` says.
 
-    images (B, 3, H, W) uint8; box (B, 4) int64: top, left, height, width, in pixels; flip (B,) bool; `taps`
-    at least `taps_of` each side. Agrees with `resized_crop(antialias=True)` of torchvision on float images.
+    images (B, 3, H, W) uint8 -> (B, 3, out, out); `taps` how many of them these images need along rows and
+    along columns. Agrees with `resized_crop(antialias=True)` of torchvision on float images.
     """
-    rows = _resample(images, box[:, 0], box[:, 2], out, taps)
-    columns = _resample(rows.transpose(2, 3).contiguous(), box[:, 1], box[:, 3], out, taps, flip)
-    return columns.transpose(2, 3).contiguous().div_(255)
+    b, c, h, w = images.shape
+    out = weights.shape[3]
+    planes = torch.arange(b * c).view(b, c, 1) * h
+    flat = images.reshape(b * c * h, w)
+
+    def row(k: int) -> Tensor:
+        picked = flat.index_select(0, (planes + positions[:, 0, k, None]).flatten()).view(b, c, out, w)
+        return picked.to(torch.float32).mul_(weights[:, 0, k, None, :, None])
+
+    rows = functools.reduce(Tensor.add_, map(row, range(taps[0])))
+    # Whole rows are copied fast, so columns become rows, by one transposition of two axes for all images,
+    # which is faster than one of each.
+    turned = rows.view(b * c * out, w).t().contiguous().view(w * b, c * out)
+    samples = torch.arange(b)
+
+    def column(k: int) -> Tensor:
+        picked = turned.index_select(0, (positions[:, 1, k].t() * b + samples).flatten())
+        return picked.view(out, b, c * out).mul_(weights[:, 1, k].t()[:, :, None])
+
+    columns = functools.reduce(Tensor.add_, map(column, range(taps[1])))
+    return columns.view(out, b * c * out).t().contiguous().view(b, c, out, out).div_(255)
+
+
+def sampling(edges: Tensor, pixels: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
+    """Which rows and columns of an image, weighted how, make each row and each column of its resized crop.
+
+    edges (B, 7, 2, 1) float64, of `parameter_table.edges`; pixels (out,) and taps (T, 1) float64: 0, 1, 2, ….
+    T is at least `taps_of` each side; more change nothing. Returns weights (B, 2, T, out) float32, of which
+    the first [:, 0] are for rows, and positions (B, 2, T, out) int64.
+    """
+    start, side, scale, reach, last, sign, offset = edges.unbind(1)
+    centre = torch.addcmul(offset, sign, pixels).mul_(scale)  # the sum is exact
+    first = (centre - reach).add_(0.5).floor_().clamp_(min=0)
+    tap = first[:, :, None] + taps
+    weight = (tap - centre[:, :, None]).add_(0.5).abs_().div_(reach[..., None])
+    weight = (1 - weight).clamp_(min=0).mul_(tap < side[..., None])
+    # In the order of taps, so that a tap more of weight 0 (a wider box elsewhere in the batch) adds nothing.
+    weights = weight.div_(in_order(weight.unbind(2))[:, :, None]).to(torch.float32)
+    return weights, torch.minimum(tap.add_(start[..., None]), last[..., None]).to(torch.int64)
 
 
 def taps_of(side: int, out: int) -> int:
-    """How many pixels of a crop with this side can reach one output pixel."""
+    """How many pixels of a crop with this side can reach one output pixel; at least 2."""
     return -(-2 * max(side, out) // out)
 
 
-def _resample(
-    images: Tensor, start: Tensor, side: Tensor, out: int, taps: int, flip: Tensor | None = None
-) -> Tensor:
-    """Resample the rows [start, start + side) of (B, C, H, W) to (B, C, out, W): whole rows, weighted."""
-    b, c, h, w = images.shape
-    i = torch.arange(out, device=images.device)
-    at = i.expand(b, out) if flip is None else torch.where(flip[:, None], out - 1 - i, i)
-    scale = side.to(torch.float64)[:, None] / out
-    reach = scale.clamp(min=1)
-    centre = (at + 0.5) * scale
-    first = (centre - reach + 0.5).floor().clamp_(min=0)
-
-    # In the order of taps, so that a tap more of weight 0 (a wider box elsewhere in the batch) adds nothing.
-    weights = []
-    for k in range(taps):
-        distance = (first + k - centre + 0.5).abs_() / reach
-        weights.append((1 - distance).clamp_(min=0).mul_(first + k < side[:, None]))
-    total = weights[0].clone()
-    for weight in weights[1:]:
-        total += weight
-
-    last = (start + side - 1)[:, None]
-    plane = torch.arange(b * c, device=images.device).view(b, c, 1) * h
-    flat = images.reshape(b * c * h, w)
-    result: Tensor | None = None
-    for k, weight in enumerate(weights):
-        row = torch.minimum(first.to(torch.int64) + (start[:, None] + k), last)
-        picked = flat.index_select(0, (plane + row[:, None, :]).flatten()).view(b, c, out, w)
-        term = picked.to(torch.float32).mul_((weight / total).to(torch.float32)[:, None, :, None])
-        result = term if result is None else result.add_(term)
-    assert result is not None
-    return result
+def in_order(terms: Sequence[Tensor]) -> Tensor:
+    """The sum of two terms or more from the first to the last; `torch.sum` may take them in another order."""
+    total = terms[0] + terms[1]
+    for term in terms[2:]:
+        total.add_(term)
+    return total
 
 
 def affine(images: Tensor, matrix: Tensor, out: int) -> Tensor:
@@ -154,25 +174,37 @@ def brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend with the image's mean luminance.
-
-    The mean is a sum of integers (luminance in steps of 2^-24), because a sum of floats depends on its order.
-    """
-    luminance = grey(images).mul_(2**24).to(torch.int32)
-    total = luminance.sum(dim=(1, 2, 3), dtype=torch.int64)
-    mean = (total.to(torch.float64) / (2**24 * luminance[0].numel())).to(torch.float32)
-    return _blend(images, mean.view(-1, 1, 1, 1), factor)
+    """Blend with the image's mean luminance."""
+    return _mixed(images, _mean(grey(images)), factor)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
     """Blend with the luminance."""
-    return _blend(images, grey(images), factor)
+    return _mixed(images, grey(images), factor)
 
 
-def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """images * factor + other * (1 - factor), clamped to 0..1."""
+def blend(images: Tensor, keep: Tensor, colour: Tensor, level: Tensor) -> Tensor:
+    """images * keep + luminance * colour + mean luminance * level, clamped to 0..1; colour or level is 0.
+
+    Brightness (both are 0), contrast and saturation in one, of samples of which each has its own.
+    """
+    keep, colour, level = (numbers.view(-1, 1, 1, 1) for numbers in (keep, colour, level))
+    luminance = grey(images)
+    level = _mean(luminance).mul_(level)
+    return images.mul_(keep).add_(luminance.mul_(colour).add_(level)).clamp_(0, 1)
+
+
+def _mean(luminance: Tensor) -> Tensor:
+    """(B, 1, 1, 1): a sum of integers (steps of 2^-24), because a sum of floats depends on its order."""
+    steps = (luminance * 2**24).to(torch.int32)
+    total = steps.sum(dim=(1, 2, 3), dtype=torch.int64)
+    return (total.to(torch.float64) / (2**24 * steps[0].numel())).to(torch.float32).view(-1, 1, 1, 1)
+
+
+def _mixed(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    """images * factor + other * (1 - factor), clamped to 0..1; `other` is overwritten."""
     factor = factor.view(-1, 1, 1, 1)
-    return images.mul_(factor).add_(other * (1 - factor)).clamp_(0, 1)
+    return images.mul_(factor).add_(other.mul_(1 - factor)).clamp_(0, 1)
 
 
 def hue(images: Tensor, shift: Tensor) -> Tensor:
@@ -184,10 +216,12 @@ def hue(images: Tensor, shift: Tensor) -> Tensor:
     r, g, b = images.unbind(1)
     value = torch.maximum(torch.maximum(r, g), b)
     chroma = value - torch.minimum(torch.minimum(r, g), b)
-    safe = torch.where(chroma > 0, chroma, 1)
-    sixths = torch.where(
-        value == r, (g - b) / safe, torch.where(value == g, (b - r) / safe + 2, (r - g) / safe + 4)
-    )
+    # Which is the largest, the first of equal ones, as 1 or 0: a choice by booleans takes 30 times as long.
+    red, green = (torch.eq(value, channel, out=torch.empty_like(value)) for channel in (r, g))
+    green.sub_(green * red)
+    blue = (1 - red).sub_(green)
+    apart = (g - b).mul_(red).add_((b - r).mul_(green)).add_((r - g).mul_(blue))  # two terms are 0
+    sixths = apart.div_(chroma.clamp(min=_TINY)).add_(green, alpha=2).add_(blue, alpha=4)
     sixths += shift.view(-1, 1, 1) * 6 + 6  # in 2 .. 14
     for channel, n in enumerate((5, 3, 1)):
         k = sixths + n
@@ -224,7 +258,8 @@ def _blur_along(images: Tensor, weights: Tensor, axis: int) -> Tensor:
 
 def solarise(images: Tensor) -> Tensor:
     """Invert the values from 128 of 255 up. Agrees with `solarize` of torchvision at that threshold."""
-    return torch.where(images >= SOLARISE_FROM, 1 - images, images)
+    bright = torch.ge(images, SOLARISE_FROM, out=torch.empty_like(images))  # 1 or 0, as in `hue`
+    return (bright - images).mul_(bright.mul_(2).sub_(1))
 
 
 def erase(images: Tensor, box: Tensor) -> Tensor:

@@ -143,13 +143,32 @@ def _fill_centred(box: Array, side: int, height: Array, width: Array) -> None:
     box[:] = np.stack([(side - height) // 2, (side - width) // 2, height, width], axis=1)
 
 
+def edges(box: Array, flip: Array, out: int) -> Array:
+    """(B, 4) boxes and (B,) whether they are mirrored -> (B, 7, 2, 1) float64 for `operations.sampling`.
+
+    Along rows, then along columns: start, side, side / out, how far a pixel reaches, the last pixel, and the
+    centre of pixel i of the view as sign * i + offset.
+    """
+    start, side = (box[:, part].astype(np.float64) for part in (slice(2), slice(2, 4)))
+    scale = side / out
+    mirrored = np.stack([np.zeros(len(flip), np.bool_), flip], axis=1)
+    sign, offset = np.where(mirrored, -1.0, 1.0), np.where(mirrored, out - 0.5, 0.5)
+    numbers = [start, side, scale, np.maximum(scale, 1), start + side - 1, sign, offset]
+    return np.stack(numbers, axis=1)[..., None]
+
+
+def blur_reach(size: int) -> int:
+    """How many pixels a blur reaches to either side: SimCLR's kernel is a tenth of the side."""
+    return max(1, size // 20)
+
+
 def blur_weights(sigma: Array, size: int) -> Array:
     """(B,) standard deviations in pixels -> (B, R + 1) float32: the pixel, and its neighbours at 1 .. R.
 
-    A Gaussian cut at the kernel size SimCLR takes, a tenth of the side. By one call of `math.exp` a number:
-    numpy's vectorised exponential may depend on a number's place in its array.
+    A Gaussian cut at `blur_reach`. By one call of `math.exp` a number: numpy's vectorised exponential may
+    depend on a number's place in its array.
     """
-    reach = max(1, size // 20)
+    reach = blur_reach(size)
     weights = np.zeros((len(sigma), reach + 1), np.float32)
     for row, s in enumerate(sigma.tolist()):
         taps = [math.exp(-0.5 * (k / s) ** 2) for k in range(reach + 1)]

@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from trainables.views import operations as ops
-from trainables.views.parameter_table import blur_weights, crops, inverse_affine
+from trainables.views.parameter_table import blur_weights, crops, edges, inverse_affine
 
 COUNT = 24
 
@@ -40,6 +40,12 @@ def assert_close(got: Tensor, want: list[Tensor], tolerance: float) -> None:
     torch.testing.assert_close(got, torch.stack(want), rtol=0, atol=tolerance)
 
 
+def cropped(images: Tensor, boxes: np.ndarray, flip: np.ndarray, out: int, taps: int) -> Tensor:
+    numbers = (torch.from_numpy(edges(boxes, flip, out)), torch.arange(out).double())
+    given = (tensor.to(images.device) for tensor in (*numbers, torch.arange(taps).double()[:, None]))
+    return ops.resized_crop(images, *ops.sampling(*given), (taps, taps))
+
+
 @pytest.mark.parametrize("out", [40, 32, 17, 5, 64])
 def test_resized_crop(images: Tensor, out: int) -> None:
     boxes = crops(COUNT, 40, 0.95, math.log(2), rng()).astype(np.int64)
@@ -47,15 +53,14 @@ def test_resized_crop(images: Tensor, out: int) -> None:
     boxes[1] = (39, 0, 1, 1)
     flip = rng().random(COUNT) < 0.5
     taps = ops.taps_of(int(boxes[:, 2:].max()), out)
-    got = ops.resized_crop(images, torch.from_numpy(boxes), torch.from_numpy(flip), out, taps)
+    got = cropped(images, boxes, flip, out, taps)
     want = []  # by torchvision in float64: in float32 its own weights are off by up to 2e-6
     for image, box, mirrored in zip(images, boxes.tolist(), flip, strict=True):
         view = tv.resized_crop(image.double() / 255, *box, size=[out, out], antialias=True).float()
         want.append(tv.horizontal_flip(view) if mirrored else view)
     assert_close(got, want, 1e-6)
     # More taps than needed, as another sample of a batch may need, change nothing.
-    more = ops.resized_crop(images, torch.from_numpy(boxes), torch.from_numpy(flip), out, taps + 3)
-    assert torch.equal(got, more)
+    assert torch.equal(got, cropped(images, boxes, flip, out, taps + 3))
 
 
 @pytest.mark.parametrize("out", [40, 33])
@@ -90,10 +95,9 @@ def test_identities(images: Tensor) -> None:
     unit = images / 255
     identity = torch.eye(2, 3).expand(COUNT, 2, 3)
     assert torch.equal(ops.affine(unit, identity, 40), unit)
-    whole = torch.tensor([0, 0, 40, 40]).expand(COUNT, 4)
-    never = torch.zeros(COUNT, dtype=torch.bool)
-    assert torch.equal(ops.resized_crop(images, whole, never, 40, 2), unit)
-    assert torch.equal(ops.resized_crop(images, whole, ~never, 40, 2), unit.flip(3))
+    whole, never = np.tile([0, 0, 40, 40], (COUNT, 1)), np.zeros(COUNT, np.bool_)
+    assert torch.equal(cropped(images, whole, never, 40, 2), unit)
+    assert torch.equal(cropped(images, whole, ~never, 40, 2), unit.flip(3))
     ones = torch.ones(COUNT)
     for op in (ops.brightness, ops.contrast, ops.saturation):
         assert torch.equal(op(unit.clone(), ones), unit)
@@ -210,10 +214,8 @@ def test_add_noise_is_grey_and_bounded(images: Tensor) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu(images: Tensor) -> None:
     gpu = images.cuda()
-    boxes = torch.from_numpy(crops(COUNT, 40, 0.8, math.log(4 / 3), rng()).astype(np.int64))
-    flip = torch.zeros(COUNT, dtype=torch.bool)
-    here = ops.resized_crop(images, boxes, flip, 32, 3)
-    there = ops.resized_crop(gpu, boxes.cuda(), flip.cuda(), 32, 3).cpu()
+    boxes, flip = crops(COUNT, 40, 0.8, math.log(4 / 3), rng()), np.zeros(COUNT, np.bool_)
+    here, there = cropped(images, boxes, flip, 32, 3), cropped(gpu, boxes, flip, 32, 3).cpu()
     torch.testing.assert_close(here, there, rtol=0, atol=1e-6)
     assert torch.equal(ops.noise(torch.arange(9), 99), ops.noise(torch.arange(9).cuda(), 99).cpu())
 

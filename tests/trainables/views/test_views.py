@@ -19,9 +19,8 @@ from torchvision.transforms.v2 import functional as tv
 
 from trainables.core.errors import UserError
 from trainables.spec.trial import ViewSpec
-from trainables.views import augmented as views
+from trainables.views import grouped, parameter_table
 from trainables.views import operations as ops
-from trainables.views import parameter_table
 from trainables.views.augmented import EpochViews, Views, plain
 from trainables.views.parameter_table import JITTER_ORDERS, NO_JITTER, draw
 from trainables.views.recipes import LARGEST, RECIPES, Recipe, check_views, recipe_of
@@ -90,7 +89,7 @@ def test_same_bits_in_any_piece(recipe: str, size: tuple[int, int], monkeypatch:
     epoch = Views(ViewSpec(recipe=recipe), side, out, 6, 1, 0).epoch(0)
     want = epoch.apply(images, np.arange(6), 0)
     for piece in (1, 3 * 2 * out**2, 10**9):
-        monkeypatch.setitem(views.PIECE, "cpu", piece)
+        monkeypatch.setattr(grouped, "PIECE", piece)
         for count in (1, 2):
             with threads_set_to(count):
                 assert torch.equal(epoch.apply(images, np.arange(6), 0), want)
