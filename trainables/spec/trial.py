@@ -32,7 +32,7 @@ NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
 # Fields that were added after trials had been named without them, with the value at which a trial is the same
 # as before. At that value a field is not part of the identity. It is the field's default; a test compares.
 YOUNGER: Mapping[str, Mapping[str, Any]] = {
-    "data": {"splits": None, "fit": "centre"},
+    "data": {"splits": None, "fit": "centre", "keep": "raw", "short_side": 256},
     "views": {"operations": {}, "second": {}},
     "optim": {"trust_coefficient": None},
 }
@@ -108,6 +108,14 @@ class DataSpec(Spec):
         description="what is kept of a picture that is no square. centre: the square in its middle; whole: "
         "all of it, so that crops are drawn from the picture as published recipes do",
     )
+    keep: Literal["raw", "jpeg"] = Field(
+        "raw",
+        description="how prepared images are kept. raw: pixels of one size, the fastest to read; jpeg: whole "
+        "pictures as JPEG, for data sets whose pixels would not fit on a disk or in memory",
+    )
+    short_side: Annotated[int, Field(ge=8, le=2048)] = Field(
+        256, description="of `keep: jpeg`: larger pictures are reduced to a shorter side of so many pixels"
+    )
     download: bool = Field(False, description="may the source be downloaded")
     validation: Annotated[float, Field(gt=0, lt=1)] = Field(
         1 / 3, description="share of the labelled training images that the search is scored on"
@@ -116,6 +124,17 @@ class DataSpec(Spec):
     max_undecodable: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.01, description="share of images that may fail to decode"
     )
+
+    @model_validator(mode="after")
+    def _sides(self) -> DataSpec:
+        if self.keep == "jpeg" and self.short_side < self.image_size:
+            problem = "is less than image_size: views would be enlarged from fewer pixels"
+            expected = f"at least {self.image_size}"
+            raise UserError("short_side", problem, value=self.short_side, expected=expected)
+        if self.keep == "raw" and self.short_side != DataSpec.model_fields["short_side"].default:
+            problem = "goes with `keep: jpeg`: raw images have sides of image_size + margin pixels"
+            raise UserError("short_side", problem, value=self.short_side, expected="`keep: jpeg`, or none")
+        return self
 
 
 def _no_boolean(value: Any) -> Any:
