@@ -170,7 +170,8 @@ def open_data(spec: DataSpec, cache: Path, progress: Progress | None = None) -> 
     """
     folder = store_folder(spec, cache)
     shape = Squares(spec.image_size + spec.margin, spec.fit == "whole")
-    store = load_store(folder, shape)
+    gpu = spec.decoder == "gpu"
+    store = load_store(folder, shape, gpu)
     if store is None:
         with fresh_listings():  # what is prepared has the name of what is there now
             folder = store_folder(spec, cache)
@@ -178,7 +179,7 @@ def open_data(spec: DataSpec, cache: Path, progress: Progress | None = None) -> 
         about = {"source": spec.name, "path": str(source.where(spec) or "")}
         kind = Jpegs(spec.short_side) if spec.keep == "jpeg" else shape
         make_store(folder, kind, lambda: source.open(spec), spec.max_undecodable, about, progress)
-        store = load_store(folder, shape)
+        store = load_store(folder, shape, gpu)
     if store is None:
         expected = "a folder that can be written: set RAYKD_CACHE"
         raise UserError("data", f"what was written to {folder} cannot be read", expected=expected)

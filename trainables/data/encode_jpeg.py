@@ -60,7 +60,7 @@ def decoded(content: bytes | Pixels) -> Tensor:
 
 
 def square(image: Tensor, side: int, whole: bool) -> Tensor:
-    """(3, H, W) uint8 -> (3, side, side): the square in the middle or, with `whole`, the image squeezed."""
+    """(3, H, W) -> (3, side, side): the square in the middle or, with `whole`, the image squeezed."""
     height, width = image.shape[1:]
     if not whole and height != width:
         short = min(height, width)
@@ -70,7 +70,7 @@ def square(image: Tensor, side: int, whole: bool) -> Tensor:
 
 
 def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(3, H, W) uint8 -> (3, *size), by the antialiased bilinear filter in integers."""
+    """(3, H, W) -> (3, *size), by the antialiased bilinear filter, of uint8 in integers."""
     if tuple(image.shape[1:]) == size:
         return image
     return torch.nn.functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]

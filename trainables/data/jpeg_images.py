@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torchvision.io import ImageReadMode, decode_jpeg
 
+from trainables.data.decode import Pixels
 from trainables.data.encode_jpeg import decoded, square
 from trainables.data.store_images import Ids, Images
 
@@ -19,14 +21,16 @@ class JpegImages(Images):
 
     With `whole` pictures are squeezed into the squares, and `aspect` has their ratios; else the squares are
     the pictures' middles, and `aspect` is None. `stored` is the SHA-256 of JPEGs and labels. `fingerprint`
-    depends on size and shape, too.
+    depends on size and shape, too. With `gpu`, `fetch` decodes on the GPU.
     """
 
-    def __init__(self, path: Path, classes: int, stored: str, size: int, whole: bool) -> None:
-        shape = f"{stored} {size} {'whole' if whole else 'centre'}"
+    def __init__(
+        self, path: Path, classes: int, stored: str, size: int, whole: bool, gpu: bool = False
+    ) -> None:
+        shape = f"{stored} {size} {'whole' if whole else 'centre'}{' gpu' * gpu}"
         super().__init__(path, size, classes, hashlib.sha256(shape.encode()).hexdigest())
-        self._arguments = path, classes, stored, size, whole
-        self.whole = whole
+        self._arguments = path, classes, stored, size, whole, gpu
+        self.whole, self.gpu = whole, gpu
         if not whole:
             self.aspect = None
 
@@ -38,6 +42,21 @@ class JpegImages(Images):
 
     def _read(self, ids: Ids, out: torch.Tensor) -> None:
         for i, image in enumerate(ids.tolist()):
-            content = self._stored(image).copy()  # torchvision wants memory that can be written
-            self._check(image, content)
-            out[i] = square(decoded(content), self.size, self.whole)
+            out[i] = square(decoded(self._whole_jpeg(image)), self.size, self.whole)
+
+    def take_on(self, ids: Ids, device: torch.device) -> torch.Tensor:
+        """As `take`, decoded by `device`, where the images stay. Decoders of GPUs round in other ways."""
+        self.advise(ids)
+        contents = [torch.from_numpy(self._whole_jpeg(image)) for image in ids.tolist()]
+        images = decode_jpeg(contents, ImageReadMode.RGB, device=str(device))
+        out = torch.empty((len(ids), 3, self.size, self.size), dtype=torch.uint8, device=device)
+        for i, image in enumerate(images):
+            # CUDA resizes no integers.
+            out[i] = square(image.float(), self.size, self.whole).round_().clamp_(0, 255)
+        return out
+
+    def _whole_jpeg(self, image: int) -> Pixels:
+        """A JPEG, compared with its CRC."""
+        content = self._stored(image).copy()  # torchvision wants memory that can be written
+        self._check(image, content)
+        return content

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainables.data.jpeg_images import JpegImages
 from trainables.data.store_images import Images
 from trainables.spec.trial import OptimSpec
 
@@ -57,6 +58,9 @@ def fetch(
                     return
                 if ahead is not None:
                     images.advise(ahead)
+                if device.type == "cuda" and isinstance(images, JpegImages) and images.gpu:
+                    put((images.take_on(ids, device), ids))
+                    continue
                 batch = images.take(ids)
                 put((batch.pin_memory() if device.type == "cuda" else batch, ids))
             put(None)

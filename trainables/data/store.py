@@ -54,15 +54,16 @@ class Store:
         return hashlib.sha256(both.encode()).hexdigest()
 
 
-def load_store(folder: Path, shape: Squares | None = None) -> Store | None:
+def load_store(folder: Path, shape: Squares | None = None, gpu: bool = False) -> Store | None:
     """The store in `folder`; None if there is none, or if it is damaged.
 
-    `shape` says which squares of pixels a store of JPEGs gives; left out, whole pictures at their side.
+    `shape` says which squares of pixels a store of JPEGs gives; left out, whole pictures at their side. With
+    `gpu` the GPU decodes them.
     """
     try:
         if (facts := _facts(folder)) is None:
             return None
-        parts = {name: _load_part(folder, name, facts, shape) for name in facts["parts"]}
+        parts = {name: _load_part(folder, name, facts, shape, gpu) for name in facts["parts"]}
         return Store(parts["train"], parts.get("test"), facts["classes"], Undecodable(**facts["undecodable"]))
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -95,7 +96,7 @@ def _facts(folder: Path) -> dict[str, Any] | None:
     return facts
 
 
-def _load_part(folder: Path, name: str, facts: dict[str, Any], shape: Squares | None) -> Images:
+def _load_part(folder: Path, name: str, facts: dict[str, Any], shape: Squares | None, gpu: bool) -> Images:
     """The part `train` or `test`; raises `ValueError` if it is not what `facts` says."""
     path, part = folder / f"{name}.arrow", facts["parts"][name]
     if not is_own_file(path):  # `UserError` for a link
@@ -106,7 +107,7 @@ def _load_part(folder: Path, name: str, facts: dict[str, Any], shape: Squares | 
     images: Images
     if facts.get("keep") == "jpeg":
         shape = shape or Squares(facts["short_side"], whole=True)
-        images = JpegImages(path, facts["classes"], part["sha256"], shape.side, shape.whole)
+        images = JpegImages(path, facts["classes"], part["sha256"], shape.side, shape.whole, gpu)
     else:
         images = Images(path, facts["side"], facts["classes"], part["sha256"])
     if len(images) != part["images"]:

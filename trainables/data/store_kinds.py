@@ -16,7 +16,7 @@ from trainables.data.decode import decode, decode_whole
 from trainables.data.encode_jpeg import QUALITY, as_jpeg
 from trainables.data.sources.base import Picture
 
-JPEG_BYTES = 0.39  # of a pixel in three channels, about: photographs at this quality
+JPEG_BYTES = 0.3  # a pixel at this quality, about: that of the pictures of benchmarks/prepare.py
 
 
 class Converted(NamedTuple):

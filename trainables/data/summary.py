@@ -63,7 +63,7 @@ def _kept(spec: DataSpec, facts: DataFacts) -> Iterator[str]:
     if spec.keep == "jpeg":
         images = facts.train_images + facts.validation_images + facts.test_images
         size = images * Jpegs(spec.short_side).bytes_each / 1e9
-        yield f"kept as JPEG with a shorter side of at most {spec.short_side} pixels: up to about {size:.1f} GB"
+        yield f"kept as JPEG, shorter side at most {spec.short_side} pixels: about {size:.1f} GB"
 
 
 def _undecodable(bad: Undecodable | None, where: Path | None) -> str:

@@ -20,6 +20,7 @@ import trainables.data.store
 from trainables.core.errors import UserError
 from trainables.data.data_sets import DataSet, open_data, store_folder
 from trainables.data.encode_jpeg import as_jpeg, decoded, square
+from trainables.data.jpeg_images import JpegImages
 from trainables.data.store_images import StoreDamaged
 from trainables.spec.trial import DataSpec
 from trainables.training import loop
@@ -133,6 +134,15 @@ def test_threads_and_order_change_no_bit(
     assert torch.equal(large.take(ids), one)
 
 
+def test_the_way_of_the_gpu_gives_the_same_squares(folder: Path, tmp_path: Path) -> None:
+    """Everything of it but the decoder, which is the CPU's here."""
+    train = opened(folder, tmp_path, fit="whole", decoder="gpu").train
+    assert isinstance(train, JpegImages) and train.gpu and pickle.loads(pickle.dumps(train)).gpu
+    ids = np.arange(len(train))[::-1].copy()
+    assert (train.take_on(ids, torch.device("cpu")).int() - train.take(ids).int()).abs().max() <= 1
+    assert train.fingerprint != opened(folder, tmp_path, fit="whole").train.fingerprint
+
+
 def test_a_damaged_jpeg_is_found_and_made_anew(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +188,8 @@ def test_identity() -> None:
     assert len({trial.signature() for trial in (usual, jpegs, finer)}) == 3
     with pytest.raises(UserError, match=r"data\.short_side: is less than image_size.*at least 300"):
         resolve({**RAW, "data": {"keep": "jpeg", "image_size": 300}})
+    with pytest.raises(UserError, match=r"data\.decoder: goes with `keep: jpeg`"):
+        resolve({**RAW, "data": {"decoder": "gpu"}})
     with pytest.raises(UserError, match=r"data\.short_side: goes with `keep: jpeg`"):
         resolve({**RAW, "data": {"short_side": 300}})
 
