@@ -23,7 +23,7 @@ def with_kept_images(raw: Mapping[str, Any], where: str = "") -> dict[str, Any]:
 
     `raw` is returned as it is where it says how images are kept, or where the data set cannot be looked at.
     """
-    from trainables.data.data_sets import check_data
+    from trainables.data.data_sets import check_data, published_sizes
 
     try:
         spelled = spelled_out(as_mapping(raw, where), SHORTHAND)
@@ -31,12 +31,14 @@ def with_kept_images(raw: Mapping[str, Any], where: str = "") -> dict[str, Any]:
         named = [*as_mapping(spelled.get("axes"), "axes"), *as_mapping(spelled.get("fixed"), "fixed")]
         if "keep" in data or any(name.startswith("data.") for name in named):
             return dict(raw)
-        spec = build(DataSpec, data, "data")
-        facts = check_data(spec)
+        jpeg_only = ("short_side", "decoder")
+        spec = build(DataSpec, {key: value for key, value in data.items() if key not in jpeg_only}, "data")
+        with published_sizes():
+            facts = check_data(spec)
     except UserError:  # it is said where the sweep is built and its trials are checked
         return dict(raw)
     images = facts.train_images + facts.validation_images + facts.test_images
     side = spec.image_size + spec.margin
     if images < MANY_IMAGES or 3 * side**2 * images < MANY_BYTES:
         return dict(raw)
-    return {**spelled, "data": {**data, "keep": "jpeg", "short_side": max(256, side)}}
+    return {**spelled, "data": {**data, "keep": "jpeg", "short_side": data.get("short_side", max(256, side))}}

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
-from trainables.data.decode import Pixels, opened_picture, rgb, upright
+from trainables.data.decode import opened_picture, rgb, upright
 from trainables.data.sources.base import Picture
 
 QUALITY = 90  # of the JPEGs in a store, as libjpeg counts; colours have half the resolution
@@ -34,9 +33,7 @@ def as_jpeg(picture: Picture, short_side: int) -> tuple[bytes, float]:
         turned = upright(pixels, image)
         if small and image.format == "JPEG" and turned is pixels:
             content = picture.read_bytes() if isinstance(picture, Path) else picture
-            # The store's reader has to see what Pillow sees.
-            if np.array_equal(decoded(content).permute(1, 2, 0).numpy(), np.asarray(pixels)):
-                return content, image.width / image.height
+            return content, image.width / image.height
         return _encoded(turned, short_side)
 
 
@@ -52,11 +49,14 @@ def _encoded(image: Image.Image, short_side: int) -> tuple[bytes, float]:
     return file.getvalue(), width / height
 
 
-def decoded(content: bytes | Pixels) -> Tensor:
-    """A JPEG's pixels (3, H, W), uint8. Raises `RuntimeError` if it is none."""
-    data = np.frombuffer(content, np.uint8) if isinstance(content, bytes) else content
-    pixels: Tensor = decode_jpeg(torch.from_numpy(data), ImageReadMode.RGB)
-    return pixels
+def decoded(content: bytes, side: int) -> Tensor:
+    """The pixels (3, H, W) of a JPEG, uint8, for squares of `side`; large ones at a reduced scale as `decode`.
+
+    By Pillow, because torchvision 0.29 has announced the end of its decoders; both use libjpeg-turbo.
+    """
+    with opened_picture(content) as image:
+        image.draft("RGB", (2 * side, 2 * side))
+        return torch.from_numpy(np.array(rgb(image))).permute(2, 0, 1)
 
 
 def square(image: Tensor, side: int, whole: bool) -> Tensor:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from trainables.data.decode import Pixels
 from trainables.data.encode_jpeg import decoded, square
@@ -42,12 +41,14 @@ class JpegImages(Images):
 
     def _read(self, ids: Ids, out: torch.Tensor) -> None:
         for i, image in enumerate(ids.tolist()):
-            out[i] = square(decoded(self._whole_jpeg(image)), self.size, self.whole)
+            out[i] = square(decoded(self._jpeg(image).tobytes(), self.size), self.size, self.whole)
 
     def take_on(self, ids: Ids, device: torch.device) -> torch.Tensor:
         """As `take`, decoded by `device`, where the images stay. Decoders of GPUs round in other ways."""
+        from torchvision.io import ImageReadMode, decode_jpeg  # deprecated since torchvision 0.29
+
         self.advise(ids)
-        contents = [torch.from_numpy(self._whole_jpeg(image)) for image in ids.tolist()]
+        contents = [torch.from_numpy(self._jpeg(image)) for image in ids.tolist()]
         images = decode_jpeg(contents, ImageReadMode.RGB, device=str(device))
         out = torch.empty((len(ids), 3, self.size, self.size), dtype=torch.uint8, device=device)
         for i, image in enumerate(images):
@@ -55,7 +56,7 @@ class JpegImages(Images):
             out[i] = square(image.float(), self.size, self.whole).round_().clamp_(0, 255)
         return out
 
-    def _whole_jpeg(self, image: int) -> Pixels:
+    def _jpeg(self, image: int) -> Pixels:
         """A JPEG, compared with its CRC."""
         content = self._stored(image).copy()  # torchvision wants memory that can be written
         self._check(image, content)

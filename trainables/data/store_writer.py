@@ -24,7 +24,8 @@ from trainables.data.sources.base import Part, Sample
 from trainables.data.store_kinds import Converted, Kind
 
 CHUNK_BYTES = 32 << 20  # images of one Arrow record batch
-GROUP = 32  # pictures that one call of the pool decodes; single small pictures would cost mostly overhead
+GROUP = 32  # pictures that one call of the pool converts; single small pictures would cost mostly overhead
+GROUP_BYTES = 1 << 20  # of a group of large images, of which several a thread are in memory
 NAMED = 10  # undecodable pictures that a message names
 T = TypeVar("T")
 
@@ -145,7 +146,7 @@ def _converted(samples: Iterator[Sample], kind: Kind) -> Iterator[list[Result]]:
     pending: deque[Future[list[Result]]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         try:
-            for group in _groups(samples):
+            for group in _groups(samples, max(1, min(GROUP, GROUP_BYTES // kind.bytes_each))):
                 pending.append(pool.submit(_convert_group, group, kind))
                 if len(pending) > 2 * threads:
                     yield pending.popleft().result()
@@ -168,7 +169,7 @@ def _convert(sample: Sample, kind: Kind) -> tuple[Converted, int] | str:
         return f"{type(error).__name__}: {error}"
 
 
-def _groups(items: Iterable[T]) -> Iterator[list[T]]:
+def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
-    while group := list(itertools.islice(iterator, GROUP)):
+    while group := list(itertools.islice(iterator, size)):
         yield group

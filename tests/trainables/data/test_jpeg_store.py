@@ -59,12 +59,12 @@ def opened(folder: Path, cache: Path, **more: object) -> DataSet:
 # --- one picture --------------------------------------------------------------------------------------------
 
 
-@given(st.integers(8, 90), st.integers(8, 90), st.integers(8, 48), st.sampled_from(["PNG", "JPEG"]))
+@given(st.integers(24, 90), st.integers(24, 90), st.integers(24, 48), st.sampled_from(["PNG", "JPEG"]))
 def test_the_whole_picture_is_kept(width: int, height: int, short_side: int, kind: str) -> None:
     file, picture = io.BytesIO(), smooth(width, height)
     picture.save(file, kind, **({"quality": 95} if kind == "JPEG" else {}))
     content, aspect = as_jpeg(file.getvalue(), short_side)
-    pixels = decoded(content)
+    pixels = decoded(content, 64)
     assert aspect == width / height
     assert min(pixels.shape[1:]) == min(short_side, width, height)
     assert abs(pixels.shape[2] / pixels.shape[1] / aspect - 1) <= 0.5 / min(pixels.shape[1:])
@@ -79,13 +79,13 @@ def test_other_pictures() -> None:
     exif = Image.Exif()
     exif[0x0112] = TURNED
     content, aspect = as_jpeg(jpeg(smooth(40, 20), exif=exif), 64)
-    assert aspect == 0.5 and decoded(content).shape == (3, 40, 20), "turned upright"
+    assert aspect == 0.5 and decoded(content, 64).shape == (3, 40, 20), "turned upright"
     grey = jpeg(smooth(40, 20).convert("L"))
     content, _ = as_jpeg(grey, 64)
-    assert content == grey and decoded(content).shape == (3, 20, 40)
+    assert content == grey and decoded(content, 64).shape == (3, 20, 40)
     inks = Image.fromarray(np.zeros((30, 30, 4), np.uint8), "CMYK")
-    assert decoded(as_jpeg(jpeg(inks), 64)[0]).min() > 250  # no ink is white
-    with pytest.raises(OSError, match="truncated"):
+    assert decoded(as_jpeg(jpeg(inks), 64)[0], 64).min() > 250  # no ink is white
+    with pytest.raises(OSError, match=r"(?i)truncated"):
         as_jpeg(jpeg(smooth(40, 20))[:400], 64)
     with pytest.raises(ValueError, match="floating-point grey"):
         as_jpeg(Image.fromarray(np.zeros((9, 9), np.float32)), 64)
@@ -149,6 +149,7 @@ def test_a_damaged_jpeg_is_found_and_made_anew(
     monkeypatch.setattr(trainables.data.store, "CHECKED_BYTES", 0)
     data = opened(folder, tmp_path)
     spec = DataSpec(name="folder", path=folder, image_size=16, keep="jpeg", short_side=32)
+    pixels = data.train.take(np.arange(30))
     file = store_folder(spec, tmp_path) / "train.arrow"
     content, part = file.read_bytes(), bytes(data.train._stored(17))
     where = content.index(part) + len(part) // 2
@@ -158,7 +159,7 @@ def test_a_damaged_jpeg_is_found_and_made_anew(
         damaged.train.take(np.array([3, 17]))
     again = opened(folder, tmp_path)
     assert again.fingerprint == data.fingerprint
-    assert torch.equal(again.train.take(np.arange(30)), data.train.take(np.arange(30)))
+    assert torch.equal(again.train.take(np.arange(30)), pixels)
 
 
 def test_a_small_crop_is_the_pictures_own(tmp_path: Path) -> None:

@@ -116,8 +116,18 @@ def _rows(path: Path, pictures: bool) -> Iterator[_Row]:
                 content = tar.extractfile(member) if wanted else None
                 files[ending] = content.read() if content is not None else b""
             yield from _sample(path, name, files)
+            _check_end(tar)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UserError("data.path", f"{path} cannot be read after {name!r}: {error}") from error
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Raise `ReadError` for an archive that goes on, or ends, where no header can be read."""
+    file = tar.fileobj
+    assert file is not None
+    file.seek(tar.offset)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("it is cut off or damaged")
 
 
 def _is_picture(ending: str) -> bool:

@@ -31,7 +31,7 @@ from typing import IO, Any
 from trainables.core.errors import UserError
 from trainables.core.file_lock import FileLock
 from trainables.core.files import LOADED_AT, cache_folder, opened, own_folder, replacing
-from trainables.core.heartbeat import heartbeat
+from trainables.core.heartbeat import heartbeat, heartbeat_while
 from trainables.data.sources.base import Taken
 from trainables.data.sources.parts.files import Files, read_files
 
@@ -70,7 +70,8 @@ def _find(folder: Path, endings: tuple[str, ...], with_paths: bool) -> Files:
         if (known := _known(place, folder, with_paths)) is not None:
             return known
         begun = time.time()
-        files = read_files(folder, endings)
+        with heartbeat_while("listing the files of the data set"):
+            files = read_files(folder, endings)
         newest = max(status.st_mtime_ns for _, status in files.folders) / 1e9
         if newest < begun - _UNSURE_S:
             _keep(place, files, begun)
