@@ -50,7 +50,7 @@ def _encoded(image: Image.Image, short_side: int) -> tuple[bytes, float]:
 
 
 def decoded(content: bytes, side: int) -> Tensor:
-    """The pixels (3, H, W) of a JPEG, uint8, for squares of `side`; large ones at a reduced scale as `decode`.
+    """The pixels (3, H, W) of a JPEG, uint8, for squares of `side`; large ones at a reduced scale.
 
     By Pillow, because torchvision 0.29 has announced the end of its decoders; both use libjpeg-turbo.
     """
