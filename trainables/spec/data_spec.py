@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +18,10 @@ class Spec(BaseModel):
     """Base of all settings: frozen; unknown keys and numbers that are not finite are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __hash__(self) -> int:
+        """Of the whole content: some fields are mappings, which Python cannot hash."""
+        return hash(json.dumps(self.model_dump(), sort_keys=True, default=str))
 
 
 SPLITS = ("train", "test", "unlabelled")
@@ -34,14 +39,10 @@ def _splits(given: Any) -> Any:
         if split not in SPLITS:
             raise UserError(str(split), "no such split", value=split, choices=SPLITS)
         several = [patterns] if isinstance(patterns, str) else patterns
-        if (
-            not isinstance(several, (list, tuple))
-            or not several
-            or not all(p and isinstance(p, str) for p in several)
-        ):
-            raise UserError(
-                split, "wrong value", value=patterns, expected="a name in quotes, or a list of such"
-            )
+        listed = isinstance(several, (list, tuple)) and several
+        if not listed or not all(p and isinstance(p, str) for p in several):
+            expected = "a name in quotes, or a list of such"
+            raise UserError(split, "wrong value", value=patterns, expected=expected)
         checked[split] = tuple(several)
     return checked
 

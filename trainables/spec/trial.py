@@ -225,9 +225,8 @@ class TrialSpec(Spec):
                 _as_named(identity["teacher"]["train"])
             if self.teacher.checkpoint is not None:
                 identity["teacher"]["checkpoint"] = file_digest(self.teacher.checkpoint)
-            if self.teacher.normalisation.like(
-                IMAGENET
-            ):  # every teacher was fed so before these fields existed
+            # Every teacher was fed so before these fields existed.
+            if self.teacher.normalisation.like(IMAGENET):
                 del identity["teacher"]["mean"], identity["teacher"]["std"]
         return identity
 
@@ -241,12 +240,8 @@ def _as_named(identity: dict[str, Any]) -> None:
         for name, before in fields.items():
             if name in written and written[name] == before:
                 del written[name]
-    corrected = [
-        f"{name}: {config[name]}"
-        for name, choices in CORRECTED.get(method, {}).items()
-        if config.get(name) in choices
-    ]
-    if corrected:
+    choices = CORRECTED.get(method, {})
+    if corrected := [f"{name}: {config[name]}" for name, of in choices.items() if config.get(name) in of]:
         identity["corrected"] = corrected
 
 
