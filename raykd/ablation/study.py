@@ -20,6 +20,7 @@ from raykd.export.trial import chosen, config_of
 from raykd.records.recorded_spec import spec_of
 from raykd.records.views import find, read
 from raykd.spec.arms import ArmSpec
+from raykd.spec.data_defaults import with_kept_images
 from raykd.spec.document import find_document, named_by_file, parse_yaml, read_mapping
 from raykd.spec.overrides import lay_over
 from raykd.spec.paths import absolute, absolute_flat
@@ -65,7 +66,7 @@ def load_study(
     for override in others(overrides):
         raw = _override(raw, override)
     if isinstance(raw.get("base"), Mapping):
-        raw = {**raw, "base": absolute(dict(raw["base"]), folder)}
+        raw = {**raw, "base": with_kept_images(absolute(dict(raw["base"]), folder), "base")}
     return build_study(raw, storage, folder, settings)
 
 

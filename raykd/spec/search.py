@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from raykd.spec.axis_parse import AnyAxis
+from raykd.spec.data_defaults import with_kept_images
 from raykd.spec.description import Description, without_description
 from raykd.spec.document import find_document, named_by_file, read_mapping
 from raykd.spec.overrides import lay_over
@@ -95,7 +96,7 @@ def load_sweep(
         raise UserError("SPEC", "is an ablation study", value=str(source), expected=expected)
     for override in overrides:
         raw = lay_over(raw, override)
-    return build_sweep({**named_by_file(path), **absolute(raw, folder, settings)})
+    return build_sweep({**named_by_file(path), **with_kept_images(absolute(raw, folder, settings))})
 
 
 def build_sweep(raw: Mapping[str, Any]) -> SearchSpec:

@@ -17,6 +17,7 @@ import errno
 import os
 import pwd
 import stat
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import IO, Any, NamedTuple
 
 from trainables.core.errors import UserError
 
+LOADED_AT = time.time()  # when this process loaded raykd
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
 

@@ -1,9 +1,9 @@
-"""A data set for training: decoded images in a memory map, and the ids of its parts.
+"""A data set for training: prepared images in a memory map, and the ids of its parts.
 
     data = open_data(spec, cache_folder())
     images = data.train.take(data.train_ids[:128])      # (128, 3, S, S) uint8
 
-The first call for a data set and size decodes it into the cache; later calls, by any process, map the file.
+The first call for a data set and size prepares it in the cache; later calls, by any process, map the file.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ import numpy as np
 
 from trainables.core.errors import UserError
 from trainables.data.decode import decode
+from trainables.data.encode_jpeg import QUALITY
 from trainables.data.make_store import Progress, make_store
 from trainables.data.sources import find_source, sources
 from trainables.data.sources.base import Sample, Source, Taken
+from trainables.data.sources.parts.listing_cache import fresh_listings
 from trainables.data.splits import Ids, class_sizes, held_out, stratified
 from trainables.data.store import FORMAT, load_store, undecodable_in
 from trainables.data.store_images import Images
+from trainables.data.store_kinds import Jpegs, Squares
 from trainables.data.store_writer import Undecodable
 from trainables.spec.trial import DataSpec
 
@@ -166,15 +169,20 @@ def open_data(spec: DataSpec, cache: Path, progress: Progress | None = None) -> 
     a larger share than `spec.max_undecodable` of its images cannot be decoded.
     """
     folder = store_folder(spec, cache)
-    store = load_store(folder)
+    shape = Squares(spec.image_size + spec.margin, spec.fit == "whole")
+    gpu = spec.decoder == "gpu"
+    store = load_store(folder, shape, gpu)
     if store is None:
+        with fresh_listings():  # what is prepared has the name of what is there now
+            folder = store_folder(spec, cache)
         source = find_source(spec.name)
         about = {"source": spec.name, "path": str(source.where(spec) or "")}
-        side = spec.image_size + spec.margin
-        whole = spec.fit == "whole"
-        store = make_store(
-            folder, side, lambda: source.open(spec), spec.max_undecodable, about, progress, whole
-        )
+        kind = Jpegs(spec.short_side) if spec.keep == "jpeg" else shape
+        make_store(folder, kind, lambda: source.open(spec), spec.max_undecodable, about, progress)
+        store = load_store(folder, shape, gpu)
+    if store is None:
+        expected = "a folder that can be written: set RAYKD_CACHE"
+        raise UserError("data", f"what was written to {folder} cannot be read", expected=expected)
     # Checked here, too: the store may have been made with a wider limit.
     bad = store.undecodable
     bad.refuse_above(spec.max_undecodable, bad.of)
@@ -199,20 +207,27 @@ def open_data(spec: DataSpec, cache: Path, progress: Progress | None = None) -> 
 
 
 def store_folder(spec: DataSpec, cache: Path) -> Path:
-    """The folder of the decoded images of `spec`; its name depends on the source, its files and the size."""
+    """The folder of the prepared images of `spec`.
+
+    Its name depends on the source, its files and the size: of JPEGs the size of the files, not of the images.
+    """
     source = _source(spec)
     where = source.where(spec)
+    side = spec.image_size + spec.margin
     key: dict[str, Any] = {
         "format": FORMAT,
         "source": spec.name,
         "path": str(where.resolve()) if where is not None else "",
-        "side": spec.image_size + spec.margin,
         "listing": source.listing(spec),
-        **({"fit": spec.fit} if spec.fit != "centre" else {}),
     }
+    if spec.keep == "jpeg":
+        size, key["jpeg"] = f"jpeg{spec.short_side}", [spec.short_side, QUALITY]
+    else:
+        size, key["side"] = f"{side}px", side
+        key |= {"fit": spec.fit} if spec.fit != "centre" else {}
     if where is not None:
         key["reading"] = _READING
     if spec.splits is not None:
         key["splits"] = spec.splits
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-    return cache.expanduser() / "images" / f"{spec.name}-{spec.image_size + spec.margin}px-{digest}"
+    return cache.expanduser() / "images" / f"{spec.name}-{size}-{digest}"

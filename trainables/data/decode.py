@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from trainables.data.sources.base import Picture
 
@@ -37,7 +38,7 @@ def decode(picture: Picture, side: int) -> Pixels:
 
     The result is that of resizing the shorter side and cropping the centre, in one step. Large JPEGs are
     decoded at a reduced scale of at least twice `side`. The EXIF orientation is applied; of several frames
-    the first one is used. `_rgb` describes the conversion of Pillow's modes. Raises Pillow's errors for a
+    the first one is used. `rgb` describes the conversion of Pillow's modes. Raises Pillow's errors for a
     file that is not a whole picture, and `ValueError` for pixels without a known white.
     """
     return _read(picture, side, _square)
@@ -53,16 +54,21 @@ def decode_whole(picture: Picture, side: int) -> tuple[Pixels, float]:
 
 def _read(picture: Picture, side: int, fit: Callable[[Image.Image, int], T]) -> T:
     if isinstance(picture, Image.Image):
-        return fit(_rgb(picture), side)
-    if isinstance(picture, Path) and not stat.S_ISREG(picture.stat().st_mode):
-        raise OSError("is no regular file")  # opening a pipe would wait
-    with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
+        return fit(rgb(picture), side)
+    with opened_picture(picture) as image:
         image.draft("RGB", (2 * side, 2 * side))
         image.load()
-        return fit(_upright(_rgb(image), image), side)
+        return fit(upright(rgb(image), image), side)
 
 
-def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
+def opened_picture(picture: Path | bytes) -> ImageFile:
+    """A picture's file, open; its pixels are not read yet. `OSError` for what is no regular file."""
+    if isinstance(picture, Path) and not stat.S_ISREG(picture.stat().st_mode):
+        raise OSError("is no regular file")  # opening a pipe would wait
+    return Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
+
+
+def upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation of `image` to `pixels`. Pillow has done so for a TIFF."""
     try:
         turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
@@ -71,7 +77,7 @@ def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
     return pixels if turn is None else pixels.transpose(turn)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def rgb(image: Image.Image) -> Image.Image:
     """The image as RGB.
 
     Transparency is dropped and the colour below it kept. Of grey with up to 16 bits the upper 8 are kept: a
@@ -112,7 +118,7 @@ def _square(image: Image.Image, side: int) -> Pixels:
 
 
 def _squeezed(image: Image.Image, side: int) -> tuple[Pixels, float]:
-    image = _rgb(image)
+    image = rgb(image)
     aspect = image.width / image.height
     if image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.BILINEAR)

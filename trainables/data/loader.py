@@ -9,15 +9,18 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator, Sequence
+from itertools import zip_longest
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trainables.data.jpeg_images import JpegImages
 from trainables.data.store_images import Images
 from trainables.spec.trial import OptimSpec
 
 _AHEAD = 3  # batches fetched before they are needed
+_ADVISED = 4  # further batches that the kernel reads from the disk meanwhile
 
 
 def order(
@@ -48,9 +51,16 @@ def fetch(
 
     def read() -> None:
         try:
-            for ids in batches:
+            for ahead in batches[:_ADVISED]:
+                images.advise(ahead)
+            for ids, ahead in zip_longest(batches, batches[_ADVISED:]):
                 if stop.is_set():
                     return
+                if ahead is not None:
+                    images.advise(ahead)
+                if device.type == "cuda" and isinstance(images, JpegImages) and images.gpu:
+                    put((images.take_on(ids, device), ids))
+                    continue
                 batch = images.take(ids)
                 put((batch.pin_memory() if device.type == "cuda" else batch, ids))
             put(None)

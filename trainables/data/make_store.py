@@ -1,7 +1,7 @@
 """Making a store: it is written beside its place and renamed into it, whole or not at all.
 
 Of two processes that start at once, the second waits for the first. Where the file system has no locks both
-write, and one rename wins.
+write, and one rename wins. With locks, the next process continues what a killed one had written.
 """
 
 from __future__ import annotations
@@ -22,71 +22,71 @@ from trainables.core.errors import UserError
 from trainables.core.file_lock import FileLock
 from trainables.core.files import opened, own_folder
 from trainables.core.heartbeat import heartbeat, heartbeat_while
+from trainables.data.resumable_file import JOURNAL
 from trainables.data.sources.base import Parts
-from trainables.data.store import FORMAT, Store, checksum, load_store
+from trainables.data.store import FORMAT, checksum, is_store
 from trainables.data.store_images import ABOUT
+from trainables.data.store_kinds import Kind
 from trainables.data.store_writer import Undecodable, write_part
 
 _ELSEWHERE = "a folder that can be written: set RAYKD_CACHE"
+_BESIDE = ".tmp-"  # in the names of stores that are not whole
 _POLL_S = 0.2  # between looks at another process that is writing the same store
 Progress = Callable[[int, int], None]
 
 
 def make_store(
     folder: Path,
-    side: int,
+    kind: Kind,
     parts: Callable[[], Parts],
     max_undecodable: float,
     about: dict[str, Any],
     progress: Progress | None,
-    whole: bool,
-) -> Store:
-    """The store in `folder`, made from `parts()` unless it is there by now.
+) -> None:
+    """Make the store in `folder` from `parts()`, unless it is there by now.
 
-    Images get `side` x `side` pixels: pictures are cropped to squares or, with `whole`, squeezed into them.
-    `progress(done, total)` is called now and then, in images. `about` goes into `store.json`. `UserError` if
-    more than the share `max_undecodable` of the pictures cannot be decoded, or if there is no room.
+    `kind` says how pictures are kept. `progress(done, total)` is called now and then, in images. `about` goes
+    into `store.json`. `UserError` if more than the share `max_undecodable` of the pictures cannot be decoded,
+    or if there is no room.
     """
     try:
         own_folder(folder.parent)
         with _alone(folder) as locked:
-            if (store := load_store(folder)) is not None:
-                return store
+            if is_store(folder):
+                return
+            temporary = folder.with_name(f"{folder.name}{_BESIDE}half") if locked else _beside(folder)
             if locked:  # nobody else is writing: a process that was killed left these
-                for left in folder.parent.glob(f"{folder.name}.tmp-*"):
+                for left in set(folder.parent.glob(f"{folder.name}{_BESIDE}*")) - {temporary}:
                     shutil.rmtree(left, ignore_errors=True)
-            temporary = _beside(folder)
             own_folder(temporary)
             try:
                 with heartbeat_while("reading or downloading what is there"):
                     found = parts()
-                _write(temporary, side, found, max_undecodable, about, progress, whole)
+                _write(temporary, kind, found, max_undecodable, about, progress)
                 _put(temporary, folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-            store = load_store(folder)
+            except BaseException as error:
+                if isinstance(error, Exception) or not locked:
+                    shutil.rmtree(temporary, ignore_errors=True)
+                raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _no_room(folder.parent, str(error)) from error
         raise UserError("data", f"decoded images cannot be written: {error}", expected=_ELSEWHERE) from error
-    if store is None:
-        raise UserError("data", f"what was written to {folder} cannot be read", expected=_ELSEWHERE)
-    return store
 
 
 def _write(
     folder: Path,
-    side: int,
+    kind: Kind,
     parts: Parts,
     limit: float,
     about: dict[str, Any],
     progress: Progress | None,
-    whole: bool,
 ) -> None:
-    """Decode all parts into `folder`. `store.json` is written last."""
+    """Convert all parts into `folder`. `store.json` is written last."""
     named = {"train": parts.train, **({"test": parts.test} if parts.test is not None else {})}
     total = sum(part.count for part in named.values())
-    need, free = total * (3 * side * side + 8), shutil.disk_usage(folder).free
+    there = sum(path.stat().st_size for path in folder.iterdir())
+    need, free = total * (kind.bytes_each + 8) - there, shutil.disk_usage(folder).free
     if need > free:
         raise _no_room(folder.parent, f"{need / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
     bad = Undecodable(0, total, [])
@@ -103,11 +103,13 @@ def _write(
                 progress(done, total)
             bad.refuse_above(limit, done)
 
-        images, sha256, labels = write_part(path, part, side, bad, advance, whole)
+        images, sha256, labels = write_part(path, part, kind, bad, advance)
         if not images:
             raise UserError("data.path", f"the {name} part holds no picture that can be decoded")
         written[name] = {"images": images, "bytes": path.stat().st_size, "sha256": sha256, "labels": labels}
-    facts = {"format": FORMAT, "side": side, "classes": parts.classes, "parts": written}
+    for journal in folder.glob(f"*{JOURNAL}"):
+        journal.unlink()
+    facts = {"format": FORMAT, **kind.facts(), "classes": parts.classes, "parts": written}
     facts |= {"undecodable": asdict(bad), "about": about}
     with opened(folder / ABOUT, "w") as file:
         json.dump({**facts, "checksum": checksum(facts)}, file, indent=1)
@@ -120,7 +122,8 @@ def _put(temporary: Path, folder: Path) -> None:
     try:
         temporary.rename(folder)
     except OSError:
-        if load_store(folder) is not None:
+        if is_store(folder):
+            shutil.rmtree(temporary)
             return
         aside = _beside(folder)
         with contextlib.suppress(FileNotFoundError):
@@ -131,7 +134,7 @@ def _put(temporary: Path, folder: Path) -> None:
 
 def _beside(folder: Path) -> Path:
     """A new temporary name beside `folder`."""
-    return folder.with_name(f"{folder.name}.tmp-{uuid.uuid4().hex}")
+    return folder.with_name(f"{folder.name}{_BESIDE}{uuid.uuid4().hex}")
 
 
 def _no_room(folder: Path, why: str) -> UserError:

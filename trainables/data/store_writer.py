@@ -1,34 +1,33 @@
-"""Writing one part of a data set: decoding in a thread pool, in order, with constant memory."""
+"""Writing one part of a data set: converting in a thread pool, in order, resumable, with constant memory."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import zlib
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from trainables.core.errors import UserError
-from trainables.core.files import opened
 from trainables.core.limits import cpus
-from trainables.data.decode import decode, decode_whole
+from trainables.data.resumable_file import ResumableFile
 from trainables.data.sources.base import Part, Sample
+from trainables.data.store_kinds import Converted, Kind
 
-CHUNK_BYTES = 32 << 20  # pixels of one Arrow record batch
-GROUP = 32  # pictures that one call of the pool decodes; single small pictures would cost mostly overhead
+CHUNK_BYTES = 32 << 20  # images of one Arrow record batch
+GROUP = 32  # pictures that one call of the pool converts; single small pictures would cost mostly overhead
+GROUP_BYTES = 1 << 20  # of a group of large images, of which several a thread are in memory
 NAMED = 10  # undecodable pictures that a message names
 T = TypeVar("T")
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass
@@ -61,72 +60,94 @@ class Undecodable:
             raise UserError("data.max_undecodable", self.describe(done), value=share, expected=expected)
 
 
+class _Batch:
+    """The images that the next record batch will hold."""
+
+    def __init__(self, kind: Kind, count: int) -> None:
+        self.rows, self.contents = kind.rows(count, CHUNK_BYTES), list[bytes]()
+        self.labels, self.aspects = array("q"), array("f")
+        self._bytes = 0
+
+    def add(self, image: Converted, label: int) -> None:
+        self.contents.append(image.content)
+        self.labels.append(label)
+        self.aspects.append(image.aspect)
+        self._bytes += len(image.content)
+
+    @property
+    def full(self) -> bool:
+        return len(self.contents) == self.rows or self._bytes >= CHUNK_BYTES
+
+
 def write_part(
-    path: Path, part: Part, side: int, bad: Undecodable, advance: Callable[[int], None], whole: bool = False
+    path: Path, part: Part, kind: Kind, bad: Undecodable, advance: Callable[[int], None]
 ) -> tuple[int, str, int]:
-    """Decode `part` into the Arrow file `path`. Returns (number of images, fingerprint, CRC of the labels).
+    """Convert `part` into the Arrow file `path`. Returns (number of images, fingerprint, CRC of the labels).
 
-    With `whole`, pictures are squeezed to a square, and the file also has their aspect ratios; fingerprint
-    and CRC include them. `bad` collects undecodable pictures. `advance(n)` is called in this thread after
-    every n samples. Memory use is one chunk and a few groups of decoded images, for parts of any size.
+    With aspect ratios, fingerprint and CRC include them. `bad` collects undecodable pictures. `advance(n)` is
+    called in this thread after every n samples. Memory use is one chunk and a few groups of converted images,
+    for parts of any size. A file that a killed process left is continued: see `resumable_file.py`.
     """
-    image, crc = pa.field("image", pa.binary(3 * side * side)), pa.field("crc", pa.uint32())
-    aspect = [pa.field("aspect", pa.float32())] if whole else []
-    schema = pa.schema([image, pa.field("label", pa.int64()), crc, *aspect])
-    chunk = np.empty((max(1, min(CHUNK_BYTES // (3 * side * side), part.count)), 3, side, side), np.uint8)
-    digest, labels, aspects, start = hashlib.sha256(), array("q"), array("f"), 0
+    fields = [pa.field("image", kind.image_type), pa.field("label", pa.int64()), pa.field("crc", pa.uint32())]
+    schema = pa.schema(fields + [pa.field("aspect", pa.float32())] * kind.has_aspect)
+    digest, labels, aspects, tried = hashlib.sha256(), array("q"), array("f"), 0
 
-    with opened(path, "wb") as file:
+    with closing(ResumableFile(path)) as file:
         with pa.ipc.new_file(file, schema) as writer:
+            for note, old in zip(file.found, file.whole_batches(), strict=True):
+                writer.write_batch(old)
+                digest.update(kind.content_of(old))
+                labels.frombytes(old.column("label").to_numpy().tobytes())
+                if kind.has_aspect:
+                    aspects.frombytes(old.column("aspect").to_numpy().tobytes())
+                bad.count, bad.first = note["undecodable"]["count"], note["undecodable"]["first"]
+                advance(note["tried"] - tried)
+                tried = note["tried"]
 
-            def flush() -> None:
-                nonlocal start
-                filled = chunk[: len(labels) - start]
-                if not len(filled):
-                    return
-                digest.update(filled.data)
-                pixels = pa.FixedSizeBinaryArray.from_buffers(
-                    image.type, len(filled), [None, pa.py_buffer(filled)]
-                )
-                label = pa.array(np.array(labels[start:], np.int64))
-                crcs = pa.array([zlib.crc32(one.data) for one in filled], pa.uint32())
-                shapes = [pa.array(np.array(aspects[start:], np.float32))] if whole else []
-                writer.write_batch(pa.record_batch([pixels, label, crcs, *shapes], schema=schema))
-                start = len(labels)
+            def flush(batch: _Batch) -> None:
+                images, joined = kind.arrays(batch.contents)
+                digest.update(joined)
+                crcs = pa.array(map(zlib.crc32, batch.contents), pa.uint32())
+                columns = [images, pa.array(np.array(batch.labels, np.int64)), crcs]
+                if kind.has_aspect:
+                    columns.append(pa.array(np.array(batch.aspects, np.float32)))
+                    aspects.extend(batch.aspects)
+                labels.extend(batch.labels)
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+                file.note({"tried": tried, "undecodable": asdict(bad)})
 
-            for group in _decoded(part.samples(), side, whole):
-                for sample, result in group:
+            batch = _Batch(kind, part.count)
+            for group in _converted(itertools.islice(part.samples(), tried, None), kind):
+                for name, result in group:
+                    tried += 1
                     if isinstance(result, str):
-                        bad.add(f"{sample} ({result})")
+                        bad.add(f"{name} ({result})")
                         continue
-                    pixels, shape, label = result
-                    chunk[len(labels) - start] = pixels
-                    labels.append(label)
-                    if whole:
-                        aspects.append(shape)
-                    if len(labels) - start == len(chunk):
-                        flush()
+                    batch.add(*result)
+                    if batch.full:
+                        flush(batch)
+                        batch = _Batch(kind, part.count)
                 advance(len(group))
-            flush()
-        file.flush()
-        os.fsync(file.fileno())
+            if batch.contents:
+                flush(batch)
+        file.finish()
     beside = labels.tobytes() + aspects.tobytes()
     digest.update(beside)
     return len(labels), digest.hexdigest(), zlib.crc32(beside)
 
 
-# (name, (pixels, aspect ratio, label)), or (name, error)
-Decoded = tuple[str, tuple[Pixels, float, int] | str]
+# (name, (image, label)), or (name, error)
+Result = tuple[str, tuple[Converted, int] | str]
 
 
-def _decoded(samples: Iterator[Sample], side: int, whole: bool) -> Iterator[list[Decoded]]:
-    """Groups of decoded samples, in order. At most a few groups for each thread are in memory."""
-    threads = min(16, int(cpus().value))
-    pending: deque[Future[list[Decoded]]] = deque()
+def _converted(samples: Iterator[Sample], kind: Kind) -> Iterator[list[Result]]:
+    """Groups of converted samples, in order. At most a few groups for each thread are in memory."""
+    threads = int(cpus().value)
+    pending: deque[Future[list[Result]]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         try:
-            for group in _groups(samples):
-                pending.append(pool.submit(_decode_group, group, side, whole))
+            for group in _groups(samples, max(1, min(GROUP, GROUP_BYTES // kind.bytes_each))):
+                pending.append(pool.submit(_convert_group, group, kind))
                 if len(pending) > 2 * threads:
                     yield pending.popleft().result()
             while pending:
@@ -135,22 +156,20 @@ def _decoded(samples: Iterator[Sample], side: int, whole: bool) -> Iterator[list
             pool.shutdown(cancel_futures=True)
 
 
-def _decode_group(group: list[Sample], side: int, whole: bool) -> list[Decoded]:
-    return [(sample.name, _decode_one(sample, side, whole)) for sample in group]
+def _convert_group(group: list[Sample], kind: Kind) -> list[Result]:
+    return [(sample.name, _convert(sample, kind)) for sample in group]
 
 
-def _decode_one(sample: Sample, side: int, whole: bool) -> tuple[Pixels, float, int] | str:
+def _convert(sample: Sample, kind: Kind) -> tuple[Converted, int] | str:
     try:
-        if whole:
-            return *decode_whole(sample.picture, side), sample.label
-        return decode(sample.picture, side), 1.0, sample.label
+        return kind.convert(sample.picture), sample.label
     except MemoryError:
         raise
     except Exception as error:  # Pillow's plugins raise nearly anything for a broken file
         return f"{type(error).__name__}: {error}"
 
 
-def _groups(items: Iterable[T]) -> Iterator[list[T]]:
+def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
-    while group := list(itertools.islice(iterator, GROUP)):
+    while group := list(itertools.islice(iterator, size)):
         yield group

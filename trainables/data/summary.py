@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from trainables.data.data_sets import DataFacts, check_data, known_undecodable
 from trainables.data.sources import find_source
 from trainables.data.sources.base import Taken
+from trainables.data.store_kinds import Jpegs
 from trainables.data.store_writer import Undecodable
 from trainables.spec.trial import DataSpec
 
@@ -33,6 +35,7 @@ def tell_data(spec: DataSpec, cache: Path) -> dict[str, Any]:
         "lines": [
             f"data: {spec.name}" + (f" in {where}" if where is not None else ""),
             *(f"  {line}" for line in _lines(facts)),
+            *(f"  {line}" for line in _kept(spec, facts)),
             *([f"  {line}"] if (line := _undecodable(bad, where)) else []),
         ],
     }
@@ -54,6 +57,13 @@ def _lines(facts: DataFacts) -> list[str]:
     if left := [part for part in facts.taken if not part.split]:
         lines.append(f"left out: {', '.join(map(_left, left))}")
     return [*lines, *facts.remarks]
+
+
+def _kept(spec: DataSpec, facts: DataFacts) -> Iterator[str]:
+    if spec.keep == "jpeg":
+        images = facts.train_images + facts.validation_images + facts.test_images
+        size = images * Jpegs(spec.short_side).bytes_each / 1e9
+        yield f"kept as JPEG, shorter side at most {spec.short_side} pixels: about {size:.1f} GB"
 
 
 def _undecodable(bad: Undecodable | None, where: Path | None) -> str:

@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
@@ -24,6 +22,10 @@ from pydantic import (
 )
 
 from trainables.core.errors import UserError
+from trainables.spec.data_spec import SPLITS as SPLITS
+from trainables.spec.data_spec import DataSpec as DataSpec
+from trainables.spec.data_spec import Seed as Seed
+from trainables.spec.data_spec import Spec as Spec
 from trainables.spec.normalisation import IMAGENET, LEAST_STD, Normalisation, Triple, checked
 
 # Fields about where files lie and how they are fetched. They are not part of a trial's identity and no axes.
@@ -32,7 +34,7 @@ NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
 # Fields that were added after trials had been named without them, with the value at which a trial is the same
 # as before. At that value a field is not part of the identity. It is the field's default; a test compares.
 YOUNGER: Mapping[str, Mapping[str, Any]] = {
-    "data": {"splits": None, "fit": "centre"},
+    "data": {"splits": None, "fit": "centre", "keep": "raw", "short_side": 256, "decoder": "cpu"},
     "views": {"operations": {}, "second": {}},
     "optim": {"trust_coefficient": None},
 }
@@ -49,73 +51,6 @@ CORRECTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "retro": {"adapter": ("mbconv",)},  # activation by student, residual at equal widths
     "rrkd": {"anchors": ("queue",)},  # rows that are not filled yet are masked
 }
-
-
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator takes
-
-
-class Spec(BaseModel):
-    """Base of all settings: frozen; unknown keys and numbers that are not finite are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def __hash__(self) -> int:
-        """Of the whole content: some fields are mappings, which Python cannot hash."""
-        return hash(json.dumps(self.model_dump(), sort_keys=True, default=str))
-
-
-SPLITS = ("train", "test", "unlabelled")
-
-
-def _splits(given: Any) -> Any:
-    """{split: (pattern, …)}; a single pattern is a list of one."""
-    expected = "{train: FOLDER, test: FOLDER}, each a folder, a file, a pattern, or a list of them"
-    if given is None:
-        return None
-    if not isinstance(given, Mapping) or not given:
-        raise UserError("", "wrong value", value=given, expected=expected)
-    checked = {}
-    for split, patterns in given.items():
-        if split not in SPLITS:
-            raise UserError(str(split), "no such split", value=split, choices=SPLITS)
-        several = [patterns] if isinstance(patterns, str) else patterns
-        listed = isinstance(several, (list, tuple)) and several
-        if not listed or not all(p and isinstance(p, str) for p in several):
-            expected = "a name in quotes, or a list of such"
-            raise UserError(split, "wrong value", value=patterns, expected=expected)
-        checked[split] = tuple(several)
-    return checked
-
-
-class DataSpec(Spec):
-    """Which images."""
-
-    name: str = Field("digits", description="a source from `raykd list data`, or `folder` / `parquet`")
-    path: Path | None = Field(
-        None, description="where the data set lies; default: the data folder of the user"
-    )
-    image_size: Annotated[int, Field(ge=8, le=1024)] = Field(16, description="side of a view, pixels")
-    margin: Annotated[int, Field(ge=0, le=512)] = Field(
-        0, description="images are stored with sides of image_size + margin pixels, room for crops"
-    )
-    splits: Annotated[dict[str, tuple[str, ...]] | None, BeforeValidator(_splits)] = Field(
-        None,
-        description="which files below `path` are for what, where their names do not say it, such as "
-        "{train: digits/train, test: [more/test, old-*]}; the longer of two that fit wins",
-    )
-    fit: Literal["centre", "whole"] = Field(
-        "centre",
-        description="what is kept of a picture that is no square. centre: the square in its middle; whole: "
-        "all of it, so that crops are drawn from the picture as published recipes do",
-    )
-    download: bool = Field(False, description="may the source be downloaded")
-    validation: Annotated[float, Field(gt=0, lt=1)] = Field(
-        1 / 3, description="share of the labelled training images that the search is scored on"
-    )
-    split_seed: Seed = Field(0, description="seed of the draw that carves the validation part")
-    max_undecodable: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.01, description="share of images that may fail to decode"
-    )
 
 
 def _no_boolean(value: Any) -> Any:
@@ -212,9 +147,9 @@ class TeacherTraining(Spec):
     method: str = "moco"
     preset: str | None = None
     epochs: Annotated[int, Field(ge=1)] = Field(description="a number of epochs")
-    config: dict[str, Any] = {}
-    optim: dict[str, Any] = {}
-    views: dict[str, Any] = {}
+    config: dict[str, Any] = Field({})
+    optim: dict[str, Any] = Field({})
+    views: dict[str, Any] = Field({})
     seed: Seed = 0
 
 

@@ -11,7 +11,7 @@ from pictures import encoded, opened, pixels, put
 
 from trainables.core.errors import UserError
 from trainables.data.data_sets import check_data, check_pictures, open_data
-from trainables.data.sources.parts.files import find_files
+from trainables.data.sources.parts.listing_cache import find_files
 from trainables.data.summary import tell_data
 from trainables.spec.trial import DataSpec
 
@@ -165,7 +165,7 @@ def test_bad_folders(tmp_path: Path, paths: list[str], message: str) -> None:
         check_data(DataSpec(name="folder", path=tmp_path))
 
 
-@pytest.mark.parametrize("name", ["folder", "parquet"])
+@pytest.mark.parametrize("name", ["folder", "parquet", "huggingface", "webdataset"])
 def test_folder_path_is_needed(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is needed by the source"):
         check_data(DataSpec(name=name))

@@ -36,7 +36,7 @@ def write_parquet(path: Path, labels: Any, **more: object) -> np.ndarray:
 
 
 def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainables.data.sources.parquet.BATCH_ROWS", 4)  # across row groups of 3
+    monkeypatch.setattr("trainables.data.sources.parts.columns.BATCH_ROWS", 4)  # across row groups of 3
     raw = tmp_path / "raw"
     first = write_parquet(
         raw / "data" / "train-00000-of-00002.parquet", [0, 1, 2, 0, 1, 2, 0], names=["a"] * 7

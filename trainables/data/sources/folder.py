@@ -24,7 +24,8 @@ import numpy as np
 
 from trainables.core.errors import UserError
 from trainables.data.sources.base import Counts, Part, Parts, Sample, Source, Taken
-from trainables.data.sources.parts.files import Files, find_files, user_folder
+from trainables.data.sources.parts.files import Files, user_folder
+from trainables.data.sources.parts.listing_cache import files_digest, find_files
 from trainables.data.sources.parts.split_files import Patterns, sort_files
 from trainables.data.sources.parts.split_parts import (
     Portion,
@@ -68,7 +69,7 @@ class Folder(Source):
         return user_folder(spec, "images")
 
     def listing(self, spec: DataSpec) -> str:
-        return find_files(self.where(spec), ENDINGS).digest
+        return files_digest(self.where(spec), ENDINGS)
 
     def counts(self, spec: DataSpec) -> Counts:
         found = self._layout(spec)

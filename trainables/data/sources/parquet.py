@@ -1,217 +1,27 @@
 """The source `parquet`: Parquet files in the Hugging Face image layout, `image: {bytes, path}` and `label`.
 
-The names of a file and its folders determine its split by the words of `split_words.py`: train, test,
-validation or unlabelled (`train-00000-of-00003.parquet`, `test/0.parquet`, `my_test_file.parquet`). If no
-name contains a word for train, the files without a split word are the training data. Ambiguous names are
-refused (`split_files.py`); then `data.splits` must name the split of the files. A column `label`, `labels` or
-`fine_label` contains integers or words (`parquet_labels.py`). If there are both a test and a validation part,
-the validation part is not read. Files are read in streaming batches, so memory does not grow with them.
+`parts/tables.py` says which file belongs to which split. The column `label`, `labels` or `fine_label` has
+integers or words (`table_labels.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from trainables.core.errors import UserError
-from trainables.data.sources.base import Counts, Part, Parts, Sample, Source, Taken
-from trainables.data.sources.parts.files import find_files, user_folder
-from trainables.data.sources.parts.parquet_labels import (
-    COLUMNS,
-    Labels,
-    Numbering,
-    numbered,
-    numbering,
-    read_labels,
-)
-from trainables.data.sources.parts.split_files import sort_files
-from trainables.data.sources.parts.split_parts import Portion, listed
-from trainables.data.sources.parts.split_words import HELD_OUT
-from trainables.data.splits import Ids, class_sizes
-from trainables.spec.trial import DataSpec
-
-BATCH_ROWS = 64
-ENDINGS = (".parquet",)
+from trainables.data.sources.parts.columns import ParquetTable
+from trainables.data.sources.parts.tables import Table, TableSource
 
 
-class Table(NamedTuple):
-    """One file, its image column and its labels."""
-
-    path: Path
-    image: str  # name of the column
-    labels: Labels
-
-
-class Rows(NamedTuple):
-    """The rows to read of a file."""
-
-    table: Table
-    classes: Ids  # (rows,) -1: none
-    only_labelled: bool  # rows without a label are skipped
-
-    @property
-    def images(self) -> int:
-        """The number of images to read."""
-        return int((self.classes >= 0).sum()) if self.only_labelled else len(self.classes)
-
-
-class Layout(NamedTuple):
-    """The files by their use."""
-
-    train: list[Rows]
-    test: list[Rows]
-    numbering: Numbering
-    taken: tuple[Taken, ...]
-    remarks: tuple[str, ...]
-
-    @property
-    def classes(self) -> int:
-        """The number of classes; 0 if the labels distinguish none."""
-        return self.numbering.classes if self.numbering.classes > 1 else 0
-
-
-class Parquet(Source):
+class Parquet(TableSource):
     """The data source `parquet`."""
 
     name = "parquet"
     summary = "a folder of Parquet files in the Hugging Face image layout (image: {bytes, path}, label)"
-    takes_splits = True
+    endings = (".parquet",)
+    content = "parquet-files"
 
-    def where(self, spec: DataSpec) -> Path:
-        return user_folder(spec, "parquet-files")
-
-    def listing(self, spec: DataSpec) -> str:
-        return find_files(self.where(spec), ENDINGS).digest
-
-    def counts(self, spec: DataSpec) -> Counts:
-        found = self._layout(spec)
-        labels = np.concatenate([rows.classes for rows in found.train])
-        sizes = class_sizes(labels, found.classes)
-        return Counts(
-            sum(sizes),
-            len(labels) - sum(sizes),
-            sum(rows.images for rows in found.test),
-            found.classes,
-            per_class=sizes,
-            taken=found.taken,
-            class_names=found.numbering.names if found.classes else (),
-            remarks=found.remarks,
-        )
-
-    def open(self, spec: DataSpec) -> Parts:
-        found = self._layout(spec)
-        return Parts(_part(found.train), _part(found.test) if found.test else None, found.classes)
-
-    def _layout(self, spec: DataSpec) -> Layout:
-        folder = self.where(spec)
-        files = find_files(folder, ENDINGS)
-        parts = sort_files(folder, files.paths, spec.splits, by_file=True)
-        tables = {
-            split: [_open(folder / path) for path in portion.paths]
-            for split, portion in parts.portions.items()
-        }
-        train, free = tables.get("train", []), tables.get("unlabelled", [])
-        named = [table for split in ("train", *HELD_OUT) for table in tables.get(split, [])]
-        by = numbering([(t.path, t.labels) for t in train], [(t.path, t.labels.names) for t in named])
-        labelled = by.classes > 1
-        held = next((s for s in HELD_OUT if labelled and any(map(_has_labels, tables.get(s, [])))), "")
-        test = [Rows(t, numbered(t.path, t.labels, by, "test"), True) for t in tables.get(held, [])]
-        main = [
-            Rows(t, numbered(t.path, t.labels, by, "train") if labelled else _none(t), False) for t in train
-        ]
-        more = [Rows(table, _none(table), False) for table in free]
-        taken = [
-            Taken(
-                split, listed(parts[split if split != "test" else held].places()), sum(r.images for r in rows)
-            )
-            for split, rows in (("train", main), ("unlabelled", more), ("test", test))
-            if rows
-        ]
-        for split in HELD_OUT:
-            if split != held and parts[split].paths:
-                taken.append(_left_out(parts[split], tables[split], parts[held] if held else None, labelled))
-        if unused := sum(len(rows.classes) - rows.images for rows in test):
-            taken.append(Taken("", "rows of the test part without a label", unused))
-        if parts.left:
-            left = Portion(parts.left, [path.count("/") + 1 for path in parts.left])
-            taken.append(Taken("", listed(left.places()), 0, "no part of the data set"))
-        return Layout(main + more, test, by, (*taken, *files.skipped()), tuple(_remarks(by, train)))
-
-
-def _remarks(by: Numbering, train: list[Table]) -> Iterator[str]:
-    if by.classes > 1 and by.mapped:
-        some = [str(id_) for id_ in by.ids[:4]]
-        shown = ", ".join([*some[:3], "…", str(by.ids[-1])] if by.classes > 4 else some)
-        yield f"the labels {shown} are numbered 0 … {by.classes - 1} in sorted order"
-    if by.classes == 1:
-        yield f"all labels are {by.ids[0]}: read as none"
-    if not by.classes:
-        lacks = "no label in" if any(table.labels.column for table in train) else "no column"
-        yield f"without labels: {lacks} {', '.join(COLUMNS)}"
-
-
-def _left_out(part: Portion, tables: list[Table], held: Portion | None, labelled: bool) -> Taken:
-    why = "it has no labels" if held is None else f"{listed(held.places())} is the test part"
-    rows = sum(len(table.labels.rows) for table in tables)
-    return Taken("", listed(part.places()), rows, why if labelled else "the images trained on have no labels")
-
-
-def _has_labels(table: Table) -> bool:
-    return bool((table.labels.rows >= 0).any())
-
-
-def _none(table: Table) -> Ids:
-    return np.full(len(table.labels.rows), -1)
-
-
-def _part(rows: list[Rows]) -> Part:
-    def samples() -> Iterator[Sample]:
-        for some in rows:
-            yield from _read(some)
-
-    return Part(sum(some.images for some in rows), samples)
-
-
-def _open(path: Path) -> Table:
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            image = _image_column(path, file.schema_arrow)
-            return Table(path, image, read_labels(path, file))
-    except (pa.ArrowException, OSError) as error:
-        raise UserError("data.path", f"{path} cannot be read as Parquet: {error}") from error
-
-
-def _image_column(path: Path, schema: pa.Schema) -> str:
-    fits = [
-        field.name
-        for field in schema
-        if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
-    ]
-    if not fits:
-        columns = ", ".join(f"{field.name}: {field.type}" for field in schema)
-        raise UserError(
-            "data.path", f"{path} has no images ({columns})", expected="a column image: {bytes, path}"
-        )
-    return next((name for name in ("image", "img") if name in fits), str(fits[0]))
-
-
-def _read(rows: Rows) -> Iterator[Sample]:
-    row, table = 0, rows.table
-    try:
-        with pq.ParquetFile(table.path, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[f"{table.image}.bytes"]):
-                for content in batch.column(0).field("bytes"):
-                    label = int(rows.classes[row])
-                    if label >= 0 or not rows.only_labelled:
-                        yield Sample(f"{table.path} row {row}", label, content.as_py() or b"")
-                    row += 1
-    except (pa.ArrowException, OSError) as error:
-        raise UserError("data.path", f"{table.path} cannot be read after row {row}: {error}") from error
+    def table(self, path: Path) -> Table:
+        return ParquetTable(path)
 
 
 SOURCES = (Parquet(),)

@@ -48,6 +48,7 @@ class Files:
     digest: str = ""  # SHA-256 of names, sizes and times
     others: Counter[str] = field(default_factory=Counter)  # ending -> number of skipped files with it
     links: list[Taken] = field(default_factory=list)  # links that are not followed
+    folders: list[tuple[str, os.stat_result]] = field(default_factory=list)  # and their status before reading
 
     def skipped(self) -> list[Taken]:
         """The files that are not part of the data set because of their ending or place."""
@@ -56,7 +57,7 @@ class Files:
         return named + self.links
 
 
-def find_files(folder: Path, endings: tuple[str, ...]) -> Files:
+def read_files(folder: Path, endings: tuple[str, ...]) -> Files:
     """Every file below `folder` with one of the endings. Memory use is one string for each file.
 
     Hidden files and folders are left out. Links are followed, but not in a circle: not to a folder above, and
@@ -96,6 +97,7 @@ def _walk(
     """
     here = folder.stat()
     me = (here.st_dev, here.st_ino)
+    found.folders.append((prefix, here))
     if me in above:
         found.links.append(Taken("", prefix.rstrip("/"), 0, "a link that leads in a circle"))
         return

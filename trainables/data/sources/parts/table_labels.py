@@ -1,4 +1,4 @@
-"""The label column of a Parquet file, and one numbering 0 … C-1 for the labels of several files.
+"""The labels of a file of pictures, and one numbering 0 … C-1 for the labels of several files.
 
 Labels that are 0 … C-1, or that the Hugging Face schema names, stay as they are. All others are ids (integers
 or words) and are numbered in sorted order. A missing label is null, NaN, "" or -1.
@@ -7,14 +7,13 @@ or words) and are numbered in sorted order. A missing label is null, NaN, "" or 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from trainables.core.errors import UserError
 from trainables.data.splits import Ids
@@ -46,13 +45,20 @@ class Numbering(NamedTuple):
         return len(self.ids)
 
 
-def read_labels(path: Path, file: pq.ParquetFile) -> Labels:
-    """The labels of an open file. `UserError` if its label column contains other values."""
-    schema, rows = file.schema_arrow, file.metadata.num_rows
+def read_labels(path: Path, schema: pa.Schema, rows: int, read: Callable[[str], pa.ChunkedArray]) -> Labels:
+    """The labels in the columns of a file with `rows` rows; `read` reads a column.
+
+    `UserError` if the label column contains other values.
+    """
     column = next((name for name in COLUMNS if name in schema.names), None)
     if column is None:
         return Labels(np.zeros(0, np.int64), np.full(rows, NONE), (), None)
-    values = _plain(path, column, file.read(columns=[column]).column(column).combine_chunks())
+    return as_labels(path, column, read(column).combine_chunks(), _class_names(schema, column))
+
+
+def as_labels(path: Path, column: str, given: pa.Array, names: tuple[str, ...] = ()) -> Labels:
+    """The labels `given` of a file; `names` are those of its classes. `UserError` for other values."""
+    values = _plain(path, column, given)
     coded = values.dictionary_encode()
     seen = coded.dictionary.to_numpy(zero_copy_only=False)
     order = np.argsort(seen, kind="stable")
@@ -63,7 +69,7 @@ def read_labels(path: Path, file: pq.ParquetFile) -> Labels:
     if ids.dtype != object and len(ids) and ids[0] < NONE:
         raise UserError("data.path", f"{path} has a label {ids[0]}", expected="0, 1, … or -1 for none")
     none = 1 if len(ids) and ids[0] in (NONE, "") else 0  # a missing label sorts first
-    return Labels(ids[none:], np.maximum(found - none, NONE), _class_names(schema, column), column)
+    return Labels(ids[none:], np.maximum(found - none, NONE), names, column)
 
 
 def numbering(
