@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,12 +35,14 @@ def fetch(
 ) -> Generator[tuple[Tensor, np.ndarray]]:
     """Yield the uint8 images (B, 3, S, S) of each batch of ids on `device`, and the ids.
 
-    A thread reads ahead. Close the iterator (`contextlib.closing`) to end the thread.
+    A thread reads ahead and copies to the device, on a GPU from pinned memory and on a stream of its own, so
+    that copies and steps run at once. Close the iterator (`contextlib.closing`) to end the thread.
     """
-    ready: queue.Queue[tuple[Tensor, np.ndarray] | BaseException | None] = queue.Queue(_AHEAD)
+    ready: queue.Queue[_Sent | BaseException | None] = queue.Queue(_AHEAD)
     stop = threading.Event()
+    send = _sender(device)
 
-    def put(item: tuple[Tensor, np.ndarray] | BaseException | None) -> None:
+    def put(item: _Sent | BaseException | None) -> None:
         while not stop.is_set():
             try:
                 return ready.put(item, timeout=0.1)
@@ -51,8 +54,7 @@ def fetch(
             for ids in batches:
                 if stop.is_set():
                     return
-                batch = images.take(ids)
-                put((batch.pin_memory() if device.type == "cuda" else batch, ids))
+                put(send(images.take(ids), ids))
             put(None)
         except BaseException as error:  # raised where the batch is asked for
             put(error)
@@ -63,7 +65,37 @@ def fetch(
         while (item := ready.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
-            yield item[0].to(device, non_blocking=True), item[1]
+            yield item.arrived(), item.ids
     finally:
         stop.set()
         thread.join()
+
+
+class _Sent(NamedTuple):
+    """A batch on its way to the device."""
+
+    images: Tensor
+    ids: np.ndarray
+    copied: torch.cuda.Event | None = None  # None: it is there
+
+    def arrived(self) -> Tensor:
+        """The images, for work that is queued on the device after this call."""
+        if self.copied is not None:
+            stream = torch.cuda.current_stream(self.images.device)
+            stream.wait_event(self.copied)
+            self.images.record_stream(stream)  # else their memory might be used again too early
+        return self.images
+
+
+def _sender(device: torch.device) -> Callable[[Tensor, np.ndarray], _Sent]:
+    """What sends a batch to the device; the device alone waits for the copy."""
+    if device.type != "cuda":
+        return lambda images, ids: _Sent(images.to(device), ids)
+    stream = torch.cuda.Stream(device)
+
+    def send(images: Tensor, ids: np.ndarray) -> _Sent:
+        with torch.cuda.stream(stream):
+            there = images.pin_memory().to(device, non_blocking=True)
+            return _Sent(there, ids, stream.record_event())
+
+    return send
