@@ -15,13 +15,16 @@ lightly-train  its `distillation` (one view, a linear head, a queue of the teach
                it knows only DINO's teachers, so it is handed this ResNet
 
 lightly and lightly-train are extras of this benchmark (`pip install raykd[bench]`). One that is missing is
-left out, and said. The sides take turns, so that other load on the machine reaches all of them; a figure is
-the median over the rounds. On a GPU raykd's `precision: auto` is bfloat16, and so is that of the others.
+left out, and said. The sides take turns, so that other load on the machine reaches all of them. A figure is
+the median over the rounds (least to most), a ratio the median of the rounds' ratios. Beside other processes
+the CPU time of `--threads 1` is a sounder figure than the clock: threads that wait for each other cost both.
+On a GPU raykd's `precision: auto` is bfloat16, and so is that of the others.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import platform
@@ -30,9 +33,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -49,11 +53,19 @@ from trainables.training.resolve import resolve
 from trainables.training.run import Run, channels_last, move
 from trainables.training.workspace import Workspace
 
-STEPS = 8  # of an epoch, which is a round
 LOADERS = 2  # worker processes of the other libraries' DataLoader
 # Passes of a step, in views: of what is trained, of the momentum encoder, of the teacher.
 PASSES = {"moco": (1, 1, 0), "seed": (1, 0, 1), "retro": (2, 2, 2)}
-Side = Callable[[], float]  # one round; seconds a step
+
+
+class Cost(NamedTuple):
+    """Seconds of a step."""
+
+    passed: float  # on the clock
+    cpu: float  # of all CPUs, of this process and its loaders
+
+
+Side = Callable[[], Cost]  # one round
 
 
 class Bench:
@@ -63,7 +75,7 @@ class Bench:
         self.asked, self.folder = asked, folder
         self.device = torch.device(asked.device)
         self.images = folder / "images"
-        write_images(self.images, STEPS * asked.batch * 10 // 9 + 2, asked.size)
+        write_images(self.images, asked.steps * asked.batch * 10 // 9 + 2, asked.size)
 
     def trial(self, method: str) -> TrialSpec:
         """The trial of a method, with its preset `paper` where that does not depend on the data's size."""
@@ -71,7 +83,7 @@ class Bench:
             "method": method,
             "preset": "paper",
             "student": {"arch": self.asked.student},
-            "config": {"queue_size": self.asked.batch * (STEPS - 1)},
+            "config": {"queue_size": self.asked.batch * (self.asked.steps - 1)},
             "optim": {"batch_size": self.asked.batch, "warmup_epochs": 0},
             "data": {
                 "name": "folder",
@@ -93,7 +105,7 @@ class Bench:
         place = Workspace(self.folder / method, self.folder / "cache", self.folder / "teachers")
         run = Run(trial, place, open_data(trial.data, place.cache), made)
         epochs = iter(range(1, trial.epochs))
-        return lambda: self.asked.batch / run._train(next(epochs))["images_per_s"], run
+        return lambda: self._timed(lambda: run._train(next(epochs)), self.asked.steps), run
 
     def bare(self, run: Run) -> Side:
         """The passes of the networks in `run`'s method."""
@@ -127,11 +139,12 @@ class Bench:
             loss.backward()
             optimizer.step()
 
-        def round_() -> float:
+        def steps() -> None:
             method.train()
-            return self._timed(step)
+            for _ in range(self.asked.steps):
+                step()
 
-        return round_
+        return lambda: self._timed(steps, self.asked.steps)
 
     def lightly(self) -> Side:
         """MoCo-v2 as in lightly's example, with the student's network and optimizer."""
@@ -161,8 +174,7 @@ class Bench:
             pin_memory=self.device.type == "cuda",
         )
 
-        def round_() -> float:
-            start, steps = time.perf_counter(), 0
+        def epoch() -> None:
             for (query, key), _ in loader:
                 query, key = (x.to(self.device, non_blocking=True) for x in (query, key))
                 update_momentum(online, average, m=0.999)
@@ -174,11 +186,8 @@ class Bench:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                steps += 1
-            self._wait()
-            return (time.perf_counter() - start) / steps
 
-        return round_
+        return lambda: self._timed(epoch, len(loader))
 
     def lightly_train(self) -> Side:
         """lightly-train's distillation. A round is a training of its own, timed between its steps."""
@@ -186,11 +195,11 @@ class Bench:
         from lightly_train._methods.distillation import distillation
 
         batch, size = self.asked.batch, self.asked.size
-        starts: list[float] = []
+        starts: list[Cost] = []
         original = distillation.Distillation.training_step_impl
 
         def timed(self: Any, batch: Any, batch_idx: int) -> Any:
-            starts.append(time.perf_counter())
+            starts.append(_now())
             return original(self, batch, batch_idx)
 
         def teacher(*_: Any, **__: Any) -> nn.Module:
@@ -201,7 +210,7 @@ class Bench:
         distillation.Distillation.training_step_impl = timed
         distillation.get_teacher = teacher
 
-        def round_() -> float:
+        def round_() -> Cost:
             starts.clear()
             lightly_train.pretrain(
                 out=str(self.folder / "lightly_train"),
@@ -209,7 +218,7 @@ class Bench:
                 data=str(self.images),
                 model=f"timm/{self.asked.student}",
                 method="distillation",
-                method_args={"queue_size": batch * (STEPS - 1)},
+                method_args={"queue_size": batch * (self.asked.steps - 1)},
                 epochs=2,
                 batch_size=batch,
                 num_workers=LOADERS,
@@ -220,17 +229,18 @@ class Bench:
                 optim="adamw",
             )
             own = starts[len(starts) // 2 :]  # the second epoch, whose loaders are there
-            return (own[-1] - own[0]) / (len(own) - 1)
+            first, last, steps = own[0], own[-1], len(own) - 1
+            return Cost((last.passed - first.passed) / steps, (last.cpu - first.cpu) / steps)
 
         return round_
 
-    def _timed(self, step: Callable[[], None]) -> float:
+    def _timed(self, work: Callable[[], Any], steps: int) -> Cost:
         self._wait()
-        start = time.perf_counter()
-        for _ in range(STEPS):
-            step()
+        start = _now()
+        work()
         self._wait()
-        return (time.perf_counter() - start) / STEPS
+        end = _now()
+        return Cost((end.passed - start.passed) / steps, (end.cpu - start.cpu) / steps)
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
@@ -265,29 +275,42 @@ def measure(bench: Bench, method: str, rounds: int) -> Iterator[str]:
     """Rows of the table for one method."""
     ours, run = bench.raykd(method)
     sides: dict[str, Side] = {"raykd": ours, "bare passes": bench.bare(run)}
-    for package, of, side in (
+    for package, of, make in (
         ("lightly", "moco", bench.lightly),
         ("lightly_train", "seed", bench.lightly_train),
     ):
         if method == of:
             why = missing(package)
             if why:
-                yield f"| {method} | {package.replace('_', '-')} | left out: it {why} | |"
+                yield f"| {method} | {package.replace('_', '-')} | left out: it {why} | | | |"
             else:
-                sides[package.replace("_", "-")] = side()
-    found: dict[str, list[float]] = {name: [] for name in sides}
+                sides[package.replace("_", "-")] = make()
+    found: dict[str, list[Cost]] = {name: [] for name in sides}
     for turn in range(rounds + 1):
         for name, side in sides.items():
             if name == "lightly-train" and turn == 0:
                 continue  # it warms up in each of its rounds
-            seconds = side()
+            cost = side()
             if turn:  # the first round warms up
-                found[name].append(seconds)
-    middle = {name: statistics.median(seconds) for name, seconds in found.items()}
-    for name, seconds in found.items():
-        ratio = statistics.median(own / other for own, other in zip(seconds, found["raykd"], strict=True))
-        spread = f"{min(seconds):.3f} to {max(seconds):.3f}"
-        yield f"| {method} | {name} | {middle[name]:.3f} ({spread}) | {ratio:.2f} |"
+                found[name].append(cost)
+    for name, costs in found.items():
+        cells = []
+        for field in range(2):
+            own, ours_ = ([cost[field] for cost in of] for of in (costs, found["raykd"]))
+            ratio = statistics.median(a / b for a, b in zip(own, ours_, strict=True))
+            cells += [f"{statistics.median(own):.3f} ({min(own):.3f} to {max(own):.3f})", f"{ratio:.2f}"]
+        yield f"| {method} | {name} | " + " | ".join(cells) + " |"
+
+
+def _now() -> Cost:
+    """The clock, and the CPU time of this process and its children."""
+    cpu = 0.0
+    own = psutil.Process()
+    for process in (own, *own.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            cpu += times.user + times.system
+    return Cost(time.perf_counter(), cpu)
 
 
 def main() -> None:
@@ -298,14 +321,16 @@ def main() -> None:
     parser.add_argument("--teacher", default="resnet50")
     parser.add_argument("--size", type=int, default=64, help="pixels of a view")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3, help=f"of {STEPS} steps, a side and method")
+    parser.add_argument("--rounds", type=int, default=3, help="for a side and method")
+    parser.add_argument("--steps", type=int, default=8, help="of a round")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     where = torch.device(asked.device)
     with tempfile.TemporaryDirectory() as folder, on_device(where):
         bench = Bench(asked, Path(folder))
-        print("| method | side | s a step (least to most) | times raykd's |\n|---|---|---|---|")
+        print("| method | side | s a step | times raykd's | CPU s a step | times raykd's |")
+        print("|---|---|---|---|---|---|")
         for method in asked.methods:
             with isolated(0):
                 for row in measure(bench, method, asked.rounds):

@@ -51,7 +51,7 @@ def encode_together(
     error of one worker is raised on all.
     """
     workers = world_size()
-    if workers == 1:
+    if workers == 1 or not len(ids):
         return encode_images(encode, images, ids, image_size, device)
     share = -(-len(ids) // (workers * _BATCH)) * _BATCH  # images of a worker; the last ones may have fewer
     mine = ids[rank() * share : (rank() + 1) * share]

@@ -34,7 +34,7 @@ def compile_networks(method: Method, optim: OptimSpec, where: torch.device) -> b
     modules = [*method.modules(), *(method.teacher.modules() if method.teacher is not None else ())]
     if (
         not wanted
-        or "feature_maps" in method.needs
+        or "feature_maps" in method.requires(method.config)
         or any(isinstance(module, SyncBatchNorm) for module in modules)
         or not _has_compiler(where.type)
     ):
