@@ -79,13 +79,14 @@ def prepare(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
 
 
 def _evaluate(trial: TrialSpec, report: Report, workspace: Workspace, encoder: Callable[[], Encode]) -> None:
-    def measure() -> dict[str, float]:
+    def made() -> tuple[Examiner, Encode]:
         data: DataSet = open_data(trial.data, workspace.cache)
         shared = plain_encoder(workspace)
         examiner = Examiner(trial.probe, data, trial.data.image_size, device(), encoder=shared)
-        return examiner.evaluate(encoder())
+        return examiner, encoder()
 
-    report(EpochReport(1, from_first(measure)))
+    examiner, encode = on_each(made)
+    report(EpochReport(1, examiner.evaluate(encode)))
 
 
 def _still(model: nn.Module) -> nn.Module:

@@ -9,8 +9,11 @@ import contextlib
 import functools
 import tempfile
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import norm_kernels
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -27,17 +30,22 @@ from trainables.core.distributed import (
     shuffled,
     world_size,
 )
+from trainables.data.encode import encode_together
+from trainables.data.store_images import Images
 from trainables.methods import load_method, methods
 from trainables.methods.base import Batch
 from trainables.methods.parts.classifier import cross_entropy
 from trainables.methods.parts.momentum_encoder import keys_of
 from trainables.methods.parts.queue import Queue
+from trainables.training.parallel import data_parallel
 from trainables.training.resolve import needs_teacher
 
 # name -> method, config, teacher's batch norm, micro-batches a step
 CASES: dict[str, tuple[str, dict[str, Any], str, int]] = {
     **{name: (name, {}, "eval", 1) for name in methods()},
     "moco accumulated": ("moco", {}, "eval", 2),
+    "moco spare": ("moco", {}, "eval", 1),
+    "moco spare, accumulated": ("moco", {}, "eval", 2),
     "retro code": ("retro", {"fidelity": "code", "consistency_weight": 4.0}, "batch", 1),
     "retro mbconv, head tuned": ("retro", {"adapter": "mbconv", "head": "tuned"}, "eval", 2),
     # 32 times the consistency, and lr .1: a weight that keeps roundings what they are elsewhere.
@@ -73,12 +81,14 @@ def train(case: str) -> dict[str, Any]:
     name, config, batch_norm, accumulate = CASES[case]
     teacher = make_teacher(batch_norm) if needs_teacher(load_method(name)) else None
     method = make_method(name, teacher=teacher, **config)
+    if "spare" in case:  # a parameter that no pass uses, as some architectures have
+        method.spare = nn.Parameter(torch.ones(3))
     model: nn.Module = method
     if world_size() > 1:
         convert_sync_batch_norm(method)
         if teacher is not None:
             convert_sync_batch_norm(teacher)
-        model = DistributedDataParallel(method, broadcast_buffers=False)
+        model = data_parallel(method, accumulate, fast=True) or method
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], 0.1)
     losses, gradients = [], []
     for step in range(2):
@@ -105,8 +115,11 @@ def _share(batch: Batch, micro: int, accumulate: int) -> Batch:
     return Batch([mine(view) for view in batch.views], mine(batch.labels), mine(batch.ids))
 
 
-def normalise(kind: str) -> dict[str, Any]:
-    """A batch norm of each kind on unevenly distributed samples: output, gradients, running statistics."""
+def normalise(kind: str, by_kernels: bool = False) -> dict[str, Any]:
+    """A batch norm of each kind on unevenly distributed samples: output, gradients, running statistics.
+
+    `by_kernels`: as on a GPU.
+    """
     torch.manual_seed(0)
     layers: dict[str, nn.Module] = {
         "1d": nn.BatchNorm1d(3),
@@ -124,6 +137,9 @@ def normalise(kind: str) -> dict[str, Any]:
     x = (torch.randn(shape) * torch.tensor([1.0, 0.1, 3.0]).view(1, 3, *[1] * (len(shape) - 2)) + 40).double()
     weight = torch.randn(shape).double()
     layer = convert_sync_batch_norm(layer.double())
+    if by_kernels and world_size() > 1:
+        norm_kernels.define()
+        layer.on_gpu = lambda x: True  # type: ignore[assignment]
     share = 6 // world_size()
     own = slice(rank() * share, (rank() + 1) * share)
     outs, grads = [], []
@@ -151,7 +167,8 @@ def shuffle() -> dict[str, Any]:
     keys = gather(shuffled(encode, mine, seed=1))
     queue = Queue(4, 2)
     local, again = company[0], [keys_of(encode, nn.BatchNorm1d(1), mine, queue, 0) for _ in range(2)]
-    queue.seen += 8
+    queue.hold(torch.randn(8 // world_size(), 2))
+    queue.advance()
     keys_of(encode, nn.BatchNorm1d(1), mine, queue, 0)
     without = keys_of(encode, nn.Linear(1, 1), mine, queue, 0)
     return {
@@ -187,12 +204,43 @@ def relate() -> dict[str, Any]:
     }
 
 
+def features() -> dict[str, Any]:
+    """Features of 700 images, three batches, by a teacher with the statistics of a batch."""
+    pixels = torch.randint(0, 256, (700, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator())
+    images = cast(Images, SimpleNamespace(take=lambda ids: pixels[ids], aspect=None))
+    teacher = make_teacher("batch")
+    convert_sync_batch_norm(teacher)  # as in a run; here each batch must have its own statistics
+    sizes: list[int] = []
+
+    def encode(views: Tensor) -> Tensor:
+        sizes.append(len(views))
+        return teacher.features(views)
+
+    def damaged(views: Tensor) -> Tensor:
+        if rank() == world_size() - 1:
+            raise ValueError("no such image")
+        return teacher.features(views)
+
+    where = torch.device("cpu")
+    found = encode_together(encode, images, np.arange(700), 16, where)
+    few = encode_together(encode, images, np.arange(3), 16, where)
+    none = encode_together(encode, images, np.arange(0), 16, where)
+    try:
+        encode_together(damaged, images, np.arange(700), 16, where)
+        error = ""
+    except ValueError as found_error:
+        error = str(found_error)
+    return {"all": found, "few": few, "none": none, "sizes": sizes, "error": error}
+
+
 def everything() -> dict[str, Any]:
     return {
         "train": {case: train(case) for case in CASES},
         "normalise": {kind: normalise(kind) for kind in ("1d", "2d", "plain", "act", "untracked")},
+        "by kernels": {kind: normalise(kind, True) for kind in ("1d", "2d", "plain", "act", "untracked")},
         "shuffle": shuffle(),
         "relate": relate(),
+        "features": features(),
         "gather": gather(torch.full((2, 1), float(rank()))),
     }
 

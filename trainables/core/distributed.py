@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.core.errors import UserError
 from trainables.core.numerics import at_least_float32
-from trainables.core.workers import rank, world_size
+from trainables.core.workers import rank, sent, world_size
 
 
 @torch.no_grad()
@@ -65,7 +65,8 @@ def shuffled(encoder: Callable[[Tensor], Tensor], images: Tensor, seed: int) -> 
     if world_size() == 1:
         return encoder(images)
     everyone = gather(images)
-    order = torch.randperm(len(everyone), generator=torch.Generator().manual_seed(seed)).to(images.device)
+    drawn = torch.randperm(len(everyone), generator=torch.Generator().manual_seed(seed))
+    order = sent(drawn, images.device)
     mine = order.view(world_size(), -1)[rank()]
     keys = gather(encoder(everyone[mine]))
     share = len(images)
@@ -101,7 +102,8 @@ class SyncBatchNorm(_BatchNorm):
     """Batch normalisation by the statistics of all workers' samples, exactly as one worker with all of them.
 
     Takes over `plain`'s parameters and buffers, and the dropout and activation that timm fuses into its own
-    kind. torch's own class refuses tensors on the CPU. Input (B, C, ...).
+    kind. Input (B, C, ...). torch's own class refuses tensors on the CPU, and on a GPU it makes the host wait
+    once a layer; there its kernels are used without that.
     """
 
     def __init__(self, plain: _BatchNorm) -> None:
@@ -129,31 +131,39 @@ class SyncBatchNorm(_BatchNorm):
         activated: Tensor = self.act(self.drop(normalised))
         return activated
 
+    @staticmethod
+    def on_gpu(x: Tensor) -> bool:
+        """Whether `x` is where torch has kernels for this."""
+        return x.is_cuda
+
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
             raise ValueError(f"expected (B, C, ...), got {tuple(input.shape)}")
 
     def _synchronised(self, x: Tensor) -> Tensor:
         self._check_input_dim(x)
+        share = self._next_share() if self.training else 0.0
+        running = (self.running_mean, self.running_var) if self.training else (None, None)
+        normalised: Tensor
+        if self.on_gpu(x):
+            normalised = _FusedNormalise.apply(x, self.weight, self.bias, *running, share, self.eps)
+            return normalised
         dims = [d for d in range(x.dim()) if d != 1]
         count, mean, square = _global_statistics(at_least_float32(x.detach()), dims)
-        if self.training and self.running_mean is not None and self.running_var is not None:
-            self._track(mean, square / (count - 1))
-        normalised: Tensor = _Normalise.apply(
-            x, self.weight, self.bias, mean, square / count, count, self.eps
-        )
+        for own, batch in zip(running, (mean, square / (count - 1)), strict=True):
+            if own is not None:
+                own.lerp_(batch.to(own.dtype), share)
+        normalised = _Normalise.apply(x, self.weight, self.bias, mean, square / count, count, self.eps)
         return normalised
 
     @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
-        assert self.running_mean is not None and self.running_var is not None
-        share = 0.0 if self.momentum is None else self.momentum
+    def _next_share(self) -> float:
+        """The share of this batch in the running statistics."""
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if self.momentum is None:  # the plain average over all batches
-                share = 1.0 / float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+                return 1.0 / float(self.num_batches_tracked)
+        return 0.0 if self.momentum is None else self.momentum
 
 
 def _global_statistics(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -209,6 +219,59 @@ class _Normalise(torch.autograd.Function):
         if weight is None:
             return grad_x.to(x.dtype), None, None, None, None, None, None
         return grad_x.to(x.dtype), grad_weight, grad_bias, None, None, None, None
+
+
+class _FusedNormalise(torch.autograd.Function):
+    """The same by torch's CUDA kernels, which read and write `x` as often as a plain batch normalisation.
+
+    As `torch.nn.SyncBatchNorm`, without its check for workers that have no samples: the check reads from the
+    device, and here every worker has as many.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        share: float,
+        eps: float,
+    ) -> Tensor:
+        x = _dense(x)
+        mean, scale = torch.batch_norm_stats(x, eps)
+        own = torch.cat([mean, scale, mean.new_full((1,), x.numel() // x.shape[1])])
+        everyone = gather(own[None])  # (workers, 2 C + 1)
+        means, scales, counts = (part.contiguous() for part in everyone.split([len(mean), len(mean), 1], 1))
+        counts = counts.view(-1)
+        mean, scale = torch.batch_norm_gather_stats_with_counts(
+            x, means, scales, running_mean, running_var, share, eps, counts
+        )
+        ctx.save_for_backward(x, weight, mean, scale, counts.to(torch.int32))
+        normalised: Tensor = torch.batch_norm_elemt(x, weight, bias, mean, scale, eps)
+        return normalised
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, scale, counts = ctx.saved_tensors
+        grad = _dense(grads[0])
+        affine = weight is not None
+        sum_grad, sum_hat, grad_weight, grad_bias = torch.batch_norm_backward_reduce(
+            grad, x, mean, scale, weight, True, affine, affine
+        )
+        sums = torch.cat([sum_grad, sum_hat])
+        dist.all_reduce(sums)
+        sum_grad, sum_hat = sums.split(len(sum_grad))
+        grad_x = torch.batch_norm_backward_elemt(grad, x, mean, scale, weight, sum_grad, sum_hat, counts)
+        own = (grad_weight, grad_bias) if affine else (None, None)
+        return grad_x, *own, None, None, None, None
+
+
+def _dense(x: Tensor) -> Tensor:
+    """`x`, contiguous in its own order of dimensions."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+    return x if last is not None and x.is_contiguous(memory_format=last) else x.contiguous()
 
 
 def _along(channels: Tensor, x: Tensor) -> Tensor:

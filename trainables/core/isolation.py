@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from trainables.core.precision import precision, set_precision
 from trainables.core.workers import device
 
 
@@ -69,23 +70,19 @@ def isolated(seed: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def whole_float32() -> Iterator[None]:
-    """Inside, float32 products and convolutions use the full 24 bits on every device.
+def tuned_kernels(where: torch.device) -> Iterator[None]:
+    """Inside, cuDNN tries its kernels for each new shape and takes the fastest.
 
-    By default cuDNN's convolutions use TF32 (11 bits) on GPUs that have it; the features of a network would
-    then differ from those on a CPU.
+    For steps, whose shapes recur. Not where cuDNN was told to be deterministic. Changes nothing on a CPU.
     """
-    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = torch.get_float32_matmul_precision(), [backend.allow_tf32 for backend in backends]
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark
+    if where.type == "cuda":
+        cudnn.benchmark = before or not cudnn.deterministic
     try:
-        torch.set_float32_matmul_precision("highest")
-        for backend in backends:
-            backend.allow_tf32 = False
         yield
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        for backend, allowed in zip(backends, before[1], strict=True):
-            backend.allow_tf32 = allowed
+        cudnn.benchmark = before
 
 
 def _settings() -> dict[str, Any]:
@@ -95,7 +92,7 @@ def _settings() -> dict[str, Any]:
         "dtype": torch.get_default_dtype(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
-        "precision": torch.get_float32_matmul_precision(),
+        "precision": precision(),
         "cudnn": (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
     }
 
@@ -106,5 +103,5 @@ def _restore(settings: dict[str, Any]) -> None:
         torch.set_num_threads(settings["threads"])
     torch.set_default_dtype(settings["dtype"])
     torch.use_deterministic_algorithms(settings["deterministic"], warn_only=settings["warn_only"])
-    torch.set_float32_matmul_precision(settings["precision"])
+    set_precision(settings["precision"])
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = settings["cudnn"]

@@ -22,7 +22,7 @@ _given: list[torch.device] = []  # the device given to `use_device`
 
 
 def world_size() -> int:
-    """The number of workers; 1 without a process group and inside a function that `from_first` calls."""
+    """The number of workers; 1 without a process group, inside `alone`, and in what `from_first` calls."""
     grouped = dist.is_available() and dist.is_initialized() and not _alone.get()
     return dist.get_world_size() if grouped else 1
 
@@ -59,6 +59,23 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, `world_size()` is 1: this worker computes for itself, and nothing waits for the others."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
+
+def sent(values: torch.Tensor, where: torch.device) -> torch.Tensor:
+    """`values` on device `where`, copied while the host goes on; from the CPU by way of pinned memory."""
+    if where.type == "cuda" and values.device.type == "cpu":
+        return values.pin_memory().to(where, non_blocking=True)
+    return values.to(where)
+
+
 def from_first(make: Callable[[], T]) -> T:
     """Call `make` on the first worker; return its result, or raise its error, on every worker.
 
@@ -69,13 +86,11 @@ def from_first(make: Callable[[], T]) -> T:
     said: list[Any] = [None, None]
     own: Exception | None = None
     if rank() == 0:
-        token = _alone.set(True)
         try:
-            said[0] = make()
+            with alone():
+                said[0] = make()
         except Exception as error:
             own, said[1] = error, _sendable(error)
-        finally:
-            _alone.reset(token)
     dist.broadcast_object_list(said, src=0)
     if said[1] is not None:
         raise own or _from_a_peer(said[1])

@@ -8,9 +8,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from trainables.core.heartbeat import heartbeat
+from trainables.core.precision import whole_float32
+from trainables.core.workers import alone, from_each, on_each, rank, world_size
 from trainables.data.data_sets import DataSet
 from trainables.data.loader import fetch
 from trainables.data.store_images import Images
@@ -26,14 +29,51 @@ BATCH = 256  # images encoded at once
 def encode_images(
     encode: Encode, images: Images, ids: np.ndarray, image_size: int, device: torch.device
 ) -> Tensor:
-    """Features (N, D) in float32 of the plain views of `ids`; (0, 0) for none."""
+    """Features (N, D) of the plain views of `ids`; (0, 0) for none.
+
+    In full float32 on every device, so that features from a CPU and from a GPU compare.
+    """
     batches = np.split(ids, range(BATCH, len(ids), BATCH)) if len(ids) else []
     features = []
-    with contextlib.closing(fetch(images, batches, device)) as fetched:
+    with whole_float32(), contextlib.closing(fetch(images, batches, device)) as fetched:
         for number, (batch, those) in enumerate(fetched, 1):
             heartbeat(f"encoding images, batch {number}/{len(batches)}")
             features.append(encode(plain(batch, image_size, aspect_of(images, those))).float())
     return torch.cat(features) if features else torch.zeros(0, 0, device=device)
+
+
+@torch.no_grad()
+def encode_together(
+    encode: Encode,
+    images: Images,
+    ids: np.ndarray,
+    image_size: int,
+    device: torch.device,
+    encoder: EncodeImages = encode_images,
+) -> Tensor:
+    """`encoder` with the work shared: every worker calls this, and each encodes a part of `ids`.
+
+    The features are returned on the first worker, and (0, 0) on the others. The batches that one worker would
+    encode are dealt out whole: so the features are the same bits on the CPU for any number of workers. An
+    error of one worker is raised on all.
+    """
+    workers = world_size()
+    if workers == 1 or not len(ids):
+        return encoder(encode, images, ids, image_size, device)
+    share = -(-len(ids) // (workers * BATCH)) * BATCH  # images of a worker; the last ones may have fewer
+    mine = ids[rank() * share : (rank() + 1) * share]
+
+    def part() -> Tensor:
+        with alone():  # the workers make different numbers of passes, so none may wait for another
+            return encoder(encode, images, mine, image_size, device)
+
+    own = on_each(part)
+    dim = max(from_each(own.shape[1]))
+    padded = own.new_zeros(share, dim)
+    padded[: len(own), : own.shape[1]] = own
+    parts = [torch.empty_like(padded) for _ in range(workers)] if rank() == 0 else None
+    dist.gather(padded, parts, dst=0)
+    return own.new_zeros(0, 0) if parts is None else torch.cat(parts)[: len(ids)]
 
 
 def aspect_of(images: Images, ids: np.ndarray) -> np.ndarray | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from itertools import zip_longest
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,12 +38,14 @@ def fetch(
 ) -> Generator[tuple[Tensor, np.ndarray]]:
     """Yield the uint8 images (B, 3, S, S) of each batch of ids on `device`, and the ids.
 
-    A thread reads ahead. Close the iterator (`contextlib.closing`) to end the thread.
+    A thread reads ahead and copies to the device, on a GPU from pinned memory and on a stream of its own, so
+    that copies and steps run at once. Close the iterator (`contextlib.closing`) to end the thread.
     """
-    ready: queue.Queue[tuple[Tensor, np.ndarray] | BaseException | None] = queue.Queue(_AHEAD)
+    ready: queue.Queue[_Sent | BaseException | None] = queue.Queue(_AHEAD)
     stop = threading.Event()
+    send = _sender(images, device)
 
-    def put(item: tuple[Tensor, np.ndarray] | BaseException | None) -> None:
+    def put(item: _Sent | BaseException | None) -> None:
         while not stop.is_set():
             try:
                 return ready.put(item, timeout=0.1)
@@ -58,11 +61,7 @@ def fetch(
                     return
                 if ahead is not None:
                     images.advise(ahead)
-                if device.type == "cuda" and isinstance(images, JpegImages) and images.gpu:
-                    put((images.take_on(ids, device), ids))
-                    continue
-                batch = images.take(ids)
-                put((batch.pin_memory() if device.type == "cuda" else batch, ids))
+                put(send(ids))
             put(None)
         except BaseException as error:  # raised where the batch is asked for
             put(error)
@@ -73,7 +72,40 @@ def fetch(
         while (item := ready.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
-            yield item[0].to(device, non_blocking=True), item[1]
+            yield item.arrived(), item.ids
     finally:
         stop.set()
         thread.join()
+
+
+class _Sent(NamedTuple):
+    """A batch on its way to the device."""
+
+    images: Tensor
+    ids: np.ndarray
+    copied: torch.cuda.Event | None = None  # None: it is there
+
+    def arrived(self) -> Tensor:
+        """The images, for work that is queued on the device after this call."""
+        if self.copied is not None:
+            stream = torch.cuda.current_stream(self.images.device)
+            stream.wait_event(self.copied)
+            self.images.record_stream(stream)  # else their memory might be used again too early
+        return self.images
+
+
+def _sender(images: Images, device: torch.device) -> Callable[[np.ndarray], _Sent]:
+    """What sends a batch to the device; the device alone waits for the copy, or decodes the pictures."""
+    if device.type != "cuda":
+        return lambda ids: _Sent(images.take(ids).to(device), ids)
+    stream = torch.cuda.Stream(device)
+
+    def send(ids: np.ndarray) -> _Sent:
+        with torch.cuda.stream(stream):
+            if isinstance(images, JpegImages) and images.gpu:
+                there = images.take_on(ids, device)
+            else:
+                there = images.take(ids).pin_memory().to(device, non_blocking=True)
+            return _Sent(there, ids, stream.record_event())
+
+    return send

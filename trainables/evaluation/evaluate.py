@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from trainables.core.errors import UserError
-from trainables.core.isolation import whole_float32
+from trainables.core.precision import whole_float32
+from trainables.core.workers import from_first
 from trainables.data.data_sets import DataFacts, DataSet
-from trainables.data.encode import Encode, EncodeImages, encode_images
+from trainables.data.encode import Encode, EncodeImages, encode_images, encode_together
 from trainables.data.store_images import Images
 from trainables.evaluation.probes import check_probe, names, probe
 from trainables.spec.trial import ProbeSpec
@@ -63,14 +64,16 @@ class Examiner:
     def evaluate(self, encode: Encode) -> dict[str, float]:
         """The metrics `score` and `probe/NAME`, each with `…_se` where a probe has a standard error.
 
-        In full float32 on every device, so that rows from a CPU and from a GPU compare.
+        In full float32 on every device, so that rows from a CPU and from a GPU compare. Every worker of a
+        group calls this: each encodes a part of the images, the first one fits the probes, and all get the
+        same metrics.
         """
         with whole_float32():
-            return self._evaluate(encode)
+            fitted = self.encoded(encode, self.images, self.fit_ids)
+            held_out = self.encoded(encode, self.held_out, self.val_ids)
+            return from_first(lambda: self._scored(fitted, held_out))
 
-    def _evaluate(self, encode: Encode) -> dict[str, float]:
-        fitted = self.encoded(encode, self.images, self.fit_ids)
-        held_out = self.encoded(encode, self.held_out, self.val_ids)
+    def _scored(self, fitted: Tensor, held_out: Tensor) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for name in self.names:
             result = probe(
@@ -84,8 +87,8 @@ class Examiner:
         return {**own, **metrics}
 
     def encoded(self, encode: Encode, images: Images, ids: np.ndarray) -> Tensor:
-        """Features (N, D) in float32 of the images `ids`, without augmentation."""
-        return self._encoder(encode, images, ids, self.image_size, self.device)
+        """Features (N, D) in float32 of the images `ids`, without augmentation; (0, 0) on other workers."""
+        return encode_together(encode, images, ids, self.image_size, self.device, self._encoder)
 
 
 def raw_pixels(images: Tensor) -> Tensor:

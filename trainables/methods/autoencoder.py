@@ -18,6 +18,7 @@ grey image. The one view is input and target at once: augmentation gives more im
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar
 
 import torch
@@ -43,9 +44,16 @@ class AutoencoderConfig(MethodConfig):
     )
 
 
+@functools.cache
+def _pixel_statistics(where: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of normalised views, (3, 1, 1). Kept, because copying makes the host wait."""
+    mean, std = (torch.tensor(values, device=where).view(3, 1, 1) for values in (MEAN, STD))
+    return mean, std
+
+
 def target_pixels(view: Tensor, colour: bool) -> Tensor:
     """(B, 3, S, S) normalised -> (B, 3 S S), or (B, S S) without colour, pixels in [-1, 1]."""
-    mean, std = (torch.tensor(values, device=view.device).view(3, 1, 1) for values in (MEAN, STD))
+    mean, std = _pixel_statistics(view.device)
     pixels = 2 * (view * std + mean) - 1
     return (pixels if colour else pixels.mean(1)).flatten(1)
 

@@ -115,6 +115,7 @@ class Method(nn.Module, Generic[C]):
     views: ClassVar[int] = 2  # augmented views of an image in one step
     presets: ClassVar[Presets] = {}
     points: ClassVar[tuple[str, ...]] = ("backbone",)  # probe points; see `features`
+    static_graph: ClassVar[bool] = True  # every step uses the same parameters, and each equally often
     Config: ClassVar[type[MethodConfig]] = MethodConfig  # set by `Method[MyConfig]`
 
     # For the tests that run every method (tests/trainables/methods/test_methods.py):

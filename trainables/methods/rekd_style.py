@@ -95,7 +95,8 @@ class OnlineClusters(nn.Module):
             return
         t = gather(torch.cat(self._held))
         self._held.clear()
-        members = F.one_hot(self.assign(t), len(self.prototypes)).to(t.dtype)  # (B, C)
+        numbers = torch.arange(len(self.prototypes), device=t.device)
+        members = (self.assign(t)[:, None] == numbers).to(t.dtype)  # (B, C)
         counts = members.sum(0)[:, None]
         means = members.T @ t / counts.clamp(min=1)
         moved = F.normalize(rate * self.prototypes + (1 - rate) * means, dim=1)

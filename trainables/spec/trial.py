@@ -36,7 +36,7 @@ NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
 YOUNGER: Mapping[str, Mapping[str, Any]] = {
     "data": {"splits": None, "fit": "centre", "keep": "raw", "short_side": 256, "decoder": "cpu"},
     "views": {"operations": {}, "second": {}},
-    "optim": {"trust_coefficient": None},
+    "optim": {"trust_coefficient": None, "compile": "auto"},
 }
 YOUNGER_CONFIG: Mapping[str, Mapping[str, Any]] = {  # by method
     "disco": {"fidelity": "paper"},
@@ -118,6 +118,10 @@ class OptimSpec(Spec):
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="autocast type; auto: bfloat16 on GPUs, float32 on CPUs"
+    )
+    compile: Literal["auto", "off", "on"] = Field(
+        "auto",
+        description="torch.compile of the networks; auto: on GPUs, where torch can; it changes roundings",
     )
     batch_norm: Literal["sync", "local"] = Field(
         "sync", description="sync: statistics over all workers, so that their number changes no result"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trainables.core.file_lock import FileLock
 from trainables.core.heartbeat import heartbeat
+from trainables.core.precision import whole_float32
 from trainables.data.encode import BATCH, Encode, encode_images
 from trainables.data.store_images import Images
 from trainables.targets.series import can_be_shared, plain
@@ -20,7 +21,7 @@ from trainables.targets.store import Place, TargetStore
 from trainables.teachers.teacher import Teacher, What
 
 _POLL_S = 0.1
-_PATIENCE_S = 600.0  # the longest wait for another process, which may hang, before the work is done twice
+_LONGEST_WAIT_S = 600.0  # the longest wait for another process, which may hang, before the work is done twice
 _ASKED: dict[str, What] = {"features": "features", "embed": "embed", "logits": "logits"}
 
 
@@ -42,7 +43,8 @@ class PlainTargets:
         teacher, what = getattr(encode, "__self__", None), _ASKED.get(getattr(encode, "__name__", ""))
         if not isinstance(teacher, Teacher) or what is None or not can_be_shared(teacher) or not len(ids):
             return encode_images(encode, images, ids, image_size, device)
-        place = Place(plain(teacher, what, images, ids, image_size, BATCH, device), 0, 0)
+        with whole_float32():  # as `encode_images` computes
+            place = Place(plain(teacher, what, images, ids, image_size, BATCH, device), 0, 0)
         found, lock = self._wait(place, ids)
         if lock is None:
             return found if found is not None else encode_images(encode, images, ids, image_size, device)
@@ -62,7 +64,7 @@ class PlainTargets:
         while True:
             self._store.used(place.series)
             found = self._store.get(place, ids)
-            if found is not None or waited > _PATIENCE_S or not self._store.admits(place.epoch, size):
+            if found is not None or waited > _LONGEST_WAIT_S or not self._store.admits(place.epoch, size):
                 return found, None
             lock = self._store.lock(place)
             if lock is not None or self._store.broken:

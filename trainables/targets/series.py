@@ -61,15 +61,17 @@ def augmented(
     view: int,
     device: torch.device,
     half: bool,
+    compiled: bool,
     workers: int,
 ) -> Series:
     """The series of a view of the training images as `trial` makes and batches them.
 
-    `half`: whether the teacher is asked under autocast to bfloat16.
+    `half`: whether the teacher is asked under autocast to bfloat16; `compiled`: whether by `torch.compile`.
     """
     optim = trial.optim
     facts = {
         **_common(teacher, what, device, half),
+        "compiled": compiled,
         "images": data.train.fingerprint,
         "trained on": _digest(data.train_ids),
         "stored": data.train.size,

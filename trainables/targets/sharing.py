@@ -41,7 +41,7 @@ Locks: TypeAlias = dict[Place, FileLock]  # that this process has; empty on all 
 _SHARDS = 16  # of an epoch, so that several processes find work
 _IMAGES = (512, 8192)  # of a shard, at least and at most: a file's cost is small, a shard takes seconds
 _POLL_S = (0.01, 0.25)  # the first and the longest pause between looks at another process's work
-_PATIENCE_S = 120.0  # the longest wait for another process, which may hang, before the work is done twice
+_LONGEST_WAIT_S = 120.0  # the longest wait for another process, which may hang, before the work is done twice
 
 
 def shard_length(passes: int, images: int) -> int:
@@ -142,7 +142,7 @@ class EpochTargets:
             missing = wanted - self._ready.keys()
             if not missing:
                 return
-            late = waited > _PATIENCE_S
+            late = waited > _LONGEST_WAIT_S
             turn = from_first(lambda: self._turn(shard, missing, late))  # noqa: B023
             if turn == "mine":
                 self._read(shard, missing)  # another process may have finished before the lock was taken

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from torch import nn
 
@@ -66,7 +67,11 @@ def make_optimizer(module: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
 
     timm's `sgd` is Nesterov's; the papers' plain momentum is called `momentum`.
     """
-    trust: dict[str, Any] = {} if spec.trust_coefficient is None else {"trust_coeff": spec.trust_coefficient}
+    options: dict[str, Any] = {}
+    if spec.trust_coefficient is not None:
+        options["trust_coeff"] = spec.trust_coefficient
+    if next(module.parameters()).is_cuda and _can_fuse(spec.optimizer):
+        options["fused"] = True
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         module,
         spec.optimizer,
@@ -74,9 +79,24 @@ def make_optimizer(module: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
         weight_decay=spec.weight_decay,
         momentum=spec.sgd_momentum,
         filter_bias_and_bn=not spec.decay_norms,
-        **trust,
+        **options,
     )
     return optimizer
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Restore a `state_dict`, which may be from another kind of device; each has its own implementation."""
+    groups = [
+        {**saved, **{name: own[name] for name in ("fused", "foreach") if name in own}}
+        for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+
+
+def _can_fuse(name: str) -> bool:
+    """Whether an optimizer is one of torch's that make a step in one kernel."""
+    kind = get_optimizer_class(name, bind_defaults=False)
+    return kind.__module__.startswith("torch.") and "fused" in inspect.signature(kind).parameters
 
 
 class Schedule:

@@ -6,22 +6,20 @@ import contextlib
 import functools
 import logging
 import time
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from trainables.core.checksums import is_whole, save_with_checksum
 from trainables.core.distributed import convert_sync_batch_norm
 from trainables.core.errors import UserError
 from trainables.core.files import replacing
 from trainables.core.heartbeat import heartbeat
-from trainables.core.isolation import rng_state, set_rng_state
+from trainables.core.isolation import rng_state, set_rng_state, tuned_kernels
 from trainables.core.storage_retry import with_retry
-from trainables.core.workers import device, from_each, from_first, on_each, rank, world_size
+from trainables.core.workers import device, from_each, from_first, on_each, rank, sent, world_size
 from trainables.data.data_sets import DataSet, open_data
 from trainables.data.encode import TrainingImages
 from trainables.data.loader import fetch, order
@@ -34,9 +32,11 @@ from trainables.spec.trial import TrialSpec
 from trainables.targets.sharing import EpochTargets
 from trainables.teachers.teacher import load_teacher
 from trainables.training.checkpoints import Checkpoints
+from trainables.training.compilation import compile_networks, uncompiled
 from trainables.training.loss_watch import LossWatch
 from trainables.training.memory import check_on_device
-from trainables.training.optimizer import Schedule, check_optim, make_optimizer
+from trainables.training.optimizer import Schedule, check_optim, load_optimizer, make_optimizer
+from trainables.training.parallel import broadcast_buffers, data_parallel
 from trainables.training.taught import autocast, channels_last, plain_encoder, shared_targets
 from trainables.training.teacher_file import teacher_path
 from trainables.training.workspace import Workspace
@@ -143,7 +143,6 @@ class Run:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.labels = torch.tensor(self.data.train.labels)
         self._views_of = functools.lru_cache(2)(self.views.epoch)  # of this epoch and the next
-        self.targets = shared_targets(trial, workspace, self.data, self.method, self._views_of, self.device)
         self._lasts = [micro == trial.optim.accumulate - 1 for micro in range(trial.optim.accumulate)]
         self.examiner = Examiner(trial.probe, self.data, trial.data.image_size, self.device)
 
@@ -156,17 +155,12 @@ class Run:
             self._resume(*found)
         # After resuming. DDP copies the first worker's weights to all, but not its buffers. Buffers that a
         # method computed from the data may differ by rounding between machines.
-        for buffer in self.method.buffers() if self.workers > 1 else ():
-            torch.distributed.broadcast(buffer, 0)
-        self.parallel: DistributedDataParallel | None = None
-        if self.workers > 1:
-            with warnings.catch_warnings():
-                # Newer torch has another name for the argument, which older torch lacks.
-                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-                # The loop cannot know which parameters a method leaves unused.
-                self.parallel = DistributedDataParallel(
-                    self.method, broadcast_buffers=False, find_unused_parameters=True
-                )
+        broadcast_buffers(self.method)
+        self.compiled = compile_networks(self.method, trial.optim, self.device)
+        self.targets = shared_targets(
+            trial, workspace, self.data, self.method, self._views_of, self.device, self.compiled
+        )
+        self.parallel = data_parallel(self.method, trial.optim.accumulate)
 
     def train_epoch(self) -> None:
         """Train the next epoch, probe, and write the checkpoint. All workers get the same `metrics`.
@@ -176,22 +170,21 @@ class Run:
         epoch = self.epoch + 1
         trained = self._train(epoch)
         if self.local_buffers:  # the first worker's buffers are probed and saved, so all continue with them
-            for buffer in self.method.buffers():
-                torch.distributed.broadcast(buffer, 0)
+            broadcast_buffers(self.method)
         generators = from_each(rng_state())
         self.epoch = epoch
-        self.metrics, self.best = from_first(lambda: self._close(trained, generators))
+        due = epoch % self.trial.probe.every == 0 or epoch == self.trial.epochs
+        probed = self._evaluate() if due else {}
+        self.metrics, self.best = from_first(lambda: self._close(probed, trained, generators))
         set_rng_state(generators[rank()])  # so that the probe does not change the training
 
     def _close(
-        self, trained: dict[str, float], generators: list[Any]
+        self, probed: dict[str, float], trained: dict[str, float], generators: list[Any]
     ) -> tuple[dict[str, float], list[float] | None]:
-        metrics, best = trained, self.best
-        if self.epoch % self.trial.probe.every == 0 or self.epoch == self.trial.epochs:
-            metrics = {**self._evaluate(), **trained}
-            if best is None or metrics["score"] > best[0]:
-                best = [metrics["score"], self.epoch]
-                self._save_student(metrics["score"])
+        metrics, best = {**probed, **trained}, self.best
+        if probed and (best is None or probed["score"] > best[0]):
+            best = [probed["score"], self.epoch]
+            self._save_student(probed["score"])
         self.checkpoints.save(
             self.epoch,
             {
@@ -218,13 +211,14 @@ class Run:
         done = (epoch - 1) * self.steps
         self.method.train()
         start = time.perf_counter()
+        fetched = contextlib.closing(fetch(self.data.train, ids, self.device))
         shared = self.targets.epoch(epoch) if self.targets else contextlib.nullcontext()
-        with contextlib.closing(fetch(self.data.train, ids, self.device)) as fetched, shared as targets:
+        with tuned_kernels(self.device), fetched as batches, shared as targets:
             for update in range(done, done + self.steps):
                 heartbeat(f"epoch {epoch}, step {update - done + 1}/{self.steps}")
                 self.schedule.set(update)
                 self.optimizer.zero_grad(set_to_none=True)
-                watch.add([self.micro_batch(*next(fetched), views, last, targets) for last in self._lasts])
+                watch.add([self.micro_batch(*next(batches), views, last, targets) for last in self._lasts])
                 if optim.clip_grad is not None:
                     nn.utils.clip_grad_norm_(self.parameters, optim.clip_grad)
                 self.optimizer.step()
@@ -252,8 +246,8 @@ class Run:
         """
         batch = Batch(
             [channels_last(view) for view in views.apply_all(images, ids)],
-            self.labels[ids].to(self.device, non_blocking=True),
-            torch.from_numpy(ids).to(self.device, non_blocking=True),
+            sent(self.labels[ids], self.device),
+            sent(torch.from_numpy(ids), self.device),
             targets.take() if targets is not None else None,
         )
         with self.parallel.no_sync() if self.parallel and not last else contextlib.nullcontext():
@@ -271,7 +265,8 @@ class Run:
             # In float32 on every device, as for the teacher and the untrained student, to be comparable.
             return self.method.features(channels_last(images), self.trial.probe.point)
 
-        return self.examiner.evaluate(encode)
+        with uncompiled() if self.compiled else contextlib.nullcontext():
+            return self.examiner.evaluate(encode)
 
     def _save_student(self, score: float) -> None:
         student = {
@@ -319,7 +314,7 @@ class Run:
                     expected=f"{mine}; move the folder away, or use another one",
                 )
         self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.metrics, self.best = state["metrics"], state["best"]
         self.first_loss, self.train_s = state["first_loss"], state["train_s"]

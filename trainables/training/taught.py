@@ -53,10 +53,11 @@ def shared_targets(
     method: Method,
     views: Callable[[int], EpochViews],
     device: torch.device,
+    compiled: bool = False,
 ) -> SharedTargets | None:
     """The shared answers of a trial; None where they are off, or where nothing can be shared.
 
-    `views(epoch)` gives the views of an epoch.
+    `views(epoch)` gives the views of an epoch. `compiled`: whether the teacher is.
     """
     asks = method.asks(method.config)
     teacher = method.teacher
@@ -68,13 +69,13 @@ def shared_targets(
 
     def answers_to(epoch: int, ids: np.ndarray, wanted: frozenset[Ask]) -> Answers:
         images = data.train.take(ids).to(device)
-        seen = {view: channels_last(views(epoch).apply(images, ids, view)) for _, view in wanted}
+        seen = [channels_last(view) for view in views(epoch).apply_all(images, ids)]  # as in a step
         with autocast(trial.optim, device):
             return {(what, view): teacher.answer(what, seen[view]) for what, view in wanted}
 
     half = in_bfloat16(trial.optim, device)
     series = {
-        (what, view): augmented(trial, data, teacher, what, view, device, half, world_size())
+        (what, view): augmented(trial, data, teacher, what, view, device, half, compiled, world_size())
         for what, view in asks
     }
     store = TargetStore(workspace.cache / FOLDER, workspace.targets)

@@ -270,6 +270,23 @@ def test_synchronised_batch_norm_is_that_of_one_worker(kind: str) -> None:
         torch.testing.assert_close(two["normalise"][kind], one, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["1d", "2d", "plain", "act", "untracked"])
+def test_batch_norm_by_the_kernels_of_a_gpu_is_the_same(kind: str) -> None:
+    """The kernels are computed by their definitions here; what is passed to them is what a GPU gets."""
+    one = alone()["normalise"][kind]
+    for two in together():
+        torch.testing.assert_close(two["by kernels"][kind], one, rtol=1e-9, atol=1e-9)
+
+
+def test_features_are_encoded_by_all_workers_to_the_bits_of_one() -> None:
+    one, (first, second) = alone()["features"], [two["features"] for two in together()]
+    assert one["sizes"] == [256, 256, 188, 3]
+    assert first["sizes"] == [256, 256, 3] and second["sizes"] == [188]
+    for name in ("all", "few", "none"):
+        assert torch.equal(first[name], one[name]) and second[name].shape == (0, 0)
+    assert first["error"] == second["error"] == "no such image"
+
+
 def test_gather_keeps_the_order_of_the_workers() -> None:
     assert [two["gather"].flatten().tolist() for two in together()] == [[0, 0, 1, 1]] * 2
 

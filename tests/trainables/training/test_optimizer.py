@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from timm.optim import get_optimizer_class
 from torch import nn
 
 from trainables.core.errors import UserError
 from trainables.spec.trial import OptimSpec
 from trainables.training.checkpoints import Checkpoints
-from trainables.training.optimizer import Schedule, check_optim, make_optimizer
+from trainables.training.optimizer import Schedule, _can_fuse, check_optim, load_optimizer, make_optimizer
 
 
 def rates(epochs: int, updates: int, **fields: Any) -> list[float]:
@@ -134,3 +135,29 @@ def test_settings_that_cannot_work_are_refused(fields: dict[str, Any], message: 
     check_optim(OptimSpec(), 16, 800, 2)
     with pytest.raises(UserError, match=message):
         check_optim(OptimSpec(**fields), 16, 800, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "fused"), [("adamw", True), ("sgd", True), ("momentum", True), ("larc", False), ("lamb", False)]
+)
+def test_torchs_own_optimizers_can_be_fused(name: str, fused: bool) -> None:
+    assert _can_fuse(name) == fused
+    if fused:  # the argument reaches torch's class
+        kind = get_optimizer_class(name)
+        assert kind([torch.nn.Parameter(torch.ones(2))], lr=0.1, fused=True).defaults["fused"]
+
+
+def test_a_checkpoint_of_a_gpu_goes_on_with_this_devices_implementation() -> None:
+    def made(**options: Any) -> torch.optim.Optimizer:
+        parameter = torch.nn.Parameter(torch.ones(3))
+        optimizer = torch.optim.AdamW([parameter], lr=0.1, **options)
+        parameter.grad = torch.ones(3)
+        optimizer.step()
+        return optimizer
+
+    saved, mine = made(fused=True).state_dict(), made()
+    load_optimizer(mine, saved)
+    (group,) = mine.param_groups
+    assert group["fused"] is None and group["lr"] == 0.1
+    assert saved["param_groups"][0]["fused"] is True
+    mine.step()

@@ -61,5 +61,5 @@ def keys_of(
     """
     if world_size() > 1 and has_local_batch_norm(modules):
         # A new order each step; the same on every worker, and after a resume.
-        return unit(shuffled(encode, images, (seed * 1_000_003 + int(queue.seen)) % 2**63))
+        return unit(shuffled(encode, images, (seed * 1_000_003 + queue.count) % 2**63))
     return unit(encode(images))

@@ -28,6 +28,15 @@ class Queue(nn.Module):
         self.register_buffer("rows", F.normalize(torch.randn(size, dim), dim=1))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self._held: list[Tensor] = []
+        self._count: int | None = 0  # `seen` on the host; None: not read yet
+        self.register_load_state_dict_post_hook(_forget_count)  # type: ignore[no-untyped-call]
+
+    @property
+    def count(self) -> int:
+        """`seen` as a number. It is read from the device once, after a checkpoint was loaded."""
+        if self._count is None:
+            self._count = int(self.seen)
+        return self._count
 
     @property
     def filled(self) -> Tensor:
@@ -58,6 +67,12 @@ class Queue(nn.Module):
         index = (first + torch.arange(len(keys), device=keys.device)) % size
         self.rows.index_copy_(0, index, keys)
         self.seen += joined
+        if self._count is not None:
+            self._count += joined
+
+
+def _forget_count(queue: Queue, _incompatible: object) -> None:
+    queue._count = None
 
 
 def queue_need(queue_size: int, *dims: int) -> Need:
