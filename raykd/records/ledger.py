@@ -1,9 +1,9 @@
 """The ledger: what happened in a sweep, append-only and fsynced. All other files are made from it.
 
 `SWEEP/ledger.jsonl` holds one record a line, as `CRC JSON`: eight hex digits of the CRC-32 of the JSON bytes,
-a blank, the JSON. When `append` returns the record is on the disk, and no crash can lose it. A crash can only
-leave a torn last line, which `open` cuts off and reports. A damaged line with whole ones behind it has
-another cause: it is refused, and `runs/repair.py` repairs it.
+a blank, the JSON. When `append` or `sync` returns the records are on the disk, and no crash can lose them. A
+crash can only leave a torn last line, which `open` cuts off and reports. A damaged line with whole ones
+behind it has another cause: it is refused, and `runs/repair.py` repairs it.
 
     with Ledger.create(folder) as ledger:
         ledger.append("start", trial="0a1b2c3d", attempt=1, lane="lane-0")
@@ -15,6 +15,7 @@ Only the holder of the sweep's lease writes. On a remote storage the same lines 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -31,7 +32,8 @@ from raykd.storage.base import LEDGER, SweepFolder
 from raykd.storage.commands import command
 from raykd.storage.lease import Lease
 from raykd.storage.open_storage import open_sweep
-from trainables.core.errors import StorageLost, UserError
+from trainables.core import storage_retry
+from trainables.core.errors import StorageLost, SweepFailed, UserError
 from trainables.core.files import opened, sync_folder
 
 TRIALS = "trials"  # the folder of the trials' files, beside the ledger
@@ -82,8 +84,11 @@ class Ledger:
         self.cut = cut  # says what `open` cut off, None where the file was whole
         self._append_log = append_log
         self._lock = lock
-        self._mutex = threading.Lock()
-        self._broken: str | None = None
+        self._changed = threading.Condition()
+        self._lines: list[bytes] = []  # written and not on the disk yet
+        self._written = self._synced = 0  # records of this driver, and how many of them are on the disk
+        self._syncing = False  # whether a thread is writing lines to the disk
+        self._broken: SweepFailed | None = None  # why nothing more can be written
         self._closed = False
 
     @classmethod
@@ -143,33 +148,79 @@ class Ledger:
     def append(self, kind: str, **fields: Any) -> Record:
         """Add a record and return it, as it will be read back. It is on the disk when this returns.
 
+        Raises what `write` and `sync` raise.
+        """
+        record = self.write(kind, **fields)
+        self.sync()
+        return record
+
+    def write(self, kind: str, **fields: Any) -> Record:
+        """Add a record and return it, as it will be read back. It is on the disk after the next `sync`.
+
         Raises `TypeError` for fields that are not those of its kind, `UserError` once the ledger is closed,
-        `StorageLost` where the storage fails, and `SweepFailed` if another driver has taken the sweep over.
+        and what `sync` raised if it has failed.
         """
         required = KINDS.get(kind)
         if required is None:
             raise TypeError(f"no such kind of record: {kind!r}")
         if set(required) != set(fields).difference(_SINCE.get(kind, ())):
             raise TypeError(f"a {kind!r} record has the fields {sorted(required)}, not {sorted(fields)}")
-        with self._mutex:
+        with self._changed:
             if self._closed:
                 raise UserError("ledger", "closed")
-            if self._broken:
-                raise StorageLost(self._broken)
-            self._lock.verify()
+            self._refuse_broken()
             # The time is taken with the lock held, so that no line has an earlier time than the line before.
             text = encode({"kind": kind, "time": time.time(), **fields})
-            try:
-                self._append_log.append(as_line(text))
-            except StorageLost as error:
-                self._broken = str(error)  # nothing more from this driver
-                raise
+            self._lines.append(as_line(text))
+            self._written += 1
         record: Record = decode(text)
         return record
 
+    def sync(self) -> None:
+        """Return once every record that was written before this call is on the disk.
+
+        One thread writes at a time, and what other threads add meanwhile is written together by the next one.
+        Raises `StorageLost` where the storage fails, and `SweepFailed` if another driver has taken the sweep
+        over. Nothing can be written after either.
+        """
+        with self._changed:
+            wanted = self._written
+        while True:
+            with self._changed:
+                most = storage_retry.limit()
+                if not self._changed.wait_for(lambda: self._synced >= wanted or not self._syncing, most):
+                    raise StorageLost(f"the ledger could not be written for {most:g} s")
+                if self._synced >= wanted:
+                    return
+                self._refuse_broken()
+                lines, self._lines, self._syncing = self._lines, [], True
+            try:
+                self._lock.verify()
+                self._append_log.append(b"".join(lines))
+            except BaseException as error:  # nobody knows what is on the disk: nothing more from this driver
+                broken = error if isinstance(error, SweepFailed) else SweepFailed(f"the ledger: {error!r}")
+                self._broken = broken
+                raise
+            else:
+                self._synced += len(lines)
+            finally:
+                with self._changed:
+                    self._syncing = False
+                    self._changed.notify_all()
+
+    def _refuse_broken(self) -> None:
+        if self._broken is not None:
+            raise type(self._broken)(str(self._broken))
+
     def close(self) -> None:
-        """Release the log and the lease. Safe to call twice."""
-        with self._mutex:
+        """Write what is not on the disk yet, if that can be done, and release log and lease.
+
+        Safe to call twice.
+        """
+        with contextlib.suppress(SweepFailed):
+            self.sync()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._syncing)  # else it would write after the lease is gone
             self._closed = True
             self._append_log.close()
         self._lock.close()

@@ -132,7 +132,7 @@ class Drive:
                 name="tune",
                 storage_path=str(pool.scratch),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[Watch(pool)],
+                callbacks=[Watch(pool, self.record.check)],
                 verbose=0,
             ),
         )

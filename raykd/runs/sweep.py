@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import platform
 import socket
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -226,7 +225,7 @@ def _log_of(sweep: SweepFolder) -> Path:
 def _drive(
     spec: SweepSpec, recorder: Recorder, place: Place, console: Console, cluster: dict[str, Any]
 ) -> History:
-    from raykd.records.tables import write_tables
+    from raykd.records.tables import LiveTables, write_tables
 
     history, folder = recorder.history, place.sweep.path
     device = "GPU" if spec.workers.on(live_nodes()).gpus else "CPU"
@@ -235,7 +234,7 @@ def _drive(
     own = {"host": socket.gethostname(), "pid": getpid()}
     recorder("driver", event="start", **own, versions=versions(), format=FORMAT, device=device)
     views = _views(spec, history, folder)
-    tables = _Every(5.0, lambda: write_tables(history, folder))
+    tables = LiveTables(folder)
     recorder.listeners += [console, *views, tables]
     try:
         with place.sweep.mirrored():
@@ -245,7 +244,9 @@ def _drive(
                 with signals.held():
                     with suppress(SweepFailed), storage_retry.limited(_LAST_WORD_S):
                         recorder("driver", event="end", **own)
+                    recorder.close()
                     recorder.catch_up()
+                    tables.close()
                     with suppress(OSError):  # `status` writes them, too
                         write_tables(history, folder)
             run_of(spec).write_results(history, folder)
@@ -288,17 +289,3 @@ def versions() -> dict[str, str]:
     packages = ("ray", "torch", "torchvision", "timm", "optuna")
     of_packages = {name: metadata.version(name) for name in packages}
     return {"python": platform.python_version(), "raykd": version(), **of_packages}
-
-
-class _Every:
-    """A listener that calls `work` at most once in `seconds`."""
-
-    def __init__(self, seconds: float, work: Callable[[], None]) -> None:
-        self._seconds = seconds
-        self._work = work
-        self._at = -seconds
-
-    def __call__(self, *_: Any) -> None:
-        if time.monotonic() - self._at >= self._seconds:
-            self._work()
-            self._at = time.monotonic()
