@@ -319,7 +319,7 @@ def decode(text: bytes) -> Any:
     Half a surrogate pair becomes U+FFFD, because text with it cannot be written to any file. Python has such
     halves in names of files that are not UTF-8.
     """
-    found = json.loads(text, object_hook=_rich)
+    found = json.loads(text, object_hook=_rich if b'"$' in text else None)
     return _writable(found) if b"\\ud" in text.lower() else found
 
 

@@ -38,6 +38,7 @@ from raykd.records.history import History, missing
 from raykd.records.ledger import Ledger, refuse_lost
 from raykd.records.recorded_spec import check_settings, spec_of
 from raykd.records.recorder import Listener, Recorder
+from raykd.records.views import refresh
 from raykd.runs.changed_spec import (
     other_device,
     other_versions,
@@ -161,6 +162,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             console.say("every trial of this sweep has ended", "green")
             _log_of(place.sweep)
             _views(spec, history, place.sweep.path)
+            refresh(history, place.sweep.path)
             place.sweep.mirror()
             return history
         refuse_other_inputs(spec, history)
@@ -267,17 +269,16 @@ def _say_data(spec: SweepSpec, console: Console) -> None:
 
 
 def _views(spec: SweepSpec, history: History, folder: Path) -> list[Listener]:
-    """Rebuild TensorBoard's files, the dashboard's study and the tables from the ledger.
+    """Rebuild TensorBoard's files and the dashboard's study from the ledger.
 
     Local ones may be out of date, since another machine may have driven the sweep. Returns the listeners that
-    keep the first two up to date.
+    keep them up to date.
     """
     from raykd.records.dashboard import DashboardStudy
-    from raykd.records.tables import write_tables
     from raykd.records.tensorboard import TensorBoardWriter
 
     tensorboard, dashboard = TensorBoardWriter(folder, spec), DashboardStudy(folder, spec)
-    for rebuild in (tensorboard.rebuild, dashboard.rebuild, partial(write_tables, folder=folder)):
+    for rebuild in (tensorboard.rebuild, dashboard.rebuild):
         storage_retry.with_retry(partial(rebuild, history), f"{folder} cannot be written")
     if history.trials:
         run_of(spec).write_results(history, folder)

@@ -11,7 +11,7 @@ import base64
 import pickle
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -36,6 +36,14 @@ def make_sampler(spec: SamplerSpec, number: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return spec.make(seed)
+
+
+class End(NamedTuple):
+    """How a trial ended. `scores` (epoch -> score) are Optuna's intermediate values."""
+
+    state: TrialState  # COMPLETE, PRUNED or FAIL
+    scores: Mapping[int, float] = {}
+    value: float | None = None  # of a PRUNED trial the last score, if it has one
 
 
 class StudyState:
@@ -73,8 +81,9 @@ class StudyState:
         values: Mapping[str, Any],
         distributions: Mapping[str, BaseDistribution],
         attrs: Mapping[str, Any] | None = None,
+        end: End | None = None,
     ) -> int:
-        """Add a running trial with these values, without a sampler. Returns its number."""
+        """Add a trial with these values, without a sampler; it runs, or has ended so. Returns its number."""
         attrs = attrs or {}
         for key, value in _without_pickles(attrs.get(_STUDY, {})).items():
             self._storage.set_study_system_attr(self.study._study_id, key, value)
@@ -85,7 +94,9 @@ class StudyState:
         self._with_study[number] = dict(attrs.get(_STUDY, {}))
         self.study.add_trial(
             create_trial(
-                state=TrialState.RUNNING,
+                state=TrialState.RUNNING if end is None else end.state,
+                value=None if end is None else end.value,
+                intermediate_values={} if end is None else dict(end.scores),
                 params=dict(values),
                 distributions=dict(distributions),
                 system_attrs=system,
@@ -104,11 +115,11 @@ class StudyState:
             plain[_STUDY] = self._with_study[number]
         return plain
 
-    def tell(self, number: int, state: TrialState, scores: Mapping[int, float], value: float | None) -> None:
-        """End a running trial. `scores` (epoch -> score) become its intermediate values."""
-        for epoch, score in scores.items():
+    def tell(self, number: int, end: End) -> None:
+        """End a running trial."""
+        for epoch, score in end.scores.items():
             self._storage.set_trial_intermediate_value(self._id(number), epoch, score)
-        self.study.tell(number, value, state)
+        self.study.tell(number, end.value if end.state == TrialState.COMPLETE else None, end.state)
 
     def running(self) -> list[int]:
         """Numbers of the trials that have not ended."""

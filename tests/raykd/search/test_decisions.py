@@ -186,7 +186,7 @@ def test_early_stopping_spends_less_than_training_everything(name: str) -> None:
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32), grace=st.integers(1, 4), fewest=st.integers(1, 4), orderly=st.booleans())
 def test_the_median_rule_says_what_tune_s_own_says(seed: int, grace: int, fewest: int, orderly: bool) -> None:
-    """Reports of trials in any order and of some epochs; not `orderly`: an earlier epoch after a later one."""
+    """Reports in any order, of some epochs; not `orderly`: an earlier epoch after a later one."""
     dice = random.Random(seed)
     settings = {
         "time_attr": "epoch", "metric": "score", "mode": "max", "grace_period": grace,

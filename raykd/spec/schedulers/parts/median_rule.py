@@ -39,7 +39,8 @@ class MedianRule(MedianStoppingRule):
         verdict = TrialScheduler.CONTINUE
         if epoch >= self._grace_period:
             means = self._means[epoch]  # not yet with that of this trial
-            if len(means) >= self._min_samples_required and self._best_result(trial) < _median(means):
+            best = max(report[self._metric] for report in own)
+            if len(means) >= self._min_samples_required and best < _median(means):
                 self._stopped_trials.add(trial)
                 verdict = TrialScheduler.STOP
         self._keep_mean(trial, epoch)
