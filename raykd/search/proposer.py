@@ -118,10 +118,8 @@ class _Told:
 
 def _told(trial: TrialRecord) -> _Told:
     """What a proposer that had been there would know of the trial, but for its numbers."""
-    scores = {
-        epoch: float(metrics["score"]) for epoch, metrics in trial.reports.items() if "score" in metrics
-    }
-    finite = {epoch: score for epoch, score in scores.items() if math.isfinite(score)}
+    scores = {epoch: metrics.get("score", math.nan) for epoch, metrics in trial.reports.items()}
+    finite = {epoch: float(score) for epoch, score in scores.items() if math.isfinite(score)}
     return _Told([], finite, trial.status if trial.status in ENDED else None)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
-from raykd.search.optuna_state import StudyState
+from raykd.search.optuna_state import End, StudyState
 from raykd.spec.samplers.parts.steady_tpe import SteadyTPE, make_tpe
 
 
@@ -44,11 +44,11 @@ def play(kind: type[TPESampler], dice: random.Random, trials: int, lanes: int, *
         scores = {epoch: round(dice.gauss(0, 1), 1) for epoch in range(1, dice.randint(2, 6))}
         how = dice.choice(["finished", "stopped", "stopped", "silent", "failed"])
         if how == "finished":
-            state.tell(number, TrialState.COMPLETE, scores, max(scores.values()))
+            state.tell(number, End(TrialState.COMPLETE, scores, max(scores.values())))
         elif how == "failed":
-            state.tell(number, TrialState.FAIL, {}, None)
+            state.tell(number, End(TrialState.FAIL))
         else:
-            state.tell(number, TrialState.PRUNED, scores if how == "stopped" else {}, None)
+            state.tell(number, End(TrialState.PRUNED, scores if how == "stopped" else {}))
     return proposed
 
 
