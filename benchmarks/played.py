@@ -82,8 +82,8 @@ class Play:
         self.history = History.of(ledger.records)
         self.record = Recorder(ledger, self.history)
 
-    def begin(self) -> None:
-        """Bring views, sampler and scheduler to where the ledger says they are."""
+    def begin(self, ready: Any = None) -> None:
+        """Bring views, sampler and scheduler to where the ledger says they are, if they are not `ready`."""
         from raykd.runs.drive import replayed
         from raykd.search.decisions import TuneDecider
 
@@ -92,9 +92,9 @@ class Play:
             dumped = self.spec.model_dump(mode="json")
             self.record("sweep", spec=dumped, spec_hash=self.spec.hash(), **head)
         self.record.listeners += views_of(self.spec, self.history, self.place.path)
-        self.proposer, decider = replayed(self.spec, self.history)
+        self.proposer, decider, *undecided = ready or replayed(self.spec, self.history)
         self.decider = TuneDecider(decider, self.record, self.proposer, self.broker, self.spec.epochs)
-        self.decider.catch_up()
+        self.decider.catch_up(*undecided)
 
     def propose(self) -> str | None:
         """The next trial's name, recorded; None if there is none."""

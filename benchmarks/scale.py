@@ -89,10 +89,11 @@ def resume(storage: Path, trials: int) -> Found:
             spec = recorded_spec.spec_of(history)
             recorded_spec.check_settings(spec, history)
             driver.refuse_other_inputs(spec, history)
-            driver.refuse_other_samplers(spec, history)
-        with step("views and replay"):
+        with step("replay"):
+            ready = driver.refuse_other_samplers(spec, history)
+        with step("views"):  # and the replay once more, in trees whose check does not hand it on
             played = Play(ledger, spec, place)
-            played.begin()
+            played.begin(ready)
         close(played.record)
     return {"s": sum(steps.values()), **steps}
 

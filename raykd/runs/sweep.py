@@ -47,7 +47,7 @@ from raykd.runs.changed_spec import (
     refuse_other_samplers,
     unlike_today,
 )
-from raykd.runs.drive import Drive
+from raykd.runs.drive import Drive, Replayed
 from raykd.runs.kinds import run_of
 from raykd.spec.sweep import MOST_TRIALS, SweepSpec
 from raykd.spec.validate import check_resources
@@ -166,7 +166,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             place.sweep.mirror()
             return history
         refuse_other_inputs(spec, history)
-        refuse_other_samplers(spec, history)
+        ready = refuse_other_samplers(spec, history)
         for line in other_versions(history, versions()):
             console.warn(line)
         if said := unlike_today(spec, history):
@@ -174,7 +174,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
         with _cluster(spec, place, console) as cluster:
             if extend:
                 recorder("extend", samples=extend * spec.samples_per_extension)
-            return _drive(spec, recorder, place, console, cluster)
+            return _drive(spec, recorder, place, console, cluster, None if extend else ready)
 
 
 def _refuse_more(spec: SweepSpec, history: History, extend: int) -> None:
@@ -225,7 +225,12 @@ def _log_of(sweep: SweepFolder) -> Path:
 
 
 def _drive(
-    spec: SweepSpec, recorder: Recorder, place: Place, console: Console, cluster: dict[str, Any]
+    spec: SweepSpec,
+    recorder: Recorder,
+    place: Place,
+    console: Console,
+    cluster: dict[str, Any],
+    ready: Replayed | None = None,
 ) -> History:
     from raykd.records.tables import LiveTables, write_tables
 
@@ -241,7 +246,7 @@ def _drive(
     try:
         with place.sweep.mirrored():
             try:
-                Drive(spec, recorder, console, place.sweep, place.actions).go(cluster)
+                Drive(spec, recorder, console, place.sweep, place.actions, ready).go(cluster)
             finally:
                 with signals.held():
                     with suppress(SweepFailed), storage_retry.limited(_LAST_WORD_S):

@@ -8,6 +8,7 @@ does not.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.schedulers import TrialScheduler
@@ -141,10 +142,13 @@ class TuneDecider(NotKept, TrialScheduler):
         self.settle(name, epoch, go)
         return go
 
-    def catch_up(self) -> None:
-        """Settle what a killed driver left open: reports without a verdict, stopped trials without an end."""
+    def catch_up(self, undecided: Sequence[tuple[str, int, bool]] | None = None) -> None:
+        """Settle what a killed driver left open: reports without a verdict, stopped trials without an end.
+
+        `undecided` is what `Decider.replay` returned; None: the decider has not replayed the ledger yet.
+        """
         history = self._record.history
-        for name, epoch, go in self._decider.replay(history):
+        for name, epoch, go in self._decider.replay(history) if undecided is None else undecided:
             self.settle(name, epoch, go)
         for trial in list(history.trials.values()):
             stops = [epoch for epoch, verdict in trial.verdicts.items() if verdict == "stop"]
@@ -179,7 +183,7 @@ class TuneDecider(NotKept, TrialScheduler):
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None: ...
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        waiting = (t for t in tune_controller.get_trials() if t.status == "PENDING")
+        waiting = (t for t in tune_controller.get_live_trials() if t.status == "PENDING")  # few of all
         return next(waiting, None)
 
     def debug_string(self) -> str:
