@@ -6,14 +6,19 @@ import random
 import warnings
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import TPESampler
+from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator, _ParzenEstimatorParameters
+from optuna.samplers._tpe.sampler import default_weights
 from optuna.trial import TrialState
 
 from raykd.search.optuna_state import End, StudyState
+from raykd.spec.samplers.parts.parzen import Parzen
 from raykd.spec.samplers.parts.steady_tpe import SteadyTPE, make_tpe
 
 
@@ -22,12 +27,12 @@ def suggest(trial: Any) -> dict[str, Any]:
     found = {
         "lr": trial.suggest_float("lr", 1e-4, 1e-1, log=True),
         "optimizer": trial.suggest_categorical("optimizer", ["sgd", "adamw", "lamb"]),
-        "layers": trial.suggest_int("layers", 1, 4),
+        "strength": trial.suggest_float("strength", 0, 1),
     }
     if found["optimizer"] == "sgd":
         found["momentum"] = trial.suggest_float("momentum", 0.5, 0.99)
         found["nesterov"] = trial.suggest_categorical("nesterov", [True, False])
-    elif found["layers"] > 2:
+    elif found["strength"] > 0.5:
         found["width"] = trial.suggest_int("width", 8, 512, log=True)
     return found
 
@@ -38,7 +43,7 @@ def play(kind: type[TPESampler], dice: random.Random, trials: int, lanes: int, *
     while len(proposed) < trials:
         while len(live) < lanes:
             sampler = kind(**arguments, n_startup_trials=5, seed=len(proposed))
-            proposed.append(state.ask(sampler, {"layers": 2} if len(proposed) == 7 else {}, suggest))
+            proposed.append(state.ask(sampler, {"strength": 0.25} if len(proposed) == 7 else {}, suggest))
             live.append(state.size - 1)
         number = live.pop(dice.randrange(len(live)))
         scores = {epoch: round(dice.gauss(0, 1), 1) for epoch in range(1, dice.randint(2, 6))}
@@ -70,6 +75,30 @@ def test_it_proposes_what_optuna_s_own_sampler_proposes(
             play(kind, random.Random(seed), 40, lanes, **arguments) for kind in (TPESampler, SteadyTPE)
         )
     assert ours == theirs
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32), count=st.integers(0, 400))
+def test_densities_are_optuna_s_to_the_last_bit(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    space = {
+        "lr": FloatDistribution(1e-4, 1e-1, log=True),
+        "a": FloatDistribution(0, 1),
+        "b": FloatDistribution(-5, 5),
+        "pick": CategoricalDistribution(["x", "y", "z"]),
+        "step": FloatDistribution(0, 1, step=0.25) if seed % 3 == 0 else FloatDistribution(2, 3),
+    }
+    seen = {
+        "lr": 10 ** rng.uniform(-4, -1, count),
+        "a": rng.choice([0.0, 0.5, 1.0, 0.25], count),  # at the ends, too
+        "b": rng.uniform(-5, 5, count),
+        "pick": rng.integers(0, 3, count).astype(float),
+        "step": rng.choice([0.0, 0.25, 1.0], count) if seed % 3 == 0 else rng.uniform(2, 3, count),
+    }
+    settings = _ParzenEstimatorParameters(1.0, True, False, default_weights, True)
+    theirs, ours = (kind(seen, space, settings) for kind in (_ParzenEstimator, Parzen))
+    candidates = theirs.sample(np.random.RandomState(seed), 24)
+    assert np.array_equal(theirs.log_pdf(candidates), ours.log_pdf(candidates))
 
 
 def test_another_version_of_optuna_proposes_by_its_own_code(monkeypatch: pytest.MonkeyPatch) -> None:

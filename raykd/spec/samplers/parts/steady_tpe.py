@@ -1,8 +1,8 @@
 """Optuna's TPE sampler with the same proposals, at a cost that grows less with the number of trials.
 
 Optuna reads every trial anew for each proposal: it sorts them, finds the axes that occur together, and turns
-each value into a number. In a study of 5,000 trials that takes longer than the model itself. Here a trial is
-read once, when it has ended. The model, its random numbers and its order of operations are Optuna's.
+each value into a number. Here a trial is read once, when it has ended. The model, its random numbers and its
+order of operations are Optuna's.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.search_space.group_decomposed import _GroupDecomposedSearchSpace, _SearchSpaceGroup
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+
+from raykd.spec.samplers.parts.parzen import Parzen
 
 # Versions of Optuna whose `_sample` is what `SteadyTPE._sample` does. Others propose by their own code.
 VERSIONS = ("5.0",)
@@ -64,9 +66,7 @@ class SteadyTPE(TPESampler):
         below = memory.best(default_gamma(memory.count))
         sides = []
         for observed in (columns.of(below), columns.but(below, trial.number)):
-            sides.append(
-                self._parzen_estimator_cls(observed, search_space, self._parzen_estimator_parameters)
-            )
+            sides.append(Parzen(observed, search_space, self._parzen_estimator_parameters))
         samples = sides[0].sample(self._rng.rng, self._n_ei_candidates)
         values = self._compute_acquisition_func(samples, *sides)
         found: dict[str, Any] = TPESampler._compare(samples, values)
