@@ -53,11 +53,12 @@ class StudyState:
         self._storage = optuna.storages.InMemoryStorage()
         self.study = optuna.create_study(storage=self._storage, direction="maximize")
         self._with_study: dict[int, dict[str, Any]] = {}
+        self._size = 0  # Optuna's own count copies the list of trials
 
     @property
     def size(self) -> int:
         """How many trials there are, and so the number of the next one."""
-        return self._storage.get_n_trials(self.study._study_id)
+        return self._size
 
     def ask(
         self, sampler: BaseSampler, given: Mapping[str, Any], suggest: Callable[[Trial], dict[str, Any]]
@@ -71,6 +72,7 @@ class StudyState:
         if given:
             self.study.enqueue_trial(dict(given))
         trial = self.study.ask()
+        self._size += 1
         params = suggest(trial)
         changed = {key: value for key, value in self._study_attrs().items() if before.get(key) != value}
         self._with_study[trial.number] = changed
@@ -90,7 +92,7 @@ class StudyState:
         system = _without_pickles({k: v for k, v in attrs.items() if k not in (_STUDY, _CMA_STATE)})
         if _CMA_STATE in attrs:
             system[_CMA + "0"] = pickle.dumps(_cma_from_json(attrs[_CMA_STATE])).hex()
-        number = self.size
+        number, self._size = self._size, self._size + 1
         self._with_study[number] = dict(attrs.get(_STUDY, {}))
         self.study.add_trial(
             create_trial(

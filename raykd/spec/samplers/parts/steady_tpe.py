@@ -41,7 +41,7 @@ class SteadyTPE(TPESampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The axes that are drawn together."""
-        memory = _memory(study)
+        memory = _memory(study, trial)
         self._search_space = memory.intersection
         if self._group:
             self._group_decomposed_search_space = memory.groups
@@ -50,14 +50,14 @@ class SteadyTPE(TPESampler):
     def _sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        if not search_space or _memory(study).count < self._n_startup_trials:
+        if not search_space or _memory(study, trial).count < self._n_startup_trials:
             return {}
         return self._sample(study, trial, search_space)
 
     def _sample(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        memory = _memory(study)
+        memory = _memory(study, trial)
         columns = memory.columns(search_space)
         if self._constant_liar:
             for number, running in memory.open.items():
@@ -126,17 +126,19 @@ class _Memory:
         self._pruned: list[tuple[float, float, int]] = []  # likewise: (-step, -value, number)
         self._columns: dict[tuple[str, ...], _Columns] = {}
 
-    def look(self, study: Study) -> None:
-        """Take in what has changed since the last look."""
-        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
-        for number in [*self.open, *range(self._known, len(trials))]:
-            trial = trials[number]
+    def look(self, study: Study, count: int) -> None:
+        """Take in what has changed of the first `count` trials since the last look."""
+        storage = study._storage
+        for number in [*self.open, *range(self._known, count)]:
+            trial = storage.get_trial(
+                storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+            )
             if trial.state.is_finished():
                 self.open.pop(number, None)
                 self._end(trial)
             else:
                 self.open[number] = trial
-        self._known = len(trials)
+        self._known = max(self._known, count)
 
     def _end(self, trial: FrozenTrial) -> None:
         if trial.state == TrialState.COMPLETE:
@@ -190,7 +192,9 @@ class _Groups(_GroupDecomposedSearchSpace):
         return found
 
 
-def _memory(study: Study) -> _Memory:
-    memory = _memories.setdefault(study, _Memory())
-    memory.look(study)
-    return memory
+def _memory(study: Study, trial: FrozenTrial) -> _Memory:
+    """What is known of the trials up to this one, which is the newest."""
+    if study not in _memories:
+        _memories[study] = _Memory()
+    _memories[study].look(study, trial.number + 1)
+    return _memories[study]
