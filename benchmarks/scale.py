@@ -7,8 +7,8 @@
 A sweep is played without training: the real proposer (TPE), decider (ASHA), ledger, recorder, tables,
 TensorBoard files and dashboard study, and curves that follow from the trials' names. The parts:
 
-- play      ms a trial by fifths of the sweep, one trial at a time
-- resume    seconds until a new driver could go on with that sweep, Ray's start left out
+- play      ms a trial by fifths of the sweep, one trial at a time; CPU time says more on a busy machine
+- resume    seconds until a new driver could go on with that sweep; imports and Ray's start are left out
 - report    seconds of `raykd report` on it
 - median    ms a report of the median rule, by fifths
 - s3        reports a second of 64 lanes that each wait for their answer, on moto's S3 server
@@ -21,6 +21,7 @@ Each part of a side runs in a process of its own, the sides of a part one after 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -50,11 +51,22 @@ def play(storage: Path, trials: int) -> Found:
     with Ledger.create(place) as ledger:
         played = Play(ledger, spec_of(trials), place)
         played.begin()
-        times = [time.perf_counter()]
-        reports = played.run(1, lambda _: times.append(time.perf_counter()))
+        times, used = [time.perf_counter()], [time.process_time()]
+
+        def ended(_: int) -> None:
+            times.append(time.perf_counter())
+            used.append(time.process_time())
+
+        reports = played.run(1, ended)
         close(played.record)
-    by = fifths(times)
-    return {"ms a trial, by fifths": by, "last / first": by[-1] / by[0], "reports": reports}
+    wall, cpu = fifths(times), fifths(used)
+    return {
+        "ms a trial, by fifths": wall,
+        "last / first": wall[-1] / wall[0],
+        "CPU ms a trial, by fifths": cpu,
+        "CPU last / first": cpu[-1] / cpu[0],
+        "reports": reports,
+    }
 
 
 def close(recorder: Any) -> None:
@@ -80,6 +92,11 @@ def resume(storage: Path, trials: int) -> Found:
         yield
         steps[name] = time.perf_counter() - began
 
+    with step("imports"):
+        spec_of(1).trial({}, 0)  # loads the methods, and torch with them
+        for module in ("search.decisions", "search.proposer", "records.tensorboard", "records.dashboard"):
+            importlib.import_module(f"raykd.{module}")
+        importlib.import_module("ray.tune.schedulers")
     with step("read"):
         ledger = Ledger.open(place)
     with ledger:
@@ -95,7 +112,8 @@ def resume(storage: Path, trials: int) -> Found:
             played = Play(ledger, spec, place)
             played.begin(ready)
         close(played.record)
-    return {"s": sum(steps.values()), **steps}
+    imports = steps.pop("imports")
+    return {"s": sum(steps.values()), **steps, "imports, not counted": imports}
 
 
 def report(storage: Path, trials: int) -> Found:
