@@ -1,4 +1,4 @@
-"""Why a trial's worker failed or died: in words that say what to do, and whether its GPU is to blame."""
+"""Why a trial's worker failed: in words that say what to do, and whether its GPU is to blame."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import os
 import re
 import socket
 
-from ray.exceptions import OutOfMemoryError, RayActorError
-
+from raykd.lanes.deaths import ADVICE
 from raykd.lanes.devices import allowed
 from trainables.core.workers import device, is_a_peers
 from trainables.data.store_images import StoreDamaged
 from trainables.spec.trial import TrialSpec
 
-_ADVICE = "a smaller optim.batch_size, network or image, or fewer lanes, may fit"
 _BYTES = re.compile(r"allocate (\d+) bytes|allocate ([\d.]+ [KMGTP]iB)")
 _GPU = re.compile(r"(GPU \d+) has a total capacity of ([\d.]+ [KMGTP]iB)")
 _SAID = (  # by the allocators of torch, CUDA, cuBLAS, cuDNN and the kernel
@@ -54,7 +52,7 @@ def explain(error: Exception, trial: TrialSpec | None) -> str:
     if not out_of_memory(error):
         return f"{type(error).__name__}: {error}".splitlines()[0]
     batch = f" with optim.batch_size {trial.optim.batch_size}" if trial is not None else ""
-    return f"out of memory{batch}: {_asked(str(error))}{_where(str(error))}; {_ADVICE}"
+    return f"out of memory{batch}: {_asked(str(error))}{_where(str(error))}; {ADVICE}"
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -138,18 +136,6 @@ def _held_by_others(said: str, share: float, alone: int) -> str | None:
         return None
     others = max(0, total - free - own)
     return f"other processes hold {others / 2**30:.1f} of its {total / 2**30:.1f} GiB"
-
-
-def death(error: Exception) -> str | None:
-    """Why a worker process died, from the error that Ray gives; None if it raised something and lives."""
-    cause = getattr(error, "health_check_failure", error)  # Ray Train wraps what it found
-    if isinstance(cause, OutOfMemoryError) or "low on memory" in str(cause):
-        return f"out of memory: Ray killed the worker before its host ran out; {_ADVICE}"
-    if not isinstance(cause, RayActorError):
-        return None
-    if "its node has died" in str(cause):
-        return "its node has died"
-    return f"its worker process was killed, as the kernel does where memory runs out: {_ADVICE}"
 
 
 def _asked(text: str) -> str:

@@ -10,6 +10,9 @@ If a controller is ended while its group waits for room, its placement group sta
 only of groups that have started. Such a group would take the next node that joins until the sweep ends. So
 each group gets a name by which the pool can find and remove it.
 
+Ray Train's controller of a lane runs on the head and imports this module. It does not import torch, which
+would take 300 MB a lane: what needs torch runs in the workers. So Ray's own `TorchTrainer` is not used.
+
 After that Ray Train's cleaner has nothing to do: when the driver dies, Ray removes the groups of its job. And
 lanes read no Ray Data. The callbacks for both are left out, because each is another process for a lane. The
 cleaner also asks the State API every second whether its controller lives, and never ends without an answer.
@@ -21,8 +24,8 @@ import importlib
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -30,60 +33,93 @@ from typing import Any
 
 import psutil
 import ray
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
+from ray.train._internal.utils import get_address_and_port
+from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.worker_group import worker_group
+from ray.train.v2._internal.util import TrainingFramework
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from raykd.lanes.cluster import on_loopback, session_folder
-from raykd.lanes.failures import death
+from raykd.lanes.deaths import death
+
+_LEAVE_S = 30.0  # how long workers may take to leave their process group
 
 
 @dataclass
-class GroupConfig(TorchConfig):
-    """`TorchConfig` with gloo on the interface by which the nodes reach each other."""
+class GroupConfig(BackendConfig):
+    """How the workers of a lane connect: `backend` is gloo or nccl, `timeout_s` that of collectives."""
+
+    backend: str = "gloo"
+    timeout_s: int = 1800
 
     @property
-    def backend_cls(self) -> type[_TorchBackend]:
+    def backend_cls(self) -> type[Backend]:
         """What sets up the process group."""
         return _Backend
 
     @property
-    def train_func_context(self) -> Any:
-        """No context: Ray's own takes the device before `work` runs and could report a failure."""
-        return nullcontext
+    def framework(self) -> TrainingFramework:
+        """What Ray's own records name it by."""
+        return TrainingFramework.TORCH
 
 
-class _Backend(_TorchBackend):
-    """Ray Train's, but gloo uses the right interface, and workers of one machine meet in a file."""
+class _Backend(Backend):
+    """As Ray's for torch, but gloo uses the right interface, and workers of one machine meet in a file."""
+
+    share_cuda_visible_devices = True
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         """Set up the process group of the workers."""
         worker_group.execute(_choose_interface)
         if backend_config.backend == "nccl" and not all(worker_group.execute(_sees_a_gpu)):
             return  # NCCL would refuse; without a process group `work` runs, and reports what is missing
+        worker_group.execute(_set_ranks)
+        size, limit = len(worker_group), timedelta(seconds=backend_config.timeout_s)
         if on_loopback():
-            _meet_in_a_file(worker_group, backend_config)
+            # Torch's TCP store listens on every interface, without authentication.
+            meeting = str(Path(worker_group.execute_single(0, _meeting_folder)) / "meeting")
+            join: Callable[..., None] = _meet
+            where: tuple[Any, ...] = (meeting,)
         else:
-            super().on_start(worker_group, backend_config)
+            join, where = _connect, worker_group.execute_single(0, get_address_and_port)
+        ray.get(
+            [
+                worker_group.execute_single_async(
+                    rank, join, backend_config.backend, *where, rank, size, limit
+                )
+                for rank in range(size)
+            ]
+        )
+
+    def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
+        """Leave the process group."""
+        leaving = worker_group.execute_async(_leave, len(worker_group) > 1)
+        with suppress(ray.exceptions.GetTimeoutError):
+            ray.get(leaving, timeout=_LEAVE_S)
 
 
-def _meet_in_a_file(worker_group: Any, backend_config: Any) -> None:
-    """Connect workers that share a machine, for which Ray's backend uses torch's TCP store.
+def _set_ranks() -> None:
+    """Tell libraries in this worker its rank, as `torchrun` does."""
+    from ray.train.torch.config import _set_torch_distributed_env_vars
 
-    The TCP store listens on every interface, without authentication.
-    """
-    worker_group.execute(_set_torch_distributed_env_vars)
-    meeting = str(Path(worker_group.execute_single(0, _meeting_folder)) / "meeting")
-    size, limit = len(worker_group), timedelta(seconds=backend_config.timeout_s)
-    ray.get(
-        [
-            worker_group.execute_single_async(rank, _meet, backend_config.backend, meeting, rank, size, limit)
-            for rank in range(size)
-        ]
-    )
+    _set_torch_distributed_env_vars()
+
+
+def _connect(backend: str, address: str, port: int, rank: int, size: int, timeout: timedelta) -> None:
+    """Join the process group of the workers, of which the first listens at `address`."""
+    from ray.train.torch.config import _setup_torch_process_group
+
+    os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
+    _setup_torch_process_group(backend, rank, size, "env://", int(timeout.total_seconds()))
+
+
+def _leave(group: bool) -> None:
+    from ray.train.torch.config import _shutdown_torch
+
+    _shutdown_torch(destroy_process_group=group)
 
 
 def _meet(backend: str, meeting: str, rank: int, size: int, timeout: timedelta) -> None:
@@ -123,11 +159,11 @@ def interface_of(address: str) -> str | None:
     return None
 
 
-class LaneTrainer(TorchTrainer):
-    """`TorchTrainer` without the callbacks whose processes a lane does not need."""
+class LaneTrainer(DataParallelTrainer):
+    """Ray Train's trainer without the callbacks whose processes a lane does not need."""
 
     def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()  # type: ignore[misc]
+        callbacks = super()._create_default_callbacks()
         return [
             one for one in callbacks if not isinstance(one, PlacementGroupCleanerCallback | DatasetsCallback)
         ]

@@ -46,7 +46,7 @@ def fit(name: str, workers: WorkersSpec, config: Mapping[str, Any], scratch: Pat
     trainer = LaneTrainer(
         work,
         train_loop_config={**config, "lane": name},
-        torch_config=GroupConfig(backend="nccl" if nccl else "gloo", timeout_s=_COLLECTIVE_S),
+        backend_config=GroupConfig(backend="nccl" if nccl else "gloo", timeout_s=_COLLECTIVE_S),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.count, use_gpu=gpus > 0, resources_per_worker=workers.resources
         ),

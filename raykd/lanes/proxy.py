@@ -19,6 +19,7 @@ from raykd.lanes.messages import Message, Task
 # A proxy must not take a worker's slot, and `{"cpu": 0.01}` would take a whole one.
 RESOURCES = [{"node:__internal_head__": 0.001}]
 METRICS = "metrics/"
+_NOTHING: tuple[int, int | None] = (0, None)
 _APART = ("metrics", "mistake")  # `metrics` has a key each; a trial's failure is told as text alone
 _PASSED = ("RAY_", "TRAIN_")  # prefixes of the environment variables that a proxy's process needs
 
@@ -48,10 +49,11 @@ class TrialProxy(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Post nothing yet."""
         self._posted: str | None = None
+        self._relayed = _NOTHING
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Let Tune use this actor for another trial."""
-        self._posted = None
+        self._posted, self._relayed = None, _NOTHING
         return True
 
     def step(self) -> dict[str, Any]:
@@ -61,7 +63,8 @@ class TrialProxy(tune.Trainable):
         if self._posted != task.id:
             ray.get(broker.post.remote(task))
             self._posted = task.id
-        said: Any = ray.get(broker.listen.remote(task.id))
+        said: Any = ray.get(broker.listen.remote(task.id, *self._relayed))
+        self._relayed = (said.attempt, None) if said.attempt else (self._relayed[0], said.epoch)
         return pack(said)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

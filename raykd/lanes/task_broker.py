@@ -191,21 +191,24 @@ class TaskBroker:
             assignments.trials_over = True
             assignments.assign()
 
-    async def listen(self, task: str) -> Message:
-        """Wait for what the driver has not answered yet: an attempt begun, a report, or the end."""
+    async def listen(self, task: str, attempt: int = 0, epoch: int | None = None) -> Message:
+        """Wait for what the driver has not answered yet: an attempt begun, a report, or the end.
+
+        `attempt` and `epoch` are what the caller has relayed to the driver already: it will be answered once
+        it is on the disk.
+        """
         async with self._changing() as assignments:
 
-            def spoken() -> bool:
+            def said() -> Message | None:
                 box = assignments.boxes.get(task)
-                return box is None or bool(box.heard < box.attempt or box.pending or box.end)
+                if box is None:
+                    return Message(ended=True, failed="it was withdrawn")
+                if box.heard < box.attempt and attempt < box.attempt:
+                    return Message(attempt=box.attempt, lane=box.lane or "")
+                return box.pending if box.pending is not None and box.pending.epoch != epoch else box.end
 
-            await self._changed.wait_for(spoken)
-            box = assignments.boxes.get(task)
-            if box is None:
-                return Message(ended=True, failed="it was withdrawn")
-            if box.heard < box.attempt:
-                return Message(attempt=box.attempt, lane=box.lane or "")
-            message = box.pending or box.end
+            await self._changed.wait_for(lambda: said() is not None)
+            message = said()
             assert message is not None
             return message
 

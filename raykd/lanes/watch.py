@@ -19,15 +19,16 @@ _EPOCH_S = 6.0  # how long a signal's end waits for the reports of the epochs in
 class Watch(NotKept, tune.Callback):
     """Called in every round of Tune's loop, which runs within `signals.held()`."""
 
-    def __init__(self, pool: LanePool, check: Callable[[], object]) -> None:
-        """`check` raises why the sweep cannot go on, besides what `pool` knows."""
+    def __init__(self, pool: LanePool, *checks: Callable[[], object]) -> None:
+        """Each of `checks` raises why the sweep cannot go on, besides what `pool` knows."""
         self._pool = pool
-        self._check = check
+        self._checks = checks
         self._until: float | None = None
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """`SweepFailed` if no trial can run any more. After a signal lanes leave, then it is raised."""
-        self._check()
+        for check in self._checks:
+            check()
         if self._pool.broken:
             raise SweepFailed(self._pool.broken)
         signals.keep()  # Tune replaces some handlers

@@ -72,7 +72,7 @@ class DashboardStudy:
             if not data.endswith(b"\n"):
                 return None
             study = optuna.load_study(study_name=self.name, storage=_storage(self.path))
-            trials = study.trials
+            trials = study.get_trials(deepcopy=False)
             found = [str(t.user_attrs[_NAME]) for t in trials]
             same = all(
                 _said(t) == _said(self._frozen(right[name])) for t, name in zip(trials, found, strict=True)

@@ -8,10 +8,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from raykd.records.format import checked
@@ -78,6 +79,10 @@ class TrialRecord:
         """The best finite score up to and with `epoch`."""
         scores = [m.get("score", math.nan) for e, m in self.reports.items() if e <= epoch]
         return max(filter(math.isfinite, scores), default=None)
+
+    def snapshot(self) -> TrialRecord:
+        """A copy that later records do not change."""
+        return replace(self, reports=dict(self.reports), times=dict(self.times), verdicts=dict(self.verdicts))
 
     def _touch(self, time: float) -> None:
         if self._mark is not None and self.status == "running":
@@ -223,6 +228,15 @@ class History:
         elif kind == "quarantine":
             self.quarantined.append(record)
         # Kinds of a later raykd with the same format are ignored.
+
+    def snapshot(self) -> History:
+        """A copy that later records do not change, for another thread. Trials that have ended are shared."""
+        found = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, list | dict) and value is not self.sweep:
+                setattr(found, name, value.copy())
+        found.trials = {n: t if t.status in ENDED else t.snapshot() for n, t in self.trials.items()}
+        return found
 
     def _retry(self, name: str) -> None:
         trial = self.trials.get(name)

@@ -1,9 +1,9 @@
 """The ledger: what happened in a sweep, append-only and fsynced. All other files are made from it.
 
 `SWEEP/ledger.jsonl` holds one record a line, as `CRC JSON`: eight hex digits of the CRC-32 of the JSON bytes,
-a blank, the JSON. When `append` returns the record is on the disk, and no crash can lose it. A crash can only
-leave a torn last line, which `open` cuts off and reports. A damaged line with whole ones behind it has
-another cause: it is refused, and `runs/repair.py` repairs it.
+a blank, the JSON. When `append` or `sync` returns the records are on the disk, and no crash can lose them. A
+crash can only leave a torn last line, which `open` cuts off and reports. A damaged line with whole ones
+behind it has another cause: it is refused, and `runs/repair.py` repairs it.
 
     with Ledger.create(folder) as ledger:
         ledger.append("start", trial="0a1b2c3d", attempt=1, lane="lane-0")
@@ -15,8 +15,7 @@ Only the holder of the sweep's lease writes. On a remote storage the same lines 
 
 from __future__ import annotations
 
-import json
-import math
+import contextlib
 import os
 import threading
 import time
@@ -25,13 +24,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from raykd.records.encoding import decode, encode
 from raykd.records.format import Record
 from raykd.storage.append_log import AppendLog
 from raykd.storage.base import LEDGER, SweepFolder
 from raykd.storage.commands import command
 from raykd.storage.lease import Lease
 from raykd.storage.open_storage import open_sweep
-from trainables.core.errors import StorageLost, UserError
+from trainables.core import storage_retry
+from trainables.core.errors import StorageLost, SweepFailed, UserError
 from trainables.core.files import opened, sync_folder
 
 TRIALS = "trials"  # the folder of the trials' files, beside the ledger
@@ -83,8 +84,11 @@ class Ledger:
         self.cut = cut  # says what `open` cut off, None where the file was whole
         self._append_log = append_log
         self._lock = lock
-        self._mutex = threading.Lock()
-        self._broken: str | None = None
+        self._changed = threading.Condition()
+        self._lines: list[bytes] = []  # written and not on the disk yet
+        self._written = self._synced = 0  # records of this driver, and how many of them are on the disk
+        self._syncing = False  # whether a thread is writing lines to the disk
+        self._broken: SweepFailed | None = None  # why nothing more can be written
         self._closed = False
 
     @classmethod
@@ -144,33 +148,79 @@ class Ledger:
     def append(self, kind: str, **fields: Any) -> Record:
         """Add a record and return it, as it will be read back. It is on the disk when this returns.
 
+        Raises what `write` and `sync` raise.
+        """
+        record = self.write(kind, **fields)
+        self.sync()
+        return record
+
+    def write(self, kind: str, **fields: Any) -> Record:
+        """Add a record and return it, as it will be read back. It is on the disk after the next `sync`.
+
         Raises `TypeError` for fields that are not those of its kind, `UserError` once the ledger is closed,
-        `StorageLost` where the storage fails, and `SweepFailed` if another driver has taken the sweep over.
+        and what `sync` raised if it has failed.
         """
         required = KINDS.get(kind)
         if required is None:
             raise TypeError(f"no such kind of record: {kind!r}")
         if set(required) != set(fields).difference(_SINCE.get(kind, ())):
             raise TypeError(f"a {kind!r} record has the fields {sorted(required)}, not {sorted(fields)}")
-        with self._mutex:
+        with self._changed:
             if self._closed:
                 raise UserError("ledger", "closed")
-            if self._broken:
-                raise StorageLost(self._broken)
-            self._lock.verify()
+            self._refuse_broken()
             # The time is taken with the lock held, so that no line has an earlier time than the line before.
             text = encode({"kind": kind, "time": time.time(), **fields})
-            try:
-                self._append_log.append(as_line(text))
-            except StorageLost as error:
-                self._broken = str(error)  # nothing more from this driver
-                raise
+            self._lines.append(as_line(text))
+            self._written += 1
         record: Record = decode(text)
         return record
 
+    def sync(self) -> None:
+        """Return once every record that was written before this call is on the disk.
+
+        One thread writes at a time, and what other threads add meanwhile is written together by the next one.
+        Raises `StorageLost` where the storage fails, and `SweepFailed` if another driver has taken the sweep
+        over. Nothing can be written after either.
+        """
+        with self._changed:
+            wanted = self._written
+        while True:
+            with self._changed:
+                most = storage_retry.limit()
+                if not self._changed.wait_for(lambda: self._synced >= wanted or not self._syncing, most):
+                    raise StorageLost(f"the ledger could not be written for {most:g} s")
+                if self._synced >= wanted:
+                    return
+                self._refuse_broken()
+                lines, self._lines, self._syncing = self._lines, [], True
+            try:
+                self._lock.verify()
+                self._append_log.append(b"".join(lines))
+            except BaseException as error:  # nobody knows what is on the disk: nothing more from this driver
+                broken = error if isinstance(error, SweepFailed) else SweepFailed(f"the ledger: {error!r}")
+                self._broken = broken
+                raise
+            else:
+                self._synced += len(lines)
+            finally:
+                with self._changed:
+                    self._syncing = False
+                    self._changed.notify_all()
+
+    def _refuse_broken(self) -> None:
+        if self._broken is not None:
+            raise type(self._broken)(str(self._broken))
+
     def close(self) -> None:
-        """Release the log and the lease. Safe to call twice."""
-        with self._mutex:
+        """Write what is not on the disk yet, if that can be done, and release log and lease.
+
+        Safe to call twice.
+        """
+        with contextlib.suppress(SweepFailed):
+            self.sync()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._syncing)  # else it would write after the lease is gone
             self._closed = True
             self._append_log.close()
         self._lock.close()
@@ -256,49 +306,3 @@ def keep_aside(folder: Path, why: str, damaged: bytes) -> Path:
         sync_folder(folder)
         return path
     raise UserError("ledger", f"{folder} holds too many {stem} files")
-
-
-def encode(value: Any) -> bytes:
-    """One line of ASCII JSON. JSON has no NaN and no infinity: they are written as `{"$float": "nan"}`."""
-    return json.dumps(_plain(value), separators=(",", ":"), allow_nan=False).encode("ascii")
-
-
-def decode(text: bytes) -> Any:
-    """What `encode` was given, with tuples as lists.
-
-    Half a surrogate pair becomes U+FFFD, because text with it cannot be written to any file. Python has such
-    halves in names of files that are not UTF-8.
-    """
-    found = json.loads(text, object_hook=_rich)
-    return _writable(found) if b"\\ud" in text.lower() else found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"$float": repr(float(value))}
-    if value is None or isinstance(value, str | int | float):  # bool is an int
-        return value
-    if isinstance(value, dict):
-        # A key that starts with $ gets a second $, so that it is not read as raykd's own.
-        return {f"${k}" if str(k).startswith("$") else str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if hasattr(value, "item"):  # a NumPy scalar
-        return _plain(value.item())
-    raise TypeError(f"the ledger holds plain JSON, not {value!r}")
-
-
-def _writable(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, dict):
-        return {_writable(name): _writable(inner) for name, inner in value.items()}
-    return [_writable(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _rich(found: dict[str, Any]) -> Any:
-    if len(found) == 1 and "$float" in found:
-        return float(found["$float"])
-    return {k[1:] if k.startswith("$") else k: v for k, v in found.items()}

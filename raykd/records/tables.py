@@ -7,6 +7,9 @@ gets them again from the ledger.
 from __future__ import annotations
 
 import json
+import logging
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raykd.records.history import History, TrialRecord
+from raykd.records.ledger import Record
 from raykd.spec.arms import ARM, ArmSpec
 from trainables.core.files import replacing
 
 TRIALS = "trials.parquet"
 CURVES = "curves.parquet"
+_EVERY_S = 5.0
+_SHARE = 0.05
+
+log = logging.getLogger("raykd.records.tables")
 
 
 def trials_table(history: History) -> pa.Table:
@@ -72,6 +80,41 @@ def write_tables(history: History, folder: Path) -> None:
     for name, table in ((TRIALS, trials_table(history)), (CURVES, curves_table(history))):
         with replacing(folder / name) as temporary:
             pq.write_table(table, temporary)
+
+
+class LiveTables:
+    """A listener of the recorder: writes the tables again and again, in a thread of its own.
+
+    A large sweep's tables take seconds to write. So they are written from a copy of the history, and less
+    often the longer that takes: at most `_SHARE` of the time is spent on them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` is the sweep's."""
+        self._folder = folder
+        self._next = 0.0  # seconds of the monotonic clock
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, record: Record, history: History) -> None:
+        """A record was written. Begins to write the tables if it is time and they are not being written."""
+        if time.monotonic() >= self._next and (self._thread is None or not self._thread.is_alive()):
+            copy = history.snapshot()
+            self._thread = threading.Thread(target=self._write, args=(copy,), name="tables", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Wait until they are not being written any more."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _write(self, history: History) -> None:
+        began = time.monotonic()
+        try:
+            write_tables(history, self._folder)
+        except Exception:
+            log.exception("the tables could not be written")
+        now = time.monotonic()
+        self._next = now + max(_EVERY_S, (now - began) / _SHARE)
 
 
 def _labels(trials: Sequence[TrialRecord]) -> dict[str, pa.Array]:

@@ -17,11 +17,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import Record
@@ -35,6 +34,7 @@ METRICS = {  # the columns beside the axes: few, because every table and plot ha
     "last": ("last score", "the last epoch"),
     "epoch": ("epochs", "epochs finished"),
 }
+_OPENING = 2  # events of a run before its first epoch
 _VERSION = "brain.Event:2"  # the first event of every file
 _STATUS = {
     "finished": api_pb2.STATUS_SUCCESS,
@@ -86,21 +86,22 @@ class TensorBoardWriter:
         own_folder(self.folder)
         self._declare(history)
         for trial in history.trials.values():
-            events = list(self._events(trial))
-            if events:
-                self._begun.add(trial.trial)
-                path = self._path(trial)
-                whole, size = _whole_events(path)
-                if whole > len(events):  # of another sweep: the folder was copied or edited by hand
-                    whole = size = 0
-                if path.exists():
-                    with opened(path, "rb+") as file:
-                        file.truncate(size)
-                _write(path, "ab", events[whole:])
+            ended = trial.status in ENDED
+            if trial.started is None and not ended:
+                continue
+            self._begun.add(trial.trial)
+            path = self._path(trial)
+            wanted = _OPENING + len(trial.reports) + ended
+            whole, size = _whole_events(path)
+            if whole > wanted:  # of another sweep: the folder was copied or edited by hand
+                whole = size = 0
+            if path.exists() and path.stat().st_size != size:
+                with opened(path, "rb+") as file:
+                    file.truncate(size)
+            if whole < wanted:
+                _write(path, "ab", list(self._events(trial))[whole:])
 
     def _events(self, trial: TrialRecord) -> Iterator[Event]:
-        if trial.started is None and trial.status not in ENDED:
-            return
         yield from self._opening(trial)
         for epoch in trial.reports:  # in the order in which they came
             yield _epoch(trial, epoch)
@@ -226,9 +227,16 @@ def _name(time: float, name: str) -> str:
 def _write(path: Path, mode: str, events: Iterable[Event]) -> None:
     own_folder(path.parent)
     with opened(path, mode) as file:
-        writer = RecordWriter(file)
         for event in events:
-            writer.write(event.SerializeToString())
+            data = event.SerializeToString()
+            length = struct.pack("<Q", len(data))
+            file.write(b"".join([length, _checksum(length), data, _checksum(data)]))
+
+
+def _checksum(data: bytes) -> bytes:
+    """The masked CRC-32C of TFRecord files. TensorBoard's own function takes 0.1 ms a kilobyte."""
+    crc = int(google_crc32c.value(data))
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def _whole_events(path: Path) -> tuple[int, int]:
@@ -238,11 +246,11 @@ def _whole_events(path: Path) -> tuple[int, int]:
     data = read_bytes(path)
     count = size = 0
     while size + 12 <= len(data):
-        length, crc = struct.unpack_from("<QI", data, size)
+        (length,) = struct.unpack_from("<Q", data, size)
         end = size + 12 + length + 4
-        if masked_crc32c(data[size : size + 8]) != crc or end > len(data):
+        if _checksum(data[size : size + 8]) != data[size + 8 : size + 12] or end > len(data):
             break
-        if masked_crc32c(data[size + 12 : end - 4]) != struct.unpack_from("<I", data, end - 4)[0]:
+        if _checksum(data[size + 12 : end - 4]) != data[end - 4 : end]:
             break
         count, size = count + 1, end
     return count, size

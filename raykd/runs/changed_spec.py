@@ -7,7 +7,7 @@ from pathlib import Path
 
 from raykd.records.history import ENDED, History
 from raykd.records.recorded_spec import of_another_version, writer
-from raykd.runs.drive import replayed
+from raykd.runs.drive import Replayed, replayed
 from raykd.runs.kinds import run_of
 from raykd.spec.sweep import SweepSpec, difference
 from raykd.storage.base import Storage
@@ -79,11 +79,13 @@ def refuse_other_inputs(spec: SweepSpec, history: History) -> None:
             )
 
 
-def refuse_other_samplers(spec: SweepSpec, history: History) -> None:
-    """Raise `UserError` where the ledger cannot be replayed to sampler and scheduler, before Ray starts."""
+def refuse_other_samplers(spec: SweepSpec, history: History) -> Replayed:
+    """Sampler and scheduler as the ledger left them.
+
+    Raises `UserError` where it cannot be replayed to them, before Ray starts.
+    """
     try:
-        _, decider = replayed(spec, history)
-        decider.replay(history)
+        return replayed(spec, history)
     except (ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
         raise of_another_version(history, f"its trials cannot be told to the sampler: {error}") from None
 

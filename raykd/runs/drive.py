@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from raykd.console.live import Console
 from raykd.console.wording import counted
@@ -42,7 +42,10 @@ class Drive:
         console: Console,
         sweep: SweepFolder,
         actions: Mapping[str, str],
+        ready: Replayed | None = None,
     ) -> None:
+        """`ready` is what `replayed` gives for the recorder's history, if that is there already."""
+        self.ready = ready
         self.spec = spec
         self.record = recorder
         self.history = recorder.history
@@ -61,7 +64,7 @@ class Drive:
 
         spec, console = self.spec, self.console
         nodes = live_nodes()
-        proposer, decider = replayed(spec, self.history)
+        ready = self.ready or replayed(spec, self.history)
         left = self._left()
         held, room_for = spec.workers.lanes(nodes), spec.lanes or left
         if memory := cluster["memory"]:
@@ -98,7 +101,7 @@ class Drive:
                 limit = spec.time_limit
                 until = None if limit is None else began + limit
                 with self._ended_trials():
-                    references.around(lambda: self._tune(pool, proposer, decider, began), until)
+                    references.around(lambda: self._tune(pool, ready, began), until)
                 if pool.broken:
                     raise SweepFailed(pool.broken)
 
@@ -115,7 +118,7 @@ class Drive:
         # A copy of the values: the pool calls this from a thread of its own.
         return self.history.total - sum(t.status in ENDED for t in list(self.history.trials.values()))
 
-    def _tune(self, pool: Any, proposer: Any, decider: Any, began: float) -> bool:
+    def _tune(self, pool: Any, ready: Replayed, began: float) -> bool:
         """Let Tune run what is left. False if it was interrupted or the time limit was reached."""
         if self.history.done:
             return True
@@ -127,11 +130,12 @@ class Drive:
         from raykd.search.algorithm import LedgerSearch
         from raykd.search.decisions import TuneDecider
 
+        decider, proposer = ready.decider, ready.proposer
         streak = self._streak()
         tune_decider = TuneDecider(
             decider, self.record, proposer, pool.broker, self.spec.epochs, on_end=streak.add
         )
-        tune_decider.catch_up()
+        tune_decider.catch_up(ready.undecided)
         search = LedgerSearch(
             proposer, self.record, lambda: pool.warm, self.task, pool.broker_name, NAMESPACE
         )
@@ -149,7 +153,7 @@ class Drive:
                 name="tune",
                 storage_path=str(pool.scratch),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[Watch(pool, streak.check)],
+                callbacks=[Watch(pool, self.record.check, streak.check)],
                 verbose=0,
             ),
         )
@@ -216,11 +220,20 @@ class Drive:
             )
 
 
-def replayed(spec: SweepSpec, history: History) -> tuple[Any, Any]:
-    """(proposer, decider) of the sweep: the proposer has replayed the ledger, the decider has not."""
+class Replayed(NamedTuple):
+    """Sampler and scheduler as a ledger left them."""
+
+    proposer: Any
+    decider: Any
+    undecided: list[tuple[str, int, bool]]  # as of `Decider.replay`
+
+
+def replayed(spec: SweepSpec, history: History) -> Replayed:
+    """Sampler and scheduler that were told everything in the ledger."""
     from raykd.search.decisions import Decider
 
-    return run_of(spec).proposer(history), Decider(spec.scheduler, spec.epochs)
+    decider = Decider(spec.scheduler, spec.epochs)
+    return Replayed(run_of(spec).proposer(history), decider, decider.replay(history))
 
 
 def trial_folder(sweep: Path, trial: str) -> Path:

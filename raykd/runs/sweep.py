@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import platform
 import socket
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,6 +38,7 @@ from raykd.records.history import History, missing
 from raykd.records.ledger import Ledger, refuse_lost
 from raykd.records.recorded_spec import check_settings, spec_of
 from raykd.records.recorder import Listener, Recorder
+from raykd.records.views import refresh
 from raykd.runs.changed_spec import (
     other_device,
     other_versions,
@@ -47,7 +47,7 @@ from raykd.runs.changed_spec import (
     refuse_other_samplers,
     unlike_today,
 )
-from raykd.runs.drive import Drive
+from raykd.runs.drive import Drive, Replayed
 from raykd.runs.kinds import run_of
 from raykd.spec.sweep import MOST_TRIALS, SweepSpec
 from raykd.spec.validate import check_resources
@@ -162,10 +162,11 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             console.say("every trial of this sweep has ended", "green")
             _log_of(place.sweep)
             _views(spec, history, place.sweep.path)
+            refresh(history, place.sweep.path)
             place.sweep.mirror()
             return history
         refuse_other_inputs(spec, history)
-        refuse_other_samplers(spec, history)
+        ready = refuse_other_samplers(spec, history)
         for line in other_versions(history, versions()):
             console.warn(line)
         if said := unlike_today(spec, history):
@@ -173,7 +174,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
         with _cluster(spec, place, console) as cluster:
             if extend:
                 recorder("extend", samples=extend * spec.samples_per_extension)
-            return _drive(spec, recorder, place, console, cluster)
+            return _drive(spec, recorder, place, console, cluster, None if extend else ready)
 
 
 def _refuse_more(spec: SweepSpec, history: History, extend: int) -> None:
@@ -224,9 +225,14 @@ def _log_of(sweep: SweepFolder) -> Path:
 
 
 def _drive(
-    spec: SweepSpec, recorder: Recorder, place: Place, console: Console, cluster: dict[str, Any]
+    spec: SweepSpec,
+    recorder: Recorder,
+    place: Place,
+    console: Console,
+    cluster: dict[str, Any],
+    ready: Replayed | None = None,
 ) -> History:
-    from raykd.records.tables import write_tables
+    from raykd.records.tables import LiveTables, write_tables
 
     history, folder = recorder.history, place.sweep.path
     device = "GPU" if spec.workers.on(live_nodes()).gpus else "CPU"
@@ -235,17 +241,19 @@ def _drive(
     own = {"host": socket.gethostname(), "pid": getpid()}
     recorder("driver", event="start", **own, versions=versions(), format=FORMAT, device=device)
     views = _views(spec, history, folder)
-    tables = _Every(5.0, lambda: write_tables(history, folder))
+    tables = LiveTables(folder)
     recorder.listeners += [console, *views, tables]
     try:
         with place.sweep.mirrored():
             try:
-                Drive(spec, recorder, console, place.sweep, place.actions).go(cluster)
+                Drive(spec, recorder, console, place.sweep, place.actions, ready).go(cluster)
             finally:
                 with signals.held():
                     with suppress(SweepFailed), storage_retry.limited(_LAST_WORD_S):
                         recorder("driver", event="end", **own)
+                    recorder.close()
                     recorder.catch_up()
+                    tables.close()
                     with suppress(OSError):  # `status` writes them, too
                         write_tables(history, folder)
             run_of(spec).write_results(history, folder)
@@ -266,17 +274,16 @@ def _say_data(spec: SweepSpec, console: Console) -> None:
 
 
 def _views(spec: SweepSpec, history: History, folder: Path) -> list[Listener]:
-    """Rebuild TensorBoard's files, the dashboard's study and the tables from the ledger.
+    """Rebuild TensorBoard's files and the dashboard's study from the ledger.
 
     Local ones may be out of date, since another machine may have driven the sweep. Returns the listeners that
-    keep the first two up to date.
+    keep them up to date.
     """
     from raykd.records.dashboard import DashboardStudy
-    from raykd.records.tables import write_tables
     from raykd.records.tensorboard import TensorBoardWriter
 
     tensorboard, dashboard = TensorBoardWriter(folder, spec), DashboardStudy(folder, spec)
-    for rebuild in (tensorboard.rebuild, dashboard.rebuild, partial(write_tables, folder=folder)):
+    for rebuild in (tensorboard.rebuild, dashboard.rebuild):
         storage_retry.with_retry(partial(rebuild, history), f"{folder} cannot be written")
     if history.trials:
         run_of(spec).write_results(history, folder)
@@ -288,17 +295,3 @@ def versions() -> dict[str, str]:
     packages = ("ray", "torch", "torchvision", "timm", "optuna")
     of_packages = {name: metadata.version(name) for name in packages}
     return {"python": platform.python_version(), "raykd": version(), **of_packages}
-
-
-class _Every:
-    """A listener that calls `work` at most once in `seconds`."""
-
-    def __init__(self, seconds: float, work: Callable[[], None]) -> None:
-        self._seconds = seconds
-        self._work = work
-        self._at = -seconds
-
-    def __call__(self, *_: Any) -> None:
-        if time.monotonic() - self._at >= self._seconds:
-            self._work()
-            self._at = time.monotonic()

@@ -1,14 +1,14 @@
 """Which trials go on: asks Tune's schedulers, and records what they are told and what they answer.
 
-Each epoch is decided once. Its report is in the ledger before the scheduler sees it, and the verdict is in
-the ledger before the trial is told. On resume a new scheduler is fed the recorded reports in their order.
-That restores its rungs exactly; Tune's own restore does not.
+Each epoch is decided once. Its report and the verdict are in the ledger before the trial is told. On resume a
+new scheduler is fed the recorded reports in their order. That restores its rungs exactly; Tune's own restore
+does not.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.schedulers import TrialScheduler
@@ -122,24 +122,27 @@ class TuneDecider(NotKept, TrialScheduler):
         record = self._record.history.trials[name]
         if message.attempt:
             if message.attempt > record.attempts:  # else a proxy asked again before it got the answer
-                self._record("start", trial=name, attempt=message.attempt, lane=message.lane)
-            self._broker.heard.remote(name, message.attempt)
+                self._record.soon("start", trial=name, attempt=message.attempt, lane=message.lane)
+            self._record.after(lambda: self._broker.heard.remote(name, message.attempt))
             return str(TrialScheduler.CONTINUE)
         if message.ended:
             if record.status not in ENDED:
                 self.end(name, "failed", message.failed or "it ended before its last epoch")
             return str(TrialScheduler.STOP)
         go = self.hear(name, message.epoch, message.metrics)
-        self._broker.deliver.remote(name, message.epoch, go)
+        self._record.after(lambda: self._broker.deliver.remote(name, message.epoch, go))
         return str(TrialScheduler.CONTINUE if go else TrialScheduler.STOP)
 
     def hear(self, name: str, epoch: int, metrics: dict[str, float]) -> bool:
-        """Record a report, decide, record the verdict. A report that has a verdict keeps it."""
+        """Record a report, decide, record the verdict. A report that has a verdict keeps it.
+
+        The records are not on the disk yet: whoever tells the trial does so by `Recorder.after`.
+        """
         record = self._record.history.trials[name]
         if epoch in record.verdicts:
             return record.verdicts[epoch] == "go"
         if epoch not in record.reports:
-            self._record("report", trial=name, epoch=epoch, metrics=metrics)
+            self._record.soon("report", trial=name, epoch=epoch, metrics=metrics)
         score = record.reports[epoch].get("score")
         if score is not None:
             self._proposer.report(name, epoch, score)
@@ -147,19 +150,23 @@ class TuneDecider(NotKept, TrialScheduler):
         self.settle(name, epoch, go)
         return go
 
-    def catch_up(self) -> None:
-        """Settle what a killed driver left open: reports without a verdict, stopped trials without an end."""
+    def catch_up(self, undecided: Sequence[tuple[str, int, bool]] | None = None) -> None:
+        """Settle what a killed driver left open: reports without a verdict, stopped trials without an end.
+
+        `undecided` is what `Decider.replay` returned; None: the decider has not replayed the ledger yet.
+        """
         history = self._record.history
-        for name, epoch, go in self._decider.replay(history):
+        for name, epoch, go in self._decider.replay(history) if undecided is None else undecided:
             self.settle(name, epoch, go)
         for trial in list(history.trials.values()):
             stops = [epoch for epoch, verdict in trial.verdicts.items() if verdict == "stop"]
             if stops and trial.status not in ENDED:
                 self._end_after(trial.trial, stops[0])
+        self._record.sync()
 
     def settle(self, name: str, epoch: int, go: bool) -> None:
         """Record a verdict; after a stop the trial's end as well."""
-        self._record("verdict", trial=name, epoch=epoch, verdict="go" if go else "stop")
+        self._record.soon("verdict", trial=name, epoch=epoch, verdict="go" if go else "stop")
         if not go:
             self._end_after(name, epoch)
 
@@ -169,9 +176,9 @@ class TuneDecider(NotKept, TrialScheduler):
 
     def end(self, name: str, status: str, reason: str | None) -> None:
         """Record a trial's end, and tell proposer and broker."""
-        self._record("end", trial=name, status=status, reason=reason)
+        self._record.soon("end", trial=name, status=status, reason=reason)
         self._proposer.end(name, status)
-        self._broker.forget.remote(name)
+        self._record.after(lambda: self._broker.forget.remote(name))
         self._on_end(self._record.history.trials[name])
 
     # Tune's other calls: nothing is left to do for them.
@@ -185,7 +192,7 @@ class TuneDecider(NotKept, TrialScheduler):
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None: ...
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        waiting = (t for t in tune_controller.get_trials() if t.status == "PENDING")
+        waiting = (t for t in tune_controller.get_live_trials() if t.status == "PENDING")  # few of all
         return next(waiting, None)
 
     def debug_string(self) -> str:

@@ -6,19 +6,19 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import (
     BaseImportanceEvaluator,
-    FanovaImportanceEvaluator,
     MeanDecreaseImpurityImportanceEvaluator,
     PedAnovaImportanceEvaluator,
     get_param_importances,
 )
 from optuna.trial import FrozenTrial, create_trial
 
+from raykd.search.fanova import main_effects
 from raykd.search.optuna_state import StudyState
 from raykd.spec.space import Space
 from raykd.stats.paired import FloatArray
@@ -40,13 +40,20 @@ class Observation:
     score: float
 
 
-def make_evaluator(name: str, trees: int, observations: int, seed: int) -> BaseImportanceEvaluator:
+class Fanova(NamedTuple):
+    """The evaluator "fanova": a forest of so many trees, grown from this seed."""
+
+    trees: int
+    seed: int
+
+
+def make_evaluator(name: str, trees: int, observations: int, seed: int) -> BaseImportanceEvaluator | Fanova:
     """One of `EVALUATORS`. All arguments that matter are explicit, because Optuna's defaults change.
 
     `trees` is the size of a forest, `observations` the number of observations.
     """
     if name == "fanova":
-        return FanovaImportanceEvaluator(n_trees=trees, seed=seed)
+        return Fanova(trees, seed)
     if name == "mdi":
         return MeanDecreaseImpurityImportanceEvaluator(n_trees=trees, seed=seed)
     best = min(0.5, max(0.1, FEWEST / observations))  # Optuna needs at least five best observations
@@ -54,12 +61,14 @@ def make_evaluator(name: str, trees: int, observations: int, seed: int) -> BaseI
 
 
 def shares_of(
-    evaluator: BaseImportanceEvaluator, trials: Sequence[FrozenTrial], names: Sequence[str]
+    evaluator: BaseImportanceEvaluator | Fanova, trials: Sequence[FrozenTrial], names: Sequence[str]
 ) -> FloatArray:
     """(axes,) the share of each axis in the sum of importances; all NaN if they cannot be computed."""
+    nothing = np.full(len(names), np.nan)
+    if isinstance(evaluator, Fanova):
+        return _normalised(_main_effects(evaluator, trials, names))
     study = StudyState().study
     study.add_trials(trials)
-    nothing = np.full(len(names), np.nan)
     # Sorted, because Optuna's MDI (5.0.0) sorts the axes but labels its results in the order of `params`.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # if all scores are equal; then the result is NaN
@@ -67,9 +76,23 @@ def shares_of(
             found = get_param_importances(study, evaluator=evaluator, params=sorted(names), normalize=False)
         except (RuntimeError, ValueError):  # a forest without variance, or an axis without a value
             return nothing
-    values = np.array([found[name] for name in names], dtype=np.float64)
+    return _normalised(np.array([found[name] for name in names], dtype=np.float64))
+
+
+def _main_effects(evaluator: Fanova, trials: Sequence[FrozenTrial], names: Sequence[str]) -> FloatArray:
+    """(axes,) as of `fanova.main_effects`. The forest has the axes in the order of their names."""
+    ordered, axes = sorted(names), trials[0].distributions
+    places = np.array([[trial.params[name] for name in ordered] for trial in trials], dtype=np.float64)
+    bounds = np.array([[axes[name].low, axes[name].high] for name in ordered], dtype=np.float64)  # type: ignore[attr-defined]
+    scores = np.array([trial.value for trial in trials], dtype=np.float64)
+    found = main_effects(places, scores, bounds, *evaluator)
+    return found[[ordered.index(name) for name in names]]
+
+
+def _normalised(values: FloatArray) -> FloatArray:
+    """The values as shares of their sum; all NaN where that is not possible."""
     total = values.sum()
-    return values / total if np.isfinite(total) and total > 0 else nothing
+    return values / total if np.isfinite(total) and total > 0 else np.full(len(values), np.nan)
 
 
 def freeze(space: Space, names: Sequence[str], seen: Observation, evaluator: str) -> FrozenTrial:

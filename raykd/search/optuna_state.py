@@ -11,7 +11,7 @@ import base64
 import pickle
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -38,6 +38,14 @@ def make_sampler(spec: SamplerSpec, number: int) -> BaseSampler:
         return spec.make(seed)
 
 
+class End(NamedTuple):
+    """How a trial ended. `scores` (epoch -> score) are Optuna's intermediate values."""
+
+    state: TrialState  # COMPLETE, PRUNED or FAIL
+    scores: Mapping[int, float] = {}
+    value: float | None = None  # of a PRUNED trial the last score, if it has one
+
+
 class StudyState:
     """A study that maximises. A trial is identified by its number, which counts from 0."""
 
@@ -45,11 +53,12 @@ class StudyState:
         self._storage = optuna.storages.InMemoryStorage()
         self.study = optuna.create_study(storage=self._storage, direction="maximize")
         self._with_study: dict[int, dict[str, Any]] = {}
+        self._size = 0  # Optuna's own count copies the list of trials
 
     @property
     def size(self) -> int:
         """How many trials there are, and so the number of the next one."""
-        return self._storage.get_n_trials(self.study._study_id)
+        return self._size
 
     def ask(
         self, sampler: BaseSampler, given: Mapping[str, Any], suggest: Callable[[Trial], dict[str, Any]]
@@ -63,6 +72,7 @@ class StudyState:
         if given:
             self.study.enqueue_trial(dict(given))
         trial = self.study.ask()
+        self._size += 1
         params = suggest(trial)
         changed = {key: value for key, value in self._study_attrs().items() if before.get(key) != value}
         self._with_study[trial.number] = changed
@@ -73,19 +83,22 @@ class StudyState:
         values: Mapping[str, Any],
         distributions: Mapping[str, BaseDistribution],
         attrs: Mapping[str, Any] | None = None,
+        end: End | None = None,
     ) -> int:
-        """Add a running trial with these values, without a sampler. Returns its number."""
+        """Add a trial with these values, without a sampler; it runs, or has ended so. Returns its number."""
         attrs = attrs or {}
         for key, value in _without_pickles(attrs.get(_STUDY, {})).items():
             self._storage.set_study_system_attr(self.study._study_id, key, value)
         system = _without_pickles({k: v for k, v in attrs.items() if k not in (_STUDY, _CMA_STATE)})
         if _CMA_STATE in attrs:
             system[_CMA + "0"] = pickle.dumps(_cma_from_json(attrs[_CMA_STATE])).hex()
-        number = self.size
+        number, self._size = self._size, self._size + 1
         self._with_study[number] = dict(attrs.get(_STUDY, {}))
         self.study.add_trial(
             create_trial(
-                state=TrialState.RUNNING,
+                state=TrialState.RUNNING if end is None else end.state,
+                value=None if end is None else end.value,
+                intermediate_values={} if end is None else dict(end.scores),
                 params=dict(values),
                 distributions=dict(distributions),
                 system_attrs=system,
@@ -104,11 +117,11 @@ class StudyState:
             plain[_STUDY] = self._with_study[number]
         return plain
 
-    def tell(self, number: int, state: TrialState, scores: Mapping[int, float], value: float | None) -> None:
-        """End a running trial. `scores` (epoch -> score) become its intermediate values."""
-        for epoch, score in scores.items():
+    def tell(self, number: int, end: End) -> None:
+        """End a running trial."""
+        for epoch, score in end.scores.items():
             self._storage.set_trial_intermediate_value(self._id(number), epoch, score)
-        self.study.tell(number, value, state)
+        self.study.tell(number, end.value if end.state == TrialState.COMPLETE else None, end.state)
 
     def running(self) -> list[int]:
         """Numbers of the trials that have not ended."""

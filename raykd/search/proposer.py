@@ -29,7 +29,7 @@ from typing import Any, Protocol
 from optuna.trial import TrialState
 
 from raykd.records.history import ENDED, History, TrialRecord
-from raykd.search.optuna_state import StudyState, make_sampler
+from raykd.search.optuna_state import End, StudyState, make_sampler
 from raykd.spec.samplers import Grid
 from raykd.spec.search import SearchSpec
 from raykd.spec.sweep import SweepSpec
@@ -103,6 +103,25 @@ class _Told:
     scores: dict[int, float]  # epoch -> finite score
     status: str | None = None  # once it has ended
 
+    @property
+    def end(self) -> End | None:
+        """How Optuna is told that it ended; None while it is in flight."""
+        if self.status is None:
+            return None
+        if self.status == "stopped":
+            last = self.scores[max(self.scores)] if self.scores else None
+            return End(TrialState.PRUNED, self.scores, last)
+        if self.status == "finished" and self.scores:
+            return End(TrialState.COMPLETE, self.scores, max(self.scores.values()))
+        return End(TrialState.FAIL)
+
+
+def _told(trial: TrialRecord) -> _Told:
+    """What a proposer that had been there would know of the trial, but for its numbers."""
+    scores = {epoch: metrics.get("score", math.nan) for epoch, metrics in trial.reports.items()}
+    finite = {epoch: float(score) for epoch, score in scores.items() if math.isfinite(score)}
+    return _Told([], finite, trial.status if trial.status in ENDED else None)
+
 
 class Proposer:
     """Proposes at most `samples` configurations, each once per seed of the spec."""
@@ -160,39 +179,38 @@ class Proposer:
         told = self._told[trial]
         if told.status is None:
             told.status = status
+            end = told.end
+            assert end is not None
             for number in told.numbers:
-                self._tell(number, told)
+                self._state.tell(number, end)
 
     def replay(self, history: History) -> None:
         """Take in everything that a history holds. Trials that have not ended stay in flight."""
         repeats = {int(record["number"]): record for record in history.repeats}
         trials = {trial.number: trial for trial in history.trials.values()}
+        told = {trial.trial: _told(trial) for trial in trials.values()}
         for number in sorted(repeats.keys() | trials.keys()):
             if number in trials:
-                self._replay_trial(trials[number])
+                self._replay_trial(trials[number], told[trials[number].trial])
             else:
                 record = repeats[number]
-                self._state.place(*self.spec.space.encode(record["params"]), record.get("attrs") or {})
-                self._note_repeat(number, record["trial"])
+                name, attrs = record["trial"], record.get("attrs") or {}
+                end = End(TrialState.FAIL) if name is None else told[name].end
+                self._state.place(*self.spec.space.encode(record["params"]), attrs, end)
+                self._count_repeat(number, name)
         seen = {(trial.arm, trial.replicate) for trial in trials.values()}
         for trial in sorted(trials.values(), key=lambda t: t.number):
             if trial.replicate == self.spec.seeds[0]:
                 missing = [s for s in self.spec.seeds if (trial.arm, s) not in seen]
                 self._replicates.extend((trial.params, seed) for seed in missing)
-        for trial in trials.values():
-            for epoch, metrics in trial.reports.items():
-                if "score" in metrics:
-                    self.report(trial.trial, epoch, metrics["score"])
-            if trial.status in ENDED:
-                self.end(trial.trial, trial.status)
 
     # --- within -------------------------------------------------------------------------------------------
 
-    def _replay_trial(self, trial: TrialRecord) -> None:
-        number = self._state.place(*self.spec.space.encode(trial.params), trial.attrs)
+    def _replay_trial(self, trial: TrialRecord, told: _Told) -> None:
+        number = self._state.place(*self.spec.space.encode(trial.params), trial.attrs, told.end)
         if number != trial.number:
             raise UserError("ledger", f"trial {trial.trial} has number {trial.number}, and {number} is next")
-        self._note_trial(number, trial.trial, new=trial.origin != "replicate")
+        self._note_trial(number, trial.trial, trial.origin != "replicate", told)
 
     def _ask(self, given: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """(number, configuration) as the sampler proposes it, with some values given."""
@@ -217,29 +235,23 @@ class Proposer:
             self._replicates.extend((params, seed) for seed in self.spec.seeds[1:])
         return Proposal(number, name, trial.arm(), seed, params, flatten(trial), origin, attrs)
 
-    def _note_trial(self, number: int, name: str, new: bool) -> None:
-        self._told[name] = _Told([number], {})
+    def _note_trial(self, number: int, name: str, new: bool, told: _Told | None = None) -> None:
+        self._told[name] = told or _Told([], {})
+        self._told[name].numbers.append(number)
         self._configurations += new
         self._in_a_row = 0
 
     def _note_repeat(self, number: int, name: str | None) -> None:
+        self._count_repeat(number, name)
+        end = End(TrialState.FAIL) if name is None else self._told[name].end
+        if end is not None:
+            self._state.tell(number, end)
+
+    def _count_repeat(self, number: int, name: str | None) -> None:
         self._repeats += 1
         self._in_a_row += 1
-        if name is None:
-            self._state.tell(number, TrialState.FAIL, {}, None)
-            return
-        told = self._told[name]
-        told.numbers.append(number)
-        if told.status is not None:
-            self._tell(number, told)
-
-    def _tell(self, number: int, told: _Told) -> None:
-        if told.status == "stopped":
-            self._state.tell(number, TrialState.PRUNED, told.scores, None)
-        elif told.status == "finished" and told.scores:
-            self._state.tell(number, TrialState.COMPLETE, told.scores, max(told.scores.values()))
-        else:
-            self._state.tell(number, TrialState.FAIL, {}, None)
+        if name is not None:
+            self._told[name].numbers.append(number)
 
     def _grid(self) -> bool:
         return isinstance(self.spec.sampler, Grid)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,11 @@ class Space:
     def encode(self, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
         """A configuration as Optuna stores it: values and distributions."""
         values = {name: self.axes[name].encode(value) for name, value in params.items()}
-        return values, {name: self.axes[name].distribution() for name in params}
+        return values, {name: self._distributions[name] for name in params}
+
+    @cached_property
+    def _distributions(self) -> dict[str, BaseDistribution]:
+        return {name: axis.distribution() for name, axis in self.axes.items()}
 
     def grid(self, levels: int) -> Iterator[dict[str, Any]]:
         """Every configuration, with at most `levels` values of an axis that is no pick; last axis fastest."""

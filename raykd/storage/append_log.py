@@ -16,15 +16,18 @@ from trainables.core.storage_retry import lost, with_retry
 class AppendLog(Protocol):
     """The writing side of a ledger, for one driver."""
 
-    def append(self, line: bytes) -> None:
-        """Add a line, its end included; it is on the storage when this returns. Raises `StorageLost`."""
+    def append(self, lines: bytes) -> None:
+        """Add whole lines; they are on the storage when this returns. Raises `StorageLost`.
+
+        A crash on the way leaves the first of them at most.
+        """
 
     def close(self) -> None:
         """Release what is open. Safe to call twice."""
 
 
 class FileLog:
-    """A file of whole lines: each is on the disk before the next one is begun."""
+    """A file of whole lines: what one call adds is on the disk before the next call begins."""
 
     def __init__(self, path: Path, flags: int = 0, size: int | None = None) -> None:
         """Open `path`, with further `flags` of `os.open`; what is behind `size` bytes is cut off."""
@@ -36,14 +39,14 @@ class FileLog:
             os.fsync(self._descriptor)
             self._size = size
 
-    def append(self, line: bytes) -> None:
-        """Add a line, and wait for the disk; what may pass is tried again. Raises `StorageLost`."""
+    def append(self, lines: bytes) -> None:
+        """Add whole lines, and wait for the disk; what may pass is tried again. Raises `StorageLost`."""
         problem = f"{self.path} cannot be written"
         try:
-            with_retry(lambda: self._write(line), problem)
+            with_retry(lambda: self._write(lines), problem)
         except OSError as error:  # of a kind that does not pass
             raise StorageLost(lost(problem, error)) from error
-        self._size += len(line)
+        self._size += len(lines)
 
     def close(self) -> None:
         """Close the file. Safe to call twice."""
@@ -51,13 +54,13 @@ class FileLog:
             os.close(self._descriptor)
         self._descriptor = -1
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, lines: bytes) -> None:
         try:
             if self._descriptor < 0:
                 self._reopen()
             written = 0
-            while written < len(line):
-                written += os.write(self._descriptor, line[written:])
+            while written < len(lines):
+                written += os.write(self._descriptor, lines[written:])
             os.fsync(self._descriptor)
         except OSError:
             # After a failed write or fsync nobody knows what is on the disk. A record behind a torn one would

@@ -100,9 +100,7 @@ class RemoteSweep(SweepFolder):
         return segments.Segments(self._remote, self.name, driver + 1, count)
 
     def replace_ledger(self, driver: int, lines: list[bytes]) -> None:
-        log = self.open_ledger(driver, 0, 0)
-        for line in lines:
-            log.append(line)
+        self.open_ledger(driver, 0, 0).append(b"".join(lines))  # one object: all of them or none
 
     def driver(self) -> Driver | None:
         return remote_lease.driver(self._remote, self.name)

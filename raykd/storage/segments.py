@@ -2,10 +2,10 @@
 
     SWEEP/ledger/000002-0000000412.jsonl    of the 2nd driver, from record 412 on (counted from 0)
 
-Each object holds at most 64 KiB of the ledger's lines. An append writes the last object anew, with one more
-line, and returns when the storage has it. Every driver begins objects of its own. From the record on at which
-a later driver began, the objects of earlier drivers do not count: a driver that was taken for dead but lives
-cannot change the ledger.
+Each object holds at most 64 KiB of the ledger's lines, or those of one append. An append writes the last
+object anew, with more lines, and returns when the storage has it. Every driver begins objects of its own.
+From the record on at which a later driver began, the objects of earlier drivers do not count: a driver that
+was taken for dead but lives cannot change the ledger.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Segments:
         self._count = self._start = count
         self._tail = b""
 
-    def append(self, line: bytes) -> None:
-        """Add a line, its end included; the storage has it when this returns. Raises `StorageLost`."""
-        tail, start = self._tail + line, self._start
+    def append(self, lines: bytes) -> None:
+        """Add whole lines; the storage has them when this returns. Raises `StorageLost`."""
+        tail, start = self._tail + lines, self._start
         if len(tail) > _MOST:
-            tail, start = line, self._count
+            tail, start = lines, self._count
         self._remote.put(f"{self._folder}/{self._driver:06d}-{start:010d}.jsonl", tail)
-        self._tail, self._start, self._count = tail, start, self._count + 1
+        self._tail, self._start, self._count = tail, start, self._count + lines.count(b"\n")
 
     def close(self) -> None:
         """There is nothing to close."""

@@ -84,6 +84,11 @@ def limited(seconds: float) -> Iterator[None]:
         _limit.reset(token)
 
 
+def limit() -> float | None:
+    """The seconds that `limited` allows this thread; None outside such a block."""
+    return _limit.get()
+
+
 def passes(error: OSError) -> bool:
     """Whether this error may go away by itself."""
     return error.errno in _PASSING

@@ -31,6 +31,6 @@ class TPE(SamplerSpec):
 
     def make(self, seed: int) -> BaseSampler:
         """Optuna's TPE sampler."""
-        from optuna.samplers import TPESampler
+        from raykd.spec.samplers.parts.steady_tpe import make_tpe
 
-        return TPESampler(**self.arguments, seed=seed)
+        return make_tpe(**self.arguments, seed=seed)

@@ -20,10 +20,10 @@ class Median(StoppingScheduler):
 
     def make(self, epochs: int) -> list[TrialScheduler]:
         """One of Tune's schedulers."""
-        from ray.tune.schedulers import MedianStoppingRule
+        from raykd.spec.schedulers.parts.median_rule import MedianRule
 
         return [
-            MedianStoppingRule(
+            MedianRule(
                 grace_period=self.grace, min_samples_required=self.min_samples, min_time_slice=0, **JUDGED
             )
         ]

@@ -12,7 +12,8 @@ import torch
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-from raykd.lanes.failures import death, explain, mended_by_restart
+from raykd.lanes.deaths import death
+from raykd.lanes.failures import explain, mended_by_restart
 from trainables.data.store_images import StoreDamaged
 from trainables.spec.trial import ModelSpec, OptimSpec, TrialSpec
 

@@ -29,6 +29,7 @@ from raykd.ablation.study import build_study
 from raykd.records.dashboard import JOURNAL
 from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger
+from raykd.records.tables import write_tables
 from raykd.runs.sweep import _views
 from raykd.spec.document import parse_yaml
 from raykd.spec.search import SearchSpec, build_sweep
@@ -89,6 +90,7 @@ def whole(spec: SearchSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     history = train_all(storage / "small", spec)
     assert history.done
     _views(spec, history, storage / "small")
+    write_tables(history, storage / "small")
     return storage
 
 

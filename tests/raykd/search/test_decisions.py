@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ray.tune.schedulers import MedianStoppingRule
 
 from raykd.lanes.messages import Message
 from raykd.lanes.proxy import pack
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.records.recorder import Recorder
-from raykd.search.decisions import Decider, TuneDecider
+from raykd.search.decisions import Decider, TuneDecider, _NoController, _Stub
 from raykd.spec.schedulers import SCHEDULERS, parse_scheduler
 from raykd.spec.schedulers.base import SchedulerSpec
+from raykd.spec.schedulers.parts.median_rule import MedianRule
 
 EPOCHS = 16
 
@@ -180,3 +182,27 @@ def test_early_stopping_spends_less_than_training_everything(name: str) -> None:
     }
     assert spent["none"] == 20 * EPOCHS
     assert spent[name] < 0.8 * spent["none"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), grace=st.integers(1, 4), fewest=st.integers(1, 4), orderly=st.booleans())
+def test_the_median_rule_says_what_tune_s_own_says(seed: int, grace: int, fewest: int, orderly: bool) -> None:
+    """Reports in any order, of some epochs; not `orderly`: an earlier epoch after a later one."""
+    dice = random.Random(seed)
+    settings = {
+        "time_attr": "epoch", "metric": "score", "mode": "max", "grace_period": grace,
+        "min_samples_required": fewest, "min_time_slice": 0,
+    }  # fmt: skip
+    rules = [kind(**settings) for kind in (MedianStoppingRule, MedianRule)]
+    live = dict.fromkeys(range(12), 0)
+    for _ in range(100):
+        if not live:
+            break
+        name = dice.choice(list(live))
+        step = 1 if orderly else dice.choice([1, 1, 1, 2, 3, -1])
+        live[name] = max(1, live[name] + step)
+        result = {"epoch": live[name], "score": round(dice.gauss(name / 3, 2), 1)}
+        said = {rule.on_trial_result(_NoController(), _Stub(str(name)), dict(result)) for rule in rules}
+        assert len(said) == 1, (result, said)
+        if said == {"STOP"}:
+            del live[name]

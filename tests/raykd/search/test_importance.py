@@ -7,14 +7,21 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import optuna
 import pytest
 from command import raykd
 from histories import EPOCHS, a_sweep
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ledger_records import end, record, report, start
+from optuna.distributions import FloatDistribution
+from optuna.importance import FanovaImportanceEvaluator
 
 from raykd.cli import main
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
+from raykd.search.fanova import main_effects
 from raykd.search.importance import Importances, Weighed, importances
 from raykd.search.proposer import Proposal, Proposer
 from raykd.spec.search import SearchSpec
@@ -270,3 +277,27 @@ def test_the_verb(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--evaluator", "shap"])
     assert ended.value.code == 2 and "no such evaluator" in capsys.readouterr().err
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**31), count=st.integers(2, 60), axes=st.integers(1, 4))
+def test_fanova_s_numbers_are_optuna_s(seed: int, count: int, axes: int) -> None:
+    rng = np.random.default_rng(seed)
+    names = [f"x{axis}" for axis in range(axes)]
+    space = {name: FloatDistribution(-0.5 if name == "x1" else -7, 3.5) for name in names}
+    bounds = np.array([[space[name].low, space[name].high] for name in names])
+    places = rng.uniform(bounds[:, 0], bounds[:, 1], (count, axes))
+    if "x1" in names:
+        places[:, 1] = rng.integers(0, 4, count)  # the positions of a pick
+    scores = np.round(places[:, 0] ** 2 + places.sum(axis=1) + rng.normal(0, 1, count), 1)
+    study = optuna.create_study(direction="maximize")
+    for row, score in zip(places.tolist(), scores.tolist(), strict=True):
+        params = dict(zip(names, row, strict=True))
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=score))
+    ours = main_effects(places, scores, bounds, 6, seed)
+    try:
+        theirs = FanovaImportanceEvaluator(n_trees=6, seed=seed).evaluate(study, names)
+    except RuntimeError:  # no tree has any variance
+        assert np.isnan(ours).all()
+    else:
+        assert ours == pytest.approx([theirs[name] for name in names], rel=1e-6, abs=1e-9)

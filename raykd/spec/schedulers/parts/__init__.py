@@ -1,0 +1,1 @@
+"""Tune's schedulers where raykd has one of its own. They import Ray: import them late."""
