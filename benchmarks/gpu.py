@@ -44,6 +44,7 @@ PARTS = {
     "loader": (speed.loader, 20),
     "views": (checks.views, 20),
     "kernels": (speed.top_kernels, 15),
+    "probes": (checks.probes, 15),
     "sweep": (checks.sweep, 60),
 }
 LIMIT = 350  # seconds of all parts

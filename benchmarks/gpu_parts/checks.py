@@ -21,8 +21,11 @@ import torch
 from gpu_parts.measure import Place, Row, peak, seconds, traced
 from gpu_parts.trials import Steps, noise, run_of, teacher_of, trial_of
 from trainables.core.isolation import whole_float32
+from trainables.evaluation.evaluate import Examiner
 from trainables.methods import methods
-from trainables.spec.trial import ViewSpec
+from trainables.networks.backbones import build_backbone
+from trainables.spec.trial import ModelSpec, ProbeSpec, ViewSpec
+from trainables.training.run import channels_last
 from trainables.views.augmented import Views
 from trainables.views.recipes import RECIPES
 
@@ -49,8 +52,9 @@ def tests(at: Place) -> Iterator[Row]:
     """The tests that machines without a GPU skip. The part `views` compares the same without pytest."""
     folder = ROOT / "tests" / "trainables"
     files = [str(path) for path in sorted(folder.rglob("test_*.py")) if NO_CUDA in path.read_text()]
-    if importlib.util.find_spec("pytest") is None:
-        yield {"test": "pytest is not installed", "outcome": "not run"}
+    missing = [name for name in ("pytest", "hypothesis", "xdist") if importlib.util.find_spec(name) is None]
+    if missing:
+        yield {"test": f"{', '.join(missing)} not installed", "outcome": "not run"}
         return
     import pytest
 
@@ -126,6 +130,21 @@ def views(at: Place) -> Iterator[Row]:
             "kernels": found.kernels,
             "copies": found.copies,
         }
+
+
+def probes(at: Place) -> Iterator[Row]:
+    """The probes of one network on the device and on the CPU: the same scores, but for rounding?"""
+    size = replace(at.size, side=96, images=2000) if at.cuda else at.size
+    data, spec = noise(size), ProbeSpec(score="ridge_5shot", record=("ridge", "knn", "rankme"))
+    student = build_backbone(ModelSpec(arch=size.students[0]), 0).eval()
+    found = []
+    for where in (torch.device("cpu"), at.where):
+        student.to(where)
+        examiner = Examiner(spec, data, size.side, where)
+        found.append(examiner.evaluate(lambda images: student(channels_last(images))))
+    for name, score in found[0].items():
+        if name.startswith("probe/") and not name.endswith("_se"):
+            yield {"probe": name[6:], "CPU": f"{score:.6g}", str(at.where): f"{found[1][name]:.6g}"}
 
 
 def sweep(at: Place) -> Iterator[Row]:
