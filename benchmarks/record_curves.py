@@ -1,11 +1,14 @@
 """Full score curves of real trials, recorded for `benchmarks/search.py`.
 
-    OMP_NUM_THREADS=1 python benchmarks/record_curves.py quickstart --trials 250   # 6 s of one core a trial
+    python benchmarks/record_curves.py                # 400 trials, 1 to 2 s of an idle core each
+    python benchmarks/record_curves.py quickstart --trials 250 --set epochs=24
 
-Draws configurations of a search space at random and trains each to its last epoch in this process, without
-Ray and without stopping. A curve holds the score after every epoch. The curves lie in
-`benchmarks/curves/SPACE.parquet`, one row a trial, written anew after each trial; the same command goes on
-where the last one ended.
+The default is the search space `all_methods` with an MLP for the student and a larger one for the teacher,
+which are trained in a second or two, and the methods that need no feature maps of them. Configurations are
+drawn at random, and each is trained to its last epoch in this process, without Ray and without stopping. A
+curve holds the score after every epoch. The curves lie in `benchmarks/curves/NAME.parquet`, one row a trial,
+with the space and its overrides; the file is written anew after each trial. The same command goes on where
+the last one ended.
 """
 
 from __future__ import annotations
@@ -34,6 +37,16 @@ from trainables.training.workspace import EpochReport, Workspace
 CURVES = Path(__file__).resolve().parent / "curves"
 # What the score needs: the probes that are recorded beside it change no training.
 OVERRIDES = ("sampler={name: random, seed: 0}", "scheduler=none", "probe.record=[]", "references=[]")
+MLPS = (
+    "name=all_methods_mlp",
+    "student={arch: raykd/mlp, options: {side: 16, hidden: [64, 64]}}",
+    "teacher.arch=raykd/mlp",
+    "teacher.options={side: 16, hidden: [512, 256]}",
+    "method=[retro, disco, seed, compress, rekd_style, rrkd, projector, spkd, rkd, pkt, cc, moco, ssl_small, "
+    "byol, barlow, autoencoder]",
+    "axes.retro.adapter=[linear, mlp]",
+    "axes.sacl.xd_form=",
+)
 SCHEMA = pa.schema(
     {"trial": pa.string(), "params": pa.string(), "scores": pa.list_(pa.float32()), "seconds": pa.float32()}
 )
@@ -41,17 +54,21 @@ SCHEMA = pa.schema(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("space", nargs="?", default="quickstart", help="a search space on a small data set")
-    parser.add_argument("--trials", type=int, default=250)
+    parser.add_argument("space", nargs="?", help="a search space on a small data set")
+    parser.add_argument("--trials", type=int, default=400)
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="as of `raykd run`")
     asked = parser.parse_args()
-    spec = load_sweep(asked.space, [*OVERRIDES, f"samples={asked.trials}"])
+    overrides = [*(() if asked.space else MLPS), *asked.overrides]
+    space = asked.space or "all_methods"
+    spec = load_sweep(space, [*overrides, *OVERRIDES, f"samples={asked.trials}"])
+    about = {"space": space, "overrides": json.dumps(overrides)}
     file = CURVES / f"{spec.name}.parquet"
     rows = pq.read_table(file).to_pylist() if file.exists() else []
     done = {row["trial"] for row in rows}
     for drawn in proposals(spec):
         if drawn.trial not in done:
             rows.append(recorded(spec, drawn))
-            save(rows, file)
+            save(rows, file, about)
             print(f"{len(rows)}/{asked.trials} {drawn.trial} {rows[-1]['seconds']:.1f} s", flush=True)
 
 
@@ -82,11 +99,12 @@ def recorded(spec: SearchSpec, drawn: Proposal) -> dict[str, Any]:
     return {"trial": drawn.trial, "params": json.dumps(drawn.params), "scores": scores, "seconds": seconds}
 
 
-def save(rows: list[dict[str, Any]], file: Path) -> None:
+def save(rows: list[dict[str, Any]], file: Path, about: dict[str, str]) -> None:
     """All rows, whole or not at all."""
     file.parent.mkdir(exist_ok=True)
     with replacing(file) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), temporary, compression="zstd")
+        table = pa.Table.from_pylist(rows, SCHEMA.with_metadata(about))
+        pq.write_table(table, temporary, compression="zstd")
 
 
 if __name__ == "__main__":

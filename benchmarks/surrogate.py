@@ -43,10 +43,11 @@ class Curves:
     failed: int  # left out
 
 
-def load(space: str) -> Curves:
-    """What `record_curves.py` recorded of a search space."""
-    spec = load_sweep(space)
-    rows = pq.read_table(FOLDER / f"{spec.name}.parquet").to_pylist()
+def load(name: str) -> Curves:
+    """What `record_curves.py` recorded in `benchmarks/curves/NAME.parquet`."""
+    table = pq.read_table(FOLDER / f"{name}.parquet")
+    about = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    spec, rows = load_sweep(about["space"], json.loads(about["overrides"])), table.to_pylist()
     whole = [row for row in rows if len(row["scores"]) == spec.epochs]
     params = [json.loads(row["params"]) for row in whole]
     scores = np.array([row["scores"] for row in whole], dtype=np.float64)

@@ -27,7 +27,7 @@ from trainables.training.resolve import resolve
 from trainables.training.run import Run, channels_last, check_with_data, move
 from trainables.training.workspace import Workspace
 
-CLASSES = 100
+CLASSES = 10
 KEPT = 512  # different images of noise; larger data sets repeat them
 
 
@@ -47,7 +47,7 @@ class Size:
 
 
 GPU = Size(("mobilenetv3_large_100", "efficientnet_b0"), "resnet50", 224, 32, 256, 131072, 65536, 2048, 5)
-SMALL = Size(("test_efficientnet", "test_resnet"), "test_resnet", 32, 4, 16, 512, 64, 32, 2)
+SMALL = Size(("test_efficientnet", "test_resnet"), "test_resnet", 32, 4, 16, 2048, 64, 32, 2)
 
 
 class Noise(Images):
