@@ -23,6 +23,7 @@ from trainables.teachers.teacher import Teacher
 
 Row = dict[str, Any]
 Work = Callable[[], Any]
+_TOP = 20
 _WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
 
 
@@ -108,7 +109,7 @@ class Traced:
     copies: int  # to, from and within the device, and fills
     waits: int  # calls of CUDA's runtime that wait for the device
     busy_s: float  # of kernels; 0 on a CPU
-    table: str  # of torch's profiler, the most expensive first
+    top: list[Row]  # kernels by name, the most expensive first; on a CPU: operators
 
 
 def traced(work: Work, at: Place, times: int = 1) -> Traced:
@@ -126,12 +127,25 @@ def traced(work: Work, at: Place, times: int = 1) -> Traced:
         kernels = [event for event in events if event.name.startswith("aten::")]
     waits = sum(event.name in _WAITS for event in events)
     by = "self_device_time_total" if at.cuda else "self_cpu_time_total"
+    kind = torch.autograd.DeviceType.CUDA if at.cuda else torch.autograd.DeviceType.CPU
+    named = [each for each in found.key_averages() if each.device_type == kind]
+    named.sort(key=lambda each: -getattr(each, by))
+    spent = sum(getattr(each, by) for each in named)
+    top = [
+        {
+            "name": each.key[:80],
+            "calls": each.count // times,
+            "ms": round(getattr(each, by) / 1000 / times, 3),
+            "share, %": round(100 * getattr(each, by) / spent, 1),
+        }
+        for each in named[:_TOP]
+    ]
     return Traced(
         len(kernels) // times,
         copies // times,
         (waits - 1) // times if at.cuda else 0,  # the last one is the profiler's
         sum(event.device_time_total for event in kernels) / 1e6 / times if at.cuda else 0.0,
-        found.key_averages().table(sort_by=by, row_limit=15, max_name_column_width=60),
+        top,
     )
 
 

@@ -155,12 +155,11 @@ def _pieces(steps: Steps) -> Iterator[tuple[str, Work]]:
 
 
 def top_kernels(at: Place) -> Iterator[Row]:
-    """What the profiler finds most expensive in a whole step of the first student."""
+    """What torch's profiler finds most expensive in a whole step of RETRO with the first student."""
     trial, teacher = trial_of(TAUGHT[0], at.size.students[0], at.size, "bfloat16"), teacher_of(at.size)
     with run_of(trial, noise(at.size), teacher, at.where) as run:
         steps = Steps(run)
-        for line in traced(steps.whole, at, times=3).table.splitlines():
-            yield {"torch.profiler, 3 steps of retro": line}
+        yield from traced(steps.whole, at, times=3).top
 
 
 def loader(at: Place) -> Iterator[Row]:

@@ -28,7 +28,7 @@ from trainables.training.run import Run, channels_last, check_with_data, move
 from trainables.training.workspace import Workspace
 
 CLASSES = 10
-KEPT = 512  # different images of noise; larger data sets repeat them
+KEPT = 500  # different images of noise; larger data sets repeat them
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,15 @@ SMALL = Size(("test_efficientnet", "test_resnet"), "test_resnet", 32, 4, 16, 204
 
 
 class Noise(Images):
-    """Random images in memory, as many and as large as asked for."""
+    """Images in memory, as many and as large as asked for: a pattern of each class, and as much noise."""
 
     def __init__(self, count: int, size: int) -> None:
         self.path, self.size, self.classes, self.fingerprint = Path(), size, CLASSES, "noise"
         self.labels, self.aspect = np.arange(count) % CLASSES, None
         generator = np.random.default_rng(0)
-        self._pixels = generator.integers(0, 256, (min(count, KEPT), 3, size, size), dtype=np.uint8)
+        noise = generator.integers(0, 128, (min(count, KEPT), 3, size, size), dtype=np.uint8)
+        patterns = generator.integers(0, 128, (CLASSES, 3, size, size), dtype=np.uint8)
+        self._pixels = noise + patterns[self.labels[: len(noise)]]
 
     def take(self, ids: np.ndarray | Tensor) -> Tensor:
         return torch.from_numpy(self._pixels[np.asarray(ids) % len(self._pixels)])
