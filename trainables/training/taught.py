@@ -64,8 +64,10 @@ def shared_targets(
     if workspace.targets == "off" or not asks or not can_be_shared(teacher):
         return None
 
+    mine, workers = rank(), world_size()  # not when it is asked: inside `from_first` there seems to be one
+
     def ids_of(epoch: int) -> Sequence[np.ndarray]:
-        return order(data.train_ids, trial.seed, epoch, trial.optim, rank(), world_size())
+        return order(data.train_ids, trial.seed, epoch, trial.optim, mine, workers)
 
     def answers_to(epoch: int, ids: np.ndarray, wanted: frozenset[Ask]) -> Answers:
         images = data.train.take(ids).to(device)
@@ -75,7 +77,7 @@ def shared_targets(
 
     half = in_bfloat16(trial.optim, device)
     series = {
-        (what, view): augmented(trial, data, teacher, what, view, device, half, compiled, world_size())
+        (what, view): augmented(trial, data, teacher, what, view, device, half, compiled, workers)
         for what, view in asks
     }
     store = TargetStore(workspace.cache / FOLDER, workspace.targets)
