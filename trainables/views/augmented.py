@@ -23,7 +23,8 @@ from torch import Tensor
 from trainables.spec.trial import ViewSpec
 from trainables.views import operations as ops
 from trainables.views.grouped import grouped_views
-from trainables.views.on_gpu import alike, views_on_gpu
+from trainables.views.masked import masked_views
+from trainables.views.on_gpu import Compute, alike, views_on_gpu
 from trainables.views.parameter_table import Array, Table, centre, draw
 from trainables.views.recipes import recipe_of
 
@@ -36,8 +37,9 @@ def plain(images: Tensor, size_out: int, aspect: Array | None = None) -> Tensor:
     `aspect` (B,): width / height of the pictures, where they were squeezed into these squares.
     """
     if aspect is not None:
-        view = EpochViews([centre(aspect, images.shape[2], size_out)], images.shape[2], size_out)
-        return view.apply(images, np.arange(len(images)), 0)
+        table = centre(aspect, images.shape[2], size_out)
+        # Not compiled: batches of a probe have many sizes.
+        return _computed(images, [table], size_out, masked_views)[0]
     return ops.normalise(ops.to_unit(ops.centre_crop(images, size_out)))
 
 
@@ -90,11 +92,11 @@ class EpochViews:
 
         (B, 3, size_out, size_out) float32, normalised. Not differentiable.
         """
-        return self._made(images, self._rows(images, ids, [view]))[0]
+        return _computed(images, self._rows(images, ids, [view]), self.size_out)[0]
 
     def apply_all(self, images: Tensor, ids: Ids) -> list[Tensor]:
         """Every view of these images; on a GPU by the operations of one, if they do the same things."""
-        return self._made(images, self._rows(images, ids, range(len(self.tables))))
+        return _computed(images, self._rows(images, ids, range(len(self.tables))), self.size_out)
 
     def _rows(self, images: Tensor, ids: Ids, views: Iterable[int]) -> list[Table]:
         """These samples' parameters, for each view."""
@@ -107,10 +109,12 @@ class EpochViews:
             raise ValueError(f"ids {rows.shape} from {rows.min(initial=0)} up for {len(images)} images")
         return [{name: values[rows] for name, values in self.tables[view].items()} for view in views]
 
-    @torch.no_grad()
-    def _made(self, images: Tensor, tables: list[Table]) -> list[Tensor]:
-        if images.device.type == "cpu":
-            return [grouped_views(images, table, self.size_out) for table in tables]
-        if alike(tables):
-            return views_on_gpu(images, tables, self.size_out)
-        return [views_on_gpu(images, [table], self.size_out)[0] for table in tables]
+
+@torch.no_grad()
+def _computed(images: Tensor, tables: list[Table], out: int, compute: Compute | None = None) -> list[Tensor]:
+    """The view of these images by each table; `compute`, if given, in the place of the compiled function."""
+    if images.device.type == "cpu":
+        return [grouped_views(images, table, out) for table in tables]
+    if alike(tables):
+        return views_on_gpu(images, tables, out, compute)
+    return [views_on_gpu(images, [table], out, compute)[0] for table in tables]

@@ -30,7 +30,7 @@ PIECE = 3 * 224**2  # values: they stay in the cache of a core
 def grouped_views(images: Tensor, own: Table, out: int) -> Tensor:
     """(B, 3, S, S) uint8 -> (B, 3, out, out) float32, normalised; `own` holds a row a sample."""
     views = torch.empty((len(images), 3, out, out), dtype=torch.float32)
-    crops = _crops(own, out) if "crop" in own else None
+    crops = _crops(own, out) if "crop" in own and len(images) else None
     piece = max(1, PIECE // (3 * out**2))
     for start in range(0, len(images), piece):
         part = slice(start, start + piece)
@@ -42,8 +42,7 @@ def grouped_views(images: Tensor, own: Table, out: int) -> Tensor:
 
 def _crops(own: Table, out: int) -> tuple[Tensor, Tensor, Array]:
     """Weights and positions of all samples, and (B, 2) how many taps each needs along rows and columns."""
-    taps = np.array([ops.taps_of(side, out) for side in range(int(own["crop"][:, 2:].max()) + 1)])
-    needed = taps[own["crop"][:, 2:]]
+    needed = np.array([[ops.taps_of(side, out) for side in box] for box in own["crop"][:, 2:].tolist()])
     numbers = (np.arange(count, dtype=np.float64) for count in (out, needed.max()))
     pixels, tap = (_on(values) for values in numbers)
     weights, positions = ops.sampling(_on(edges(own["crop"], own["flip"], out)), pixels, tap[:, None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -78,13 +79,12 @@ class Compiled:
     def __call__(self, images: Tensor, given: dict[str, Tensor], out: int, views: int) -> Tensor:
         """What the function returns."""
         kind = (images.device, images.shape, out, views, tuple((n, t.shape) for n, t in given.items()))
-        if self.works and kind in self._kinds and self._compiled is not None:
-            return self._compiled(images, given, out, views)
-        if self.works and len(self._kinds) < _MOST_COMPILED:
+        known = kind in self._kinds
+        if self.works and (known or len(self._kinds) < _MOST_COMPILED):
             try:
-                with heartbeat_while("compiling the views"):
-                    made = self._first(images, given, out, views)
-            except torch.OutOfMemoryError:
+                with contextlib.nullcontext() if known else heartbeat_while("compiling the views"):
+                    made = self._call_compiled(images, given, out, views)
+            except torch.cuda.OutOfMemoryError:
                 raise
             except Exception:  # of whatever class a missing compiler raises
                 self.works = False
@@ -93,7 +93,7 @@ class Compiled:
                 return made
         return self._function(images, given, out, views)
 
-    def _first(self, images: Tensor, given: dict[str, Tensor], out: int, views: int) -> Tensor:
+    def _call_compiled(self, images: Tensor, given: dict[str, Tensor], out: int, views: int) -> Tensor:
         if self._compiled is None:  # not before it is needed: torch's compiler takes seconds to import
             self._compiled = torch.compile(self._function, dynamic=False, fullgraph=True, **self._options)
         return self._compiled(images, given, out, views)

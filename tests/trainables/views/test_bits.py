@@ -81,8 +81,10 @@ def test_bits(recipe: str, change: str, size: tuple[int, int], count: int, seed:
     check(ViewSpec(recipe=recipe, **CHANGES[change]), *size, count, seed, whole)
 
 
-@pytest.mark.parametrize("recipe", sorted(RECIPES))
-@pytest.mark.parametrize("size", SIZES[-2:])
+@pytest.mark.parametrize(
+    ("recipe", "size"),
+    [*((recipe, SIZES[-2]) for recipe in sorted(RECIPES)), ("moco_v2", SIZES[-1]), ("cifar", SIZES[-1])],
+)
 def test_bits_where_a_batch_is_worked_through_in_pieces(
     recipe: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
