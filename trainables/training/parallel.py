@@ -34,7 +34,7 @@ def data_parallel(
         return DistributedDataParallel(
             method,
             broadcast_buffers=False,
-            gradient_as_bucket_view=fast,
+            gradient_as_bucket_view=static,
             static_graph=static,
             # A student may have parameters that it never uses; a static graph finds them itself.
             find_unused_parameters=not static,
