@@ -13,7 +13,7 @@ TensorBoard files and dashboard study, and curves that follow from the trials' n
 - median    ms a report of the median rule, by fifths
 - s3        reports a second of 64 lanes that each wait for their answer, on moto's S3 server
 - lanes     ms a trial of one real lane, Ray and Tune included: 100 trials, and 100 after those played
-- memory    MiB a lane on the head (proportional set sizes): its controller and its Tune proxy, 3 real lanes
+- memory    MiB a lane on the head (proportional set sizes) of its three processes there, with 3 real lanes
 
 Each part of a side runs in a process of its own, the sides of a part one after the other.
 """
@@ -37,6 +37,7 @@ from typing import Any
 from played import EPOCHS, LANES, NAME, Play, fifths, metrics_of, spec_of
 
 HERE = Path(__file__).resolve().parent
+ON_HEAD = ("TrainController", "SynchronizationActor", "TrialProxy")  # Ray's processes of each lane
 Found = dict[str, Any]
 
 
@@ -226,7 +227,7 @@ def memory(storage: Path, trials: int) -> Found:
     from raykd.spec.sections import WorkersSpec
 
     spec = spec_of(12, lanes=3).model_copy(update={"workers": WorkersSpec(cpus=0.5)})
-    os.environ["SCALE_PAUSE"] = "1"
+    os.environ["SCALE_PAUSE"] = "0.3"
     most: dict[str, list[int]] = {}
     over = threading.Event()
 
@@ -236,12 +237,12 @@ def memory(storage: Path, trials: int) -> Found:
             for process in psutil.Process().children(recursive=True):
                 try:
                     title = " ".join(process.cmdline())
-                    for kind in ("TrainController", "TrialProxy", "RayTrainWorker", "TaskBroker"):
+                    for kind in (*ON_HEAD, "RayTrainWorker", "TaskBroker"):
                         if f"ray::{kind}" in title:
                             sizes.setdefault(kind, []).append(process.memory_full_info().pss)
                 except psutil.Error:
                     continue
-            if min(len(sizes.get(kind, ())) for kind in ("TrainController", "TrialProxy")) >= 3:
+            if min(len(sizes.get(kind, ())) for kind in ON_HEAD) >= 3:
                 most.update(sizes)
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -250,7 +251,7 @@ def memory(storage: Path, trials: int) -> Found:
     over.set()
     thread.join()
     each = {kind: sum(sizes) / len(sizes) / 2**20 for kind, sizes in most.items()}
-    return {"MiB a lane on the head": each["TrainController"] + each["TrialProxy"], **each}
+    return {"MiB a lane on the head": sum(each[kind] for kind in ON_HEAD), **each}
 
 
 PARTS: dict[str, Callable[[Path, int], Found]] = {

@@ -36,7 +36,8 @@ def _of_tree(tree: Any, bounds: FloatArray) -> FloatArray | None:
     """(axes,) the shares of a tree's variance; None if it has none."""
     axes = tree.feature
     # The forest computes in single precision, which can put a split a little outside of the axis.
-    splits = np.where(axes < 0, 0.0, np.clip(tree.threshold, bounds[axes, 0], bounds[axes, 1]))
+    low, high = bounds[np.maximum(axes, 0)].T  # the axis of a leaf is negative
+    splits = np.clip(tree.threshold, low, high)
     boxes, values = _leaves(tree, splits, bounds)
     widths = boxes[:, :, 1] - boxes[:, :, 0]
     weights = widths.prod(axis=1)

@@ -89,7 +89,7 @@ def test_private_names_are_found_in_the_source() -> None:
     assert {
         "ray._raylet.AuthenticationTokenLoader.instance",  # by a local name of another one
         "ray._private.state.state.get_draining_nodes",
-        "ray.train.torch.config._TorchBackend",
+        "ray.train.torch.config._setup_torch_process_group",
         "ray.train.v2._internal.execution.worker_group.worker_group.placement_group",
         "ray.tune.execution.class_cache.ENV_VARS_TO_PROPAGATE",
         "ray.core.generated.gcs_pb2",
