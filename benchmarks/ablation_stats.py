@@ -18,19 +18,12 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from raykd.stats import (
-    Plan,
-    at_looks,
-    chance_of_answer,
-    decide_all,
-    for_precision,
-    holm,
-    paired_t,
-    probability_of_improvement,
-    rank,
-    spending,
-    variance_ratio,
-)
+from raykd.stats.boundaries import Plan, for_precision, spending
+from raykd.stats.comparison import holm
+from raykd.stats.improvement import probability_of_improvement
+from raykd.stats.paired import paired_t, variance_ratio
+from raykd.stats.ranks import rank
+from raykd.stats.sequential import at_looks, chance_of_answer, decide_all
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 

@@ -20,6 +20,8 @@ def test_first_student(tmp_path: Path) -> None:
     assert (tmp_path / "sweeps/mine/report.html").exists()
 
 
+@pytest.mark.ray  # it starts none, but takes as long
+@pytest.mark.slow
 def test_extending(tmp_path: Path) -> None:
     """The examples are found by themselves in a copy of raykd, and work; the smallest method is small."""
     for folder in ("raykd", "trainables", "search_spaces", "tests"):

@@ -29,7 +29,7 @@ TRAINABLES = {
 ENGINE = {
     "process": "",
     "stats": "",
-    "storage": "",
+    "storage": "process",
     "spec": "storage",
     "records": "process storage spec",
     "lanes": "process storage spec",

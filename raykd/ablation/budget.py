@@ -34,12 +34,10 @@ def with_epochs(spec: StudySpec, trials: Mapping[str, TrialSpec]) -> StudySpec:
             )
     base = trials[spec.study.base]
     find = _equal_steps if spec.study.budget == "steps" else _equal_compute
-    return spec.with_arms(
-        {
-            label: {"epochs": base.epochs if label == spec.study.base else find(base, trials[label])}
-            for label in spec.arms
-        }
-    )
+    epochs = {
+        label: base.epochs if label == spec.study.base else find(base, trials[label]) for label in spec.arms
+    }
+    return spec.with_arms({label: {"epochs": count} for label, count in epochs.items()})
 
 
 def with_costs(spec: StudySpec) -> StudySpec:

@@ -24,19 +24,12 @@ from raykd.ablation.results import ArmResult, Results
 from raykd.records.history import History, TrialRecord
 from raykd.spec.arms import ARM, StudyRules
 from raykd.spec.study import StudySpec
-from raykd.stats import (
-    Comparison,
-    Verdict,
-    compare_to_base,
-    decide_all,
-    factorial_effects,
-    for_precision,
-    interquartile_mean,
-    rank,
-    settle,
-    variance_ratio,
-)
-from raykd.stats.paired import FloatArray
+from raykd.stats.boundaries import for_precision
+from raykd.stats.comparison import Comparison, compare_to_base
+from raykd.stats.effects import factorial_effects
+from raykd.stats.paired import FloatArray, interquartile_mean, variance_ratio
+from raykd.stats.ranks import rank
+from raykd.stats.sequential import Verdict, decide_all, settle
 from trainables.core.errors import UserError
 
 FUTILE = 0.05  # `decide` stops an arm whose chance of an answer at the last look is smaller
@@ -53,31 +46,19 @@ def conclude(spec: StudySpec, history: History) -> Results:
     others = [label for label in spec.arms if label != rules.base]
     base = np.array(scores[rules.base])
     shared: dict[str, Any] = {"alpha": rules.alpha, "step": rules.step, "families": rules.families}
-    compared = compare_to_base([scores[label] for label in others], base, **shared)
-    said = verdicts(rules, np.array([scores[label] for label in others]) - base)
+    rows = np.array([scores[label] for label in others])
+    compared = dict(zip(others, compare_to_base(rows, base, **shared), strict=True))
+    said = dict(zip(others, verdicts(rules, rows - base), strict=False))  # empty for a fixed study
+    arms = [
+        _arm(spec, label, table[label], scores[label], compared.get(label), said.get(label), base)
+        for label in spec.arms
+    ]
     notes: list[str] = []
-    arms = []
-    for label in spec.arms:
-        at = others.index(label) if label in others else None
-        arms.append(
-            _arm(
-                spec,
-                label,
-                table[label],
-                scores[label],
-                compared[at] if at is not None else None,
-                said[at] if said and at is not None else None,
-                variance_ratio(scores[label], base) if at is not None else math.nan,
-            )
-        )
     effects = None
     if rules.design == "factorial":
         try:
-            effects = factorial_effects(
-                design_of(rules.factors, spec.arms),
-                np.array(list(scores.values())).T,
-                **shared,
-            )
+            design = design_of(rules.factors, spec.arms)
+            effects = factorial_effects(design, np.array(list(scores.values())).T, **shared)
         except UserError as error:
             notes.append(f"no effects: {error}")
     ranking = None
@@ -135,14 +116,14 @@ def _arm(
     scores: list[float],
     comparison: Comparison | None,
     verdict: Verdict | None,
-    pairing: float,
+    base: FloatArray,
 ) -> ArmResult:
-    """The result of one arm; `trials` and `scores` by replicate."""
+    """The result of one arm; `trials` and `scores` by replicate, `base` the base's scores."""
     found = [score for score in scores if math.isfinite(score)]
     ended = [t for t in trials if t is not None and t.status in ("finished", "stopped", "failed")]
     published = spec.study.published
     epochs, flops = spec.cost(label)
-    base = spec.cost(spec.study.base)[1]
+    base_flops = spec.cost(spec.study.base)[1]
     return ArmResult(
         label=label,
         spec=spec.arms[label],
@@ -155,11 +136,11 @@ def _arm(
         iqm=interquartile_mean(scores),
         epochs=epochs,
         flops=flops,
-        compute=flops / base if flops is not None and base else math.nan,
+        compute=flops / base_flops if flops is not None and base_flops else math.nan,
         wall_s=fmean([t.wall_s for t in ended]) if ended else math.nan,
         comparison=comparison,
         verdict=verdict,
-        pairing=pairing,
+        pairing=variance_ratio(scores, base) if comparison is not None else math.nan,
         published=published.values.get(label) if published is not None else None,
     )
 

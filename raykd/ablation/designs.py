@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raykd.spec.arms import ArmSpec
-from raykd.stats import fractional_factorial
+from raykd.spec.axis_kinds import same
+from raykd.stats.designs import fractional_factorial
 from trainables.core.errors import UserError
 from trainables.spec.parse import build, join
 
@@ -80,22 +81,18 @@ def factorial(factors: Mapping[str, Sequence[Any]], resolution: int | None) -> A
             value=list(factors[wide[0]]),
             expected="two levels, or no `resolution` for the full design",
         )
-    runs = fractional_factorial(len(factors), resolution).runs
-    columns = list(factors.values())
-    return _combinations(
-        factors, [tuple(columns[f][level] for f, level in enumerate(run)) for run in runs.tolist()]
-    )
+    runs = fractional_factorial(len(factors), resolution).runs.tolist()
+    levels = [tuple(of[at] for of, at in zip(factors.values(), run, strict=True)) for run in runs]
+    return _combinations(factors, levels)
 
 
 def design_of(factors: Mapping[str, Sequence[Any]], arms: Mapping[str, ArmSpec]) -> list[list[int]]:
     """(arms, factors): the place of each arm's level in the factor's list; 0 is the base's."""
-    return [
-        [
-            next(i for i, v in enumerate(levels) if same(v, arm.levels[name]))
-            for name, levels in factors.items()
-        ]
-        for arm in arms.values()
-    ]
+
+    def place(levels: Sequence[Any], level: Any) -> int:
+        return next(i for i, v in enumerate(levels) if same(v, level))
+
+    return [[place(of, arm.levels[name]) for name, of in factors.items()] for arm in arms.values()]
 
 
 def label(settings: Mapping[str, Any]) -> str:
@@ -103,18 +100,10 @@ def label(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={_text(value)}" for name, value in settings.items())
 
 
-def same(a: Any, b: Any) -> bool:
-    """Whether two levels are one value: 1 and 1.0 are, 1 and true are not."""
-    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
-
-
 def _combinations(factors: Mapping[str, Sequence[Any]], rows: Sequence[tuple[Any, ...]]) -> Arms:
     """An arm for each row of levels."""
-    arms: Arms = {}
-    for row in rows:
-        settings = dict(zip(factors, row, strict=True))
-        arms[label(settings)] = ArmSpec(settings=settings, levels=settings)
-    return arms
+    each = [dict(zip(factors, row, strict=True)) for row in rows]
+    return {label(settings): ArmSpec(settings=settings, levels=settings) for settings in each}
 
 
 def _text(value: Any) -> str:

@@ -15,9 +15,9 @@ from typing import Any
 
 from raykd.ablation.arm_trials import placed, trial_of, under
 from raykd.ablation.budget import with_epochs
-from raykd.ablation.designs import same
 from raykd.ablation.missing_files import refuse_missing_teacher
 from raykd.spec.arms import ArmSpec
+from raykd.spec.axis_kinds import same
 from raykd.spec.devices import check_gpus
 from raykd.spec.study import StudySpec
 from trainables.core.errors import UserError

@@ -93,22 +93,17 @@ def latex(results: Results) -> str:
 
 def _booktabs(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in LaTeX."""
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"  \centering",
-            rf"  \caption{{{latex_text(caption)}}}",
-            rf"  \begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
-            r"    \toprule",
-            "    " + " & ".join(map(latex_text, columns)) + r" \\",
-            r"    \midrule",
-            *("    " + " & ".join(map(latex_text, row)) + r" \\" for row in rows),
-            r"    \bottomrule",
-            r"  \end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
+    head, *body = ("    " + " & ".join(map(latex_text, row)) + r" \\" for row in (columns, *rows))
+    lines = [
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{latex_text(caption)}}}",
+        rf"  \begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
+        *(r"    \toprule", head, r"    \midrule", *body, r"    \bottomrule"),
+        r"  \end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

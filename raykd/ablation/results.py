@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raykd.spec.arms import ArmSpec, StudyRules
-from raykd.stats import Comparison, FactorialResult, Ranking, Verdict
+from raykd.stats.comparison import Comparison
+from raykd.stats.effects import FactorialResult
+from raykd.stats.ranks import Ranking
+from raykd.stats.sequential import Verdict
 
 
 @dataclass(frozen=True)

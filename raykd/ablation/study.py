@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raykd.ablation.published import published_of
-from raykd.ablation.study_arms import arms_of, check_allowed, factors_of
+from raykd.ablation.study_arms import arms_of, check_allowed, factors_of, published_of
 from raykd.ablation.study_file import StudyFile
 from raykd.export.trial import chosen, config_of
 from raykd.records.recorded_spec import spec_of

@@ -1,4 +1,4 @@
-"""The arms of a study's file: what its design makes of its factors, components or arms.
+"""The arms of a study's file: what its design makes of its factors, components or arms; a paper's numbers.
 
 Every name is checked against the fields of the methods, so that a mistake is told at the key that holds it.
 """
@@ -10,7 +10,9 @@ from typing import Any
 
 from raykd.ablation import designs
 from raykd.ablation.study_file import StudyFile
-from raykd.spec.arms import Budget
+from raykd.spec.arms import ArmSpec, Budget, Published
+from raykd.spec.axis_kinds import same
+from raykd.spec.document import parse_yaml
 from raykd.spec.search import SearchSpec
 from raykd.spec.space import searchable
 from trainables.core.errors import UserError
@@ -57,7 +59,7 @@ def factors_of(file: StudyFile, base: SearchSpec) -> dict[str, tuple[Any, ...]]:
     found: dict[str, tuple[Any, ...]] = {}
     for name, levels in file.factors.items():
         for at, level in enumerate(levels):
-            if any(designs.same(level, other) for other in levels[:at]):
+            if any(same(level, other) for other in levels[:at]):
                 raise UserError(f"factors.{name}.{at}", "stands there twice", value=level)
         if file.design != "one_at_a_time" and len(levels) < 2:
             raise UserError(
@@ -73,6 +75,29 @@ def check_allowed(names: tuple[str, ...], methods: tuple[str, ...]) -> None:
     for at, name in enumerate(names):
         if not any(field.startswith(f"{name}.") for field in known):
             find_field(name, methods, f"allow.{at}")
+
+
+def published_of(file: StudyFile, arms: Mapping[str, ArmSpec]) -> Published | None:
+    """The numbers by the labels of arms; with a single factor the file may name the level alone.
+
+    Raises `UserError` for a name that is no arm, and for two numbers of one arm.
+    """
+    if file.published is None:
+        return None
+    names = {label: label for label in arms}
+    if len(file.factors) == 1:
+        names |= {label.partition("=")[2]: label for label in arms}
+    if file.design == "leave_one_out":
+        names |= {label.removeprefix("without "): label for label in arms}
+    values: dict[str, float] = {}
+    for name, value in file.published.values.items():
+        label = names.get(name) or _with_level(name, file, arms)
+        if label is None:
+            raise UserError(f"published.values.{name}", "is no arm of this study", value=name, choices=names)
+        if label in values:
+            raise UserError(f"published.values.{name}", f"is arm {label!r}, which stands there already")
+        values[label] = value
+    return file.published.model_copy(update={"values": values})
 
 
 def _designed(file: StudyFile, section: str, base: SearchSpec) -> designs.Arms:
@@ -123,3 +148,15 @@ def _arm(label: str, raw: Mapping[str, Any], base: SearchSpec, budget: Budget) -
     if "epochs" in own and budget != "epochs":
         raise UserError(f"arms.{label}.epochs", f"is what `budget: {budget}` finds out", value=own["epochs"])
     return {**own, **_flat(settings, (method,), f"arms.{label}")}
+
+
+def _with_level(text: str, file: StudyFile, arms: Mapping[str, ArmSpec]) -> str | None:
+    """The arm of a single factor with the level that `text` names: 1e-4 is 0.0001, and 64 is 64.0."""
+    if len(file.factors) != 1:
+        return None
+    try:
+        level = parse_yaml(text, "published.values")
+    except UserError:
+        return None
+    having = (label for label, arm in arms.items() if same(next(iter(arm.levels.values())), level))
+    return next(having, None)

@@ -15,6 +15,9 @@ from raykd.console.screen import Screen
 from raykd.console.wording import (
     comparison,
     counted,
+    headings,
+    probes,
+    ranked,
     score_of,
     settings,
     standing,
@@ -116,14 +119,12 @@ class Console(Screen):
 
     def trials(self, history: History, driven: bool, most: int = 20) -> None:
         """Show the trials, best first, at most `most`, with their values on the axes."""
-        trials = sorted(history.trials.values(), key=lambda t: -(t.best[0] if t.best else -math.inf))
-        axes = list(dict.fromkeys(name for t in trials for name in t.params))
+        trials = ranked(history)
+        axes = list(dict.fromkeys(name for t, *_ in trials for name in t.params))
         rows = []
-        for trial in trials[:most]:
-            score, epoch = trial.best or (math.nan, 0)
-            se = trial.reports.get(epoch, {}).get("score_se", math.nan)
-            row = [trial.trial, status_of(trial.status, driven), trial.epoch, score, se]
-            rows.append([*row, *(trial.params.get(axis, "") for axis in axes)])
+        for t, score, se in trials[:most]:
+            row = [t.trial, status_of(t.status, driven), t.epoch, score, se]
+            rows.append([*row, *(t.params.get(axis, "") for axis in axes)])
         self.rows(("trial", "status", "epoch", "score", "± se", *axes), rows, elsewhere="trials.parquet")
         if len(trials) > most:
             self.text(f"and {len(trials) - most} more in trials.parquet", "dim")
@@ -131,16 +132,12 @@ class Console(Screen):
     def summary(self, history: History, sweep: SweepFolder) -> None:
         """Show the best trials, the comparison with the references, and where to find more."""
         rows = comparison(history)
-        names = list(
-            dict.fromkeys(k for _, m in rows for k in m if k.startswith("probe/") and not k.endswith("_se"))
-        )
+        metrics = probes(m for _, m in rows)
         self.out.print()
         self.trials(history, sweep.driver() is not None, most=12)
         self.out.print()
-        self.rows(
-            ("", "score", "± se", *(n.removeprefix("probe/") for n in names)),
-            [(label, *(m.get(k, "") for k in ("score", "score_se", *names))) for label, m in rows],
-        )
+        cells = [(label, *(m.get(k, "") for k in metrics)) for label, m in rows]
+        self.rows(("", *headings(metrics)), cells)
         self.out.print()
         best = history.best()
         if best is not None:

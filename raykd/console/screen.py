@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -14,7 +13,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from raykd.console.tables import drawn, parted
-from raykd.console.wording import number
+from raykd.console.wording import finite, number
 from trainables.core.safe_text import line, plain
 
 _TIE = "\N{NO-BREAK SPACE}"
@@ -54,9 +53,7 @@ class Screen:
         self.out = rich or Terminal()
         self._narrow = self.out.is_terminal or "COLUMNS" in os.environ
         if not self._narrow:
-            self.out.width = (
-                160  # characters; a file or a pipe has no width of its own, and 80 would divide the tables
-            )
+            self.out.width = 160  # a file or a pipe has no width of its own, and 80 would divide the tables
 
     def parts(self, parts: Iterable[Line | Grid]) -> None:
         """Show lines and tables one after the other."""
@@ -68,7 +65,7 @@ class Screen:
 
     def json(self, data: Any) -> None:
         """Print one JSON document. NaN and infinite numbers become null."""
-        self.out.print(json.dumps(_finite(data), indent=2, default=str), markup=False, highlight=False)
+        self.out.print(json.dumps(finite(data), indent=2, default=str), markup=False, highlight=False)
 
     def rows(
         self,
@@ -134,16 +131,6 @@ class Screen:
 
 def _cells(rows: Iterable[Sequence[Any]]) -> list[list[str]]:
     return [[number(cell) for cell in row] for row in rows]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
 
 
 def complain(problem: str) -> None:

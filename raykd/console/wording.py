@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from raykd.records.history import ENDED, History, TrialRecord
@@ -33,6 +33,15 @@ def number(value: Any) -> str:
             return ""
         return f"{value:.2f}" if 1 <= abs(value) < 1e5 or value == 0 else f"{value:.3g}"
     return line(value)
+
+
+def finite(value: Any) -> Any:
+    """Data with None for NaN and infinite numbers, which JSON lacks."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    return [finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def duration(seconds: float) -> str:
@@ -74,6 +83,26 @@ def standing(history: History, driven: bool = True) -> str:
         text += f"; best {best.best[0]:.2f} by {best.trial}"
     left = time_left(history)
     return text + (f"; about {duration(left)} left" if driven and left else "")
+
+
+def ranked(history: History) -> list[tuple[TrialRecord, float, float]]:
+    """Every trial with its best score and that score's standard error (NaN without one), best first."""
+    rows = []
+    for trial in history.trials.values():
+        score, epoch = trial.best or (math.nan, 0)
+        rows.append((trial, score, trial.reports.get(epoch, {}).get("score_se", math.nan)))
+    return sorted(rows, key=lambda row: -(row[0].best[0] if row[0].best else -math.inf))
+
+
+def probes(rows: Iterable[Mapping[str, float]]) -> list[str]:
+    """The metrics of a comparison: the score, its standard error, and every probe."""
+    named = dict.fromkeys(k for m in rows for k in m if k.startswith("probe/") and not k.endswith("_se"))
+    return ["score", "score_se", *named]
+
+
+def headings(metrics: Iterable[str]) -> list[str]:
+    """Column headings of these metrics."""
+    return [{"score_se": "± se"}.get(name, name.removeprefix("probe/")) for name in metrics]
 
 
 def comparison(history: History) -> list[tuple[str, Mapping[str, float]]]:

@@ -22,6 +22,5 @@ def answered(name: str, question: Callable[[], str]) -> Check:
     try:
         return Check(name, True, question())
     except UserError as error:
-        return Check(
-            name, False, str(error), f"correct `{error.field}`" if error.field else "correct the spec"
-        )
+        mend = f"correct `{error.field}`" if error.field else "correct the spec"
+        return Check(name, False, str(error), mend)

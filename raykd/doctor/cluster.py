@@ -26,18 +26,19 @@ from raykd.storage.file_transfer import credentials
 from raykd.storage.open_storage import open_storage
 from trainables.core.errors import first_line
 
+_LIMIT_S = 240.0  # of each task
+
 
 def checks(
     storage: str,
     spec: SearchSpec | None = None,
     address: str | None = "auto",
     expected: Sequence[str] = (),
-    limit_s: float = 240.0,
 ) -> Iterator[Check]:
     """Every check of the cluster at `address`, one by one.
 
     `storage` is a folder or a URI. `expected` are the addresses of the nodes that should be there, or one
-    number, how many. Each task has `limit_s` seconds. Raises `UserError` if no cluster answers.
+    number, how many. Each task has four minutes. Raises `UserError` if no cluster answers.
     """
     if "://" not in storage or storage.lower().startswith("file://"):
         storage = str(open_storage(storage).folder.absolute())  # a node has another current folder
@@ -48,7 +49,7 @@ def checks(
         yield compare.check_nodes(alive, len(ray.nodes()) - len(alive), expected)
         with _marker(storage) as (marker, problem):
             request = {"storage": storage, "marker": marker, "spec": spec and spec.model_dump(mode="json")}
-            found = _clocks(_look(alive, request, limit_s))
+            found = _clocks(_look(alive, request))
             nodes = [node for node in found if not node.error]
             yield compare.check_answers(found)
             if not nodes:
@@ -58,7 +59,7 @@ def checks(
             yield compare.check_gpus(nodes)
             if sick := in_quarantine():
                 yield compare.check_quarantine(sick)
-            unseen = {} if problem else _read(nodes, request, limit_s)
+            unseen = {} if problem else _read(nodes, request)
             yield compare.check_storage(storage, problem, nodes, unseen)
         yield compare.check_clocks(nodes)
         if spec is not None:
@@ -90,27 +91,22 @@ def _marker(storage: str) -> Iterator[tuple[str, str]]:
                 folder.rmdir()
 
 
-def _look(alive: Sequence[Mapping[str, Any]], request: dict[str, Any], limit_s: float) -> list[Node]:
+def _look(alive: Sequence[Mapping[str, Any]], request: dict[str, Any]) -> list[Node]:
     """Every live node with its facts, or with the reason why there are none."""
     requests = {node["NodeID"]: {**request, "do": "look", "node": node["NodeID"]} for node in alive}
-    answers = _ask(requests, limit_s)
-    return [
-        Node(
-            node["NodeID"],
-            node["NodeManagerAddress"],
-            node["Resources"],
-            answers[node["NodeID"]].get("facts", {}),
-            answers[node["NodeID"]].get("error", ""),
-        )
-        for node in alive
-    ]
+    answers = _ask(requests)
+    found = []
+    for node in alive:
+        answer, has = answers[node["NodeID"]], (node["NodeID"], node["NodeManagerAddress"], node["Resources"])
+        found.append(Node(*has, answer.get("facts", {}), answer.get("error", "")))
+    return found
 
 
-def _read(nodes: Sequence[Node], request: dict[str, Any], limit_s: float) -> dict[str, list[str]]:
+def _read(nodes: Sequence[Node], request: dict[str, Any]) -> dict[str, list[str]]:
     """node -> the nodes whose files it does not see."""
     tokens = {node.id: node.facts["token"] for node in nodes if "token" in node.facts}
     request = {**request, "do": "read", "nodes": tokens}
-    answers = _ask(dict.fromkeys(tokens, request), limit_s)
+    answers = _ask(dict.fromkeys(tokens, request))
     return {node: answer.get("facts", {"unseen": ["anybody"]})["unseen"] for node, answer in answers.items()}
 
 
@@ -132,7 +128,7 @@ def _clocks(nodes: Sequence[Node]) -> list[Node]:
     return found
 
 
-def _ask(requests: Mapping[str, dict[str, Any]], limit_s: float) -> dict[str, dict[str, Any]]:
+def _ask(requests: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Send all requests at the same time: node -> {"facts": …} or {"error": why}."""
     import ray
 
@@ -167,14 +163,14 @@ def _ask(requests: Mapping[str, dict[str, Any]], limit_s: float) -> dict[str, di
 
     task = ray.remote(num_cpus=0, max_retries=0)(ask)
     pending = {
-        task.options(scheduling_strategy=_at(node)).remote(json.dumps(request), limit_s, credentials()): node
+        task.options(scheduling_strategy=_at(node)).remote(json.dumps(request), _LIMIT_S, credentials()): node
         for node, request in requests.items()
     }
-    ready, _ = (
-        ray.wait(list(pending), num_returns=len(pending), timeout=limit_s + 30) if pending else ([], [])
-    )
+    if not pending:
+        return {}
+    ready, _ = ray.wait(list(pending), num_returns=len(pending), timeout=_LIMIT_S + 30)
     answers: dict[str, dict[str, Any]] = {
-        node: {"error": f"no task was started within {limit_s + 30:g} s"} for node in pending.values()
+        node: {"error": f"no task was started within {_LIMIT_S + 30:g} s"} for node in pending.values()
     }
     for reference in ready:
         try:

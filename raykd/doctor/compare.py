@@ -79,15 +79,13 @@ def check_each(nodes: Sequence[Node]) -> Iterator[Check]:
             check = Check(*raw)
             rows[check.name].append((node, check))
     for name, row in rows.items():
-        for ok in (False, None, True):
-            those = [(node, check) for node, check in row if check.ok is ok]
-            if those:
-                by: dict[str, list[str]] = defaultdict(list)
-                for node, check in those:
-                    by[check.said].append(node.address)
-                said = next(iter(by)) if len(by) == 1 and len(those) == len(row) else _listed(by)
-                yield Check(name, ok, said, those[0][1].mend)
-                break
+        worst = next(ok for ok in (False, None, True) if any(check.ok is ok for _, check in row))
+        those = [(node, check) for node, check in row if check.ok is worst]
+        by: dict[str, list[str]] = defaultdict(list)
+        for node, check in those:
+            by[check.said].append(node.address)
+        said = next(iter(by)) if len(by) == 1 and len(those) == len(row) else _listed(by)
+        yield Check(name, worst, said, those[0][1].mend)
 
 
 def check_gpus(nodes: Sequence[Node]) -> Check:
@@ -194,12 +192,8 @@ def check_room(
     said += f", {devices.where(workers, alive)}"
     if idle := devices.idle_gpus(workers, alive):
         return Check("workers", None, f"{said}; {idle[0]}", "leave `workers.gpus` out of the spec")
-    taken = [
-        f"{sum(node['Resources'].get(kind, 0) for node in alive) - free.get(kind, 0):g} {kind}s"
-        for kind in ("CPU", "GPU")
-        if sum(node["Resources"].get(kind, 0) for node in alive) > free.get(kind, 0)
-    ]
-    if taken:
+    left = {k: sum(node["Resources"].get(k, 0) for node in alive) - free.get(k, 0) for k in ("CPU", "GPU")}
+    if taken := [f"{count:g} {kind}s" for kind, count in left.items() if count > 0]:
         mend = "wait for what runs there (`ray status` shows it), or lanes start as room is made"
         return Check("workers", None, f"{said}; taken now: {' and '.join(taken)}", mend)
     return Check("workers", True, said)

@@ -93,9 +93,8 @@ def explain(file: Path, said: str) -> Check:
             return Check("head", False, f"{problem}: {found.group().strip()}", mend.format(file=file))
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     last = " / ".join(lines[-3:]) or "nothing was said"
-    return Check(
-        "head", False, f"no answer: {last}", f"`ray exec {file} 'raykd doctor --address auto'` shows all"
-    )
+    mend = f"`ray exec {file} 'raykd doctor --address auto'` shows all"
+    return Check("head", False, f"no answer: {last}", mend)
 
 
 def _same_source(file: Path, answer: Sequence[Check]) -> Check:

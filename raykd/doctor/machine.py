@@ -93,21 +93,16 @@ def check_packages() -> Check:
 
 def check_torchvision() -> Check:
     """Do torch and torchvision fit together? A CPU-only torch with PyPI's torchvision fails on import."""
+    name = "torch and torchvision"
     try:
         torch, ops = importlib.import_module("torch"), importlib.import_module("torchvision.ops")
         box = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
         ops.nms(box, torch.ones(1), 0.5)
     except Exception as error:
-        return Check(
-            "torch and torchvision",
-            False,
-            f"do not work together: {first_line(error)}",
-            "install both from one index: `pip install --force-reinstall torch torchvision`",
-        )
-    build = torch.version.cuda and f"CUDA {torch.version.cuda}"
-    return Check(
-        "torch and torchvision", True, f"torch built for {build or 'the CPU'}, compiled operators load"
-    )
+        mend = "install both from one index: `pip install --force-reinstall torch torchvision`"
+        return Check(name, False, f"do not work together: {first_line(error)}", mend)
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"
+    return Check(name, True, f"torch built for {build}, compiled operators load")
 
 
 def check_gpu() -> Check:
@@ -116,17 +111,15 @@ def check_gpu() -> Check:
         torch = importlib.import_module("torch")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         for device in range(count):
-            torch.ones(8, 8, device=f"cuda:{device}").mm(
-                torch.ones(8, 8, device=f"cuda:{device}")
-            ).sum().item()
+            ones = torch.ones(8, 8, device=f"cuda:{device}")
+            ones.mm(ones).sum().item()
         names = [torch.cuda.get_device_name(device) for device in range(count)]
     except Exception as error:
         mend = "a torch that fits the driver and the GPU: https://pytorch.org/get-started"
         return Check("GPU", False, f"torch cannot use it: {first_line(error)}", mend)
     if count:
-        return Check(
-            "GPU", True, f"{', '.join(names)}; each worker takes one, unless `workers.gpus` says other"
-        )
+        said = f"{', '.join(names)}; each worker takes one, unless `workers.gpus` says other"
+        return Check("GPU", True, said)
     if Path("/proc/driver/nvidia/version").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
         mend = "check `nvidia-smi`; a torch that fits the driver: https://pytorch.org/get-started"
         return Check("GPU", False, "there is an NVIDIA driver, and torch sees no GPU", mend)
@@ -140,9 +133,8 @@ def check_threads() -> Check:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     said = f"{usable} CPUs ({limit.source})" + (f", OMP_NUM_THREADS={asked}" if asked else "")
     if asked.isdigit() and int(asked) > usable:
-        return Check(
-            "threads", None, f"{said}: more threads than CPUs slow each other down", "unset OMP_NUM_THREADS"
-        )
+        said += ": more threads than CPUs slow each other down"
+        return Check("threads", None, said, "unset OMP_NUM_THREADS")
     return Check("threads", True, said)
 
 
@@ -167,7 +159,6 @@ def check_shared_memory(folder: Path = Path("/dev/shm")) -> Check:
     usage = shutil.disk_usage(folder)
     said = f"{usage.free / GIB:.2g} of {usage.total / GIB:.2g} GiB free in {folder}"
     if usage.free < _NEED_SHM:
-        return Check(
-            name, None, f"{said}: Ray will use the disk instead", "start the container with --shm-size=8g"
-        )
+        mend = "start the container with --shm-size=8g"
+        return Check(name, None, f"{said}: Ray will use the disk instead", mend)
     return Check(name, True, said)

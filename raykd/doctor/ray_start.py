@@ -50,12 +50,7 @@ def check_ray(limit_s: float = 120.0) -> Check:
     if out.strip() == "42":
         return Check(name, True, "starts and runs a task")
     why = (err.strip().splitlines() or ["it ended without a word"])[-1]
-    return Check(
-        name,
-        False,
-        f"does not start: {why}",
-        "end what `ray status` shows with `ray stop`",
-    )
+    return Check(name, False, f"does not start: {why}", "end what `ray status` shows with `ray stop`")
 
 
 def _stopped(process: subprocess.Popen[str]) -> str:

@@ -67,16 +67,8 @@ def _front_matter(trial: TrialSpec) -> str:
     library, prefixed, _ = trial.student.arch.partition("/")
     library = library if prefixed else "timm"
     tags = ["feature-extraction", "knowledge-distillation", "self-supervised", "raykd"]
-    return "\n".join(
-        [
-            "---",
-            f"library_name: {line(library)}",
-            "license:  # yours to choose",
-            "tags:",
-            *(f"- {tag}" for tag in tags),
-            "---",
-        ]
-    )
+    head = f"---\nlibrary_name: {line(library)}\nlicense:  # yours to choose\ntags:\n"
+    return head + "".join(f"- {tag}\n" for tag in tags) + "---"
 
 
 def _scores(
@@ -148,11 +140,7 @@ def _stopped(record: TrialRecord, trial: TrialSpec) -> str:
 
 def _versions(history: History) -> str:
     versions = (history.sweep or {}).get("versions", {})
-    return (
-        "Made with "
-        + ", ".join(f"{markdown(name)} {markdown(version)}" for name, version in versions.items())
-        + "."
-    )
+    return f"Made with {', '.join(f'{markdown(name)} {markdown(of)}' for name, of in versions.items())}."
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -25,7 +25,7 @@ from trainables.data.data_sets import open_data
 from trainables.evaluation.evaluate import Examiner
 from trainables.evaluation.probes import load_probe, probes
 from trainables.networks import torchvision_models
-from trainables.networks.backbones import Backbone, build_backbone
+from trainables.networks.backbones import Backbone, build_backbone, noise
 from trainables.networks.stems import STEM, stem_lines
 from trainables.networks.zoo import RAYKD, TORCHVISION
 from trainables.spec.normalisation import IMAGENET
@@ -58,11 +58,6 @@ class Size(NamedTuple):
 
     parameters: int
     features: int  # per image
-
-
-def size_of(student: Backbone) -> Size:
-    """The numbers of a student's parameters and features."""
-    return Size(sum(p.numel() for p in student.parameters()), student.feature_dim)
 
 
 def open_student(trial: TrialSpec, path: Path, sweep: SweepFolder) -> tuple[Backbone, dict[str, str]]:
@@ -108,11 +103,9 @@ def score_on_test(trial: TrialSpec, student: Backbone, cache: Path) -> TestScore
     student.to(device())
     found = examiner.evaluate(student)
     student.cpu()
-    tested = len(data.test)
-    estimates = {
-        name: interval(found[f"probe/{name}"], found.get(f"probe/{name}_se"), tested) for name in names
-    }
-    return TestScores(estimates, len(examiner.fit_ids), tested)
+    metrics = {name: (found[f"probe/{name}"], found.get(f"probe/{name}_se")) for name in names}
+    estimates = {name: interval(*metrics[name], len(data.test)) for name in names}
+    return TestScores(estimates, len(examiner.fit_ids), len(data.test))
 
 
 def teacher_on_test(trial: TrialSpec, storage: Storage, cache: Path) -> TestScores | None:
@@ -214,8 +207,8 @@ def _lines(spec: ModelSpec, model: torch.nn.Module) -> str:
     accepted = torchvision_models.arguments(name, own) if spec.arch != name else own
     arguments = "".join(f", {option}={value!r}" for option, value in accepted.items())
     if spec.arch.startswith(RAYKD):
-        imports = "from safetensors.torch import load_file\n\n"
-        imports += (
+        imports = (
+            "from safetensors.torch import load_file\n\n"
             "from trainables.networks.zoo import create  # raykd's package: this is a network of its own"
         )
         made = [f'model = create("{spec.arch}", {own!r}, "student")']
@@ -238,11 +231,10 @@ def _lines(spec: ModelSpec, model: torch.nn.Module) -> str:
 
 
 def _check_same(trial: TrialSpec, student: Backbone, folder: Path) -> None:
-    side = trial.data.image_size
-    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    images = noise(trial.data.image_size)
     with torch.no_grad():
-        if not torch.equal(student.cpu().eval()(images), open_exported(trial, folder)(images)):
-            raise UserError(
-                "student", "opened again it computes other features", value=trial.student.arch,
-                expected="an architecture whose options can be written down",
-            )  # fmt: skip
+        same = torch.equal(student.cpu().eval()(images), open_exported(trial, folder)(images))
+    if not same:
+        problem, arch = "opened again it computes other features", trial.student.arch
+        expected = "an architecture whose options can be written down"
+        raise UserError("student", problem, value=arch, expected=expected)

@@ -68,7 +68,8 @@ def export(place: SweepFolder | Path, trial: str | None, out: Path) -> Path:
         scores = student.score_on_test(settings, backbone, cache_folder())
         beside = student.teacher_on_test(settings, storage, cache_folder()) if scores else None
         lines = student.write_student(settings, backbone, making / STUDENT)
-        card = model_card(history, record, settings, facts, scores, beside, lines, student.size_of(backbone))
+        size = student.Size(sum(p.numel() for p in backbone.parameters()), backbone.feature_dim)
+        card = model_card(history, record, settings, facts, scores, beside, lines, size)
         (making / CARD).write_text(card)
         making.replace(out)
     finally:
@@ -111,9 +112,8 @@ def config_of(spec: SweepSpec, trial: TrialSpec) -> dict[str, Any]:
 
 def _command(trial: TrialSpec, out: Path, storage: Storage) -> str:
     """The command that repeats the trial, from any folder, in the sweep's storage to reuse its teacher."""
-    command = shlex.join(
-        ["raykd", "run", str(out.resolve() / CONFIG), "--storage", storage.resolved().option]
-    )
+    config = str(out.resolve() / CONFIG)
+    command = shlex.join(["raykd", "run", config, "--storage", storage.resolved().option])
     checkpoint = trial.teacher.checkpoint if trial.teacher else None
     if checkpoint is not None and not checkpoint.is_absolute():  # its path is part of the trial's identity
         return f"cd {shlex.quote(str(Path.cwd()))} && {command}"

@@ -20,18 +20,17 @@ _SERIOUS = re.compile(r" [ECF] \d| (?:ERROR|CRITICAL) |Traceback|Error: ")
 
 
 @contextlib.contextmanager
-def detached_daemons(temporary: Path) -> Iterator[list[Any]]:
+def detached_daemons(temporary: Path, started: list[Any]) -> Iterator[None]:
     """While the block runs, Ray's daemons start in sessions of their own; their TMPDIR is `temporary`.
 
     Ctrl-C, a closed terminal and `timeout` send their signal to a whole process group. If it ended the
     daemons, the driver could not end the sweep in good order. The daemons still end with the driver, by the
     kernel's parent-death signal. `temporary` is there because a signal ends the dashboard, which then leaves
-    the folders of `multiprocessing` (`pymp-…`). Yields the list of the daemons' `Popen`s, which grows.
+    the folders of `multiprocessing` (`pymp-…`). Each daemon's `Popen` is added to `started`.
     """
     from ray._private import services
 
     popen: Any = services.ConsolePopen
-    started: list[Any] = []
 
     def start(*arguments: Any, preexec_fn: Callable[[], None] | None = None, **more: Any) -> Any:
         def before() -> None:
@@ -44,7 +43,7 @@ def detached_daemons(temporary: Path) -> Iterator[list[Any]]:
         return started[-1]
 
     with mock.patch.object(services, "ConsolePopen", start):
-        yield started
+        yield
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ who started Ray first.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,9 +47,11 @@ def own_ray(**options: Any) -> Iterator[Any]:
     """A new Ray for as long as the block runs. Yields what `ray.init` returns; `options` go to it."""
     import ray
 
+    daemons: list[Any] = []
     with (
         scratch_folder(temporary_folder(), _PREFIX) as folder,
         scratch_folder() as temporary,
+        signals.cleared(lambda: _kill(daemons)),  # before their folders are removed
         authentication("token", fresh()),
         errors_logged(folder / "ray"),
     ):
@@ -58,8 +59,7 @@ def own_ray(**options: Any) -> Iterator[Any]:
             # Ray sets handlers of its own for signals, and may be left half started by one.
             with (
                 starting_on_loopback(),
-                detached_daemons(temporary) as daemons,
-                signals.cleared(lambda: _give_up(daemons, folder, temporary)),
+                detached_daemons(temporary, daemons),
                 signals.blocked(_GIVEN_UP_S),
             ):
                 # No word on include_dashboard: with True, one that a busy machine starts too slowly ends Ray.
@@ -109,12 +109,9 @@ def temporary_folder() -> Path:
     return folder
 
 
-def _give_up(daemons: Sequence[Any], *folders: Path) -> None:
-    """End a Ray that is still starting, and remove what it has made."""
+def _kill(daemons: Sequence[Any]) -> None:
     for daemon in daemons:
         daemon.kill()
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

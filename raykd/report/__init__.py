@@ -43,7 +43,8 @@ def write(
         written = write(sweep, sweep.path / REPORT, progress)
         sweep.storage.push(written)
         return written
-    _refuse_unwritable(out)  # before anything is computed
+    if out.is_dir() or not out.parent.is_dir():  # before anything is computed
+        raise _unwritable(out, "it is a folder" if out.is_dir() else f"there is no folder {out.parent}")
     page = build(place, out, time.time(), progress)
     try:
         with replacing(out) as temporary:
@@ -90,14 +91,6 @@ def build(
     )
 
 
-def _refuse_unwritable(out: Path) -> None:
-    if out.is_dir():
-        raise _unwritable(out, "it is a folder")
-    if not out.parent.is_dir():
-        raise _unwritable(out, f"there is no folder {out.parent}")
-
-
 def _unwritable(out: Path, why: str) -> UserError:
-    return UserError(
-        "--out", f"cannot be written: {why}", value=str(out), expected="a file, such as report.html"
-    )
+    expected = "a file, such as report.html"
+    return UserError("--out", f"cannot be written: {why}", value=str(out), expected=expected)

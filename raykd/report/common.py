@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import yaml
 
-from raykd.console.wording import duration, number
+from raykd.console.wording import duration, headings, number, probes, ranked
 from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import LEDGER
 from raykd.report.elements import Bullets, Code, Collapsible, Facts, Links, Section, Table, Text
@@ -57,20 +57,14 @@ def searched(history: History) -> list[tuple[str, str]]:
 def again(history: History, storage: Storage, verb: str) -> Section:
     """The command that runs the sweep again, by `verb`, and the recorded spec."""
     source = (history.sweep or {}).get("source")
-    parts: list[Any] = []
+    spec = Code(yaml.safe_dump(_plain(history.spec), sort_keys=False))
+    parts: list[Any] = [Text("It was started from Python, without a file; its spec is below.")]
     if source is not None:
         words = ["raykd", verb, source["path"]]
         words += [word for override in source["overrides"] for word in ("--set", override)]
-        parts += [
-            Code(shlex.join([*words, *storage_words(storage)])),
-            Text("Under another name, or in another storage: `--set name=OTHER`."),
-        ]
-    else:
-        parts.append(Text("It was started from Python, without a file; its spec is below."))
-    parts.append(
-        Collapsible("The spec, complete", [Code(yaml.safe_dump(_plain(history.spec), sort_keys=False))])
-    )
-    return Section("Run it again", parts)
+        there = Text("Under another name, or in another storage: `--set name=OTHER`.")
+        parts = [Code(shlex.join([*words, *storage_words(storage)])), there]
+    return Section("Run it again", [*parts, Collapsible("The spec, complete", [spec])])
 
 
 def failures(history: History, column: str, name: Callable[[TrialRecord], str]) -> Section:
@@ -79,16 +73,13 @@ def failures(history: History, column: str, name: Callable[[TrialRecord], str]) 
     `name` says what a trial is, in the column of that title.
     """
     failed = [t for t in history.trials.values() if t.status == "failed"]
-    parts: list[Any] = []
-    if failed:
-        rows = [
-            [t.trial, name(t), str(t.replicate), str(t.epoch), str(t.attempts), str(t.reason or "not said")]
-            for t in failed
-        ]
-        caption = f"{len(failed)} of {len(history.trials)} trials failed"
-        parts.append(Table(caption, ["trial", column, "seed", "epoch", "attempts", "reason"], rows))
-    else:
-        parts.append(Text("No trial failed."))
+    rows = [
+        [t.trial, name(t), str(t.replicate), str(t.epoch), str(t.attempts), str(t.reason or "not said")]
+        for t in failed
+    ]
+    caption = f"{len(failed)} of {len(history.trials)} trials failed"
+    table = Table(caption, ["trial", column, "seed", "epoch", "attempts", "reason"], rows)
+    parts: list[Any] = [table if failed else Text("No trial failed.")]
     refused = [f"{r['reason']} ({_settings(r['params'])})" for r in history.repeats if r.get("trial") is None]
     if refused:
         parts += [Text("Proposals that cannot be trained, which cost nothing:"), Bullets(refused)]
@@ -122,17 +113,14 @@ def compute(
 
 def links(history: History, folder: Path, out: Path, own: Sequence[tuple[str, str]] = ()) -> Section:
     """Links to the files of the sweep that exist, relative to the page `out`."""
-    best = history.best()
+    best, journal = history.best(), shlex.quote(str(folder / "optuna.journal"))
     wanted = [
         (LEDGER, "every suggestion, report, verdict and end: the one truth"),
         ("trials.parquet", "one row a trial"),
         ("curves.parquet", "one row an epoch, one column a metric"),
         *own,
         ("tensorboard", f"tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}"),
-        (
-            "optuna.journal",
-            f"optuna-dashboard {shlex.quote(str(folder / 'optuna.journal'))}, from raykd[dashboard]",
-        ),
+        ("optuna.journal", f"optuna-dashboard {journal}, from raykd[dashboard]"),
         ("log.txt", "everything Ray and raykd logged"),
     ]
     if best is not None:
@@ -144,17 +132,15 @@ def links(history: History, folder: Path, out: Path, own: Sequence[tuple[str, st
 
 def trials_table(history: History, caption: str) -> Table:
     """The trials, best first. Axes that not every trial has share one column."""
-    trials = sorted(history.trials.values(), key=lambda t: -(t.best[0] if t.best else -math.inf))
-    names = list(dict.fromkeys(name for t in trials for name in t.params))
-    axes = [name for name in names if all(name in t.params for t in trials)]
+    trials = ranked(history)
+    names = list(dict.fromkeys(name for t, *_ in trials for name in t.params))
+    axes = [name for name in names if all(name in t.params for t, *_ in trials)]
     more = ["further settings"] if len(axes) < len(names) else []
-    seeds = len({t.replicate for t in trials}) > 1
+    seeds = len({t.replicate for t, *_ in trials}) > 1
     columns = ["trial", "status", "epoch", "score", "± se", *(["seed"] if seeds else []), "seconds"]
     columns += [*axes, *more]
     rows = []
-    for trial in trials[:MOST_ROWS]:
-        score, epoch = trial.best or (math.nan, 0)
-        se = trial.reports.get(epoch, {}).get("score_se", math.nan)
+    for trial, score, se in trials[:MOST_ROWS]:
         row = [trial.trial, trial.status, str(trial.epoch), number(score), number(se)]
         row += [str(trial.replicate)] if seeds else []
         row += [f"{trial.wall_s:.0f}", *(number(trial.params[axis]) for axis in axes)]
@@ -171,17 +157,6 @@ def references(history: History) -> Table | None:
     metrics = probes([record["metrics"] for record in found])
     rows = [[r["label"], *(number(r["metrics"].get(k, "")) for k in metrics)] for r in found]
     return Table("References, on the same validation split", ["", *headings(metrics)], rows) if rows else None
-
-
-def probes(rows: Sequence[Mapping[str, float]]) -> list[str]:
-    """The metrics of a comparison: the score, its standard error, and every probe."""
-    named = dict.fromkeys(k for m in rows for k in m if k.startswith("probe/") and not k.endswith("_se"))
-    return ["score", "score_se", *named]
-
-
-def headings(metrics: Sequence[str]) -> list[str]:
-    """Column headings of these metrics."""
-    return [{"score_se": "± se"}.get(name, name.removeprefix("probe/")) for name in metrics]
 
 
 def methods(spec: Mapping[str, Any]) -> list[str]:

@@ -14,49 +14,53 @@ from typing import Any, Literal
 _NUMBER = re.compile(r"[-+<±]?\s?\d[\d.,e+\-/ ±\[\]%×()kMGT]*|\[.*\]|–|base|")
 
 
+class Element:
+    """What a section may hold."""
+
+    @property
+    def kind(self) -> str:
+        """The name by which the page's template knows it."""
+        return type(self).__name__.lower()
+
+
 @dataclass(frozen=True)
-class Text:
+class Text(Element):
     """A paragraph. `lead`: the answer; `warn`: a limit of the answer; `quiet`: how it was found."""
 
     text: str
     tone: Literal["plain", "lead", "warn", "quiet"] = "plain"
-    kind: Literal["text"] = "text"
 
 
 @dataclass(frozen=True)
-class Bullets:
+class Bullets(Element):
     """A list."""
 
     items: Sequence[str]
     tone: Literal["plain", "warn", "quiet"] = "plain"
-    kind: Literal["bullets"] = "bullets"
 
 
 @dataclass(frozen=True)
-class Facts:
+class Facts(Element):
     """Terms and their values."""
 
     rows: Sequence[tuple[str, str]]
-    kind: Literal["facts"] = "facts"
 
 
 @dataclass(frozen=True)
-class Code:
+class Code(Element):
     """Commands or a file to copy."""
 
     text: str
-    kind: Literal["code"] = "code"
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Element):
     """A table. The first cell of a row is the row's heading; the rows `strong` are in bold."""
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     strong: frozenset[int] = frozenset()
-    kind: Literal["table"] = "table"
 
     @property
     def numeric(self) -> list[bool]:
@@ -67,7 +71,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Figure(Element):
     """A plot, a description of it in words, and a table of its numbers."""
 
     title: str
@@ -75,32 +79,28 @@ class Figure:
     plot: dict[str, Any]  # `data` and `layout` as plotly takes them; colours as `@name` of the page's palette
     table: Table | None = None  # none where another table of the page holds the numbers
     least: int = 0  # pixels below which it scrolls instead of shrinking
-    kind: Literal["figure"] = "figure"
 
 
 @dataclass(frozen=True)
-class Gallery:
+class Gallery(Element):
     """Small figures side by side, as many in a row as fit."""
 
     figures: Sequence[Figure]
-    kind: Literal["gallery"] = "gallery"
 
 
 @dataclass(frozen=True)
-class Links:
+class Links(Element):
     """Links to files: (name, address relative to the page or empty, description)."""
 
     rows: Sequence[tuple[str, str, str]]
-    kind: Literal["links"] = "links"
 
 
 @dataclass(frozen=True)
-class Collapsible:
+class Collapsible(Element):
     """Elements that are hidden until a reader opens them."""
 
     title: str
     parts: Sequence[Any]
-    kind: Literal["fold"] = "fold"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import base64
 import gzip
 import hashlib
 import json
-import math
 import re
 from functools import lru_cache
 from importlib.resources import files
@@ -20,6 +19,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from raykd.console.wording import finite
 from raykd.report.elements import Page
 
 # Every colour of page and figures, by day and by night; contrast with the ground at least 4.5 for text.
@@ -47,7 +47,7 @@ PALETTES: dict[str, dict[str, str]] = {
 
 def render(page: Page) -> str:
     """The page as HTML."""
-    plotly, script = _plotly(), _text("page.js")
+    (packed, plotly_hash), script = _plotly(), _text("page.js")
     plots: list[dict[str, Any]] = []
 
     def keep(plot: dict[str, Any]) -> int:
@@ -62,27 +62,20 @@ def render(page: Page) -> str:
         style=_text("page.css"),
         colours={mode: _variables(palette) for mode, palette in PALETTES.items()},
         script=script,
-        packed=plotly.packed,
-        policy=f"default-src 'none'; script-src '{_hash(script)}' '{plotly.hash}'; "
+        packed=packed,
+        policy=f"default-src 'none'; script-src '{_hash(script)}' '{plotly_hash}'; "
         "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'",
     )
     return f"{body}\n"
 
 
-class _Plotly:
-    """plotly.js as a page holds it."""
-
-    def __init__(self) -> None:
-        from plotly.offline import get_plotlyjs
-
-        source: str = get_plotlyjs()
-        self.hash = _hash(source)
-        self.packed = base64.b64encode(gzip.compress(source.encode(), mtime=0)).decode()
-
-
 @lru_cache(maxsize=1)
-def _plotly() -> _Plotly:
-    return _Plotly()
+def _plotly() -> tuple[str, str]:
+    """(plotly.js as a page holds it, its hash)."""
+    from plotly.offline import get_plotlyjs
+
+    source: str = get_plotlyjs()
+    return base64.b64encode(gzip.compress(source.encode(), mtime=0)).decode(), _hash(source)
 
 
 @lru_cache(maxsize=1)
@@ -117,17 +110,9 @@ def _hash(script: str) -> str:
 
 
 def _json(data: Any) -> str:
-    """JSON for a script element: without `<`, so that nothing in it can end the element."""
-    text = json.dumps(_finite(data), separators=(",", ":"), allow_nan=False)
+    """JSON for a script element: without `<`, so that nothing in it can end the element.
+
+    Numbers that are not finite are null, where plotly leaves a gap.
+    """
+    text = json.dumps(finite(data), separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _finite(value: Any) -> Any:
-    """The data with null for NaN and infinity, which JSON lacks; plotly leaves a gap there."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return value

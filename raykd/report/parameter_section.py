@@ -24,16 +24,16 @@ Progress = Callable[[int, int], None] | None  # called with (done, total)
 
 def parameters(spec: SearchSpec, history: History, progress: Progress = None) -> Section:
     """The importance of each axis, and scores against its values."""
+    title = "Parameters"
     if not spec.axes and len(spec.methods) == 1:
-        return Section("Parameters", [Text("Nothing was searched: this sweep has no axes.")])
+        return Section(title, [Text("Nothing was searched: this sweep has no axes.")])
     scored = [
         t for t in history.trials.values() if t.best is not None and t.status in ("finished", "stopped")
     ]
     if not scored:
-        return Section("Parameters", [Text("No trial has ended with a score yet.")])
+        return Section(title, [Text("No trial has ended with a score yet.")])
     return Section(
-        "Parameters",
-        [*_importance(spec, history, progress), *_parallel(spec, scored), *_slices(spec, scored)],
+        title, [*_importance(spec, history, progress), *_parallel(spec, scored), *_slices(spec, scored)]
     )
 
 
@@ -51,9 +51,8 @@ def _importance(spec: SearchSpec, history: History, progress: Progress) -> Itera
         return
     for table in found.tables:
         parts = list(_weighed(found, table))
-        yield from (
-            [Collapsible(f"Which axes matter, where {table.label}", parts)] if table.condition else parts
-        )
+        folded = Collapsible(f"Which axes matter, where {table.label}", parts)
+        yield from [folded] if table.condition else parts
     if found.warnings:
         yield Bullets(list(found.warnings), "quiet")
 

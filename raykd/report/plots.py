@@ -78,17 +78,17 @@ def intervals(
     trace = dots([row[1] for row in rows], names, [_spoken(*row) for row in rows], "@finished", symbol)
     trace["marker"] = {"size": 11, "symbol": symbol, "color": list(colours) or "@finished"}
     whole = all(math.isfinite(high - low) for _, _, low, high in rows)
-    trace["error_x"] = {
-        "type": "data",
-        "symmetric": False,
-        "array": [high - value for _, value, _, high in rows],
-        "arrayminus": [value - low for _, value, low, _ in rows],
-        "color": "@quiet",
-        "thickness": 2,
-        "width": 5 if whole else 0,  # where a row has no interval, not even caps are drawn
-    }
+    bars = error_bars([(value, low, high) for _, value, low, high in rows])
+    # Where a row has no interval, not even caps are drawn.
+    trace["error_x"] = {**bars, "thickness": 2, "width": 5 if whole else 0}
     across = axis(title, zeroline=zero, rangemode="tozero" if zero else "normal")
     return plot([trace], 90 + rows_height(names), showlegend=False, xaxis=across, yaxis=rows_axis(names))
+
+
+def error_bars(rows: Sequence[tuple[float, float, float]]) -> dict[str, Any]:
+    """plotly's error bars of rows (value, low, high)."""
+    up, down = [high - value for value, _, high in rows], [value - low for value, low, _ in rows]
+    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "color": "@quiet"}
 
 
 def rows_axis(names: Sequence[str]) -> dict[str, Any]:

@@ -47,17 +47,10 @@ def proxy(spec: SearchSpec, history: History) -> Section:
 def _table(found: list[Rung]) -> Table:
     columns = ["rung (epoch)", "trials that ran on to the end", "stopped here"]
     columns += ["rank correlation", f"recall of the best {found[0].found.best}, %", "regret, points"]
-    rows = [
-        [
-            str(rung.epoch),
-            str(rung.found.trials),
-            str(rung.stopped),
-            _ends(rung.found.correlation),
-            _ends(rung.found.recall, 100),
-            _ends(rung.found.regret),
-        ]
-        for rung in found
-    ]
+    rows = []
+    for epoch, stopped, of in ((rung.epoch, rung.stopped, rung.found) for rung in found):
+        estimates = [_ends(of.correlation), _ends(of.recall, 100), _ends(of.regret)]
+        rows.append([str(epoch), str(of.trials), str(stopped), *estimates])
     return Table("Each rung against the end, with 95 % bootstrap intervals", columns, rows)
 
 

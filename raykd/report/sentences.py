@@ -12,7 +12,7 @@ from raykd.records.history import History, TrialRecord
 from raykd.report.common import score_name
 from raykd.spec.search import SearchSpec
 from raykd.spec.space import METHOD
-from raykd.stats import paired_t
+from raykd.stats.paired import paired_t
 
 
 def best_in_words(spec: SearchSpec, history: History, best: TrialRecord) -> str:
@@ -80,17 +80,15 @@ def arm_in_words(results: Results, arm: ArmResult) -> str:
     if arm.verdict is not None:
         mean, (low, high), pairs = arm.verdict.mean, arm.verdict.interval, arm.verdict.pairs
     level = f"{100 * (1 - results.rules.alpha):g} %"
-    ends = (
-        f", {level} interval [{low:+.2f}, {high:+.2f}]" if math.isfinite(low) and math.isfinite(high) else ""
-    )
+    ends = f", {level} interval [{low:+.2f}, {high:+.2f}]" if math.isfinite(high - low) else ""
     p = f", corrected {_p(c.p_holm)}" if arm.verdict is None and math.isfinite(c.p_holm) else ""
     stands = f"{mean:+.2f} points{ends}{p}, {pairs} pairs"
     if found in ("better", "worse"):
         return f"{arm.label} is {found} than {base!r}: {stands}."
     if found == "similar":
         return f"{arm.label} and {base!r} differ by less than {results.rules.margin:g} points: {stands}."
-    missed = f" A true difference below {number(c.detectable)} points was likely to be missed." \
-        if math.isfinite(c.detectable) else ""  # fmt: skip
+    missed = f" A true difference below {number(c.detectable)} points was likely to be missed."
+    missed = missed if math.isfinite(c.detectable) else ""
     return f"{arm.label}: no difference from {base!r} was shown: {stands}.{missed}"
 
 

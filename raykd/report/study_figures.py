@@ -14,6 +14,7 @@ from raykd.report.plots import (
     distinct,
     dots,
     epochs_axis,
+    error_bars,
     label,
     lines,
     plot,
@@ -64,16 +65,9 @@ def curves(rows: Sequence[tuple[str, Sequence[float], Sequence[float]]]) -> Plot
 
 def looks(pairs: Sequence[int], means: Sequence[float], ends: Sequence[tuple[float, float]]) -> Plot:
     """A difference and its interval at each look."""
-    trace = lines(
-        pairs, means, "@finished", 1.5, mode="lines+markers", marker={"size": 8, "color": "@finished"}
-    )
-    trace["error_y"] = {
-        "type": "data",
-        "symmetric": False,
-        "array": [high - mean for mean, (_, high) in zip(means, ends, strict=True)],
-        "arrayminus": [mean - low for mean, (low, _) in zip(means, ends, strict=True)],
-        "color": "@quiet",
-    }
+    dot = {"size": 8, "color": "@finished"}
+    trace = lines(pairs, means, "@finished", 1.5, mode="lines+markers", marker=dot)
+    trace["error_y"] = error_bars([(mean, *of) for mean, of in zip(means, ends, strict=True)])
     across = axis("pairs", dtick=1 if len(pairs) < 12 else 5)
     up = axis("points over the base", zeroline=True, rangemode="tozero")
     return plot([trace], 260, showlegend=False, xaxis=across, yaxis=up)

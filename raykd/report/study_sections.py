@@ -152,14 +152,11 @@ def effects(results: Results) -> Section:
     found = tables.effects_table(results)
     title = "Effects"
     if found is None or results.effects is None:
-        return Section(
-            title, [Text("The trials that finished leave an effect undetermined; the notes say why.")]
-        )
+        said = "The trials that finished leave an effect undetermined; the notes say why."
+        return Section(title, [Text(said)])
     columns, rows = found
-    drawn = [
-        (row[1], e.estimate, e.interval.low, e.interval.high)
-        for row, e in zip(rows, results.effects.effects, strict=True)
-    ]
+    each = zip(rows, results.effects.effects, strict=True)
+    drawn = [(row[1], e.estimate, e.interval.low, e.interval.high) for row, e in each]
     alt = (
         "Main effects and two-way interactions in points, with their intervals; the table holds the numbers."
     )
@@ -167,9 +164,8 @@ def effects(results: Results) -> Section:
     parts: list[Any] = [Figure("Effects", alt, plot), Table("Main effects and interactions", columns, rows)]
     fit = results.effects.lack_of_fit
     if math.isfinite(fit):
-        doubt = (
-            "the model of main effects and two-way interactions is too simple" if fit <= 0.05 else "none seen"
-        )
+        simple = "the model of main effects and two-way interactions is too simple"
+        doubt = simple if fit <= 0.05 else "none seen"
         parts.append(Text(f"Lack of fit: {doubt} (p {fit:.3f}).", "warn" if fit <= 0.05 else "quiet"))
     return Section(title, parts)
 
@@ -207,9 +203,8 @@ def looks(results: Results) -> Section:
         found = [by_pairs[n] for n in sorted(by_pairs)]
         for v in found:
             shown = [f"{x:+.2f}" if math.isfinite(x) else "–" for x in (v.mean, *v.interval)]
-            rows.append(
-                [arm.label, str(v.pairs), *shown, f"{v.outcome} ({v.reason})" if v.stopped else "goes on"]
-            )
+            told = f"{v.outcome} ({v.reason})" if v.stopped else "goes on"
+            rows.append([arm.label, str(v.pairs), *shown, told])
         if found:
             ends = [(v.interval.low, v.interval.high) for v in found]
             plot = figures.looks([v.pairs for v in found], [v.mean for v in found], ends)
@@ -233,9 +228,8 @@ def published(results: Results) -> Section:
         "they are not on the scale of the scores above."
     )
     plot = intervals(rows, f"the paper's{unit}", colours=["@paper"] * len(rows), symbol="diamond-open")
-    table = Table(
-        f"The paper's: {source.source}{unit}", ["arm", "the paper's"], [[r[0], number(r[1])] for r in rows]
-    )
+    cells = [[label, number(value)] for label, value, *_ in rows]
+    table = Table(f"The paper's: {source.source}{unit}", ["arm", "the paper's"], cells)
     return Section(title, [Figure(f"As {source.source} has it", alt, plot, table)])
 
 

@@ -83,9 +83,8 @@ def slices(name: str, searched: Axis | None, trials: Sequence[TrialRecord]) -> P
         of = [t for t in having if t.status == status]
         values = [t.params[name] for t in of]
         xs = [label(number(v), 14) for v in values] if levels else values
-        data.append(
-            dots(xs, list(map(score, of)), map(told, of), _colour(status), SYMBOLS[status], name=status)
-        )
+        place = xs, list(map(score, of))
+        data.append(dots(*place, map(told, of), _colour(status), SYMBOLS[status], name=status))
     if levels:
         names = [label(level, 14) for level in levels]
         kind: dict[str, Any] = {"type": "category", "categoryorder": "array", "categoryarray": names}

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from raykd.console.wording import comparison, number, settings
+from raykd.console.wording import comparison, headings, number, probes, settings
 from raykd.records.history import ENDED, STATUSES, History
 from raykd.report import common
 from raykd.report import sweep_figures as figures
-from raykd.report.common import headings, probes, trials_table
+from raykd.report.common import trials_table
 from raykd.report.elements import Bullets, Code, Collapsible, Facts, Figure, Section, Table, Text
 from raykd.report.parameter_section import Progress, parameters
 from raykd.report.plots import curve, intervals
@@ -71,14 +71,10 @@ def answer(spec: SearchSpec, history: History, export: str) -> Section:
     parts += [Bullets(found)] if (found := against(history, best)) else []
     parts += _comparison(history)
     if best.params:
-        rows = [
-            [
-                name,
-                number(value),
-                spec.axes[name].describe() if name in spec.axes else ", ".join(spec.methods),
-            ]
-            for name, value in best.params.items()
-        ]
+        rows = []
+        for name, value in best.params.items():
+            searched = spec.axes[name].describe() if name in spec.axes else ", ".join(spec.methods)
+            rows.append([name, number(value), searched])
         parts.append(Table(f"The settings of {best.trial}", ["axis", "value", "searched"], rows))
     ended = sum(t.status in ENDED for t in history.trials.values())
     doubts = [
@@ -98,11 +94,11 @@ def _comparison(history: History) -> list[Any]:
     rows = [[label, *(number(m.get(k, "")) for k in metrics)] for label, m in found]
     strong = frozenset(i for i, row in enumerate(rows) if row[0].startswith("best trial"))
     table = Table("Score and probes, percent where they count images", ["", *headings(metrics)], rows, strong)
-    points = []
+    drawn = []
     for label, m in found:
         score, half = m.get("score", math.nan), 1.96 * m.get("score_se", math.nan)
-        points.append((label, score, score - half, score + half))
-    drawn = [point for point in points if math.isfinite(point[1])]
+        if math.isfinite(score):
+            drawn.append((label, score, score - half, score + half))
     if not drawn:
         return [table]
     colours = ["@best" if name.startswith("best trial") else "@finished" for name, *_ in drawn]
@@ -110,10 +106,7 @@ def _comparison(history: History) -> list[Any]:
         "Scores of the best trial and of what it has to beat. Bars: 95 % intervals over the probe's draws of "
         "labels where it has any, for one training seed; they say nothing of other seeds."
     )
-    return [
-        Figure("Best trial and references", alt, intervals(drawn, "score", colours=colours)),
-        table,
-    ]
+    return [Figure("Best trial and references", alt, intervals(drawn, "score", colours=colours)), table]
 
 
 def scores(history: History) -> Section:

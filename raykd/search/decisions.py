@@ -15,7 +15,7 @@ from ray.tune.schedulers import TrialScheduler
 from raykd.lanes.proxy import NotKept, unpack
 from raykd.records.history import ENDED, History
 from raykd.records.recorder import Recorder
-from raykd.spec.schedulers import METRIC, TIME, SchedulerSpec
+from raykd.spec.schedulers.base import METRIC, TIME, SchedulerSpec
 
 if TYPE_CHECKING:
     from raykd.search.proposer import Proposes

@@ -52,7 +52,7 @@ from raykd.search.evaluators import (
 )
 from raykd.spec.space import Space
 from raykd.spec.sweep import SweepSpec
-from raykd.stats import bootstrap
+from raykd.stats.bootstrap import bootstrap
 from raykd.stats.paired import FloatArray, IntArray
 from trainables.core.errors import SweepFailed, UserError
 

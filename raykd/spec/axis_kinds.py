@@ -6,7 +6,7 @@ import json
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,8 @@ _SHORT = 32  # whole numbers; so many of an axis are looked at one by one
 class _Range(Axis):
     """A span of real numbers."""
 
+    logarithmic: ClassVar[bool] = False
+
     @property
     @abstractmethod
     def ends(self) -> tuple[float, float]:
@@ -40,10 +42,22 @@ class _Range(Axis):
         low, high = self.ends
         return [low, high, low + _GOLDEN * (high - low)]
 
+    def distribution(self) -> BaseDistribution:
+        from optuna.distributions import FloatDistribution
+
+        return FloatDistribution(*self.ends, log=self.logarithmic)
+
+    def suggest(self, trial: BaseTrial, name: str) -> Any:
+        return trial.suggest_float(name, *self.ends, log=self.logarithmic)
+
+    def describe(self) -> str:
+        return f"{type(self).__name__.lower()} {_span(self.ends)}"
+
 
 class Log(_Range):
     """Real numbers, evenly by their logarithm."""
 
+    logarithmic = True
     log: tuple[float, float]
 
     @model_validator(mode="after")
@@ -59,21 +73,10 @@ class Log(_Range):
     def ends(self) -> tuple[float, float]:
         return self.log
 
-    def distribution(self) -> BaseDistribution:
-        from optuna.distributions import FloatDistribution
-
-        return FloatDistribution(*self.log, log=True)
-
-    def suggest(self, trial: BaseTrial, name: str) -> Any:
-        return trial.suggest_float(name, *self.log, log=True)
-
     def levels(self, n: int) -> list[Any]:
         low, high = self.log
         inner = [low * (high / low) ** (i / (n - 1)) for i in range(1, n - 1)]
         return [low, *inner, high] if n > 1 else [math.sqrt(low * high)]
-
-    def describe(self) -> str:
-        return f"log {_span(self.log)}"
 
 
 class Uniform(_Range):
@@ -90,21 +93,10 @@ class Uniform(_Range):
     def ends(self) -> tuple[float, float]:
         return self.uniform
 
-    def distribution(self) -> BaseDistribution:
-        from optuna.distributions import FloatDistribution
-
-        return FloatDistribution(*self.uniform)
-
-    def suggest(self, trial: BaseTrial, name: str) -> Any:
-        return trial.suggest_float(name, *self.uniform)
-
     def levels(self, n: int) -> list[Any]:
         low, high = self.uniform
         inner = [low + (high - low) * i / (n - 1) for i in range(1, n - 1)]
         return [low, *inner, high] if n > 1 else [(low + high) / 2]
-
-    def describe(self) -> str:
-        return f"uniform {_span(self.uniform)}"
 
 
 class Integer(Axis):
@@ -213,9 +205,7 @@ class Pick(Axis):
         return list(self.pick)
 
     def contains(self, value: Any) -> bool:
-        return any(
-            value == level and isinstance(value, bool) == isinstance(level, bool) for level in self.pick
-        )
+        return any(same(value, level) for level in self.pick)
 
     @property
     def domain(self) -> Domain:
@@ -244,6 +234,11 @@ def _check_order(kind: str, ends: Sequence[float]) -> None:
 def is_number(value: Any) -> bool:
     """Whether this is a finite number (True and False are none)."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values are one: 1 and 1.0 are, 1 and true are not."""
+    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
 
 
 def _is_plain(value: Any) -> bool:

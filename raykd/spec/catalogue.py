@@ -60,9 +60,9 @@ def copied(what: str, name: str, pattern: str | None, image_size: int | None) ->
         expected = "`raykd list spaces --copy NAME` or `raykd list studies --copy NAME`"
         raise UserError("--copy", f"does not go with `{what}`", value=name, expected=expected)
     _refuse_options_of_students(what, pattern, image_size)
-    known, noun, verb = (
-        (spaces(), "search space", "run") if what == "spaces" else (studies(), "study", "ablate")
-    )
+    known, noun, verb = spaces(), "search space", "run"
+    if what == "studies":
+        known, noun, verb = studies(), "study", "ablate"
     if name not in known:
         raise UserError("--copy", f"no such {noun}", value=name, choices=known)
     content, path = known[name].read_bytes(), Path(known[name].name)
@@ -71,9 +71,8 @@ def copied(what: str, name: str, pattern: str | None, image_size: int | None) ->
             file.write(content)
     except FileExistsError:
         problem = f"{path} exists in this folder and is not overwritten"
-        raise UserError(
-            "--copy", problem, value=name, expected="another folder, or that file moved away"
-        ) from None
+        expected = "another folder, or that file moved away"
+        raise UserError("--copy", problem, value=name, expected=expected) from None
     except OSError as error:
         raise UserError("--copy", f"{path} cannot be written: {error.strerror}", value=name) from None
     return path, shlex.join(["raykd", verb, str(path)])
@@ -96,9 +95,8 @@ def _students(pattern: str | None, image_size: int) -> Table:
     names = list(_STUDENTS) if pattern is None else sorted(fnmatch.filter(architectures(), pattern))
     if pattern is not None and not names:
         if set(pattern) & set("*?["):
-            raise UserError(
-                "PATTERN", "no architecture has such a name", value=pattern, expected="'*net*', say"
-            )
+            problem = "no architecture has such a name"
+            raise UserError("PATTERN", problem, value=pattern, expected="'*net*', say")
         try:
             check_name(pattern, "student")
         except UserError as error:
@@ -111,17 +109,9 @@ def _students(pattern: str | None, image_size: int) -> Table:
         except UserError as error:
             rows.append([name, None, None, None, None, None, error.message])
             continue
-        rows.append(
-            [
-                name,
-                size.parameters / 1e6,
-                size.multiply_adds / 1e6,
-                size.features,
-                size.map_size or None,
-                size.small_stem,
-                ", ".join(f"options.{option}: {value}" for option, value in size.options.items()),
-            ]
-        )
+        needs = ", ".join(f"options.{option}: {value}" for option, value in size.options.items())
+        sizes = [size.parameters / 1e6, size.multiply_adds / 1e6, size.features, size.map_size or None]
+        rows.append([name, *sizes, size.small_stem, needs])
     columns = ["arch", "parameters, M", "multiply-adds, M", "features", "map side", "small stem", "needs"]
     return columns, rows
 
@@ -131,9 +121,8 @@ def _methods(storage: Storage) -> Table:
 
     rows = []
     for name, method in methods().items():
-        always, sometimes = (
-            ", ".join(sorted(needs)).replace("_", " ") for needs in (method.needs, method.may_need)
-        )
+        both = (method.needs, method.may_need)
+        always, sometimes = (", ".join(sorted(of)).replace("_", " ") for of in both)
         needs = (always or "nothing") + (f"; by setting {sometimes}" if sometimes else "")
         rows.append([name, method.summary, needs, ", ".join(method.presets)])
     return ["method", "what it does", "needs", "presets"], rows
@@ -169,16 +158,8 @@ def _teachers(storage: Storage) -> Table:
             trial = _teacher_of(read_with_checksum(path)[1])
         except UNREADABLE:
             trial = {"student": {"arch": "(damaged)"}}
-        rows.append(
-            [
-                path.stem,
-                trial.get("student", {}).get("arch", ""),
-                trial.get("method", ""),
-                str(trial.get("epochs", "")),
-                trial.get("data", {}).get("name", ""),
-                str(path),
-            ]
-        )
+        arch, data = trial.get("student", {}).get("arch", ""), trial.get("data", {}).get("name", "")
+        rows.append([path.stem, arch, trial.get("method", ""), str(trial.get("epochs", "")), data, str(path)])
     return ["teacher", "arch", "method", "epochs", "data", "file"], rows
 
 
@@ -188,10 +169,7 @@ def _teacher_of(facts: Mapping[str, str]) -> dict[str, Any]:
     Raises `ValueError` where the metadata are not those of a trial.
     """
     found: dict[str, Any] = json.loads(facts.get("trial", "{}"))
-    parts = (
-        [found, *(found.get(part, {}) for part in ("student", "data"))] if isinstance(found, dict) else [None]
-    )
-    if not all(isinstance(part, dict) for part in parts):
+    if not (isinstance(found, dict) and all(isinstance(found.get(k, {}), dict) for k in ("student", "data"))):
         raise ValueError("no training run")
     return found
 

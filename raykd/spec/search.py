@@ -91,12 +91,8 @@ def load_sweep(
     path = find_space(source)
     raw = read_mapping(path)
     if "design" in raw:
-        raise UserError(
-            "SPEC",
-            "is an ablation study",
-            value=str(source),
-            expected=f"`{shlex.join(['raykd', 'ablate', str(source)])}`",
-        )
+        expected = f"`{shlex.join(['raykd', 'ablate', str(source)])}`"
+        raise UserError("SPEC", "is an ablation study", value=str(source), expected=expected)
     for override in overrides:
         raw = lay_over(raw, override)
     return build_sweep({**named_by_file(path), **absolute(raw, folder, settings)})

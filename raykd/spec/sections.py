@@ -17,11 +17,6 @@ _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _DURATION = re.compile(r"\s*".join(rf"(?:(?P<{unit}>\d+(?:\.\d+)?)\s*{unit})?" for unit in _UNITS))
 
 
-def section(raw: Any) -> Any:
-    """A section as a mapping; an empty one is the empty mapping."""
-    return as_mapping(raw, "")
-
-
 def parse_duration(raw: Any) -> Any:
     """Seconds of `2h30m`, `90s`, `1d`, or of a number of seconds. Raises `UserError` for other text."""
     if not isinstance(raw, str):
@@ -42,7 +37,8 @@ SHORTHAND = {
     ("baseline",): "method",
 }
 
-Section = Annotated[dict[str, Any], BeforeValidator(section)]
+# An empty section is the empty mapping.
+Section = Annotated[dict[str, Any], BeforeValidator(lambda raw: as_mapping(raw, ""))]
 
 
 class WorkersSpec(Spec):

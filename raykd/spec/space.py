@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from raykd.spec.arms import ARM
 from raykd.spec.axis import Axis
-from raykd.spec.axis_kinds import Integer, Pick
+from raykd.spec.axis_kinds import Integer, Pick, same
 from trainables.core.errors import UserError
 from trainables.spec.trial import NOT_IDENTITY
 from trainables.training.resolve import FlatField, find_field
@@ -50,24 +50,19 @@ class Space:
 
     axes: Mapping[str, Axis]
     fields: Mapping[str, FlatField]  # axis -> the field it sets; the axis over methods has none
-    conditions: Mapping[
-        str, Mapping[str, tuple[Any, ...]]
-    ]  # axis -> other axis -> values at which it takes part
+    # axis -> other axis -> values at which it takes part
+    conditions: Mapping[str, Mapping[str, tuple[Any, ...]]]
 
     def active(self, name: str, params: Mapping[str, Any]) -> bool:
         """Whether axis `name` takes part in a configuration whose earlier axes are `params`."""
         return all(
-            other in params and any(_same(params[other], value) for value in values)
+            other in params and any(same(params[other], value) for value in values)
             for other, values in self.conditions[name].items()
         )
 
     def suggest(self, trial: BaseTrial) -> dict[str, Any]:
         """Ask an Optuna trial for a configuration."""
-        params: dict[str, Any] = {}
-        for name, axis in self.axes.items():
-            if self.active(name, params):
-                params[name] = axis.suggest(trial, name)
-        return params
+        return self._walk(lambda name: self.axes[name].suggest(trial, name))
 
     def encode(self, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
         """A configuration as Optuna stores it: values and distributions."""
@@ -192,8 +187,3 @@ def _order(conditions: Mapping[str, Mapping[str, Any]]) -> list[str]:
         ordered.append(ready)
         left.remove(ready)
     return ordered
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Whether two values are one: 1 and 1.0 are, 1 and true are not."""
-    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)

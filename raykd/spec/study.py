@@ -79,12 +79,8 @@ class StudySpec(SweepSpec):
 
     def written(self) -> Self:
         """As the study's file says it, without what was found out before it started."""
-        spec = self.model_copy(
-            update={
-                "arms": {label: arm.written() for label, arm in self.arms.items()},
-                "study": self.study.written(),
-            }
-        )
+        arms = {label: arm.written() for label, arm in self.arms.items()}
+        spec = self.model_copy(update={"arms": arms, "study": self.study.written()})
         if self.study.budget == "epochs":
             return spec
         return spec.with_arms({label: {"epochs": None} for label in self.arms})

@@ -94,21 +94,13 @@ def factorial_effects(
     p = 2 * stats.t.sf(np.abs(estimate) / error, freedom)
     half, wide = (stats.t.isf(a / 2, freedom) * error for a in (alpha, alpha / len(labels) / families))
     found = zip(labels, estimate, error, half, wide, p, np.minimum(families * holm(p), 1.0), strict=True)
+    effects = []
+    for (factors, places), b, se, h, w, one, corrected in found:
+        alone, together = Interval(float(b - h), float(b + h)), Interval(float(b - w), float(b + w))
+        numbers = (float(b), float(se), alone, together, float(one), float(corrected))
+        effects.append(EffectEstimate(factors, places, *numbers, aliases[factors]))
     return FactorialResult(
-        effects=tuple(
-            EffectEstimate(
-                factors,
-                places,
-                float(b),
-                float(se),
-                Interval(float(b - h), float(b + h)),
-                Interval(float(b - w), float(b + w)),
-                float(one),
-                float(corrected),
-                aliases[factors],
-            )
-            for (factors, places), b, se, h, w, one, corrected in found
-        ),
+        effects=tuple(effects),
         sd=sd,
         freedom=freedom,
         left_out=y.size - values.size,

@@ -62,21 +62,13 @@ def paired_t(differences: ArrayLike, *, step: float = 0.0) -> PairedT:
     mean = np.where(n > 0, d.sum(axis=-1) / np.maximum(n, 1), np.nan)
     residual = np.where(there, d - mean[..., None], 0.0)
     sd = np.where(n > 1, np.sqrt((residual**2).sum(axis=-1) / np.maximum(n - 1, 1)), np.nan)
-    sd = np.maximum(_zero_if_rounding(sd, np.abs(d).max(axis=-1, initial=0.0)), least_sd(step))
+    # 70.3 - 70.1 and 80.3 - 80.1 differ in the last bits of a float: such an sd is only rounding.
+    sd = np.where(sd <= 1e-9 * np.abs(d).max(axis=-1, initial=0.0), 0.0, sd)
+    sd = np.maximum(sd, step / float(np.sqrt(6.0)))
     error = sd / np.sqrt(np.maximum(n, 1))
     t = np.divide(mean, error, out=np.full_like(error, np.nan), where=error > 0)
     p = 2 * stats.t.sf(np.abs(t), np.maximum(n - 1, 1))
     return PairedT(n, mean, sd, t, np.asarray(p))
-
-
-def least_sd(step: float) -> float:
-    """The least sd of a difference of two scores with this resolution (see `paired_t`)."""
-    return step / float(np.sqrt(6.0))
-
-
-def _zero_if_rounding(sd: FloatArray, size: FloatArray) -> FloatArray:
-    """0 where sd is only rounding: 70.3 - 70.1 and 80.3 - 80.1 differ in the last bits of a float."""
-    return np.where(sd <= 1e-9 * size, 0.0, sd)
 
 
 def standardised_difference(mean: float, sd: float, pairs: int) -> float:

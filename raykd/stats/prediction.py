@@ -32,16 +32,14 @@ class Prediction:
     regret: Estimate  # the best final score minus that of the early leader, points
 
 
-def prediction(
-    early: ArrayLike, final: ArrayLike, *, share: float = 0.25, alpha: float = 0.05, seed: int = 0
-) -> Prediction:
-    """`early` and `final` (trials,): finite scores, more is better. k is `share` of the trials, at least 1.
+def prediction(early: ArrayLike, final: ArrayLike) -> Prediction:
+    """`early` and `final` (trials,): finite scores, more is better. k is a quarter of the trials, at least 1.
 
-    Intervals are at 1 - alpha, over resamples of trials. The correlation and its interval need three trials
+    Intervals are at 95 %, over resamples of trials. The correlation and its interval need three trials
     and scores that differ. Of trials with equal scores the earlier one counts as the better one.
     """
     early, final = np.asarray(early, dtype=np.float64), np.asarray(final, dtype=np.float64)
-    best = max(1, round(share * early.size))
+    best = max(1, round(early.size / 4))
 
     def correlate(at: IntArray) -> float:
         if at.size < 3 or np.ptp(early[at]) == 0 or np.ptp(final[at]) == 0:
@@ -59,9 +57,8 @@ def prediction(
         if not early.size:
             found.append(Estimate(math.nan, Interval(math.nan, math.nan)))
             continue
-        drawn = bootstrap(statistic, early.size, resamples=1000, alpha=alpha, seed=seed)
-        enough = early.size >= 3
-        ends = (float(drawn.low), float(drawn.high)) if enough else (math.nan, math.nan)
+        drawn = bootstrap(statistic, early.size, resamples=1000)
+        ends = (float(drawn.low), float(drawn.high)) if early.size >= 3 else (math.nan, math.nan)
         found.append(Estimate(float(drawn.value), Interval(*ends)))
     return Prediction(int(early.size), best, *found)
 

@@ -8,7 +8,7 @@ running when an arm stopped change nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -74,18 +74,15 @@ def decide(
 
     `step` is the resolution of the scores, see `paired_t`.
     """
-    verdict = _before_the_first()
-    test = at_looks(differences, plan.looks, step=step)
-    for k in range(_reached(test, plan)):
-        verdict = _verdict(test, plan, k)
-        interval, last = verdict.interval, k == len(plan.looks) - 1
+    verdict = _BEFORE_THE_FIRST
+    for verdict, sd, last in _looks(differences, plan, step):
+        interval = verdict.interval
         if verdict.outcome != "open":
             return replace(verdict, reason="sign")
         if -margin < interval.low and interval.high < margin:
             return replace(verdict, outcome="similar", reason="margin")
         if last:
             return replace(verdict, reason="exhausted")
-        sd = float(test.sd[k])
         if futility > 0 and chance_of_answer(verdict.mean, sd, verdict.pairs, plan, margin) < futility:
             return replace(verdict, reason="futile")
     return verdict
@@ -100,11 +97,9 @@ def settle(
     influence on when it stops. `better`, `worse` and `similar` (inside (-margin, margin)) follow from the
     interval at the end.
     """
-    verdict = _before_the_first()
-    test = at_looks(differences, plan.looks, step=step)
-    for k in range(_reached(test, plan)):
-        verdict = _verdict(test, plan, k)
-        interval, last = verdict.interval, k == len(plan.looks) - 1
+    verdict = _BEFORE_THE_FIRST
+    for verdict, _, last in _looks(differences, plan, step):
+        interval = verdict.interval
         short = interval.half_width <= half_width
         if short or last:
             similar = verdict.outcome == "open" and -margin < interval.low and interval.high < margin
@@ -174,24 +169,21 @@ def chance_of_answer(mean: float, sd: float, pairs: int, plan: Plan, margin: flo
     return sign + below(inside) - below(-inside)
 
 
-def _before_the_first() -> Verdict:
-    """The verdict before the first look."""
-    return Verdict("open", "running", 0, math.nan, Interval(-math.inf, math.inf))
+_BEFORE_THE_FIRST = Verdict("open", "running", 0, math.nan, Interval(-math.inf, math.inf))
 
 
-def _reached(test: PairedT, plan: Plan) -> int:
-    """How many looks there have been so far."""
-    return int((test.pairs >= np.array(plan.looks)).sum())
+def _looks(differences: ArrayLike, plan: Plan, step: float) -> Iterator[tuple[Verdict, float, bool]]:
+    """(the verdict of the look alone, the sd, whether it is the plan's last) of each look so far.
 
-
-def _verdict(test: PairedT, plan: Plan, k: int) -> Verdict:
-    """The verdict of look k alone. Differences that are all equal have no t: their interval is infinite."""
-    mean, pairs = float(test.mean[k]), int(test.pairs[k])
-    known = math.isfinite(test.t[k])
-    half = plan.critical[k] * float(test.sd[k]) / math.sqrt(pairs) if known else math.inf
-    interval = _around(mean, half)
-    outcome: Outcome = "better" if interval.low > 0 else "worse" if interval.high < 0 else "open"
-    return Verdict(outcome, "running", pairs, mean, interval)
+    Differences that are all equal have no t: their interval is infinite.
+    """
+    test = at_looks(differences, plan.looks, step=step)
+    for k in range(int((test.pairs >= np.array(plan.looks)).sum())):
+        mean, sd, pairs = float(test.mean[k]), float(test.sd[k]), int(test.pairs[k])
+        half = plan.critical[k] * sd / math.sqrt(pairs) if math.isfinite(test.t[k]) else math.inf
+        interval = _around(mean, half)
+        outcome: Outcome = "better" if interval.low > 0 else "worse" if interval.high < 0 else "open"
+        yield Verdict(outcome, "running", pairs, mean, interval), sd, k == len(plan.looks) - 1
 
 
 def _around(mean: float, half: float) -> Interval:

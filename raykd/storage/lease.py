@@ -130,14 +130,7 @@ class Lease:
 
 def stale_s() -> float:
     """For how many seconds a driver on another machine may send no heartbeat before it counts as dead."""
-    given = os.environ.get(STALE, "")
-    try:
-        seconds = float(given or _STALE_S)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise UserError(STALE, "is no number of seconds", value=given, expected="more than 0, such as 60")
-    return seconds
+    return storage_retry.seconds_set(STALE, _STALE_S, lambda s: s > 0, "more than 0, such as 60")
 
 
 def wait_until_stale(look: Callable[[], tuple[LeaseRecord | None, float]], where: str) -> None:

@@ -88,10 +88,8 @@ def find(config: Mapping[str, Any], credentials: Mapping[str, str]) -> tuple[Fil
         seen = with_retry(marker.exists, f"{marker} cannot be read")
         if seen:  # what this worker writes lies there; on other nodes it may run as another user
             guard(folder, owner=marker.parent.stat().st_uid)
-        return (
-            SharedFolder(),
-            "" if seen else f"does not see {marker.parent}: every node must share the storage",
-        )
+        problem = f"does not see {marker.parent}: every node must share the storage"
+        return SharedFolder(), "" if seen else problem
     guard(folder)
     os.environ.update(credentials)
     try:

@@ -84,22 +84,15 @@ class Remote:
                 limit=min(_FIRST_ANSWER_S, retry_seconds()),
             )
             if self._atomic and found == fs.FileType.NotFound:
-                raise UserError(
-                    "--storage", f"there is no bucket {bucket!r}", value=self.uri,
-                    expected="one that is there: raykd makes none",
-                )  # fmt: skip
+                raise self._unusable(f"there is no bucket {bucket!r}", "one that is there: raykd makes none")
         except StorageLost as error:
             said = _said(error.__cause__) if isinstance(error.__cause__, OSError) else str(error)
-            raise UserError(
-                "--storage", f"does not answer: {said}", value=self.uri,
-                expected="a server that runs; `?endpoint_override=HOST:PORT&scheme=http` for one's own",
-            ) from None  # fmt: skip
+            expected = "a server that runs; `?endpoint_override=HOST:PORT&scheme=http` for one's own"
+            raise self._unusable(f"does not answer: {said}", expected) from None
         except OSError as error:
-            raise UserError(
-                "--storage", f"refuses us: {_said(error)}", value=self.uri,
-                expected="credentials that may list, read and write there, in "
-                + _CREDENTIALS.get(self.files.type_name, "its own files"),
-            ) from None  # fmt: skip
+            where = _CREDENTIALS.get(self.files.type_name, "its own files")
+            expected = f"credentials that may list, read and write there, in {where}"
+            raise self._unusable(f"refuses us: {_said(error)}", expected) from None
 
     def check_writable(self) -> None:
         """`UserError` if nothing can be written or removed."""
@@ -108,10 +101,8 @@ class Remote:
             self._put(key, b"raykd")
             self.files.delete_file(self._path(key))
         except OSError as error:
-            raise UserError(
-                "--storage", f"cannot be written: {_said(error)}", value=self.uri,
-                expected="credentials that may list, read, write and delete there",
-            ) from None  # fmt: skip
+            expected = "credentials that may list, read, write and delete there"
+            raise self._unusable(f"cannot be written: {_said(error)}", expected) from None
 
     def get(self, key: str) -> bytes:
         """The content of a file. `FileNotFoundError` if there is none."""
@@ -204,6 +195,9 @@ class Remote:
 
         self._retried(delete, key, "removed")
 
+    def _unusable(self, problem: str, expected: str) -> UserError:
+        return UserError("--storage", problem, value=self.uri, expected=expected)
+
     def _put(self, key: str, data: bytes) -> None:
         path = self._path(key)
         aside = path if self._atomic else f"{path}.{uuid.uuid4().hex[:8]}.tmp"
@@ -228,9 +222,8 @@ class Remote:
         return f"{self.root}/{key}" if key else self.root
 
     def _retried(self, work: Callable[[], T], key: str, verb: str) -> T:
-        return with_retry(
-            lambda: _readable(work), f"{shown(self.uri, key)} cannot be {verb}", passing=_passing
-        )
+        problem = f"{shown(self.uri, key)} cannot be {verb}"
+        return with_retry(lambda: _readable(work), problem, passing=_passing)
 
 
 def _right_in(prefix: str, files: Iterable[Entry]) -> set[Entry]:

@@ -1,7 +1,7 @@
 """Temporary folders of a driver, for Ray's own files, which nothing reads again.
 
-They are not on the storage, which may be full or slow. Only their owner can read them, whatever the umask. A
-driver removes its folder when it ends, and the folders of killed drivers when it starts.
+They are not on the storage, which may be full or slow. Only their owner can read them, whatever the umask.
+A driver removes its folder when it ends, in good order or not; when it starts, those of killed drivers.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from raykd.process import signals
 from raykd.storage.lease import LeaseRecord
 from raykd.storage.owners import make_private
 
 _PREFIX = "raykd-"
 _OWNER = ".driver"
 _LAST_WRITES_S = 5.0  # of processes that are just ending
+_HURRIED_S = 2.0  # the same, when the driver did not end in good order
 
 
 @contextmanager
@@ -33,30 +35,46 @@ def scratch_folder(above: Path | None = None, prefix: str = _PREFIX) -> Iterator
     above = above or Path(tempfile.gettempdir())
     make_private(above)
     for left in above.glob(f"{prefix}*"):
-        if _is_abandoned(left):
-            shutil.rmtree(left, ignore_errors=True)  # it follows no link, neither here nor inside
+        if owner := _dead_owner(left):
+            _remove(left, owner, 0)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=above))  # with mode 0700
     owner = LeaseRecord.mine().data()
     try:
         (folder / _OWNER).write_bytes(owner)
-        yield folder
+        with signals.cleared(lambda: _remove(folder, owner, _HURRIED_S)):
+            yield folder
     finally:
-        deadline = time.monotonic() + _LAST_WRITES_S
-        while folder.exists() and time.monotonic() < deadline:
-            shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # the next driver removes what is still there
-            if folder.exists():
-                (folder / _OWNER).write_bytes(owner)
+        _remove(folder, owner, _LAST_WRITES_S)
 
 
-def _is_abandoned(folder: Path) -> bool:
-    """Whether it is a dead driver's for sure: a folder without the file that says so may be anything."""
+def _remove(folder: Path, owner: bytes, within_s: float) -> None:
+    """Remove a folder to which others may still write for `within_s` seconds.
+
+    What is left after them keeps the file that names its driver, so that the next driver removes it.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)  # it follows no link, neither here nor inside
+        if not folder.exists():
+            return
+        if time.monotonic() >= deadline:
+            break
+    with suppress(OSError):
+        (folder / _OWNER).write_bytes(owner)
+
+
+def _dead_owner(folder: Path) -> bytes | None:
+    """What the file that names its driver holds, if the driver is dead for sure; else None.
+
+    A folder without that file may be anybody's.
+    """
     try:
         if not _own(folder, stat.S_ISDIR) or not _own(folder / _OWNER, stat.S_ISREG):
-            return False
-        return LeaseRecord.read((folder / _OWNER).read_bytes()).lives is False
+            return None
+        owner = (folder / _OWNER).read_bytes()
     except OSError:
-        return False
+        return None
+    return owner if LeaseRecord.read(owner).lives is False else None
 
 
 def _own(path: Path, is_kind: Callable[[int], bool]) -> bool:

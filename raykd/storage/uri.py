@@ -66,10 +66,8 @@ def _open_s3(bucket: str, path: str, options: dict[str, str]) -> tuple[fs.FileSy
     given: dict[str, Any] = {name: options[name] for name in _S3 if name in options}
     address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if address and "endpoint_override" not in given:
-        given |= {
-            "scheme": urlsplit(address).scheme or "https",
-            "endpoint_override": urlsplit(address).netloc,
-        }
+        at = urlsplit(address)
+        given |= {"scheme": at.scheme or "https", "endpoint_override": at.netloc}
     given |= {name: options[name].lower() in ("1", "true", "") for name in _S3_FLAGS if name in options}
     placed = ("AWS_REGION", "AWS_DEFAULT_REGION")
     if not {"region", "endpoint_override"} & given.keys() and not any(map(os.environ.get, placed)):

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from raykd.stats import Interval, Plan
-from raykd.stats.boundaries import checked_looks
+from raykd.stats.boundaries import Plan, checked_looks
+from raykd.stats.paired import Interval
 
 
 def anytime(looks: Sequence[int], *, alpha: float = 0.05, scale: float = 1.0) -> Plan:

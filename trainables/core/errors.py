@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import pickle
 from collections.abc import Iterable
 from enum import Enum
@@ -84,7 +85,9 @@ class UserError(ValueError):
         return {name: getattr(self, name) for name in names}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, ({**self._arguments(), "value": _picklable(self.value)},)
+        # The error must always arrive, whatever its value is.
+        value = self.value if is_picklable(self.value) else Shown(self.value)
+        return functools.partial(UserError, **{**self._arguments(), "value": value}), ()
 
 
 class Shown:
@@ -100,17 +103,13 @@ class Shown:
         return self._str
 
 
-def _picklable(value: Any) -> Any:
-    """`value`, or a `Shown` of it where it cannot be pickled: the error itself must always arrive."""
+def is_picklable(value: Any) -> bool:
+    """Whether `value` can be sent to another process."""
     try:
         pickle.loads(pickle.dumps(value))
     except Exception:
-        return Shown(value)
-    return value
-
-
-def _rebuild(arguments: dict[str, Any]) -> UserError:
-    return UserError(**arguments)
+        return False
+    return True
 
 
 class TrialFailed(RuntimeError):

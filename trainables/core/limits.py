@@ -55,19 +55,13 @@ def memory_left() -> float:
     return max(0.0, min(left))
 
 
-def address_space() -> Limit | None:
-    """The address space that a process may have, bytes (`ulimit -v`); None where it is unlimited."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return None if soft == resource.RLIM_INFINITY else Limit(soft, "`ulimit -v`")
-
-
 def check_address_space() -> None:
     """Raise `UserError` where `ulimit -v` is too small for Ray and torch. Called before they are imported."""
-    space = address_space()
-    if space is not None and space.value < _LEAST_ADDRESS_SPACE:
+    space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if space != resource.RLIM_INFINITY and space < _LEAST_ADDRESS_SPACE:
         raise UserError(
             "memory",
-            f"{space.source} allows {space.value / 2**30:.1f} GiB of address space a process, and Ray and "
+            f"`ulimit -v` allows {space / 2**30:.1f} GiB of address space a process, and Ray and "
             f"torch need {_LEAST_ADDRESS_SPACE / 2**30:.0f} GiB",
             expected="`ulimit -v unlimited` in the shell that starts raykd",
         )

@@ -59,13 +59,18 @@ def tell_with(say: Callable[[str], object]) -> None:
 
 def retry_seconds() -> float:
     """How long work on the storage is tried again, seconds. `UserError` for a setting that is no number."""
-    given = os.environ.get(RETRY_ENV, "")
+    return seconds_set(RETRY_ENV, _DEFAULT_S, lambda s: s >= 0, "0 or more, such as 300")
+
+
+def seconds_set(name: str, default: float, allows: Callable[[float], bool], expected: str) -> float:
+    """The seconds in an environment variable. `UserError` for a setting that is no number or not allowed."""
+    given = os.environ.get(name, "")
     try:
-        seconds = float(given or _DEFAULT_S)
+        seconds = float(given or default)
     except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise UserError(RETRY_ENV, "is no number of seconds", value=given, expected="0 or more, such as 300")
+        seconds = float("inf")
+    if not (allows(seconds) and seconds < float("inf")):
+        raise UserError(name, "is no number of seconds", value=given, expected=expected)
     return seconds
 
 

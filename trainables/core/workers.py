@@ -6,7 +6,6 @@ all goes through `from_first`, which raises its error on every worker.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +13,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from trainables.core.errors import is_picklable
 
 T = TypeVar("T")
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
@@ -110,11 +111,7 @@ def _from_a_peer(error: Exception) -> Exception:
 
 def _sendable(error: Exception) -> Exception:
     """`error`, or a RuntimeError with its text where it cannot be pickled."""
-    try:
-        pickle.loads(pickle.dumps(error))
-        return error
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error if is_picklable(error) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def from_each(value: T) -> list[T]:

@@ -73,11 +73,7 @@ class Examiner:
             if result.se is not None:
                 metrics[f"probe/{name}_se"] = result.se
         score = f"probe/{self.spec.score}"
-        own = {
-            name: metrics[key]
-            for name, key in (("score", score), ("score_se", f"{score}_se"))
-            if key in metrics
-        }
+        own = {f"score{end}": metrics[score + end] for end in ("", "_se") if score + end in metrics}
         return {**own, **metrics}
 
     def encoded(self, encode: Encode, images: Images, ids: np.ndarray) -> Tensor:

@@ -101,9 +101,8 @@ def draw_shots(targets: np.ndarray, count: int, draws: int, seed: int) -> list[n
     """
     sizes = np.bincount(targets)
     if sizes.max() < count:
-        raise UserError(
-            "probe", f"no class has {count} labelled training images", expected=f"at most {sizes.max()} shots"
-        )
+        problem = f"no class has {count} labelled training images"
+        raise UserError("probe", problem, expected=f"at most {sizes.max()} shots")
     starts = np.cumsum(sizes) - sizes
     chosen = []
     for draw in range(draws):

@@ -67,8 +67,13 @@ def _mlp(s: int, t: int) -> nn.Module:
     return nn.Sequential(nn.Linear(s, t), nn.ReLU(), nn.Linear(t, t))
 
 
+def _conv_bn_act(s: int, t: int, side: int = 1, groups: int = 1, act: str = "relu") -> list[nn.Module]:
+    convolution = nn.Conv2d(s, t, side, padding=side // 2, groups=groups, bias=False)
+    return [convolution, nn.BatchNorm2d(t), nn.ReLU() if act == "relu" else create_act_layer(act)]
+
+
 def _conv1x1_bn_act(s: int, t: int) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(s, t, 1, bias=False), nn.BatchNorm2d(t), nn.ReLU())
+    return nn.Sequential(*_conv_bn_act(s, t))
 
 
 def _conv1x1(s: int, t: int) -> nn.Module:
@@ -77,17 +82,7 @@ def _conv1x1(s: int, t: int) -> nn.Module:
 
 def _bottleneck(s: int, t: int) -> nn.Module:
     half = max(1, t // 2)
-    return nn.Sequential(
-        nn.Conv2d(s, half, 1, bias=False),
-        nn.BatchNorm2d(half),
-        nn.ReLU(),
-        nn.Conv2d(half, half, 3, padding=1, bias=False),
-        nn.BatchNorm2d(half),
-        nn.ReLU(),
-        nn.Conv2d(half, t, 1, bias=False),
-        nn.BatchNorm2d(t),
-        nn.ReLU(),
-    )
+    return nn.Sequential(*_conv_bn_act(s, half), *_conv_bn_act(half, half, 3), *_conv_bn_act(half, t))
 
 
 class _Residual(nn.Module):
@@ -101,16 +96,8 @@ class _Residual(nn.Module):
 
 
 def _mbconv(s: int, t: int, activation: str = "silu") -> nn.Module:
-    layers = nn.Sequential(
-        nn.Conv2d(s, 2 * s, 1, bias=False),
-        nn.BatchNorm2d(2 * s),
-        create_act_layer(activation),
-        nn.Conv2d(2 * s, 2 * s, 3, padding=1, groups=2 * s, bias=False),
-        nn.BatchNorm2d(2 * s),
-        create_act_layer(activation),
-        nn.Conv2d(2 * s, t, 1, bias=False),
-        nn.BatchNorm2d(t),
-    )
+    wide, deep = _conv_bn_act(s, 2 * s, act=activation), _conv_bn_act(2 * s, 2 * s, 3, 2 * s, activation)
+    layers = nn.Sequential(*wide, *deep, *_conv_bn_act(2 * s, t)[:2])
     return _Residual(layers) if s == t else layers
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +65,7 @@ class Backbone(nn.Module):
         self.field = field
         self.model = create(spec.arch, self.options, field)
         self.feed(IMAGENET)
-        self.feature_dim, self.map_channels, self.stages = _shape(self.model, spec.arch, _key(self.options))
+        self.feature_dim, self.map_channels, self.stages = _shape(self.model, spec)
 
     def feed(self, trained: Normalisation) -> None:
         """Convert views to the normalisation `trained` from now on."""
@@ -135,10 +134,9 @@ class Backbone(nn.Module):
                 value=made_for,
                 expected=f"{image_size}, as data.image_size",
             )
-        images = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
-        images = images.to(next(self.parameters()).device)
+        images = noise(image_size).to(next(self.parameters()).device)
         spec = ModelSpec(arch=self.arch, options=self.options)
-        with _evaluating(self.model), torch.enable_grad():
+        with evaluating(self.model), torch.enable_grad():
             try:
                 with watched(self.model, [stage.module for stage in self.stages]) as seen:
                     features = self.model(images)
@@ -182,6 +180,11 @@ def build_backbone(spec: ModelSpec, seed: int | None = None, field: str = "stude
         return Backbone(spec, field)
 
 
+def noise(image_size: int) -> Tensor:
+    """Two images (2, 3, H, W) of random values in 0..1, always the same ones."""
+    return torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+
+
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Modules built inside are initialised from `seed`; the global generators are restored afterwards."""
@@ -191,14 +194,10 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+@functools.lru_cache(maxsize=64)
 def backbone_facts(spec: ModelSpec, image_size: int, field: str = "student") -> BackboneFacts:
     """`Backbone.facts` of an architecture, cached; for checks before anything starts."""
-    return _remembered_facts(spec.arch, _key(spec.options), image_size, field)
-
-
-@functools.lru_cache(maxsize=64)
-def _remembered_facts(arch: str, options: str, image_size: int, field: str) -> BackboneFacts:
-    return build_backbone(ModelSpec(arch=arch, options=json.loads(options)), 0, field).facts(image_size)
+    return build_backbone(spec, 0, field).facts(image_size)
 
 
 def check_arch(arch: str, field: str, options: Mapping[str, Any] | None = None) -> None:
@@ -208,13 +207,13 @@ def check_arch(arch: str, field: str, options: Mapping[str, Any] | None = None) 
     """
     check_name(arch, field)
     if options:
-        _remembered_check(arch, _key(options), field)
+        _check_options(ModelSpec(arch=arch, options=dict(options)), field)
 
 
 @functools.lru_cache(maxsize=64)
-def _remembered_check(arch: str, options: str, field: str) -> None:
+def _check_options(spec: ModelSpec, field: str) -> None:
     with seeded(0):
-        create(arch, json.loads(options), field)
+        create(spec.arch, spec.options, field)
 
 
 def classifier_prefixes(backbone: Backbone) -> tuple[str, ...]:
@@ -226,28 +225,27 @@ def classifier_prefixes(backbone: Backbone) -> tuple[str, ...]:
     return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
 
 
-_known_shapes: dict[tuple[str, str], tuple[int, int, tuple[Stage, ...]]] = {}
+_known_shapes: dict[ModelSpec, tuple[int, int, tuple[Stage, ...]]] = {}
 
 
-def _shape(model: nn.Module, arch: str, options: str) -> tuple[int, int, tuple[Stage, ...]]:
+def _shape(model: nn.Module, spec: ModelSpec) -> tuple[int, int, tuple[Stage, ...]]:
     """(feature_dim, map_channels, stages), from a pass at the architecture's own image size."""
-    if (arch, options) not in _known_shapes:
+    if spec not in _known_shapes:
         side = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[-1]
-        told = json.loads(options)
-        given = told.get("img_size", told.get("image_size", side))
+        given = spec.options.get("img_size", spec.options.get("image_size", side))
         side = given if isinstance(given, int) else given[-1]
-        if STEM in told:
+        if STEM in spec.options:
             side = -(-side // 4)  # with such a stem the maps are then as large as usual
         images = torch.zeros(1, 3, side, side)
-        with _evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad():
             found = as_map(model, raw_features(model, images))
             features, stages = find_stages(model, images)
-        _known_shapes[arch, options] = features.shape[1], 0 if found is None else found.shape[1], stages
-    return _known_shapes[arch, options]
+        _known_shapes[spec] = features.shape[1], 0 if found is None else found.shape[1], stages
+    return _known_shapes[spec]
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode inside, so that a pass for shapes changes no batch statistics and draws no dropout."""
     before = {module: module.training for module in model.modules()}
     model.eval()
@@ -256,7 +254,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in before.items():
             module.training = training
-
-
-def _key(options: Mapping[str, Any]) -> str:
-    return json.dumps(options, sort_keys=True, default=str)

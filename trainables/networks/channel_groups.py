@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from trainables.core.errors import UserError
-from trainables.networks.backbones import Backbone
+from trainables.networks.backbones import Backbone, evaluating
 
 _LAYERS = (nn.Conv2d, nn.Linear, _BatchNorm)
 
@@ -84,8 +84,7 @@ def channel_ends(model: nn.Module, images: Tensor) -> dict[str, tuple[int | None
     ends: dict[str, tuple[int | None, int]] = {}
 
     def before(name: str, _module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        reads = groups.of(given[0])
-        ends[name] = (reads, -1)
+        ends[name] = (groups.of(given[0]), -1)
 
     def after(name: str, module: nn.Module, _given: Any, out: Tensor) -> None:
         reads, _ = ends[name]
@@ -107,7 +106,6 @@ def _pass(
     model: nn.Module, images: Tensor, before: Callable[..., None], after: Callable[..., None] | None
 ) -> None:
     """Pass `images` through in eval mode with hooks on the layers; a hook's first argument is the name."""
-    modes = {module: module.training for module in model.modules()}
     hooks = []
     for name, module in model.named_modules():
         if isinstance(module, _LAYERS):
@@ -115,12 +113,11 @@ def _pass(
             if after is not None:
                 hooks.append(module.register_forward_hook(functools.partial(after, name)))
     try:
-        model.eval()(images)
+        with evaluating(model):
+            model(images)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes.items():
-            module.training = training
 
 
 class _Groups(TorchFunctionMode):
@@ -129,9 +126,8 @@ class _Groups(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self._parents: list[int] = []
-        self._known: dict[
-            int, tuple[Tensor, int]
-        ] = {}  # by id; the tensor is kept, so that its id is not reused
+        # By id. The tensor is kept, so that its id is not reused.
+        self._known: dict[int, tuple[Tensor, int]] = {}
 
     def new(self) -> int:
         self._parents.append(len(self._parents))

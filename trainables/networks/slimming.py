@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 import math
 from collections.abc import Mapping
 from fractions import Fraction
@@ -26,7 +25,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.core.errors import UserError, first_line
-from trainables.networks.backbones import Backbone, build_backbone, seeded
+from trainables.networks.backbones import Backbone, build_backbone, noise, seeded
 from trainables.networks.channel_groups import inputs_seen, largest_first
 from trainables.spec.trial import ModelSpec
 
@@ -95,7 +94,7 @@ def build_host(student: Backbone, width: float, image_size: int, slice: Slice = 
     Raises `UserError` for a width that leaves no whole channels and for a network that cannot be widened.
     """
     check_host(student, width, image_size, slice)
-    images, exact = _images(image_size), Fraction(str(width))
+    images, exact = noise(image_size), Fraction(str(width))
     layers = _layers(student, images)
     whole = _initial(student.model, layers, exact)
     if slice == "l1_mask":
@@ -109,7 +108,7 @@ def check_host(student: Backbone, width: float, image_size: int, slice: Slice = 
     The second check runs a slightly wider host. The weights of the additional output channels are zero, the
     weights from them are not. The host must then return the student's features, and zeros beside them.
     """
-    images = _images(image_size)
+    images = noise(image_size)
     layers = _layers(student, images)
     modules = dict(student.model.named_modules())
     counts = [getattr(modules[name], count) for name, layer in layers.items() for count in layer.counts]
@@ -133,15 +132,10 @@ def check_host(student: Backbone, width: float, image_size: int, slice: Slice = 
         largest_first(student, dict(student.model.named_parameters()), images)
 
 
+@functools.lru_cache(maxsize=64)
 def check_host_of(spec: ModelSpec, width: float, image_size: int, slice: Slice) -> None:
     """`check_host` of an architecture, cached; for checks before anything starts."""
-    _remembered_check(spec.arch, json.dumps(spec.options, sort_keys=True), width, image_size, slice)
-
-
-@functools.lru_cache(maxsize=64)
-def _remembered_check(arch: str, options: str, width: float, image_size: int, slice: Slice) -> None:
-    student = build_backbone(ModelSpec(arch=arch, options=json.loads(options)), 0)
-    check_host(student, width, image_size, slice)
+    check_host(build_backbone(spec, 0), width, image_size, slice)
 
 
 def _layers(student: Backbone, images: Tensor) -> dict[str, Layer]:
@@ -222,10 +216,6 @@ def _keeps_channels(student: Backbone, layers: Mapping[str, Layer], width: Fract
     own = found[:, : expected.shape[1]]
     close = (own - expected).abs().max() <= 1e-3 * expected.abs().max()
     return found.shape[1] == host.feature_dim and bool(close) and not found[:, expected.shape[1] :].any()
-
-
-def _images(image_size: int) -> Tensor:
-    return torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
 
 
 def _keys(name: str) -> tuple[str, str]:

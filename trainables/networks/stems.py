@@ -25,20 +25,12 @@ _timm: Any = timm.models
 _torchvision: Any = torchvision.models
 # Family -> the pooling behind its stem; "": none.
 _POOLS: dict[type[nn.Module], str] = {
-    _timm.resnet.ResNet: "maxpool",
-    _timm.densenet.DenseNet: "features.pool0",
-    _timm.efficientnet.EfficientNet: "",
-    _timm.mobilenetv3.MobileNetV3: "",
-    _timm.ghostnet.GhostNet: "",
-    _timm.regnet.RegNet: "",
-    _torchvision.ResNet: "maxpool",
-    _torchvision.DenseNet: "features.pool0",
-    _torchvision.EfficientNet: "",
-    _torchvision.MobileNetV2: "",
-    _torchvision.MobileNetV3: "",
-    _torchvision.MNASNet: "",
-    _torchvision.RegNet: "",
-    _torchvision.ShuffleNetV2: "maxpool",
+    **dict.fromkeys((_timm.resnet.ResNet, _torchvision.ResNet, _torchvision.ShuffleNetV2), "maxpool"),
+    **dict.fromkeys((_timm.densenet.DenseNet, _torchvision.DenseNet), "features.pool0"),
+    **dict.fromkeys((_timm.efficientnet.EfficientNet, _timm.mobilenetv3.MobileNetV3), ""),
+    **dict.fromkeys((_timm.ghostnet.GhostNet, _timm.regnet.RegNet), ""),
+    **dict.fromkeys((_torchvision.EfficientNet, _torchvision.MobileNetV2, _torchvision.MobileNetV3), ""),
+    **dict.fromkeys((_torchvision.MNASNet, _torchvision.RegNet), ""),
 }
 FAMILIES = (
     "ResNet (ResNeXt, wide, SE), DenseNet, EfficientNet, MobileNet v1 to v4, MNASNet, GhostNet, RegNet, "

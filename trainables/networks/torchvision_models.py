@@ -23,14 +23,8 @@ class Layout(NamedTuple):
 
 _FEATURES = Layout("classifier", "features", "features")
 _LAYOUTS: dict[type[nn.Module], Layout] = {
-    zoo.AlexNet: _FEATURES,
-    zoo.VGG: _FEATURES,
-    zoo.DenseNet: _FEATURES,
-    zoo.MobileNetV2: _FEATURES,
-    zoo.MobileNetV3: _FEATURES,
-    zoo.EfficientNet: _FEATURES,
-    zoo.ConvNeXt: _FEATURES,
-    zoo.SqueezeNet: _FEATURES,
+    **dict.fromkeys((zoo.AlexNet, zoo.VGG, zoo.DenseNet, zoo.ConvNeXt, zoo.SqueezeNet), _FEATURES),
+    **dict.fromkeys((zoo.MobileNetV2, zoo.MobileNetV3, zoo.EfficientNet), _FEATURES),
     zoo.ResNet: Layout("fc", "layer4"),
     zoo.ShuffleNetV2: Layout("fc", "conv5"),
     zoo.GoogLeNet: Layout("fc", "inception5b"),
@@ -81,8 +75,7 @@ def create(name: str, options: Mapping[str, Any], field: str) -> nn.Module:
 
 def stage_candidates(model: nn.Module, found: Layout) -> list[str]:
     """Names of modules whose outputs may be the maps of stages, in order."""
-    holder = model.get_submodule(found.stages)
-    children = [name for name, _ in holder.named_children()]
+    children = [name for name, _ in model.get_submodule(found.stages).named_children()]
     if found.stages:
         return [f"{found.stages}.{name}" for name in children]
     return children[: children.index(found.map) + 1]

@@ -165,9 +165,8 @@ def watched(model: nn.Module, modules: Iterable[str]) -> Iterator[dict[str, Any]
     hooks = []
     try:
         for name in modules:
-            hooks.append(
-                model.get_submodule(name).register_forward_hook(functools.partial(_keep, seen, name))
-            )
+            keep = functools.partial(_keep, seen, name)
+            hooks.append(model.get_submodule(name).register_forward_hook(keep))
         yield seen
     finally:
         for hook in hooks:

@@ -18,7 +18,7 @@ from trainables.methods import load_method
 from trainables.methods.base import TAUGHT, Context
 from trainables.networks.backbones import BackboneFacts, backbone_facts, check_arch
 from trainables.planning.teacher_check import check_teacher, teacher_remarks
-from trainables.spec.trial import DataSpec, ModelSpec, Spec, TeacherSpec, TrialSpec
+from trainables.spec.trial import DataSpec, ModelSpec, TeacherSpec, TrialSpec
 from trainables.teachers.feeding import remark
 from trainables.training.memory import check_memory, heavy
 from trainables.training.optimizer import check_optim
@@ -39,7 +39,7 @@ class TrialChecker:
         """Raise `UserError`, with the field's path in a trial, for one that cannot work."""
         method = load_method(trial.method)
         facts = self._facts(trial.data)
-        self._once(("pictures", _text(trial.data)), lambda: check_pictures(trial.data))
+        self._once(("pictures", trial.data), lambda: check_pictures(trial.data))
         config = method.Config(**trial.config)
         needs = method.requires(config)
         if "labels" in needs and not facts.classes:
@@ -69,12 +69,12 @@ class TrialChecker:
                 expected="a recipe that changes images, at a strength above 0",
             )
         student = trial.student
-        self._once(("arch", _text(student)), lambda: check_arch(student.arch, "student", student.options))
+        self._once(("arch", student), lambda: check_arch(student.arch, "student", student.options))
         if trial.teacher is not None:
             self._teacher(trial.teacher, frozenset(needs), trial.data.image_size, facts.classes)
         images = facts.train_images
         self._once(
-            ("optim", _text(trial.optim), trial.epochs, images),
+            ("optim", trial.optim, trial.epochs, images),
             lambda: check_optim(trial.optim, trial.epochs, images, self._workers),
         )
         context = self.context(trial)
@@ -84,7 +84,7 @@ class TrialChecker:
         check_memory(trial, method, context, self._workers, self._memory)
         training = teacher_trial(trial)
         if training is not None:
-            self._once(("training", _text(training)), lambda: self.check_section(training, "teacher.train"))
+            self._once(("training", training), lambda: self.check_section(training, "teacher.train"))
 
     def context(self, trial: TrialSpec) -> Context:
         """What the trial's method may know about it, the student's shapes included."""
@@ -112,7 +112,9 @@ class TrialChecker:
         for large in heavy(trial, method, self.context(trial)):
             said.setdefault(large.partition(":")[0], large)
         if teacher is not None and method.needs & TAUGHT:
-            told = self._once(("remarks", _text(teacher)), lambda: _of_teacher(teacher))
+            told = self._once(
+                ("remarks", teacher), lambda: [*filter(None, [remark(teacher)]), *teacher_remarks(teacher)]
+            )
             said |= {sentence: sentence for sentence in told}  # each teacher's own
         return said
 
@@ -121,12 +123,10 @@ class TrialChecker:
         return load_method(trial.method).same(self.context(trial))
 
     def _facts(self, data: DataSpec) -> DataFacts:
-        return self._once(("data", _text(data)), lambda: check_data(data))
+        return self._once(("data", data), lambda: check_data(data))
 
     def _teacher(self, spec: TeacherSpec, needs: frozenset[str], image_size: int, classes: int) -> None:
-        self._once(
-            ("teacher", _text(spec), needs, classes), lambda: check_teacher(spec, needs, classes=classes)
-        )
+        self._once(("teacher", spec, needs, classes), lambda: check_teacher(spec, needs, classes=classes))
         self._teacher_facts(spec, image_size)
 
     def _teacher_facts(self, spec: TeacherSpec, image_size: int) -> BackboneFacts:
@@ -164,7 +164,7 @@ class TrialChecker:
         return None
 
     def _once(self, key: tuple[Any, ...], find: Callable[[], T]) -> T:
-        """What `find` returns, found out once. Specs hold mappings, so keys hold their text."""
+        """What `find` returns, found out once."""
         if key not in self._known:
             self._known[key] = find()
         found: T = self._known[key]
@@ -184,11 +184,3 @@ def _check_maps(trial: TrialSpec, context: Context) -> None:
                 value=spec.arch,
                 expected="a network of stages: a convolutional one, or a vision transformer",
             )
-
-
-def _of_teacher(teacher: TeacherSpec) -> list[str]:
-    return [*filter(None, [remark(teacher)]), *teacher_remarks(teacher)]
-
-
-def _text(spec: Spec) -> str:
-    return spec.model_dump_json()

@@ -30,14 +30,14 @@ _IMAGES = 16  # two passes, of so many and of half as many images, give the cost
 Contexts = Callable[[TrialSpec], Context]  # trial -> what its method may know, such as `TrialChecker.context`
 
 
-def step_flops(trial: TrialSpec, context: Contexts | None = None) -> float:
+def step_flops(trial: TrialSpec) -> float:
     """Floating-point operations of one optimizer step of the global batch.
 
     Counted on a few images in every view, not estimated: matrix products and convolutions in the forward and
     backward pass of what is trained and in the forward pass of teacher and momentum encoder. A teacher that
     is not trained yet has the same cost: it does not depend on the weights.
     """
-    context = context or TrialChecker().context
+    context = TrialChecker().context
     with isolated(trial.seed):
         method = bare_method(trial, context).train()
         most = min(_IMAGES, context(trial).train_size)
@@ -89,26 +89,14 @@ def _counted(method: Method, trial: TrialSpec, images: int) -> float:
     return float(counter.get_total_flops())
 
 
-def _convolution_backward(
-    grad_out: list[int],
-    x: list[int],
-    weight: list[int],
-    _bias: Any,
-    _stride: Any,
-    _padding: Any,
-    _dilation: Any,
-    transposed: bool,
-    _output_padding: Any,
-    _groups: int,
-    output_mask: list[bool],
-    **_: Any,
-) -> int:
+def _convolution_backward(*given: Any, **_: Any) -> int:
     """The forward pass's operations for each of the two gradients that is computed.
 
     torch's own formula counts the gradient of a depthwise weight as that of a dense one, `groups` times as
     much.
     """
-    return (output_mask[0] + output_mask[1]) * conv_flop_count(x, weight, grad_out, transposed)
+    grad_out, x, weight, _bias, _stride, _padding, _dilation, transposed, *_more, computed = given
+    return int((computed[0] + computed[1]) * conv_flop_count(x, weight, grad_out, transposed))
 
 
 _MENDED = {torch.ops.aten.convolution_backward: _convolution_backward}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from trainables.core.errors import UserError
 from trainables.methods import load_method, methods
 from trainables.methods.base import TAUGHT, Method
@@ -22,9 +20,8 @@ def check_teacher(spec: TeacherSpec | None, needs: frozenset[str], classes: int 
     if not needs & TAUGHT:
         return
     if spec is None:
-        raise UserError(
-            "teacher", "is missing", expected="`{arch: NAME, checkpoint: FILE}` or `{arch, train}`"
-        )
+        expected = "`{arch: NAME, checkpoint: FILE}` or `{arch, train}`"
+        raise UserError("teacher", "is missing", expected=expected)
     check_arch(spec.arch, "teacher", spec.options)
     if (spec.checkpoint is None) == (spec.train is None):
         has = "neither `checkpoint` nor" if spec.train is None else "both `checkpoint` and"
@@ -61,11 +58,10 @@ def _verified(spec: TeacherSpec) -> CheckpointFacts:
     """
     assert spec.checkpoint is not None
     path = spec.checkpoint.expanduser()
-    options = json.dumps(spec.options, sort_keys=True, default=str)
+    model = ModelSpec(arch=spec.arch, options=spec.options)
     stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
-    key = (path.resolve(), stamp, spec.arch, options)
+    key = (path.resolve(), stamp, model)
     if key not in _seen:
-        model = ModelSpec(arch=spec.arch, options=spec.options)
         _seen[key] = verify(read_checkpoint(path, "teacher.checkpoint"), model)
     return _seen[key]
 

@@ -59,6 +59,10 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def __hash__(self) -> int:
+        """Of the whole content: some fields are mappings, which Python cannot hash."""
+        return hash(json.dumps(self.model_dump(), sort_keys=True, default=str))
+
 
 SPLITS = ("train", "test", "unlabelled")
 
@@ -75,14 +79,10 @@ def _splits(given: Any) -> Any:
         if split not in SPLITS:
             raise UserError(str(split), "no such split", value=split, choices=SPLITS)
         several = [patterns] if isinstance(patterns, str) else patterns
-        if (
-            not isinstance(several, (list, tuple))
-            or not several
-            or not all(p and isinstance(p, str) for p in several)
-        ):
-            raise UserError(
-                split, "wrong value", value=patterns, expected="a name in quotes, or a list of such"
-            )
+        listed = isinstance(several, (list, tuple)) and several
+        if not listed or not all(p and isinstance(p, str) for p in several):
+            expected = "a name in quotes, or a list of such"
+            raise UserError(split, "wrong value", value=patterns, expected=expected)
         checked[split] = tuple(several)
     return checked
 
@@ -290,9 +290,8 @@ class TrialSpec(Spec):
                 _as_named(identity["teacher"]["train"])
             if self.teacher.checkpoint is not None:
                 identity["teacher"]["checkpoint"] = file_digest(self.teacher.checkpoint)
-            if self.teacher.normalisation.like(
-                IMAGENET
-            ):  # every teacher was fed so before these fields existed
+            # Every teacher was fed so before these fields existed.
+            if self.teacher.normalisation.like(IMAGENET):
                 del identity["teacher"]["mean"], identity["teacher"]["std"]
         return identity
 
@@ -306,12 +305,8 @@ def _as_named(identity: dict[str, Any]) -> None:
         for name, before in fields.items():
             if name in written and written[name] == before:
                 del written[name]
-    corrected = [
-        f"{name}: {config[name]}"
-        for name, choices in CORRECTED.get(method, {}).items()
-        if config.get(name) in choices
-    ]
-    if corrected:
+    choices = CORRECTED.get(method, {})
+    if corrected := [f"{name}: {config[name]}" for name, of in choices.items() if config.get(name) in of]:
         identity["corrected"] = corrected
 
 

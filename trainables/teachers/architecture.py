@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import timm
 import torch
 import torchvision
 from torch import Tensor
@@ -22,76 +21,37 @@ from trainables.spec.trial import ModelSpec
 from trainables.teachers.pretrained.claims import known_name, named_by_path
 from trainables.teachers.pretrained.read import CheckpointFacts, ReadCheckpoint
 from trainables.teachers.pretrained.roles import attention_heads
-from trainables.teachers.twins import Shapes, built_while, twins
+from trainables.teachers.twins import Shapes, built, built_while, shapes_of, twins
 
 _OWN_NAMES = (TORCHVISION, RAYKD)  # prefixes that no other library uses
 
-# (a weight that every architecture of a family has, the family with the most usual architecture first)
-_USUAL: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (
-        "layer1.0.conv1.weight",
-        (
-            "resnet50",
-            "resnet18",
-            "resnet34",
-            "resnet101",
-            "resnet152",
-            "wide_resnet50_2",
-            "wide_resnet101_2",
-            "resnext50_32x4d",
-            "resnet26",
-        ),
+# A weight that every architecture of a family has -> the family, the most usual architecture first.
+_USUAL: Mapping[str, tuple[str, ...]] = {
+    "layer1.0.conv1.weight": (
+        "resnet50", "resnet18", "resnet34", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2",
+        "resnext50_32x4d", "resnet26",
     ),
-    (
-        "blocks.0.attn.qkv.weight",
-        (
-            "vit_small_patch16_224",
-            "vit_base_patch16_224",
-            "vit_small_patch8_224",
-            "vit_base_patch8_224",
-            "vit_tiny_patch16_224",
-            "vit_large_patch16_224",
-            "vit_base_patch32_224",
-            "deit_small_distilled_patch16_224",
-            "deit_tiny_distilled_patch16_224",
-            "deit_base_distilled_patch16_224",
-            "vit_small_patch14_dinov2",
-            "vit_base_patch14_dinov2",
-            "vit_large_patch14_dinov2",
-            "vit_small_patch14_reg4_dinov2",
-            "vit_base_patch14_reg4_dinov2",
-            "vit_large_patch14_reg4_dinov2",
-            "vit_huge_patch14_224",
-        ),
+    "blocks.0.attn.qkv.weight": (
+        "vit_small_patch16_224", "vit_base_patch16_224", "vit_small_patch8_224", "vit_base_patch8_224",
+        "vit_tiny_patch16_224", "vit_large_patch16_224", "vit_base_patch32_224",
+        "deit_small_distilled_patch16_224", "deit_tiny_distilled_patch16_224",
+        "deit_base_distilled_patch16_224", "vit_small_patch14_dinov2", "vit_base_patch14_dinov2",
+        "vit_large_patch14_dinov2", "vit_small_patch14_reg4_dinov2", "vit_base_patch14_reg4_dinov2",
+        "vit_large_patch14_reg4_dinov2", "vit_huge_patch14_224",
     ),
-    (
-        "conv_stem.weight",
-        (
-            "efficientnet_b0",
-            "efficientnet_b1",
-            "mobilenetv3_large_100",
-            "mobilenetv3_small_100",
-            "efficientnet_b2",
-            "efficientnet_b3",
-            "efficientnet_b4",
-            "mobilenetv2_100",
-        ),
+    "conv_stem.weight": (
+        "efficientnet_b0", "efficientnet_b1", "mobilenetv3_large_100", "mobilenetv3_small_100",
+        "efficientnet_b2", "efficientnet_b3", "efficientnet_b4", "mobilenetv2_100",
     ),
-    ("stages.0.blocks.0.conv_dw.weight", ("convnext_tiny", "convnext_small", "convnext_base")),
-    ("layers.0.blocks.0.attn.qkv.weight", ("swin_tiny_patch4_window7_224", "swin_base_patch4_window7_224")),
-    (
-        "features.0.0.weight",
-        (
-            "torchvision/mobilenet_v2",
-            "torchvision/mobilenet_v3_large",
-            "torchvision/mobilenet_v3_small",
-            "torchvision/efficientnet_b0",
-            "torchvision/convnext_tiny",
-        ),
+    "stages.0.blocks.0.conv_dw.weight": ("convnext_tiny", "convnext_small", "convnext_base"),
+    "layers.0.blocks.0.attn.qkv.weight": ("swin_tiny_patch4_window7_224", "swin_base_patch4_window7_224"),
+    "features.0.0.weight": (
+        "torchvision/mobilenet_v2", "torchvision/mobilenet_v3_large", "torchvision/mobilenet_v3_small",
+        "torchvision/efficientnet_b0", "torchvision/convnext_tiny",
     ),
-    ("features.0.weight", ("torchvision/vgg16", "torchvision/alexnet", "torchvision/vgg19")),
-    ("features.conv0.weight", ("torchvision/densenet121", "torchvision/densenet169")),
-)
+    "features.0.weight": ("torchvision/vgg16", "torchvision/alexnet", "torchvision/vgg19"),
+    "features.conv0.weight": ("torchvision/densenet121", "torchvision/densenet169"),
+}  # fmt: skip
 _POSITIONS = "pos_embed"
 COMPARED = "names and shapes"
 _CLASSIFIERS = ("fc.", "classifier.")  # torchvision's
@@ -106,8 +66,7 @@ class Guess(NamedTuple):
 
 def guess_arch(read: ReadCheckpoint) -> ModelSpec | None:
     """The result of `guess` without its evidence."""
-    found = guess(read)
-    return None if found is None else found.model
+    return found.model if (found := guess(read)) else None
 
 
 def guess(read: ReadCheckpoint) -> Guess | None:
@@ -122,7 +81,7 @@ def guess(read: ReadCheckpoint) -> Guess | None:
         return Guess(ModelSpec(arch=facts.arch, options=dict(facts.options)), "its config.json")
     if facts.arch and (facts.origin == "raykd" or facts.options or facts.arch.startswith(_OWN_NAMES)):
         return Guess(ModelSpec(arch=facts.arch, options=dict(facts.options)), COMPARED)
-    usual = _usual(read)
+    usual = _first_fitting(read, _USUAL)
     for names, by in (
         ([known_name(facts.arch or "")], "its own word"),
         (named_by_path(facts.path), "the file's path"),
@@ -130,7 +89,7 @@ def guess(read: ReadCheckpoint) -> Guess | None:
         for name in names:
             if usual is not None and name == usual.arch:
                 return Guess(usual, COMPARED)
-            if name is not None and (model := _fitting(name, read)) is not None:
+            if name is not None and (model := _first_fitting(read, {"": (name,)})) is not None:
                 return Guess(model, by)
     return None if usual is None else Guess(usual, COMPARED)
 
@@ -159,28 +118,24 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def _usual(read: ReadCheckpoint) -> ModelSpec | None:
-    for given in read.backbones:
-        for mark, family in _USUAL:
-            for arch in family if mark in given else ():
-                options = _fits(arch, given, read)
-                if options is not None:
-                    return ModelSpec(arch=arch, options=options)
-    return None
+def _first_fitting(read: ReadCheckpoint, families: Mapping[str, Sequence[str]]) -> ModelSpec | None:
+    """The first architecture, with its options, that fits the file's weights; None if none does.
 
-
-def _fitting(arch: str, read: ReadCheckpoint) -> ModelSpec | None:
-    """`arch` with the options that fit the file's weights; None if none do."""
+    Of `families`, those are tried whose key is a weight in the file, or empty.
+    """
     for given in read.backbones:
-        options = _fits(arch, given, read)
-        if options is not None:
-            return ModelSpec(arch=arch, options=options)
+        for arch in (
+            arch for mark, family in families.items() if not mark or mark in given for arch in family
+        ):
+            options = _fits(arch, given, read)
+            if options is not None:
+                return ModelSpec(arch=arch, options=options)
     return None
 
 
 def _fits(arch: str, given: Mapping[str, Tensor], read: ReadCheckpoint) -> dict[str, Any] | None:
     """The options with which `arch` has exactly the weights `given`; None if there are none."""
-    found = {name: tuple(tensor.shape) for name, tensor in given.items()}
+    found = shapes_of(given)
     matrices = {shape for shape in found.values() if len(shape) == 2}
     if not (arch.startswith(TORCHVISION) or built_while(arch, lambda s: len(s) != 2 or s in matrices)):
         return None  # the first matrix excludes most; only positions and the stem may have another size
@@ -228,10 +183,9 @@ def _image_side(found: Shapes, own: Shapes) -> int | None:
 def _shapes(arch: str, options: str) -> Shapes:
     """Name -> shape of the backbone's weights, without the classifier. `options` is JSON."""
     arguments = json.loads(options)
+    if not arch.startswith(TORCHVISION):
+        return shapes_of(built(arch, **arguments).state_dict())
+    zoo: Any = torchvision.models
     with torch.device("meta"):
-        if not arch.startswith("torchvision/"):
-            model = timm.create_model(arch, pretrained=False, num_classes=0, **arguments)
-            return {name: tuple(value.shape) for name, value in model.state_dict().items()}
-        zoo: Any = torchvision.models
-        state = zoo.get_model(arch.removeprefix("torchvision/"), weights=None, **arguments).state_dict()
-    return {name: tuple(value.shape) for name, value in state.items() if not name.startswith(_CLASSIFIERS)}
+        state = zoo.get_model(arch.removeprefix(TORCHVISION), weights=None, **arguments).state_dict()
+    return {name: shape for name, shape in shapes_of(state).items() if not name.startswith(_CLASSIFIERS)}

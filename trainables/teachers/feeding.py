@@ -96,7 +96,8 @@ def feeding(arch: str | None, read: ReadCheckpoint) -> Feeding:
         return Feeding(*facts.pixels)
     by_timm = None if arch is None else _of_architecture(arch)
     if layout.normalisation is not None:
-        if layout.small_stem_normalisation and _small_stem(read):
+        stem = read.backbones[0].get("conv1.weight")
+        if layout.small_stem_normalisation and stem is not None and stem.shape[-1] == 3:
             return _small(read)
         remark = ""
         if by_timm is not None and not by_timm.normalisation.like(layout.normalisation):
@@ -117,19 +118,14 @@ def feeding(arch: str | None, read: ReadCheckpoint) -> Feeding:
     return by_timm or Feeding(IMAGENET, _DEFAULT)
 
 
-def _small_stem(read: ReadCheckpoint) -> bool:
-    stem = read.backbones[0].get("conv1.weight")
-    return stem is not None and stem.shape[-1] == 3
-
-
 def _small(read: ReadCheckpoint) -> Feeding:
     """The normalisation of a network for small images: only the number of classes identifies its data set."""
     origin, classes = read.facts.origin, read.facts.classes
     found = read.layout.small_stem_normalisation.get(classes)
     if found is not None:
         return Feeding(found, f"its origin, {origin} on CIFAR-{classes}")
-    remark = f"{origin}'s networks with a 3x3 stem were trained on CIFAR's own mean and deviation"
-    remark += ": write them as `mean` and `std`"
+    trained = f"{origin}'s networks with a 3x3 stem were trained on CIFAR's own mean and deviation"
+    remark = f"{trained}: write them as `mean` and `std`"
     return Feeding(IMAGENET, _DEFAULT, remark, sure=False)
 
 

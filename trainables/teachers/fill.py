@@ -65,12 +65,11 @@ def _check_finite(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, 
     """Refuse weights that are not finite: the training diverged, or saving in half precision overflowed."""
     bad = [name for name, weights in given.items() if not bool(torch.isfinite(weights).all())]
     if bad:
-        raise UserError(
-            f"{backbone.field}.checkpoint",
-            f"{len(bad)} of its {len(given)} weights hold numbers that are not finite, the first {bad[0]}",
-            value=str(read.facts.path),
-            expected="a network whose training did not diverge",
+        problem = (
+            f"{len(bad)} of its {len(given)} weights hold numbers that are not finite, the first {bad[0]}"
         )
+        path, expected = str(read.facts.path), "a network whose training did not diverge"
+        raise UserError(f"{backbone.field}.checkpoint", problem, value=path, expected=expected)
 
 
 def load_head(backbone: Backbone, read: ReadCheckpoint) -> nn.Module | None:
@@ -82,12 +81,9 @@ def load_head(backbone: Backbone, read: ReadCheckpoint) -> nn.Module | None:
         head.load_state_dict(_with_counters(head, read.head))
         head.eval()(torch.zeros(2, backbone.feature_dim))
     except (RuntimeError, KeyError, TypeError) as error:  # KeyError, TypeError: layers of a newer raykd
-        raise UserError(
-            f"{backbone.field}.checkpoint",
-            f"its head does not fit {backbone.arch}, with features of {backbone.feature_dim}: "
-            f"{str(error).strip().splitlines()[-1].strip()}",
-            value=str(read.facts.path),
-        ) from None
+        problem = f"its head does not fit {backbone.arch}, with features of {backbone.feature_dim}: "
+        problem += str(error).strip().splitlines()[-1].strip()
+        raise UserError(f"{backbone.field}.checkpoint", problem, value=str(read.facts.path)) from None
     return head
 
 

@@ -108,11 +108,6 @@ def load_teacher(spec: TeacherSpec, path: Path) -> Teacher:
     return Teacher(backbone, head, spec.batch_norm, read.facts.sha256, classifier)
 
 
-def inspect_checkpoint(path: Path) -> CheckpointFacts:
-    """A file's origin, roles, head and hash. Raises `UserError` if it cannot be read."""
-    return read_checkpoint(path, "teacher.checkpoint").facts
-
-
 class Lack(NamedTuple):
     """A part of a teacher that a method needs and a file lacks, as the parts of an error message."""
 

@@ -60,8 +60,10 @@ def are_twins(arch: str, other: str) -> bool:
         left[shape] -= 1
         return left[shape] >= 0
 
-    built = built_while(other, fits)
-    return built is not None and _shapes(built) == one.shapes and _function(built) != one.function
+    model = built_while(other, fits)
+    if model is None or shapes_of(model.state_dict()) != one.shapes:
+        return False
+    return _function(model) != one.function
 
 
 class _Network(NamedTuple):
@@ -76,8 +78,8 @@ class _Network(NamedTuple):
 def _known(arch: str) -> _Network:
     sizes: Counter[tuple[int, ...]] = Counter()
     with _watching(lambda shape: sizes.update([shape])):
-        model = _built(arch)
-    return _Network(sizes, _shapes(model), _function(model))
+        model = built(arch)
+    return _Network(sizes, shapes_of(model.state_dict()), _function(model))
 
 
 def built_while(arch: str, fits: Callable[[tuple[int, ...]], bool]) -> nn.Module | None:
@@ -92,7 +94,7 @@ def built_while(arch: str, fits: Callable[[tuple[int, ...]], bool]) -> nn.Module
 
     try:
         with _watching(check):
-            return _built(arch)
+            return built(arch)
     except Exception:  # _Another, or any error of an architecture that needs more than its name
         return None
 
@@ -113,14 +115,16 @@ def _watching(see: Callable[[tuple[int, ...]], None]) -> Iterator[None]:
         hook.remove()
 
 
-def _built(arch: str) -> nn.Module:
+def built(arch: str, **options: Any) -> nn.Module:
+    """timm's `arch` on the meta device, without classifier."""
     with torch.device("meta"):
-        model: nn.Module = timm.create_model(arch, pretrained=False, num_classes=0)
+        model: nn.Module = timm.create_model(arch, pretrained=False, num_classes=0, **options)
     return model
 
 
-def _shapes(model: nn.Module) -> Shapes:
-    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
+    """Name -> shape."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _function(model: nn.Module) -> list[tuple[str, str, str, str]]:

@@ -12,20 +12,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny
 
-from raykd.spec.schedulers.base import METRIC, TIME, SchedulerSpec
+from raykd.spec.schedulers.base import SchedulerSpec
 from trainables.core.discovery import by_name, classes
 from trainables.core.errors import UserError
 from trainables.spec.parse import as_mapping, build
-
-__all__ = [
-    "METRIC",
-    "SCHEDULERS",
-    "TIME",
-    "AnyScheduler",
-    "SchedulerSpec",
-    "parse_scheduler",
-    "settings_in_use",
-]
 
 SCHEDULERS: dict[str, type[SchedulerSpec]] = by_name(
     classes(__name__, SchedulerSpec),  # type: ignore[type-abstract]  # of which it returns those that are not

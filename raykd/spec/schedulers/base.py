@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
 
 TIME, METRIC = "epoch", "score"  # the fields of a result that Tune's schedulers are given
+JUDGED: dict[str, Any] = {"time_attr": TIME, "metric": METRIC, "mode": "max"}  # their arguments for these
 
 
 class SchedulerSpec(Spec, ABC):

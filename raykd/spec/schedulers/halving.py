@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from raykd.spec.schedulers.base import METRIC, TIME, StoppingScheduler, milestones
+from raykd.spec.schedulers.base import JUDGED, StoppingScheduler, milestones
 
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
@@ -26,18 +26,8 @@ class Halving(StoppingScheduler, ABC):
         """One bracket for each first rung that lies within the training."""
         from ray.tune.schedulers import AsyncHyperBandScheduler
 
-        return [
-            AsyncHyperBandScheduler(
-                time_attr=TIME,
-                metric=METRIC,
-                mode="max",
-                max_t=epochs,
-                grace_period=grace,
-                reduction_factor=self.factor,
-            )
-            for grace in graces
-            if grace <= epochs
-        ]
+        common = {**JUDGED, "max_t": epochs, "reduction_factor": self.factor}
+        return [AsyncHyperBandScheduler(grace_period=grace, **common) for grace in graces if grace <= epochs]
 
 
 class Asha(Halving):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from raykd.spec.schedulers.base import METRIC, TIME, StoppingScheduler
+from raykd.spec.schedulers.base import JUDGED, StoppingScheduler
 
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
@@ -24,11 +24,6 @@ class Median(StoppingScheduler):
 
         return [
             MedianStoppingRule(
-                time_attr=TIME,
-                metric=METRIC,
-                mode="max",
-                grace_period=self.grace,
-                min_samples_required=self.min_samples,
-                min_time_slice=0,
+                grace_period=self.grace, min_samples_required=self.min_samples, min_time_slice=0, **JUDGED
             )
         ]

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raykd.ablation import designs
+from raykd.spec.axis_kinds import same
 from trainables.core.errors import UserError
 
 BASE = {"gamma": 0.1, "adapter": "linear", "symmetric": True}
@@ -70,5 +71,5 @@ def test_a_fraction_needs_two_levels() -> None:
 
 
 def test_true_is_no_one() -> None:
-    assert designs.same(1, 1.0) and not designs.same(1, True)
+    assert same(1, 1.0) and not same(1, True)
     assert designs.label({"a": True, "b": 0.5, "c": None, "d": "mlp"}) == "a=yes, b=0.5, c=null, d=mlp"

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
-import yaml
 from command import SMALL, raykd
 from PIL import Image
 from safetensors.torch import load_file
@@ -112,7 +111,7 @@ def test_resume_refuses_a_changed_spec_and_shows_the_difference(storage: Path) -
         spec.write_text(SMALL)
 
 
-def test_export_repeats_to_the_last_bit_and_opens_in_timm(storage: Path, tmp_path: Path) -> None:
+def test_export_opens_in_timm_and_its_config_can_be_run(storage: Path, tmp_path: Path) -> None:
     best = json.loads(raykd("best", "small", "--storage", storage, "--json").stdout)
     out = tmp_path / "student"
     done = raykd("export", "small", "--storage", storage, "--out", out)
@@ -127,11 +126,9 @@ def test_export_repeats_to_the_last_bit_and_opens_in_timm(storage: Path, tmp_pat
 
     command = (out / "command.txt").read_text().split()
     assert command[:2] == ["raykd", "run"], command
-    repeated = raykd("run", out / "config.yaml", "--storage", tmp_path / "again")
-    assert repeated.returncode == 0, repeated.stdout + repeated.stderr
-    name = yaml.safe_load((out / "config.yaml").read_text())["name"]
-    again = json.loads(raykd("best", name, "--storage", tmp_path / "again", "--json").stdout)
-    assert (again["trial"], again["score"]) == (best["trial"], best["score"])
+    # That it repeats the trial to the last bit: tests/raykd/export/test_export.py.
+    planned = raykd("run", out / "config.yaml", "--storage", tmp_path / "again", "--dry-run", "--json")
+    assert json.loads(planned.stdout)["trials"] == 1, planned.stdout + planned.stderr
 
 
 def test_a_dry_run_says_everything_and_writes_nothing(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from raykd.lanes.quarantine import in_quarantine
 from raykd.spec.sections import WorkersSpec
 from trainables.core.errors import SweepFailed
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]  # what is decided when: test_gpus.py
 
 
 @pytest.fixture

@@ -95,6 +95,7 @@ def test_while_ray_starts_nothing_is_left(place: Place) -> None:
     all_gone(place.mark)
 
 
+@pytest.mark.slow
 def test_a_terminal_that_closes_while_lanes_start(place: Place) -> None:
     """Its whole process group is signalled; what could not be measured is no news then."""
     said = place.folder / "lanes.txt"

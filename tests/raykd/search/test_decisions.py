@@ -18,7 +18,8 @@ from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.records.recorder import Recorder
 from raykd.search.decisions import Decider, TuneDecider
-from raykd.spec.schedulers import SCHEDULERS, SchedulerSpec, parse_scheduler
+from raykd.spec.schedulers import SCHEDULERS, parse_scheduler
+from raykd.spec.schedulers.base import SchedulerSpec
 
 EPOCHS = 16
 

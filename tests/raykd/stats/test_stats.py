@@ -12,18 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats as scipy_stats
 
-from raykd.stats import (
-    bootstrap,
-    compare_to_base,
-    detectable_difference,
-    holm,
-    interquartile_mean,
-    paired_power,
-    paired_t,
-    probability_of_improvement,
-    standardised_difference,
-    variance_ratio,
-)
+from raykd.stats.bootstrap import bootstrap
+from raykd.stats.comparison import compare_to_base, holm
+from raykd.stats.improvement import probability_of_improvement
+from raykd.stats.paired import interquartile_mean, paired_t, standardised_difference, variance_ratio
+from raykd.stats.power import detectable_difference, paired_power
 
 NAN = math.nan
 _scores = st.floats(0, 100).map(lambda x: round(x, 3)) | st.just(NAN)

@@ -13,20 +13,13 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from raykd.stats import (
-    at_looks,
-    compare_to_base,
-    decide,
-    decide_all,
-    factorial_effects,
-    for_precision,
-    full_factorial,
-    holm,
-    paired_t,
-    rank,
-    settle,
-    spending,
-)
+from raykd.stats.boundaries import for_precision, spending
+from raykd.stats.comparison import compare_to_base, holm
+from raykd.stats.designs import full_factorial
+from raykd.stats.effects import factorial_effects
+from raykd.stats.paired import paired_t
+from raykd.stats.ranks import rank
+from raykd.stats.sequential import at_looks, decide, decide_all, settle
 
 ARMS, LOOKS = 4, tuple(range(3, 11))
 

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from raykd.stats import factorial_effects, fractional_factorial, full_factorial, rank
+from raykd.stats.designs import fractional_factorial, full_factorial
+from raykd.stats.effects import factorial_effects
+from raykd.stats.ranks import rank
 from trainables.core.errors import UserError
 
 NAN = math.nan

@@ -13,17 +13,9 @@ from hypothesis import strategies as st
 from scipy import integrate
 from scipy import stats as scipy_stats
 
-from raykd.stats import (
-    Plan,
-    at_looks,
-    chance_of_answer,
-    decide,
-    decide_all,
-    for_precision,
-    paired_t,
-    settle,
-    spending,
-)
+from raykd.stats.boundaries import Plan, for_precision, spending
+from raykd.stats.paired import paired_t
+from raykd.stats.sequential import at_looks, chance_of_answer, decide, decide_all, settle
 from trainables.core.errors import UserError
 
 NAN = math.nan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,21 @@ from raykd.storage.scratch import scratch_folder
 with scratch_folder() as folder:
     print(folder, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+# Its cleanup hangs, as when a loaded machine does not get through `ray.shutdown`.
+HANGS = """
+import signal, time
+from raykd.process import signals
+from raykd.storage.scratch import scratch_folder
+signals.LIMIT_S = 1.2
+with signals.caught(), scratch_folder() as folder:
+    (folder / "log").write_text("...")
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        time.sleep(60)
 """
 
 
@@ -74,3 +90,28 @@ def test_what_may_be_anothers_stays(temporary: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
     with scratch_folder():
         assert theirs.exists(), "another user's"
+
+
+def test_a_driver_that_does_not_end_in_good_order_leaves_nothing(temporary: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1 and "not ended in good order within 1.2 s" in ended.stderr
+    assert not list(temporary.iterdir())
+
+
+def test_what_others_still_write_to_is_removed_by_the_next_driver(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's daemons outlive a killed driver for a moment, and make files while their folder is removed."""
+    dead = a_dead_drivers()
+    remove = shutil.rmtree
+
+    def while_written(folder: Path, **options: bool) -> None:
+        remove(folder, **options)
+        (folder / "logs").mkdir(parents=True)
+
+    monkeypatch.setattr(shutil, "rmtree", while_written)
+    with scratch_folder():
+        monkeypatch.setattr(shutil, "rmtree", remove)
+        assert dead.exists()
+    with scratch_folder():
+        assert not dead.exists()

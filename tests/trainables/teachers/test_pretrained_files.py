@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import inspect_checkpoint
 from origin_files import IMAGES, State, both, mlp, network, prefixed, queue, trained
 from safetensors.torch import save_file
 from small_methods import SIDE, TEACHER
@@ -30,7 +31,7 @@ from trainables.planning.teacher_check import check_teacher
 from trainables.spec.normalisation import IMAGENET
 from trainables.spec.trial import ModelSpec, TeacherSpec, TrialSpec
 from trainables.teachers.pretrained.open import open_checkpoint
-from trainables.teachers.teacher import Teacher, inspect_checkpoint, load_teacher
+from trainables.teachers.teacher import Teacher, load_teacher
 from trainables.training.teacher_file import teacher_path
 
 HEAD, CLASSIFIER = frozenset({"teacher", "teacher_head"}), frozenset({"teacher", "teacher_classifier"})

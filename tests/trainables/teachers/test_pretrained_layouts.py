@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from checkpoints import inspect_checkpoint
 from origin_files import (
     HEADED,
     HEADLESS,
@@ -42,7 +43,7 @@ from trainables.spec.normalisation import IMAGENET
 from trainables.spec.trial import ModelSpec, TeacherSpec, TrialSpec
 from trainables.teachers.architecture import guess_arch
 from trainables.teachers.pretrained.read import read_checkpoint
-from trainables.teachers.teacher import Teacher, inspect_checkpoint, load_teacher
+from trainables.teachers.teacher import Teacher, load_teacher
 from trainables.training.teacher_file import teacher_path
 
 HEAD = frozenset({"teacher", "teacher_head"})

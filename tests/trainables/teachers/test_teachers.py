@@ -14,6 +14,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from checkpoints import inspect_checkpoint
 from safetensors import safe_open
 from safetensors.torch import save_file
 from small_methods import SIDE, TEACHER, make_batch, make_method, make_teacher, train_steps
@@ -26,7 +27,7 @@ from trainables.planning.teacher_check import check_teacher
 from trainables.spec.normalisation import IMAGENET
 from trainables.spec.trial import ModelSpec, TeacherSpec, TeacherTraining, TrialSpec
 from trainables.teachers.pretrained.layouts import LAYOUTS
-from trainables.teachers.teacher import Teacher, inspect_checkpoint, load_teacher
+from trainables.teachers.teacher import Teacher, load_teacher
 from trainables.training.teacher_file import save_teacher, teacher_path, teacher_trial
 
 HEAD = frozenset({"teacher", "teacher_head"})

@@ -60,22 +60,15 @@ def check_probe(spec: ProbeSpec, facts: DataFacts) -> None:
                 value=name,
                 expected=f"at most {most} a class" if most else "ridge or knn, which take what there is",
             )
-    score = load_probe(spec.score, "probe.score")
+    score, problem = load_probe(spec.score, "probe.score"), ""
     if not score.higher_is_better:
-        raise UserError(
-            "probe.score",
-            "a search maximises its score, and of this probe lower values are better",
-            value=spec.score,
-            expected=f"another probe, with `record: [{spec.score}]`",
-        )
-    if not facts.classes and score.needs_labels:
-        free = sorted(kind.label for kind in probes().values() if not kind.needs_labels)
-        raise UserError(
-            "probe.score",
-            "this data set has no labels to score with",
-            value=spec.score,
-            expected=" or ".join(free),
-        )
+        problem = "a search maximises its score, and of this probe lower values are better"
+        expected = f"another probe, with `record: [{spec.score}]`"
+    elif not facts.classes and score.needs_labels:
+        problem = "this data set has no labels to score with"
+        expected = " or ".join(sorted(kind.label for kind in probes().values() if not kind.needs_labels))
+    if problem:
+        raise UserError("probe.score", problem, value=spec.score, expected=expected)
 
 
 def names(spec: ProbeSpec, classes: int) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ def find_weights(content: Mapping[Any, Any], path: Path, field: str) -> Found:
     beside = frozenset(name for name in content if isinstance(name, str))
     sets = _merged(list(_sets(content, ())))
     if not sets:
-        raise UserError(field, _nothing(content), value=str(path), expected=_EXPECTED)
+        raise _unusable(path, field, _nothing(content), _EXPECTED)
     best = min(_rank(one.path) for one in sets)
     found = [one for one in sets if _rank(one.path) == best]
     if len(found) > 1:
@@ -71,23 +71,21 @@ def find_weights(content: Mapping[Any, Any], path: Path, field: str) -> Found:
         # The largest is the network if all others are small; sets of similar size are several networks.
         if any(one is not largest and 4 * _size(one) > _size(largest) for one in found):
             listed = ", ".join(f"`{'.'.join(one.path)}` ({len(one.tensors)} tensors)" for one in found)
-            raise UserError(
-                field,
-                f"holds several sets of weights, and nothing says which is the teacher: {listed}",
-                value=str(path),
-                expected="a file with one of them: `torch.save(content[NAME], 'weights.pth')`",
+            problem = f"holds several sets of weights, and nothing says which is the teacher: {listed}"
+            raise _unusable(
+                path, field, problem, "a file with one of them: `torch.save(content[NAME], 'weights.pth')`"
             )
         found = [largest]
     chosen = found[0]
     if any(name.endswith("flat_param") for name in chosen.tensors):
-        raise UserError(
-            field,
-            "holds weights that FSDP has flattened, and no names of layers",
-            value=str(path),
-            expected="a full state dict (`StateDictType.FULL_STATE_DICT`)",
-        )
+        problem = "holds weights that FSDP has flattened, and no names of layers"
+        raise _unusable(path, field, problem, "a full state dict (`StateDictType.FULL_STATE_DICT`)")
     _check_claims(chosen.tensors, path, field)
     return Found(".".join(chosen.path) or None, chosen.tensors, beside)
+
+
+def _unusable(path: Path, field: str, problem: str, expected: str) -> UserError:
+    return UserError(field, problem, value=str(path), expected=expected)
 
 
 def tensors_in(content: Mapping[Any, Any]) -> dict[str, Tensor]:
@@ -103,17 +101,14 @@ def tensors_in(content: Mapping[Any, Any]) -> dict[str, Tensor]:
 
 def _sets(content: Mapping[Any, Any], path: tuple[str, ...]) -> Iterator[_Set]:
     own = tensors_in(content)
+    alone = not any(isinstance(value, Mapping) and value for value in content.values())
     # A single tensor beside containers (a queue, a centre) is not a network.
-    if own and (path or any("." in name for name in own) or not _holds_mappings(content)):
+    if own and (path or any("." in name for name in own) or alone):
         yield _Set(path, own)
     if len(path) < _DEPTH:
         for name, value in content.items():
             if isinstance(name, str) and isinstance(value, Mapping) and not _ASIDE.search(name):
                 yield from _sets(value, (*path, name))
-
-
-def _holds_mappings(content: Mapping[Any, Any]) -> bool:
-    return any(isinstance(value, Mapping) and value for value in content.values())
 
 
 def _merged(sets: list[_Set]) -> list[_Set]:
@@ -157,21 +152,13 @@ def _size(one: _Set) -> int:
 
 def _check_claims(named: Mapping[str, Tensor], path: Path, field: str) -> None:
     """Refuse tensors that are far larger than their storage, such as views that repeat few numbers."""
-    tensors = [tensor for tensor in named.values() if _strided(tensor)]
+    tensors = [t for t in named.values() if t.layout is torch.strided and t.device.type == "cpu"]
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     storages = {one.data_ptr(): one.nbytes() for one in (tensor.untyped_storage() for tensor in tensors)}
     held = sum(storages.values())
     if claimed > max(_SMALL, _CLAIM * held):
-        raise UserError(
-            field,
-            f"cannot be read: its tensors claim {claimed / 1e6:.0f} MB and hold {held / 1e6:.1f} MB",
-            value=str(path),
-            expected="weights that are all in the file",
-        )
-
-
-def _strided(tensor: Tensor) -> bool:
-    return tensor.layout is torch.strided and tensor.device.type == "cpu"
+        problem = f"cannot be read: its tensors claim {claimed / 1e6:.0f} MB and hold {held / 1e6:.1f} MB"
+        raise _unusable(path, field, problem, "weights that are all in the file")
 
 
 _EXPECTED = f"a state dict, or one under a name such as {', '.join((*CONTAINERS[:6], *PAIR))}"

@@ -148,31 +148,28 @@ def _is_safetensors(start: bytes, path: Path) -> bool:
     return bool(length < path.stat().st_size)
 
 
+# (pattern of a file's first bytes, what it is)
 _OTHERS = (
-    (b"version https://git-lfs", "a pointer of Git LFS, and not the file; get it by `git lfs pull`"),
-    (b"\x89HDF", "an HDF5 file (Keras)"),
-    (b"\x1f\x8b", "compressed by gzip; unpack it first"),
-    (b"BZh", "compressed by bzip2; unpack it first"),
-    (b"\xfd7zXZ", "compressed by xz; unpack it first"),
-    (b"\x28\xb5\x2f\xfd", "compressed by Zstandard; unpack it first"),
-    (b"\x93NUMPY", "an array of numpy"),
-    (b"\x89PNG", "a picture"),
+    (rb"version https://git-lfs", "a pointer of Git LFS, and not the file; get it by `git lfs pull`"),
+    (rb"\x89HDF", "an HDF5 file (Keras)"),
+    (rb"\x1f\x8b", "compressed by gzip; unpack it first"),
+    (rb"BZh", "compressed by bzip2; unpack it first"),
+    (rb"\xfd7zXZ", "compressed by xz; unpack it first"),
+    (rb"\x28\xb5\x2f\xfd", "compressed by Zstandard; unpack it first"),
+    (rb"\x93NUMPY", "an array of numpy"),
+    (rb"\x89PNG", "a picture"),
+    (rb"\s*(?i:<!doctype html|<html|<\?xml)", "a web page, as a download that failed leaves it"),
+    (rb"\Z", "empty"),
+    (rb"(?s:.{257})ustar", "a tar archive; unpack it first"),
 )
 
 
 def _other_kind(start: bytes) -> str | None:
     """The kind of a file that is not torch's checkpoint, by its first bytes; None if they are unknown."""
-    for mark, kind in _OTHERS:
-        if start.startswith(mark):
+    for pattern, kind in _OTHERS:
+        if re.match(pattern, start):
             return f"damaged, or no checkpoint: it is {kind}"
-    text = start.lstrip().lower()
-    if text.startswith((b"<!doctype html", b"<html", b"<?xml")):
-        return "damaged, or no checkpoint: it is a web page, as a download that failed leaves it"
-    if not start:
-        return "damaged, or no checkpoint: it is empty"
-    if start[257:262] == b"ustar":
-        return "damaged, or no checkpoint: it is a tar archive; unpack it first"
-    if text.startswith(b"{") and b"weight_map" in start:
+    if start.lstrip().startswith(b"{") and b"weight_map" in start:
         return "it is the index of a checkpoint in several files; merge them into one file"
     return None
 

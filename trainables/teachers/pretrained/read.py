@@ -106,6 +106,7 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
     named = namings(layout, backbone)
     if inner.keys() != weights.keys() and not layout.roles[BACKBONE]:
         named.append(dict(weights))  # the removed word may have been part of the network's own names
+    filters = backbone["conv1.weight"].shape[0] if "conv1.weight" in backbone else 0
     facts = CheckpointFacts(
         path=path,
         origin=layout.origin,
@@ -117,7 +118,7 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
         classes=len(classifier["weight"]) if classifier else 0,
         parameters=sum(t.numel() for name, t in backbone.items() if not name.endswith(_STATISTICS)),
         sha256=file_digest(path),
-        remark=layout.remark if _remarkable(layout, backbone) else "",
+        remark=layout.remark if filters > layout.remark_above or not layout.remark_above else "",
         head_problem=problem,
         configured=claims.configured,
         pixels=pixels,
@@ -186,8 +187,3 @@ def _described(metadata: Mapping[str, str], name: str, default: Any, field: str)
     if not isinstance(found, type(default)):
         raise UserError(field, f"its metadata is damaged: {name!r} cannot be read", value=metadata[name])
     return found
-
-
-def _remarkable(layout: Layout, backbone: Mapping[str, Tensor]) -> bool:
-    filters = backbone["conv1.weight"].shape[0] if "conv1.weight" in backbone else 0
-    return filters > layout.remark_above or not layout.remark_above

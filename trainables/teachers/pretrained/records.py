@@ -107,25 +107,14 @@ def numpy_buffer(data: object = b"", kind: object = None, shape: Any = (), order
     return made
 
 
-_NUMPY = [
-    (replacement, f"numpy.{module}.{name}")
-    for module, name, replacement in (
-        *((f"{core}.multiarray", "scalar", numpy_scalar) for core in ("core", "_core")),
-        *((f"{core}.multiarray", "_reconstruct", NumpyArray) for core in ("core", "_core")),
-        *((f"{core}.numeric", "_frombuffer", numpy_buffer) for core in ("core", "_core")),
-    )
-] + [(NumpyType, "numpy.dtype"), (Opaque, "numpy.ndarray")]
-
-_PATHS = [
-    (kind, f"{module}.{name}")
-    for module in ("pathlib", "pathlib._local")
-    for name, kind in (
-        ("PosixPath", pathlib.PosixPath),
-        ("PurePosixPath", pathlib.PurePosixPath),
-        ("WindowsPath", pathlib.PureWindowsPath),
-        ("PureWindowsPath", pathlib.PureWindowsPath),
-    )
-]
+_NUMPY: list[tuple[Any, str]] = [(NumpyType, "numpy.dtype"), (Opaque, "numpy.ndarray")]
+for _core in ("numpy.core", "numpy._core"):
+    _NUMPY += [(numpy_scalar, f"{_core}.multiarray.scalar"), (NumpyArray, f"{_core}.multiarray._reconstruct")]
+    _NUMPY += [(numpy_buffer, f"{_core}.numeric._frombuffer")]
+_PATHS: list[tuple[Any, str]] = []
+for _module in ("pathlib", "pathlib._local"):
+    _PATHS += [(kind, f"{_module}.{kind.__name__}") for kind in (pathlib.PosixPath, pathlib.PurePosixPath)]
+    _PATHS += [(pathlib.PureWindowsPath, f"{_module}.{name}") for name in ("WindowsPath", "PureWindowsPath")]
 
 # Types that are stored as values (`type=int` of a command line option), and small sequences.
 _BUILTINS = (

@@ -18,6 +18,7 @@ ORDER = 50
 CLASSIFYING = (
     r"(?=(fc|last_linear|linear|classifier(\.\d+)?|head(\.fc|\.l|\.linear)?|head_dist)\.(weight|bias)$)"
 )
+PLAIN = {CLASSIFIER: CLASSIFYING, BACKBONE: ""}  # roles
 VIT = (r"cls_token$", r"blocks\.0\.")
 TORCHVISION_VIT = (
     (r"^class_token$", "cls_token"),
@@ -57,32 +58,20 @@ LAYOUTS = (
         roles={HEAD: r"fc\.(?=(weight|bias)$)", BACKBONE: ""},
         heads=("linear",),
     ),
-    Layout(
-        origin="mae",
-        signature=(*VIT, r"decoder_(embed|blocks)\."),
-        roles={CLASSIFIER: CLASSIFYING, BACKBONE: ""},
-    ),
+    Layout(origin="mae", signature=(*VIT, r"decoder_(embed|blocks)\."), roles=PLAIN),
     Layout(
         origin="dinov2, a backbone alone",
         signature=(r"cls_token$", r"mask_token$", r"blocks\.(\d+\.)?0\.ls1\.gamma"),
         roles={BACKBONE: ""},
         renames=DINOV2,
     ),
-    Layout(
-        origin="ibot, a backbone alone",
-        signature=(*VIT, r"masked_embed$"),
-        roles={CLASSIFIER: CLASSIFYING, BACKBONE: ""},
-    ),
-    Layout(
-        origin="deit, distilled",
-        signature=(*VIT, r"dist_token$"),
-        roles={CLASSIFIER: CLASSIFYING, BACKBONE: ""},
-    ),
+    Layout(origin="ibot, a backbone alone", signature=(*VIT, r"masked_embed$"), roles=PLAIN),
+    Layout(origin="deit, distilled", signature=(*VIT, r"dist_token$"), roles=PLAIN),
     Layout(
         origin="deit",
         signature=(*VIT, r"head\.weight$"),
         containers=("model",),
-        roles={CLASSIFIER: CLASSIFYING, BACKBONE: ""},
+        roles=PLAIN,
         normalisation=None,  # others keep a timm ViT under `model`, too
     ),
     Layout(
@@ -93,11 +82,7 @@ LAYOUTS = (
         roles={BACKBONE: ""},
         normalisation=None,
     ),
-    Layout(
-        origin="torchvision",
-        signature=(r"features\.\d+\.",),
-        roles={CLASSIFIER: CLASSIFYING, BACKBONE: ""},
-    ),
+    Layout(origin="torchvision", signature=(r"features\.\d+\.",), roles=PLAIN),
     Layout(
         # Both libraries use the same names for the parts of a standard ResNet.
         origin="torchvision or timm",

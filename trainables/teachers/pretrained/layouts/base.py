@@ -40,7 +40,6 @@ class Layout:
     heads: tuple[str, ...] = ()  # allowed layers of a head; `matrix` is a linear layer without bias
     if_classifier: str = ""  # the origin if the head proves to be a classifier; empty: the same
     wide_head: bool = False  # a head with a hidden layer narrower than the features is a classifier
-    activation: str = "relu"  # of the head
     renames: tuple[tuple[str, str], ...] = ()  # (pattern of a backbone's key, timm's name)
     attention_heads: Mapping[int, int] = field(default_factory=dict)  # width -> heads, if not as in timm
     heads_if_fixed: bool = False  # `attention_heads` applies only to fixed positions, not to learned ones
@@ -51,6 +50,11 @@ class Layout:
     small_stem_normalisation: Mapping[int, Normalisation] = field(default_factory=dict)
     remark: str = ""  # a remark for the user of such a file
     remark_above: int = 0  # if set, the remark is only for files whose `conv1` has more filters
+
+    @property
+    def activation(self) -> str:
+        """The activation in a head of this origin."""
+        return "gelu" if any("gelu" in head for head in self.heads) else "relu"
 
 
 MOMENTUM = "momentum encoder"
@@ -72,12 +76,8 @@ DINOV2 = (
 )
 # Keys of `nn.Sequential(*list(resnet.children())[:-1])`: 2 is the ReLU, 3 the pooling.
 RESNET_IN_A_ROW = (
-    (r"^0\.", "conv1."),
-    (r"^1\.", "bn1."),
-    (r"^4\.", "layer1."),
-    (r"^5\.", "layer2."),
-    (r"^6\.", "layer3."),
-    (r"^7\.", "layer4."),
+    *((r"^0\.", "conv1."), (r"^1\.", "bn1.")),
+    *((rf"^{stage + 3}\.", f"layer{stage}.") for stage in range(1, 5)),
 )
 # Number of classes -> normalisation, for origins that train networks with a 3x3 `conv1` on CIFAR alone.
 SMALL_STEM = {10: CIFAR10, 100: CIFAR100}

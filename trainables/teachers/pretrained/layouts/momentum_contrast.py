@@ -15,11 +15,7 @@ from trainables.teachers.pretrained.layouts.base import (
 ORDER = 10
 
 MOCO = {MOMENTUM: r"encoder_k\.", "queue": r"queue"}
-TAUGHT = {
-    "teacher": r"teacher_encoder_q\.",
-    "teacher's momentum encoder": r"teacher_encoder_k\.",
-    **MOCO,
-}
+TAUGHT = {"teacher": r"teacher_encoder_q\.", "teacher's momentum encoder": r"teacher_encoder_k\.", **MOCO}
 
 LAYOUTS = (
     Layout(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from trainables.teachers.pretrained.layouts.base import (
     BACKBONE,
     CLASSIFIER,
@@ -23,7 +25,13 @@ SOLO = {
     "prototypes": r"prototypes\.",
     "queue": r"queue",
 }
-TWELVE = {192: 12, 384: 12}  # solo-learn's MoCo v3 and MAE; at these widths timm has 3 and 6 heads
+solo_learn = partial(
+    Layout,
+    attention_heads={192: 12, 384: 12},  # of its MoCo v3 and MAE; at these widths timm has 3 and 6
+    heads_if_fixed=True,
+    small_stem_padding=2,
+    small_stem_normalisation=SMALL_STEM,
+)
 
 LAYOUTS = (
     Layout(
@@ -68,34 +76,21 @@ LAYOUTS = (
         roles={BACKBONE: r"backbone\.", HEAD: r"projector\.", "maps' head": r"maps_projector\."},
         heads=tuple("linear batch_norm relu " * layers + "matrix" for layers in range(4)),
     ),
-    Layout(
+    solo_learn(
         origin="solo-learn",
         signature=(r"(backbone|encoder)\.", r"projector\."),
         roles={BACKBONE: r"(backbone|encoder)\.", HEAD: r"projector\.", **SOLO},
-        attention_heads=TWELVE,
-        heads_if_fixed=True,
-        small_stem_padding=2,
-        small_stem_normalisation=SMALL_STEM,
     ),
-    Layout(
+    solo_learn(
         origin="solo-learn dino",
         signature=(r"(backbone|encoder)\.", r"head\.mlp\.", r"head\.last_layer\."),
         roles={BACKBONE: r"(backbone|encoder)\.", HEAD: r"head\.", **SOLO},
         heads=DINO_HEADS,
-        activation="gelu",
-        attention_heads=TWELVE,
-        heads_if_fixed=True,
-        small_stem_padding=2,
-        small_stem_normalisation=SMALL_STEM,
     ),
-    Layout(
+    solo_learn(
         origin="solo-learn, no head",
         signature=(r"(backbone|encoder)\.", r"(classifier\.weight|momentum_)"),
         roles={BACKBONE: r"(backbone|encoder)\.", **SOLO},
-        attention_heads=TWELVE,
-        heads_if_fixed=True,
-        small_stem_padding=2,
-        small_stem_normalisation=SMALL_STEM,
     ),
     Layout(
         origin="lightly",
@@ -120,7 +115,6 @@ LAYOUTS = (
             "student": r"student_(backbone|head)\.",
         },
         heads=DINO_HEADS,
-        activation="gelu",
         renames=RESNET_IN_A_ROW,
     ),
 )

@@ -28,7 +28,6 @@ LAYOUTS = (
             "student": r"student\.",
         },
         heads=DINO_HEADS,
-        activation="gelu",
     ),
     Layout(
         origin="dinov2",
@@ -40,7 +39,6 @@ LAYOUTS = (
             "student": r"student\.",
         },
         heads=DINO_HEADS,
-        activation="gelu",
         renames=DINOV2,
     ),
     Layout(
@@ -48,17 +46,11 @@ LAYOUTS = (
         signature=(r"teacher\.backbone\.",),
         roles={BACKBONE: r"teacher\.backbone\.", HEAD: r"teacher\.head\.", "student": r"student\."},
         heads=DINO_HEADS,
-        activation="gelu",
     ),
     Layout(
         origin="seed",
         signature=(r"student\.", r"teacher\.", r"queue$"),
-        roles={
-            HEAD: r"student\.fc\.",
-            BACKBONE: r"student\.",
-            "teacher": r"teacher\.",
-            "queue": r"queue",
-        },
+        roles={HEAD: r"student\.fc\.", BACKBONE: r"student\.", "teacher": r"teacher\.", "queue": r"queue"},
         heads=MOCO_HEADS,
     ),
     Layout(
@@ -71,7 +63,6 @@ LAYOUTS = (
             "student": r"student\.",
         },
         heads=DINO_HEADS,
-        activation="gelu",
     ),
     Layout(
         origin="a teacher and its student",
