@@ -58,6 +58,7 @@ def main() -> int:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--slow", type=float, default=1.0, help="times by which every budget is multiplied")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through `run`, which ends its part
     asked.out.mkdir(parents=True, exist_ok=True)
     ends, results, way = time.monotonic() + asked.slow * LIMIT, {}, "fork"
     for name in asked.parts:
@@ -87,7 +88,11 @@ def run(name: str, device: str, rehearse: bool, budget: float, way: str) -> dict
         arguments = (name, device, rehearse, Path(rows.name))
         part = multiprocessing.get_context(way).Process(target=work, args=arguments)
         part.start()
-        part.join(budget)
+        try:
+            part.join(budget)
+        except BaseException:
+            end(part)
+            raise
         ended = {0: "whole", None: f"out of its {budget:.0f} s"}.get(part.exitcode, "failed")
         if part.exitcode is None:
             end(part)
@@ -99,7 +104,8 @@ def run(name: str, device: str, rehearse: bool, budget: float, way: str) -> dict
 
 def work(name: str, device: str, rehearse: bool, file: Path) -> None:
     """In the part's own process: write each row as it comes."""
-    os.setsid()  # so that what the part starts ends with it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.setpgid(0, 0)  # so that what the part starts ends with it
     try:
         with file.open("w", buffering=1) as rows:
             for row in PARTS[name][0](place(device, rehearse)):

@@ -1,7 +1,7 @@
 """Epochs until a search has a trial within half a point of the best known: the default against random search.
 
-    python benchmarks/search.py                          # on benchmarks/curves/quickstart.parquet
-    python benchmarks/search.py all_methods --repetitions 100
+    python benchmarks/search.py                          # on benchmarks/curves/all_methods_mlp.parquet
+    python benchmarks/search.py --repetitions 100 --lanes 4
     python benchmarks/search.py --with '{"scheduler": {"name": "asha", "grace": 2}}'    # one more row
 
 Sweeps are played without training: raykd's own proposer and decider, and curves of `surrogate.py`. The best
@@ -42,7 +42,7 @@ Curve = Callable[[dict[str, Any]], np.ndarray]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("space", nargs="?", default="quickstart")
+    parser.add_argument("curves", nargs="?", default="all_methods_mlp", help="a file of benchmarks/curves/")
     parser.add_argument("--repetitions", type=int, default=50)
     parser.add_argument("--lanes", type=int, default=1, help="trials at once")
     parser.add_argument("--within", type=float, default=0.5, help="points")
@@ -50,12 +50,12 @@ def main() -> None:
     parser.add_argument("--with", dest="more", action="append", default=[], help="sections of one more row")
     parser.add_argument("--only", action="store_true", help="only random search and the rows of --with")
     asked = parser.parse_args()
-    curves = load(asked.space)
+    curves = load(asked.curves)
     world = Surrogate(curves)
     goal = curves.scores.max() - asked.within
     rmse, spread, ranks = world.error
     print(
-        f"{asked.space}: {len(curves.params)} recorded trials of {curves.spec.epochs} epochs, "
+        f"{asked.curves}: {len(curves.params)} recorded trials of {curves.spec.epochs} epochs, "
         f"{curves.failed} failed; best {curves.scores.max():.2f}, and "
         f"{np.mean(curves.scores.max(1) >= goal):.1%} within {asked.within} points of it. Surrogate: RMSE "
         f"{rmse:.2f} points where scores spread by {spread:.2f}, rank correlation {ranks:.2f}."

@@ -4,9 +4,10 @@
     world.curve(params, salt=0)      # a score for each epoch
 
 A curve of the surrogate is what a regression says of the configuration, plus the residual curve of a recorded
-trial: one of the nearest, drawn by a hash of the configuration and `salt`. So a curve has the trend of its
-configuration, and the scatter and the wiggles of real ones. The residuals are those of trials that the
-regression had not seen; they hold its own error too, which makes the surrogate noisier than real trials are.
+trial: one of those of which it said about the same last score, drawn by a hash of the configuration and
+`salt`. So a curve has the trend of its configuration, and the scatter and the wiggles of real ones. The
+residuals are those of trials that the regression had not seen. They hold its own error too, which makes the
+surrogate noisier than real trials are: what is near a good configuration is less surely good.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from raykd.spec.search import SearchSpec, load_sweep
 from raykd.spec.space import METHOD
 
 FOLDER = Path(__file__).resolve().parent / "curves"
-NEAREST = 8  # recorded trials that a residual is drawn from
+ALIKE = 10  # recorded trials that a residual is drawn from
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,12 @@ class Surrogate:
         """(epochs,) scores of a configuration; `salt` draws another residual."""
         text = json.dumps(params, sort_keys=True)
         x = self._features(params)
-        near = np.argsort(((self._x - x) ** 2).sum(1))[:NEAREST]
         drawn = int.from_bytes(hashlib.sha256(f"{salt} {text}".encode()).digest()[:4], "big")
         # The trees themselves: `predict` of the forest takes 20 times as long for one configuration.
         trees = [one.tree_.predict(x[None].astype(np.float32))[0, :, 0] for one in self._model.estimators_]
-        curve: np.ndarray = np.mean(trees, axis=0) + self._residuals[near[drawn % len(near)]]
-        return curve
+        said: np.ndarray = np.mean(trees, axis=0)
+        alike = np.argsort(np.abs(self.unseen[:, -1] - said[-1]))[:ALIKE]
+        return said + self._residuals[alike[drawn % len(alike)]]
 
     def _features(self, params: Mapping[str, Any]) -> np.ndarray:
         """Each axis in 0..1, logarithmic ones by their logarithm; a column a level of a pick; else 0."""
