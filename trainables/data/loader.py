@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainables.core.workers import sent
 from trainables.data.jpeg_images import JpegImages
 from trainables.data.store_images import Images
 from trainables.spec.trial import OptimSpec
@@ -78,6 +79,13 @@ def fetch(
         thread.join()
 
 
+def on_device(images: Images, ids: np.ndarray, device: torch.device) -> Tensor:
+    """The images (B, 3, S, S), uint8, of these ids on `device`, decoded there if they are to be."""
+    if device.type == "cuda" and isinstance(images, JpegImages) and images.gpu:
+        return images.take_on(ids, device)
+    return sent(images.take(ids), device)
+
+
 class _Sent(NamedTuple):
     """A batch on its way to the device."""
 
@@ -95,17 +103,13 @@ class _Sent(NamedTuple):
 
 
 def _sender(images: Images, device: torch.device) -> Callable[[np.ndarray], _Sent]:
-    """What sends a batch to the device; the device alone waits for the copy, or decodes the pictures."""
+    """What sends a batch to the device; the device alone waits for it."""
     if device.type != "cuda":
-        return lambda ids: _Sent(images.take(ids).to(device), ids)
+        return lambda ids: _Sent(on_device(images, ids, device), ids)
     stream = torch.cuda.Stream(device)
 
     def send(ids: np.ndarray) -> _Sent:
         with torch.cuda.stream(stream):
-            if isinstance(images, JpegImages) and images.gpu:
-                there = images.take_on(ids, device)
-            else:
-                there = images.take(ids).pin_memory().to(device, non_blocking=True)
-            return _Sent(there, ids, stream.record_event())
+            return _Sent(on_device(images, ids, device), ids, stream.record_event())
 
     return send
