@@ -15,7 +15,7 @@ from trainables.core.heartbeat import heartbeat
 from trainables.core.precision import whole_float32
 from trainables.core.workers import alone, from_each, on_each, rank, world_size
 from trainables.data.data_sets import DataSet
-from trainables.data.loader import fetch
+from trainables.data.loader import fetch, images_on
 from trainables.data.store_images import Images
 from trainables.views.augmented import plain
 
@@ -107,7 +107,7 @@ class TrainingImages:
     def plain(self, ids: Tensor) -> Tensor:
         """(A,) ids -> (A, 3, S, S) normalised, un-augmented views, on the trial's device."""
         rows = ids.cpu().numpy()
-        images = self._images.take(rows).to(self._device)
+        images = images_on(self._images, rows, self._device)
         return plain(images, self._size, aspect_of(self._images, rows))
 
     def encode(self, encode: Encode, ids: Tensor) -> Tensor:

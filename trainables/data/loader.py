@@ -79,7 +79,7 @@ def fetch(
         thread.join()
 
 
-def on_device(images: Images, ids: np.ndarray, device: torch.device) -> Tensor:
+def images_on(images: Images, ids: np.ndarray, device: torch.device) -> Tensor:
     """The images (B, 3, S, S), uint8, of these ids on `device`, decoded there if they are to be."""
     if device.type == "cuda" and isinstance(images, JpegImages) and images.gpu:
         return images.take_on(ids, device)
@@ -105,11 +105,11 @@ class _Sent(NamedTuple):
 def _sender(images: Images, device: torch.device) -> Callable[[np.ndarray], _Sent]:
     """What sends a batch to the device; the device alone waits for it."""
     if device.type != "cuda":
-        return lambda ids: _Sent(on_device(images, ids, device), ids)
+        return lambda ids: _Sent(images_on(images, ids, device), ids)
     stream = torch.cuda.Stream(device)
 
     def send(ids: np.ndarray) -> _Sent:
         with torch.cuda.stream(stream):
-            return _Sent(on_device(images, ids, device), ids, stream.record_event())
+            return _Sent(images_on(images, ids, device), ids, stream.record_event())
 
     return send

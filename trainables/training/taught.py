@@ -11,7 +11,7 @@ from torch import Tensor
 from trainables.core.workers import rank, world_size
 from trainables.data.data_sets import DataSet
 from trainables.data.encode import EncodeImages, encode_images
-from trainables.data.loader import on_device, order
+from trainables.data.loader import images_on, order
 from trainables.methods.base import Method
 from trainables.spec.trial import OptimSpec, TrialSpec
 from trainables.targets.plain import PlainTargets
@@ -70,7 +70,7 @@ def shared_targets(
         return order(data.train_ids, trial.seed, epoch, trial.optim, mine, workers)
 
     def answers_to(epoch: int, ids: np.ndarray, wanted: frozenset[Ask]) -> Answers:
-        images = on_device(data.train, ids, device)
+        images = images_on(data.train, ids, device)
         seen = [channels_last(view) for view in views(epoch).apply_all(images, ids)]  # as in a step
         with autocast(trial.optim, device):
             return {(what, view): teacher.answer(what, seen[view]) for what, view in wanted}
