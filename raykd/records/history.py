@@ -105,6 +105,8 @@ class History:
         self.arrivals: list[tuple[str, int]] = []  # (trial, epoch) of every report, in the order of arrival
         self.extensions: list[int] = []  # by how many configurations, each time
         self.exhausted = False  # the space holds no further configuration
+        self._places: dict[str, int] = {}  # trial -> its place in the order of suggestion
+        self._leader: str | None = None  # the trial with the best score, the earlier one of equals
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> History:
@@ -162,8 +164,10 @@ class History:
         With several seeds it is of the setting whose replicates are best on average, so that one lucky seed
         does not decide.
         """
+        if self.sweep is None or not (self.study or len(self.spec["seeds"]) > 1):
+            return self.trials[self._leader] if self._leader is not None else None
         scored = [t for t in self.trials.values() if t.best]
-        if self.sweep is not None and (self.study or len(self.spec["seeds"]) > 1) and scored:
+        if scored:
             arms: dict[str, list[float]] = {}
             for trial in scored:
                 arms.setdefault(trial.arm, []).append(trial.best[0] if trial.best else 0.0)
@@ -201,6 +205,10 @@ class History:
             if kind == "report" and record["epoch"] not in trial.reports:
                 self.arrivals.append((trial.trial, int(record["epoch"])))
             _STEPS[kind](trial, record)
+            if kind == "report" and trial.best is not None:
+                leader = self.trials[self._leader] if self._leader is not None else trial
+                if self._rank(trial) > self._rank(leader) or self._leader is None:
+                    self._leader = trial.trial
         elif kind == "sweep":
             self.sweep = self.sweep or record
         elif kind == "driver":
@@ -229,6 +237,9 @@ class History:
             self.quarantined.append(record)
         # Kinds of a later raykd with the same format are ignored.
 
+    def _rank(self, trial: TrialRecord) -> tuple[float, int]:
+        return (trial.best[0] if trial.best else -math.inf, -self._places[trial.trial])
+
     def snapshot(self) -> History:
         """A copy that later records do not change, for another thread. Trials that have ended are shared."""
         found = copy.copy(self)
@@ -249,6 +260,7 @@ class History:
             return
         if not _TRIAL.fullmatch(record["trial"]):
             raise SweepFailed(f"the ledger names a trial {record['trial'][:100]!r}, which is none of raykd's")
+        self._places[record["trial"]] = len(self._places)
         fields = {name: record[name] for name in KINDS["suggest"]}
         self.trials[record["trial"]] = TrialRecord(**fields, suggested=record["time"])
 

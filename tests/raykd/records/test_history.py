@@ -240,3 +240,13 @@ def test_status_names_gpus_in_quarantine(tmp_path, capsys):
 def test_a_number_of_any_size_has_a_place_in_the_tables():
     history = History.of([suggest("t"), start("t"), report("t", 1, 2**70), report("t", 2, 3)])
     assert history.trials["t"].reports == {1: {"score": 2.0**70}, 2: {"score": 3}}
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from([math.nan, 1.0, 2.0, 3.0])), max_size=30))
+def test_the_leader_is_the_earliest_of_the_best(reports: list[tuple[int, float]]) -> None:
+    names = [f"{number:08x}" for number in range(5)]
+    history = History.of([head(), *(suggest(name, number) for number, name in enumerate(names))])
+    for epoch, (number, score) in enumerate(reports, start=1):
+        history.add(report(names[number], epoch, score))
+        scored = [t for t in history.trials.values() if t.best]
+        assert history.best() is max(scored, key=lambda t: t.best[0], default=None)
