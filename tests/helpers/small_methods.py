@@ -74,7 +74,9 @@ def training_images(around: Context) -> TrainingImages:
     pixels = generator.integers(0, 256, (around.train_size, 3, SIDE, SIDE), dtype=np.uint8)
     labels = np.arange(around.train_size) % max(around.classes, 1)
     labels[::9] = -1
-    train = SimpleNamespace(take=lambda ids: torch.from_numpy(pixels[ids]), labels=labels, aspect=None)
+    train = SimpleNamespace(
+        take=lambda ids: torch.from_numpy(pixels[ids]), advise=lambda ids: None, labels=labels, aspect=None
+    )
     data = SimpleNamespace(
         train=train, train_ids=np.arange(around.train_size), classes=around.classes, fingerprint="noise"
     )

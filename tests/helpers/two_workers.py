@@ -207,7 +207,7 @@ def relate() -> dict[str, Any]:
 def features() -> dict[str, Any]:
     """Features of 700 images, three batches, by a teacher with the statistics of a batch."""
     pixels = torch.randint(0, 256, (700, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator())
-    images = cast(Images, SimpleNamespace(take=lambda ids: pixels[ids], aspect=None))
+    images = cast(Images, SimpleNamespace(take=lambda ids: pixels[ids], advise=lambda ids: None, aspect=None))
     teacher = make_teacher("batch")
     convert_sync_batch_norm(teacher)  # as in a run; here each batch must have its own statistics
     sizes: list[int] = []

@@ -21,6 +21,7 @@ PNG = (".png",)
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Pictures in three folders, one of them linked, that were made an hour ago."""
+    (tmp_path / "cache").mkdir()
     monkeypatch.setenv("RAYKD_CACHE", str(tmp_path / "cache"))
     root = tmp_path / "data"
     for name in ("a/1.png", "a/2.png", "b/c/3.png", "b/notes.txt", "b/\udcff.png"):
@@ -131,3 +132,11 @@ def test_without_a_cache_it_is_read(folder: Path, reads: list[Path], monkeypatch
     assert len(cache.find_files(folder, PNG).paths) == 6
     with pytest.raises(UserError, match="no files ending in"):
         cache.find_files(folder, (".webp",))
+
+
+def test_without_a_cache_folder_nothing_is_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYKD_CACHE", str(tmp_path / "none"))
+    assert len(cache.find_files(folder, PNG).paths) == 6
+    assert not (tmp_path / "none").exists()

@@ -28,7 +28,9 @@ def images(train_ids: range, classes: int = 4) -> TrainingImages:
     pixels //= generator.integers(1, 6, (len(pixels), 1, 1, 1), dtype=np.uint8)  # some darker than others
     labels = np.arange(len(pixels)) % classes
     labels[::10] = -1
-    train = SimpleNamespace(take=lambda ids: torch.from_numpy(pixels[ids]), labels=labels, aspect=None)
+    train = SimpleNamespace(
+        take=lambda ids: torch.from_numpy(pixels[ids]), advise=lambda ids: None, labels=labels, aspect=None
+    )
     data = SimpleNamespace(train=train, train_ids=np.array(train_ids), classes=classes, fingerprint="ids")
     return TrainingImages(cast(DataSet, data), SIDE, torch.device("cpu"))
 

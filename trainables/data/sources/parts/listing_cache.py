@@ -10,7 +10,7 @@ A listing (every file's name, size and time) lies in the cache. It is used again
 
 A file whose content is overwritten in its place has a new time, but its folder has not: the next process sees
 it. Folders that were changed in the two seconds before they were read are not kept, because a later change
-could have the same time.
+could have the same time. Where there is no cache yet, none is made: whatever is only checked leaves no trace.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ def files_digest(folder: Path, endings: tuple[str, ...]) -> str:
 
 
 def _find(folder: Path, endings: tuple[str, ...], with_paths: bool) -> Files:
+    if not cache_folder().is_dir():
+        return read_files(folder, endings)
     place = _place(folder, endings)
     if (known := _known(place, folder, with_paths)) is not None:
         return known
