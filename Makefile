@@ -6,6 +6,9 @@ INSTALLED := $(VENV)/.installed
 
 SECONDS ?= 3600
 
+# Else each of the many processes that tests start would compile raykd anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Tests of a file run in one process. Those that start Ray run one after another in one of them, which mostly
 # waits, beside two for the others.
 PYTEST := $(BIN)/python -m pytest
