@@ -61,9 +61,9 @@ class Place:
         return [name for name in found if name != "ray" and not name.startswith("torchinductor")]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    place = Place(tmp_path_factory.mktemp("interrupted"))
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path)
     yield place
     shutil.rmtree(place.ray, ignore_errors=True)
 
@@ -113,7 +113,7 @@ def test_a_terminal_that_closes_while_lanes_start(place: Place) -> None:
 
 def test_in_training_after_its_reader_has_gone(place: Place) -> None:
     reader, writer = os.pipe()
-    process = place.start("resume", "small", out=writer)
+    process = place.start("run", place.spec, out=writer)
     os.close(writer)
     assert os.read(reader, 1)
     os.close(reader)  # while lanes start
