@@ -122,7 +122,8 @@ class TuneDecider(NotKept, TrialScheduler):
         record = self._record.history.trials[name]
         if message.attempt:
             if message.attempt > record.attempts:  # else a proxy asked again before it got the answer
-                self._record.soon("start", trial=name, attempt=message.attempt, lane=message.lane)
+                # Waits for the disk: the console says from which epoch, before the history knows the next one.
+                self._record("start", trial=name, attempt=message.attempt, lane=message.lane)
             self._record.after(lambda: self._broker.heard.remote(name, message.attempt))
             return str(TrialScheduler.CONTINUE)
         if message.ended:

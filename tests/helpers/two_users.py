@@ -78,10 +78,11 @@ class Machine:
         with output.open("ab") as out:
             return subprocess.Popen(self.command(uid, *words, **env), stdout=out, stderr=out)
 
-    def processes(self) -> list[psutil.Process]:
-        """All that runs on it."""
+    def processes(self, name: str | None = None) -> list[psutil.Process]:
+        """All that runs on it, or what has this name."""
         mine = _namespace(self._init)
-        return [process for process in psutil.process_iter() if _namespace(process.pid) == mine]
+        found = [p for p in psutil.process_iter(["name"]) if _namespace(p.pid) == mine]
+        return [p for p in found if name in (None, p.info["name"])]  # by then it may have ended
 
 
 @contextmanager

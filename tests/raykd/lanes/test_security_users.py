@@ -131,8 +131,7 @@ def found(machine: Machine, secrets: Mapping[str, str]) -> list[str]:
 
 def ray_of(machine: Machine) -> tuple[str, str, str]:
     """Address, dashboard and token of the Ray that runs there, alone, as root can see them."""
-    (gcs,) = [p for p in machine.processes() if p.name() == "gcs_server"]
-    raylet = next(p for p in machine.processes() if p.name() == "raylet")
+    (gcs,), (raylet, *_) = machine.processes("gcs_server"), machine.processes("raylet")
     address = next(w.partition("=")[2] for w in raylet.cmdline() if w.startswith("--gcs-address="))
     token = gcs.environ().get("RAY_AUTH_TOKEN", "")
     return address, "127.0.0.1:8265", token
