@@ -122,7 +122,7 @@ class TuneDecider(NotKept, TrialScheduler):
         record = self._record.history.trials[name]
         if message.attempt:
             if message.attempt > record.attempts:  # else a proxy asked again before it got the answer
-                # Waits for the disk: the console says from which epoch, before the history knows the next one.
+                # Waits for the disk: so the console reads from which epoch before there are later ones.
                 self._record("start", trial=name, attempt=message.attempt, lane=message.lane)
             self._record.after(lambda: self._broker.heard.remote(name, message.attempt))
             return str(TrialScheduler.CONTINUE)

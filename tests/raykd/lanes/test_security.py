@@ -19,7 +19,7 @@ from ledger_records import end, report, start, suggest
 from raykd.cli import main
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
-from raykd.search.optuna_state import StudyState
+from raykd.search.optuna_state import End, StudyState
 from raykd.spec.search import build_sweep
 from trainables.core.errors import SweepFailed, UserError
 
@@ -140,9 +140,13 @@ def test_a_pickle_hidden_in_the_ledger_is_not_loaded(tmp_path: Path) -> None:
     hidden = {f"{kind}:optimizer:0": pickle.dumps(Bomb(trace)).hex() for kind in ("cma", "sepcma", "cmawm")}
     space = {name: FloatDistribution(0.0, 1.0) for name in ("x", "y")}
     state = StudyState()
-    for value in range(3):
-        number = state.place({"x": value / 3, "y": 0.5}, space, {**hidden, "study": hidden})
-        state.tell(number, TrialState.COMPLETE, {}, float(value))
+    for value in range(4):
+        values, attrs = {"x": value / 4, "y": 0.5}, {**hidden, "study": hidden}
+        end = End(TrialState.COMPLETE, {}, float(value))
+        if value % 2:
+            state.place(values, space, attrs, end)
+        else:
+            state.tell(state.place(values, space, attrs), end)
     sampler = CmaEsSampler(seed=0, n_startup_trials=1)
     state.ask(sampler, {}, lambda trial: {n: trial.suggest_float(n, 0.0, 1.0) for n in space})
     assert not trace.exists()
