@@ -20,7 +20,7 @@ import torch
 
 from gpu_parts.measure import Place, Row, peak, seconds, traced
 from gpu_parts.trials import Steps, noise, run_of, teacher_of, trial_of
-from trainables.core.isolation import whole_float32
+from trainables.core.precision import whole_float32
 from trainables.evaluation.evaluate import Examiner
 from trainables.methods import methods
 from trainables.networks.backbones import build_backbone

@@ -22,7 +22,8 @@ OPTUNAS = {
 def test_each_sampler_makes_its_own() -> None:
     assert OPTUNAS.keys() <= SAMPLERS.keys()
     for name, made in OPTUNAS.items():
-        assert type(make_sampler(parse_sampler({"name": name}), 3)).__name__ == made
+        kinds = type(make_sampler(parse_sampler({"name": name}), 3)).__mro__  # TPE's is one of raykd's
+        assert made in [kind.__name__ for kind in kinds]
 
 
 def test_a_sampler_that_makes_none_is_no_random_search() -> None:
