@@ -21,7 +21,7 @@ import numpy as np
 from raykd.ablation.costs import spread_of
 from raykd.ablation.designs import design_of
 from raykd.ablation.results import ArmResult, Results
-from raykd.records.history import History, TrialRecord
+from raykd.records.history import ENDED, History, TrialRecord
 from raykd.spec.arms import ARM, StudyRules
 from raykd.spec.study import StudySpec
 from raykd.stats.boundaries import for_precision
@@ -120,7 +120,7 @@ def _arm(
 ) -> ArmResult:
     """The result of one arm; `trials` and `scores` by replicate, `base` the base's scores."""
     found = [score for score in scores if math.isfinite(score)]
-    ended = [t for t in trials if t is not None and t.status in ("finished", "stopped", "failed")]
+    ended = [t for t in trials if t is not None and t.status in ENDED]
     published = spec.study.published
     epochs, flops = spec.cost(label)
     base_flops = spec.cost(spec.study.base)[1]

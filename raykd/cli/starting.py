@@ -12,7 +12,7 @@ from raykd.console import answers
 from raykd.console.live import Console
 from raykd.console.screen import Line
 from raykd.console.wording import counted
-from raykd.records.history import History
+from raykd.records.history import ENDED, History
 from raykd.storage.base import SweepFolder
 from raykd.storage.commands import command
 from trainables.core.errors import UserError
@@ -147,7 +147,7 @@ def close(console: Console, history: History, sweep: SweepFolder) -> None:
         console.summary(history, sweep)
     console.parts([Line(f"page:       {command('report', sweep)}", "dim")])
     counts = history.counts()
-    unfinished = history.total - sum(counts[s] for s in ("finished", "stopped", "failed"))
+    unfinished = history.total - sum(counts[s] for s in ENDED)
     if unfinished > 0:
         are = "is" if unfinished == 1 else "are"
         console.warn(

@@ -51,7 +51,7 @@ def own_ray(**options: Any) -> Iterator[Any]:
     with (
         scratch_folder(temporary_folder(), _PREFIX) as folder,
         scratch_folder() as temporary,
-        signals.cleared(lambda: _kill(daemons)),  # before their folders are removed
+        signals.cleared(lambda: _kill(daemons), first=True),
         authentication("token", fresh()),
         errors_logged(folder / "ray"),
     ):

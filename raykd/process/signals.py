@@ -53,7 +53,7 @@ class _State:
         self.handled: tuple[int, ...] = ()  # the signals that are handled here
         self.blocked = False  # whether a `blocked()` block is open
         self.most_s: float | None = None  # how long that block may take after a signal
-        self.cleanups: list[Callable[[], object]] = []  # what `cleared` was given
+        self.cleanups: list[tuple[bool, Callable[[], object]]] = []  # what `cleared` was given
         self.pipe = -1  # the watcher reads what is written there
         self.code: int | None = None  # the exit code, once `done` was called
 
@@ -157,19 +157,24 @@ def caught() -> Iterator[None]:
         for number, was in before.items():
             signal.signal(number, was if code is None else lambda *_: os._exit(code))
         signal.set_wakeup_fd(wakeup)
-        _state.handled = ()
+        _state.handled, _state.first = (), None  # what this process does next is not interrupted
         os.close(_state.pipe)
         watching.join()
 
 
 @contextlib.contextmanager
-def cleared(clear: Callable[[], object]) -> Iterator[None]:
-    """While the block runs, `clear` is called if the watcher ends the process."""
-    _state.cleanups.append(clear)
+def cleared(clear: Callable[[], object], first: bool = False) -> Iterator[None]:
+    """While the block runs, `clear` is called if the watcher ends the process.
+
+    Those of inner blocks are called before those of outer ones. Before all others come those with `first`,
+    which end processes: a folder that these still write to cannot be removed.
+    """
+    mine = (first, clear)
+    _state.cleanups.append(mine)
     try:
         yield
     finally:
-        _state.cleanups.remove(clear)
+        _state.cleanups.remove(mine)
 
 
 @contextlib.contextmanager
@@ -264,7 +269,8 @@ class _Watch:
         _say(f"ending in good order, within {LIMIT_S:g} s; one more signal ends it at once")
 
     def _end(self, why: str) -> None:
-        for clear in reversed(self._state.cleanups):
+        inner_first = reversed(self._state.cleanups)
+        for _, clear in sorted(inner_first, key=lambda cleanup: not cleanup[0]):
             with contextlib.suppress(Exception):
                 clear()
         _say(why)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from raykd.spec.sweep import SweepSpec
 
 STATUSES = ("finished", "stopped", "failed", "running", "waiting")
-ENDED = ("finished", "stopped", "failed")
+ENDED_WELL = ("finished", "stopped")
+ENDED = (*ENDED_WELL, "failed")
 _TRIAL = re.compile(r"[\w-]{1,64}", re.ASCII)  # a trial's name is one of a folder
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import yaml
 
 from raykd.console.wording import duration, headings, number, probes, ranked
-from raykd.records.history import History, TrialRecord
+from raykd.records.history import ENDED_WELL, History, TrialRecord
 from raykd.records.ledger import LEDGER
 from raykd.report.elements import Bullets, Code, Collapsible, Facts, Links, Section, Table, Text
 from raykd.spec.schedulers import settings_in_use
@@ -101,7 +101,7 @@ def compute(
     said = [f"From the first record to the last one: {duration(_span(history))}, pauses included."]
     saved = sum(max(0, (t.epochs or t.epoch) - t.epoch) for t in trials if t.status == "stopped")
     if saved:
-        asked = sum(t.epochs or t.epoch for t in trials if t.status in ("finished", "stopped"))
+        asked = sum(t.epochs or t.epoch for t in trials if t.status in ENDED_WELL)
         said.append(f"Stopping early saved {saved} of {asked} epochs ({saved / asked:.0%}).")
     again = sum(max(0, t.attempts - 1) for t in trials)
     said += [f"Further attempts after a fault: {again}."] if again else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from raykd.records.history import History, TrialRecord
+from raykd.records.history import ENDED_WELL, History, TrialRecord
 from raykd.report import sweep_figures as figures
 from raykd.report.elements import Bullets, Collapsible, Figure, Gallery, Section, Table, Text
 from raykd.report.plots import intervals
@@ -27,9 +27,7 @@ def parameters(spec: SearchSpec, history: History, progress: Progress = None) ->
     title = "Parameters"
     if not spec.axes and len(spec.methods) == 1:
         return Section(title, [Text("Nothing was searched: this sweep has no axes.")])
-    scored = [
-        t for t in history.trials.values() if t.best is not None and t.status in ("finished", "stopped")
-    ]
+    scored = [t for t in history.trials.values() if t.best is not None and t.status in ENDED_WELL]
     if not scored:
         return Section(title, [Text("No trial has ended with a score yet.")])
     return Section(

@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Any
 
 from raykd.console.wording import number
-from raykd.records.history import TrialRecord
+from raykd.records.history import ENDED_WELL, TrialRecord
 from raykd.report.plots import (
     COLOURS,
     SYMBOLS,
@@ -79,7 +79,7 @@ def slices(name: str, searched: Axis | None, trials: Sequence[TrialRecord]) -> P
     having = [t for t in trials if name in t.params]
     levels = _levels([t.params[name] for t in having], searched)
     data = []
-    for status in ("finished", "stopped"):
+    for status in ENDED_WELL:
         of = [t for t in having if t.status == status]
         values = [t.params[name] for t in of]
         xs = [label(number(v), 14) for v in values] if levels else values

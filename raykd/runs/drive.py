@@ -15,7 +15,7 @@ from raykd.lanes.cluster import live_nodes
 from raykd.lanes.demand import Demand
 from raykd.lanes.messages import Task
 from raykd.process import signals
-from raykd.records.history import ENDED, History, TrialRecord
+from raykd.records.history import ENDED, ENDED_WELL, History, TrialRecord
 from raykd.records.ledger import TRIALS
 from raykd.records.recorder import Recorder
 from raykd.runs import sharing
@@ -182,7 +182,7 @@ class Drive:
     def _streak(self) -> FailureStreak:
         """What notices that trials fail alike; a sweep in which a trial ended well can work."""
         spec, trials = self.spec, self.history.trials.values()
-        worked = any(trial.status in ENDED and trial.status != "failed" for trial in trials)
+        worked = any(trial.status in ENDED_WELL for trial in trials)
         return FailureStreak(spec.failures_in_a_row, spec.trials // len(spec.replicates), worked)
 
     def _try_again(self, failed: list[TrialRecord]) -> str:

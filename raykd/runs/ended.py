@@ -15,14 +15,13 @@ from pathlib import Path
 from types import TracebackType
 
 from raykd.process import signals
-from raykd.records.history import History
+from raykd.records.history import ENDED_WELL, History
 from raykd.records.ledger import TRIALS, Record
 from raykd.storage.base import SweepFolder
 from trainables.core import storage_retry
 from trainables.core.errors import SweepFailed, UserError
 
 log = logging.getLogger("raykd.runs.ended")
-ENDED_WELL = ("finished", "stopped")
 _BRIEF_S = 5.0  # for the files of one trial; what cannot be removed now the next driver removes
 
 

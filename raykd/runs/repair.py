@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from raykd.records.format import checked
-from raykd.records.history import History
+from raykd.records.history import ENDED_WELL, History
 from raykd.records.ledger import TRIALS, Record, as_line, decode, encode, keep_aside, parse_lines
 from raykd.records.recorded_spec import check_settings, spec_of
 from raykd.runs.kinds import run_of
@@ -234,7 +234,7 @@ def _without_students(records: list[Record], sweep: SweepFolder, done: Repair) -
     last: dict[str, int] = {}
     for name, trial in History.of(records).trials.items():
         file = sweep.path / TRIALS / name / BEST
-        if trial.status in ("finished", "stopped") and sweep.storage.pull(file) and not is_whole(file):
+        if trial.status in ENDED_WELL and sweep.storage.pull(file) and not is_whole(file):
             last[name] = trial.epoch
     done.students += sorted(last)
 

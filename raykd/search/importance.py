@@ -38,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from raykd.records.history import History, TrialRecord
+from raykd.records.history import ENDED_WELL, History, TrialRecord
 from raykd.records.recorded_spec import check_settings
 from raykd.search.evaluators import (
     EVALUATORS,
@@ -168,7 +168,7 @@ def importances(
 def _comparable(history: History) -> tuple[int, list[TrialRecord], dict[str, int]]:
     """The common epoch, the trials with a score there, and the numbers of trials left out by reason."""
     all_trials = sorted(history.trials.values(), key=lambda trial: trial.number)
-    ended = [t for t in all_trials if t.status in ("finished", "stopped") and t.best is not None]
+    ended = [t for t in all_trials if t.status in ENDED_WELL and t.best is not None]
     if not ended:
         raise SweepFailed("no trial of this sweep has ended with a score yet")
     reached = sorted((t.epoch for t in ended), reverse=True)

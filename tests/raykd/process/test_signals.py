@@ -150,6 +150,23 @@ def test_a_start_that_takes_its_time_is_given_up_and_cleared() -> None:
     )
 
 
+def test_processes_are_ended_before_folders_are_removed() -> None:
+    code = """
+import signal, time
+from raykd.process.signals import caught, cleared
+from raykd.process import signals
+signals.LIMIT_S = 1.2
+with caught(), cleared(lambda: print("outer")), cleared(lambda: print("processes"), first=True):
+    with cleared(lambda: print("inner", flush=True)):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            time.sleep(60)
+"""
+    ended = subprocess.run([sys.executable, "-u", "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1 and ended.stdout.split() == ["processes", "inner", "outer"], ended.stderr
+
+
 def test_one_that_was_taken_for_an_error_is_not_forgotten() -> None:
     assert at("swallowed", signal.SIGTERM)[0] == 5
 
