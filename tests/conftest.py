@@ -15,6 +15,8 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from trainables.core import files
+
 # Set before Ray is imported. Short, because Ray's sockets lie below it and their paths may have 107 letters.
 _SESSION = Path(tempfile.mkdtemp(prefix="rk", dir="/tmp"))
 os.environ["RAY_TMPDIR"] = str(_SESSION / "ray")
@@ -39,6 +41,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def _remove_session_files() -> Iterator[None]:
     yield
     shutil.rmtree(_SESSION, ignore_errors=True)
+
+
+def _forget_guarded_folders() -> Iterator[None]:
+    """What is guarded inside is not for the tests after it: their folders may lie below the same one."""
+    before = dict(files._GUARDED)
+    yield
+    files._GUARDED.clear()
+    files._GUARDED.update(before)
+
+
+_after_each_test = pytest.fixture(autouse=True)(_forget_guarded_folders)
+_after_each_file = pytest.fixture(autouse=True, scope="module")(_forget_guarded_folders)
 
 
 @pytest.hookimpl(tryfirst=True)
