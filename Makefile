@@ -9,10 +9,10 @@ SECONDS ?= 3600
 # Else each of the many processes that tests start would compile raykd anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Tests of a file run in one process. Those that start Ray run one after another in one of them, which mostly
-# waits, beside two for the others.
+# Tests of a file run in one process. Those that start Ray run one after another in two of them, which wait
+# half of their time, beside two for the others.
 PYTEST := $(BIN)/python -m pytest
-BESIDE := -n 3 --dist loadscope --no-loadscope-reorder
+BESIDE := -n 4 --dist loadscope --no-loadscope-reorder
 
 .PHONY: sweep test test-ray test-cluster test-all soak check docs format bench clean
 

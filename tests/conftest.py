@@ -62,26 +62,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("not run: the time that RAYKD_TESTS_UNTIL allows is over")
 
 
-RAY, REST, LATE = "ray", "rest", "late"
+RAY, SECOND, REST = "ray", "ray in a second process", "rest"
 
 
 @functools.cache
 def _turn(file: Path) -> str:
-    """When the tests of a file run: by whether one of them is marked `ray`, or `ray(late=True)`."""
+    """Where the tests of a file run: by whether one of them is marked `ray`, or `ray(second=True)`."""
     text = file.read_text()
-    return LATE if "pytest.mark.ray(late=True)" in text else RAY if "pytest.mark.ray" in text else REST
+    return SECOND if "pytest.mark.ray(second=True)" in text else RAY if "pytest.mark.ray" in text else REST
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with tests that start Ray come first, those that do so late come last."""
-    items.sort(key=lambda item: (RAY, REST, LATE).index(_turn(item.path)))
+    """Files with tests that start Ray come first, since they take longest."""
+    items.sort(key=lambda item: (RAY, SECOND, REST).index(_turn(item.path)))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Under `pytest -n 3`, one process takes the files that start Ray, the others one file after another.
+    """Under `pytest -n 4`, two processes take the files that start Ray, the others one file after another.
 
-    A test that starts Ray mostly waits, and two of them on two cores wait for each other. The late ones are
-    what the other process has left to do when it is through.
+    A test that starts Ray waits half of its time; a third of them on two cores would wait for the other two.
     """
 
     class ByTurn(LoadScopeScheduling):

@@ -10,6 +10,7 @@ from pages import ROOT, follow
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_first_student(tmp_path: Path) -> None:
     """From a checkpoint and images to an exported student that timm opens, as the page says."""

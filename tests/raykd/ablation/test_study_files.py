@@ -96,7 +96,7 @@ def address() -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.ray(late=True)
+@pytest.mark.ray(second=True)
 @pytest.mark.parametrize("name", STUDIES)
 def test_it_runs_to_its_tables(name: str, address: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Cut short: an epoch a trial, and a teacher of one, which studies share."""

@@ -94,7 +94,7 @@ def strange_node(address: str, tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.ray(late=True)
+@pytest.mark.ray(second=True)
 @pytest.mark.timeout(500)
 def test_a_good_cluster_passes_and_a_strange_node_is_found_out(tmp_path: Path, spec: Path) -> None:
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:

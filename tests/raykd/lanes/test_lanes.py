@@ -22,7 +22,7 @@ from raykd.spec.sections import WorkersSpec
 from trainables.core.errors import SweepFailed, UserError
 from trainables.training.resolve import resolve
 
-pytestmark = pytest.mark.ray(late=True)
+pytestmark = pytest.mark.ray(second=True)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,13 @@ def test_a_group_of_two_workers_is_one_lane(ray_here: None, tmp_path: Path) -> N
         slow = task(tmp_path, "c", "count_together", pause=0.3)
         pool.run(slow, lambda m: (said.append(m), kill_one_rank(m)))  # type: ignore[func-returns-value]
         assert [m.epoch for m in said] == [1, 2, 3, 4, 5], "one dead rank restarts the group"
+    until(lambda: _held() == held)
 
+
+@pytest.mark.slow
+def test_one_rank_of_a_group_spoils_runs_out_of_memory_or_hangs(ray_here: None, tmp_path: Path) -> None:
+    with pool_of(tmp_path, WorkersSpec(count=2, cpus=0.5, hang_after=5), limit=1) as pool:
+        until(lambda: pool.warm == 1)
         # A damaged image is decoded again by a group that starts again; the other rank waits in a collective.
         assert [m.epoch for m in run(pool, task(tmp_path, "spoilt", "spoil"))] == [1, 2, 3, 4, 5]
         starts = (tmp_path / "spoilt" / "starts").read_text().split()
@@ -202,7 +208,7 @@ def test_a_group_of_two_workers_is_one_lane(ray_here: None, tmp_path: Path) -> N
         assert run(pool, task(tmp_path, "d"))[-1].epoch == 5
 
         # One rank stops answering, and on the second try goes round in circles; the other one waits for it.
-        said.clear()
+        said: list[Message] = []
         stuck = dataclasses.replace(task(tmp_path, "stuck", "hang"), attempts=2)
         with pytest.raises(SweepFailed, match=r"2 tries.*no progress for \d+ s, last seen at epoch 3"):
             pool.run(stuck, said.append)
@@ -210,7 +216,6 @@ def test_a_group_of_two_workers_is_one_lane(ray_here: None, tmp_path: Path) -> N
         starts = (tmp_path / "stuck" / "starts").read_text().split()
         assert starts == ["0", "0", "3", "3"], "both ranks went on from the checkpoint"
         assert not psutil.pid_exists(int((tmp_path / "stuck" / "stopped").read_text()))
-    until(lambda: _held() == held)
 
 
 def _held() -> set[str]:

@@ -25,7 +25,7 @@ def listening_sockets() -> dict[str, str]:
     return found
 
 
-@pytest.mark.ray(late=True)
+@pytest.mark.ray(second=True)
 def test_a_local_ray_and_its_lanes_listen_on_loopback_alone(tmp_path: Path) -> None:
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
 

@@ -13,7 +13,7 @@ import two_users
 from two_users import A, B, Machine
 
 pytestmark = [
-    pytest.mark.ray(late=True),
+    pytest.mark.ray(second=True),
     pytest.mark.timeout(600),
     pytest.mark.skipif(bool(two_users.missing()), reason=two_users.missing() or "-"),
 ]

@@ -261,7 +261,7 @@ def test_a_studys_tables_are_written_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.ray(late=True)
+@pytest.mark.ray(second=True)
 def test_a_sweep_with_everything_damaged_at_once_is_resumed(storage: Path, whole: Path) -> None:
     """Through the command line: a bad line, a lost tail, no checkpoints, student, teacher, views."""
     folder = storage / "small"

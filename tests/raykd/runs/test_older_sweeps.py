@@ -37,6 +37,7 @@ def test_trials_keep_their_names(name: str) -> None:
         assert spec.trial(trial.params, trial.replicate).signature() == trial.trial
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on(storage: Path) -> None:
     before, recorded = history_of(storage, "interrupted"), (storage / "interrupted" / LEDGER).read_bytes()
     assert [t.status for t in before.trials.values()] == ["finished", "running", "stopped", "running"]

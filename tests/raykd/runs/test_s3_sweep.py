@@ -17,7 +17,7 @@ from raykd.records.history import ENDED, History
 from raykd.records.ledger import Ledger
 from raykd.storage.open_storage import open_storage
 
-pytestmark = [pytest.mark.ray(late=True), pytest.mark.slow]
+pytestmark = [pytest.mark.ray(second=True), pytest.mark.slow]
 
 SWEEP = (
     SMALL.replace("samples: 4", "samples: 5").replace("epochs: 4", "epochs: 6") + "references: [teacher]\n"

@@ -93,6 +93,7 @@ def test_holm_by_hand() -> None:
     assert np.isnan(holm([NAN, NAN])).all() and holm([]).size == 0
 
 
+@pytest.mark.slow
 def test_holm_is_that_of_statsmodels() -> None:
     multitest = pytest.importorskip("statsmodels.stats.multitest", reason="statsmodels: a dev extra")
     rng = np.random.default_rng(7)

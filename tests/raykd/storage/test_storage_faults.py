@@ -182,7 +182,7 @@ def test_a_driver_that_ended_or_died_here_is_not_waited_for(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.ray(late=True)
+@pytest.mark.ray(second=True)
 def test_a_sweep_waits_for_its_storage_ends_when_it_stays_full_and_goes_on_when_there_is_room(
     small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

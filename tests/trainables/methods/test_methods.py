@@ -319,7 +319,7 @@ def test_memory_stays_flat(name: str, few_objects: None) -> None:
     train_steps(method, 3)
     before = held()
     assert before > 0
-    train_steps(method, 10)
+    train_steps(method, 5)
     assert held() == before
     method.eval()
     with torch.no_grad():  # a loss in eval mode keeps nothing
