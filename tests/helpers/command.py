@@ -26,6 +26,7 @@ data: {name: digits, image_size: 16}
 baseline: {method: moco, preset: digits}
 epochs: 4
 samples: 4
+lanes: 1
 scheduler: {name: asha, grace: 1, factor: 2}
 fixed: {queue_size: 256}
 axes:

@@ -38,6 +38,7 @@ design: one_at_a_time
 factors:
   gamma: [0.1, 3.0]
 replicates: 3
+lanes: 1
 published: {source: "Table 9", values: {"3.0": 81.5}}
 """
 Ran = tuple[Path, "subprocess.CompletedProcess[str]"]
