@@ -26,7 +26,9 @@ def detached_daemons(temporary: Path, started: list[Any]) -> Iterator[None]:
     Ctrl-C, a closed terminal and `timeout` send their signal to a whole process group. If it ended the
     daemons, the driver could not end the sweep in good order. The daemons still end with the driver, by the
     kernel's parent-death signal. `temporary` is there because a signal ends the dashboard, which then leaves
-    the folders of `multiprocessing` (`pymp-…`). Each daemon's `Popen` is added to `started`.
+    the folders of `multiprocessing` (`pymp-…`). Their sockets' paths may have 107 letters too: with a long
+    TMPDIR the dashboard would not start, and Ray would wait a minute for it. Each daemon's `Popen` is added
+    to `started`.
     """
     from ray._private import services
 

@@ -50,11 +50,12 @@ def own_ray(**options: Any) -> Iterator[Any]:
     daemons: list[Any] = []
     with (
         scratch_folder(temporary_folder(), _PREFIX) as folder,
-        scratch_folder() as temporary,
         signals.cleared(lambda: _kill(daemons), first=True),
         authentication("token", fresh()),
         errors_logged(folder / "ray"),
     ):
+        temporary = folder / "tmp"
+        temporary.mkdir()
         try:
             # Ray sets handlers of its own for signals, and may be left half started by one.
             with (
