@@ -26,6 +26,7 @@ student: {arch: test_efficientnet, options: {channel_multiplier: 0.5}}
 data: {name: digits, image_size: 16}
 epochs: 1
 samples: 1
+lanes: 1
 references: []
 fixed: {queue_size: 256}
 axes: {temperature: [0.1, 0.2]}

@@ -97,7 +97,8 @@ def test_a_driver_killed_at_random_moments(number: int, tmp_path: Path) -> None:
     print("seed", seed)
     moments = random.Random(seed)
     scheduler = "asha" if number % 2 else "hyperband"
-    sweep = Sweep(tmp_path, "small", SMALL.replace("name: asha", f"name: {scheduler}"))
+    spec = SMALL.replace("name: asha", f"name: {scheduler}").replace("lanes: 1", "lanes: 2")
+    sweep = Sweep(tmp_path, "small", spec)
     sweep.go_on()
     time.sleep(moments.uniform(0, 4))
     sweep.kill()
