@@ -10,9 +10,9 @@ SECONDS ?= 3600
 unexport PYTHONDONTWRITEBYTECODE
 
 # Tests of a file run in one process. Those that start Ray run one after another in two of them, which wait
-# half of their time, beside two for the others.
+# half of their time, beside one or more for the others.
 PYTEST := $(BIN)/python -m pytest
-BESIDE := -n 4 --dist loadscope --no-loadscope-reorder
+BESIDE := -n 3 --dist loadscope --no-loadscope-reorder
 
 .PHONY: sweep test test-ray test-cluster test-all soak check docs format bench clean
 
@@ -23,7 +23,7 @@ test: $(INSTALLED)  ## install and run the tests that cover every behaviour once
 	$(PYTEST) $(BESIDE) -m "not slow and not cluster"
 
 test-ray: $(INSTALLED)  ## the other tests that start Ray: more faults, storages, users, studies
-	$(PYTEST) -m "ray and slow and not cluster" tests/test_docs_pages.py tests/raykd/[b-z]* tests/raykd/ablation
+	$(PYTEST) -m "ray and slow and not cluster" tests/test_docs_pages.py tests/test_*.py tests/raykd/[b-z]* tests/raykd/ablation
 
 test-cluster: $(INSTALLED)  ## a cluster of hosts on this machine; needs root, sshd, iproute2, rsync, tmux
 	$(PYTEST) -m cluster tests/cluster/test_cluster.py tests/cluster  # the basis first

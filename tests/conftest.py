@@ -78,9 +78,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Under `pytest -n 4`, two processes take the files that start Ray, the others one file after another.
+    """Under `pytest -n 3`, two processes take the files that start Ray, the others one file after another.
 
-    A test that starts Ray waits half of its time; a third of them on two cores would wait for the other two.
+    A test that starts Ray waits half of its time; a third process of them would wait for the other two.
     """
 
     class ByTurn(LoadScopeScheduling):

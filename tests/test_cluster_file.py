@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from raykd.cli import verbs
@@ -23,6 +24,7 @@ def test_cluster_yaml_is_what_ray_expects() -> None:
     assert config["provider"]["type"] == "local" and "available_node_types" not in config
 
 
+@pytest.mark.slow
 def test_sweep_py_takes_what_raykd_run_takes_from_any_folder(tmp_path: Path) -> None:
     copy = tmp_path / "sweep.py"  # `ray submit` copies this one file, and nothing beside it
     copy.write_text((ROOT / "sweep.py").read_text())

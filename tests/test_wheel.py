@@ -80,6 +80,8 @@ def test_a_wheel_holds_two_packages_and_everything_they_read(wheel: Path) -> Non
     assert f"{packed}/licenses/LICENSE" in names
 
 
+@pytest.mark.ray  # it starts none, but takes as long
+@pytest.mark.slow
 def test_the_installed_raykd_reads_its_own_files(installed: Path, tmp_path: Path) -> None:
     """From an empty folder: its version, its lists, a plan of the quickstart."""
     where = "import raykd, trainables; print(raykd.__file__, trainables.__file__)"
@@ -96,11 +98,15 @@ def test_the_installed_raykd_reads_its_own_files(installed: Path, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.ray  # it starts none, but takes as long
+@pytest.mark.slow
 def test_the_extras_are_those_that_users_are_told_of(installed: Path) -> None:
     code = "from importlib.metadata import metadata; print(*metadata('raykd').get_all('Provides-Extra'))"
     assert {"s3", "dashboard"} <= set(run(installed / "python", "-c", code).split())
 
 
+@pytest.mark.ray  # it starts none, but takes as long
+@pytest.mark.slow
 def test_the_licence_is_named(installed: Path) -> None:
     of_raykd = "from importlib.metadata import metadata; of = metadata('raykd').get"
     code = f"{of_raykd}; print(of('License'), of('License-Expression'))"

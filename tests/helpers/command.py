@@ -39,10 +39,15 @@ ALONE = ("run", "ablate", "resume", "doctor")  # these start Ray, or look at the
 AT_ONCE = {"--dry-run", "--plan"}
 
 
-def raykd(*arguments: str | Path, timeout: float = 240, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run it to its end: what starts Ray in a process of its own, all else in this one, which has torch."""
+def raykd(
+    *arguments: str | Path, timeout: float = 240, here: bool = False, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run it to its end: what starts Ray in a process of its own, all else in this one, which has torch.
+
+    `here` is for what would start Ray and is refused, or has nothing to do.
+    """
     words = [str(argument) for argument in arguments]
-    if words[0] in ALONE and not AT_ONCE.intersection(words):
+    if words[0] in ALONE and not AT_ONCE.intersection(words) and not here:
         return subprocess.run(
             command(*words),
             capture_output=True,

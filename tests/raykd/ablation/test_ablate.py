@@ -132,7 +132,7 @@ def test_the_verbs_of_sweeps_work_on_a_study(storage: Path, tmp_path: Path) -> N
     standing = json.loads(raykd("status", "gamma", "--storage", storage, "--json").stdout)
     assert standing["state"] == "done" and standing["trials"]["finished"] == 6
     best = json.loads(raykd("best", "gamma", "--storage", storage, "--json").stdout)
-    results = json.loads(raykd("ablate", "gamma", "--storage", storage, "--json").stdout)
+    results = json.loads(raykd("ablate", "gamma", "--storage", storage, "--json", here=True).stdout)
     means = {arm["arm"]: arm["mean"] for arm in results["arms"]}
     assert best["params"]["arm"] == max(means, key=lambda arm: means[arm])
     done = raykd("export", "gamma", "--storage", storage, "--out", tmp_path / "student")
@@ -155,10 +155,10 @@ def test_resume_refuses_a_changed_file(storage: Path) -> None:
     spec = storage / "gamma.yaml"
     spec.write_text(STUDY.replace("replicates: 3", "replicates: 4"))
     try:
-        refused = raykd("ablate", "gamma", "--storage", storage)
+        refused = raykd("ablate", "gamma", "--storage", storage, here=True)
         assert refused.returncode == 2 and "study.replicates: 3 -> 4" in refused.stderr, refused.stderr
         assert "--as-started" in refused.stderr
-        done = raykd("ablate", "gamma", "--as-started", "--storage", storage)
+        done = raykd("ablate", "gamma", "--as-started", "--storage", storage, here=True)
         assert done.returncode == 0 and "every trial of this sweep has ended" in done.stdout, done.stderr
     finally:
         spec.write_text(STUDY)

@@ -103,10 +103,10 @@ def test_resume_refuses_a_changed_spec_and_shows_the_difference(storage: Path) -
     spec = storage / "small.yaml"
     spec.write_text(SMALL.replace("gamma: {log: [0.003, 3]}", "gamma: {log: [0.003, 1]}"))
     try:
-        refused = raykd("resume", "small", "--storage", storage)
+        refused = raykd("resume", "small", "--storage", storage, here=True)
         assert refused.returncode == 2
         assert "axes.gamma.log: [0.003, 3.0] -> [0.003, 1.0]" in refused.stderr, refused.stderr
-        assert raykd("resume", "small", "--storage", storage, "--as-started").returncode == 0
+        assert raykd("resume", "small", "--storage", storage, "--as-started", here=True).returncode == 0
     finally:
         spec.write_text(SMALL)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
-from command import SMALL, command
+from command import SMALL, command, raykd
 
 from raykd.storage import commands
 from raykd.storage.open_storage import open_storage, open_sweep
@@ -32,15 +33,22 @@ def test_the_storage_is_said_where_the_variable_says_another(monkeypatch: pytest
     assert commands.command("resume", open_sweep(Path("sweeps/wide"))) == "raykd resume wide"
 
 
-def piped(text: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), input=text, capture_output=True, text=True, check=False)
-
-
 def test_a_spec_from_standard_input(tmp_path: Path) -> None:
-    nameless = SMALL.replace("name: small\n", "")
-    done = piped(nameless, "run", "-", "--dry-run", "--storage", tmp_path)
-    assert done.returncode == 2 and done.stderr.startswith("raykd: name: is missing"), done.stderr
-    done = piped(nameless, "run", "-", "--dry-run", "--storage", tmp_path, "--set", "name=s")
+    nameless = tmp_path / "nameless.yaml"
+    nameless.write_text(SMALL.replace("name: small\n", ""))
+
+    def dry_run(*more: str) -> subprocess.CompletedProcess[str]:
+        with nameless.open() as spec:
+            os.dup2(spec.fileno(), 0)
+            return raykd("run", "-", "--dry-run", "--storage", tmp_path / "sweeps", *more)
+
+    before = os.dup(0)
+    try:
+        refused, done = dry_run(), dry_run("--set", "name=s")
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+    assert refused.returncode == 2 and refused.stderr.startswith("raykd: name: is missing"), refused.stderr
     assert done.returncode == 0 and "gamma" in done.stdout, done.stderr
 
 

@@ -151,6 +151,7 @@ def mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
+@pytest.mark.slow
 def test_another_user_gets_nothing_of_a_local_sweep(machine: Machine) -> None:
     home, output = machine.home(A), machine.folder / "output"
     driver = machine.start(

@@ -272,7 +272,7 @@ def opener(folder: Path, cache: Path, start: Path, how: str) -> "subprocess.Pope
     )
 
 
-@pytest.mark.parametrize("how", ["with locks", "without locks"])
+@pytest.mark.parametrize("how", ["with locks", pytest.param("without locks", marks=pytest.mark.slow)])
 def test_two_processes_at_once(folder: Path, tmp_path: Path, how: str) -> None:
     start = tmp_path / "start"
     both = [opener(folder, tmp_path / "cache", start, how) for _ in range(2)]
