@@ -39,11 +39,15 @@ def parse_bytes(raw: Any) -> Any:
 
 
 def parse_room(raw: Any) -> Any:
-    """Bytes, `auto` or `off`. Raises `UserError` for other text."""
+    """Bytes, `auto` or `off`. Raises `UserError` for other text, and for so few bytes that a unit is missing."""
     room = parse_bytes(raw)
+    expected = "such as 50GB, 'auto' (a quarter of what is free on the disk), or 'off'"
     if isinstance(room, str) and room not in ("auto", "off"):
-        expected = "such as 50GB, 'auto' (a quarter of what is free on the disk), or 'off'"
         raise UserError("", "is no number of bytes", value=raw, expected=expected)
+    if isinstance(room, int | float) and not isinstance(room, bool) and room < _BYTES["MB"]:
+        raise UserError(
+            "", "is less than a megabyte: a number without a unit counts bytes", value=raw, expected=expected
+        )
     return room
 
 
