@@ -20,7 +20,12 @@ verbs.add_typer(teacher, name="teacher")
 
 @verbs.command("list", epilog="Example:  raykd list methods")
 def list_(
-    what: Annotated[str, typer.Argument(help="methods | spaces | studies | data | teachers | students")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="methods | spaces | studies | data | teachers | students | probes | samplers | schedulers"
+        ),
+    ],
     pattern: Annotated[
         str | None, typer.Argument(help="Of students: a name, or several, as 'mobilenet*'.")
     ] = None,

@@ -1,4 +1,4 @@
-"""What `raykd list` shows: methods, search spaces, studies, data sets, teachers, students.
+"""What `raykd list` shows: everything that is chosen by its name, and the teachers of a storage.
 
 Imports inside functions keep torch out of the lists that do not need it.
 """
@@ -15,10 +15,13 @@ from typing import Any
 from raykd.spec.description import description_of
 from raykd.spec.document import read_mapping
 from raykd.spec.presets import presets_of
+from raykd.spec.samplers import SAMPLERS
+from raykd.spec.schedulers import SCHEDULERS
 from raykd.spec.sweep import spaces, studies
 from raykd.storage.base import Storage
 from trainables.core.errors import UserError
 from trainables.core.files import is_own_file
+from trainables.spec.data_spec import Spec
 
 Table = tuple[list[str], list[list[Any]]]
 SIZES = (8, 1024)  # pixels: the smallest and the largest side of an image that a trial may have
@@ -146,6 +149,34 @@ def _data(storage: Storage) -> Table:
     return ["data", "about"], [[name, source.summary] for name, source in sources().items()]
 
 
+def _probes(storage: Storage) -> Table:
+    from trainables.evaluation.probes import probes
+
+    rows = []
+    for name, probe in probes().items():
+        use = "probe.score or probe.record" if probe.higher_is_better else "probe.record"
+        rows.append([name, probe.summary, use, "labels" if probe.needs_labels else "nothing"])
+    return ["probe", "what it measures", "goes into", "needs"], rows
+
+
+def _samplers(storage: Storage) -> Table:
+    return _by_settings("sampler", SAMPLERS)
+
+
+def _schedulers(storage: Storage) -> Table:
+    return _by_settings("scheduler", SCHEDULERS)
+
+
+def _by_settings(what: str, kinds: Mapping[str, type[Spec]]) -> Table:
+    """Each kind with the first sentence of its docstring, and its settings with their defaults."""
+    rows = []
+    for name, kind in kinds.items():
+        own = {setting: field for setting, field in kind.model_fields.items() if setting != "name"}
+        settings = ", ".join(f"{setting} {json.dumps(field.default)}" for setting, field in own.items())
+        rows.append([name, (kind.__doc__ or "").partition("\n")[0], settings or "none"])
+    return [what, "what it does", "settings and their defaults"], rows
+
+
 def _teachers(storage: Storage) -> Table:
     """The teachers that were trained in this storage. Checkpoints from elsewhere are not listed."""
     from trainables.core.checksums import UNREADABLE, read_with_checksum
@@ -180,4 +211,7 @@ LISTS: dict[str, Callable[[Storage], Table]] = {
     "studies": _studies,
     "data": _data,
     "teachers": _teachers,
+    "probes": _probes,
+    "samplers": _samplers,
+    "schedulers": _schedulers,
 }

@@ -39,7 +39,7 @@ def parse_bytes(raw: Any) -> Any:
 
 
 def parse_room(raw: Any) -> Any:
-    """Bytes, `auto` or `off`. Raises `UserError` for other text, and for so few bytes that a unit is missing."""
+    """Bytes, `auto` or `off`. Raises `UserError` for other text, and where a unit is missing."""
     room = parse_bytes(raw)
     expected = "such as 50GB, 'auto' (a quarter of what is free on the disk), or 'off'"
     if isinstance(room, str) and room not in ("auto", "off"):

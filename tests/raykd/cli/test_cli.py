@@ -181,7 +181,9 @@ def test_workers_that_this_machine_cannot_hold_are_said_beforehand(tmp_path: Pat
     assert check_workers(load_sweep(str(asked[0]), [])).ok is True
 
 
-@pytest.mark.parametrize("what", ["methods", "spaces", "data", "teachers"])
+@pytest.mark.parametrize(
+    "what", ["methods", "spaces", "data", "teachers", "probes", "samplers", "schedulers"]
+)
 def test_lists(what: str, tmp_path: Path) -> None:
     done = raykd("list", what, "--json", "--storage", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -189,6 +191,9 @@ def test_lists(what: str, tmp_path: Path) -> None:
     assert isinstance(rows, list)
     if what == "methods":
         assert {"retro", "moco"} <= {row["method"] for row in rows}
+    if what == "schedulers":
+        asha = next(row for row in rows if row["scheduler"] == "asha")
+        assert asha["settings and their defaults"] == "grace 1, factor 2.0"
 
 
 def test_reading_verbs_start_without_torch_and_ray(tmp_path: Path) -> None:
