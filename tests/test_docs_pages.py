@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,10 @@ def test_extending(tmp_path: Path) -> None:
         shutil.copytree(ROOT / folder, tmp_path / folder, symlinks=True, ignore=left_out)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     printed = follow(ROOT / "docs/extending.md", tmp_path, PYTHONPATH=str(tmp_path))
+    added = ["cosine.py", "stripes.py", "centroid.py", "plain_tpe.py", "cut.py"]
+    paths = [path for name in added for path in tmp_path.glob(f"*/**/{name}")]
+    assert len(paths) == len(added)
+    subprocess.run([sys.executable, "-m", "mypy", *paths], cwd=tmp_path, check=True)
     assert "cosine" in printed["raykd list methods"] and "stripes" in printed["raykd list data"]
     small = [
         "trainables/methods/cosine.py",

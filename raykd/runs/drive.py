@@ -73,7 +73,8 @@ class Drive:
             held, room_for = min(held, memory.lanes), min(room_for, memory.lanes)
         console.say(f"{spec.name}: {counted(left, 'trial')} to go; files in {self.sweep}")
         room = f"{counted(held, 'lane')} of {counted(spec.workers.count, 'worker')}"
-        console.say(f"{counted(len(nodes), 'node')}, room for {room}, {where(spec.workers, nodes)}")
+        asked = f", and `lanes` asks for {spec.lanes}" if spec.lanes is not None and spec.lanes < held else ""
+        console.say(f"{counted(len(nodes), 'node')}, room for {room}{asked}, {where(spec.workers, nodes)}")
         for remark in idle_gpus(spec.workers, nodes):
             console.warn(remark)
         workers = spec.workers.on(nodes)

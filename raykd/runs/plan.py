@@ -120,7 +120,10 @@ def room(spec: SweepSpec, address: str | None) -> tuple[str, list[str]]:
         return "", [f"it cannot run on this machine: {error}"]
     usable = cpus()
     has = f"{counted(int(usable.value), 'CPU')} ({usable.source}), memory {memory.said}"
-    return f"at most {counted(min(memory.lanes, held), 'lane')} here: {has}", []
+    most = min(memory.lanes, held)
+    if spec.lanes is not None and spec.lanes < most:
+        return f"{counted(spec.lanes, 'lane')}, as `lanes` says; this machine can hold {most}: {has}", []
+    return f"at most {counted(most, 'lane')} here: {has}", []
 
 
 def samples(spec: SearchSpec, most: int) -> list[dict[str, Any]]:

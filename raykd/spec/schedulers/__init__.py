@@ -39,7 +39,7 @@ def parse_scheduler(raw: Any) -> SchedulerSpec:
     for field, value in mapping.items():
         owners = [other for other, its in SCHEDULERS.items() if field in its.model_fields]
         if owners and field not in kind.model_fields:
-            own = [setting for setting in kind.model_fields if setting != "name"]
+            own = [f"`{setting}`" for setting in kind.model_fields if setting != "name"]
             raise UserError(
                 field,
                 f"is a setting of {' and '.join(owners)}, and {name} has no such setting",
