@@ -11,11 +11,13 @@ from typing import Any
 from raykd.process import signals
 from raykd.records.history import History
 from raykd.records.ledger import Ledger, Record
+from trainables.core import storage_retry
 from trainables.core.errors import SweepFailed, UserError
 
 Listener = Callable[[Record, History], None]
 
 log = logging.getLogger("raykd.records.recorder")
+_POLL_S = 0.2  # between looks at whether the thread has failed
 
 
 class Recorder:
@@ -75,12 +77,23 @@ class Recorder:
         """Return when everything recorded so far is on the disk and in the views."""
         with self._lock:
             count = self._count
-        self.ledger.sync()
+        try:
+            self.ledger.sync()
+        except SweepFailed as error:  # in whichever thread it is noticed
+            self._failure = self._failure or error
+            raise
         with self._lock:
             while self._waiting and self._waiting[0][0] <= count:
                 self._waiting.popleft()[1]()
             while self._unseen and self._unseen[0][0] <= count:
                 self._show(*self._unseen.popleft())
+
+    def settle(self) -> None:
+        """As `sync`, by the recorder's thread: a signal may interrupt the wait and breaks no record."""
+        written = threading.Event()
+        self.after(written.set)
+        while not written.wait(_POLL_S):
+            self.check()
 
     def check(self) -> None:
         """Raise why nothing can be recorded any more, if that is so."""
@@ -97,11 +110,14 @@ class Recorder:
                     log.exception("a view of the sweep could not be brought up to date")
 
     def close(self) -> None:
-        """End the thread. What waits by `after` and is not on the disk yet never happens."""
+        """End the thread. What waits by `after` and is not on the disk yet never happens.
+
+        A write that is being tried again is waited for as long as `storage_retry` allows.
+        """
         self._ends = True
         self._wanted.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(storage_retry.limit())
 
     def _write(self) -> None:
         """What the thread does."""

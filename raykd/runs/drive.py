@@ -136,7 +136,8 @@ class Drive:
         tune_decider = TuneDecider(
             decider, self.record, proposer, pool.broker, self.spec.epochs, on_end=streak.add
         )
-        tune_decider.catch_up(ready.undecided)
+        with signals.held():  # else one could break the ledger in the middle of a record
+            tune_decider.catch_up(ready.undecided)
         search = LedgerSearch(
             proposer, self.record, lambda: pool.warm, self.task, pool.broker_name, NAMESPACE
         )

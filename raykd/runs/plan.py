@@ -37,7 +37,7 @@ def plan(spec: SearchSpec, sweep: SweepFolder) -> dict[str, Any]:
         "trials": spec.trials,
         "most_epochs": spec.trials * spec.epochs,
         "beside": besides,
-        "most_trials": whole_trials(spec) + sum(row["trials"] for row in besides) if besides else spec.trials,
+        "most_trials": whole_trials(spec) + sum(row["trials"] for row in besides),
         "scheduler": spec.scheduler.model_dump(mode="json"),
         "sampler": spec.sampler.model_dump(mode="json"),
         "workers": spec.workers.model_dump(mode="json"),

@@ -247,9 +247,12 @@ def _drive(
         with place.sweep.mirrored():
             try:
                 Drive(spec, recorder, console, place.sweep, place.actions, ready).go(cluster)
+                if not signals.received():
+                    # What lanes reported last may wait for the storage still. Without it this is no good end.
+                    recorder.settle()
             finally:
-                with signals.held():
-                    with suppress(SweepFailed), storage_retry.limited(_LAST_WORD_S):
+                with signals.held(), storage_retry.hurried(_LAST_WORD_S):
+                    with suppress(SweepFailed):
                         recorder("driver", event="end", **own)
                     recorder.close()
                     recorder.catch_up()

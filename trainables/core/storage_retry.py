@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import random
 import threading
@@ -44,6 +45,8 @@ _waiting: dict[int, float] = {}  # thread that waits now -> since when
 _said = False
 _lock = threading.Lock()
 _limit: ContextVar[float | None] = ContextVar("limit", default=None)
+_deadline: float | None = None  # of every thread: the process is about to end
+_hurry = threading.Event()  # wakes those who wait when it is set
 
 
 def tell(text: str) -> None:
@@ -84,9 +87,26 @@ def limited(seconds: float) -> Iterator[None]:
         _limit.reset(token)
 
 
+@contextmanager
+def hurried(seconds: float) -> Iterator[None]:
+    """Inside, every thread of this process tries again for at most `seconds` from now: the process ends."""
+    global _deadline
+    _deadline = time.monotonic() + seconds
+    _hurry.set()
+    try:
+        yield
+    finally:
+        _hurry.clear()
+        _deadline = None
+
+
 def limit() -> float | None:
-    """The seconds that `limited` allows this thread; None outside such a block."""
-    return _limit.get()
+    """The seconds that `limited` and `hurried` leave this thread; None outside such a block."""
+    most, deadline = _limit.get(), _deadline
+    if deadline is None:
+        return most
+    left = max(0.0, deadline - time.monotonic())
+    return left if most is None else min(left, most)
 
 
 def passes(error: OSError) -> bool:
@@ -128,14 +148,15 @@ def with_retry(
                     raise
                 now = time.monotonic()
                 began = began or now
-                left = began + most - now
+                left = min(began + most, math.inf if _deadline is None else _deadline) - now
                 if left <= 0:
                     _waits_no_more(me, given_up=True)
                     raise StorageLost(lost(problem, error, now - began)) from error
                 if at_most is None:
                     _waits(me, f"{problem}: {reason(error)}; trying again for {left:.0f} s")
                 heartbeat("waiting for the storage")
-                time.sleep(min(left, pause * random.uniform(0.5, 1.0)))
+                wait = min(left, pause * random.uniform(0.5, 1.0))
+                time.sleep(wait) if _hurry.is_set() else _hurry.wait(wait)
                 pause = min(_LONGEST_S, 2 * pause)
     finally:
         _waits_no_more(me)

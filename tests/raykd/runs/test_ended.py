@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -97,6 +98,30 @@ def test_a_sweep_that_ends_early_does_not_wait(folder: Path, monkeypatch: pytest
     with pytest.raises(RuntimeError), EndedTrials(open_sweep(folder), history_with("finished")):
         raise RuntimeError
     assert time.monotonic() - began < 10
+
+
+def test_its_own_trials_come_first_and_the_end_waits_briefly_for_those_of_earlier_drivers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history, looked, one = history_with("finished", "finished", "", ""), list[str](), threading.Event()
+
+    def slowly(self: Checkpoints) -> None:
+        looked.append(self.folder.parent.name)
+        one.wait(30)
+
+    monkeypatch.setattr(Checkpoints, "discard", slowly)
+    monkeypatch.setattr("raykd.runs.ended._AT_END_S", 0.5)
+    began = time.monotonic()
+    with EndedTrials(open_sweep(folder), history) as ended:
+        while not looked:
+            time.sleep(0.01)
+        ended(end(NAMES[2], "stopped"), history)
+        one.set()
+        while len(looked) < 2:
+            time.sleep(0.01)
+        one.clear()
+    assert looked[1] == NAMES[2] and time.monotonic() - began < 10
+    one.set()
 
 
 def test_new_sweeps_keep_few_and_older_ones_what_they_kept() -> None:

@@ -37,7 +37,7 @@ def lines(**changed: Any) -> str:
         ("off", "off"),
         ("50GB", 50 * 10**9),
         ("1.5 tb", 15 * 10**11),
-        (4096, 4096),
+        (5 * 10**9, 5 * 10**9),
         ({"room": "800MB"}, 8 * 10**8),
     ],
 )
@@ -46,7 +46,7 @@ def test_room_is_read(written: Any, room: Any) -> None:
     assert parse_yaml("targets: off", "text") == {"targets": "off"}
 
 
-@pytest.mark.parametrize("written", ["fifty", "50", "-1GB", -1, True, {"rom": 1}])
+@pytest.mark.parametrize("written", ["fifty", "50", 50, "-1GB", -1, True, {"rom": 1}])
 def test_a_room_that_is_none_is_refused(written: Any) -> None:
     with pytest.raises(UserError, match="targets"):
         sweep(targets=written)

@@ -18,7 +18,7 @@ from raykd.ablation.study import find_study
 from raykd.spec.overrides import lay_over
 from raykd.spec.samplers import TPE
 from raykd.spec.search import SearchSpec, build_sweep, find_space, load_sweep
-from raykd.spec.sections import parse_duration, parse_room
+from raykd.spec.sections import parse_duration
 from raykd.spec.sweep import difference, spaces
 from trainables.core.errors import UserError
 
@@ -278,17 +278,6 @@ def test_durations(written: Any, seconds: float) -> None:
 def test_no_durations(written: str) -> None:
     with pytest.raises(UserError):
         parse_duration(written)
-
-
-@pytest.mark.parametrize(("written", "room"), [("50GB", 50 * 10**9), ("1.5 TB", 15 * 10**11), ("off", "off")])
-def test_room(written: str, room: Any) -> None:
-    assert parse_room(written) == room == build_sweep({**BASE, "targets": written}).targets.room
-
-
-@pytest.mark.parametrize(("written", "said"), [(50, "less than a megabyte"), ("50XB", "no number of bytes")])
-def test_no_room(written: Any, said: str) -> None:
-    with pytest.raises(UserError, match=rf"targets\.room: is {said}.*got '?50.*such as 50GB"):
-        build_sweep({**BASE, "targets": written})
 
 
 # --- files, names and overrides -----------------------------------------------------------------------------
