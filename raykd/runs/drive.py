@@ -15,7 +15,7 @@ from raykd.lanes.cluster import live_nodes
 from raykd.lanes.demand import Demand
 from raykd.lanes.messages import Task
 from raykd.process import signals
-from raykd.records.history import ENDED, ENDED_WELL, History, TrialRecord
+from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import TRIALS
 from raykd.records.recorder import Recorder
 from raykd.runs import sharing
@@ -181,14 +181,22 @@ class Drive:
         return False
 
     def _streak(self) -> FailureStreak:
-        """What notices that trials fail alike; a sweep in which a trial ended well can work."""
-        spec, trials = self.spec, self.history.trials.values()
-        worked = any(trial.status in ENDED_WELL for trial in trials)
-        return FailureStreak(spec.failures_in_a_row, spec.trials // len(spec.replicates), worked)
+        """What notices that trials fail alike. It knows the trials that ended under earlier drivers.
+
+        A driver with a time limit may see fewer failures than make a streak.
+        """
+        spec = self.spec
+        streak = FailureStreak(spec.failures_in_a_row, spec.trials // len(spec.replicates))
+        for trial in [self.history.trials[name] for name in self.history.ends]:
+            # A failure that cannot be tried again has stopped a driver before. With it this one, which was
+            # started to go on with the others, would stop at once.
+            if trial.status != "failed" or _may_try_again(trial):
+                streak.add(trial)
+        return streak
 
     def _try_again(self, failed: list[TrialRecord]) -> str:
         """Record that those of these trials are tried again that were not yet. Returns that, in words."""
-        names = [trial.trial for trial in failed if not trial.retries]
+        names = [trial.trial for trial in failed if _may_try_again(trial)]
         if not names:
             return ", also when they were tried again; the next driver goes on with the others"
         self.record("retry", trials=names)
@@ -219,6 +227,11 @@ class Drive:
                 f"trial {record.trial} has a checkpoint of epoch {ahead}, and the ledger knows of "
                 f"{counted(record.epoch, 'epoch')}: the others are trained again"
             )
+
+
+def _may_try_again(trial: TrialRecord) -> bool:
+    """Whether a trial that failed has a second try left."""
+    return not trial.retries
 
 
 class Replayed(NamedTuple):
