@@ -25,6 +25,17 @@ from trainables.training.resolve import flatten
 Cell = tuple[str, int]  # arm, replicate
 
 
+def rounds_used(spec: StudySpec, history: History) -> int:
+    """How many rounds, from the first, the looks of a study have used.
+
+    A look was taken if a later round has begun, or if the study ended at it before its last round.
+    """
+    begun = max((trial.replicate + 1 for trial in history.trials.values()), default=0)
+    ended = history.exhausted and begun < history.samples // len(spec.arms)
+    looks = extended_rules(spec, history).looks
+    return max((look for look in looks if look < begun or (ended and look == begun)), default=0)
+
+
 class Rounds:
     """Proposes at most `samples` trials (arm, seed), seed by seed."""
 

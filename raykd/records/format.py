@@ -80,6 +80,7 @@ class _Repair(_Any):
     again: list[str]
     aside: list[str]
     students: list[str]
+    retried: NotRequired[list[str]]
 
 
 class _Extend(_Any):

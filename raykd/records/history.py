@@ -104,6 +104,7 @@ class History:
         self.repairs: list[Record] = []  # of the ledger, after damage
         self.quarantined: list[Record] = []  # GPUs that the present or last driver no longer uses
         self.arrivals: list[tuple[str, int]] = []  # (trial, epoch) of every report, in the order of arrival
+        self.ends: dict[str, None] = {}  # trials that have ended, in the order of their ends
         self.extensions: list[int] = []  # by how many configurations, each time
         self.exhausted = False  # the space holds no further configuration
         self._places: dict[str, int] = {}  # trial -> its place in the order of suggestion
@@ -206,6 +207,8 @@ class History:
             if kind == "report" and record["epoch"] not in trial.reports:
                 self.arrivals.append((trial.trial, int(record["epoch"])))
             _STEPS[kind](trial, record)
+            if kind == "end":
+                self.ends[trial.trial] = None
             if kind == "report" and trial.best is not None:
                 leader = self.trials[self._leader] if self._leader is not None else trial
                 if self._rank(trial) > self._rank(leader) or self._leader is None:
@@ -255,6 +258,7 @@ class History:
         if trial is not None and trial.status == "failed":
             trial.status, trial.reason, trial.ended = "waiting", None, None
             trial.retries += 1
+            del self.ends[name]
 
     def _suggest(self, record: Record) -> None:
         if record["trial"] in self.trials:

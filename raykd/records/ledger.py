@@ -46,7 +46,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "sweep": ("spec", "spec_hash", "source", "sampler", "scheduler", "versions"),
     "driver": ("event", "host", "pid"),  # event: start | end
     # lines: the damaged ones; remade, again, aside: trials proposed again, trained again, left out because of
-    # them; students: trials that are trained again because their student was damaged
+    # them; students: trials that are trained again because their student was damaged. Later ones also have
+    # retried: trials whose `retry` was lost
     "repair": ("lines", "remade", "again", "aside", "students"),
     "extend": ("samples",),  # how many more
     "retry": ("trials",),  # failed trials that are tried again, since the cause was not theirs

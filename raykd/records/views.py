@@ -60,6 +60,7 @@ def repaired(record: Record) -> str:
         "damaged lines": [str(line) for line in record["lines"]],
         "proposed again": record["remade"],
         "trained again": [*record["again"], *record["students"]],
+        "taken up again": record.get("retried", []),  # ledgers of earlier versions lack it
         "left out": record["aside"],
     }
     return "; ".join(f"{what} {', '.join(which)}" for what, which in found.items() if which)

@@ -15,7 +15,7 @@ from raykd.lanes.cluster import live_nodes
 from raykd.lanes.demand import Demand
 from raykd.lanes.messages import Task
 from raykd.process import signals
-from raykd.records.history import ENDED, ENDED_WELL, History, TrialRecord
+from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import TRIALS
 from raykd.records.recorder import Recorder
 from raykd.runs import sharing
@@ -182,16 +182,29 @@ class Drive:
         return False
 
     def _streak(self) -> FailureStreak:
-        """What notices that trials fail alike; a sweep in which a trial ended well can work."""
-        spec, trials = self.spec, self.history.trials.values()
-        worked = any(trial.status in ENDED_WELL for trial in trials)
-        return FailureStreak(spec.failures_in_a_row, spec.trials // len(spec.replicates), worked)
+        """What notices that trials fail alike. It knows the trials that ended under earlier drivers.
+
+        A driver with a time limit may see fewer failures than make a streak.
+        """
+        spec = self.spec
+        streak = FailureStreak(spec.failures_in_a_row, spec.trials // len(spec.replicates))
+        used = run_of(spec).rounds_used(self.history)
+        for trial in [self.history.trials[name] for name in self.history.ends]:
+            # A failure that cannot be tried again may have stopped a driver before. With it this one, which
+            # was started to go on with the others, would stop at once.
+            if trial.status != "failed" or _may_try_again(trial, used):
+                streak.add(trial)
+        return streak
 
     def _try_again(self, failed: list[TrialRecord]) -> str:
-        """Record that those of these trials are tried again that were not yet. Returns that, in words."""
-        names = [trial.trial for trial in failed if not trial.retries]
+        """Record that those of these trials are tried again that may be. Returns that, in words."""
+        used = run_of(self.spec).rounds_used(self.history)
+        names = [trial.trial for trial in failed if _may_try_again(trial, used)]
         if not names:
-            return ", also when they were tried again; the next driver goes on with the others"
+            why = ", also when they were tried again"
+            if not all(trial.retries for trial in failed):
+                why = "; a look of the study has counted them as failed, so they stay as they are"
+            return f"{why}; the next driver goes on with the others"
         self.record("retry", trials=names)
         return f"; {counted(len(names), 'trial')} of these will be tried again, once, by the next driver"
 
@@ -220,6 +233,16 @@ class Drive:
                 f"trial {record.trial} has a checkpoint of epoch {ahead}, and the ledger knows of "
                 f"{counted(record.epoch, 'epoch')}: the others are trained again"
             )
+
+
+def _may_try_again(trial: TrialRecord, used: int) -> bool:
+    """Whether a trial that failed has a second try left. `used` is how many rounds looks have used.
+
+    A look counted the failed trials of its rounds as missing, and closed arms by the rest. With a result from
+    a second try it would come out otherwise when a driver takes it anew, and its error rates would not hold.
+    Looks are not recorded, so what they were taken from has to stay.
+    """
+    return not trial.retries and trial.replicate >= used
 
 
 class Replayed(NamedTuple):

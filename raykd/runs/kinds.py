@@ -44,6 +44,10 @@ class SearchRun:
     def refuse_extension(self, history: History, extend: int) -> None:
         """A search may always be extended."""
 
+    def rounds_used(self, history: History) -> int:
+        """A search has no rounds."""
+        return 0
+
     def write_results(self, history: History, folder: Path) -> None:
         """The tables hold everything already."""
 
@@ -92,6 +96,12 @@ class StudyRun:
             raise UserError(
                 "--extend", problem, value=extend, expected="another study with a smaller `precision`"
             )
+
+    def rounds_used(self, history: History) -> int:
+        """How many rounds, from the first, its looks have used: the results of these have to stay."""
+        from raykd.ablation.rounds import rounds_used
+
+        return rounds_used(self.spec, history)
 
     def write_results(self, history: History, folder: Path) -> None:
         """Write what the data support so far into the sweep's folder."""

@@ -8,6 +8,8 @@ The content of a damaged line is not guessed. The good lines show which record i
 - a report: its trial is trained again from the first missing epoch, and its later records are left out.
   Verdicts on other trials stay;
 - a verdict, an end, a start or a reference: the next driver makes it again, as after a crash;
+- a `retry`: it is made again where a trial goes on after it had failed. Without it a history would not count
+  what follows. Trials that had not started again stay failed: nothing shows that they were to be tried again;
 - a request for more samples: one is added for as many configurations as were proposed.
 
 A trial that has ended and whose student's file is damaged is trained again.
@@ -45,6 +47,7 @@ class Repair:
     again: list[str] = field(default_factory=list)  # trials that are trained again from a missing epoch
     aside: list[str] = field(default_factory=list)  # trials left out: nobody knows their settings
     students: list[str] = field(default_factory=list)  # trials trained again for their student
+    retried: list[str] = field(default_factory=list)  # trials that went on after they had failed
 
     @property
     def needed(self) -> bool:
@@ -56,13 +59,15 @@ class Repair:
         few = ", ".join(map(str, self.lines[:5])) + (" ..." if len(self.lines) > 5 else "")
         several = len(self.lines) > 1
         parts = [f"line{'s' * several} {few} of the ledger {'were' if several else 'was'} damaged"]
+        missing = self.again or self.remade or self.aside or self.retried
         if not self.lines:
-            parts = ["records were missing in the ledger"] if self.again or self.remade or self.aside else []
+            parts = ["records were missing in the ledger"] if missing else []
         for trials, what in (
             (self.remade, "proposed again"),
             (self.again, "trained again from the epoch that was lost"),
             (self.aside, "left out, since their settings were lost"),
             (self.students, "trained again, since the student's file was damaged"),
+            (self.retried, "taken up again after they had failed, as their later records show"),
         ):
             if trials:
                 parts.append(f"{what}: {', '.join(trials)}")
@@ -111,8 +116,34 @@ def mended(lines: Sequence[Record | None], done: Repair) -> list[Record]:
     proposals = [record for record in lines if record is not None and _proposes(record)]
     check_settings(spec, History.of([heads[0], *proposals]))
     rest = [record for record in lines if record is None or record["kind"] != "sweep"]
+    # First: proposals depend on what the trials before them came to.
+    rest = _with_retries(rest, done)
     proposed = _with_proposals(spec, [*heads, heads[0]][:2], rest, done)
     return _without_gaps(proposed, done)
+
+
+def _with_retries(lines: Sequence[Record | None], done: Repair) -> list[Record | None]:
+    """The lines with a `retry` before each record with which a trial goes on after it failed.
+
+    A driver writes such a record only after a `retry`, so that one is lost.
+    """
+    found: list[Record | None] = []
+    ends: dict[str, str] = {}  # trial -> status
+    for line in lines:
+        if line is not None and line["kind"] == "retry":
+            for name in line["trials"]:
+                if ends.get(name) == "failed":
+                    del ends[name]
+        elif line is not None and line["kind"] in _OF_TRIAL:
+            name = line["trial"]
+            if ends.get(name) == "failed":
+                found.append(_record("retry", line["time"], trials=[name]))
+                done.retried.append(name)
+                del ends[name]
+            if line["kind"] == "end":
+                ends.setdefault(name, line["status"])  # the first end counts, as in a history
+        found.append(line)
+    return found
 
 
 def _with_proposals(

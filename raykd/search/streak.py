@@ -20,14 +20,14 @@ class FailureStreak:
     """The trials that failed last, as long as they fail alike and no trial ends otherwise.
 
     The sweep should stop after `most` of them (None: never); after three times as many once a trial has ended
-    well (`worked`). They have to be of `most` settings, or of all `settings` that a sweep has, if these are
+    well. They have to be of `most` settings, or of all `settings` that a sweep has, if these are
     fewer: one setting that cannot work fails once for every seed.
     """
 
-    def __init__(self, most: int | None, settings: int, worked: bool = False) -> None:
+    def __init__(self, most: int | None, settings: int) -> None:
         self._most = most
         self._settings = settings
-        self._worked = worked
+        self._worked = False  # whether a trial has ended well
         self.trials: list[TrialRecord] = []
 
     def add(self, trial: TrialRecord) -> None:

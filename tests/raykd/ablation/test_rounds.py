@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from simulated import Engine
 from simulated_study import SimulatedStudy
 from studies import BASE, GAMMA
 
 from raykd.ablation.conclusions import conclude
-from raykd.ablation.rounds import Rounds
+from raykd.ablation.rounds import Rounds, rounds_used
 from raykd.ablation.study import build_study
 from raykd.console.live import Console
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.records.recorder import Recorder
+from raykd.runs.drive import Drive
 from raykd.runs.references import representative, to_prepare
 from raykd.runs.study_plan import plan_study
 from raykd.runs.sweep import Place, resume
@@ -189,6 +191,53 @@ def test_a_rebuilt_one_goes_on_as_the_one_before(raw: dict[str, Any], fail: floa
             if not going:
                 break
         assert History.of(engine.records).done
+
+
+@pytest.mark.parametrize("raw", [FIXED, DECIDE, PRECISE])
+@pytest.mark.parametrize("effect", [0.0, 1.5, 30.0])
+def test_the_records_show_which_rounds_looks_have_used(raw: dict[str, Any], effect: float) -> None:
+    spec = study(raw)
+    for seed in range(3):
+        engine = played(spec, {"gamma=1.0": effect, "gamma=2.0": -effect, "fail": 0.2}, seed)
+        rounds, going = Rounds(spec), True
+        while going:
+            going = engine.step(rounds)
+            used, taken = rounds_used(spec, engine.history), max(rounds._decided, default=0)
+            trials = engine.history.trials.values()
+            assert [t.replicate < used for t in trials] == [t.replicate < taken for t in trials]
+        assert (used > 0) is bool(spec.study.looks)
+
+
+def test_a_second_try_leaves_the_looks_that_were_taken_as_they_were(tmp_path: Path) -> None:
+    """The last trial before a look fails as those after it do; only the latter are tried again."""
+    spec, sweep = study({**DECIDE, "failures_in_a_row": 3}), open_sweep(tmp_path / "s")
+    effect = {"gamma=0.1": 0.0, "gamma=1.0": 0.2, "gamma=2.0": 30.0}
+    with Ledger.create(sweep) as ledger:
+        engine = Engine(ledger, spec)
+        decider, driver = engine.begin(), Drive(spec, engine.record, Console(), sweep, {})
+        streak, live = driver._streak(), engine._proposer
+        decider._on_end = streak.add
+        while len(streak.trials) < 4:
+            name = engine.next_trial("lane-0")
+            assert name is not None and isinstance(live, Rounds)
+            trial = engine.history.trials[name]
+            if trial.number >= 8:  # from the last trial before the first look on
+                decider.end(name, "failed", "it fails")
+            for epoch in range(1, 3 if trial.number < 8 else 0):
+                decider.hear(name, epoch, {"score": 50 + effect[trial.params[ARM]] + trial.replicate % 2})
+        failed = [(t.replicate, t.trial) for t in streak.trials]
+        assert [replicate for replicate, _ in failed] == [2, 3, 3, 3]
+        assert "3 trials of these will be tried again, once" in driver._try_again(streak.trials)
+        assert "a look of the study has counted them as failed" in driver._try_again(streak.trials[:1])
+    with Ledger.open(sweep) as ledger:
+        engine = Engine(ledger, spec)
+        engine.begin()
+        assert sorted(engine._waiting) == sorted(name for replicate, name in failed if replicate > 2)
+        again = engine._proposer
+        assert isinstance(again, Rounds) and again._open(3) == live._open(3)
+        assert not Drive(spec, engine.record, Console(), sweep, {})._streak().trials, (
+            "it does not stop at once"
+        )
 
 
 def test_every_distinct_teacher_is_prepared() -> None:

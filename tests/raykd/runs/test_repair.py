@@ -7,12 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from histories import AXES, a_sweep
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from simulated import drive, score
+from simulated import Engine, drive, score
 
 from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger, parse_lines
+from raykd.records.views import repaired
 from raykd.runs.repair import repair
 from raykd.search.proposer import Proposer
 from raykd.spec.search import SearchSpec, build_sweep
@@ -132,6 +134,40 @@ def test_however_many_lines_are_damaged_or_gone_the_sweep_ends_in_order(
     Proposer(spec, samples=history.samples).replay(history)
     drive(folder, spec)
     check(folder, before)
+
+
+@pytest.mark.parametrize("lost", [("retry",), ("retry", "start"), ("retry", "start", "report", "verdict")])
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_lost_retry_costs_no_trial_that_went_on(tmp_path: Path, lost: tuple[str, ...], gone: bool) -> None:
+    """Three trials fail, are tried again and end well; the `retry`, and what follows it, is damaged."""
+    spec, folder = a_sweep(AXES, 6, scheduler={"name": "none"}), tmp_path / "known"
+    with Ledger.create(folder) as ledger:
+        engine = Engine(ledger, spec)
+        decider = engine.begin()
+        failed = [name for _ in range(3) if (name := engine.next_trial("lane-0"))]
+        for name in failed:
+            decider.end(name, "failed", "it fails")
+        engine.record("retry", trials=failed)
+    before = drive(folder, spec)
+    assert before.counts()["finished"] == 6
+    records = Ledger.read(folder)
+    retry = next(at for at, record in enumerate(records) if record["kind"] == "retry")
+    places = {next(at for at in range(retry, len(records)) if records[at]["kind"] == kind) for kind in lost}
+    lines = (folder / LEDGER).read_bytes().splitlines(keepends=True)
+    for at in places:
+        lines[at] = b"" if gone else flipped(lines[at], 20)
+    (folder / LEDGER).write_bytes(b"".join(lines))
+    said = repair(open_sweep(folder))
+    assert said is not None and "taken up again after they had failed" in said, said
+    history = History.of(Ledger.read(folder))
+    assert sorted(history.repairs[0]["retried"]) == sorted(failed) and all(name in said for name in failed)
+    assert history.counts()["failed"] == 0
+    assert f"taken up again {', '.join(history.repairs[0]['retried'])}" in repaired(history.repairs[0])
+    assert repair(open_sweep(folder)) is None, "once is enough"
+    after = drive(folder, spec)
+    assert after.done and after.counts() == before.counts()
+    curves = [{name: trial.reports for name, trial in one.trials.items()} for one in (before, after)]
+    assert curves[0] == curves[1]
 
 
 def test_without_its_head_a_ledger_means_nothing(whole: Path, tmp_path: Path) -> None:

@@ -69,7 +69,8 @@ def test_other_ends_between_them_stop_none(ends: list[str], most: int) -> None:
 
 
 def test_a_sweep_that_works_is_given_more_time() -> None:
-    streak = FailureStreak(2, 100, worked=True)
+    streak = FailureStreak(2, 100)
+    streak.add(ended(9, None))
     for number in range(6):
         assert streak.reason is None
         streak.add(ended(number, "it fails"))
@@ -126,6 +127,40 @@ def test_what_failed_alike_is_tried_again_by_the_next_driver_and_only_once(tmp_p
     assert history.trials[second[3]].status != "failed"
     again = History.of(Ledger.read(sweep))
     assert again.trials == history.trials
+
+
+def test_drivers_that_end_early_count_on_where_the_last_one_was(tmp_path: Path) -> None:
+    """Each driver is interrupted after two trials, fewer than make a streak."""
+    spec = a_sweep(AXES, 12, failures_in_a_row=5)
+    sweep = open_sweep(tmp_path / "known")
+
+    def driver(reasons: list[str | None]) -> tuple[int, str | None]:
+        """How many trials the streak begins with, and why the driver stops, if it does."""
+        with Ledger.open(sweep) if sweep.has_ledger() else Ledger.create(sweep) as ledger:
+            engine = Engine(ledger, spec)
+            decider, drive = engine.begin(), Drive(spec, engine.record, Console(), sweep, {})
+            streak = drive._streak()
+            began = len(streak.trials)
+            decider._on_end = streak.add
+            for reason in reasons:
+                name = engine.next_trial("lane-0")
+                assert name is not None and streak.reason is None
+                decider.end(name, "failed" if reason else "finished", reason)
+            if streak.reason is not None:
+                drive._try_again(streak.trials)
+            return began, streak.reason
+
+    assert driver(["it breaks", GONE.format(1)]) == (0, None)
+    assert driver([GONE.format(2), GONE.format(3)]) == (1, None)
+    began, said = driver([GONE.format(4), GONE.format(5)])
+    assert began == 3 and said is not None and said.startswith("5 trials in a row failed alike")
+    # These five are tried again. The one before them failed otherwise, and has its second try left.
+    assert driver([GONE.format(6)] * 4) == (1, None)
+    assert driver([GONE.format(7), GONE.format(8)]) == (1, None), "no second failure counts"
+    assert driver([None]) == (1, None), "this one worked"
+    assert driver([]) == (0, None)
+    history = History.of(Ledger.read(sweep))
+    assert list(history.ends)[-1] == list(history.trials)[7] and len(history.ends) == 8
 
 
 def test_a_retry_of_what_did_not_fail_changes_nothing(tmp_path: Path) -> None:
