@@ -2,7 +2,8 @@
 
 A trial that runs out of a GPU's memory beside others may fit into the whole of it, so it is tried alone there
 before it has failed. Until then the lanes of that GPU take no other task, and those that have one leave it
-after its present epoch: it goes on later, or on another GPU.
+after its present epoch: it goes on later, or on another GPU. A background task keeps no trial off its GPU: it
+waits until the lanes there have no other task.
 """
 
 from __future__ import annotations
@@ -30,15 +31,22 @@ def processes(lane: LaneState, lanes: Lanes) -> int:
     return max((held.count(gpu) for gpu in gpus_of(lane)), default=0)
 
 
+def may_take(lane: LaneState, lanes: Lanes, box: Box) -> bool:
+    """Whether this lane is one that the task may go to: any lane, unless the task has to be alone.
+
+    Such a task goes where it ran out of memory, or to any lane once no lane has those GPUs any more.
+    """
+    return not box.alone_on or bool(box.alone_on & gpus_of(lane)) or not _held(box.alone_on, lanes.values())
+
+
 def alone_first(lane: LaneState, lanes: Lanes, waiting: Iterable[tuple[str, Box]]) -> str | None:
     """The waiting task, if any, that has to be alone and for which this lane's GPUs are kept free.
 
-    It goes where it ran out of memory, or to any lane once no lane has those GPUs any more.
+    None are kept free for a background task while another one waits that this lane may take.
     """
-    for name, box in waiting:
-        if box.alone_on and (box.alone_on & gpus_of(lane) or not _held(box.alone_on, lanes.values())):
-            return name
-    return None
+    here = [(name, box) for name, box in waiting if may_take(lane, lanes, box)]
+    plain = [(name, box) for name, box in here if not box.task.background]
+    return next((name for name, box in plain or here if box.alone_on), None)
 
 
 def _held(gpus: Collection[str], lanes: Iterable[LaneState]) -> bool:
