@@ -214,6 +214,8 @@ class Assignments:
     def assign(self) -> None:
         """Give waiting tasks to idle lanes."""
         sharing = any(box.alone_on for box in self.boxes.values())  # in most sweeps none ever has to be alone
+        if sharing:
+            self._move_alone()
         for name, lane in [(name, lane) for name, lane in self.lanes.items() if lane.idle]:
             task = self._next_for(lane, sharing)
             if task is None:
@@ -227,6 +229,17 @@ class Assignments:
                 lane.work = replace(box.task, alone=neighbours.processes(lane, self.lanes))
             lane.turn += 1
             lane.sign, lane.where = time.monotonic(), ""
+
+    def _move_alone(self) -> None:
+        """Choose another GPU for each waiting task that has to be alone where no lane takes a task any more.
+
+        Otherwise all lanes would wait for it, and no neighbour would leave: none is on a GPU that has gone.
+        """
+        sick = self.incidents.any_of
+        lanes = [o for o in self.lanes.values() if not o.closing and not sick(o.gpus.values())]
+        for box in (self.boxes[task] for task in self.queue):
+            if box.alone_on:
+                box.alone_on = neighbours.moved(box, self.lanes, lanes)
 
     def background_waits(self) -> bool:
         """Whether a background task waits for a lane."""
@@ -242,7 +255,7 @@ class Assignments:
             return None
         waiting = [(task, self.boxes[task]) for task in self.queue]
         if sharing:
-            first = neighbours.alone_first(lane, self.lanes, waiting)
+            first = neighbours.alone_first(lane, waiting)
             if neighbours.kept_off(lane, self.lanes) or (first and neighbours.occupied(lane, self.lanes)):
                 return None
             if first:
@@ -275,7 +288,7 @@ class Assignments:
             return False
         waiting = [self.boxes[task] for task in self.queue]
         trials = [other for other in waiting if not other.task.background]
-        if box.task.background and any(neighbours.may_take(lane, self.lanes, other) for other in trials):
+        if box.task.background and any(neighbours.may_take(lane, other) for other in trials):
             return True
         if box.alone_on:
             return False

@@ -142,3 +142,69 @@ def test_a_gpu_is_not_taken_for_a_baseline_while_a_trial_may_be_about_to_come() 
         state.free_since -= 60
     lanes.assign()
     assert list(lanes.at_work.values()) == [("baseline", 2)]
+
+
+# --- a GPU that has gone -----------------------------------------------------------------------------------
+
+
+def six(*trials: str) -> Lanes:
+    """Two lanes on each of three GPUs, with these trials."""
+    lanes = Lanes(a="0", b="0", c="1", d="1", e="2", f="2")
+    for name in trials:
+        lanes.want(name)
+    return lanes
+
+
+def test_a_trial_whose_gpu_has_gone_keeps_one_other_gpu_free() -> None:
+    lanes = six("t1", "t2", "t3", "t4", "t5", "t6")
+    lanes.crowd("t1")
+    lanes.lost("a")
+    assert lanes.boxes["t1"].alone_on == {"0"}, "a lane is still there"
+    lanes.lost("b")
+    (gpu,) = lanes.boxes["t1"].alone_on
+    here, far = (("t3", "t4"), ("t5", "t6")) if gpu == "1" else (("t5", "t6"), ("t3", "t4"))
+    assert not any(lanes.leaves(name, 1) for name in far)
+    lanes.end(far[0])
+    assert len(lanes.at_work) == 4, "a lane that is free elsewhere takes the next trial"
+    assert all(lanes.leaves(name, 1) for name in here)
+    assert ("t1", 2) in lanes.at_work.values() and len(lanes.at_work) == 3
+
+
+def test_a_trial_whose_gpu_has_gone_goes_where_fewest_are_at_work() -> None:
+    lanes = six("t1", "t2", "t3", "t4", "t5")
+    lanes.crowd("t1")
+    assert "f" not in lanes.at_work
+    lanes.lost("a")
+    lanes.lost("b")
+    assert lanes.boxes["t1"].alone_on == {"2"}
+    assert not lanes.leaves("t3", 1) and lanes.leaves("t5", 1)
+    assert ("t1", 2) in lanes.at_work.values()
+
+
+@pytest.mark.parametrize("why", ["closing", "quarantine"])
+def test_a_trial_waits_for_no_gpu_that_takes_no_tasks_any_more(why: str) -> None:
+    lanes = six("t1", "t2", "t3", "t4", "t5", "t6")
+    lanes.crowd("t1")
+    for lane in "ab":
+        lanes.lanes[lane].closing = why == "closing"
+    if why == "quarantine":
+        lanes.gpu_failed("b", 0, "torch sees no GPU there", "t2", "g0", True)
+    lanes.assign()
+    assert lanes.boxes["t1"].alone_on in ({"1"}, {"2"})
+
+
+def test_a_trial_that_no_lane_is_left_for_is_like_all_others() -> None:
+    lanes = Lanes(a="0", b="0")
+    lanes.want("t1")
+    lanes.want("t2")
+    lanes.crowd("t1")
+    lanes.lost("a")
+    lanes.lost("b")
+    assert not lanes.boxes["t1"].alone_on
+    for lane in "cd":
+        lanes.place(lane, 0, 1, "1", "GPU 1")
+        lanes.register(lane, "g0", 0, 1, "node")
+    lanes.ask()
+    assert sorted(lanes.at_work.values()) == [("t1", 0), ("t2", 0)]
+    lanes.crowd("t1")
+    assert lanes.leaves("t2", 1) and list(lanes.at_work.values()) == [("t1", 2)]
