@@ -214,6 +214,8 @@ class Assignments:
     def assign(self) -> None:
         """Give waiting tasks to idle lanes."""
         sharing = any(box.alone_on for box in self.boxes.values())  # in most sweeps none ever has to be alone
+        if sharing:
+            self._move_alone()
         for name, lane in [(name, lane) for name, lane in self.lanes.items() if lane.idle]:
             task = self._next_for(lane, sharing)
             if task is None:
@@ -227,6 +229,17 @@ class Assignments:
                 lane.work = replace(box.task, alone=neighbours.processes(lane, self.lanes))
             lane.turn += 1
             lane.sign, lane.where = time.monotonic(), ""
+
+    def _move_alone(self) -> None:
+        """Choose another GPU for each waiting task that has to be alone where no lane takes a task any more.
+
+        Otherwise all lanes would wait for it, and no neighbour would leave: none is on a GPU that has gone.
+        """
+        sick = self.incidents.any_of
+        lanes = [o for o in self.lanes.values() if not o.closing and not sick(o.gpus.values())]
+        for box in (self.boxes[task] for task in self.queue):
+            if box.alone_on:
+                box.alone_on = neighbours.moved(box, self.lanes, lanes)
 
     def background_waits(self) -> bool:
         """Whether a background task waits for a lane."""
@@ -242,17 +255,24 @@ class Assignments:
             return None
         waiting = [(task, self.boxes[task]) for task in self.queue]
         if sharing:
-            first = neighbours.alone_first(lane, self.lanes, waiting)
+            first = neighbours.alone_first(lane, waiting)
             if neighbours.kept_off(lane, self.lanes) or (first and neighbours.occupied(lane, self.lanes)):
                 return None
             if first:
-                return first
+                spare = not self.boxes[first].task.background or self._spare(
+                    [lane, *neighbours.neighbours(lane, self.lanes)]
+                )
+                return first if spare else None
         tasks = [t for t, box in waiting if not box.alone_on and not self._better_elsewhere(t, lane)]
         plain = [task for task in tasks if not self.boxes[task].task.background]
-        soon = not self.trials_over and time.monotonic() - lane.free_since < _SPARE_S
-        if not plain and soon:  # the next trial may be about to come
+        if not plain and not self._spare([lane]):
             return None
         return next(iter(plain or tasks), None)
+
+    def _spare(self, lanes: list[LaneState]) -> bool:
+        """Whether these lanes may have a background task: for none of them a trial may be about to come."""
+        now = time.monotonic()
+        return self.trials_over or all(now - lane.free_since >= _SPARE_S for lane in lanes)
 
     def _better_elsewhere(self, task: str, lane: LaneState) -> bool:
         """Whether a GPU of this lane failed under the task, and another lane has none of those that did."""
@@ -264,13 +284,14 @@ class Assignments:
 
     def _needed_elsewhere(self, lane: LaneState, box: Box) -> bool:
         """Whether the lane should leave its task: for one that comes first, or that has to be alone there."""
-        if box.task.action != _RESUMES or box.alone_on:
+        if box.task.action != _RESUMES:
             return False
-        if box.task.background and self._others_wait():
+        waiting = [self.boxes[task] for task in self.queue]
+        trials = [other for other in waiting if not other.task.background]
+        if box.task.background and any(neighbours.may_take(lane, other) for other in trials):
             return True
-        gpus = neighbours.gpus_of(lane)
-        return any(self.boxes[task].alone_on & gpus for task in self.queue)
-
-    def _others_wait(self) -> bool:
-        """Whether a task waits that comes before background tasks."""
-        return any(not self.boxes[waiting].task.background for waiting in self.queue)
+        if box.alone_on:
+            return False
+        # A trial leaves for no background task: it would come first again, and leave after each epoch.
+        gpus, kept = neighbours.gpus_of(lane), waiting if box.task.background else trials
+        return any(other.alone_on & gpus for other in kept)

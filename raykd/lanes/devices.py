@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
+import traceback
 from dataclasses import dataclass
 
 import ray
@@ -81,6 +83,23 @@ def limit_memory(share: float, alone: int = 0) -> None:
     where = device()
     total = torch.cuda.get_device_properties(where).total_memory
     torch.cuda.set_per_process_memory_fraction(allowed(share, total, alone) / total, where)
+
+
+def leave_memory(share: float, error: BaseException | None = None) -> None:
+    """Give back the memory that torch keeps on a GPU which other workers share.
+
+    `allowed` counts on it: an idle worker has no more than its context, so another one can have the rest.
+    `error` is what the last task raised, if it is still known: its frames would keep the task's tensors.
+    """
+    import torch
+
+    if not 0 < share < 1:  # nobody else is there, and the next task needs the memory again
+        return
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def allowed(share: float, total: int, alone: int = 0) -> int:

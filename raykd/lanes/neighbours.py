@@ -2,7 +2,8 @@
 
 A trial that runs out of a GPU's memory beside others may fit into the whole of it, so it is tried alone there
 before it has failed. Until then the lanes of that GPU take no other task, and those that have one leave it
-after its present epoch: it goes on later, or on another GPU.
+after its present epoch: it goes on later, or on another GPU. A background task keeps no trial off its GPU: it
+waits until the lanes there have no other task.
 """
 
 from __future__ import annotations
@@ -30,19 +31,35 @@ def processes(lane: LaneState, lanes: Lanes) -> int:
     return max((held.count(gpu) for gpu in gpus_of(lane)), default=0)
 
 
-def alone_first(lane: LaneState, lanes: Lanes, waiting: Iterable[tuple[str, Box]]) -> str | None:
+def may_take(lane: LaneState, box: Box) -> bool:
+    """Whether the task may go to this lane: to any one, unless it has to be alone."""
+    return not box.alone_on or bool(box.alone_on & gpus_of(lane))
+
+
+def alone_first(lane: LaneState, waiting: Iterable[tuple[str, Box]]) -> str | None:
     """The waiting task, if any, that has to be alone and for which this lane's GPUs are kept free.
 
-    It goes where it ran out of memory, or to any lane once no lane has those GPUs any more.
+    None are kept free for a background task while another one waits that this lane may take.
     """
-    for name, box in waiting:
-        if box.alone_on and (box.alone_on & gpus_of(lane) or not _held(box.alone_on, lanes.values())):
-            return name
-    return None
+    here = [(name, box) for name, box in waiting if may_take(lane, box)]
+    plain = [(name, box) for name, box in here if not box.task.background]
+    return next((name for name, box in plain or here if box.alone_on), None)
 
 
-def _held(gpus: Collection[str], lanes: Iterable[LaneState]) -> bool:
-    return any(set(gpus) & gpus_of(lane) for lane in lanes)
+def moved(box: Box, lanes: Lanes, open_lanes: Collection[LaneState]) -> set[str]:
+    """The GPUs on which a waiting task has to be alone, now that these lanes may take tasks.
+
+    They stay as they are if one of these lanes has such a GPU. Otherwise they are those of one lane, a warm
+    one with few neighbours at work, so that the other GPUs need not be kept free. Without any lane there are
+    none: the task is like all others until it runs out of memory beside one again.
+    """
+    if any(box.alone_on & gpus_of(lane) for lane in open_lanes):
+        return box.alone_on
+
+    def wait(lane: LaneState) -> tuple[bool, int]:
+        return not lane.warm, sum(other.work is not None for other in [lane, *neighbours(lane, lanes)])
+
+    return gpus_of(min(open_lanes, key=wait)) if open_lanes else set()
 
 
 def occupied(lane: LaneState, lanes: Lanes) -> bool:

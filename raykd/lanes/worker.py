@@ -17,7 +17,7 @@ import ray.train
 import ray.train.collective
 
 from raykd.lanes.cluster import session_folder
-from raykd.lanes.devices import Unusable, assigned_gpu, limit_memory, use_gpu
+from raykd.lanes.devices import Unusable, assigned_gpu, leave_memory, limit_memory, use_gpu
 from raykd.lanes.failures import beside_others, explain, gpu_fault, mended_by_restart, out_of_memory
 from raykd.lanes.messages import Message, Task
 from raykd.storage.marker import fetch_teachers, find
@@ -98,6 +98,7 @@ def work(config: Mapping[str, Any]) -> None:
             if task.alone and out_of_memory(error):
                 failed += " (it was alone on its GPU)"
             elif beside_others(error, config["gpus"]):
+                leave_memory(config["gpus"], error)
                 ray.get(broker.crowded.remote(lane, task.id, generation, failed))
                 if world > 1:  # the other ranks may wait for this one in a collective
                     raise
@@ -118,6 +119,8 @@ def work(config: Mapping[str, Any]) -> None:
                 raise
         if task.alone:
             limit_memory(config["gpus"])
+        # Before the broker hears of the end: a neighbour may then get a task that counts on the memory.
+        leave_memory(config["gpus"], mistake)
         ray.get(broker.finish.remote(lane, generation, rank, task.id, failed, mistake))
 
 
