@@ -44,6 +44,7 @@ _LIBRARIES = re.compile(
 )
 _SIZES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _WORKSPACE = 2**28  # bytes that a library is taken to have asked for: it does not say
+_HELD = re.compile(r"([\d.]+) (bytes|[KMGT]iB) is (?:allocated|reserved) by PyTorch")
 _TRIED = re.compile(r"Tried to allocate ([\d.]+) (bytes|[KMGT]iB)")
 
 
@@ -131,11 +132,17 @@ def _held_by_others(said: str, share: float, alone: int) -> str | None:
         return None
     asked = float(tried[1]) * _SIZES[tried[2]] if tried is not None else _WORKSPACE
     free, total = torch.cuda.mem_get_info(where)
-    own = torch.cuda.memory_reserved(where)
+    # Not what is reserved now: a trial gives that back before its error comes here.
+    own = _own(said) or torch.cuda.max_memory_reserved(where)
     if own + asked > allowed(share, total, alone):
         return None
-    others = max(0, total - free - own)
+    others = max(0, total - free - torch.cuda.memory_reserved(where))
     return f"other processes hold {others / 2**30:.1f} of its {total / 2**30:.1f} GiB"
+
+
+def _own(said: str) -> float:
+    """Bytes that torch held in this process, by the words of its error; 0 if that is a library's."""
+    return sum(float(number) * _SIZES[unit] for number, unit in _HELD.findall(said))
 
 
 def _asked(text: str) -> str:

@@ -32,14 +32,16 @@ _epochs: dict[str, float] = {}  # a trial without epochs and seed, as JSON -> op
 Contexts = Callable[[TrialSpec], Context]  # trial -> what its method may know, such as `TrialChecker.context`
 
 
-def step_flops(trial: TrialSpec) -> float:
-    """Floating-point operations of one optimizer step of the global batch.
+def step_flops(trial: TrialSpec, context: Contexts | None = None) -> float:
+    """Floating-point operations of one optimizer step of the global batch. `context` knows the data.
+
+    Left out, the data set of the trial is looked at.
 
     Counted on a few images in every view, not estimated: matrix products and convolutions in the forward and
     backward pass of what is trained and in the forward pass of teacher and momentum encoder. A teacher that
     is not trained yet has the same cost: it does not depend on the weights.
     """
-    context = TrialChecker().context
+    context = context or TrialChecker().context
     with isolated(trial.seed):
         method = bare_method(trial, context).train()
         most = min(_IMAGES, context(trial).train_size)

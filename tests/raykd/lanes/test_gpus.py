@@ -220,6 +220,7 @@ def cuda(free_device: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(torch.cuda, "set_device", lambda where: told.update(device=where))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda where: (told["free"], 80 * GIB))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda where: told["reserved"])
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda where: told["reserved"])
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda where: type("P", (), {"total_memory": 80 * GIB})
     )
@@ -366,6 +367,21 @@ def test_memory_that_others_hold_is_no_fault_of_the_trial(
     use_gpu(GPU, share)
     cuda.update(reserved=reserved * GIB, free=free * GIB)
     said = gpu_fault(torch.OutOfMemoryError(OOM.format(asked)), share)
+    assert said == (None if others is None else f"other processes hold {others} of its 80.0 GiB")
+
+
+@pytest.mark.parametrize(("allocated", "kept", "others"), [(70, 8, None), (9, 1, "62.0")])
+def test_what_a_trial_held_counts_although_it_has_given_it_back(
+    cuda: dict[str, Any], allocated: int, kept: int, others: str | None
+) -> None:
+    """`isolated` has emptied torch's cache by the time that the error is looked at."""
+    use_gpu(GPU, 1.0)
+    cuda.update(reserved=0, free=18 * GIB)
+    held = (
+        f" Including non-PyTorch memory, this process has 79.13 GiB memory in use. Of the allocated memory "
+        f"{allocated}.00 GiB is allocated by PyTorch, and {kept}.00 GiB is reserved by PyTorch."
+    )
+    said = gpu_fault(torch.OutOfMemoryError(OOM.format("4.00 GiB") + held), 1.0)
     assert said == (None if others is None else f"other processes hold {others} of its 80.0 GiB")
 
 
