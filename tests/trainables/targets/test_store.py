@@ -17,6 +17,7 @@ from small_methods import make_teacher, training_images
 
 from trainables.core.file_lock import FileLock
 from trainables.methods.parts.teacher_classifier import TeacherClassifier
+from trainables.targets import plain as plain_module
 from trainables.targets import store as store_module
 from trainables.targets.plain import PlainTargets
 from trainables.targets.room import Room, files
@@ -177,3 +178,18 @@ def test_plain_answers_are_encoded_once_for_a_classifier_and_for_all_processes(t
         images.encode(lambda x: x.flatten(1), images.ids[:3]), images.plain(images.ids[:3]).flatten(1)
     )
     assert not asked  # another encoder is called as it is
+
+
+def test_plain_answers_are_given_on_the_device_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = make_teacher(classes=0)
+    series = Series({"name": "a"}, teacher.feature_dim)
+    monkeypatch.setattr(plain_module, "plain", lambda *_: series)
+    monkeypatch.setattr(plain_module, "can_be_shared", lambda _: True)
+    monkeypatch.setattr(plain_module, "encode_images", lambda *_: torch.ones(ROWS, teacher.feature_dim))
+    encode = PlainTargets(TargetStore(tmp_path, "auto"))
+    images = training_images(run_context())._images
+    for _ in ("computed", "read"):
+        found = encode(teacher.features, images, np.arange(ROWS), 48, torch.device("meta"))
+        assert found.device.type == "meta"
