@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from raykd.ablation.study import load_study
 from raykd.runs.sharing import room_for, sharing
 from raykd.spec.document import parse_yaml
 from raykd.spec.search import SearchSpec, build_sweep
-from raykd.storage.cache_content import content
+from raykd.storage.cache_content import content, remove_targets
 from trainables.core.errors import UserError
-from trainables.targets.room import FOLDER
+from trainables.targets.room import FOLDER, files
 from trainables.targets.series import Series
 from trainables.targets.store import Place, TargetStore
 
@@ -123,3 +124,21 @@ def test_clean_shows_and_frees(tmp_path: Path) -> None:
     assert freed.returncode == 0 and "freed" in freed.stdout
     assert [part.kind for part in content(tmp_path)] == ["decoded images"]
     assert raykd("clean", "--targets", "--yes", **env).returncode == 0  # nothing is left
+
+
+def test_clean_says_what_it_freed_and_not_what_it_could_not_remove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = [Series({"name": name}, 4) for name in ("mine", "another user's")]
+    for one in series:
+        TargetStore(tmp_path / FOLDER, "auto").put(Place(one, 1, 0), np.arange(5), torch.zeros(5, 4))
+    sizes = {held.series: held.bytes for held in files(tmp_path / FOLDER)}
+    rmtree = shutil.rmtree
+
+    def refused(path: Any, ignore_errors: bool = False) -> None:
+        if Path(path).name != series[1].key:
+            rmtree(path, ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", refused)
+    assert remove_targets(tmp_path) == sizes[series[0].key]
+    assert remove_targets(tmp_path) == 0
