@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from raykd.console.wording import counted, in_bytes
 from raykd.spec.axis_kinds import Integer, Pick
@@ -15,9 +15,12 @@ from trainables.core.files import cache_folder
 from trainables.spec.trial import TrialSpec
 from trainables.targets.room import FOLDER, Room
 
+if TYPE_CHECKING:
+    from trainables.teachers.teacher import Ask  # which needs torch
+
 # What of a trial decides which views the teacher sees, which teacher, and in which batches.
 _SECTIONS = ("views", "data", "teacher")
-_OPTIM = ("batch_size", "accumulate", "precision")
+_OPTIM = ("batch_size", "accumulate", "precision", "compile")
 _NAMES = {"features": "features", "embed": "embeddings", "logits": "classes"}
 
 
@@ -51,8 +54,8 @@ def _lines(spec: SweepSpec) -> Iterator[str]:
     from trainables.planning.sharing import AskedOf
 
     asked_of = AskedOf()
-    shared: dict[tuple[str, str], list[str]] = {}  # what, and of which views -> who asks it
-    sizes: dict[tuple[str, str], int] = {}  # bytes of an epoch
+    who: dict[tuple[str, Ask], list[str]] = {}  # of which inputs, and what -> who asks it
+    sizes: dict[tuple[str, Ask], int] = {}  # bytes of an epoch
     alone: dict[str, list[str]] = {}  # why -> who
     for name, trial in _trials(spec).items():
         try:
@@ -61,27 +64,37 @@ def _lines(spec: SweepSpec) -> Iterator[str]:
             continue
         if asked.why_not:
             alone.setdefault(asked.why_not, []).append(name)
-        elif asked.asks:
-            kinds = " and ".join(_NAMES[kind] for kind in sorted({what for what, _ in asked.asks}))
-            views = counted(len({view for _, view in asked.asks}), "view")
-            key = f"{kinds} of {views}", _inputs(trial)
-            shared.setdefault(key, []).append(name)
-            sizes[key] = asked.bytes
+        for ask, size in sorted(asked.bytes.items()):
+            key = _inputs(trial), ask
+            who.setdefault(key, []).append(name)
+            sizes[key] = size
+    # One line for what the same trials share.
+    shared: dict[tuple[str, tuple[str, ...]], list[Ask]] = {}  # of which inputs, and who asks -> what
+    for (inputs, ask), names in who.items():
+        shared.setdefault((inputs, tuple(names)), []).append(ask)
     several = len(shared) + len(alone) > 1
-    for key, names in shared.items():
-        said = f"the teacher's {key[0]}" + (f" ({_listed(names)})" if several else "")
-        if why := _own(spec, names):
+    for (inputs, sharers), asks in shared.items():
+        said = f"the teacher's {_what(asks)}" + (f" ({_listed(sharers)})" if several else "")
+        if why := _own(spec, sharers):
             yield f"{said} are computed in every trial: {why}"
         else:
-            whom = _sharers(spec)
-            yield f"{said} are computed once a node, for {whom}: {in_bytes(sizes[key])} an epoch"
-    if any(not _own(spec, names) for names in shared.values()):
+            total = in_bytes(sum(sizes[inputs, ask] for ask in asks))
+            yield f"{said} are computed once a node, for {_sharers(spec)}: {total} an epoch"
+    if any(not _own(spec, sharers) for _, sharers in shared):
         room = spec.targets.room
         most = "a quarter of what is free there" if isinstance(room, str) else in_bytes(room)
-        yield f"  they are kept in {cache_folder() / FOLDER}, at most {most}; `raykd clean` removes them"
-    for why, names in alone.items():
-        whose = f" of {_listed(names)}" if several else ""
-        yield f"the teacher is asked in every step of every trial{whose}: {why}"
+        where = cache_folder() / FOLDER
+        yield f"  they are kept in {where}, at most {most}; `raykd clean --targets` removes them"
+    for why, whose in alone.items():
+        of = f" of {_listed(whose)}" if several else ""
+        yield f"the teacher is asked in every step of every trial{of}: {why}"
+
+
+def _what(asks: list[Ask]) -> str:
+    """`embeddings of view 1`, `embeddings of views 1 and 2`."""
+    kinds = " and ".join(_NAMES[kind] for kind in sorted({what for what, _ in asks}))
+    views = [str(view + 1) for view in sorted({view for _, view in asks})]
+    return f"{kinds} of view{'s' * (len(views) > 1)} {' and '.join(views)}"
 
 
 def _trials(spec: SweepSpec) -> Mapping[str, TrialSpec]:
@@ -97,14 +110,14 @@ def _inputs(trial: TrialSpec) -> str:
     return f"{parts} {[getattr(trial.optim, field) for field in _OPTIM]}"
 
 
-def _own(spec: SweepSpec, names: list[str]) -> str:
+def _own(spec: SweepSpec, names: Sequence[str]) -> str:
     """Why nothing is shared by the trials of these methods or arms; "" where something is."""
     if spec.targets.room == "off":
         return "`targets: off`"
     if room_for(spec) == "off":
         return f"each has its own, because of {_listed(axes_apart(spec))}"
     if isinstance(spec, StudySpec) and len(names) == 1 and len(spec.arms) > 1:
-        return "no other arm has its views, data, teacher and batches"
+        return "no other arm asks the same of the same views"
     return ""
 
 

@@ -43,12 +43,15 @@ def content(cache: Path) -> list[Content]:
 
 
 def remove_targets(cache: Path) -> int:
-    """Remove all teachers' answers and return their bytes. Running trials compute again what they need."""
-    total = sum(held.bytes for held in files(cache / FOLDER))
+    """Remove teachers' answers and return the bytes that were freed; another user's may stay.
+
+    Running trials compute again what they need.
+    """
+    before = sum(held.bytes for held in files(cache / FOLDER))
     for series in entries(cache / FOLDER):
         if series.is_dir(follow_symlinks=False):
             shutil.rmtree(series, ignore_errors=True)  # a trial may be writing into it
-    return total
+    return max(0, before - sum(held.bytes for held in files(cache / FOLDER)))
 
 
 def _described(series: Path, epochs: set[int]) -> str:

@@ -22,6 +22,7 @@ class FileLock:
 
     def __init__(self, path: Path) -> None:
         """Open the file; the lock is not taken yet. Raises as `open_file`."""
+        self._path = path
         self._handle = open_file(path, os.O_RDWR | os.O_CREAT)
 
     def try_take(self) -> bool:
@@ -31,6 +32,13 @@ class FileLock:
         except BlockingIOError:
             return False
         return True
+
+    def is_in_place(self) -> bool:
+        """Whether the file still has its name. Others may have removed it, and made another."""
+        try:
+            return os.path.samestat(os.fstat(self._handle), self._path.lstat())
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Release the lock. Safe to call twice."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainables.core.isolation import isolated
@@ -20,8 +21,7 @@ BATCH = "with `teacher.batch_norm: batch` an answer depends on the other images 
 class Asked:
     """The answers that a trial can share."""
 
-    asks: frozenset[Ask]
-    bytes: int  # of an epoch, in float32
+    bytes: Mapping[Ask, int]  # what it asks -> bytes of an epoch, in float32
     why_not: str = ""  # why the teacher is asked in every step of every trial; "": it is not, or is not asked
 
 
@@ -37,14 +37,14 @@ class AskedOf:
         kind = load_method(trial.method)
         config = kind.Config(**trial.config)
         if trial.teacher is None or not kind.needs & TAUGHT:
-            return Asked(frozenset(), 0)
+            return Asked({})
         asks = kind.asks(config)
         if not asks:
-            return Asked(asks, 0, MAPS)
+            return Asked({}, MAPS)
         if trial.teacher.batch_norm == "batch":
-            return Asked(frozenset(), 0, BATCH)
+            return Asked({}, BATCH)
         images = epoch_steps(trial) * trial.optim.batch_size
-        return Asked(asks, sum(images * (4 * self._width(trial, ask) + 8) for ask in asks))
+        return Asked({ask: images * (4 * self._width(trial, ask) + 8) for ask in asks})
 
     def _width(self, trial: TrialSpec, ask: Ask) -> int:
         key = f"{trial.teacher} {trial.data}"

@@ -47,7 +47,9 @@ class PlainTargets:
             place = Place(plain(teacher, what, images, ids, image_size, BATCH, device), 0, 0)
         found, lock = self._wait(place, ids)
         if lock is None:
-            return found if found is not None else encode_images(encode, images, ids, image_size, device)
+            if found is None:
+                found = encode_images(encode, images, ids, image_size, device)
+            return found.to(device)
         try:
             found = self._store.get(place, ids)  # by a process that finished before the lock was taken
             if found is None:

@@ -1,5 +1,6 @@
 """The files of a folder of teachers' answers, and how many bytes there may be. Needs no torch.
 
+writing.lock                          one process at a time counts the files, makes room and writes
 SERIES/series.json                    which answers these are, for people
 SERIES/EPOCH/SHARD-RANK.arrow         the answers; SHARD.lock while somebody computes them
 """
@@ -14,6 +15,7 @@ from typing import Literal, NamedTuple, TypeAlias
 Room: TypeAlias = int | Literal["auto", "off"]  # bytes; auto: a quarter of what is free on the disk
 FOLDER = "targets"  # in the cache
 ABOUT = "series.json"
+WRITING = "writing.lock"
 
 
 class Held(NamedTuple):
@@ -24,6 +26,7 @@ class Held(NamedTuple):
     epoch: int
     bytes: int
     used: float  # when its series was last used, seconds since 1970
+    changed: float  # when it was last written
 
 
 def files(folder: Path) -> Iterator[Held]:
@@ -34,7 +37,8 @@ def files(folder: Path) -> Iterator[Held]:
             for file in entries(epoch) if epoch.name.isdigit() else ():
                 status = _status(file)
                 if status is not None and used is not None:
-                    yield Held(Path(file), series.name, int(epoch.name), status.st_size, used.st_mtime)
+                    times = used.st_mtime, status.st_mtime
+                    yield Held(Path(file), series.name, int(epoch.name), status.st_size, *times)
 
 
 def entries(folder: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.features
 import torch
 from torch import nn
 
@@ -28,7 +30,11 @@ from trainables.teachers.teacher import Teacher, What
 from trainables.views.recipes import recipe_of
 
 FORMAT = 1  # of the files; others are not read
-_CODE = ("data", "views", "networks", "teachers", "targets")  # rooms that compute views and answers
+_CPUINFO = Path("/proc/cpuinfo")
+_VARIABLES = ("ONEDNN_", "DNNL_", "MKL_", "ATEN_")  # of the environment: they choose kernels of the CPU
+# Of /proc/cpuinfo: libraries choose their kernels by these.
+_CPU_X86 = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags")
+_CPU_ARM = ("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features")
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +111,7 @@ def plain(
 def _common(teacher: Teacher, what: What, device: torch.device, half: bool) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "code": _code(),
+        "code": _CODE,
         "teacher": teacher.sha256,
         "arch": teacher.backbone.arch,
         "options": teacher.backbone.options,
@@ -118,9 +124,14 @@ def _common(teacher: Teacher, what: What, device: torch.device, half: bool) -> d
 
 
 def _machine(device: torch.device) -> dict[str, Any]:
-    """What computes: versions, the kind of device, and torch's settings that change its roundings."""
+    """What computes: versions, processors, and settings that change roundings."""
     facts: dict[str, Any] = {
-        name: importlib.metadata.version(name) for name in ("torch", "torchvision", "timm")
+        **{name: importlib.metadata.version(name) for name in ("torchvision", "timm")},
+        "torch": (str(torch.__version__), torch.version.cuda),
+        "numpy": np.__version__,
+        "pillow": (PIL.__version__, PIL.features.version("libjpeg_turbo")),
+        "cpu": _cpu(),
+        "variables": {name: os.environ[name] for name in os.environ if name.startswith(_VARIABLES)},
     }
     if device.type == "cuda":
         cudnn = torch.backends.cudnn
@@ -137,15 +148,27 @@ def _machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-@functools.cache
-def _code() -> str:
-    """A hash of the code that computes the answers, so that what another version computed is not read."""
-    package = Path(__file__).resolve().parents[1]
+def _cpu() -> dict[str, str]:
+    """Which processor this is. `get_cpu_capability` alone is the same for AMD's and Intel's AVX-512."""
+    try:
+        first, *_ = _CPUINFO.read_text().split("\n\n")
+    except OSError:
+        return {"processor": platform.processor()}
+    pairs = (line.partition(":") for line in first.splitlines())
+    facts = {name.strip(): value.strip() for name, _, value in pairs}
+    return {name: facts[name] for name in (*_CPU_X86, *_CPU_ARM) if name in facts}
+
+
+def _hash_of_code(package: Path) -> str:
     digest = hashlib.sha256()
-    for part in _CODE:
-        for path in sorted((package / part).rglob("*.py")):
-            digest.update(path.read_bytes())
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+# So that what another version computed is not read. Now, which takes milliseconds, and not when it is asked:
+# somebody may edit a file while this process lives.
+_CODE = _hash_of_code(Path(__file__).resolve().parents[1])
 
 
 def _channels_last(network: nn.Module) -> bool:

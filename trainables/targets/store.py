@@ -18,6 +18,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,13 +28,16 @@ from torch import Tensor
 from trainables.core.errors import UserError
 from trainables.core.file_lock import FileLock
 from trainables.core.files import own_folder, remove, replacing
-from trainables.targets.room import ABOUT, Held, Room, entries, files
+from trainables.targets.room import ABOUT, WRITING, Held, Room, entries, files
 from trainables.targets.series import Series
 from trainables.targets.shard import read_shard, write_shard
 
 _STALE_S = 3600.0  # a series that was not used for so long belongs to no trial that runs
 _LOOK_S = 5.0  # between counts of the folder's files
 _AUTO = 0.25  # share of what is free
+_POLL_S = 0.02  # between looks at a lock
+_LONGEST_TURN_S = 10.0  # the longest wait for another process that writes
+_TRIES = 10  # to take a lock whose file others remove
 _LEFT = (0.05, 10 << 30)  # of the disk: this share, or so many bytes if that is less, stay free
 _log = logging.getLogger(__name__)
 
@@ -76,7 +80,10 @@ class TargetStore:
 
     def has(self, place: Place) -> bool:
         """Whether there is a file; it may prove damaged."""
-        return self.path(place).exists()
+        try:
+            return self.path(place).exists()
+        except OSError:
+            return False
 
     def get(self, place: Place, ids: np.ndarray) -> Tensor | None:
         """The answers (N, D) to these images; None if they are not there, or not whole."""
@@ -91,27 +98,55 @@ class TargetStore:
         """Whether `size` more bytes of this epoch would be kept."""
         if self.broken or self.room == "off":
             return False
-        with self._alone:
-            bound = self.bound()
-            more = self._total() + size - bound
-            return more <= 0 or (
-                size <= bound and sum(held.bytes for held in self._worse_than(epoch)) >= more
-            )
+        try:
+            with self._alone:
+                more = self._total() + size - self.bound()
+                return more <= 0 or sum(held.bytes for held in self._worse_than(epoch)) >= more
+        except FileNotFoundError:  # another process removed the folder meanwhile
+            return False
+        except OSError as error:
+            self._fails(error)
+            return False
 
     def put(self, place: Place, ids: np.ndarray, rows: Tensor) -> None:
-        """Keep the answers `rows` (N, D), on the CPU, if there is room for them."""
+        """Keep the answers `rows` (N, D), on the CPU, if there is room for them.
+
+        They are not kept either if another process removes the folder meanwhile: `raykd clean`, or one that
+        makes room.
+        """
         size = rows.numel() * rows.element_size() + ids.nbytes
         if not self.admits(place.epoch, size):
             return
         try:
-            with self._alone:
-                self._make_room(size, place.epoch)
-                self._written += size
-            own_folder(self._epoch(place))
-            self._describe(place.series)
-            write_shard(self.path(place), ids, rows, place.about)
+            own_folder(self.folder)
+            with self._turn() as mine:
+                if not mine or not self._make_room(size, place.epoch):
+                    return
+                own_folder(self._epoch(place))
+                self._describe(place.series)
+                write_shard(self.path(place), ids, rows, place.about)
+                with self._alone:
+                    self._written += size
+        except FileNotFoundError:
+            return
         except (OSError, UserError) as error:
             self._fails(error)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[bool]:
+        """Inside, no other process writes to the folder; False if one writes for too long."""
+        try:
+            lock = FileLock(self.folder / WRITING)
+        except (OSError, UserError):  # another user's, for example; then the room is only nearly kept
+            yield True
+            return
+        with lock:
+            until = time.monotonic() + _LONGEST_TURN_S
+            taken = _taken(lock)
+            while not taken and time.monotonic() < until:
+                time.sleep(_POLL_S)
+                taken = _taken(lock)
+            yield taken
 
     def lock(self, place: Place) -> FileLock | None:
         """The lock of a place, taken; None if another process has it. `release` it.
@@ -119,26 +154,33 @@ class TargetStore:
         Where the file system has no locks, each process that asks has it: some answers are then computed
         more than once.
         """
-        path = self._epoch(place) / f"{place.shard:05}.lock"
-        try:
-            own_folder(path.parent)
-            lock = FileLock(path)
-        except (OSError, UserError) as error:
-            self._fails(error)
-            return None
-        try:
-            if lock.try_take():
+        path = self._lock_path(place)
+        for _ in range(_TRIES):
+            try:
+                own_folder(path.parent)
+                lock = FileLock(path)
+            except FileNotFoundError:  # another process removed the folder meanwhile
+                continue
+            except (OSError, UserError) as error:
+                self._fails(error)
+                return None
+            if not _taken(lock):
+                lock.close()
+                return None
+            if lock.is_in_place():
                 return lock
-        except OSError:
-            return lock
-        lock.close()
+            lock.close()  # its last holder removed it after it was opened here
         return None
 
     def release(self, place: Place, lock: FileLock) -> None:
         """Give a lock back, and remove its file: it is made again where it is needed."""
-        with contextlib.suppress(OSError, UserError):
-            remove(self._epoch(place) / f"{place.shard:05}.lock")
+        if lock.is_in_place():  # else the file of this name is the lock of another process
+            with contextlib.suppress(OSError, UserError):
+                remove(self._lock_path(place))
         lock.close()
+
+    def _lock_path(self, place: Place) -> Path:
+        return self._epoch(place) / f"{place.shard:05}.lock"
 
     def bound(self) -> int:
         """The bytes that the folder may hold now. A part of the disk always stays free."""
@@ -166,22 +208,24 @@ class TargetStore:
             return (1, -held.epoch, held.used)
 
         worse = [held for held in self._held if now - held.used > _STALE_S or held.epoch > epoch]
-        return sorted(worse, key=turn)
+        return sorted((held for held in worse if not _in_use(held, now)), key=turn)
 
-    def _make_room(self, size: int, epoch: int) -> None:
-        more = self._total() + size - self.bound()
-        if more <= 0:
-            return
-        self._counted = -_LOOK_S  # by a fresh count
-        more = self._total() + size - self.bound()
-        for held in self._worse_than(epoch):
-            if more <= 0:
-                return
-            with contextlib.suppress(OSError):
-                held.path.unlink()
-                more -= held.bytes
-            self._held.remove(held)
-            _tidy(held.path.parent)
+    def _make_room(self, size: int, epoch: int) -> bool:
+        """Whether there is room for `size` more bytes, after what goes before them is removed."""
+        with self._alone:
+            self._counted = -_LOOK_S  # count now: other processes wrote meanwhile
+            if not self.admits(epoch, size):
+                return False
+            more = self._total() + size - self.bound()
+            for held in self._worse_than(epoch):
+                if more <= 0:
+                    break
+                with contextlib.suppress(OSError):  # another user's
+                    held.path.unlink(missing_ok=True)
+                    more -= held.bytes
+                    self._held.remove(held)
+                    _tidy(held.path.parent)
+            return more <= 0
 
     def _describe(self, series: Series) -> None:
         path = self.folder / series.key / ABOUT
@@ -195,9 +239,25 @@ class TargetStore:
         self.broken = True
 
 
+def _taken(lock: FileLock) -> bool:
+    """Whether this process has the lock now; it has where the file system has no locks."""
+    try:
+        return lock.try_take()
+    except OSError:
+        return True
+
+
+def _in_use(held: Held, now: float) -> bool:
+    """Whether another process may have the file open: a lock, or what it is writing."""
+    if held.path.suffix == ".tmp":
+        return now - held.changed < _STALE_S  # an older one is of a process that was killed
+    return held.path.suffix == ".lock"
+
+
 def _tidy(epoch: Path) -> None:
     """Remove the folder of an epoch if it is empty, and that of its series if no other is left."""
     with contextlib.suppress(OSError):
         epoch.rmdir()
         if {entry.name for entry in entries(epoch.parent)} <= {ABOUT}:
-            shutil.rmtree(epoch.parent)
+            (epoch.parent / ABOUT).unlink(missing_ok=True)
+            epoch.parent.rmdir()  # not with what it holds: another process may have just begun an epoch

@@ -103,9 +103,13 @@ class Teacher(nn.Module):
         return {"features": self.feature_dim, "embed": self.head_dim, "logits": classes}[what]
 
     def answer(self, what: What, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, D): what the function of this name returns."""
+        """(B, 3, H, W) -> (B, D): what the function of this name returns, contiguous.
+
+        A ViT's class token is a view of all tokens. Batch norm gives other bits for such a view than for its
+        copy in a store, and who keeps the view keeps all tokens in memory.
+        """
         answer: Tensor = getattr(self, what)(images)
-        return answer
+        return answer.contiguous()
 
 
 def load_teacher(spec: TeacherSpec, path: Path) -> Teacher:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from raykd.ablation.study import load_study
 from raykd.runs.sharing import room_for, sharing
 from raykd.spec.document import parse_yaml
 from raykd.spec.search import SearchSpec, build_sweep
-from raykd.storage.cache_content import content
+from raykd.storage.cache_content import content, remove_targets
 from trainables.core.errors import UserError
-from trainables.targets.room import FOLDER
+from trainables.targets.room import FOLDER, files
 from trainables.targets.series import Series
 from trainables.targets.store import Place, TargetStore
 
@@ -54,8 +55,9 @@ def test_a_room_that_is_none_is_refused(written: Any) -> None:
 
 def test_a_plan_says_what_is_shared_and_what_is_not() -> None:
     # 898 images, of which 7 batches of 128 are trained on; 128 numbers an answer and an id, two views.
-    assert "embeddings of 2 views are computed once a node, for all trials of a seed" in lines()
+    assert "embeddings of views 1 and 2 are computed once a node, for all trials of a seed" in lines()
     assert f"{2 * 896 * (4 * 128 + 8) / 1e3:.3g} kB an epoch" in lines()
+    assert "`raykd clean --targets` removes them" in lines()
     assert "at most a quarter" in lines() and "at most 2 GB" in lines(targets="2GB")
     assert "computed in every trial: `targets: off`" in lines(targets="off")
 
@@ -70,12 +72,31 @@ def test_a_plan_says_what_is_shared_and_what_is_not() -> None:
     assert room_for(sweep(**{**picked, "samples": 4})) == "off"
     assert room_for(sweep(axes={"lr": {"log": [1e-4, 1e-2]}})) == "auto"
 
+    compiled = {"axes": {"compile": ["on", "off"]}, "samples": 2}
+    assert room_for(sweep(**compiled)) == "off"  # a compiled teacher gives other bits
+
     teacher = {**parse_yaml(SMALL, "small")["teacher"], "batch_norm": "batch"}
     assert "depends on the other images of its batch" in lines(teacher=teacher)
     several = lines(method=["retro", "rkd", "at"], fixed={}, axes={"lr": {"log": [1e-4, 1e-2]}})
-    assert "embeddings of 2 views (retro)" in several and "features of 1 view (rkd)" in several
+    assert "embeddings of views 1 and 2 (retro)" in several and "features of view 1 (rkd)" in several
     assert "every trial of at: it compares feature maps" in several
     assert lines(method="moco", axes={"lr": {"log": [1e-4, 1e-2]}}, fixed={}) == ""
+
+
+def test_trials_that_ask_for_different_views_share_those_that_both_ask_for(tmp_path: Path) -> None:
+    both = sharing(sweep(method=["retro", "seed"], fixed={}, axes={"lr": {"log": [1e-4, 1e-2]}}))["lines"]
+    once = f"once a node, for all trials of a seed: {896 * (4 * 128 + 8) / 1e3:.3g} kB an epoch"
+    assert both[:2] == [
+        f"the teacher's embeddings of view 1 (retro, seed) are computed {once}",
+        f"the teacher's embeddings of view 2 (retro) are computed {once}",
+    ]
+    study = " ".join(sharing(load_study("methods", [], tmp_path))["lines"])
+    for words in (
+        "embeddings of view 1 (retro, disco, seed) are computed once a node",
+        "embeddings of view 2 (retro, disco) are computed once a node",
+        "features of view 1 (compress) are computed in every trial: no other arm asks the same",
+    ):
+        assert words in study
 
 
 def test_a_study_s_plan_says_which_arms_share(tmp_path: Path) -> None:
@@ -103,3 +124,21 @@ def test_clean_shows_and_frees(tmp_path: Path) -> None:
     assert freed.returncode == 0 and "freed" in freed.stdout
     assert [part.kind for part in content(tmp_path)] == ["decoded images"]
     assert raykd("clean", "--targets", "--yes", **env).returncode == 0  # nothing is left
+
+
+def test_clean_says_what_it_freed_and_not_what_it_could_not_remove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = [Series({"name": name}, 4) for name in ("mine", "another user's")]
+    for one in series:
+        TargetStore(tmp_path / FOLDER, "auto").put(Place(one, 1, 0), np.arange(5), torch.zeros(5, 4))
+    sizes = {held.series: held.bytes for held in files(tmp_path / FOLDER)}
+    rmtree = shutil.rmtree
+
+    def refused(path: Any, ignore_errors: bool = False) -> None:
+        if Path(path).name != series[1].key:
+            rmtree(path, ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", refused)
+    assert remove_targets(tmp_path) == sizes[series[0].key]
+    assert remove_targets(tmp_path) == 0

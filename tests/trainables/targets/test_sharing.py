@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tiny_trials import Log, asked, assert_same_bits, final, process_group, run,
 from trainables.methods import load_method, methods
 from trainables.spec.trial import TrialSpec
 from trainables.targets.room import FOLDER, files
+from trainables.targets.sharing import EpochTargets
 from trainables.teachers.teacher import Ask
 from trainables.training.loop import prepare, train
 from trainables.training.run import Run
@@ -31,6 +32,7 @@ TRAINED = {
     "optim": {"batch_size": 64},
 }
 TEACHER = {"arch": "test_resnet", "train": TRAINED}
+WAYS = ("off", "empty", "ready")  # of the answers
 # 202 training images: 3 steps of 64, 2 epochs.
 SMALL: dict[str, Any] = {
     "teacher": TEACHER,
@@ -97,6 +99,31 @@ def test_the_same_bits_with_and_without_and_a_second_trial_asks_nothing(
     assert passes == []
     for other in (first, second):
         assert_same_bits(final(other), final(place(root, tmp_path / "alone")))
+
+
+def test_a_vit_s_class_token_gives_the_same_bits_and_keeps_no_other_token(
+    root: Path, tmp_path: Path, passes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`projector` puts the features through batch norm, which gives other bits for strided rows."""
+    vit = {**TEACHER, "arch": "test_vit", "options": {"img_size": 16, "patch_size": 4}}
+    trial = trial_of("projector", teacher=vit)
+    given: list[torch.Tensor] = []
+    give = EpochTargets.give
+
+    def heard(self: EpochTargets, answers: Mapping[Ask, torch.Tensor]) -> None:
+        given.extend(answers.values())
+        give(self, answers)
+
+    monkeypatch.setattr(EpochTargets, "give", heard)
+    places = {name: place(root, tmp_path / name, "off" if name == "off" else "auto") for name in WAYS}
+    logs = {name: run(trial, where).timeless() for name, where in places.items()}
+    assert len(passes) == 2 * 2 * 3  # of `off` and `empty`
+    for name in WAYS[1:]:
+        assert logs[name] == logs["off"]
+        assert_same_bits(final(places[name]), final(places["off"]))
+    assert given
+    for answer in given:
+        assert answer.untyped_storage().nbytes() == answer.numel() * answer.element_size()
 
 
 def test_trials_that_ask_the_same_have_one_series_and_others_have_not(root: Path, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from small_methods import make_teacher, training_images
 
 from trainables.core.file_lock import FileLock
 from trainables.methods.parts.teacher_classifier import TeacherClassifier
+from trainables.targets import plain as plain_module
+from trainables.targets import shard as shard_module
 from trainables.targets import store as store_module
 from trainables.targets.plain import PlainTargets
 from trainables.targets.room import Room, files
@@ -47,6 +49,26 @@ def test_a_shard_is_read_to_the_last_bit(rows: int, width: int, dtype: torch.dty
         assert read_shard(path, ids + 1, about) is None
         assert read_shard(path, ids, {**about, "part": "1/3/0"}) is None
         assert read_shard(path.with_name("none"), ids, about) is None
+
+
+def test_no_flipped_bit_and_no_missing_end_ends_a_trial(tmp_path: Path) -> None:
+    """Arrow raises errors of many kinds for a damaged footer, which is at the end of the file."""
+    ids, rows, about = np.arange(3), torch.randn(3, 4), {"series": "ab", "part": "1/0/0"}
+    path = tmp_path / "shard.arrow"
+    write_shard(path, ids, rows, about)
+    whole = path.read_bytes()
+    footer = range(8 * (len(whole) - 150), 8 * len(whole))
+    others = np.random.default_rng(0).integers(0, footer.start, 300).tolist()
+    damaged = [whole[:length] for length in range(0, len(whole), 10)]
+    for bit in (*footer, *others):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        damaged.append(bytes(flipped))
+    for content in damaged:
+        path.write_bytes(content)
+        shard_module._whole.clear()  # the files that this process has checked
+        found = read_shard(path, ids, about)
+        assert found is None or torch.equal(found, rows)  # a bit that nobody reads was flipped
 
 
 @given(st.integers(1, 10_000), st.integers(1, 4096))
@@ -177,3 +199,18 @@ def test_plain_answers_are_encoded_once_for_a_classifier_and_for_all_processes(t
         images.encode(lambda x: x.flatten(1), images.ids[:3]), images.plain(images.ids[:3]).flatten(1)
     )
     assert not asked  # another encoder is called as it is
+
+
+def test_plain_answers_are_given_on_the_device_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = make_teacher(classes=0)
+    series = Series({"name": "a"}, teacher.feature_dim)
+    monkeypatch.setattr(plain_module, "plain", lambda *_: series)
+    monkeypatch.setattr(plain_module, "can_be_shared", lambda _: True)
+    monkeypatch.setattr(plain_module, "encode_images", lambda *_: torch.ones(ROWS, teacher.feature_dim))
+    encode = PlainTargets(TargetStore(tmp_path, "auto"))
+    images = training_images(run_context())._images
+    for _ in ("computed", "read"):
+        found = encode(teacher.features, images, np.arange(ROWS), 48, torch.device("meta"))
+        assert found.device.type == "meta"
