@@ -8,9 +8,11 @@ who started Ray first.
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,6 +32,7 @@ _LONGEST = 107  # bytes of a socket's path: `sun_path` of `struct sockaddr_un`, 
 
 LOCAL = "local"
 LOOPBACK = "127.0.0.1"
+_DIES_S = 2.0  # for a process that was killed to be gone
 _GIVEN_UP_S = 4.0  # a start may go on for so long after a signal: on a busy machine it takes a minute
 _PREFIX = "rk"  # short: Ray's sockets lie below, and their paths may have 107 letters
 
@@ -79,6 +82,8 @@ def own_ray(**options: Any) -> Iterator[Any]:
             signals.tell()
             with signals.blocked():
                 ray.shutdown()
+                # A start that a signal cut short is not known to Ray. What it began would write on.
+                _kill(daemons)
 
 
 def temporary_folder() -> Path:
@@ -111,8 +116,13 @@ def temporary_folder() -> Path:
 
 
 def _kill(daemons: Sequence[Any]) -> None:
+    """Kill Ray's daemons and what they started: agents outlive a raylet that was cut short by a minute."""
     for daemon in daemons:
-        daemon.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(daemon.pid, signal.SIGKILL)  # `detached_daemons` gave each a group of its own
+    for daemon in daemons:
+        with suppress(subprocess.TimeoutExpired):
+            daemon.wait(_DIES_S)
 
 
 @contextmanager

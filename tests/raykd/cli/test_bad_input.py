@@ -232,4 +232,4 @@ def test_a_flipped_byte_in_a_users_file_is_read_or_refused(seed: int, tmp_path_f
         data = open_data(spec.model_copy(update={"max_undecodable": 0.5}), folder / "cache")
     except UserError:
         return
-    assert len(data.train) >= 7 if seed % 2 else len(data.train) > 16
+    assert len(data.train) >= (7 if seed % 2 else 16), "at most the share that may be undecodable is gone"

@@ -18,7 +18,7 @@ def test_every_scheduler_is_found() -> None:
 @pytest.mark.parametrize(
     ("section", "field", "message"),
     [
-        ({"name": "asha", "brackets": 2}, "brackets", "setting of hyperband, and asha .* grace and factor"),
+        ({"name": "asha", "brackets": 2}, "brackets", "of hyperband, and asha .* `grace` and `factor`"),
         ({"brackets": 2}, "brackets", r"and asha has no such setting \(got 2\)"),
         ({"name": "median", "factor": 2}, "factor", "setting of asha and hyperband, and median"),
         ({"name": "none", "grace": 4}, "grace", "Expected nothing beside `name: none`"),
