@@ -87,6 +87,7 @@ def test_tables_say_what_the_ledger_says(storage: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_resume_extends_and_leaves_ended_trials_alone(storage: Path) -> None:
     before = History.of(Ledger.read(storage / "small"))
     done = raykd("resume", "small", "--storage", storage, "--extend", "2")

@@ -52,6 +52,7 @@ def test_a_spec_from_standard_input(tmp_path: Path) -> None:
     assert done.returncode == 0 and "gamma" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_spec_from_a_pipe_of_the_shell(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(SMALL)
     words = shlex.join(command("run", "--dry-run", "--storage", tmp_path))
