@@ -30,7 +30,6 @@ def test_it_needs_neither_ray_nor_the_engine() -> None:
     )
 
 
-@pytest.mark.ray  # it starts none, but takes as long
 @pytest.mark.slow
 def test_a_rehearsal_fills_every_table(tmp_path: Path) -> None:
     """All parts but the compiler and Ray, on a CPU; what a failed part has found would be kept."""

@@ -25,7 +25,7 @@ from trainables.evaluation.evaluate import Examiner
 from trainables.methods import methods
 from trainables.networks.backbones import build_backbone
 from trainables.spec.trial import ModelSpec, ProbeSpec, ViewSpec
-from trainables.training.run import channels_last
+from trainables.training.taught import channels_last
 from trainables.views.augmented import Views
 from trainables.views.recipes import RECIPES
 

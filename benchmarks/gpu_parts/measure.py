@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -82,7 +83,8 @@ def teacher_flops(teacher: Teacher, side: int) -> float:
     where = next(teacher.parameters()).device
     with FlopCounterMode(display=False) as counter:
         teacher.features(torch.randn(2, 3, side, side, device=where))
-    return counter.get_total_flops() / 2
+    operations: int = counter.get_total_flops()
+    return operations / 2
 
 
 def measured(work: Work, at: Place, operations: float, top: float) -> Row:
@@ -120,14 +122,14 @@ def traced(work: Work, at: Place, times: int = 1) -> Traced:
         for _ in range(times):
             work()
     events = [event for event in found.events() if not getattr(event, "is_user_annotation", False)]
-    on_device = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
+    on_device = [event for event in events if event.device_type == DeviceType.CUDA]
     kernels = [event for event in on_device if not event.name.startswith(("Memcpy", "Memset"))]
     copies = len(on_device) - len(kernels)
     if not at.cuda:
         kernels = [event for event in events if event.name.startswith("aten::")]
     waits = sum(event.name in _WAITS for event in events)
     by = "self_device_time_total" if at.cuda else "self_cpu_time_total"
-    kind = torch.autograd.DeviceType.CUDA if at.cuda else torch.autograd.DeviceType.CPU
+    kind = DeviceType.CUDA if at.cuda else DeviceType.CPU
     named = [each for each in found.key_averages() if each.device_type == kind]
     named.sort(key=lambda each: -getattr(each, by))
     spent = sum(getattr(each, by) for each in named)

@@ -24,7 +24,8 @@ from trainables.networks.heads import projection_head
 from trainables.spec.trial import ModelSpec, TrialSpec
 from trainables.teachers.teacher import Teacher
 from trainables.training.resolve import resolve
-from trainables.training.run import Run, channels_last, check_with_data, move
+from trainables.training.run import Run, check_with_data, move
+from trainables.training.taught import channels_last
 from trainables.training.workspace import Workspace
 
 CLASSES = 10
@@ -148,7 +149,7 @@ class Steps:
         """The same without making views."""
         self.run.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.where.type, torch.bfloat16, enabled=self.half):
-            total = self.run.method(self.ready).total
+            total: Tensor = self.run.method(self.ready).total
         total.backward()
         self._update()
         return total.detach()
