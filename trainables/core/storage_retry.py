@@ -89,7 +89,10 @@ def limited(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def hurried(seconds: float) -> Iterator[None]:
-    """Inside, every thread of this process tries again for at most `seconds` from now: the process ends."""
+    """Inside, every thread tries again for at most `seconds` from now, and none reports a wait.
+
+    For a process that ends.
+    """
     global _deadline
     _deadline = time.monotonic() + seconds
     _hurry.set()
@@ -152,7 +155,7 @@ def with_retry(
                 if left <= 0:
                     _waits_no_more(me, given_up=True)
                     raise StorageLost(lost(problem, error, now - began)) from error
-                if at_most is None:
+                if at_most is None and _deadline is None:
                     _waits(me, f"{problem}: {reason(error)}; trying again for {left:.0f} s")
                 heartbeat("waiting for the storage")
                 wait = min(left, pause * random.uniform(0.5, 1.0))
