@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -16,7 +17,7 @@ import psutil
 import pytest
 from pools import pool_of, quick_importable, run, task, until
 
-from raykd.lanes.cluster import LOCAL, connected
+from raykd.lanes.cluster import LOCAL, connected, on_loopback
 from raykd.lanes.messages import Message, Task
 from raykd.spec.sections import WorkersSpec
 from trainables.core.errors import SweepFailed, UserError
@@ -179,8 +180,9 @@ def test_a_group_of_two_workers_is_one_lane(ray_here: None, tmp_path: Path) -> N
     held = _held()  # by the pool of the other tests
     with pool_of(tmp_path, WorkersSpec(count=2, cpus=0.5, hang_after=5), limit=1) as pool:
         until(lambda: pool.warm == 1)
-        for name in ("a", "b"):
-            assert [m.epoch for m in run(pool, task(tmp_path, name))] == [1, 2, 3, 4, 5]
+        for name, action in (("a", "count"), ("b", "count_together")):
+            assert [m.epoch for m in run(pool, task(tmp_path, name, action))] == [1, 2, 3, 4, 5]
+        _all_listen_on_loopback_alone()
 
         def kill_one_rank(message: Message) -> None:
             if message.epoch == 2:
@@ -216,6 +218,22 @@ def test_one_rank_of_a_group_spoils_runs_out_of_memory_or_hangs(ray_here: None, 
         starts = (tmp_path / "stuck" / "starts").read_text().split()
         assert starts == ["0", "0", "3", "3"], "both ranks went on from the checkpoint"
         assert not psutil.pid_exists(int((tmp_path / "stuck" / "stopped").read_text()))
+
+
+def _all_listen_on_loopback_alone() -> None:
+    """The sockets of a local Ray, its lanes, and two workers that have trained together."""
+    from ray._private.authentication.authentication_utils import is_token_auth_enabled
+
+    assert on_loopback() and is_token_auth_enabled()
+    listeners = {}
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for socket in process.net_connections("inet"):
+                if socket.status == psutil.CONN_LISTEN:
+                    listeners[socket.laddr] = " ".join(process.cmdline()[:4])
+    assert len(listeners) > 8, "Ray has more than that"
+    open_to_others = {at: who for at, who in listeners.items() if not at.ip.endswith("127.0.0.1")}
+    assert not open_to_others, open_to_others
 
 
 def _held() -> set[str]:
