@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from trainables.core.files import opened
-from trainables.data.read_threads import in_threads
+from trainables.core.threads import in_threads
 
 ABOUT = "store.json"  # beside the Arrow files; a store without it is none
 _ADVISED_BYTES = 256 << 20  # smaller files are read as a whole when they are opened

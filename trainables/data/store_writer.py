@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from trainables.core.errors import UserError
 from trainables.core.limits import cpus
+from trainables.core.threads import compute_alone
 from trainables.data.resumable_file import ResumableFile
 from trainables.data.sources.base import Part, Sample
 from trainables.data.store_kinds import Converted, Kind
@@ -144,7 +145,7 @@ def _converted(samples: Iterator[Sample], kind: Kind) -> Iterator[list[Result]]:
     """Groups of converted samples, in order. At most a few groups for each thread are in memory."""
     threads = int(cpus().value)
     pending: deque[Future[list[Result]]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=compute_alone) as pool:
         try:
             for group in _groups(samples, max(1, min(GROUP, GROUP_BYTES // kind.bytes_each))):
                 pending.append(pool.submit(_convert_group, group, kind))

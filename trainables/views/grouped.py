@@ -1,6 +1,7 @@
 """Views where each operation works on the samples that have it, and on no others: what is fastest on CPUs.
 
-A batch is worked through in pieces that stay in the cache. `masked.py` computes the same numbers for GPUs.
+Threads share a batch, and each works through its part in small pieces. `masked.py` computes the same numbers
+for GPUs.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trainables.core.threads import in_threads
 from trainables.views import operations as ops
 from trainables.views.jitter_places import (
     BRIGHTNESS,
@@ -24,20 +26,33 @@ from trainables.views.jitter_places import (
 )
 from trainables.views.parameter_table import NO_JITTER, Array, Table, blur_weights, edges
 
-PIECE = 3 * 224**2  # values: they stay in the cache of a core
+# Values of a piece: more of them cost fewer calls, fewer stay nearer to the core. Of large images a piece is
+# one: its crop reads no rows beyond its own box. Chosen by `benchmarks/input.py` with one and two threads.
+PIECE, LARGE = 12 * 224**2, 160
 
 
 def grouped_views(images: Tensor, own: Table, out: int) -> Tensor:
     """(B, 3, S, S) uint8 -> (B, 3, out, out) float32, normalised; `own` holds a row a sample."""
     views = torch.empty((len(images), 3, out, out), dtype=torch.float32)
+    piece = max(1, PIECE // (3 * out**2)) if out < LARGE else 1
+
+    def make(part: slice) -> None:
+        rows = {name: values[part] for name, values in own.items()}
+        _make(images[part], rows, views[part], piece)
+
+    in_threads(make, len(images), piece)
+    return views
+
+
+def _make(images: Tensor, own: Table, views: Tensor, piece: int) -> None:
+    """Fill `views` from these images, `piece` of them at a time."""
+    out = views.shape[3]
     crops = _crops(own, out) if "crop" in own and len(images) else None
-    piece = max(1, PIECE // (3 * out**2))
     for start in range(0, len(images), piece):
         part = slice(start, start + piece)
         rows = {name: values[part] for name, values in own.items()}
         x = _placed(images[part], rows, out) if crops is None else _cropped(images[part], rows, crops, part)
         ops.normalise(_coloured(x, rows, out), out=views[part])
-    return views
 
 
 def _crops(own: Table, out: int) -> tuple[Tensor, Tensor, Array]:
