@@ -14,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -47,7 +48,7 @@ def studies(rng: np.random.Generator, count: int, replicates: int, noise: str = 
     return np.asarray(np.round(scores * 2) / 2 if "steps" in noise else scores)
 
 
-def share(wrong: np.ndarray) -> str:
+def share(wrong: Any) -> str:
     found = stats.binomtest(int(wrong.sum()), wrong.size).proportion_ci(0.95)
     return f"{100 * wrong.mean():5.2f} [{100 * found.low:5.2f}, {100 * found.high:5.2f}]"
 

@@ -24,7 +24,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 # So that asking for a GPU leaves no CUDA context in the process that the parts are forked from.
@@ -47,6 +47,7 @@ PARTS = {
     "compiled": (speed.compiled, 120),
     "sweep": (checks.sweep, 60),
 }
+Way = Literal["fork", "spawn"]  # how the process of a part is made
 LIMIT = 350  # seconds of all parts
 
 
@@ -60,7 +61,8 @@ def main() -> int:
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through `run`, which ends its part
     asked.out.mkdir(parents=True, exist_ok=True)
-    ends, results, way = time.monotonic() + asked.slow * LIMIT, {}, "fork"
+    ends, results = time.monotonic() + asked.slow * LIMIT, {}
+    way: Way = "fork"
     for name in asked.parts:
         budget = min(asked.slow * PARTS[name][1], ends - time.monotonic())
         results[name] = run(name, asked.device, asked.rehearse, budget, way)
@@ -75,7 +77,7 @@ def main() -> int:
     return 1 if any(result["ended"] != "whole" for result in results.values()) else 0
 
 
-def run(name: str, device: str, rehearse: bool, budget: float, way: str) -> dict[str, Any]:
+def run(name: str, device: str, rehearse: bool, budget: float, way: Way) -> dict[str, Any]:
     """The rows of a part, and how it ended: whole, failed, or out of time.
 
     It has a process of its own, so that an error of its CUDA context is not another part's. `way` is fork
@@ -86,7 +88,7 @@ def run(name: str, device: str, rehearse: bool, budget: float, way: str) -> dict
     start = time.monotonic()
     with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as rows:
         arguments = (name, device, rehearse, Path(rows.name))
-        part = multiprocessing.get_context(way).Process(target=work, args=arguments)
+        part = multiprocessing.get_context(way).Process(target=work, args=arguments)  # type: ignore[attr-defined]
         part.start()
         try:
             part.join(budget)

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from PIL.Image import Resampling
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_image, read_file
@@ -174,7 +175,9 @@ def write_pictures(folder: Path) -> None:
         for scale in (4, 16, 64, 256):
             small = rng.normal(0, 12 * np.log2(scale) ** 0.5, (HEIGHT // scale + 2, WIDTH // scale + 2, 3))
             layer = [
-                Image.fromarray(small[..., c].astype(np.float32)).resize((WIDTH, HEIGHT), Image.BICUBIC)
+                Image.fromarray(small[..., c].astype(np.float32)).resize(
+                    (WIDTH, HEIGHT), Image.Resampling.BICUBIC
+                )
                 for c in range(3)
             ]
             picture += np.stack([np.asarray(channel) for channel in layer], 2)

@@ -150,7 +150,7 @@ def plain(kind: str, spec: SearchSpec, folder: Path) -> tuple[float, list[float]
             run_config=train.RunConfig(
                 name=tune.get_context().get_trial_id(),
                 storage_path=str(folder),
-                callbacks=[TuneReportCallback()],
+                callbacks=[TuneReportCallback()],  # type: ignore[list-item]
             ),
         ).fit()
 

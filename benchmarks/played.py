@@ -88,7 +88,7 @@ class Play:
         from raykd.search.decisions import TuneDecider
 
         if self.history.sweep is None:
-            head = {"sampler": {}, "scheduler": {}, "versions": {}, "source": None}
+            head: dict[str, Any] = {"sampler": {}, "scheduler": {}, "versions": {}, "source": None}
             dumped = self.spec.model_dump(mode="json")
             self.record("sweep", spec=dumped, spec_hash=self.spec.hash(), **head)
         self.record.listeners += views_of(self.spec, self.history, self.place.path)

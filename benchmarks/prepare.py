@@ -173,7 +173,7 @@ def reading(folder: Path) -> None:
     for kind in list(KINDS)[2:]:
         with tempfile.TemporaryDirectory() as cache:
             spec = spec_of(folder, kind)
-            speeds = []
+            speeds: list[float] = []
             for how in (ADVISED, ADVISED, ADVISED, NOT_ADVISED):
                 store_images._ADVISED_BYTES = how
                 images = open_data(spec, Path(cache)).train
@@ -188,8 +188,9 @@ def reading(folder: Path) -> None:
 def listing(count: int) -> None:
     """Print the seconds of a listing."""
     with tempfile.TemporaryDirectory() as place:
-        os.environ["RAYKD_CACHE"] = f"{place}/cache"
-        root = Path(place) / "data"
+        cache, root = Path(place) / "cache", Path(place) / "data"
+        cache.mkdir()  # a listing makes none
+        os.environ["RAYKD_CACHE"] = str(cache)
         for i in range(count):
             path = root / f"n{i % 1000:08}" / f"n{i % 1000:08}_{i}.JPEG"
             if i < 1000:

@@ -15,6 +15,7 @@ repetitions.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -68,7 +69,7 @@ def main() -> None:
             [
                 play(
                     with_seed(curves.spec, sections, seed, asked.most),
-                    lambda params, seed=seed: world.curve(params, seed),
+                    functools.partial(world.curve, salt=seed),
                     goal,
                     asked.lanes,
                 )

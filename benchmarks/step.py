@@ -50,7 +50,8 @@ from trainables.planning.compute import bare_method
 from trainables.spec.trial import ModelSpec, TrialSpec
 from trainables.training.optimizer import make_optimizer
 from trainables.training.resolve import resolve
-from trainables.training.run import Run, channels_last, move
+from trainables.training.run import Run, move
+from trainables.training.taught import autocast, channels_last
 from trainables.training.workspace import Workspace
 
 LOADERS = 2  # worker processes of the other libraries' DataLoader
@@ -129,7 +130,7 @@ class Bench:
 
         def step() -> None:
             optimizer.zero_grad(set_to_none=True)
-            with run._autocast():
+            with autocast(run.trial.optim, run.device):
                 loss = torch.stack([query().float().square().mean() for _ in range(trained)]).sum()
                 with torch.no_grad():
                     for _ in range(averaged):
