@@ -146,6 +146,24 @@ def test_a_verdict_lost_in_a_crash_is_found_again_on_replay() -> None:
     assert Decider(spec, EPOCHS).replay(history) == [("00000001", 2, False)]
 
 
+@pytest.mark.parametrize("name", sorted(SCHEDULERS))
+def test_a_trial_that_went_on_where_the_rule_now_stops_it_is_judged_further(name: str) -> None:
+    """Records may have been lost since, so that a replay decides otherwise than the driver did."""
+    few = {"min_samples": 1} if name == "median" else {}
+    decider, history = Decider(scheduler(name, **few), EPOCHS), History()
+    for number, score in enumerate((90.0, 80.0, 95.0, 10.0)):
+        history.add(suggest(number))
+        for epoch in range(1, 10):
+            said = {"trial": f"{number:08x}", "time": 0.0, "epoch": epoch}
+            history.add({"kind": "report", **said, "metrics": {"score": score + epoch}})
+            if epoch < 9:
+                history.add({"kind": "verdict", **said, "verdict": "go"})
+    undecided = decider.replay(history)
+    assert [(trial, epoch) for trial, epoch, _ in undecided] == [(f"{n:08x}", 9) for n in range(4)]
+    if name == "median":
+        assert [go for _, _, go in undecided] == [True, False, True, False], "below the median of the others"
+
+
 def test_what_a_proxy_says_twice_is_written_once(tmp_path: Path) -> None:
     """It asks again before the driver's answer has reached the broker, or is started anew."""
 
