@@ -30,7 +30,7 @@ class MedianRule(MedianStoppingRule):
         own = self._results[trial]
         before = int(own[-1][self._time_attr]) if own else 0
         epoch = int(result[self._time_attr])
-        # A replay may feed what followed a stop: another driver, or a ledger that was whole, let the trial go on.
+        # A replay may feed what followed a stop: the driver, with all records, had let the trial go on.
         self._stopped_trials.discard(trial)
         self._in_order = self._in_order and before < epoch
         if not self._in_order:
