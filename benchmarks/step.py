@@ -95,7 +95,9 @@ class Bench:
             "epochs": 200,
         }
         if PASSES[method][2]:
-            raw["teacher"] = {"arch": self.asked.teacher, "train": {"method": "moco", "epochs": 1}}
+            training = {"method": "moco", "epochs": 1, "config": raw["config"]}
+            training["optim"] = {"batch_size": self.asked.batch}
+            raw["teacher"] = {"arch": self.asked.teacher, "train": training}
         return resolve(raw)
 
     def raykd(self, method: str) -> tuple[Side, Run]:

@@ -23,6 +23,7 @@ class Lane:
 
     name: str
     thread: threading.Thread
+    controller_node: str  # Ray's id of the node that Ray Train's controller is meant to run on
     was_warm: bool = False
     nodes: Sequence[str] = ()  # the nodes on which it was warm last
     error: str = ""
@@ -30,8 +31,10 @@ class Lane:
     leaving: bool = False  # it ends after its present epoch
 
 
-def fit(name: str, workers: WorkersSpec, config: Mapping[str, Any], scratch: Path) -> None:
-    """Run a lane until it closes. `config` is passed to its workers; Ray's own files go to `scratch`.
+def fit(name: str, workers: WorkersSpec, config: Mapping[str, Any], scratch: Path, node: str) -> None:
+    """Run a lane until it closes, its controller on `node`, if that lives.
+
+    `config` is passed to its workers; Ray's own files go to `scratch`.
 
     Raises whatever else ends the run.
     """
@@ -57,4 +60,5 @@ def fit(name: str, workers: WorkersSpec, config: Mapping[str, Any], scratch: Pat
             callbacks=callbacks,
         ),
     )
+    trainer.controller_node = node
     trainer.fit()

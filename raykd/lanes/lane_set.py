@@ -10,6 +10,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
 from pathlib import Path
@@ -111,9 +112,20 @@ class LaneSet:
         """Start another lane. Returns at once; the lane is warm after 15 to 30 s."""
         name = f"lane-{self._opened}"
         self._opened += 1
-        thread = threading.Thread(target=self._fit, args=(name,), name=name, daemon=True)
-        self._lanes[name] = Lane(name, thread)
+        node = self._controller_node()
+        thread = threading.Thread(target=self._fit, args=(name, node), name=name, daemon=True)
+        self._lanes[name] = Lane(name, thread, node)
         thread.start()
+
+    def _controller_node(self) -> str:
+        """The node for the controller of another lane: the one with the fewest; the driver's if it is alone.
+
+        A controller takes 120 MiB (`benchmarks/scale.py memory`), and the driver's node holds much else.
+        """
+        here: str = ray.get_runtime_context().get_node_id()
+        taken = Counter(lane.controller_node for lane in self)
+        others = [node["NodeID"] for node in self.nodes if node["NodeID"] not in {here, *self.departing}]
+        return min(others, key=taken.__getitem__, default=here)
 
     def close(self, lane: Lane) -> None:
         """Let the lane end when its present task has ended."""
@@ -140,10 +152,10 @@ class LaneSet:
         lane.leaving = True
         self._broker.leave.remote(lane.name)
 
-    def _fit(self, name: str) -> None:
+    def _fit(self, name: str, node: str) -> None:
         """The whole life of a lane, in its own thread."""
         try:
-            fit(name, self._workers, self._config, self._scratch)
+            fit(name, self._workers, self._config, self._scratch, node)
         except BaseException as error:
             if not self.stopping.is_set():
                 log.warning("%s ended: %s", name, error)
@@ -161,7 +173,7 @@ class LaneSet:
         """Lanes on departing nodes end after their present epoch, or with their node if that is sooner."""
         for lane in self:
             state = self.state.get(lane.name)
-            nodes = state["nodes"] if state else ()
+            nodes = {*state["nodes"], lane.controller_node} if state else ()
             going = [self.departing[node] for node in nodes if node in self.departing]
             if going and not lane.leaving:
                 self._leave(lane)

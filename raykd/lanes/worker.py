@@ -7,14 +7,12 @@ import importlib
 import socket
 import time
 import traceback
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
-import ray.train.collective
 
 from raykd.lanes.cluster import session_folder
 from raykd.lanes.devices import Unusable, assigned_gpu, leave_memory, limit_memory, use_gpu
@@ -53,8 +51,8 @@ def work(config: Mapping[str, Any]) -> None:
     guard(Path(config["cache"]), shared=True)
     torch.set_num_threads(max(1, int(config["cpus"])))
     actions = {name: _load(where) for name, where in config["actions"].items()}
-    # All ranks of this start of the group share one generation; a restart has another one.
-    generation = ray.train.collective.broadcast_from_rank_zero(uuid.uuid4().hex)
+    # All ranks of this start of the group share one generation; a restart has another placement group.
+    generation = ray.util.get_current_placement_group().id.hex()
     node = ray.get_runtime_context().get_node_id()
     ray.get(broker.register.remote(lane, generation, rank, world, node))
 

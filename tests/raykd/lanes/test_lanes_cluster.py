@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,15 @@ def asked() -> list[list[dict[str, float]]]:
     return [[dict(bundle.resources_bundle) for bundle in group.requests] for group in groups]
 
 
+def controllers() -> Counter[str]:
+    """How many controllers of lanes live on each node."""
+    import ray._private.state
+
+    actors = ray._private.state.actors().values()
+    alive = (one for one in actors if one["State"] == "ALIVE" and one["ActorClassName"] == "TrainController")
+    return Counter(one["Address"]["NodeID"] for one in alive)
+
+
 def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:
     quiet()
     from ray.cluster_utils import Cluster
@@ -57,6 +67,7 @@ def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:
                 node = cluster.add_node(num_cpus=1)
                 until(lambda: pool.warm == 2, 180, "for the lane on the new node")
                 until(lambda: asked() == [[{"CPU": 1}]], 30, "for the room that has come not to be asked for")
+                assert controllers() == {cluster.head_node.node_id: 1, node.node_id: 1}
                 left[0] = 4
                 until(lambda: not asked(), 30, "for nothing to be asked for a trial a lane")
                 said: list[Message] = []
