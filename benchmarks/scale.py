@@ -13,7 +13,8 @@ TensorBoard files and dashboard study, and curves that follow from the trials' n
 - median    ms a trial of the median rule by fifths of 1,000 trials, and ms a report
 - s3        reports a second of 64 lanes that each wait for their answer, on moto's S3 server
 - lanes     ms a trial of one real lane, Ray and Tune included: 100 trials, and 100 after those played
-- memory    MiB a lane on the head (proportional set sizes) of its three processes there, with 3 real lanes
+- memory    MiB a lane on the head (proportional set sizes), with 3 real lanes: the processes of which
+            there is one a lane, but the worker
 
 Each part of a side runs in a process of its own, the sides of a part one after the other.
 """
@@ -24,6 +25,7 @@ import argparse
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -37,7 +39,8 @@ from typing import Any
 from played import EPOCHS, LANES, NAME, Play, fifths, metrics_of, spec_of
 
 HERE = Path(__file__).resolve().parent
-ON_HEAD = ("TrainController", "SynchronizationActor", "TrialProxy")  # Ray's processes of each lane
+LANES_MEASURED = 3  # by `memory`
+ELSEWHERE = ("RayTrainWorker", "IDLE")  # Ray's processes that are no part of what a lane takes of the head
 Found = dict[str, Any]
 
 
@@ -228,7 +231,7 @@ def memory(storage: Path, trials: int) -> Found:
 
     from raykd.spec.sections import WorkersSpec
 
-    spec = spec_of(12, lanes=3).model_copy(update={"workers": WorkersSpec(cpus=0.5)})
+    spec = spec_of(12, lanes=LANES_MEASURED).model_copy(update={"workers": WorkersSpec(cpus=0.5)})
     os.environ["SCALE_PAUSE"] = "0.3"
     most: dict[str, list[int]] = {}
     over = threading.Event()
@@ -238,13 +241,15 @@ def memory(storage: Path, trials: int) -> Found:
             sizes: dict[str, list[int]] = {}
             for process in psutil.Process().children(recursive=True):
                 try:
-                    title = " ".join(process.cmdline())
-                    for kind in (*ON_HEAD, "RayTrainWorker", "TaskBroker"):
-                        if f"ray::{kind}" in title:
-                            sizes.setdefault(kind, []).append(process.memory_full_info().pss)
+                    title = process.cmdline()[:1]
+                    if title and (kind := re.match(r"ray::(\w+)", title[0])):
+                        sizes.setdefault(kind[1], []).append(process.memory_full_info().pss)
                 except psutil.Error:
                     continue
-            if min(len(sizes.get(kind, ())) for kind in ON_HEAD) >= 3:
+            if len(sizes.get("TrialProxy", ())) >= LANES_MEASURED and sum(map(sum, sizes.values())) > sum(
+                map(sum, most.values())
+            ):
+                most.clear()
                 most.update(sizes)
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -253,7 +258,8 @@ def memory(storage: Path, trials: int) -> Found:
     over.set()
     thread.join()
     each = {kind: sum(sizes) / len(sizes) / 2**20 for kind, sizes in most.items()}
-    return {"MiB a lane on the head": sum(each[kind] for kind in ON_HEAD), **each}
+    own = [kind for kind in each if len(most[kind]) >= LANES_MEASURED and kind not in ELSEWHERE]
+    return {"MiB a lane on a head that is alone": sum(each[kind] for kind in own), **each}
 
 
 PARTS: dict[str, Callable[[Path, int], Found]] = {

@@ -11,7 +11,7 @@ bare passes    its networks' forward and backward passes and the optimizer's ste
                no views, no loss, no queue, no average
 lightly        MoCo-v2 from its MoCoV2Transform, MoCoProjectionHead, NTXentLoss and update_momentum in a
                DataLoader with two workers, as in its example
-lightly-train  its `distillation` (one view, a linear head, a queue of the teacher's features), beside SEED;
+lightly-train  its `distillationv1` (one view, a linear head, a queue of the teacher's features), beside SEED;
                it knows only DINO's teachers, so it is handed this ResNet
 
 lightly and lightly-train are extras of this benchmark (`pip install raykd[bench]`). One that is missing is
@@ -220,7 +220,7 @@ class Bench:
                 overwrite=True,
                 data=str(self.images),
                 model=f"timm/{self.asked.student}",
-                method="distillation",
+                method="distillationv1",
                 method_args={"queue_size": batch * (self.asked.steps - 1)},
                 epochs=2,
                 batch_size=batch,

@@ -15,10 +15,10 @@ from trainables.core.errors import UserError
 from trainables.core.limits import check_address_space, cpus, memory, memory_left
 
 GIB = 2**30
-# Measured on the quickstart (proportional set sizes; one lane 2.9 GiB, two 4.2 GiB): what the driver and
+# Proportional set sizes, measured on the quickstart and by `benchmarks/scale.py memory`: what the driver and
 # Ray's daemons take together, what each lane takes, and each of its workers with a small network.
 _BASE = 1.55 * GIB
-_LANE = 0.65 * GIB
+_LANE = 0.3 * GIB
 _WORKER = 0.65 * GIB
 # raykd passes specs and scores through Ray's object store, no tensors.
 OBJECT_STORE = 128 * 2**20

@@ -16,7 +16,8 @@ would take 300 MB a lane: what needs torch runs in the workers. So Ray's own `To
 After that Ray Train's cleaner has nothing to do: when the driver dies, Ray removes the groups of its job. And
 lanes read no Ray Data. The callbacks for both are left out, because each is another process for a lane. The
 cleaner also asks the State API every second whether its controller lives, and never ends without an answer.
-Ray Train's own reports and collectives are not used either, so the actor that synchronises them is left out.
+Ray Train's own reports and collectives are not used either, so the actor that synchronises them is left out,
+as is its watcher of preemptions: the supervisor moves lanes away from nodes that will go.
 
 On a cluster the controllers run on the nodes that join the driver's. Ray Train has them all where the driver
 runs, and 64 of them need 8 GiB there.
@@ -44,6 +45,7 @@ from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import (
     DEFAULT_RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_VALUE,
+    ENABLE_PREEMPTION_WATCHER_ENV_VAR,
     get_env_vars_to_propagate,
 )
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
@@ -183,6 +185,7 @@ class LaneTrainer(DataParallelTrainer):
         variables.setdefault(
             RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR, DEFAULT_RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_VALUE
         )
+        variables[ENABLE_PREEMPTION_WATCHER_ENV_VAR] = "0"
         where = NodeAffinitySchedulingStrategy(self.controller_node, soft=True)
         options: Any = {"num_cpus": 0, "scheduling_strategy": where, "runtime_env": {"env_vars": variables}}
         controller: Any = ray.remote(**options)(TrainController).remote(**arguments)

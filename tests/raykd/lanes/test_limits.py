@@ -265,7 +265,7 @@ def test_a_cache_that_cannot_be_written_names_the_variable(monkeypatch: pytest.M
 
 def test_need_grows_with_lanes_and_workers() -> None:
     one, two = capacity.need(WorkersSpec()), capacity.need(WorkersSpec(), lanes=2)
-    assert math.isclose(one / GIB, 2.85, abs_tol=0.15) and math.isclose(two / GIB, 4.15, abs_tol=0.15)
+    assert math.isclose(one / GIB, 2.5, abs_tol=0.15) and math.isclose(two / GIB, 3.45, abs_tol=0.15)
     assert capacity.need(WorkersSpec(count=2)) > one
 
 
