@@ -9,7 +9,7 @@ Its rooms, each built on some of those before it (`tests/test_imports.py` has th
   spec      what users write, and what it means
   records   what happened: the ledger, the history, tables, TensorBoard
   lanes     where trials run: Ray, warm worker groups, the broker
-  search    what is tried next, what goes on, which axes matter
+  searching what is tried next, what goes on, which axes matter
   console   what the terminal shows, and how things are worded
   export    a trial as a student for others; a checkpoint as a teacher
   ablation  studies: designs, the guard, rounds of replicates, conclusions

@@ -51,7 +51,7 @@ def importance(
 ) -> None:
     """Which axes of a sweep matter, how sure that is, and whether the sweep is too small to say."""
     from raykd.records.recorded_spec import spec_of
-    from raykd.search import importance as weigh
+    from raykd.searching import importance as weigh
 
     console = Console()
     history = views.read(sweep_of(storage, name))
