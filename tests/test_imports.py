@@ -40,8 +40,9 @@ ENGINE = {
     "ablation": "stats storage spec records searching console export",
     "runs": "process storage spec records lanes searching console export ablation",
     "report": "stats storage spec records searching console ablation",
+    "api": "process storage spec records lanes searching console export ablation runs report",
     "doctor": "process storage spec lanes",
-    "cli": "process storage spec records searching console export ablation runs report doctor",
+    "cli": "process storage spec records searching console export ablation runs report api doctor",
 }
 FORBIDDEN = {
     "trainables": {"ray", "optuna", "raykd", "sweep", "tests", "benchmarks"},
