@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -46,7 +47,7 @@ def driving(progress: bool | Console | None) -> Iterator[Console]:
         _refuse_used_ray()
         with _kept_environment(), _kept_logging(), signals.caught(ours=False):
             try:
-                with shown(progress) as console, plain_errors():
+                with shown(progress) as console, manners():
                     yield console
                 ended = signals.interrupted()
             except (Exception, signals.Interrupted) as error:
@@ -64,10 +65,16 @@ def driving(progress: bool | Console | None) -> Iterator[Console]:
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
-    """Errors of a storage that is full or away become `StorageLost`, with the text of the command line."""
+def manners() -> Iterator[None]:
+    """What a call has in common with a verb of the command line, which does it once for the process.
+
+    Errors of a storage that is full or away become `StorageLost`, with the same text. In a notebook without
+    widgets, timm's import of tqdm would print that these are missing.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "IProgress not found")
+            yield
     except OSError as error:
         if passes(error):
             raise StorageLost(lost(f"{error.filename or 'the storage'} cannot be used", error)) from error
@@ -111,11 +118,15 @@ def _kept_logging() -> Iterator[None]:
     of_ray = [(logger, list(logger.handlers), logger.propagate) for logger in named]
     for handler, own in handlers:
         handler.setLevel(max(own, level))
+    advice = logging.getLogger("ray.widgets.util")  # it would print that a notebook lacks widgets
+    advised = advice.level
+    advice.setLevel(logging.WARNING)
     try:
         yield
     finally:
         storage_retry.tell_with(log.warning)
         root.setLevel(level)
+        advice.setLevel(advised)
         for handler in set(root.handlers) - {handler for handler, _ in handlers}:
             root.removeHandler(handler)
             handler.close()

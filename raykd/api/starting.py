@@ -40,10 +40,10 @@ def search(
     one no signal reaches it. Raises `UserError` for what cannot work, before machine time is spent, and for a
     name that is taken; `SweepFailed` where it cannot go on.
     """
-    from raykd.runs.start import SearchRequest
-    from raykd.runs.sweep import Place
-
     with driving(progress) as console:
+        from raykd.runs.start import SearchRequest
+        from raykd.runs.sweep import Place
+
         request = spec if isinstance(spec, SearchRequest) else SearchRequest.find(spec, overrides)
         place = Place(_writable(storage).sweep(request.spec.name), address)
         request.run(place, console)
@@ -65,9 +65,9 @@ def ablate(
     text, a dict of the same keys, or a `raykd.StudyFile`. `preset` is one of the study's file, such as
     `paper`. All else, and what is raised, is as of `search`.
     """
-    from raykd.runs.study import StudyRequest
-
     with driving(progress) as console:
+        from raykd.runs.study import StudyRequest
+
         if isinstance(spec, StudyRequest):
             request = spec
         else:

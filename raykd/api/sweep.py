@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast, overload
 
-from raykd.api.session import driving, plain_errors
+from raykd.api.session import driving, manners
 from raykd.api.trial import Trial
 from raykd.console.live import Console
 from raykd.console.wording import ranked
@@ -58,13 +58,13 @@ class Sweep:
 
     def history(self) -> History:
         """All that its ledger says now. Raises `UserError` for a ledger that cannot be read."""
-        with plain_errors():
+        with manners():
             return views.read(self.folder)
 
     @property
     def status(self) -> Status:
         """How it stands: its driver, and its trials by status."""
-        with plain_errors():
+        with manners():
             return cast("Status", views.status(self.history(), self.folder))
 
     @property
@@ -126,25 +126,28 @@ class Sweep:
         self, evaluator: str = "fanova", *, resamples: int = 200, progress: Console | None = None
     ) -> Importances:
         """Which axes matter, with bootstrap intervals; evaluators are fanova, pedanova and mdi."""
-        from raykd.records.recorded_spec import spec_of
-        from raykd.searching.importance import importances
 
         def tell(done: int, total: int) -> None:
             if progress is not None and done < total:
                 progress.progress("resamples", done, total)
 
-        history = self.history()
-        return importances(spec_of(history), history, evaluator, resamples=resamples, progress=tell)
+        with manners():
+            from raykd.records.recorded_spec import spec_of
+            from raykd.searching.importance import importances
+
+            history = self.history()
+            return importances(spec_of(history), history, evaluator, resamples=resamples, progress=tell)
 
     def report(self, out: str | Path | None = None, *, progress: Console | None = None) -> Path:
         """Write one HTML page that needs no network and return it; by default report.html in its folder."""
-        from raykd.report import write
 
         def tell(done: int, total: int) -> None:
             if progress is not None and done < total:
                 progress.progress("resamples of importances", done, total)
 
-        with plain_errors():
+        with manners():
+            from raykd.report import write
+
             return write(self.folder, Path(out).expanduser() if out is not None else None, tell)
 
     def export(self, out: str | Path, trial: str | None = None) -> Path:
@@ -153,9 +156,9 @@ class Sweep:
         Without `trial` it is the best one. The test split is read, once, for the card. Returns the folder.
         Raises `UserError` where `out` is in use or the trial has left no student.
         """
-        from raykd.export.trial import export
+        with manners():
+            from raykd.export.trial import export
 
-        with plain_errors():
             return export(self.folder, trial, Path(out).expanduser())
 
     def resume(
@@ -173,12 +176,12 @@ class Sweep:
         damaged one is kept. `address` and `progress` are those of `raykd.search`. Returns when every trial
         has ended or the time limit is reached. Raises `UserError` where it cannot go on.
         """
-        from raykd.runs import repair as ledger_repair
-        from raykd.runs import sweep as engine
-
         if extend < 0:
             raise UserError("extend", "is below 0", value=extend)
         with driving(progress) as console:
+            from raykd.runs import repair as ledger_repair
+            from raykd.runs import sweep as engine
+
             if repair:
                 said = ledger_repair.repair(self.folder)
                 console.warn(said or "the ledger is whole: there is nothing to repair")
@@ -222,7 +225,7 @@ def open(name: str | Path, storage: str | Path | Storage | None = None) -> Sweep
     if storage is None and ("/" in given or isinstance(name, Path)):
         above, _, given = given.rstrip("/").rpartition("/")
         storage = above or "."
-    with plain_errors():
+    with manners():
         return opened(views.find(storage_of(storage), given))
 
 

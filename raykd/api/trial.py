@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raykd.api.session import plain_errors
+from raykd.api.session import manners
 from raykd.records.history import History, TrialRecord
 from raykd.storage.base import SweepFolder
 
@@ -68,12 +68,13 @@ class Trial:
         It is what `export` writes to config.yaml. Raises `UserError` for a trial of another version of raykd
         whose settings mean something else today.
         """
-        from raykd.export.trial import chosen, config_of
-        from raykd.records.recorded_spec import check_settings, spec_of
+        with manners():
+            from raykd.export.trial import chosen, config_of
+            from raykd.records.recorded_spec import check_settings, spec_of
 
-        spec = spec_of(self._history)
-        check_settings(spec, self._history)
-        return config_of(spec, chosen(spec, self._history, self.name)[1])
+            spec = spec_of(self._history)
+            check_settings(spec, self._history)
+            return config_of(spec, chosen(spec, self._history, self.name)[1])
 
     def student(self) -> Backbone:
         """The student of the epoch of `score`: an `nn.Module` in eval mode on the CPU.
@@ -84,19 +85,19 @@ class Trial:
         `config["data"]["margin"]`, bilinearly, and took the centre. Raises `UserError` for a trial that has
         left no student.
         """
-        from raykd.export.student import open_student
-        from raykd.export.trial import chosen, weights_of
-        from raykd.records.recorded_spec import spec_of
+        with manners():
+            from raykd.export.student import open_student
+            from raykd.export.trial import chosen, weights_of
+            from raykd.records.recorded_spec import spec_of
 
-        settings = chosen(spec_of(self._history), self._history, self.name)[1]
-        with plain_errors():
+            settings = chosen(spec_of(self._history), self._history, self.name)[1]
             return open_student(settings, weights_of(self._record, self._folder), self._folder)[0]
 
     def export(self, out: str | Path) -> Path:
         """Write config, command, student and model card into the new folder `out`; see `Sweep.export`."""
-        from raykd.export.trial import export
+        with manners():
+            from raykd.export.trial import export
 
-        with plain_errors():
             return export(self._folder, self.name, Path(out).expanduser())
 
     def __repr__(self) -> str:
