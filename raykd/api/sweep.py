@@ -191,8 +191,8 @@ class Sweep:
     def __repr__(self) -> str:
         from raykd.console.wording import standing
 
-        kind = type(self).__name__.lower()
-        return f"<{kind} {self.name} in {self.folder.storage}: {standing(self.history(), False)}>"
+        kind, said = type(self).__name__.lower(), standing(self.history(), self.folder.driver() is not None)
+        return f"<{kind} {self.name} in {self.folder.storage}: {said}>"
 
 
 class Study(Sweep):
