@@ -126,7 +126,8 @@ class TerminalDisplay:
         """Show the bar."""
         bar = Table.grid(padding=(0, 1))
         bar.add_row(ProgressBar(total=1.0, completed=part, width=_WIDTH), Text(counts))
-        shown: RenderableType = Group(bar, Text(note, style="dim", overflow="ellipsis", no_wrap=True))
+        last = Text(note, style="dim", overflow="ellipsis", no_wrap=True)
+        shown: RenderableType = Group(bar, last) if counts else last  # no bar before the ledger is open
         self._live.update(shown)
 
     def keep(self, text: str, style: str) -> None:
