@@ -21,7 +21,7 @@ from scipy import stats
 
 from raykd.records.history import History
 from raykd.records.ledger import Record
-from raykd.search.importance import importances
+from raykd.searching.importance import importances
 from raykd.spec.search import SearchSpec, build_sweep
 
 SLOPES = {"lr": 3.0, "temperature": 2.0, "momentum": 1.0, "views.strength": 0.0}

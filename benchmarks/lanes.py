@@ -69,7 +69,7 @@ def sweep_of(name: str, trials: int, epochs: int) -> SearchSpec:
 
 
 def trials_of(spec: SearchSpec) -> Trials:
-    from raykd.search.proposer import Proposal, Proposer
+    from raykd.searching.proposer import Proposal, Proposer
 
     proposals = iter(Proposer(spec).propose, None)
     return [spec.trial(p.params, p.replicate) for p in proposals if isinstance(p, Proposal)]

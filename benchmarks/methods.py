@@ -41,7 +41,7 @@ from raykd.export.student import open_student  # noqa: E402
 from raykd.records.history import History, TrialRecord  # noqa: E402
 from raykd.records.ledger import Ledger  # noqa: E402
 from raykd.runs import sweep as engine  # noqa: E402
-from raykd.search.proposer import Proposal, Proposer  # noqa: E402
+from raykd.searching.proposer import Proposal, Proposer  # noqa: E402
 from raykd.spec.axis import Axis  # noqa: E402
 from raykd.spec.search import SearchSpec, build_sweep, load_sweep  # noqa: E402
 from raykd.spec.space import METHOD  # noqa: E402

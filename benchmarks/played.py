@@ -85,7 +85,7 @@ class Play:
     def begin(self, ready: Any = None) -> None:
         """Bring views, sampler and scheduler to where the ledger says they are, if they are not `ready`."""
         from raykd.runs.drive import replayed
-        from raykd.search.decisions import TuneDecider
+        from raykd.searching.decisions import TuneDecider
 
         if self.history.sweep is None:
             head: dict[str, Any] = {"sampler": {}, "scheduler": {}, "versions": {}, "source": None}
@@ -98,7 +98,7 @@ class Play:
 
     def propose(self) -> str | None:
         """The next trial's name, recorded; None if there is none."""
-        from raykd.search.proposer import Proposal, Repeat
+        from raykd.searching.proposer import Proposal, Repeat
 
         while isinstance(found := self.proposer.propose(), Repeat):
             self.record("repeat", **found.record())

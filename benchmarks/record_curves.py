@@ -27,7 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raykd.search.proposer import Proposal, Proposer
+from raykd.searching.proposer import Proposal, Proposer
 from raykd.spec.search import SearchSpec, load_sweep
 from trainables.core.errors import TrialFailed
 from trainables.core.files import cache_folder, replacing

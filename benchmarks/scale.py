@@ -128,7 +128,7 @@ def report(storage: Path, trials: int) -> Found:
 
 
 def median(storage: Path, trials: int) -> Found:
-    from raykd.search.decisions import Decider
+    from raykd.searching.decisions import Decider
 
     decider = Decider(spec_of(trials, "median").scheduler, EPOCHS)
     times, reports = [time.perf_counter()], 0

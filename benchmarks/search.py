@@ -26,8 +26,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from surrogate import Curves, Surrogate, load
 
-from raykd.search.decisions import Decider
-from raykd.search.proposer import Proposal, Proposer
+from raykd.searching.decisions import Decider
+from raykd.searching.proposer import Proposal, Proposer
 from raykd.spec.search import SearchSpec, build_sweep
 
 RANDOM: dict[str, Any] = {"sampler": {"name": "random"}, "scheduler": {"name": "none"}}

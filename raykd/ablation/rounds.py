@@ -16,7 +16,7 @@ import numpy as np
 
 from raykd.ablation.conclusions import extended_rules, score_of, verdicts
 from raykd.records.history import ENDED, History, TrialRecord
-from raykd.search.proposer import WAIT, Proposal, Wait
+from raykd.searching.proposer import WAIT, Proposal, Wait
 from raykd.spec.arms import ARM
 from raykd.spec.study import StudySpec
 from raykd.stats.paired import FloatArray

@@ -60,9 +60,19 @@ def load_study(
     Raises `UserError`.
     """
     path = find_study(source)
-    written = read_mapping(path)
-    _refuse_search(written)
-    raw = with_preset({**named_by_file(path), **written}, overrides)
+    return read_study({**named_by_file(path), **read_mapping(path)}, overrides, storage, folder, settings)
+
+
+def read_study(
+    raw: Mapping[str, Any],
+    overrides: list[str] | tuple[str, ...],
+    storage: Storage | Path,
+    folder: Path | None = None,
+    settings: bool = True,
+) -> StudySpec:
+    """The study that `raw`, the content of a file, describes; the rest as of `load_study`."""
+    _refuse_search(raw)
+    raw = with_preset(dict(raw), overrides)
     for override in others(overrides):
         raw = _override(raw, override)
     if isinstance(raw.get("base"), Mapping):

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from raykd.api.sweep import Sweep
 from raykd.cli.common import HERE, Json, Name, Storage, sweep_of
 from raykd.cli.flags import flags
 from raykd.console import answers
@@ -21,22 +22,22 @@ verbs = typer.Typer()
 def status(name: Name, storage: Storage = HERE, json: Json = False) -> None:
     """How a sweep stands: running, interrupted or done."""
     console = Console()
-    sweep = sweep_of(storage, name)
-    history = views.read(sweep)
-    data = views.status(history, sweep)
+    sweep = Sweep(sweep_of(storage, name))
+    history = sweep.history()
+    data = views.status(history, sweep.folder)
     if not data["driver"]:
         views.refresh(history, sweep.path)
-    console.json(data) if json else answers.status(console, history, data, sweep)
+    console.json(data) if json else answers.status(console, history, data, sweep.folder)
 
 
 @verbs.command(epilog="Example:  raykd best quickstart --json")
 def best(name: Name, storage: Storage = HERE, json: Json = False) -> None:
     """The best trial, and what it has to be compared with."""
     console = Console()
-    sweep = sweep_of(storage, name)
-    history = views.read(sweep)
+    sweep = Sweep(sweep_of(storage, name))
+    history = sweep.history()
     data = views.best(history)
-    console.json(data) if json else console.summary(history, sweep)
+    console.json(data) if json else console.summary(history, sweep.folder)
 
 
 @verbs.command(epilog="Example:  raykd importance quickstart --evaluator pedanova")
@@ -50,18 +51,9 @@ def importance(
     json: Json = False,
 ) -> None:
     """Which axes of a sweep matter, how sure that is, and whether the sweep is too small to say."""
-    from raykd.records.recorded_spec import spec_of
-    from raykd.search import importance as weigh
-
     console = Console()
-    history = views.read(sweep_of(storage, name))
-    spec = spec_of(history)
-
-    def progress(done: int, total: int) -> None:
-        if not json and done < total:
-            console.progress("resamples", done, total)
-
-    found = weigh.importances(spec, history, evaluator, resamples=resamples, progress=progress)
+    sweep = Sweep(sweep_of(storage, name))
+    found = sweep.importance(evaluator, resamples=resamples, progress=None if json else console)
     console.json(asdict(found)) if json else answers.importance(console, found)
 
 
@@ -74,16 +66,8 @@ def report(
     storage: Storage = HERE,
 ) -> None:
     """One HTML page of a sweep or a study that needs no network: to read, to print, to mail."""
-    from raykd.report import write
-
     console = Console()
-    sweep = sweep_of(storage, name)
-
-    def progress(done: int, total: int) -> None:
-        if done < total:
-            console.progress("resamples of importances", done, total)
-
-    written = write(sweep, out, progress)
+    written = Sweep(sweep_of(storage, name)).report(out, progress=console)
     console.text(f"written to {written} ({written.stat().st_size / 1e6:.1f} MB, opens without a network)")
 
 
@@ -96,8 +80,6 @@ def export(
     storage: Storage = HERE,
 ) -> None:
     """Write a trial's config, command, student and model card."""
-    from raykd.export.trial import export as write
-
     console = Console()
-    written = write(sweep_of(storage, name), trial, out)
+    written = Sweep(sweep_of(storage, name)).export(out, trial)
     console.text(f"written to {out}: " + ", ".join(sorted(p.name for p in written.iterdir())))

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
+from raykd.api.sweep import Sweep
 from raykd.cli.common import HERE, Address, Json, Name, Sets, Storage, sweep_of, writable
 from raykd.cli.flags import flags
 from raykd.console import answers
 from raykd.console.live import Console
 from raykd.console.screen import Line
 from raykd.console.wording import counted
-from raykd.records.history import ENDED, History
-from raykd.storage.base import SweepFolder
+from raykd.records.history import ENDED
 from raykd.storage.commands import command
 from trainables.core.errors import UserError
 
@@ -40,9 +40,9 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a search space."""
-    from raykd.runs import start
-    from raykd.runs.sweep import Place, Source
-    from raykd.spec.search import find_space, load_sweep
+    from raykd.api.starting import search
+    from raykd.runs.start import SearchRequest
+    from raykd.runs.sweep import Place
 
     console = Console()
     if json and not dry_run:
@@ -52,14 +52,13 @@ def run(
         raise UserError("SPEC", problem, expected="a YAML file, or a name in `raykd list spaces`")
     given = spec or space or ""
     overrides = [*(set_ or []), *([f"samples={samples}"] if samples is not None else [])]
-    sweep = load_sweep(given, overrides)
-    place = Place(writable(storage, probe=not dry_run).sweep(sweep.name), address)
+    found = SearchRequest.find(given, overrides)
+    where = writable(storage, probe=not dry_run)
     if dry_run:
-        planned, remarks = start.plan_search(sweep, place)
+        planned, remarks = found.plan(Place(where.sweep(found.spec.name), address))
         console.json(planned) if json else answers.plan(console, planned, remarks)
     else:
-        source = Source.of(find_space(given), overrides)
-        close(console, start.run_search(sweep, place, console, source), place.sweep)
+        close(console, search(found, storage=where, address=address, progress=console))
 
 
 @verbs.command(epilog="Example:  raykd ablate retro_parts --plan")
@@ -86,6 +85,7 @@ def ablate(
     ] = False,
 ) -> None:
     """Run an ablation study, or go on with one, and say what its data support."""
+    from raykd.api.starting import ablate as start
     from raykd.runs.study import StudyRequest
     from raykd.runs.study_plan import study_lines
 
@@ -98,7 +98,7 @@ def ablate(
     elif json:
         console.json(found.results())
     else:
-        close(console, found.run(address, console), found.sweep)
+        close(console, start(found, address=address, progress=console))
 
 
 @verbs.command(epilog="Example:  raykd resume quickstart --extend 12")
@@ -116,15 +116,10 @@ def resume(
     address: Address = None,
 ) -> None:
     """Go on with a sweep that was interrupted, or extend one."""
-    from raykd.runs import repair as ledger_repair
-    from raykd.runs import sweep as engine
-
     console = Console()
-    sweep = sweep_of(writable(storage, probe=True), name)
-    if repair:
-        console.warn(ledger_repair.repair(sweep) or "the ledger is whole: there is nothing to repair")
-    place = engine.Place(sweep, address)
-    close(console, engine.resume(place, console, extend=extend, as_started=as_started), sweep)
+    sweep = Sweep(sweep_of(writable(storage, probe=True), name))
+    sweep.resume(extend, as_started=as_started, repair=repair, address=address, progress=console)
+    close(console, sweep)
 
 
 @verbs.command(epilog="Example:  raykd attach quickstart")
@@ -135,8 +130,9 @@ def attach(name: Name, storage: Storage = HERE) -> None:
     raise typer.Exit(terminal.attach(sweep_of(storage, name)))
 
 
-def close(console: Console, history: History, sweep: SweepFolder) -> None:
+def close(console: Console, ended: Sweep) -> None:
     """Show a sweep's results. Raises exit code 1 where trials are not done, or where all have failed."""
+    history, sweep = ended.history(), ended.folder
     if history.study:
         from raykd.ablation.conclusions import conclude
         from raykd.ablation.report import terminal

@@ -17,7 +17,7 @@ from raykd.storage.base import SweepFolder
 from raykd.storage.commands import command
 
 if TYPE_CHECKING:
-    from raykd.search.importance import Importances
+    from raykd.searching.importance import Importances
 
 
 def status(console: Console, history: History, data: Mapping[str, Any], sweep: SweepFolder) -> None:

@@ -42,7 +42,6 @@ def export(place: SweepFolder | Path, trial: str | None, out: Path) -> Path:
     """
     from raykd.export import student
     from raykd.export.model_card import model_card
-    from trainables.training.run import BEST
 
     sweep, out = open_sweep(place), out.absolute()
     storage = sweep.storage
@@ -51,10 +50,7 @@ def export(place: SweepFolder | Path, trial: str | None, out: Path) -> Path:
     spec = spec_of(history)
     check_settings(spec, history)
     record, settings = chosen(spec, history, trial)
-    weights = sweep.path / TRIALS / record.trial / BEST
-    if not storage.pull(weights):
-        why = f"{storage.shown(weights)} is gone" if record.best else "none of its epochs was scored"
-        raise UserError("trial", f"has left no student: {why}", value=record.trial)
+    weights = weights_of(record, sweep)
     making = out.with_name(f".{out.name}.making")
     shutil.rmtree(making, ignore_errors=True)
     try:
@@ -75,6 +71,17 @@ def export(place: SweepFolder | Path, trial: str | None, out: Path) -> Path:
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return out
+
+
+def weights_of(record: TrialRecord, sweep: SweepFolder) -> Path:
+    """The file of a trial's best student, brought to this machine. Raises `UserError` if it has left none."""
+    from trainables.training.run import BEST
+
+    weights = sweep.path / TRIALS / record.trial / BEST
+    if not sweep.storage.pull(weights):
+        why = f"{sweep.storage.shown(weights)} is gone" if record.best else "none of its epochs was scored"
+        raise UserError("trial", f"has left no student: {why}", value=record.trial)
+    return weights
 
 
 def _refuse_used(out: Path) -> None:

@@ -20,7 +20,7 @@ from trainables.core.files import opened, own_folder
 from trainables.core.safe_text import plain
 
 # Tune's own files, tables and telemetry are switched off: the ledger and its views replace them.
-_QUIET = {
+QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     # Messages of the nodes' daemons, on dead workers for one: the pool reports these in its own words.
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
@@ -46,7 +46,7 @@ LOCAL = own_ray.LOCAL
 
 def quiet() -> None:
     """Switch off Ray's own output and telemetry. To be called before Ray is imported, which reads it then."""
-    for name, value in _QUIET.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
 
 
@@ -179,7 +179,7 @@ def send_logs(log_file: Path) -> None:
     handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     for old in list(root.handlers):
-        if isinstance(old, logging.FileHandler):
+        if isinstance(old, _QuietFile):  # of the sweep before
             root.removeHandler(old)
             old.close()
     root.addHandler(handler)

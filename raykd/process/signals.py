@@ -8,6 +8,9 @@ is raised only once, so that it does not disturb the cleanup. The process ends w
 or not: batch systems and Kubernetes send SIGKILL after 30 s. A second signal ends the process at once, with
 exit code 128 plus its number. Both also work while the main thread is inside a library, where Python runs no
 signal handlers: a thread reads the signals from a pipe that the interpreter's C handler writes.
+
+A process that is not raykd's own (a notebook, a script) is never ended from here, and nothing is said on its
+standard error: `caught(ours=False)`.
 """
 
 from __future__ import annotations
@@ -55,6 +58,7 @@ class _State:
         self.most_s: float | None = None  # how long that block may take after a signal
         self.cleanups: list[tuple[bool, Callable[[], object]]] = []  # what `cleared` was given
         self.pipe = -1  # the watcher reads what is written there
+        self.ours = True  # whether the process may be ended from here
         self.code: int | None = None  # the exit code, once `done` was called
 
     def came(self, number: int) -> None:
@@ -83,7 +87,7 @@ def interrupted() -> Interrupted | None:
 
 def tell() -> None:
     """Say on standard error which signal ends this process, unless none does or it has been said."""
-    if _state.first is not None and not _state.told:
+    if _state.ours and _state.first is not None and not _state.told:
         _state.told = True
         _say(str(Interrupted(_state.first)))
 
@@ -126,11 +130,13 @@ def done(code: int | None = None) -> None:
 
 
 @contextlib.contextmanager
-def caught() -> Iterator[None]:
+def caught(ours: bool = True) -> Iterator[None]:
     """While the block runs, signals are handled as the module says; then as before, or as `done` said.
 
     A signal that was ignored at the start, as by `nohup`, stays ignored. SIGINT and SIGQUIT do not: shell
-    scripts ignore these for all that they start with `&`. Outside the main thread nothing changes.
+    scripts ignore these for all that they start with `&`. Outside the main thread nothing changes. `ours` is
+    whether the process may be ended from here. Without it a second signal changes nothing, SIGQUIT is left as
+    it was, and so are signals but SIGINT and SIGTERM that the process handles itself.
     """
     global _state
     if not _in_main_thread() or _state.handled:
@@ -141,7 +147,15 @@ def caught() -> Iterator[None]:
     before = {
         n: was for n, was in before.items() if was is not None and (was != signal.SIG_IGN or n in always)
     }
+    if not ours:
+        taken = (signal.SIGINT, signal.SIGTERM)  # libraries replace handlers of these
+        before = {
+            n: was
+            for n, was in before.items()
+            if n in taken or (was == signal.SIG_DFL and n != signal.SIGQUIT)
+        }
     _state = _State()
+    _state.ours = ours
     reader, _state.pipe = os.pipe()
     os.set_blocking(_state.pipe, False)
     wakeup = signal.set_wakeup_fd(_state.pipe, warn_on_full_buffer=False)
@@ -219,7 +233,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 class _Watch:
-    """The thread that ends the process at a second signal, or `LIMIT_S` after the first."""
+    """The thread that ends a process of ours at a second signal, or `LIMIT_S` after the first."""
 
     def __init__(self, state: _State, reader: int) -> None:
         self._state = state
@@ -251,6 +265,8 @@ class _Watch:
 
     def _came(self, number: int) -> None:
         now = time.monotonic()
+        if not self._state.ours:
+            return
         if not self._first:
             self._first = now
         elif now - self._first >= _APART_S:

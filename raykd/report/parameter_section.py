@@ -13,7 +13,7 @@ from raykd.spec.search import SearchSpec
 from trainables.core.errors import SweepFailed
 
 if TYPE_CHECKING:
-    from raykd.search.importance import Importances, Weighed
+    from raykd.searching.importance import Importances, Weighed
 
 RESAMPLES = 100  # of the bootstrap for importances
 MOST_NAMED = 8  # axes in a caption
@@ -37,7 +37,7 @@ def parameters(spec: SearchSpec, history: History, progress: Progress = None) ->
 
 def _importance(spec: SearchSpec, history: History, progress: Progress) -> Iterator[Any]:
     """A figure for each table of importances, and warnings. Tables with a condition are collapsed."""
-    from raykd.search.importance import importances
+    from raykd.searching.importance import importances
 
     if not spec.axes:
         return

@@ -9,7 +9,7 @@ from raykd.records.history import History
 from raykd.report.common import score_name
 from raykd.report.elements import Bullets, Figure, Section, Table, Text
 from raykd.report.plots import intervals
-from raykd.search.proxy_audit import Rung, audit
+from raykd.searching.proxy_audit import Rung, audit
 from raykd.spec.search import SearchSpec
 from raykd.stats.prediction import Estimate
 

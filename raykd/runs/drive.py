@@ -21,7 +21,7 @@ from raykd.records.recorder import Recorder
 from raykd.runs import sharing
 from raykd.runs.ended import EndedTrials
 from raykd.runs.kinds import run_of
-from raykd.search.streak import FailureStreak
+from raykd.searching.streak import FailureStreak
 from raykd.spec.devices import idle_gpus, where
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import SweepFolder
@@ -128,8 +128,8 @@ class Drive:
         from raykd.lanes.pool import NAMESPACE
         from raykd.lanes.proxy import TrialProxy, keep_secrets_out
         from raykd.lanes.watch import Watch
-        from raykd.search.algorithm import LedgerSearch
-        from raykd.search.decisions import TuneDecider
+        from raykd.searching.algorithm import LedgerSearch
+        from raykd.searching.decisions import TuneDecider
 
         decider, proposer = ready.decider, ready.proposer
         streak = self._streak()
@@ -255,7 +255,7 @@ class Replayed(NamedTuple):
 
 def replayed(spec: SweepSpec, history: History) -> Replayed:
     """Sampler and scheduler that were told everything in the ledger."""
-    from raykd.search.decisions import Decider
+    from raykd.searching.decisions import Decider
 
     decider = Decider(spec.scheduler, spec.epochs)
     return Replayed(run_of(spec).proposer(history), decider, decider.replay(history))

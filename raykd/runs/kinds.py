@@ -19,7 +19,7 @@ from trainables.core.errors import UserError
 
 if TYPE_CHECKING:
     from raykd.ablation.rounds import Rounds
-    from raykd.search.proposer import Proposer
+    from raykd.searching.proposer import Proposer
 
 
 class SearchRun:
@@ -30,7 +30,7 @@ class SearchRun:
 
     def proposer(self, history: History) -> Proposer:
         """What chooses the next trial, as `history` left it. Raises `UserError` where the two do not fit."""
-        from raykd.search.proposer import Proposer
+        from raykd.searching.proposer import Proposer
 
         proposer = Proposer(self.spec, samples=history.samples)
         proposer.replay(history)

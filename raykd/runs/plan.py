@@ -10,7 +10,7 @@ from raykd.lanes import capacity, cluster
 from raykd.lanes.own_ray import temporary_folder
 from raykd.runs.auxiliary import baseline_remarks, beside, whole_trials
 from raykd.runs.sharing import sharing
-from raykd.search.proposer import Proposal, Proposer
+from raykd.searching.proposer import Proposal, Proposer
 from raykd.spec.devices import idle_gpus, where
 from raykd.spec.search import SearchSpec
 from raykd.spec.sweep import SweepSpec

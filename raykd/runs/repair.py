@@ -188,7 +188,7 @@ def _remade(proposal: Record, lost: set[str], done: Repair) -> None:
 def _propose(spec: SweepSpec, records: list[Record]) -> list[Record]:
     """The record of the sampler's next proposal after `records`, with an extension before it if they allow
     no more; [] if the sampler proposes nothing."""
-    from raykd.search.proposer import Proposal, Repeat
+    from raykd.searching.proposer import Proposal, Repeat
 
     more: list[Record] = []
     for _ in range(2):

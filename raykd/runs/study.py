@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from raykd.ablation.budget import with_costs
 from raykd.ablation.conclusions import conclude
 from raykd.ablation.guard import check_study
-from raykd.ablation.study import find_study, load_study
+from raykd.ablation.study import find_study, load_study, read_study
 from raykd.ablation.tables import data
 from raykd.console.live import Console
 from raykd.records import recorded_spec
@@ -20,6 +19,7 @@ from raykd.runs.plan import planned_here, worker_memory
 from raykd.runs.retune import tune
 from raykd.runs.study_plan import plan_study, plan_unstarted
 from raykd.runs.sweep import Place, Source, resume, run
+from raykd.spec.given import Given, Overrides, as_overrides, written
 from raykd.spec.study import StudySpec
 from raykd.spec.sweep import NAME
 from raykd.storage.base import Storage, SweepFolder
@@ -31,7 +31,8 @@ from trainables.core.errors import UserError
 class StudyRequest:
     """A study that `raykd ablate` was asked for."""
 
-    given: str  # a file, `-`, the name of a study that comes with raykd, or of one that has begun
+    # A file, `-`, the name of a study that comes with raykd, or of one that has begun; None: from no file.
+    given: str | None
     overrides: list[str]  # `path=value`, the preset first
     spec: StudySpec
     sweep: SweepFolder
@@ -42,9 +43,9 @@ class StudyRequest:
     @classmethod
     def find(
         cls,
-        given: str,
+        given: Given,
         preset: str | None,
-        overrides: Sequence[str],
+        overrides: Overrides,
         storage: Storage,
         extend: int = 0,
         as_started: bool = False,
@@ -54,11 +55,16 @@ class StudyRequest:
         Raises `UserError` where there is no such study, for overrides of one that has begun, and for `extend`
         and `as_started` of one that has not.
         """
+        sets = [*([f"preset={preset}"] if preset else []), *as_overrides(overrides)]
+        raw = written(given)
+        if raw is not None:
+            spec = read_study(raw, sets, storage)
+            return cls(None, sets, spec, storage.sweep(spec.name))
+        given = str(given)
         sweep = storage.sweep(f"{given}_{preset}" if preset else given)
         is_name = (
             bool(NAME.fullmatch(sweep.path.name)) and Path(given).name == given and not Path(given).is_file()
         )
-        sets = [*([f"preset={preset}"] if preset else []), *overrides]
         if not is_name or not sweep.has_ledger():
             if extend or as_started:
                 option = "--extend" if extend else "--as-started"
@@ -98,7 +104,8 @@ class StudyRequest:
         for remark in remarks:
             console.warn(remark)
         spec = with_costs(tune(spec, place, console))
-        return run(spec, place, console, Source.of(find_study(self.given), self.overrides))
+        source = Source.of(find_study(self.given), self.overrides) if self.given is not None else None
+        return run(spec, place, console, source)
 
 
 def study_of(history: History, sweep: SweepFolder) -> StudySpec:

@@ -92,7 +92,7 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
 
     Raises `UserError` if its folder holds a sweep already, and if the cluster can never hold its workers.
     """
-    from raykd.search.proposer import sampler_arguments
+    from raykd.searching.proposer import sampler_arguments
 
     _listen(console)
     place.sweep.own()

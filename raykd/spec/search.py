@@ -94,9 +94,20 @@ def load_sweep(
     if "design" in raw:
         expected = f"`{shlex.join(['raykd', 'ablate', str(source)])}`"
         raise UserError("SPEC", "is an ablation study", value=str(source), expected=expected)
+    return read_sweep({**named_by_file(path), **raw}, overrides, folder, settings)
+
+
+def read_sweep(
+    raw: Mapping[str, Any],
+    overrides: list[str] | tuple[str, ...] = (),
+    folder: Path | None = None,
+    settings: bool = True,
+) -> SearchSpec:
+    """The search that `raw`, the content of a file, describes; the rest as of `load_sweep`."""
+    laid = dict(raw)
     for override in overrides:
-        raw = lay_over(raw, override)
-    return build_sweep({**named_by_file(path), **with_kept_images(absolute(raw, folder, settings))})
+        laid = lay_over(laid, override)
+    return build_sweep(with_kept_images(absolute(laid, folder, settings)))
 
 
 def build_sweep(raw: Mapping[str, Any]) -> SearchSpec:

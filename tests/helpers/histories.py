@@ -9,7 +9,7 @@ from raykd.ablation.conclusions import conclude
 from raykd.ablation.results import Results
 from raykd.records.history import History
 from raykd.records.ledger import KINDS, LEDGER, Ledger, as_line, encode
-from raykd.search.proposer import Proposal, Proposer
+from raykd.searching.proposer import Proposal, Proposer
 from raykd.spec.arms import ARM
 from raykd.spec.search import SearchSpec, build_sweep
 from raykd.spec.study import StudySpec

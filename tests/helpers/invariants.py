@@ -17,8 +17,8 @@ from raykd.records.history import ENDED, History, missing
 from raykd.records.ledger import Ledger, Record
 from raykd.records.recorded_spec import spec_of
 from raykd.runs.kinds import run_of
-from raykd.search.decisions import Decider
-from raykd.search.proposer import Proposal, Repeat
+from raykd.searching.decisions import Decider
+from raykd.searching.proposer import Proposal, Repeat
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import SweepFolder
 from raykd.storage.open_storage import open_sweep

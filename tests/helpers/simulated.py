@@ -9,8 +9,8 @@ from raykd.records.history import ENDED, History
 from raykd.records.ledger import TRIALS, Ledger
 from raykd.records.recorder import Recorder
 from raykd.runs.kinds import run_of
-from raykd.search.decisions import Decider, TuneDecider
-from raykd.search.proposer import Proposal, Proposes, Repeat
+from raykd.searching.decisions import Decider, TuneDecider
+from raykd.searching.proposer import Proposal, Proposes, Repeat
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import SweepFolder
 from raykd.storage.open_storage import open_sweep

@@ -19,7 +19,7 @@ from pydantic import PrivateAttr
 from raykd.ablation.rounds import Rounds
 from raykd.records.history import History
 from raykd.records.ledger import Record, decode, encode
-from raykd.search.proposer import Proposal
+from raykd.searching.proposer import Proposal
 from raykd.spec.arms import ARM
 from raykd.spec.study import StudySpec
 from trainables.spec.trial import TrialSpec

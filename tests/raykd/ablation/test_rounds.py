@@ -24,8 +24,8 @@ from raykd.runs.drive import Drive
 from raykd.runs.references import representative, to_prepare
 from raykd.runs.study_plan import plan_study
 from raykd.runs.sweep import Place, resume
-from raykd.search.algorithm import LedgerSearch
-from raykd.search.proposer import Proposal
+from raykd.searching.algorithm import LedgerSearch
+from raykd.searching.proposer import Proposal
 from raykd.spec.arms import ARM
 from raykd.spec.study import StudySpec
 from raykd.storage.open_storage import open_sweep

@@ -19,7 +19,7 @@ from ledger_records import end, report, start, suggest
 from raykd.cli import main
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
-from raykd.search.optuna_state import End, StudyState
+from raykd.searching.optuna_state import End, StudyState
 from raykd.spec.search import build_sweep
 from trainables.core.errors import SweepFailed, UserError
 
@@ -155,7 +155,7 @@ def test_a_pickle_hidden_in_the_ledger_is_not_loaded(tmp_path: Path) -> None:
 def test_nothing_reads_what_could_run_code() -> None:
     """No call unpickles but torch.load with weights_only, and three of what this process has just made."""
     allowed = {
-        ("raykd/search/optuna_state.py", "pickle.loads"),
+        ("raykd/searching/optuna_state.py", "pickle.loads"),
         ("trainables/core/errors.py", "pickle.loads"),
         ("trainables/core/workers.py", "pickle.loads"),
     }

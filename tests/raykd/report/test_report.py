@@ -27,8 +27,8 @@ from raykd.records.views import read
 from raykd.report import build, write
 from raykd.report.elements import Code, Collapsible, Figure, Gallery, Page, Section, Table
 from raykd.report.page import PALETTES
-from raykd.search import proxy_audit
-from raykd.search.proposer import Proposal, Proposer
+from raykd.searching import proxy_audit
+from raykd.searching.proposer import Proposal, Proposer
 
 EVIL = "<img src=//x.example/a onerror=alert(1)>&\"'</script><script>alert(2)</script>{{7*7}}"
 

@@ -11,7 +11,7 @@ from kills import Sweep
 
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
-from raykd.search.proposer import Proposer
+from raykd.searching.proposer import Proposer
 from raykd.spec.search import SearchSpec
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -20,7 +20,7 @@ from raykd.records.ledger import Ledger
 from raykd.records.recorder import Recorder
 from raykd.runs import sweep as runs
 from raykd.runs.kinds import run_of
-from raykd.search.decisions import Decider, TuneDecider
+from raykd.searching.decisions import Decider, TuneDecider
 from raykd.storage import append_log
 from raykd.storage.open_storage import open_sweep
 from trainables.core import storage_retry

@@ -16,7 +16,7 @@ from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger, parse_lines
 from raykd.records.views import repaired
 from raykd.runs.repair import repair
-from raykd.search.proposer import Proposer
+from raykd.searching.proposer import Proposer
 from raykd.spec.search import SearchSpec, build_sweep
 from raykd.storage.open_storage import open_sweep
 from trainables.core.errors import UserError

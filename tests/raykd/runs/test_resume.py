@@ -128,8 +128,8 @@ def test_each_curve_is_that_of_the_same_configuration_alone(killed: Path, tmp_pa
 def test_a_kill_after_any_record_loses_no_end(killed: Path, tmp_path: Path) -> None:
     """Whatever record was the last, the next driver settles what the scheduler had decided, and only that."""
     from raykd.records.recorder import Recorder
-    from raykd.search.decisions import Decider, TuneDecider
-    from raykd.search.proposer import Proposer
+    from raykd.searching.decisions import Decider, TuneDecider
+    from raykd.searching.proposer import Proposer
 
     class Deaf:
         """In place of the broker, which a driver that only settles has nothing to ask."""

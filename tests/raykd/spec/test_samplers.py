@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from raykd.search.optuna_state import make_sampler
+from raykd.searching.optuna_state import make_sampler
 from raykd.spec.samplers import SAMPLERS, SamplerSpec, parse_sampler
 
 OPTUNAS = {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raykd.search.proposer import Proposal, Proposer
+from raykd.searching.proposer import Proposal, Proposer
 from raykd.spec.description import description_of
 from raykd.spec.search import build_sweep, load_sweep
 from raykd.spec.sweep import spaces

@@ -40,7 +40,7 @@ import numpy as np
 
 from raykd.records.history import ENDED_WELL, History, TrialRecord
 from raykd.records.recorded_spec import check_settings
-from raykd.search.evaluators import (
+from raykd.searching.evaluators import (
     EVALUATORS,
     FEWEST,
     TREES,

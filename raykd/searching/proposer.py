@@ -29,7 +29,7 @@ from typing import Any, Protocol
 from optuna.trial import TrialState
 
 from raykd.records.history import ENDED, History, TrialRecord
-from raykd.search.optuna_state import End, StudyState, make_sampler
+from raykd.searching.optuna_state import End, StudyState, make_sampler
 from raykd.spec.samplers import Grid
 from raykd.spec.search import SearchSpec
 from raykd.spec.sweep import SweepSpec

@@ -18,7 +18,7 @@ from raykd.lanes.proxy import pack
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.records.recorder import Recorder
-from raykd.search.decisions import Decider, TuneDecider, _NoController, _Stub
+from raykd.searching.decisions import Decider, TuneDecider, _NoController, _Stub
 from raykd.spec.schedulers import SCHEDULERS, parse_scheduler
 from raykd.spec.schedulers.base import SchedulerSpec
 from raykd.spec.schedulers.parts.median_rule import MedianRule

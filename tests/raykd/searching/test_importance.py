@@ -21,9 +21,9 @@ from optuna.importance import FanovaImportanceEvaluator
 from raykd.cli import main
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
-from raykd.search.fanova import main_effects
-from raykd.search.importance import Importances, Weighed, importances
-from raykd.search.proposer import Proposal, Proposer
+from raykd.searching.fanova import main_effects
+from raykd.searching.importance import Importances, Weighed, importances
+from raykd.searching.proposer import Proposal, Proposer
 from raykd.spec.search import SearchSpec
 from trainables.core.errors import SweepFailed, UserError
 

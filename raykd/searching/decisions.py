@@ -19,7 +19,7 @@ from raykd.records.recorder import Recorder
 from raykd.spec.schedulers.base import METRIC, TIME, SchedulerSpec
 
 if TYPE_CHECKING:
-    from raykd.search.proposer import Proposes
+    from raykd.searching.proposer import Proposes
 
 
 class _Stub:

@@ -18,8 +18,8 @@ from optuna.importance import (
 )
 from optuna.trial import FrozenTrial, create_trial
 
-from raykd.search.fanova import main_effects
-from raykd.search.optuna_state import StudyState
+from raykd.searching.fanova import main_effects
+from raykd.searching.optuna_state import StudyState
 from raykd.spec.space import Space
 from raykd.stats.paired import FloatArray
 

@@ -19,7 +19,7 @@ from raykd.lanes.messages import Task
 from raykd.lanes.proxy import RESOURCES, NotKept
 from raykd.records.history import ENDED
 from raykd.records.recorder import Recorder
-from raykd.search.proposer import Proposes, Repeat, Wait
+from raykd.searching.proposer import Proposes, Repeat, Wait
 
 
 class LedgerSearch(NotKept, SearchAlgorithm):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from raykd.records.history import History
-from raykd.search.proposer import REPEATS_IN_A_ROW, Proposal, Proposer, Repeat, sampler_arguments
+from raykd.searching.proposer import REPEATS_IN_A_ROW, Proposal, Proposer, Repeat, sampler_arguments
 from raykd.spec.samplers import SAMPLERS
 from raykd.spec.search import SearchSpec, build_sweep
 from tests.helpers.flat import unflatten

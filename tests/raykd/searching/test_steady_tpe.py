@@ -17,7 +17,7 @@ from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator, _ParzenEstim
 from optuna.samplers._tpe.sampler import default_weights
 from optuna.trial import TrialState
 
-from raykd.search.optuna_state import End, StudyState
+from raykd.searching.optuna_state import End, StudyState
 from raykd.spec.samplers.parts.parzen import Parzen
 from raykd.spec.samplers.parts.steady_tpe import SteadyTPE, make_tpe
 

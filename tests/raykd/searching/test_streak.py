@@ -15,7 +15,7 @@ from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import Ledger
 from raykd.records.recorder import Recorder
 from raykd.runs.drive import Drive
-from raykd.search.streak import FailureStreak
+from raykd.searching.streak import FailureStreak
 from raykd.storage.open_storage import open_sweep
 from trainables.core.errors import SweepFailed
 
