@@ -15,8 +15,9 @@ and H are MLPs with LayerNorm and GELU, each of its own. F are the maps before p
 grid that `grid` says (`parts/patches.py` says why). f is what a network pools: the class token of a ViT that
 has one, the mean of the map of a CNN.
 
-The paper has several teachers and resolutions, and the width of its hidden layer is not known to us. So preset `paper` has its loss, and the training of `global_local`, its competitor. Maps are too large
-to be shared between trials.
+The paper has several teachers and resolutions, and the width of its hidden layer is not known to us. So
+preset `paper` has its loss, and the training of `global_local`, its competitor. Maps are too large to be
+shared between trials.
 
     raykd run search_spaces/global_patch.yaml
 """

@@ -142,7 +142,7 @@ class Backbone(nn.Module):
             features: Tensor = self.model(self._fed(images))
         channels = {stage.module: stage.channels for stage in self.stages}
         maps = [
-            as_map(self.model, self.model.norm(seen[name]))
+            as_map(self.model, self.model.get_submodule("norm")(seen[name]))
             if blocks
             else as_map(self.model, seen[name], channels[name])
             for name in names

@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from by_numpy import softmax, units
 from hypothesis import given
 from hypothesis import strategies as st
 from loss_checks import check_gradient, check_half_precision
 from small_methods import STUDENT, TEACHER, context, make_batch, make_method
-from test_queue_pseudo_labels import softmax, units
 
 from trainables.core.errors import UserError
 from trainables.methods.global_local import GlobalLocal, local_loss

@@ -1,4 +1,4 @@
-"""Global and patch features: distances by hand, a step by formula, and ViT to CNN and to ViT on either grid."""
+"""Global and patch features: distances by hand, a step by formula, and a ViT that teaches others."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from by_numpy import units
 from loss_checks import check_gradient, check_half_precision
 from small_methods import STUDENT, context, make_batch, make_method
-from test_queue_pseudo_labels import units
 
 from trainables.methods import load_method
 from trainables.methods.global_patch import cosine_distance, value_distance

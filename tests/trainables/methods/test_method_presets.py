@@ -95,14 +95,14 @@ compress:
    queue_size: 128000, momentum: 0.999}
 # lightly-train's documentation and package: a batch of 128, and its lr for 1536 times sqrt(128 / 1536)
 queue_pseudo_labels: &lightly
-  {optimizer: lars, lr: 0.5196152422706632, weight_decay: 0.000001, sgd_momentum: 0.9, batch_size: 128,
+  {optimizer: lars, lr: 0.5196, weight_decay: 0.000001, sgd_momentum: 0.9, batch_size: 128,
    clip_grad: 1, schedule: cosine, warmup_epochs: 10, epochs: 100, views.recipe: moco_v2,
    queue_size: 8192, temperature: 0.07, include_batch: true, mixup_alpha: 1}
 patch_regression:
-  {<<: *lightly, lr: 2.598076211353316, queue_size: null, temperature: null, include_batch: null,
+  {<<: *lightly, lr: 2.598, queue_size: null, temperature: null, include_batch: null,
    teacher_maps: 2, projection_layers: 1, projection_hidden: 2048, normalise: none, grid: teacher}
 global_local: &adamw
-  {<<: *lightly, optimizer: adamw, lr: 0.00014433756729740645, local_temperature: 0.07, local_weight: 1,
+  {<<: *lightly, optimizer: adamw, lr: 0.0001443, local_temperature: 0.07, local_weight: 1,
    grid: teacher}
 # Its loss is AM-RADIO's.
 global_patch:

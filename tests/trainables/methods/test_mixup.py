@@ -1,4 +1,4 @@
-"""Mixup: mixtures by numpy, the same for any number of workers and after a resume, and none where none belong."""
+"""Mixup: mixtures by numpy, the same for any number of workers and after a resume, and only where asked."""
 
 from __future__ import annotations
 

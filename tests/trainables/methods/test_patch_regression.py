@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from by_numpy import upsampled
 from loss_checks import check_gradient, check_half_precision
 from small_methods import STUDENT, TEACHER, context, make_batch, make_method
 from torch import nn
@@ -27,18 +28,6 @@ def test_loss_by_hand() -> None:
         check_gradient(lambda *x, kind=kind: patch_loss(*x, kind), [s], [t])
         check_half_precision(lambda *x, kind=kind: patch_loss(*x, kind), s, t)
     assert patch_loss(10 * s, t, "unit").item() == pytest.approx(patch_loss(s, t, "unit").item(), rel=1e-5)
-
-
-def upsampled(x: np.ndarray, side: int) -> np.ndarray:
-    """Bilinear by its definition: (B, C, h, h) -> (B, C, side, side), positions at the middle of pixels."""
-    own = x.shape[2]
-    at = np.clip((np.arange(side) + 0.5) * own / side - 0.5, 0, own - 1)
-    low = np.floor(at).astype(int)
-    high, part = np.minimum(low + 1, own - 1), at - low
-    weights = np.zeros((side, own))
-    np.add.at(weights, (np.arange(side), low), 1 - part)
-    np.add.at(weights, (np.arange(side), high), part)
-    return np.einsum("ih,bchw,jw->bcij", weights, x, weights)
 
 
 def test_a_step_is_the_formula() -> None:

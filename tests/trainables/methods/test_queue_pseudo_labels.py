@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from by_numpy import softmax, units
 from loss_checks import check_gradient
 from small_methods import TEACHER, context, make_batch, make_method, train_steps
 
@@ -16,16 +17,6 @@ from trainables.methods.parts.queue import Queue
 from trainables.methods.queue_pseudo_labels import QueuePseudoLabels, pseudo_classes
 from trainables.networks.backbones import build_backbone
 from trainables.teachers.teacher import Teacher
-
-
-def softmax(x: np.ndarray) -> np.ndarray:
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
-def units(x: torch.Tensor) -> np.ndarray:
-    x = x.detach().double().numpy()
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
 def test_loss_by_hand() -> None:

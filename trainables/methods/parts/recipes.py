@@ -73,7 +73,7 @@ def lightly_train(optimizer: str, lr: float, weight_decay: float) -> dict[str, A
     return {
         "optim": {
             "optimizer": optimizer,
-            "lr": lr * (batch / 1536) ** 0.5,
+            "lr": float(f"{lr * (batch / 1536) ** 0.5:.4g}"),
             "weight_decay": weight_decay,
             "batch_size": batch,
             "clip_grad": 1.0,
