@@ -357,7 +357,8 @@ def main() -> None:
         f"\n{asked.student} from {asked.teacher}, {len(bench.data.train_ids)} images of {asked.size} px "
         f"(decoded once by raykd in {bench.decoded_s:.1f} s), batch {asked.batch}, {asked.epochs} epochs, "
         f"{asked.seeds} seeds, {asked.device}, {asked.threads} threads, {os.cpu_count()} CPUs, "
-        f"torch {torch.__version__}, Python {platform.python_version()}; load of the machine {os.getloadavg()[0]:.1f}"
+        f"torch {torch.__version__}, Python {platform.python_version()}; "
+        f"load of the machine {os.getloadavg()[0]:.1f}"
     )
 
 

@@ -35,7 +35,15 @@ from trainables.core.numerics import in_float32, unit
 from trainables.methods.base import Batch, Context, Losses, Method, Need, Presets
 from trainables.methods.compress import similarity_kl
 from trainables.methods.parts.mixup import Mixup
-from trainables.methods.parts.patches import Grid, Projection, check_maps, check_positions, on_one_grid
+from trainables.methods.parts.patches import (
+    Grid,
+    Projection,
+    check_maps,
+    check_positions,
+    on_one_grid,
+    teacher_maps,
+    with_student,
+)
 from trainables.methods.parts.queue import Queue, check_queue, queue_need
 from trainables.methods.parts.recipes import lightly_train, on_digits
 from trainables.methods.queue_pseudo_labels import QueuePseudoLabelsConfig, pseudo_classes
@@ -88,6 +96,8 @@ class GlobalLocal(Method[GlobalLocalConfig]):
 
     def build(self) -> None:
         """Make both projections, the queue and the mixup."""
+        (t_map,) = teacher_maps(self.teacher, self.context.image_size)
+        check_positions(with_student(self.context, self.student), t_map.shape[2])
         width = self.teacher.feature_dim
         self.projection = Projection(self.student.feature_dim, width, zero_bias=False)
         channels = self.student.map_channels, self.teacher.backbone.map_channels

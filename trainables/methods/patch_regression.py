@@ -38,9 +38,10 @@ from trainables.methods.parts.patches import (
     freeze_behind_map,
     joined_maps,
     on_one_grid,
+    teacher_maps,
+    with_student,
 )
 from trainables.methods.parts.recipes import lightly_train, on_digits
-from trainables.networks.backbones import noise
 
 
 class PatchRegressionConfig(MethodConfig):
@@ -100,8 +101,8 @@ class PatchRegression(Method[PatchRegressionConfig]):
     def build(self) -> None:
         """Make the projection and the mixup; freeze what no loss reaches."""
         config, size = self.config, self.context.image_size
-        pixels = noise(size).to(next(self.teacher.parameters()).device)
-        _, maps = self.teacher.features_and_last_maps(pixels, config.teacher_maps)
+        self.check(config, with_student(self.context, self.student))
+        maps = teacher_maps(self.teacher, size, config.teacher_maps)
         self.projection = Projection(
             self.student.map_channels,
             sum(one.shape[1] for one in maps),

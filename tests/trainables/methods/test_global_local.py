@@ -16,7 +16,9 @@ from small_methods import STUDENT, TEACHER, context, make_batch, make_method
 
 from trainables.core.errors import UserError
 from trainables.methods.global_local import GlobalLocal, local_loss
-from trainables.networks.backbones import backbone_facts
+from trainables.networks.backbones import backbone_facts, build_backbone
+from trainables.spec.trial import ModelSpec
+from trainables.teachers.teacher import Teacher
 
 
 def by_numpy(s: torch.Tensor, t: torch.Tensor, temperature: float) -> float:
@@ -82,6 +84,12 @@ def test_an_image_of_one_patch_is_refused() -> None:
     facts = {"student": backbone_facts(STUDENT, 16), "teacher": backbone_facts(TEACHER, 48)}
     with pytest.raises(UserError, match=r"data\.image_size: .*the student has one patch.*stem: small"):
         GlobalLocal.check(GlobalLocal.Config(queue_size=16), context(image_size=16, **facts))
+    # A trial that nobody checked beforehand.
+    with pytest.raises(UserError, match="the student has one patch"):
+        make_method("global_local", context(image_size=16))
+    vit = ModelSpec(arch="test_vit", options={"img_size": 48, "patch_size": 48})
+    with pytest.raises(UserError, match="the teacher has one patch"):
+        make_method("global_local", teacher=Teacher(build_backbone(vit, 0), None))
 
 
 def test_memory_grows_with_the_square_of_the_patches() -> None:

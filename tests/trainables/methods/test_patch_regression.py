@@ -9,12 +9,12 @@ import pytest
 import torch
 from by_numpy import upsampled
 from loss_checks import check_gradient, check_half_precision
-from small_methods import STUDENT, TEACHER, context, make_batch, make_method
+from small_methods import STUDENT, TEACHER, context, make_batch, make_method, make_teacher
 from torch import nn
 
 from trainables.core.errors import UserError
 from trainables.methods.patch_regression import PatchRegression, patch_loss
-from trainables.networks.backbones import backbone_facts
+from trainables.networks.backbones import backbone_facts, build_backbone
 from trainables.spec.trial import ModelSpec
 
 
@@ -64,6 +64,9 @@ def test_a_student_whose_weights_behind_the_map_would_stay_untrained_is_refused(
     student = backbone_facts(ModelSpec(arch="mobilenetv3_small_050"), 64)
     with pytest.raises(UserError, match=r"student\.arch: .*conv_head.*global_local"):
         PatchRegression.check(PatchRegression.Config(), context(student=student))
+    behind = build_backbone(ModelSpec(arch="mobilenetv3_small_050"), 0)
+    with pytest.raises(UserError, match=r"student\.arch: .*conv_head"):
+        PatchRegression(PatchRegression.Config(), behind, make_teacher(), context())
 
 
 def test_a_network_without_a_map_is_refused() -> None:

@@ -10,6 +10,7 @@ details that it has no positions for. Both are bilinear, with the corners of the
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Annotated, Literal
 
@@ -20,7 +21,8 @@ from torch.nn import functional as F
 
 from trainables.core.errors import UserError
 from trainables.methods.base import Context
-from trainables.networks.backbones import Backbone
+from trainables.networks.backbones import Backbone, noise
+from trainables.teachers.teacher import Teacher
 
 Grid = Annotated[
     Literal["teacher", "smaller"],
@@ -98,13 +100,31 @@ def check_maps(context: Context) -> None:
             raise UserError(f"{side}.arch", "has no map before pooling to compare patches of", value=arch)
 
 
-def check_positions(context: Context) -> None:
-    """Raise `UserError` for a network with a single patch, where an image's patches are compared."""
-    for side, facts in (("student", context.student), ("teacher", context.teacher)):
-        if facts is not None and facts.map_size == 1:
+def check_positions(context: Context, teacher_side: int = 0) -> None:
+    """Raise `UserError` for a network with a single patch, where an image's patches are compared.
+
+    `teacher_side` is the side of the teacher's map, where `context` does not know the teacher.
+    """
+    sides = {
+        "student": context.student.map_size if context.student is not None else 0,
+        "teacher": context.teacher.map_size if context.teacher is not None else teacher_side,
+    }
+    for network, side in sides.items():
+        if side == 1:
             raise UserError(
                 "data.image_size",
-                f"at this size the {side} has one patch an image, and patches are compared with one another",
+                f"at this size the {network} has one patch an image, and patches are compared with one another",
                 value=context.image_size,
                 expected="larger images, or a network that shrinks them less (`options: {stem: small}`)",
             )
+
+
+def with_student(context: Context, student: Backbone) -> Context:
+    """`context`, and the student's shapes, for checks when a method is built."""
+    return dataclasses.replace(context, student=student.facts(context.image_size))
+
+
+def teacher_maps(teacher: Teacher, image_size: int, count: int = 1) -> list[Tensor]:
+    """The teacher's last maps of two images of noise, for their shapes."""
+    pixels = noise(image_size).to(next(teacher.parameters()).device)
+    return teacher.features_and_last_maps(pixels, count)[1]
