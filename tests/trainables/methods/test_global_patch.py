@@ -19,7 +19,7 @@ from trainables.spec.trial import ModelSpec
 from trainables.teachers.teacher import Teacher
 
 VIT = ModelSpec(arch="test_vit", options={"img_size": 48, "patch_size": 8})  # 6x6 patches
-COARSE_VIT = ModelSpec(arch="test_vit3", options={"img_size": 48, "patch_size": 16})  # 3x3 patches
+COARSE_VIT = ModelSpec(arch="test_vit", options={"img_size": 48, "patch_size": 16})  # 3x3 patches
 
 
 def test_losses_by_hand() -> None:

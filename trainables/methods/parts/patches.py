@@ -113,7 +113,7 @@ def check_positions(context: Context, teacher_side: int = 0) -> None:
         if side == 1:
             raise UserError(
                 "data.image_size",
-                f"at this size the {network} has one patch an image, and patches are compared with one another",
+                f"the {network} has one patch an image at this size, and an image's patches are compared",
                 value=context.image_size,
                 expected="larger images, or a network that shrinks them less (`options: {stem: small}`)",
             )
