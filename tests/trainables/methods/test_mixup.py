@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 import torch
 from host_sync import waits
 from small_methods import make_batch, make_method, train_steps
+from tiny_trials import Log, run, tiny, workspace
 
 from trainables.methods import load_method, methods
 from trainables.methods.parts import mixup
 from trainables.methods.parts.mixup import Mixup
+from trainables.training.loop import train
 
 MIXING = [name for name, kind in methods().items() if kind.mixes(kind.Config())]
 IMAGES = torch.randn(6, 3, 5, 4, generator=torch.Generator().manual_seed(0))
@@ -121,3 +124,20 @@ def test_without_mixtures_the_teachers_features_are_shared() -> None:
     batch = make_batch(method)._replace(targets={})
     method(batch)
     assert set(batch.targets or ()) == {("features", 0)}
+
+
+def test_a_trial_that_was_stopped_goes_on_with_the_same_mixtures(tmp_path: Path) -> None:
+    moco = {"method": "moco", "preset": "digits", "epochs": 1, "config": {"queue_size": 128}}
+    trial = tiny(
+        "queue_pseudo_labels",
+        teacher={"arch": "test_resnet", "train": {**moco, "optim": {"batch_size": 64}}},
+        config={"queue_size": 128},
+        optim={"batch_size": 64},
+        data={"validation": 0.85},
+        epochs=2,
+    )
+    whole = run(trial, workspace(tmp_path, "whole")).timeless()
+    stopped = Log(stop=1)
+    train(trial, stopped, workspace(tmp_path, "stopped"))
+    again = run(trial, workspace(tmp_path, "stopped")).timeless()
+    assert {**stopped.timeless(), **again} == whole
