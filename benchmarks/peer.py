@@ -28,7 +28,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import importlib.util
 import logging
 import math
 import os
@@ -46,6 +45,7 @@ import torch
 from PIL import Image
 from scipy import stats
 from sklearn.datasets import load_digits
+from step import missing
 from torch import Tensor, nn
 
 from trainables.core.isolation import isolated
@@ -167,15 +167,10 @@ class Bench:
     def raykd(self, method: str, seed: int) -> Result:
         """A training by raykd."""
         heard: list[EpochReport] = []
-
-        def report(said: EpochReport) -> bool:
-            heard.append(said)
-            return True
-
         place = Workspace(
             self.folder / f"{method} {seed}", self.place.cache, self.place.teachers, targets="off"
         )
-        train(self.trial(method, seed), report, place)
+        train(self.trial(method, seed), lambda said: heard.append(said) is None, place)
         steps = len(self.data.train_ids) // self.asked.batch
         seconds = heard[-1].metrics["train_s"] - heard[0].metrics["train_s"]
         speed = steps * self.asked.batch * (len(heard) - 1) / seconds
@@ -247,17 +242,6 @@ def write_digits(folder: Path, size: int, count: int) -> None:
         grey.resize((size, size), Image.Resampling.BICUBIC).save(place / f"{number:04d}.png")
 
 
-def missing(package: str) -> str:
-    """Why a package cannot be used; empty where it can."""
-    if importlib.util.find_spec(package) is None:
-        return "is not installed (`pip install raykd[bench]`)"
-    try:
-        importlib.import_module(package)
-    except Exception as error:  # one of its own dependencies
-        return f"cannot be imported ({type(error).__name__}: {error})"
-    return ""
-
-
 def spread(values: Sequence[float], digits: int = 1) -> str:
     """Mean (least to most)."""
     return f"{statistics.mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
@@ -326,7 +310,7 @@ def main() -> None:
     """Run the command line."""
     asked = arguments()
     if why := missing("lightly_train"):
-        raise SystemExit(f"nothing to compare with: lightly_train {why}")
+        raise SystemExit(f"nothing to compare with: lightly_train {why} (`pip install raykd[bench]`)")
     torch.set_num_threads(asked.threads)
     with tempfile.TemporaryDirectory() as place, on_device(torch.device(asked.device)):
         log = Path(place) / "log"
