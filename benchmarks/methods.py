@@ -249,10 +249,16 @@ def table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
+def comparable(method: str) -> bool:
+    """Whether a method's space has the images of the protocol; to compare patches takes larger ones."""
+    own, shared = (load_sweep(SPACE_OF.get(name, name)) for name in (method, COSTLY))
+    return own.data == shared.data
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    known = [name for name in methods() if SPACE_OF.get(name, name) in spaces()]
-    parser.add_argument("methods", nargs="*", default=known, help="default: all that have a space")
+    known = [name for name in methods() if SPACE_OF.get(name, name) in spaces() and comparable(name)]
+    parser.add_argument("methods", nargs="*", default=known, help="default: all whose space has these images")
     parser.add_argument("--out", type=Path, default=Path("sweeps/methods"), help="folder of the sweeps")
     parser.add_argument("--samples", type=int, default=12, help="configurations searched, a method")
     parser.add_argument("--seeds", type=int, default=5, help="replicates, a method")

@@ -55,6 +55,14 @@ CASES: dict[str, tuple[str, dict[str, Any], str, int]] = {
     "compress": ("compress", {"temperature": 0.2}, "eval", 2),
     "compress 1q": ("compress", {"temperature": 0.2, "variant": "1q"}, "batch", 1),
     # The paper's alpha of 4 makes four times as much of a rounding.
+    "queue_pseudo_labels accumulated": ("queue_pseudo_labels", {"temperature": 0.5}, "eval", 2),
+    "queue_pseudo_labels of views": (
+        "queue_pseudo_labels",
+        {"mixup_alpha": 0.0, "include_batch": False, "temperature": 0.5},
+        "batch",
+        1,
+    ),
+    "patch_regression accumulated": ("patch_regression", {"normalise": "unit", "grid": "smaller"}, "eval", 2),
     "projector corr_logsum": ("projector", {"loss": "corr_logsum", "alpha": 1.0}, "eval", 2),
     "projector with labels": (
         "projector",

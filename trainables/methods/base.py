@@ -187,12 +187,22 @@ class Method(nn.Module, Generic[C]):
         """What `forward` asks by `taught` with these settings: kind of answer and number of the view.
 
         These answers are computed once and shared by all trials. The default: of every view the embedding if
-        the method needs the teacher's head, else the features; nothing if it compares feature maps.
+        the method needs the teacher's head, else the features; nothing if it compares feature maps or mixes
+        images.
         """
-        if not cls.needs & TAUGHT or "feature_maps" in cls.requires(config):
+        if not cls.needs & TAUGHT or "feature_maps" in cls.requires(config) or cls.mixes(config):
             return frozenset()
         what: What = "embed" if "teacher_head" in cls.needs else "features"
         return frozenset((what, view) for view in range(cls.views))
+
+    @classmethod
+    def mixes(cls, config: C) -> bool:
+        """Does `forward` show the networks mixtures of the views instead of the views?
+
+        What the teacher says of a mixture is of use to one step of one trial. So it is not shared: `forward`
+        asks the teacher itself.
+        """
+        return False
 
     @classmethod
     def check(cls, config: C, context: Context) -> None:

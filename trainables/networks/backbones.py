@@ -4,6 +4,7 @@ backbone = build_backbone(ModelSpec(arch="resnet18"), seed=0)
 backbone(images)       # (B, feature_dim), what the model's own head would classify
 backbone.map(images)   # (B, map_channels, h, w), the features before pooling
 backbone.with_maps(images)  # features as above, and the map that each stage of the network gives
+backbone.with_last_maps(images, 2)  # features as above, the map before pooling, and one before it
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from trainables.networks.zoo import (
     check_name,
     create,
     find_stages,
+    plain_blocks,
     raw_features,
     watched,
+    watched_features,
 )
 from trainables.spec.normalisation import IMAGENET, Normalisation
 from trainables.spec.trial import ModelSpec
@@ -118,6 +121,35 @@ class Backbone(nn.Module):
         maps = [as_map(self.model, seen[stage.module], stage.channels) for stage in self.stages]
         if any(one is None for one in maps):
             raise UserError(f"{self.field}.arch", "has no feature maps at this image size", value=self.arch)
+        return features, [one for one in maps if one is not None]
+
+    def with_last_maps(self, images: Tensor, count: int = 1) -> tuple[Tensor, list[Tensor]]:
+        """(B, 3, H, W) -> features (B, feature_dim), and the last `count` maps (B, C, h, w), deepest last.
+
+        One pass, with gradient. The deepest map is that of `map`. Before it come, in a plain vision
+        transformer of timm, the maps of the blocks before its last one, each through the network's final norm
+        (DINOv2's intermediate layers); in any other network those of the stages before its last one, as
+        `with_maps` gives them. Raises `UserError` for an architecture without so many maps.
+        """
+        blocks, earlier = plain_blocks(self.model), count - 1
+        names = blocks[:-1] or [stage.module for stage in self.stages[:-1]]
+        if earlier > len(names):
+            raise UserError(
+                f"{self.field}.arch", f"has {len(names) + 1} maps, and {count} are asked for", value=self.arch
+            )
+        names = names[len(names) - earlier :]
+        with watched(self.model, names) as seen, watched_features(self.model) as last:
+            features: Tensor = self.model(self._fed(images))
+        channels = {stage.module: stage.channels for stage in self.stages}
+        maps = [
+            as_map(self.model, self.model.get_submodule("norm")(seen[name]))
+            if blocks
+            else as_map(self.model, seen[name], channels[name])
+            for name in names
+        ]
+        maps.append(as_map(self.model, last[0]))
+        if any(one is None for one in maps):
+            raise UserError(f"{self.field}.arch", "has no single feature map", value=self.arch)
         return features, [one for one in maps if one is not None]
 
     def map_size(self, image_size: int) -> int:

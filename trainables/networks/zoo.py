@@ -92,6 +92,44 @@ def raw_features(model: nn.Module, images: Tensor) -> Any:
     return seen[layout.map]
 
 
+@contextlib.contextmanager
+def watched_features(model: nn.Module) -> Iterator[list[Any]]:
+    """Inside, a forward pass of `model` adds its features before pooling, in its own layout, to the list."""
+    seen: list[Any] = []
+    timms = getattr(model, "forward_features", None)
+    if timms is None:
+        layout = torchvision_models.layout(model)
+        assert layout is not None, "create() makes no other"
+        hook = model.get_submodule(layout.map).register_forward_hook(lambda _, __, out: seen.append(out))
+        try:
+            yield seen
+        finally:
+            hook.remove()
+        return
+
+    def kept(*given: Any, **options: Any) -> Any:
+        seen.append(timms(*given, **options))
+        return seen[-1]
+
+    # `forward_features` is a function, not a module that takes a hook. An attribute of the object comes
+    # before the class's own, so the model's `forward` calls this one.
+    model.__dict__["forward_features"] = kept
+    try:
+        yield seen
+    finally:
+        del model.__dict__["forward_features"]
+
+
+def plain_blocks(model: nn.Module) -> list[str]:
+    """Names of the blocks of one of timm's plain vision transformers, shallow to deep; [] for any other."""
+    blocks, norm = getattr(model, "blocks", None), getattr(model, "norm", None)
+    if not hasattr(model, "num_prefix_tokens") or not isinstance(norm, nn.Module):
+        return []
+    if not isinstance(blocks, nn.Sequential | nn.ModuleList):
+        return []
+    return [f"blocks.{number}" for number in range(len(blocks))]
+
+
 def as_map(model: nn.Module, raw: Any, channels: int | None = None) -> Tensor | None:
     """Features in the model's own layout -> (B, C, h, w); None where they are not a single map.
 

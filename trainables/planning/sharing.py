@@ -14,6 +14,7 @@ from trainables.spec.trial import TrialSpec
 from trainables.teachers.teacher import Ask, Teacher
 
 MAPS = "it compares feature maps, which are too large to keep"
+MIXED = "it mixes images, so an answer is of use to one step alone"
 BATCH = "with `teacher.batch_norm: batch` an answer depends on the other images of its batch"
 
 
@@ -40,7 +41,8 @@ class AskedOf:
             return Asked({})
         asks = kind.asks(config)
         if not asks:
-            return Asked({}, MAPS)
+            maps = "feature_maps" in kind.requires(config)
+            return Asked({}, MIXED if kind.mixes(config) and not maps else MAPS)
         if trial.teacher.batch_norm == "batch":
             return Asked({}, BATCH)
         images = epoch_steps(trial) * trial.optim.batch_size

@@ -82,6 +82,11 @@ class Teacher(nn.Module):
         return self.backbone.with_maps(images)
 
     @torch.no_grad()
+    def features_and_last_maps(self, images: Tensor, count: int = 1) -> tuple[Tensor, list[Tensor]]:
+        """(B, 3, H, W) -> (B, feature_dim) and the last `count` maps; see `Backbone.with_last_maps`."""
+        return self.backbone.with_last_maps(images, count)
+
+    @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, head_dim): the head's output, not normalised. `UserError` without a head."""
         if self.head is None:

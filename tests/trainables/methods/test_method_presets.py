@@ -93,6 +93,22 @@ compress:
   {lr: 0.01, batch_size: 256, weight_decay: 0.0001, schedule: multistep, decay_epochs: [90, 120],
    decay_rate: 0.2, epochs: 130, views.recipe: imagenet, variant: 2q, temperature: 0.04,
    queue_size: 128000, momentum: 0.999}
+# lightly-train's documentation and package: a batch of 128, and its lr for 1536 times sqrt(128 / 1536)
+queue_pseudo_labels: &lightly
+  {optimizer: lars, lr: 0.5196, weight_decay: 0.000001, sgd_momentum: 0.9, batch_size: 128,
+   clip_grad: 1, schedule: cosine, warmup_epochs: 10, epochs: 100, views.recipe: moco_v2,
+   queue_size: 8192, temperature: 0.07, include_batch: true, mixup_alpha: 1}
+patch_regression:
+  {<<: *lightly, lr: 2.598, queue_size: null, temperature: null, include_batch: null,
+   teacher_maps: 2, projection_layers: 1, projection_hidden: 2048, normalise: none, grid: teacher}
+global_local: &adamw
+  {<<: *lightly, optimizer: adamw, lr: 0.0001443, local_temperature: 0.07, local_weight: 1,
+   grid: teacher}
+# Its loss is AM-RADIO's.
+global_patch:
+  {<<: *adamw, queue_size: null, temperature: null, include_batch: null, mixup_alpha: null,
+   local_temperature: null, local_weight: null, global_weight: 1, patch_weight: 1, cosine_weight: 0.9,
+   smooth_l1_weight: 0.1, projection_layers: 2}
 # Its paper, CIFAR-10
 spkd:
   {lr: 0.1, batch_size: 128, weight_decay: 0.0005, decay_epochs: [60, 120, 160], decay_rate: 0.2, epochs: 200,

@@ -246,7 +246,7 @@ def test_asks_the_teacher_what_it_declares_and_takes_ready_answers(name: str) ->
     # The second time, with answers that are ready, no pass is made and no bit differs.
     passes = counted_passes(again.teacher)
     assert torch.equal(again(batch).total, total)
-    assert passes == ([len(batch.ids)] if "feature_maps" in method.requires(method.config) else [])
+    assert passes == [len(batch.ids)] * asks_itself(method)
 
 
 def asks_as_declared(method: Method) -> tuple[Tensor, Batch]:
@@ -255,9 +255,13 @@ def asks_as_declared(method: Method) -> tuple[Tensor, Batch]:
     batch = make_batch(method)._replace(targets={})
     total = method(batch).total
     assert batch.targets is not None and set(batch.targets) == method.asks(method.config)
-    maps = "feature_maps" in method.requires(method.config)
-    assert asked == [len(batch.ids)] * max(len(batch.targets), maps)
+    assert asked == [len(batch.ids)] * max(len(batch.targets), asks_itself(method))
     return total, batch
+
+
+def asks_itself(method: Method) -> bool:
+    """Does `forward` make a pass of the teacher whose answer nobody shares?"""
+    return "feature_maps" in method.requires(method.config) or method.mixes(method.config)
 
 
 def counted_passes(teacher: Teacher) -> list[int]:

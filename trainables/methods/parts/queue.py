@@ -43,6 +43,15 @@ class Queue(nn.Module):
         """(K,), bool: the rows that hold a key; the others are still random directions."""
         return torch.arange(len(self.rows), device=self.rows.device) < self.seen
 
+    def joined(self, keys: Tensor) -> Tensor:
+        """The rows (K, D) as they will be when these keys (B, D) have joined; the queue does not change.
+
+        For losses that compare with past keys and those of the batch. `keys` are of all workers.
+        """
+        keys = keys.detach().to(self.rows.dtype)[-len(self.rows) :]
+        index = (self.seen + torch.arange(len(keys), device=keys.device)) % len(self.rows)
+        return self.rows.index_copy(0, index, keys)
+
     def hold(self, keys: Tensor) -> None:
         """Keep this worker's keys (B, D) of one micro-batch until `advance`; in eval mode, do nothing."""
         if self.training:

@@ -63,6 +63,31 @@ SLIM_IMAGENET_100: Mapping[str, Any] = {
 }
 
 
+def lightly_train(optimizer: str, lr: float, weight_decay: float) -> dict[str, Any]:
+    """The training of lightly-train's distillations, as its documentation and package (0.18) say.
+
+    `lr` is that for a batch of 1536. It is scaled by the root of the batch, and the batch is 128 by default.
+    Resized crops of at least .14 of the area. Its blur, of at most .1 pixels, changes nothing.
+    """
+    batch = 128
+    return {
+        "optim": {
+            "optimizer": optimizer,
+            "lr": float(f"{lr * (batch / 1536) ** 0.5:.4g}"),
+            "weight_decay": weight_decay,
+            "batch_size": batch,
+            "clip_grad": 1.0,
+            "schedule": "cosine",
+            "warmup_epochs": 10,
+        },
+        "views": {
+            "recipe": "moco_v2",
+            "operations": {"crop": 0.86, "jitter": (0.4, 0.4, 0.2, 0.1), "blur": 0.0},
+        },
+        "epochs": 100,
+    }
+
+
 def on_digits(lr: float = 2e-3, batch_size: int = 128, epochs: int = 16) -> dict[str, Any]:
     """A training of minutes on scikit-learn's digits.
 
