@@ -24,6 +24,7 @@ from raykd.spec.data_defaults import with_kept_images
 from raykd.spec.document import find_document, named_by_file, parse_yaml, read_mapping
 from raykd.spec.overrides import lay_over
 from raykd.spec.paths import absolute, absolute_flat
+from raykd.spec.plugins import bring_plugins
 from raykd.spec.presets import others, with_preset
 from raykd.spec.search import SearchSpec, build_sweep
 from raykd.spec.sections import SHORTHAND
@@ -38,10 +39,11 @@ FEWEST_TO_LOOK = 3  # pairs at the first look of a sequential study
 _BASE = (  # the keys of a base
     *("method", "preset", "student", "teacher", "data", "views", "optim", "probe", "epochs", "fixed"),
     "teacher_pixels",
+    "plugins",  # of a sweep whose best trial is the base
 )
 _ENGINE = (  # as of a search
     *("workers", "lanes", "targets", "time_limit", "references", "baseline", "attempts"),
-    *("failures_in_a_row", "keep_checkpoints"),
+    *("failures_in_a_row", "keep_checkpoints", "plugins"),
 )
 _RULES = ("precision", "decide", "margin", "alpha", "score_at", "budget", "retune")  # taken over as they are
 
@@ -65,6 +67,7 @@ def load_study(
     raw = with_preset({**named_by_file(path), **written}, overrides)
     for override in others(overrides):
         raw = _override(raw, override)
+    bring_plugins(raw, path, folder)
     if isinstance(raw.get("base"), Mapping):
         raw = {**raw, "base": with_kept_images(absolute(dict(raw["base"]), folder), "base")}
     return build_study(raw, storage, folder, settings)

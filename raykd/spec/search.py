@@ -21,6 +21,7 @@ from raykd.spec.description import Description, without_description
 from raykd.spec.document import find_document, named_by_file, read_mapping
 from raykd.spec.overrides import lay_over
 from raykd.spec.paths import absolute
+from raykd.spec.plugins import bring_plugins
 from raykd.spec.samplers import Grid
 from raykd.spec.sections import SHORTHAND
 from raykd.spec.space import METHOD, Space, build_space
@@ -96,6 +97,7 @@ def load_sweep(
         raise UserError("SPEC", "is an ablation study", value=str(source), expected=expected)
     for override in overrides:
         raw = lay_over(raw, override)
+    bring_plugins(raw, path, folder)
     return build_sweep({**named_by_file(path), **with_kept_images(absolute(raw, folder, settings))})
 
 
