@@ -257,7 +257,7 @@ def _try_out(model: nn.Module, arch: str, side: int, field: str) -> None:
             f"{field}.arch",
             f"cannot take images of {side} px ({type(error).__name__}: {first_line(error)})",
             value=arch,
-            expected="a network for images of any size, or one with an attribute `side`, the pixels it is for",
+            expected="a network for images of any size, or one whose attribute `side` says which",
         ) from None
     plugin_networks.check_features(arch, features, field)
 
