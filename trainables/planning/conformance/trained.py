@@ -63,9 +63,8 @@ def teacher_stays_the_same(name: str) -> None:
         method = make_method(name, teacher=teacher)
         train_steps(method, 4)
         hold(fingerprint(teacher) == before, f"the teacher changes (batch_norm: {batch_norm})")
-        shared = any(
-            parameter is other for parameter in method.parameters() for other in teacher.parameters()
-        )
+        own = {id(parameter) for parameter in method.parameters()}
+        shared = [parameter for parameter in teacher.parameters() if id(parameter) in own]
         hold(not shared, "the teacher's weights are among the method's own")
 
 
@@ -153,11 +152,8 @@ def _asks_as_declared(method: Method) -> tuple[Tensor, Batch]:
     asked = _counted_passes(method.teacher)
     batch = make_batch(method)._replace(targets={})
     total = method(batch).total
-    declared = method.asks(method.config)
-    hold(
-        set(batch.targets or ()) == declared,
-        f"`asks` says {set(declared)}, a step asks {set(batch.targets or ())}",
-    )
+    declared, wanted = set(method.asks(method.config)), set(batch.targets or ())
+    hold(wanted == declared, f"`asks` says {sorted(declared)}, a step asks {sorted(wanted)}")
     maps = "feature_maps" in method.requires(method.config)
     passes = [len(batch.ids)] * max(len(batch.targets or ()), maps)
     hold(asked == passes, f"the teacher makes {len(asked)} passes, and not {len(passes)}")
@@ -201,10 +197,8 @@ def works_under_autocast(name: str) -> None:
         losses = method(batch)
     losses.total.backward()
     method.after_step(0.1)
-    hold(
-        losses.total.dtype == torch.float32,
-        f"the loss is {losses.total.dtype}: `in_float32` keeps it float32",
-    )
+    dtype = losses.total.dtype
+    hold(dtype == torch.float32, f"the loss is {dtype}: `in_float32` keeps it float32")
     mixed, exact = losses.total.item(), plain(batch).total.item()
     # A relative tolerance, because some losses are below any useful absolute one.
     hold(abs(mixed - exact) <= 0.2 * abs(exact), f"the loss is {mixed:.4g}, in float32 {exact:.4g}")
