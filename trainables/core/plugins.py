@@ -17,7 +17,8 @@ import re
 import socket
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -99,7 +100,8 @@ def load(module: str, field: str = FIELD) -> ModuleType:
         raise UserError(field, "is not the name of a module", value=module, expected=expected)
     try:
         _remember(module)
-        return importlib.import_module(module)
+        with _no_bytecode():
+            return importlib.import_module(module)
     except UserError:  # a class that registers itself, and names its field
         raise
     except ModuleNotFoundError as error:
@@ -114,6 +116,16 @@ def load(module: str, field: str = FIELD) -> ModuleType:
         ) from None
     except (Exception, SystemExit) as error:
         raise _broken(module, error, field) from None
+
+
+@contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """Leave no `__pycache__` beside a user's files: a check of a spec writes nothing."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def _broken(module: str, error: BaseException, field: str) -> UserError:

@@ -45,11 +45,12 @@ def find(arch: str, field: str) -> Callable[..., Any]:
     place = place_of(arch)
     assert place is not None, "only for names that are such a place"
     where = f"{field}.arch"
-    maker = getattr(plugins.load(place[0], where), place[1], None)
+    maker: Any = getattr(plugins.load(place[0], where), place[1], None)
     if not callable(maker):
         problem = "is nothing that can be called" if maker is not None else f"{place[0]} has no {place[1]!r}"
         raise UserError(where, problem, value=arch, expected="a function or a class that makes the network")
-    return maker
+    made: Callable[..., Any] = maker
+    return made
 
 
 def create(arch: str, options: Mapping[str, Any], field: str) -> nn.Module:

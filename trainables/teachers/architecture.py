@@ -81,11 +81,11 @@ def guess(read: ReadCheckpoint) -> Guess | None:
     # A file must not choose which code is imported and called: of such a network its user writes `arch`.
     named = bool(facts.arch) and plugin_networks.place_of(facts.arch or "") is None
     if facts.arch and named:
-        model = ModelSpec(arch=facts.arch, options=dict(facts.options))
+        claimed = ModelSpec(arch=facts.arch, options=dict(facts.options))
         if facts.configured:
-            return Guess(model, "its config.json")
+            return Guess(claimed, "its config.json")
         if facts.origin == "raykd" or facts.options or facts.arch.startswith(_OWN_NAMES):
-            return Guess(model, COMPARED)
+            return Guess(claimed, COMPARED)
     usual = _first_fitting(read, _USUAL)
     for names, by in (
         ([known_name(facts.arch or "")], "its own word"),

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables.core import plugins
-from trainables.core.distributed import convert_sync_batch_norm, gather, rank, world_size
+from trainables.core.distributed import convert_sync_batch_norm, gather
+from trainables.core.workers import rank, world_size
 from trainables.methods import load_method
 from trainables.methods.base import Batch
 from trainables.planning.conformance.base import Check, hold
@@ -40,7 +41,7 @@ def train_share(
     teacher = make_teacher(batch_norm) if needs_teacher(load_method(name)) else None
     method = make_method(name, teacher=teacher, **config)
     if spare:
-        method.spare = nn.Parameter(torch.ones(3))
+        method.register_parameter("spare", nn.Parameter(torch.ones(3)))
     model: nn.Module = method
     if world_size() > 1:
         convert_sync_batch_norm(method)
@@ -55,7 +56,7 @@ def train_share(
         for micro in range(accumulate):
             quiet = isinstance(model, DistributedDataParallel) and micro < accumulate - 1
             with model.no_sync() if quiet else contextlib.nullcontext():
-                loss = model(_share(whole, micro, accumulate)).total
+                loss: Tensor = model(_share(whole, micro, accumulate)).total
                 (loss / accumulate).backward()
             losses.append(gather(loss.detach()[None]).mean().item())
         gradients.append({n: p.grad.clone() for n, p in method.named_parameters() if p.grad is not None})
@@ -79,7 +80,8 @@ def two_workers_compute_what_one_does(name: str) -> None:
     module = load_method(name).__module__
     with tempfile.TemporaryDirectory() as folder:
         where = [str(path) for path in plugins.folders()]
-        mp.spawn(_worker, args=(folder, name, module, where), nprocs=2)
+        spawn: Any = mp.spawn  # type: ignore[attr-defined]  # exported, and not declared so
+        spawn(_worker, args=(folder, name, module, where), nprocs=2)
         both = [torch.load(Path(folder) / f"{number}.pt", weights_only=True) for number in range(2)]
     for two in both:
         for part, (relative, absolute) in TOLERANCES.items():
