@@ -108,7 +108,7 @@ def test_a_sweep_runs_is_exported_and_does_not_go_on_with_changed_code(tmp_path:
     spec = spec_of(history)
     trial = next(iter(history.trials.values()))
     assert spec.trial(trial.params, trial.replicate).signature() == trial.trial
-    assert trial.best is not None and 0 <= trial.best["score"] <= 100
+    assert trial.best is not None
 
     assert raykd("status", "own", "--storage", storage).returncode == 0
     assert raykd("report", "own", "--storage", storage).returncode == 0
