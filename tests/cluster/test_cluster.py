@@ -118,10 +118,9 @@ def test_a_folder_with_own_code_comes_along_and_what_a_node_lacks_is_named(lapto
     shutil.copytree(folder / "own_lab", packages / "own_lab")  # what is installed comes first, and stays
     refused = laptop.terminal(*SUBMIT, "run", "my_specs/space.yaml", "--dry-run")
     assert refused.end(240) != 0
+    said = " ".join(refused.said.split())
     for host in (2, 3):
-        assert f"node {hosts.address(host)}: there is no such module on rk{host}" in " ".join(
-            refused.said.split()
-        )
+        assert f"node {hosts.address(host)}: there is no such module on rk{host}" in said
     shutil.rmtree(packages / "own_lab")
 
 

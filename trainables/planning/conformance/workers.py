@@ -54,8 +54,9 @@ def train_share(
         whole = make_batch(method, size=_BATCH, seed=step)
         optimizer.zero_grad()
         for micro in range(accumulate):
-            quiet = isinstance(model, DistributedDataParallel) and micro < accumulate - 1
-            with model.no_sync() if quiet else contextlib.nullcontext():
+            last = micro == accumulate - 1
+            quiet = model if isinstance(model, DistributedDataParallel) and not last else None
+            with quiet.no_sync() if quiet is not None else contextlib.nullcontext():
                 loss: Tensor = model(_share(whole, micro, accumulate)).total
                 (loss / accumulate).backward()
             losses.append(gather(loss.detach()[None]).mean().item())
