@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,10 +35,15 @@ def plugin_folders(path: Path | None, folder: Path | None) -> list[Path]:
 
 
 def declare_recorded(recorded: Mapping[str, Any]) -> None:
-    """Make the modules that a sweep's first record names known. None is imported before it is asked for."""
+    """Make the modules that a sweep's first record names known. None is imported before it is asked for.
+
+    Others may write where sweeps are kept. So of the folders that the record names only this user's and
+    root's are looked in.
+    """
     source = recorded.get("source") or {}
     path, folder = source.get("path"), source.get("folder")
-    plugins.look_in(plugin_folders(Path(path) if path else None, Path(folder) if folder else None))
+    named = plugin_folders(Path(path) if path else None, Path(folder) if folder else None)
+    plugins.look_in(each for each in named if each.is_dir() and each.stat().st_uid in (os.geteuid(), 0))
     plugins.declare(plugins.named(recorded["spec"].get("plugins") or ()))
 
 

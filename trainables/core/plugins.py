@@ -47,12 +47,12 @@ _code: dict[str, _Code] = {}  # unit -> its code
 
 
 def look_in(folders: Iterable[Path]) -> None:
-    """Let modules in these folders be imported, after what is installed."""
-    for folder in (folder.absolute() for folder in folders):
-        if folder not in _folders:
-            _folders.append(folder)
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))
+    """Let modules in these folders be imported, after what is installed.
+
+    They come to `sys.path` with the first module that is asked for, because any folder there may be taken for
+    a package that somebody else's code would use if it were installed.
+    """
+    _folders.extend(dict.fromkeys(f.absolute() for f in folders if f.absolute() not in _folders))
 
 
 def folders() -> list[Path]:
@@ -142,6 +142,7 @@ def _broken(module: str, error: BaseException, field: str) -> UserError:
 
 
 def _remember(module: str) -> _Code:
+    sys.path.extend(str(folder) for folder in _folders if str(folder) not in sys.path)
     unit = unit_of(module)
     if unit.name not in _code:
         files = source_files(unit)

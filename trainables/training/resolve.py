@@ -94,7 +94,10 @@ def resolve(raw: Mapping[str, Any], where: str = "") -> TrialSpec:
             choices=method.points,
         )
     trial = trial.model_copy(update={"teacher": teacher})
-    code = own_code(trial)
+    try:
+        code = own_code(trial)
+    except UserError as error:
+        raise error.under(where) from None
     return trial.model_copy(update={"plugins": code}) if code else trial
 
 

@@ -43,10 +43,10 @@ def added_by(module: ModuleType) -> list[Source]:
 
 
 def plugins_of(name: str) -> list[str]:
-    """The modules outside of raykd that the source called `name` comes from; [] for raykd's own."""
-    if name in _all():
+    """The modules outside of raykd that the source called `name` comes from; [] where there are none."""
+    if name in _all() or (source := sources().get(name)) is None:
         return []
-    kind = type(find_source(name)).__module__
+    kind = type(source).__module__
     offering = (m for m in plugins.modules(plugins.SOURCES) if any(s.name == name for s in added_by(m)))
     return [*(module.__name__ for module in offering), *([] if plugins.is_own(kind) else [kind])]
 
