@@ -10,10 +10,13 @@ standard output.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import platform
+import shutil
 import sys
+import tempfile
 import time
 import uuid
 from importlib import metadata
@@ -87,7 +90,9 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
     checks.append(cache._replace(name="disk", mend=cache.mend and "make room there, or set RAYKD_CACHE"))
     spec = SearchSpec.model_validate(request["spec"]) if request["spec"] else None
     if spec is not None and request["plugins"]["modules"]:
-        problem = plugin_node.unpack(request["plugins"], cache_folder() / "plugins")
+        own = Path(tempfile.mkdtemp(prefix="raykd-plugins-"))
+        atexit.register(shutil.rmtree, own, ignore_errors=True)
+        problem = plugin_node.unpack(request["plugins"], own)
         mend = "install it on every node, or keep its folder beside the spec, from where it is sent to them"
         modules = ", ".join(request["plugins"]["modules"])
         checks.append(Check("plugins", not problem, problem or f"{modules}: the code of the driver", mend))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import socket
+import tempfile
 import time
 import traceback
 import uuid
@@ -54,7 +55,8 @@ def work(config: Mapping[str, Any]) -> None:
     torch.set_num_threads(max(1, int(config["cpus"])))
     try:
         if brought := config.get("plugins"):
-            plugins.unpack(brought, Path(config["cache"]) / "plugins")
+            # A new folder that no other user can enter; it goes with Ray's session.
+            plugins.unpack(brought, Path(tempfile.mkdtemp(prefix="raykd-plugins-", dir=session_folder())))
     except UserError as error:  # of this node: no trial is tried here
         ray.get(broker.refuse.remote(lane, f"{host}: {error}"))
         return

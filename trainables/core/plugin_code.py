@@ -12,7 +12,6 @@ import importlib.util
 import io
 import os
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -95,16 +94,8 @@ def _travelling(unit: Unit) -> Iterator[Path]:
 
 
 def unpacked(archive: bytes, folder: Path) -> Path:
-    """The folder, named by the archive's hash within `folder`, that holds its files. Made once."""
+    """The folder, named by the archive's hash within `folder`, that holds its files now."""
     there = folder / hashlib.sha256(archive).hexdigest()[:DIGITS]
-    if not there.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        making = Path(tempfile.mkdtemp(prefix=f".{there.name}-", dir=folder))
-        with zipfile.ZipFile(io.BytesIO(archive)) as files:
-            files.extractall(making)
-        try:
-            making.rename(there)
-        except OSError:  # another process was first
-            if not there.is_dir():
-                raise
+    with zipfile.ZipFile(io.BytesIO(archive)) as files:
+        files.extractall(there)
     return there

@@ -214,11 +214,11 @@ def luggage(wanted: Mapping[str, str]) -> dict[str, Any]:
     return {"modules": dict(wanted), "folders": [str(folder) for folder in _folders], "archives": archives}
 
 
-def unpack(brought: Mapping[str, Any], cache: Path) -> None:
-    """Import what `luggage` packed; its files go below the folder `cache`. Raises what `require` raises."""
+def unpack(brought: Mapping[str, Any], folder: Path) -> None:
+    """Import what `luggage` packed; its files go below `folder`. Raises what `require` raises."""
     for archive in brought["archives"].values():
         # First, so that a file which has changed since the sweep began is not imported.
-        there = str(unpacked(archive, cache))
+        there = str(unpacked(archive, folder))
         if there not in sys.path:
             sys.path.insert(0, there)
     look_in(map(Path, brought["folders"]))
