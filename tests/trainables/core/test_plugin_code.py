@@ -74,6 +74,7 @@ def test_of_a_namespace_package_the_part_with_files_counts(tmp_path: Path) -> No
         (tmp_path / "own_space" / part).mkdir(parents=True)
         (tmp_path / "own_space" / part / "__init__.py").write_text(f"PART = '{part}'\n")
     plugins.look_in([tmp_path])
+    plugins.load("own_space.one")
     unit = plugin_code.unit_of("own_space.one")
     assert (unit.name, unit.root) == ("own_space.one", tmp_path)
     assert list(plugin_code.source_files(unit)) == ["own_space/one/__init__.py"]

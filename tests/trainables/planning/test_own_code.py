@@ -23,6 +23,8 @@ from trainables.networks.zoo import architectures
 from trainables.planning.check import TrialChecker
 from trainables.planning.plugins import bring
 from trainables.spec.trial import DataSpec, ModelSpec, TrialSpec
+from trainables.teachers.architecture import guess
+from trainables.teachers.pretrained.read import read_checkpoint
 from trainables.training.resolve import flatten, resolve
 
 TEACHER = {"arch": "test_resnet", "train": {"method": "moco", "preset": "digits", "epochs": 1}}
@@ -181,6 +183,17 @@ def test_a_broken_entry_point_stops_only_those_who_use_it(
     assert resolve(OURS).plugins == {}
     with pytest.raises(UserError, match=r"plugins: its import fails with ValueError: broken"):
         load_method("own_cosine")
+
+
+def test_a_checkpoint_that_names_a_network_imports_nothing(tmp_path: Path) -> None:
+    plugins.look_in([tmp_path])
+    (tmp_path / "own_trap.py").write_text("raise SystemExit('imported')")
+    weights = build_backbone(ModelSpec(arch="test_resnet"), 0).model.state_dict()
+    torch.save({"arch": "own_trap:make", "state_dict": weights}, tmp_path / "trap.pth")
+    read = read_checkpoint(tmp_path / "trap.pth", "FILE")
+    assert read.facts.arch == "own_trap:make"
+    found = guess(read)
+    assert found is None or found.model.arch != "own_trap:make"
 
 
 def test_the_images_of_our_sources_lie_where_they_lay() -> None:
