@@ -170,7 +170,12 @@ class Bench:
         place = Workspace(
             self.folder / f"{method} {seed}", self.place.cache, self.place.teachers, targets="off"
         )
-        train(self.trial(method, seed), lambda said: heard.append(said) is None, place)
+
+        def hear(said: EpochReport) -> bool:
+            heard.append(said)
+            return True
+
+        train(self.trial(method, seed), hear, place)
         steps = len(self.data.train_ids) // self.asked.batch
         seconds = heard[-1].metrics["train_s"] - heard[0].metrics["train_s"]
         speed = steps * self.asked.batch * (len(heard) - 1) / seconds

@@ -23,6 +23,14 @@ def test_first_student(tmp_path: Path) -> None:
     assert (tmp_path / "sweeps/mine/report.html").exists()
 
 
+@pytest.mark.slow
+def test_own_code(tmp_path: Path) -> None:
+    """A package beside a spec is found, and its method does what every method must do."""
+    printed = follow(ROOT / "docs/own_code.md", tmp_path)
+    assert "bad" not in printed["raykd check-method my_lab.losses:MyLoss"]
+    assert "12 trials" in printed["raykd run space.yaml --dry-run"]
+
+
 @pytest.mark.ray  # it starts none, but takes as long
 @pytest.mark.slow
 def test_extending(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from raykd.spec.data_defaults import with_kept_images
 from raykd.spec.document import find_document, named_by_file, parse_yaml, read_mapping
 from raykd.spec.overrides import lay_over
 from raykd.spec.paths import absolute, absolute_flat
+from raykd.spec.plugins import bring_plugins
 from raykd.spec.presets import others, with_preset
 from raykd.spec.search import SearchSpec, build_sweep
 from raykd.spec.sections import SHORTHAND
@@ -38,10 +39,11 @@ FEWEST_TO_LOOK = 3  # pairs at the first look of a sequential study
 _BASE = (  # the keys of a base
     *("method", "preset", "student", "teacher", "data", "views", "optim", "probe", "epochs", "fixed"),
     "teacher_pixels",
+    "plugins",  # of a sweep whose best trial is the base
 )
 _ENGINE = (  # as of a search
     *("workers", "lanes", "targets", "time_limit", "references", "baseline", "attempts"),
-    *("failures_in_a_row", "keep_checkpoints"),
+    *("failures_in_a_row", "keep_checkpoints", "plugins"),
 )
 _RULES = ("precision", "decide", "margin", "alpha", "score_at", "budget", "retune")  # taken over as they are
 
@@ -60,7 +62,8 @@ def load_study(
     Raises `UserError`.
     """
     path = find_study(source)
-    return read_study({**named_by_file(path), **read_mapping(path)}, overrides, storage, folder, settings)
+    raw = {**named_by_file(path), **read_mapping(path)}
+    return read_study(raw, overrides, storage, folder, settings, path)
 
 
 def read_study(
@@ -69,12 +72,14 @@ def read_study(
     storage: Storage | Path,
     folder: Path | None = None,
     settings: bool = True,
+    path: Path | None = None,
 ) -> StudySpec:
-    """The study that `raw`, the content of a file, describes; the rest as of `load_study`."""
+    """The study that `raw`, the content of the file `path`, describes; the rest as of `load_study`."""
     _refuse_search(raw)
     raw = with_preset(dict(raw), overrides)
     for override in others(overrides):
         raw = _override(raw, override)
+    bring_plugins(raw, path, folder)
     if isinstance(raw.get("base"), Mapping):
         raw = {**raw, "base": with_kept_images(absolute(dict(raw["base"]), folder), "base")}
     return build_study(raw, storage, folder, settings)

@@ -16,6 +16,9 @@ class StudyFile(Description):
     """An ablation study: a base, what varies, and how sure the answer must be."""
 
     name: str = Field(description="the study's folder")
+    plugins: tuple[str, ...] = Field(
+        (), description="modules of your own that define methods, data sources or probes"
+    )
     base: Section = Field(description="what all arms share; or `sweep: NAME`, the best trial of that sweep")
     design: Design
     factors: dict[str, tuple[Any, ...]] = Field({}, description="field -> levels")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,9 @@ from raykd.cli.flags import flags
 from raykd.console import answers
 from raykd.console.live import Console
 from raykd.storage.open_storage import open_storage
+
+if TYPE_CHECKING:
+    from raykd.doctor.check import Check
 
 verbs = typer.Typer()
 teacher = typer.Typer(no_args_is_help=True, help="Look at a checkpoint before it teaches.")
@@ -85,8 +89,13 @@ def doctor(
     """Check this machine, or a whole cluster, before anything is spent."""
     from raykd.doctor.checkup import checkup
 
+    _show(checkup(spec, storage, set_ or [], cluster, address, nodes), json)
+
+
+def _show(checks: Iterator[Check], json: bool) -> None:
+    """Show checks as they are done. Raises exit code 1 where one has failed."""
     console, found = Console(), []
-    for check in checkup(spec, storage, set_ or [], cluster, address, nodes):
+    for check in checks:
         found.append(check)
         if not json:
             answers.checks(console, [check])
@@ -94,6 +103,18 @@ def doctor(
         console.json([check._asdict() for check in found])
     if any(check.ok is False for check in found):
         raise typer.Exit(1)
+
+
+@verbs.command("check-method", epilog="Example:  raykd check-method my_package.losses:MyLoss")
+@flags(loads_torch=True)
+def check_method(
+    method: Annotated[str, typer.Argument(help="MODULE:CLASS of your own, or one in `raykd list methods`.")],
+    json: Json = False,
+) -> None:
+    """Check that a method does what every method must do: gradients, checkpoints, memory, two workers."""
+    from raykd.doctor import method_check
+
+    _show(method_check.checks(method), json)
 
 
 @verbs.command(epilog="Example:  raykd clean --targets")

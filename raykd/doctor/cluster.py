@@ -5,7 +5,6 @@ A small task on every node examines that node (`node.py`); `compare.py` compares
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,15 +17,15 @@ from raykd.doctor.check import Check
 from raykd.doctor.compare import Node
 from raykd.doctor.node import place, write
 from raykd.doctor.sweep_checks import check_spec
+from raykd.lanes import plugin_node
+from raykd.lanes.ask_nodes import ask_nodes, at
 from raykd.lanes.autoscaler import autoscales
 from raykd.lanes.cluster import connected, live_nodes, ray_address
 from raykd.lanes.quarantine import in_quarantine
+from raykd.spec.plugins import code_of
 from raykd.spec.search import SearchSpec
-from raykd.storage.file_transfer import credentials
 from raykd.storage.open_storage import open_storage
 from trainables.core.errors import first_line
-
-_LIMIT_S = 240.0  # of each task
 
 
 def checks(
@@ -48,7 +47,12 @@ def checks(
         alive = live_nodes()
         yield compare.check_nodes(alive, len(ray.nodes()) - len(alive), expected)
         with _marker(storage) as (marker, problem):
-            request = {"storage": storage, "marker": marker, "spec": spec and spec.model_dump(mode="json")}
+            request = {
+                "storage": storage,
+                "marker": marker,
+                "spec": spec and spec.model_dump(mode="json"),
+                "plugins": plugin_node.request(code_of(spec)) if spec is not None else None,
+            }
             found = _clocks(_look(alive, request))
             nodes = [node for node in found if not node.error]
             yield compare.check_answers(found)
@@ -94,7 +98,7 @@ def _marker(storage: str) -> Iterator[tuple[str, str]]:
 def _look(alive: Sequence[Mapping[str, Any]], request: dict[str, Any]) -> list[Node]:
     """Every live node with its facts, or with the reason why there are none."""
     requests = {node["NodeID"]: {**request, "do": "look", "node": node["NodeID"]} for node in alive}
-    answers = _ask(requests)
+    answers = ask_nodes("raykd.doctor.node", requests)
     found = []
     for node in alive:
         answer, has = answers[node["NodeID"]], (node["NodeID"], node["NodeManagerAddress"], node["Resources"])
@@ -106,7 +110,7 @@ def _read(nodes: Sequence[Node], request: dict[str, Any]) -> dict[str, list[str]
     """node -> the nodes whose files it does not see."""
     tokens = {node.id: node.facts["token"] for node in nodes if "token" in node.facts}
     request = {**request, "do": "read", "nodes": tokens}
-    answers = _ask(dict.fromkeys(tokens, request))
+    answers = ask_nodes("raykd.doctor.node", dict.fromkeys(tokens, request))
     return {node: answer.get("facts", {"unseen": ["anybody"]})["unseen"] for node, answer in answers.items()}
 
 
@@ -121,66 +125,8 @@ def _clocks(nodes: Sequence[Node]) -> list[Node]:
         with suppress(Exception):
             for _ in range(0 if node.error else 3):
                 began = time.time()
-                there = ray.get(clock.options(scheduling_strategy=_at(node.id)).remote(), timeout=30)
+                there = ray.get(clock.options(scheduling_strategy=at(node.id)).remote(), timeout=30)
                 half = (time.time() - began) / 2
                 best = min(best, (half, there - began - half))
         found.append(node._replace(skew_s=best[1], skew_within_s=best[0]))
     return found
-
-
-def _ask(requests: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Send all requests at the same time: node -> {"facts": …} or {"error": why}."""
-    import ray
-
-    def ask(request: str, seconds: float, given: dict[str, str]) -> dict[str, Any]:
-        # Ray pickles this function by value, so that a node without raykd can say so.
-        import json
-        import os
-        import subprocess
-        import sys
-
-        # Ray hides the GPUs from a task that asks for none.
-        hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
-        env = {k: v for k, v in os.environ.items() if not (hidden and k == "CUDA_VISIBLE_DEVICES")} | given
-        command = [sys.executable, "-m", "raykd.doctor.node"]
-        try:
-            done = subprocess.run(
-                command,
-                input=request,
-                capture_output=True,
-                text=True,
-                timeout=seconds,
-                env=env,
-                cwd="/",  # the raykd that is installed, and not one that lies where Ray was started
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return {"error": f"no answer within {seconds:g} s"}
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
-            return {"error": f"{sys.executable}: {lines[-1]}"}
-        return {"facts": json.loads(done.stdout.splitlines()[-1])}
-
-    task = ray.remote(num_cpus=0, max_retries=0)(ask)
-    pending = {
-        task.options(scheduling_strategy=_at(node)).remote(json.dumps(request), _LIMIT_S, credentials()): node
-        for node, request in requests.items()
-    }
-    if not pending:
-        return {}
-    ready, _ = ray.wait(list(pending), num_returns=len(pending), timeout=_LIMIT_S + 30)
-    answers: dict[str, dict[str, Any]] = {
-        node: {"error": f"no task was started within {_LIMIT_S + 30:g} s"} for node in pending.values()
-    }
-    for reference in ready:
-        try:
-            answers[pending[reference]] = ray.get(reference)
-        except Exception as error:
-            answers[pending[reference]] = {"error": first_line(error)}
-    return answers
-
-
-def _at(node: str) -> Any:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(node, soft=False)

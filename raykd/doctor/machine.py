@@ -54,6 +54,7 @@ def checks(storage: Storage | Path, spec: SearchSpec | None = None, ray: bool = 
     yield places.check_storage(storage)
     yield places.check_disk(open_storage(storage).folder)
     if spec is not None:
+        yield from sweep_checks.check_plugins(spec)
         yield from sweep_checks.check_spec(spec)
         yield sweep_checks.check_workers(spec)
     yield sweep_checks.check_stale_cluster()

@@ -4,16 +4,19 @@
 that hangs, does no harm to others. The request is JSON on standard input, the answer is the last line of
 standard output.
 
-    {"do": "look", "storage": …, "marker": …, "node": …, "spec": … or null}     -> facts
+    {"do": "look", "storage": …, "marker": …, "node": …, "spec": … or null, "plugins": …}  -> facts
     {"do": "read", "storage": …, "marker": …, "nodes": {node: token}}           -> {"unseen": [node, …]}
 """
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import platform
+import shutil
 import sys
+import tempfile
 import time
 import uuid
 from importlib import metadata
@@ -74,9 +77,11 @@ def write(files: FileSystem, path: str, text: str) -> None:
 
 def look(request: dict[str, Any]) -> dict[str, Any]:
     """The checks and facts of this node. Leaves this node's file in the storage."""
+    from raykd.doctor.check import Check
     from raykd.doctor.machine import check_gpu, check_packages, check_shared_memory, check_torchvision
     from raykd.doctor.places import check_disk
     from raykd.doctor.sweep_checks import check_spec
+    from raykd.lanes import plugin_node
     from raykd.spec.search import SearchSpec
     from trainables.core.files import cache_folder
 
@@ -84,6 +89,14 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
     cache = check_disk(cache_folder())
     checks.append(cache._replace(name="disk", mend=cache.mend and "make room there, or set RAYKD_CACHE"))
     spec = SearchSpec.model_validate(request["spec"]) if request["spec"] else None
+    if spec is not None and request["plugins"]["modules"]:
+        own = Path(tempfile.mkdtemp(prefix="raykd-plugins-"))
+        atexit.register(shutil.rmtree, own, ignore_errors=True)
+        problem = plugin_node.unpack(request["plugins"], own)
+        mend = "install it on every node, or keep its folder beside the spec, from where it is sent to them"
+        modules = ", ".join(request["plugins"]["modules"])
+        checks.append(Check("plugins", not problem, problem or f"{modules}: the code of the driver", mend))
+        spec = None if problem else spec  # its methods, data and networks are not known here
     if spec is not None:
         checks += islice(check_spec(spec), 2)  # data and teacher; the third check is the same on all nodes
     return {

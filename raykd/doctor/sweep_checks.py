@@ -48,6 +48,25 @@ def check_spec(spec: SearchSpec) -> Iterator[Check]:
     yield answered("spec", whole)
 
 
+def check_plugins(spec: SearchSpec) -> Iterator[Check]:
+    """What the modules of the user's own add, and which code of theirs the trials take; one check or none."""
+    from raykd.spec.plugins import code_of
+    from trainables.core.plugins import described
+    from trainables.planning.plugins import bring
+
+    def added() -> str:
+        return "; ".join([*bring(spec.plugins), *places])
+
+    try:
+        code = described(code_of(spec))
+    except UserError as error:
+        yield Check("plugins", False, str(error), f"correct `{error.field}`")
+        return
+    places = [f"{name} is {of['code'][:8]}, in {of['file']}" for name, of in code.items()]
+    if places:
+        yield answered("plugins", added)
+
+
 def check_workers(spec: SearchSpec) -> Check:
     """Can this machine, or the cluster that `run` would join from here, hold a lane?"""
     from raykd.doctor.compare import check_room

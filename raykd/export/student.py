@@ -24,7 +24,7 @@ from trainables.core.workers import device
 from trainables.data.data_sets import open_data
 from trainables.evaluation.evaluate import Examiner
 from trainables.evaluation.probes import load_probe, probes
-from trainables.networks import torchvision_models
+from trainables.networks import plugin_networks, torchvision_models
 from trainables.networks.backbones import Backbone, build_backbone, noise
 from trainables.networks.stems import STEM, stem_lines
 from trainables.networks.zoo import RAYKD, TORCHVISION
@@ -197,7 +197,8 @@ def _describe(model: torch.nn.Module, trial: TrialSpec) -> None:
 
 def timm_opens(spec: ModelSpec) -> bool:
     """Whether timm can create the student from a folder. timm has no option for another stem."""
-    return not spec.arch.startswith((TORCHVISION, RAYKD)) and STEM not in spec.options
+    own = spec.arch.startswith((TORCHVISION, RAYKD)) or plugin_networks.place_of(spec.arch) is not None
+    return not own and STEM not in spec.options
 
 
 def _lines(spec: ModelSpec, model: torch.nn.Module) -> str:
@@ -206,7 +207,11 @@ def _lines(spec: ModelSpec, model: torch.nn.Module) -> str:
     name = spec.arch.removeprefix(TORCHVISION)
     accepted = torchvision_models.arguments(name, own) if spec.arch != name else own
     arguments = "".join(f", {option}={value!r}" for option, value in accepted.items())
-    if spec.arch.startswith(RAYKD):
+    place = plugin_networks.place_of(spec.arch)
+    if place is not None:
+        imports = f"from safetensors.torch import load_file\n\nfrom {place[0]} import {place[1]}"
+        made = [f"model = {place[1]}({arguments.removeprefix(', ')})"]
+    elif spec.arch.startswith(RAYKD):
         imports = (
             "from safetensors.torch import load_file\n\n"
             "from trainables.networks.zoo import create  # raykd's package: this is a network of its own"

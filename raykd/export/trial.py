@@ -104,6 +104,7 @@ def config_of(spec: SweepSpec, trial: TrialSpec) -> dict[str, Any]:
         del dump["teacher"]["mean"], dump["teacher"]["std"]
     return {
         "name": f"{spec.name[:80]}-{trial.signature()}",  # at most 100 letters
+        **({"plugins": list(spec.plugins)} if spec.plugins else {}),
         "method": trial.method,
         **{name: dump[name] for name in sections if dump[name] is not None},
         "epochs": trial.epochs,

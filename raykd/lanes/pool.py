@@ -66,6 +66,7 @@ class LanePool:
         teachers: Path,
         targets: Room = "off",
         actions: Mapping[str, str] = ACTIONS,
+        plugins: Mapping[str, Any] | None = None,
         demand: Demand | None = None,
         on_event: Callable[[str], None] = log.info,
         on_quarantine: Callable[[str, str], object] = _log_quarantine,
@@ -97,6 +98,7 @@ class LanePool:
             "teachers": str(teachers),
             "targets": targets,
             "actions": dict(actions),
+            "plugins": plugins,
         }
         self._demand = demand
         self._quarantine = Quarantine(NAMESPACE, on_quarantine)

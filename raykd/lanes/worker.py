@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import socket
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from raykd.lanes.failures import beside_others, explain, gpu_fault, mended_by_re
 from raykd.lanes.messages import Message, Task
 from raykd.storage.marker import fetch_teachers, find
 from raykd.storage.owners import keep_closed, make_private
-from trainables.core import storage_retry
+from trainables.core import plugins, storage_retry
 from trainables.core.errors import StorageLost, SweepFailed, TrialFailed, UserError
 from trainables.core.files import guard, opened, own_folder
 from trainables.core.heartbeat import heartbeat_listener
@@ -50,6 +51,13 @@ def work(config: Mapping[str, Any]) -> None:
     _take_device(config, broker, rank, world)
     guard(Path(config["cache"]), shared=True)
     torch.set_num_threads(max(1, int(config["cpus"])))
+    try:
+        if brought := config.get("plugins"):
+            # A new folder that no other user can enter; it goes with Ray's session.
+            plugins.unpack(brought, Path(tempfile.mkdtemp(prefix="raykd-plugins-", dir=session_folder())))
+    except UserError as error:  # of this node: no trial is tried here
+        ray.get(broker.refuse.remote(lane, f"{host}: {error}"))
+        return
     actions = {name: _load(where) for name, where in config["actions"].items()}
     # All ranks of this start of the group share one generation; a restart has another placement group.
     generation = ray.util.get_current_placement_group().id.hex()
@@ -78,6 +86,8 @@ def work(config: Mapping[str, Any]) -> None:
             if task.alone:
                 limit_memory(config["gpus"], task.alone)
             trials = [TrialSpec.model_validate(trial) for trial in task.trials]
+            for trial in trials:
+                plugins.require(trial.plugins)
             fetch_teachers(transfer, trials, workspace)
             listener = heartbeat_listener(lambda where: broker.heartbeat.remote(lane, generation, where))
             with listener, storage_retry.losing(f"{task.folder} cannot be used"):

@@ -44,6 +44,14 @@ class _Source(TypedDict):
     folder: NotRequired[str]
 
 
+class _Plugin(TypedDict):
+    """A module of the user's own: the hash of its code, where it lay, and its files with their hashes."""
+
+    code: str
+    file: str
+    files: dict[str, str]
+
+
 class _Config(TypedDict, total=False):
     """The fields of a trial's settings that are read without their model."""
 
@@ -65,6 +73,7 @@ class _Sweep(_Any):
     sampler: NotRequired[dict[str, Any]]
     scheduler: NotRequired[dict[str, Any]]
     versions: NotRequired[dict[str, str]]
+    plugins: NotRequired[dict[str, _Plugin]]
 
 
 class _Driver(_Any):

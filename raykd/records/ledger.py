@@ -68,7 +68,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 
 # Fields that records of this raykd have as well; those of earlier versions lack them.
-_SINCE = {"sweep": ("format",), "driver": ("format", "versions", "device")}
+_SINCE = {"sweep": ("format", "plugins"), "driver": ("format", "versions", "device")}
 
 
 class Ledger:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from raykd.records.format import written_by
 from raykd.records.history import History
 from raykd.spec.arms import ARM
+from raykd.spec.plugins import declare_recorded
 from raykd.spec.schedulers import settings_in_use
 from raykd.spec.search import SearchSpec
 from raykd.spec.study import StudySpec
@@ -38,6 +39,7 @@ def study_of(history: History) -> StudySpec:
 def _parsed(kind: type[_Kind], history: History) -> _Kind:
     """The recorded spec as this kind of sweep."""
     raw = dict(history.spec)
+    declare_recorded(history.sweep or {"spec": raw})
     if isinstance(raw.get("scheduler"), Mapping):  # older versions recorded the settings of all schedulers
         raw["scheduler"] = settings_in_use(raw["scheduler"])
     try:

@@ -28,6 +28,7 @@ from raykd.storage.base import SweepFolder
 from raykd.storage.scratch import scratch_folder
 from trainables.core.errors import StorageLost, SweepFailed, UserError
 from trainables.core.files import cache_folder
+from trainables.core.plugins import luggage
 
 log = logging.getLogger("raykd.runs.drive")
 
@@ -92,6 +93,7 @@ class Drive:
                 teachers=self.shared.storage.teachers(),
                 targets=sharing.room_for(spec),
                 actions=self.actions,
+                plugins=luggage(cluster["plugins"]),
                 demand=None if cluster["alone"] else Demand(workers, self._left, spec.lanes),
                 on_event=console.warn,
                 on_quarantine=lambda gpu, reason: self.record("quarantine", gpu=gpu, reason=reason),

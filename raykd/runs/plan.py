@@ -12,6 +12,7 @@ from raykd.runs.auxiliary import baseline_remarks, beside, whole_trials
 from raykd.runs.sharing import sharing
 from raykd.searching.proposer import Proposal, Proposer
 from raykd.spec.devices import idle_gpus, where
+from raykd.spec.plugins import code_of
 from raykd.spec.search import SearchSpec
 from raykd.spec.sweep import SweepSpec
 from raykd.spec.validate import check_resources, describe_axes
@@ -75,6 +76,7 @@ def worker_memory(spec: SweepSpec, address: str | None) -> int | None:
 
 def planned_here(planned: dict[str, Any], spec: SweepSpec, address: str | None) -> list[str]:
     """Add devices and lanes of this machine to a plan. Returns remarks on these and on a long baseline."""
+    _check_plugins(spec, address)
     planned["devices"], idle = devices(spec, address)
     planned["room"], none = room(spec, address)
     baseline = [row for row in planned["beside"] if row["what"] == "baseline"]
@@ -83,6 +85,19 @@ def planned_here(planned: dict[str, Any], spec: SweepSpec, address: str | None) 
         *none,
         *(said for row in baseline for said in baseline_remarks(row["asked"], row["epochs"], spec)),
     ]
+
+
+def _check_plugins(spec: SweepSpec, address: str | None) -> None:
+    """Raise `UserError` with the names of a cluster's nodes that lack the user's own code.
+
+    The cluster is asked only if the sweep takes something from outside of raykd.
+    """
+    target, code = cluster.ray_address(address), code_of(spec)
+    if code and target != cluster.LOCAL:
+        from raykd.lanes.plugin_nodes import check_nodes
+
+        with cluster.connected(target):
+            check_nodes(code)
 
 
 def devices(spec: SweepSpec, address: str | None) -> tuple[str, list[str]]:

@@ -31,6 +31,7 @@ from raykd.lanes.cluster import (
     this_machine,
 )
 from raykd.lanes.demand import autoscaler_makes_room
+from raykd.lanes.plugin_nodes import check_nodes
 from raykd.process import signals, streams
 from raykd.process.version import version
 from raykd.records.format import FORMAT
@@ -49,6 +50,7 @@ from raykd.runs.changed_spec import (
 )
 from raykd.runs.drive import Drive, Replayed
 from raykd.runs.kinds import run_of
+from raykd.spec.plugins import code_of, refuse_changed_code
 from raykd.spec.sweep import MOST_TRIALS, SweepSpec
 from raykd.spec.validate import check_resources
 from raykd.storage.base import SweepFolder
@@ -57,6 +59,7 @@ from raykd.storage.commands import command
 from raykd.storage.new_sweep import LOG, removed_if_empty
 from trainables.core import storage_retry
 from trainables.core.errors import SweepFailed, UserError
+from trainables.core.plugins import described, load
 
 log = logging.getLogger("raykd.runs.sweep")
 _LAST_WORD_S = 10.0  # wait for the storage at the end of a driver, which may end because the storage is lost
@@ -102,6 +105,7 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
     else:
         place.sweep.discard_copy()
     refuse_lost(place.sweep)
+    code = code_of(spec)
     # The cluster first: where it cannot hold a worker, no sweep is left behind.
     with (
         removed_if_empty(place.sweep) as clear,
@@ -120,6 +124,7 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
                 scheduler=spec.scheduler.model_dump(mode="json"),
                 versions=versions(),
                 format=FORMAT,
+                **({"plugins": described(code)} if code else {}),
             )
         return _drive(spec, recorder, place, console, cluster)
 
@@ -150,6 +155,8 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
     with Ledger.open(place.sweep) as ledger:
         history = History.of(ledger.records)
         spec = spec_of(history)
+        if not history.done or extend:
+            refuse_changed_code(history.sweep or {}, described(_recorded_plugins(history)))
         check_settings(spec, history)
         if not as_started:
             refuse_changed_spec(spec, history, place.sweep.storage)
@@ -175,6 +182,14 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             if extend:
                 recorder("extend", samples=extend * spec.samples_per_extension)
             return _drive(spec, recorder, place, console, cluster, None if extend else ready)
+
+
+def _recorded_plugins(history: History) -> list[str]:
+    """The modules that the sweep was started with, imported. Raises `UserError` where one is not here."""
+    named = list((history.sweep or {}).get("plugins", {}))
+    for name in named:
+        load(name)
+    return named
 
 
 def _refuse_more(spec: SweepSpec, history: History, extend: int) -> None:
@@ -214,7 +229,10 @@ def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[s
         except UserError:
             if target == LOCAL or not autoscaler_makes_room(spec.workers):
                 raise
-        yield {**cluster, "alone": target == LOCAL, "memory": memory}
+        code = code_of(spec)
+        if target != LOCAL:
+            check_nodes(code)
+        yield {**cluster, "alone": target == LOCAL, "memory": memory, "plugins": code}
 
 
 def _log_of(sweep: SweepFolder) -> Path:

@@ -21,6 +21,7 @@ from raykd.spec.description import Description, without_description
 from raykd.spec.document import find_document, named_by_file, read_mapping
 from raykd.spec.overrides import lay_over
 from raykd.spec.paths import absolute
+from raykd.spec.plugins import bring_plugins
 from raykd.spec.samplers import Grid
 from raykd.spec.sections import SHORTHAND
 from raykd.spec.space import METHOD, Space, build_space
@@ -94,7 +95,7 @@ def load_sweep(
     if "design" in raw:
         expected = f"`{shlex.join(['raykd', 'ablate', str(source)])}`"
         raise UserError("SPEC", "is an ablation study", value=str(source), expected=expected)
-    return read_sweep({**named_by_file(path), **raw}, overrides, folder, settings)
+    return read_sweep({**named_by_file(path), **raw}, overrides, folder, settings, path)
 
 
 def read_sweep(
@@ -102,11 +103,13 @@ def read_sweep(
     overrides: list[str] | tuple[str, ...] = (),
     folder: Path | None = None,
     settings: bool = True,
+    path: Path | None = None,
 ) -> SearchSpec:
-    """The search that `raw`, the content of a file, describes; the rest as of `load_sweep`."""
+    """The search that `raw`, the content of the file `path`, describes; the rest as of `load_sweep`."""
     laid = dict(raw)
     for override in overrides:
         laid = lay_over(laid, override)
+    bring_plugins(laid, path, folder)
     return build_sweep(with_kept_images(absolute(laid, folder, settings)))
 
 

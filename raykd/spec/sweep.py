@@ -28,6 +28,7 @@ from raykd.spec.samplers import TPE, AnySampler
 from raykd.spec.schedulers import AnyScheduler, parse_scheduler
 from raykd.spec.sections import BaselineSpec, Section, TargetsSpec, WorkersSpec, parse_duration
 from raykd.spec.space import Space
+from trainables.core import plugins
 from trainables.core.errors import UserError
 from trainables.evaluation.probes import find_probe
 from trainables.spec.normalisation import IMAGENET
@@ -63,6 +64,7 @@ class SweepSpec(Spec):
     of_other_kind: ClassVar[dict[str, Any]]
 
     name: str = Field(description="the sweep's folder")
+    plugins: tuple[str, ...] = Field((), description="modules of your own with methods, sources, probes")
     method: str | tuple[str, ...] = Field(description="a method, or several to search across")
     preset: str | dict[str, str] | None = Field(None, description="of the method, or `{method: preset}`")
     student: Section = Field({}, description="the network to train")
@@ -115,7 +117,8 @@ class SweepSpec(Spec):
 
     @model_serializer(mode="wrap")
     def _recorded(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {**dump(self), **self.of_other_kind}
+        dumped = {**dump(self), **self.of_other_kind}
+        return dumped if self.plugins else without(["plugins"], dumped)  # as before this was a field
 
     @field_validator("name")
     @classmethod
@@ -124,6 +127,11 @@ class SweepSpec(Spec):
             expected = "letters, digits, `.`, `_`, `-`, at most 100, the first no dot or dash"
             raise UserError("", "cannot be the name of a folder", value=name, expected=expected)
         return name
+
+    @field_validator("plugins", mode="before")
+    @classmethod
+    def _plugins(cls, given: Any) -> tuple[str, ...]:
+        return plugins.named(given, "")
 
     @field_validator("method")
     @classmethod

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 
 import hosts
 import pytest
 from laptop import CHECKOUT, STALE_S, Laptop, furnish, until
+from own_code import write_package, write_spec
 
 from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger
@@ -99,6 +101,27 @@ def test_the_doctor_finds_the_cluster_well(laptop: Laptop) -> None:
     found = {check["name"]: check for check in json.loads(said.stdout)}
     assert said.returncode == 0, said.stdout
     assert found["nodes"]["ok"] and found["storage"]["ok"] and found["checkout"]["ok"], said.stdout
+
+
+def test_a_folder_with_own_code_comes_along_and_what_a_node_lacks_is_named(laptop: Laptop) -> None:
+    folder = laptop.folder / "my_specs"
+    write_package(folder)
+    write_spec(folder, samples=1, workers={"count": 2, "cpus": 1})  # all that a host offers
+    laptop.ray("rsync-up", "cluster.yaml")
+    assert not (hosts.home(2) / "raykd-src" / "my_specs").exists(), "it is on the head alone"
+    planned = laptop.ray(*SUBMIT[1:], "run", "my_specs/space.yaml", "--dry-run")
+    assert "weight" in planned and "nothing was started" in planned
+    laptop.ray(*SUBMIT[1:], "run", "my_specs/space.yaml", seconds=500)
+    history = History.of(Ledger.read(hosts.SHARED / "sweeps" / "own"))
+    assert history.counts()["finished"] == 1
+    (packages,) = (hosts.home(1) / "raykd-env").glob("lib/python*/site-packages")
+    shutil.copytree(folder / "own_lab", packages / "own_lab")  # what is installed comes first, and stays
+    refused = laptop.terminal(*SUBMIT, "run", "my_specs/space.yaml", "--dry-run")
+    assert refused.end(240) != 0
+    said = " ".join(refused.said.split())
+    for host in (2, 3):
+        assert f"node {hosts.address(host)}: there is no such module on rk{host}" in said
+    shutil.rmtree(packages / "own_lab")
 
 
 def test_a_sweep_spans_hosts_and_outlives_its_connection_and_a_node(laptop: Laptop) -> None:

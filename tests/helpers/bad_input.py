@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,6 +73,19 @@ def sweep(name: str, change: dict[str, Any], field: str, word: str) -> Bad:
 
 def study(name: str, change: dict[str, Any], field: str, word: str) -> Bad:
     return text(name, changed(STUDY, change), field, word, "ablate")
+
+
+def plugin(name: str, content: str | None, change: dict[str, Any], field: str, word: str) -> Bad:
+    """A sweep beside a module, called as the one that it names."""
+
+    def both(here: Path) -> None:
+        (here / "s.yaml").write_text(changed(SWEEP, change))
+        if content is not None:
+            named = re.search(r"own_\w+", str(change))
+            assert named is not None
+            (here / f"{named[0]}.py").write_text(content)
+
+    return Bad(name, both, "run HERE/s.yaml", field, word)
 
 
 def data(name: str, make: Callable[[Path], Any], about: dict[str, Any], field: str, word: str) -> Bad:

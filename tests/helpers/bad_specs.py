@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bad_input import FILE, STUDY, SWEEP, raw, study, sweep, text, verb
+from bad_input import FILE, STUDY, SWEEP, plugin, raw, study, sweep, text, verb
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12))
 
@@ -134,7 +134,33 @@ SPECS = [
     verb("an override below a number", f"run {FILE} --set epochs.x=3", "epochs.x", "no parts"),
 ]  # fmt: skip
 
+PLUGINS = [
+    plugin("a plug-in that is not there", None, {"plugins": ["own_missing"]}, "plugins", "no such module"),
+    plugin("a plug-in by its path", None, {"plugins": ["own/losses.py"]}, "plugins", "not the name"),
+    plugin("a number for plug-ins", None, {"plugins": 3}, "plugins", "`[my_package.losses]`"),
+    plugin("a plug-in in a mapping of numbers", None, {"plugins": [3]}, "plugins", "not a list of modules"),
+    plugin("a plug-in that raises", "raise ValueError('no table')", {"plugins": ["own_raises"]}, "plugins",
+           "ValueError: no table"),
+    plugin("a plug-in that exits", "import sys; sys.exit(0)", {"plugins": ["own_exits"]}, "plugins",
+           "SystemExit"),
+    plugin("a plug-in that is no Python", "def f(:", {"plugins": ["own_syntax"]}, "plugins", "SyntaxError"),
+    plugin("a plug-in that lacks a package", "import own_lacking", {"plugins": ["own_needs"]}, "plugins",
+           "No module named 'own_lacking'"),
+    plugin("a plug-in that adds nothing", "x = 1", {"plugins": ["own_empty"]}, "plugins", "adds neither"),
+    plugin("a plug-in with a name of ours",
+           "from trainables.methods.base import Method\nclass A(Method):\n    name = 'retro'",
+           {"plugins": ["own_taken"]}, "own_taken.A.name", "trainables.methods.retro"),
+    plugin("a network of nowhere", None, {"student": "own_net:make"}, "student.arch", "no such module"),
+    plugin("a network that its module lacks", "x = 1", {"student": "own_nets:make"}, "student.arch",
+           "has no 'make'"),
+    plugin("a network whose module raises", "1 / 0", {"teacher/arch": "own_zero:make"}, "teacher.arch",
+           "ZeroDivisionError"),
+    verb("a method of nowhere", "check-method own_nowhere:Loss", "METHOD", "no such module"),
+    verb("a method that is none", "check-method json:JSONDecoder", "METHOD", "has no method"),
+]  # fmt: skip
+
 STUDIES = [
+    study("a study's plug-in that is not there", {"plugins": ["own_away"]}, "plugins", "no such module"),
     text("a sweep", SWEEP, "design", "missing", "ablate"),
     study("an unknown design", {"design": "one_at_once"}, "design", "'one_at_a_time'"),
     study("a factor that the method lacks", {"factors": {"anchors": ["random"]}}, "factors.anchors", "rrkd"),

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import tempfile
 from pathlib import Path
@@ -17,10 +16,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from small_methods import make_batch, make_method, make_teacher
+from small_methods import make_teacher
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from trainables.core.distributed import (
     convert_sync_batch_norm,
@@ -32,13 +30,11 @@ from trainables.core.distributed import (
 )
 from trainables.data.encode import encode_together
 from trainables.data.store_images import Images
-from trainables.methods import load_method, methods
-from trainables.methods.base import Batch
+from trainables.methods import methods
 from trainables.methods.parts.classifier import cross_entropy
 from trainables.methods.parts.momentum_encoder import keys_of
 from trainables.methods.parts.queue import Queue
-from trainables.training.parallel import data_parallel
-from trainables.training.resolve import needs_teacher
+from trainables.planning.conformance.workers import train_share
 
 # name -> method, config, teacher's batch norm, micro-batches a step
 CASES: dict[str, tuple[str, dict[str, Any], str, int]] = {
@@ -81,46 +77,13 @@ CASES: dict[str, tuple[str, dict[str, Any], str, int]] = {
     "rrkd best": ("rrkd", {"anchors": "best_per_class"}, "batch", 1),
     "rrkd queue": ("rrkd", {"anchors": "queue"}, "eval", 2),
 }
-BATCH = 8
 
 
 def train(case: str) -> dict[str, Any]:
     """Two optimizer steps as the loop makes them; this worker's view of the result."""
     name, config, batch_norm, accumulate = CASES[case]
-    teacher = make_teacher(batch_norm) if needs_teacher(load_method(name)) else None
-    method = make_method(name, teacher=teacher, **config)
-    if "spare" in case:  # a parameter that no pass uses, as some architectures have
-        method.spare = nn.Parameter(torch.ones(3))
-    model: nn.Module = method
-    if world_size() > 1:
-        convert_sync_batch_norm(method)
-        if teacher is not None:
-            convert_sync_batch_norm(teacher)
-        model = data_parallel(method, accumulate, fast=True) or method
-    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], 0.1)
-    losses, gradients = [], []
-    for step in range(2):
-        whole = make_batch(method, size=BATCH, seed=step)
-        optimizer.zero_grad()
-        for micro in range(accumulate):
-            quiet = isinstance(model, DistributedDataParallel) and micro < accumulate - 1
-            with model.no_sync() if quiet else contextlib.nullcontext():
-                loss = model(_share(whole, micro, accumulate)).total
-                (loss / accumulate).backward()
-            losses.append(gather(loss.detach()[None]).mean().item())
-        gradients.append({n: p.grad.clone() for n, p in method.named_parameters() if p.grad is not None})
-        optimizer.step()
-        method.after_step((step + 1) / 2)
-    return {"losses": losses, "gradients": gradients, "state": method.state_dict()}
-
-
-def _share(batch: Batch, micro: int, accumulate: int) -> Batch:
-    """As `trainables.data.loader` deals a batch out: micro-batches first, workers within."""
-
-    def mine(x: Tensor) -> Tensor:
-        return x.reshape(accumulate, world_size(), -1, *x.shape[1:])[micro, rank()]
-
-    return Batch([mine(view) for view in batch.views], mine(batch.labels), mine(batch.ids))
+    # A parameter that no pass uses, as some architectures have.
+    return train_share(name, config, batch_norm, accumulate, spare="spare" in case)
 
 
 def normalise(kind: str, by_kernels: bool = False) -> dict[str, Any]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import TypeVar
+
+from trainables.core.errors import UserError
 
 T = TypeVar("T")
 
@@ -70,4 +72,18 @@ def by_name(found: Iterable[T], name: Callable[[T], str]) -> dict[str, T]:
         if other is not one:
             files = " and ".join(getattr(of, "__module__", repr(of)) for of in (other, one))
             raise TypeError(f"{files} both define {name(one)!r}")
+    return named
+
+
+def added(
+    own: Mapping[str, T], found: Mapping[ModuleType, Iterable[T]], name: Callable[[T], str]
+) -> dict[str, T]:
+    """`own` and what plug-ins add, by name. Raises `UserError` for a name that is taken."""
+    named = dict(own)
+    for module, ones in found.items():
+        for one in ones:
+            other = named.setdefault(name(one), one)
+            if other is not one:
+                problem, value = f"{getattr(other, '__module__', other)} has this name already", name(one)
+                raise UserError(f"{module.__name__}", problem, value=value, expected="another name")
     return named

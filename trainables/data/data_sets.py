@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from trainables.core import plugins
 from trainables.core.errors import UserError
 from trainables.data.decode import decode
 from trainables.data.encode_jpeg import QUALITY
 from trainables.data.make_store import Progress, make_store
-from trainables.data.sources import find_source, sources
+from trainables.data.sources import find_source, plugins_of, sources
 from trainables.data.sources.base import Sample, Source, Taken
 from trainables.data.sources.parts.listing_cache import fresh_listings
 from trainables.data.splits import Ids, class_sizes, held_out, stratified
@@ -229,5 +230,7 @@ def store_folder(spec: DataSpec, cache: Path) -> Path:
         key["reading"] = _READING
     if spec.splits is not None:
         key["splits"] = spec.splits
+    if code := plugins.codes(plugins_of(spec.name)):
+        key["code"] = plugins.unit_hashes(code)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     return cache.expanduser() / "images" / f"{spec.name}-{size}-{digest}"

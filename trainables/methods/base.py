@@ -118,7 +118,7 @@ class Method(nn.Module, Generic[C]):
     static_graph: ClassVar[bool] = True  # every step uses the same parameters, and each equally often
     Config: ClassVar[type[MethodConfig]] = MethodConfig  # set by `Method[MyConfig]`
 
-    # For the tests that run every method (tests/trainables/methods/test_methods.py):
+    # For the checks that run every method (trainables/planning/conformance/):
     small: ClassVar[
         Mapping[str, Any]
     ] = {}  # settings that make it small, and stable at a learning rate of .05

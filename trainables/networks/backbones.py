@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.core.errors import UserError, first_line
-from trainables.networks import torchvision_models
+from trainables.networks import plugin_networks, torchvision_models
 from trainables.networks.stems import STEM
 from trainables.networks.zoo import (
     TORCHVISION,
@@ -68,7 +68,7 @@ class Backbone(nn.Module):
         self.field = field
         self.model = create(spec.arch, self.options, field)
         self.feed(IMAGENET)
-        self.feature_dim, self.map_channels, self.stages = _shape(self.model, spec)
+        self.feature_dim, self.map_channels, self.stages = _shape(self.model, spec, field)
 
     def feed(self, trained: Normalisation) -> None:
         """Convert views to the normalisation `trained` from now on."""
@@ -260,7 +260,7 @@ def classifier_prefixes(backbone: Backbone) -> tuple[str, ...]:
 _known_shapes: dict[ModelSpec, tuple[int, int, tuple[Stage, ...]]] = {}
 
 
-def _shape(model: nn.Module, spec: ModelSpec) -> tuple[int, int, tuple[Stage, ...]]:
+def _shape(model: nn.Module, spec: ModelSpec, field: str) -> tuple[int, int, tuple[Stage, ...]]:
     """(feature_dim, map_channels, stages), from a pass at the architecture's own image size."""
     if spec not in _known_shapes:
         side = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[-1]
@@ -268,12 +268,30 @@ def _shape(model: nn.Module, spec: ModelSpec) -> tuple[int, int, tuple[Stage, ..
         side = given if isinstance(given, int) else given[-1]
         if STEM in spec.options:
             side = -(-side // 4)  # with such a stem the maps are then as large as usual
+        if plugin_networks.place_of(spec.arch) is not None:
+            side = getattr(model, "side", side)
+            _try_out(model, spec.arch, side, field)
         images = torch.zeros(1, 3, side, side)
         with evaluating(model), torch.no_grad():
             found = as_map(model, raw_features(model, images))
             features, stages = find_stages(model, images)
         _known_shapes[spec] = features.shape[1], 0 if found is None else found.shape[1], stages
     return _known_shapes[spec]
+
+
+def _try_out(model: nn.Module, arch: str, side: int, field: str) -> None:
+    """Raise `UserError` where a user's network does not turn images into features."""
+    try:
+        with evaluating(model), torch.no_grad():
+            features = model(torch.zeros(2, 3, side, side))
+    except Exception as error:
+        raise UserError(
+            f"{field}.arch",
+            f"cannot take images of {side} px ({type(error).__name__}: {first_line(error)})",
+            value=arch,
+            expected="a network for images of any size, or one whose attribute `side` says which",
+        ) from None
+    plugin_networks.check_features(arch, features, field)
 
 
 @contextlib.contextmanager

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import timm
 from torch import Tensor, nn
 
+from trainables.core import plugins
 from trainables.core.errors import UserError, first_line
-from trainables.networks import small_networks, torchvision_models
+from trainables.networks import plugin_networks, small_networks, torchvision_models
 from trainables.networks.stems import STEM, check_stem, put_small_stem
 
 TORCHVISION = "torchvision/"
@@ -33,6 +34,8 @@ def create(arch: str, options: Mapping[str, Any], field: str) -> nn.Module:
         check_stem(stem, arch, field)
     if arch.startswith(RAYKD):
         return small_networks.create(arch.removeprefix(RAYKD), own, field)
+    if plugin_networks.place_of(arch) is not None:
+        return plugin_networks.create(arch, own, field)
     try:
         if arch.startswith(TORCHVISION):
             model = torchvision_models.create(arch.removeprefix(TORCHVISION), own, field)
@@ -49,16 +52,20 @@ def create(arch: str, options: Mapping[str, Any], field: str) -> nn.Module:
 
 
 def architectures() -> list[str]:
-    """The names of all architectures: timm's, torchvision's, raykd's."""
+    """The names of all architectures: timm's, torchvision's, raykd's, those of entry points."""
     return [
         *timm.list_models(),
         *(TORCHVISION + name for name in torchvision_models.names()),
         *(RAYKD + name for name in small_networks.NETWORKS),
+        *(entry.name for entry in plugins.entry_points(plugins.MODELS) if not timm.is_model(entry.name)),
     ]
 
 
 def check_name(arch: str, field: str) -> None:
     """Raise `UserError` with the nearest names where there is no such architecture."""
+    if plugin_networks.place_of(arch) is not None:
+        plugin_networks.find(arch, field)
+        return
     if arch.startswith(TORCHVISION):
         known, prefix = torchvision_models.names(), TORCHVISION
     elif arch.startswith(RAYKD):
@@ -86,7 +93,8 @@ def raw_features(model: nn.Module, images: Tensor) -> Any:
     if timms is not None:
         return timms(images)
     layout = torchvision_models.layout(model)
-    assert layout is not None, "create() makes no other"
+    if layout is None:
+        return model(images)  # of a user's network that has no map
     with watched(model, [layout.map]) as seen:
         model(images)
     return seen[layout.map]

@@ -16,12 +16,15 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BeforeValidator,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
 from trainables.core.errors import UserError
+from trainables.core.plugins import unit_hashes
 from trainables.spec.data_spec import SPLITS as SPLITS
 from trainables.spec.data_spec import DataSpec as DataSpec
 from trainables.spec.data_spec import Seed as Seed
@@ -82,7 +85,7 @@ class ViewSpec(Spec):
 
 
 class ModelSpec(Spec):
-    """An architecture: any timm model, `torchvision/NAME` or `raykd/NAME`."""
+    """An architecture: any timm model, `torchvision/NAME`, `raykd/NAME` or a user's `my_package:make_net`."""
 
     arch: str = Field(description="a timm model name, torchvision/NAME or raykd/NAME")
     options: dict[str, Any] = Field(
@@ -210,6 +213,16 @@ class TrialSpec(Spec):
     probe: ProbeSpec = ProbeSpec()
     epochs: Annotated[int, Field(ge=1)]
     seed: Seed = 0
+    plugins: dict[str, str] = Field(
+        {}, description="module -> hash of its code, of what is not raykd's own; `resolve` finds it out"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_no_plugins(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = dump(self)
+        if not self.plugins:  # as in trials from before this was a field
+            dumped.pop("plugins", None)
+        return dumped
 
     def signature(self) -> str:
         """8 hex digits of the hash of everything that defines the result; paths do not count."""
@@ -221,6 +234,8 @@ class TrialSpec(Spec):
 
     def _identity(self) -> dict[str, Any]:
         identity = self.model_dump(mode="json")
+        if self.plugins:
+            identity["plugins"] = unit_hashes(self.plugins)
         for field in NOT_IDENTITY["data"]:
             identity["data"].pop(field)
         _as_named(identity)

@@ -23,8 +23,10 @@ import PIL.features
 import torch
 from torch import nn
 
+from trainables.core import plugins
 from trainables.data.data_sets import DataSet
 from trainables.data.store_images import Images
+from trainables.networks.plugin_networks import plugins_of
 from trainables.spec.trial import NOT_IDENTITY, TrialSpec
 from trainables.teachers.teacher import Teacher, What
 from trainables.views.recipes import recipe_of
@@ -116,6 +118,7 @@ def _common(teacher: Teacher, what: What, device: torch.device, half: bool) -> d
         "arch": teacher.backbone.arch,
         "options": teacher.backbone.options,
         "pixels": teacher.backbone.normalisation,
+        **({"its code": code} if (code := plugins.codes(plugins_of(teacher.backbone.arch))) else {}),
         "channels last": _channels_last(teacher),
         "what": what,
         "precision": "bfloat16" if half else "float32",

@@ -15,6 +15,7 @@ import torch
 import torchvision
 from torch import Tensor
 
+from trainables.networks import plugin_networks
 from trainables.networks.stems import STEM
 from trainables.networks.zoo import RAYKD, TORCHVISION
 from trainables.spec.trial import ModelSpec
@@ -77,10 +78,14 @@ def guess(read: ReadCheckpoint) -> Guess | None:
     if the weights fit it, and then comes before the usual architectures. The same holds for the file's path.
     """
     facts = read.facts
-    if facts.arch and facts.configured:
-        return Guess(ModelSpec(arch=facts.arch, options=dict(facts.options)), "its config.json")
-    if facts.arch and (facts.origin == "raykd" or facts.options or facts.arch.startswith(_OWN_NAMES)):
-        return Guess(ModelSpec(arch=facts.arch, options=dict(facts.options)), COMPARED)
+    # A file must not choose which code is imported and called: of such a network its user writes `arch`.
+    named = bool(facts.arch) and plugin_networks.place_of(facts.arch or "") is None
+    if facts.arch and named:
+        claimed = ModelSpec(arch=facts.arch, options=dict(facts.options))
+        if facts.configured:
+            return Guess(claimed, "its config.json")
+        if facts.origin == "raykd" or facts.options or facts.arch.startswith(_OWN_NAMES):
+            return Guess(claimed, COMPARED)
     usual = _first_fitting(read, _USUAL)
     for names, by in (
         ([known_name(facts.arch or "")], "its own word"),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from trainables.core import plugins
 from trainables.core.errors import UserError
 from trainables.spec.parse import as_mapping, build, join, spelled_out
 from trainables.spec.trial import (
@@ -27,12 +28,13 @@ from trainables.spec.trial import (
     TrialSpec,
     ViewSpec,
 )
+from trainables.training.own_code import own_code
 
 if TYPE_CHECKING:  # and in functions: methods import torch, and `raykd status` has to start without it
     from trainables.methods.base import Method
 
 # Where a trial is written: the fields of TrialSpec, and the preset that fills some of them in.
-KEYS = (*TrialSpec.model_fields, "preset")
+KEYS = (*TrialSpec.model_fields, "preset")  # `plugins`: names of modules, or a trial's mapping of them
 SECTIONS: dict[str, type[BaseModel]] = {
     "student": ModelSpec,
     "teacher": TeacherSpec,
@@ -72,6 +74,7 @@ def resolve(raw: Mapping[str, Any], where: str = "") -> TrialSpec:
     dropped where the method uses none. Raises `UserError`.
     """
     written = spelled_out(as_mapping(raw, where), SHORTHAND)
+    plugins.declare(plugins.named(written.pop("plugins", ()), join(where, "plugins")))
     for key in written:
         if key not in KEYS:
             raise UserError(join(where, key), "no such field", value=key, expected=_home(key), choices=KEYS)
@@ -90,7 +93,12 @@ def resolve(raw: Mapping[str, Any], where: str = "") -> TrialSpec:
             value=trial.probe.point,
             choices=method.points,
         )
-    return trial.model_copy(update={"teacher": teacher})
+    trial = trial.model_copy(update={"teacher": teacher})
+    try:
+        code = own_code(trial)
+    except UserError as error:
+        raise error.under(where) from None
+    return trial.model_copy(update={"plugins": code}) if code else trial
 
 
 def _method(written: Mapping[str, Any], where: str) -> type[Method]:

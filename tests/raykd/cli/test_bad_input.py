@@ -19,7 +19,7 @@ import pytest
 import ray
 from bad_files import CHECKPOINTS, DATA, VERBS, classes, parquet
 from bad_input import SWEEP, Bad, verb
-from bad_specs import SPECS, STUDIES
+from bad_specs import PLUGINS, SPECS, STUDIES
 from command import command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -38,7 +38,7 @@ from trainables.data.data_sets import check_data, check_pictures, open_data
 from trainables.spec.trial import DataSpec, Spec
 from trainables.teachers.pretrained.read import read_checkpoint
 
-EVERY = [*SPECS, *STUDIES, *DATA, *CHECKPOINTS, *VERBS]
+EVERY = [*SPECS, *PLUGINS, *STUDIES, *DATA, *CHECKPOINTS, *VERBS]
 KINDS = ("pt", "safetensors", "ledger", "png", "parquet")
 STORING = ("run", "ablate", "resume", "status", "export", "importance")
 

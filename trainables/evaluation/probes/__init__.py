@@ -3,16 +3,20 @@
     probe("ridge_5shot", train_features, train_labels, val_features, val_labels)
 
 A probe is a class of one of the files in this folder: how its number is computed, and what the number may be
-used for. To add one, write a file with a `Probe`: it is found by itself. Nothing here imports torch before a
-probe is run, so that a sweep's file is read quickly.
+used for. To add one, write a file with a `Probe`: it is found by itself, and so is one in a module of the
+user's own (`trainables.core.plugins`). Nothing here imports torch before a probe is run, so that a sweep's
+file is read quickly.
 """
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-from trainables.core.discovery import by_name, classes
+from trainables.core import plugins
+from trainables.core.discovery import added, by_name, classes
 from trainables.core.errors import TrialFailed, UserError
 from trainables.evaluation.probes.base import Features, Probe, ProbeResult
 
@@ -24,17 +28,50 @@ if TYPE_CHECKING:
 
 
 @cache
-def probes() -> dict[str, type[Probe]]:
-    """Every kind of probe by its name in lists, `ridge_Kshot` for every K."""
+def _own() -> dict[str, type[Probe]]:
     found = classes(__name__, Probe)  # type: ignore[type-abstract]  # of which it returns those that are not
     return by_name(found, lambda kind: kind.label)
+
+
+def probes() -> dict[str, type[Probe]]:
+    """Every kind of probe by its name in lists, `ridge_Kshot` for every K; those of plug-ins last.
+
+    Raises `UserError` for a plug-in that is wrong.
+    """
+    found = {module: added_by(module) for module in plugins.modules(plugins.PROBES)}
+    return added(_own(), found, lambda kind: kind.label)
+
+
+def added_by(module: ModuleType) -> list[type[Probe]]:
+    """The probes of a plug-in: its classes below `Probe` that can be instantiated."""
+    return [
+        kind
+        for kind in vars(module).values()
+        if isinstance(kind, type)
+        and issubclass(kind, Probe)
+        and not inspect.isabstract(kind)
+        and not plugins.is_own(kind.__module__)
+    ]
+
+
+def plugins_of(name: str) -> list[str]:
+    """The modules outside of raykd that the probe called `name` comes from; [] for raykd's own."""
+    probe = find_probe(name)
+    if probe is None or plugins.is_own(type(probe).__module__):
+        return []
+    offering = (m for m in plugins.modules(plugins.PROBES) if type(probe) in added_by(m))
+    return [*(module.__name__ for module in offering), type(probe).__module__]
 
 
 def find_probe(name: object) -> Probe | None:
     """The probe called `name`; None if there is none."""
     if not isinstance(name, str):
         return None
-    return next((found for kind in probes().values() if (found := kind.named(name)) is not None), None)
+    for kinds in (_own, probes):  # plug-ins are imported for their own probes alone
+        for kind in kinds().values():
+            if (found := kind.named(name)) is not None:
+                return found
+    return None
 
 
 def load_probe(name: str, field: str = "probe") -> Probe:

@@ -13,6 +13,8 @@ from trainables.data.sources.parts.table_labels import read_labels
 from trainables.data.sources.parts.tables import Table
 
 BATCH_ROWS = 64
+# What Arrow raises for a file that is not what was written; the last where a text in it is no UTF-8.
+DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 class ParquetTable(Table):
@@ -25,7 +27,7 @@ class ParquetTable(Table):
                 schema, rows = file.schema_arrow, file.metadata.num_rows
                 self._image = _image_column(path, schema)
                 self.labels = read_labels(path, schema, rows, lambda name: file.read([name]).column(name))
-        except (pa.ArrowException, OSError) as error:
+        except DAMAGED as error:
             raise UserError("data.path", f"{path} cannot be read as Parquet: {error}") from error
 
     def pictures(self) -> Iterator[tuple[str, bytes]]:
@@ -36,7 +38,7 @@ class ParquetTable(Table):
                     for content in batch.column(0).field("bytes"):
                         yield f"{self.path} row {row}", content.as_py() or b""
                         row += 1
-        except (pa.ArrowException, OSError) as error:
+        except DAMAGED as error:
             raise UserError("data.path", f"{self.path} cannot be read after row {row}: {error}") from error
 
 
@@ -51,7 +53,7 @@ class ArrowTable(Table):
                 self._image = _image_column(path, file.schema)
                 table = file.read_all()
                 self.labels = read_labels(path, file.schema, len(table), table.column)
-        except (pa.ArrowException, OSError) as error:
+        except DAMAGED as error:
             raise UserError("data.path", f"{path} cannot be read as Arrow: {error}") from error
 
     def pictures(self) -> Iterator[tuple[str, bytes]]:
@@ -62,7 +64,7 @@ class ArrowTable(Table):
                     for content in batch.column(self._image).field("bytes"):
                         yield f"{self.path} row {row}", content.as_py() or b""
                         row += 1
-        except (pa.ArrowException, OSError) as error:
+        except DAMAGED as error:
             raise UserError("data.path", f"{self.path} cannot be read after row {row}: {error}") from error
 
 
