@@ -216,7 +216,13 @@ def _training(
             join(where, "method"), "needs a teacher itself", value=method.name, expected="one that does not"
         )
     student = {"arch": teacher.arch, "options": teacher.options}
-    full = resolve({**raw, "student": student, "data": data}, where)
+    try:
+        full = resolve({**raw, "student": student, "data": data}, where)
+    except UserError as error:
+        own = join(where, "student.")
+        if not error.field.startswith(own):
+            raise
+        raise error.at(join(where.rpartition(".")[0], error.field.removeprefix(own))) from None
     return TeacherTraining(
         method=full.method,
         epochs=full.epochs,
