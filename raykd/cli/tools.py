@@ -148,7 +148,12 @@ def clean(
 @teacher.command(epilog="Example:  raykd teacher inspect moco_v2_800ep_pretrain.pth.tar --arch resnet50")
 @flags(loads_torch=True)
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A checkpoint: .pth, .pth.tar, .ckpt, .safetensors ...")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A checkpoint (.pth, .ckpt, .safetensors ...), or the name of published weights."
+        ),
+    ],
     arch: Annotated[
         str | None, typer.Option(help="Check that it is this one; default: compare with the usual ones.")
     ] = None,

@@ -8,6 +8,7 @@ from typing import Any
 
 from raykd.export.student import WEIGHTS
 from raykd.export.trial import STUDENT
+from trainables.core.errors import UserError
 from trainables.methods import methods
 from trainables.methods.base import NEEDS, TAUGHT
 from trainables.networks.backbones import build_backbone
@@ -15,6 +16,7 @@ from trainables.networks.heads import head_text
 from trainables.spec.trial import ModelSpec
 from trainables.teachers.architecture import COMPARED, guess, twins_remark
 from trainables.teachers.feeding import Feeding, feeding
+from trainables.teachers.named_weights import is_name, named_weights
 from trainables.teachers.pretrained.read import CheckpointFacts, read_checkpoint
 from trainables.teachers.teacher import lacks, verify
 
@@ -24,9 +26,15 @@ _NO_ARCH = "give its architecture with --arch NAME to check the rest"
 def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
     """A description of the file in plain JSON. `UserError` if it cannot be read or does not fit `arch`.
 
-    `path` may also be a folder that `raykd export` or timm wrote.
+    `path` may also be a folder that `raykd export` or timm wrote, or the name of published weights.
     """
     path = _in_folder(path)
+    if not path.exists() and is_name(str(path)):
+        try:
+            named = named_weights(str(path), {}, "FILE")
+        except UserError as error:
+            raise error.at("FILE") from None
+        path, arch = named.checkpoint, arch or named.arch
     read = read_checkpoint(path, "FILE")
     facts, found = read.facts, guess(read)
     model = found.model if found is not None else None

@@ -25,7 +25,8 @@ def check_teacher(spec: TeacherSpec | None, needs: frozenset[str], classes: int 
     check_arch(spec.arch, "teacher", spec.options)
     if (spec.checkpoint is None) == (spec.train is None):
         has = "neither `checkpoint` nor" if spec.train is None else "both `checkpoint` and"
-        raise UserError("teacher", f"has {has} `train`", expected="one of them")
+        expected = "one of them" if spec.train is not None else "one of them, or `pretrained: true`"
+        raise UserError("teacher", f"has {has} `train`", expected=expected)
     if spec.checkpoint is not None:
         facts = _verified(spec)
         if lacking := lacks(facts, needs, classes):

@@ -163,9 +163,15 @@ class TeacherTraining(Spec):
 class TeacherSpec(Spec):
     """Who teaches: an architecture with a checkpoint, or with the training that makes one."""
 
-    arch: str = Field(description="a timm model name, torchvision/NAME or raykd/NAME")
+    arch: str = Field(
+        description="a timm model name, torchvision/NAME or raykd/NAME; with `pretrained` also "
+        "hf-hub:OWNER/REPOSITORY"
+    )
     options: dict[str, Any] = Field({}, description="as the student's")
     checkpoint: Path | None = Field(None, description="file with the teacher's weights")
+    pretrained: bool = Field(
+        False, description="take the weights that timm, torchvision or the hub have under the name `arch`"
+    )
     train: TeacherTraining | None = Field(None, description="train it on the same data instead")
     batch_norm: Literal["eval", "batch"] = Field(
         "eval",
@@ -240,6 +246,7 @@ class TrialSpec(Spec):
             identity["data"].pop(field)
         _as_named(identity)
         if self.teacher is not None:
+            del identity["teacher"]["pretrained"]  # `resolve` has put a file in its place
             if self.teacher.train is not None:
                 _as_named(identity["teacher"]["train"])
             if self.teacher.checkpoint is not None:

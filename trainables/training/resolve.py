@@ -185,12 +185,15 @@ def _teacher(method: type[Method], raw: Any, data: Mapping[str, Any], where: str
             f"is missing: method {method.name!r} learns from a teacher",
             expected="`{arch: NAME, checkpoint: FILE}` or `{arch: NAME, train: {method: moco, epochs: N}}`",
         )
-    if spec.checkpoint is not None and spec.train is not None:
-        raise UserError(path, "has both `checkpoint` and `train`", expected="one of them")
+    sources = {"checkpoint": spec.checkpoint, "train": spec.train, "pretrained": spec.pretrained}
+    given = [f"`{name}`" for name, value in sources.items() if value]
+    if len(given) > 1:
+        raise UserError(path, f"has both {' and '.join(given)}", expected="one of them")
     if spec.train is None:
         from trainables.teachers.feeding import filled
+        from trainables.teachers.named_weights import with_file
 
-        return filled(spec)
+        return filled(with_file(spec, path))
     return spec.model_copy(update={"train": _training(spec, spec.train, data, join(path, "train"))})
 
 
