@@ -53,7 +53,10 @@ AnyAxis = Annotated[SerializeAsAny[Axis], BeforeValidator(parse_axis)]
 
 def _check_pair(kind: str, value: Any) -> None:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise UserError(kind, "is not a range", value=value, expected="two numbers, [low, high]")
+        expected = "two numbers, [low, high]"
+        if isinstance(value, list | tuple):
+            expected += f"; these values alone are `{{pick: {list(value)}}}`"
+        raise UserError(kind, "is not a range", value=value, expected=expected)
     for end in value:
         if not is_number(end) or (kind == "integer" and end != int(end)):
             noun = "two whole numbers" if kind == "integer" else "two numbers"

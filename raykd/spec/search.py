@@ -27,6 +27,7 @@ from raykd.spec.sections import SHORTHAND
 from raykd.spec.space import METHOD, Space, build_space
 from raykd.spec.sweep import SweepSpec, as_new, placed_under, spaces, without
 from trainables.core.errors import UserError
+from trainables.core.other_words import field_for
 from trainables.spec.parse import as_mapping, build, join, spelled_out
 from trainables.spec.trial import TrialSpec
 from trainables.training.resolve import SECTIONS
@@ -124,6 +125,8 @@ def build_sweep(raw: Mapping[str, Any]) -> SearchSpec:
     for key in raw:
         if key not in SearchSpec.model_fields:
             homes = [f"`{s}.{key}`" for s, model in SECTIONS.items() if key in model.model_fields]
+            if not homes and "." in (meant := field_for(str(key)) or ""):
+                homes = [f"`{meant}`"]
             expected = " or ".join([*homes, "`fixed` or `axes` for a setting of the method"])
             choices = (*SearchSpec.model_fields, *Description.model_fields)
             raise UserError(str(key), "no such field", value=key, expected=expected, choices=choices)

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
+from trainables.core.other_words import field_for
+
 WHOLE_FILE = "the file"  # the field of an error about everything that the user wrote
 
 
@@ -126,6 +128,10 @@ class StorageLost(SweepFailed):
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """The choice that `word` was probably meant to be, or None."""
+    choices = tuple(choices)
+    known = (field_for(word) or "").rpartition(".")[2]
+    if known in choices:
+        return known
     lowered = {c.lower(): c for c in choices}
     found = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.55)
     return lowered[found[0]] if found else None
