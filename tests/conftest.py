@@ -55,6 +55,15 @@ _after_each_test = pytest.fixture(autouse=True)(_forget_guarded_folders)
 _after_each_file = pytest.fixture(autouse=True, scope="module")(_forget_guarded_folders)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _forget_plugins() -> Iterator[None]:
+    """What a file of tests imports as a user's code is not there for the files after it."""
+    from own_code import forgotten  # loads torch, which reads the environment
+
+    with forgotten():
+        yield
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what would begin after RAYKD_TESTS_UNTIL (seconds since 1970), by which CI keeps to its time."""

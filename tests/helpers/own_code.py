@@ -192,10 +192,11 @@ def forgotten() -> Iterator[None]:
             file = getattr(sys.modules[name], "__file__", None) or ""
             if Path(file).is_relative_to(tempfile.gettempdir()):
                 del sys.modules[name]
-        sys.path_importer_cache.clear()
-        for kept in (backbones.backbone_facts, backbones._check_options):
-            kept.cache_clear()
-        backbones._known_shapes.clear()
+        if plugins._code:
+            sys.path_importer_cache.clear()
+            for kept in (backbones.backbone_facts, backbones._check_options):
+                kept.cache_clear()
+            backbones._known_shapes.clear()
         plugins._code.clear()
         plugins._code.update(state[0])
         plugins._declared.clear()

@@ -22,7 +22,7 @@ from raykd.records.ledger import Ledger
 NOTEBOOK = ROOT / "docs/notebook.ipynb"
 CELLS = json.loads(NOTEBOOK.read_text())["cells"]
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 class Ran(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import ray
-import ray.train.collective
+import ray.train
 import torch
 
 from raykd.lanes import worker
@@ -64,7 +64,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[s
     monkeypatch.setattr(ray, "get", lambda answer: answer)
     monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
     monkeypatch.setattr(ray.train, "get_context", lambda: context)
-    monkeypatch.setattr(ray.train.collective, "broadcast_from_rank_zero", lambda value: value)
+    group = SimpleNamespace(id=SimpleNamespace(hex=lambda: "group"))
+    monkeypatch.setattr(ray.util, "get_current_placement_group", lambda: group)
     monkeypatch.setattr(worker.storage_retry, "tell_with", lambda tell: None)
     monkeypatch.setattr(
         worker, "find", lambda config, kept: (SimpleNamespace(discard=lambda folder: None), "")

@@ -47,7 +47,7 @@ def untimed(metrics: dict[str, float]) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep that is killed in the middle, in a write, and in its last second; then resumed.
+    """A sweep that is killed in the middle and in a write; then resumed.
 
     While its first driver is at work, a second one is refused.
     """
@@ -66,10 +66,9 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ledger.write(b'00000000 {"kind":"report","time":1.0,"tri')  # the write that the kill interrupted
     status = json.loads(raykd("status", "small", "--storage", storage, "--json").stdout)
     assert status["state"] == "interrupted" and status["driver"] is None
-    kill_when(sweep, lambda h: h.done, moments.uniform(0, 1))
-    assert "ledger.cut-" in sweep.text(), "the damaged tail is said"
     last = raykd("resume", "small", "--storage", storage)
     assert last.returncode == 0, last.stdout + last.stderr
+    assert "ledger.cut-" in last.stdout + last.stderr, "the damaged tail is said"
     all_gone(sweep.mark)
     return sweep.folder
 
