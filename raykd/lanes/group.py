@@ -19,8 +19,8 @@ cleaner also asks the State API every second whether its controller lives, and n
 Ray Train's own reports and collectives are not used either, so the actor that synchronises them is left out,
 as is its watcher of preemptions: the supervisor moves lanes away from nodes that will go.
 
-On a cluster the controllers run on the nodes that join the driver's. Ray Train has them all where the driver
-runs, and 64 of them need 8 GiB there.
+Ray Train has all controllers where the driver runs, and 64 of them need 8 GiB there. Here those beyond the
+first eight run on other nodes.
 """
 
 from __future__ import annotations

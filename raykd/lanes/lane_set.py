@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.5
 CLOSE_S = 10.0  # how long a lane may take to end by itself
+CONTROLLERS_HERE = 8  # on the driver's node: each takes 120 MiB (`benchmarks/scale.py memory`)
 _COLD_DEATHS = 3  # so many lanes in a row that end before they were warm end the sweep
 
 
@@ -118,12 +119,15 @@ class LaneSet:
         thread.start()
 
     def _controller_node(self) -> str:
-        """The node for the controller of another lane: the one with the fewest; the driver's if it is alone.
+        """The node for the controller of another lane.
 
-        A controller takes 120 MiB (`benchmarks/scale.py memory`), and the driver's node holds much else.
+        The driver's, as far as `CONTROLLERS_HERE` allows: a controller elsewhere is lost with a node on which
+        its lane may have no worker. Then that of the others with the fewest.
         """
         here: str = ray.get_runtime_context().get_node_id()
         taken = Counter(lane.controller_node for lane in self)
+        if taken[here] < CONTROLLERS_HERE:
+            return here
         others = [node["NodeID"] for node in self.nodes if node["NodeID"] not in {here, *self.departing}]
         return min(others, key=taken.__getitem__, default=here)
 
@@ -142,7 +146,9 @@ class LaneSet:
     def retire(self, lane: Lane) -> None:
         """End a lane for which there is no room or no trial."""
         phase = self.phase(lane)
-        why = "its node is gone" if phase == Phase.GONE else "there is no room or no trial for it"
+        # Of a lost worker the broker may hear before the node is missed: then the lane counts as starting.
+        gone = phase == Phase.GONE or not set(lane.nodes) <= {node["NodeID"] for node in self.nodes}
+        why = "its node is gone" if gone else "there is no room or no trial for it"
         self._on_event(f"{lane.name} retires: {why}")
         self.close(lane)
         if phase <= Phase.STARTING:

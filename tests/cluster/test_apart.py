@@ -31,7 +31,7 @@ preset: digits
 student: {arch: test_efficientnet, options: {channel_multiplier: 0.5}}
 teacher: {arch: test_resnet, train: {method: moco, preset: digits, epochs: 2}}
 data: {name: digits, image_size: 16}
-epochs: 20
+epochs: 60
 samples: 5
 scheduler: {name: asha, grace: 4, factor: 2}
 references: [teacher]
