@@ -113,7 +113,8 @@ def test_a_worker_dies_and_then_the_head(laptop: Laptop) -> None:
     before = reports()
     until(lambda: reports() > before, 120, lambda: submitted.said)
     hosts.kill(int(on_another[2]))
-    submitted.wait_for(rf"{on_another[1]} (retires: its node is gone|was lost)", 240)
+    # Its controller may miss the worker before Ray misses the node: then there is no room for the lane.
+    submitted.wait_for(rf"{on_another[1]} (retires: |was lost)", 240)
     before = reports()
     until(lambda: reports() > before, 120, lambda: submitted.said)
     standing = json.loads(raykd("status", "apart", "--json"))
