@@ -6,7 +6,6 @@ Whatever a driver changes of a process is put back: signal handlers, loggers, en
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 import threading
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from raykd.console.bar import shown
 from raykd.console.live import Console
 from raykd.process import signals
+from raykd.process.environment import kept
 from trainables.core import storage_retry
 from trainables.core.errors import StorageLost, UserError
 from trainables.core.limits import check_address_space
@@ -45,7 +45,9 @@ def driving(progress: bool | Console | None) -> Iterator[Console]:
     try:
         check_address_space()
         _refuse_used_ray()
-        with _kept_environment(), _kept_logging(), signals.caught(ours=False):
+        from raykd.lanes.cluster import QUIET  # Ray's variables, for raykd's use of Ray alone
+
+        with kept(QUIET), _kept_logging(), signals.caught(ours=False):
             try:
                 with shown(progress) as console, manners():
                     yield console
@@ -89,22 +91,6 @@ def _refuse_used_ray() -> None:
             "this process is connected to a Ray already",
             expected="`ray.shutdown()` before; `address=` names a cluster to join",
         )
-
-
-@contextmanager
-def _kept_environment() -> Iterator[None]:
-    """At the end Ray's variables are as they were: they are for raykd's use of Ray alone."""
-    from raykd.lanes.cluster import QUIET
-
-    before = {name: os.environ.get(name) for name in QUIET}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -101,11 +101,15 @@ class LaneSet:
     def phase(self, lane: Lane) -> Phase:
         """What the lane does, as of the last round."""
         state = self.state.get(lane.name)
-        if state is not None and not set(state["nodes"]) <= {node["NodeID"] for node in self.nodes}:
+        if state is not None and not self._alive(state["nodes"]):
             return Phase.GONE
         if state is None or not state["warm"]:
             return Phase.STARTING
         return Phase.IDLE if state["idle"] else Phase.BUSY
+
+    def _alive(self, nodes: Sequence[str]) -> bool:
+        """Whether all of these nodes (Ray's ids) are live ones."""
+        return set(nodes) <= {node["NodeID"] for node in self.nodes}
 
     # Opening and ending one lane ------------------------------------------------------------------
 
@@ -147,7 +151,7 @@ class LaneSet:
         """End a lane for which there is no room or no trial."""
         phase = self.phase(lane)
         # Of a lost worker the broker may hear before the node is missed: then the lane counts as starting.
-        gone = phase == Phase.GONE or not set(lane.nodes) <= {node["NodeID"] for node in self.nodes}
+        gone = phase == Phase.GONE or not self._alive(lane.nodes)
         why = "its node is gone" if gone else "there is no room or no trial for it"
         self._on_event(f"{lane.name} retires: {why}")
         self.close(lane)

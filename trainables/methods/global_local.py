@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainables.core.numerics import in_float32, unit
-from trainables.methods.base import Batch, Context, Losses, Method, Need, Presets
+from trainables.methods.base import Batch, Context, Losses, Need, Presets
 from trainables.methods.compress import similarity_kl
 from trainables.methods.parts.mixup import Mixup
 from trainables.methods.parts.patches import (
@@ -44,9 +44,13 @@ from trainables.methods.parts.patches import (
     teacher_maps,
     with_student,
 )
-from trainables.methods.parts.queue import Queue, check_queue, queue_need
+from trainables.methods.parts.queue import Queue
 from trainables.methods.parts.recipes import lightly_train, on_digits
-from trainables.methods.queue_pseudo_labels import QueuePseudoLabelsConfig, pseudo_classes
+from trainables.methods.queue_pseudo_labels import (
+    QueuePseudoLabels,
+    QueuePseudoLabelsConfig,
+    pseudo_classes,
+)
 
 
 class GlobalLocalConfig(QueuePseudoLabelsConfig):
@@ -69,7 +73,7 @@ def local_loss(s_BPD: Tensor, t_BPE: Tensor, temperature: float) -> Tensor:
     return F.kl_div(log_s.flatten(0, 1), log_t.flatten(0, 1), reduction="batchmean", log_target=True)
 
 
-class GlobalLocal(Method[GlobalLocalConfig]):
+class GlobalLocal(QueuePseudoLabels[GlobalLocalConfig]):
     """Similarities between images and between patches; see the head of this file."""
 
     name = "global_local"
@@ -77,7 +81,6 @@ class GlobalLocal(Method[GlobalLocalConfig]):
         "the teacher's similarities of images to a queue, and of an image's patches to one another; mixup"
     )
     needs = frozenset({"teacher", "feature_maps"})
-    views = 1
     presets: ClassVar[Presets] = {
         "paper": {
             "config": {
@@ -92,7 +95,6 @@ class GlobalLocal(Method[GlobalLocalConfig]):
         },
         "digits": {"config": {"queue_size": 512}, **on_digits(lr=5e-3)},
     }
-    relational = "the batch's own features are pseudo-classes: a sample that comes twice is two of them"
 
     def build(self) -> None:
         """Make both projections, the queue and the mixup."""
@@ -107,14 +109,9 @@ class GlobalLocal(Method[GlobalLocalConfig]):
         self.mixup = Mixup(self.config.mixup_alpha, self.context.seed)
 
     @classmethod
-    def mixes(cls, config: GlobalLocalConfig) -> bool:
-        """Unless `mixup_alpha` is 0."""
-        return config.mixup_alpha > 0
-
-    @classmethod
     def check(cls, config: GlobalLocalConfig, context: Context) -> None:
         """Refuse a queue that does not fit, and networks without several patches."""
-        check_queue(config.queue_size, context)
+        super().check(config, context)
         check_maps(context)
         check_positions(context)
 
@@ -130,7 +127,7 @@ class GlobalLocal(Method[GlobalLocalConfig]):
         # Similarities and their logarithms of both sides, and two gradients.
         step = 6 * 4 * batch * side**4
         pairs = Need("optim.batch_size", "the similarities between an image's patches", step=step)
-        return queue_need(config.queue_size, context.teacher.feature_dim), pairs
+        return *super().memory(config, context), pairs
 
     def forward(self, batch: Batch) -> Losses:
         """Both divergences of the mixed view."""
@@ -147,7 +144,3 @@ class GlobalLocal(Method[GlobalLocalConfig]):
             ),
         }
         return Losses(terms["global"] + config.local_weight * terms["local"], terms)
-
-    def after_step(self, fraction: float) -> None:
-        """Advance the queue."""
-        self.queue.advance()

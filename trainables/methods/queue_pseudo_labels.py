@@ -23,7 +23,7 @@ half, 8192 from 20,000 on); here K is a setting, a multiple of the batch, with i
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from pydantic import Field
 from torch import Tensor
@@ -58,8 +58,11 @@ def pseudo_classes(queue: Queue, t_BD: Tensor, include_batch: bool) -> Tensor:
     return queue.joined(gather(t_BD)) if include_batch else queue.rows
 
 
-class QueuePseudoLabels(Method[QueuePseudoLabelsConfig]):
-    """Pseudo-classes from a queue, with mixup; see the head of this file."""
+Q = TypeVar("Q", bound=QueuePseudoLabelsConfig)
+
+
+class QueuePseudoLabels(Method[Q]):
+    """Pseudo-classes from a queue, with mixup; see the head of this file. `global_local` adds a term."""
 
     name = "queue_pseudo_labels"
     summary = "the teacher's similarities to a queue of its features as soft labels, of mixed images"
@@ -83,17 +86,17 @@ class QueuePseudoLabels(Method[QueuePseudoLabelsConfig]):
         self.mixup = Mixup(self.config.mixup_alpha, self.context.seed)
 
     @classmethod
-    def mixes(cls, config: QueuePseudoLabelsConfig) -> bool:
+    def mixes(cls, config: Q) -> bool:
         """Unless `mixup_alpha` is 0."""
         return config.mixup_alpha > 0
 
     @classmethod
-    def check(cls, config: QueuePseudoLabelsConfig, context: Context) -> None:
+    def check(cls, config: Q, context: Context) -> None:
         """Refuse a queue that does not fit the data or the batch."""
         check_queue(config.queue_size, context)
 
     @classmethod
-    def memory(cls, config: QueuePseudoLabelsConfig, context: Context) -> tuple[Need, ...]:
+    def memory(cls, config: Q, context: Context) -> tuple[Need, ...]:
         """The rows of the queue."""
         return (
             () if context.teacher is None else (queue_need(config.queue_size, context.teacher.feature_dim),)

@@ -46,8 +46,7 @@ def named_weights(arch: str, options: Mapping[str, Any], field: str) -> NamedWei
     hf-hub:OWNER/REPOSITORY. Raises `UserError` at `field` for a name without weights, and for weights that
     are neither in the cache nor to be had.
     """
-    given = json.dumps(options, sort_keys=True, default=str)
-    found = _found(arch, given, field)
+    found = _found(arch, field)
     return found._replace(options={**found.options, **options})
 
 
@@ -60,13 +59,12 @@ def with_file(spec: TeacherSpec, field: str) -> TeacherSpec:
     """`spec` with the file, architecture and options that its name stands for, if it is `pretrained`."""
     if not spec.pretrained:
         return spec
-    return spec.model_copy(
-        update={**named_weights(spec.arch, spec.options, field)._asdict(), "pretrained": False}
-    )
+    found = named_weights(spec.arch, spec.options, field)
+    return spec.model_copy(update={**found._asdict(), "pretrained": False})
 
 
 @functools.lru_cache(maxsize=64)  # each trial of a sweep asks
-def _found(arch: str, options: str, field: str) -> NamedWeights:
+def _found(arch: str, field: str) -> NamedWeights:
     if arch.startswith(HUB):
         return _of_repository(arch, field)
     if arch.startswith(TORCHVISION):
@@ -118,11 +116,11 @@ def _of_torchvision(arch: str, field: str) -> NamedWeights:
     from torchvision.models import get_model_weights
 
     check_name(arch, field)
-    weights = list(get_model_weights(arch.removeprefix(TORCHVISION)))
-    if not weights:
+    weights = get_model_weights(arch.removeprefix(TORCHVISION))
+    if not len(weights):
         expected = "another architecture, or `checkpoint: FILE`"
         raise UserError(f"{field}.arch", "torchvision has no weights of it", value=arch, expected=expected)
-    best = getattr(get_model_weights(arch.removeprefix(TORCHVISION)), "DEFAULT", weights[0])
+    best = getattr(weights, "DEFAULT", next(iter(weights)))
     return NamedWeights(arch, {}, _from_url(best.url, arch, field))
 
 
@@ -171,9 +169,8 @@ def _from_url(url: str, arch: str, field: str) -> Path:
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        hashed = torch.hub.HASH_REGEX.search(
-            path.name
-        )  # torchvision's names end in the beginning of their hash
+        # torchvision's names end in the beginning of their hash.
+        hashed = torch.hub.HASH_REGEX.search(path.name)
         torch.hub.download_url_to_file(url, str(path), hashed[1] if hashed else None, progress=False)
     except Exception as error:  # the network's, and torch's for a file that arrived damaged
         raise UserError(
