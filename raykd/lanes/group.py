@@ -179,6 +179,7 @@ class LaneTrainer(DataParallelTrainer):
     """
 
     controller_node: str  # Ray's id
+    elsewhere: bool  # whether that is another node than this process's; then any will do, should it go
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
         variables = get_env_vars_to_propagate()
@@ -186,7 +187,7 @@ class LaneTrainer(DataParallelTrainer):
             RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR, DEFAULT_RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_VALUE
         )
         variables[ENABLE_PREEMPTION_WATCHER_ENV_VAR] = "0"
-        where = NodeAffinitySchedulingStrategy(self.controller_node, soft=True)
+        where = NodeAffinitySchedulingStrategy(self.controller_node, soft=self.elsewhere)
         options: Any = {"num_cpus": 0, "scheduling_strategy": where, "runtime_env": {"env_vars": variables}}
         controller: Any = ray.remote(**options)(TrainController).remote(**arguments)
         ray.get(controller.run.remote())

@@ -10,6 +10,7 @@ from typing import Any
 
 import ray.train
 
+from raykd.lanes.cluster import session_folder
 from raykd.lanes.group import GroupConfig, LaneTrainer, NameGroup, TellController
 from raykd.lanes.worker import work
 from raykd.spec.sections import WorkersSpec
@@ -34,7 +35,8 @@ class Lane:
 def fit(name: str, workers: WorkersSpec, config: Mapping[str, Any], scratch: Path, node: str) -> None:
     """Run a lane until it closes, its controller on `node`, if that lives.
 
-    `config` is passed to its workers; Ray's own files go to `scratch`.
+    `config` is passed to its workers. Ray's own files go to `scratch`, which is on this node; those of a
+    controller elsewhere go to the folder of Ray's session there, because nobody removes `scratch` there.
 
     Raises whatever else ends the run.
     """
@@ -42,6 +44,7 @@ def fit(name: str, workers: WorkersSpec, config: Mapping[str, Any], scratch: Pat
     # NCCL refuses two ranks on one GPU, and one worker alone needs no NCCL.
     nccl = gpus >= 1 and workers.count > 1
     run = f"{config['broker']}-{name}"
+    here = node == ray.get_runtime_context().get_node_id()
     callbacks: list[Any] = [
         TellController(config["broker"], config["namespace"], name),
         NameGroup(run),
@@ -55,10 +58,10 @@ def fit(name: str, workers: WorkersSpec, config: Mapping[str, Any], scratch: Pat
         ),
         run_config=ray.train.RunConfig(
             name=run,
-            storage_path=str(scratch),
+            storage_path=str(scratch if here else session_folder() / "raykd"),
             failure_config=ray.train.FailureConfig(max_failures=-1),
             callbacks=callbacks,
         ),
     )
-    trainer.controller_node = node
+    trainer.controller_node, trainer.elsewhere = node, not here
     trainer.fit()
