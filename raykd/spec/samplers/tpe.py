@@ -22,6 +22,11 @@ class TPE(SamplerSpec):
     multivariate: bool = Field(True, description="model axes together")
     group: bool = Field(True, description="model each set of axes that occurs together (conditional spaces)")
     constant_liar: bool = Field(True, description="keep away from trials in flight")
+    max_kernels: Annotated[int, Field(ge=100)] = Field(
+        1000,
+        description="trials, beside the best, that a proposal is computed from; of more than these, a fixed "
+        "random sample, so that proposals of a long search do not get slower",
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> TPE:

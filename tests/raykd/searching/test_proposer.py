@@ -421,4 +421,5 @@ def test_every_argument_is_recorded() -> None:
         "multivariate": True,
         "group": True,
         "constant_liar": True,
+        "max_kernels": 1000,
     }

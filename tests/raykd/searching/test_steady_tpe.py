@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from optuna.samplers._tpe.sampler import default_weights
 from optuna.trial import TrialState
 
 from raykd.searching.optuna_state import End, StudyState
+from raykd.spec.samplers.parts import steady_tpe
 from raykd.spec.samplers.parts.parzen import Parzen
 from raykd.spec.samplers.parts.steady_tpe import SteadyTPE, make_tpe
 
@@ -37,7 +40,7 @@ def suggest(trial: Any) -> dict[str, Any]:
     return found
 
 
-def play(kind: type[TPESampler], dice: random.Random, trials: int, lanes: int, **arguments: Any) -> list[Any]:
+def play(kind: Callable[..., TPESampler], dice: random.Random, trials: int, lanes: int, **arguments: Any) -> list[Any]:
     """The proposals of a sweep whose trials end in random order, in every way that trials end."""
     state, live, proposed = StudyState(), [], []
     while len(proposed) < trials:
@@ -72,7 +75,8 @@ def test_it_proposes_what_optuna_s_own_sampler_proposes(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         theirs, ours = (
-            play(kind, random.Random(seed), 40, lanes, **arguments) for kind in (TPESampler, SteadyTPE)
+            play(kind, random.Random(seed), 40, lanes, **arguments)
+            for kind in (TPESampler, functools.partial(SteadyTPE, 100))
         )
     assert ours == theirs
 
@@ -101,7 +105,36 @@ def test_densities_are_optuna_s_to_the_last_bit(seed: int, count: int) -> None:
     assert np.array_equal(theirs.log_pdf(candidates), ours.log_pdf(candidates))
 
 
+def test_of_many_trials_a_fixed_sample_counts_with_the_best_and_those_in_flight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[np.ndarray] = []  # strengths of the trials that each density was made from
+
+    class Watched(Parzen):
+        def __init__(self, observed: Any, *more: Any) -> None:
+            super().__init__(observed, *more)
+            if "strength" in observed:
+                seen.append(observed["strength"])
+
+    monkeypatch.setattr(steady_tpe, "Parzen", Watched)
+    state = StudyState()
+    strengths = np.random.default_rng(0).permutation(400) / 400
+    for number, strength in enumerate(strengths):
+        values, axes = {"strength": strength}, {"strength": FloatDistribution(0, 1)}
+        running = number in (3, 200)
+        state.place(values, axes, end=None if running else End(TrialState.COMPLETE, {1: strength}, strength))
+    for _ in range(2):
+        state.ask(SteadyTPE(150, seed=0), {}, lambda trial: {"s": trial.suggest_float("strength", 0, 1)})
+        state.tell(state.size - 1, End(TrialState.FAIL))
+    best, others, best_again, others_again = seen
+    assert sorted(best) == sorted(s for n, s in enumerate(strengths) if n not in (3, 200))[-25:]
+    assert len(others) == 150 and {strengths[3], strengths[200]} <= set(others)
+    assert not set(best) & set(others) and np.array_equal(best, best_again)
+    assert np.array_equal(others, others_again), "the sample does not change from proposal to proposal"
+    assert abs(np.mean(others) - np.mean(strengths[strengths <= best.min()])) < 0.08, "a random one"
+
+
 def test_another_version_of_optuna_proposes_by_its_own_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert type(make_tpe(seed=0)) is SteadyTPE, "this version is a known one"
+    assert type(make_tpe(1000, seed=0)) is SteadyTPE, "this version is a known one"
     monkeypatch.setattr(optuna, "__version__", "77.1.0")
-    assert type(make_tpe(seed=0)) is TPESampler
+    assert type(make_tpe(1000, seed=0)) is TPESampler

@@ -1,8 +1,12 @@
-"""Optuna's TPE sampler with the same proposals, at a cost that grows less with the number of trials.
+"""Optuna's TPE sampler with the same proposals, at a cost that hardly grows with the number of trials.
 
 Optuna reads every trial anew for each proposal: it sorts them, finds the axes that occur together, and turns
 each value into a number. Here a trial is read once, when it has ended. The model, its random numbers and its
 order of operations are Optuna's.
+
+Every trial that is not among the best (25 at most) is a kernel of the density that a proposal keeps away
+from. Beyond `max_kernels` of these a fixed random sample stands for all, which estimates the same density.
+Trials in flight are always among them.
 """
 
 from __future__ import annotations
@@ -30,14 +34,21 @@ VERSIONS = ("5.0",)
 _memories: WeakKeyDictionary[Study, _Memory] = WeakKeyDictionary()
 
 
-def make_tpe(**arguments: Any) -> TPESampler:
-    """A sampler with the proposals of `TPESampler(**arguments)`."""
+def make_tpe(max_kernels: int, **arguments: Any) -> TPESampler:
+    """A sampler with the proposals of `TPESampler(**arguments)` up to `max_kernels` trials.
+
+    With other versions of Optuna than those in `VERSIONS` it has these proposals for any number of trials.
+    """
     known = ".".join(optuna.__version__.split(".")[:2]) in VERSIONS
-    return SteadyTPE(**arguments) if known else TPESampler(**arguments)
+    return SteadyTPE(max_kernels, **arguments) if known else TPESampler(**arguments)
 
 
 class SteadyTPE(TPESampler):
     """`TPESampler` for one objective that is maximised, without constraints."""
+
+    def __init__(self, max_kernels: int, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._max_kernels = max_kernels
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The axes that are drawn together."""
@@ -65,7 +76,8 @@ class SteadyTPE(TPESampler):
                     columns.put(number, self._get_params(running, study))
         below = memory.best(default_gamma(memory.count))
         sides = []
-        for observed in (columns.of(below), columns.but(below, trial.number)):
+        others = columns.but([*below, trial.number], self._max_kernels, list(memory.open))
+        for observed in (columns.of(below), others):
             sides.append(Parzen(observed, search_space, self._parzen_estimator_parameters))
         samples = sides[0].sample(self._rng.rng, self._n_ei_candidates)
         values = self._compute_acquisition_func(samples, *sides)
@@ -82,11 +94,14 @@ class _Columns:
         self._space = dict(space)
         self._rows = np.zeros((64, len(space)))
         self._has = np.zeros(64, dtype=bool)  # whether a row counts
+        self._dice = np.random.default_rng(0)
+        self._ranks = self._dice.random(64)  # of many rows, those with the least ranks are a random sample
 
     def put(self, number: int, params: dict[str, Any]) -> None:
         """Note a trial with these values, if it has all axes."""
         while number >= len(self._has):
             self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+            self._ranks = np.concatenate([self._ranks, self._dice.random(len(self._ranks))])
             self._has = np.concatenate([self._has, np.zeros_like(self._has)])
         if self._space.keys() <= params.keys():
             self._rows[number] = [axis.to_internal_repr(params[name]) for name, axis in self._space.items()]
@@ -101,11 +116,16 @@ class _Columns:
         """axis -> values of these trials, those left out that lack an axis."""
         return self._taken([number for number in numbers if self._has[number]])
 
-    def but(self, numbers: list[int], current: int) -> dict[str, Any]:
-        """axis -> values of all trials but these, and but the `current` one."""
+    def but(self, numbers: list[int], most: int, first: list[int]) -> dict[str, Any]:
+        """axis -> values of all trials but these; of more than `most` a sample with those in `first`."""
         mask = self._has.copy()
-        mask[[number for number in (*numbers, current) if number < len(mask)]] = False
-        return self._taken(mask)
+        mask[[number for number in numbers if number < len(mask)]] = False
+        found = np.flatnonzero(mask)
+        if len(found) > most:
+            ranks = self._ranks.copy()
+            ranks[[number for number in first if number < len(ranks)]] = -1
+            found = np.sort(found[np.argpartition(ranks[found], most)[:most]])
+        return self._taken(found)
 
     def _taken(self, which: Any) -> dict[str, Any]:
         rows = self._rows[which] if len(which) else self._rows[:0]
