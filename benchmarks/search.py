@@ -7,8 +7,9 @@
 Sweeps are played without training: raykd's own proposer and decider, and curves of `surrogate.py`. The best
 known is the best score of a recorded trial. A trial counts as found at the first epoch whose score comes
 within `--within` points of it. Every sweep goes on until it has found one, or has had `--most` trials.
-Random search without stopping is played twice: by the same surrogate as the others, and as random orders of
-the recorded trials, without any surrogate. Ratios are of mean epochs, with 95 % bootstrap intervals over
+Random search without stopping is played thrice: by the same surrogate as the others, likewise but with each
+method's own settings first, as the default has it (`start: presets`), and as random orders of the recorded
+trials, without any surrogate. Ratios are of mean epochs, with 95 % bootstrap intervals over
 repetitions.
 """
 
@@ -33,7 +34,12 @@ from raykd.spec.search import SearchSpec, build_sweep
 RANDOM: dict[str, Any] = {"sampler": {"name": "random"}, "scheduler": {"name": "none"}}
 SETTINGS: dict[str, dict[str, Any]] = {
     "random search, no stopping": RANDOM,
-    "default: TPE, ASHA": {"sampler": {"name": "tpe"}, "scheduler": {"name": "asha"}},
+    "default: presets first, TPE, ASHA": {"sampler": {"name": "tpe"}, "scheduler": {"name": "asha"}},
+    "TPE, ASHA, without presets": {
+        "start": "sampler",
+        "sampler": {"name": "tpe"},
+        "scheduler": {"name": "asha"},
+    },
     "TPE, no stopping": {"sampler": {"name": "tpe"}, "scheduler": {"name": "none"}},
     "random search, ASHA": {"sampler": {"name": "random"}, "scheduler": {"name": "asha"}},
     "as the space says": {},
@@ -62,6 +68,8 @@ def main() -> None:
         f"{rmse:.2f} points where scores spread by {spread:.2f}, rank correlation {ranks:.2f}."
     )
     settings = {"random search, no stopping": RANDOM} if asked.only else dict(SETTINGS)
+    presets = with_seed(curves.spec, {"sampler": {"name": "tpe"}}, 0, asked.most).first_points
+    settings["random search after presets, no stopping"] = {**RANDOM, "points": [p for _, p in presets]}
     settings |= {text: json.loads(text) for text in asked.more}
     found = {"random search, recorded trials alone": in_random_order(curves, goal, asked.repetitions)}
     for name, sections in settings.items():

@@ -56,8 +56,8 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
     text()
     text("the first configurations:")
     screen.rows(
-        ("trial", "seed", "settings"),
-        [(s["trial"], s["seed"], settings_of(s["params"])) for s in planned["samples"]],
+        ("trial", "seed", "by", "settings"),
+        [(s["trial"], s["seed"], s["origin"], settings_of(s["params"])) for s in planned["samples"]],
     )
     text()
     for remark in remarks:

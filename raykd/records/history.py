@@ -38,7 +38,7 @@ class TrialRecord:
     replicate: int  # the seed
     params: dict[str, Any]  # axis -> value
     config: dict[str, Any]  # flat name -> value, complete
-    origin: str  # sampler | point | grid | replicate
+    origin: str  # sampler | point | preset | grid | replicate
     attrs: dict[str, Any]  # Optuna's system attributes
     suggested: float  # unix seconds
     status: str = "waiting"  # running: started and not ended, whether or not its driver lives

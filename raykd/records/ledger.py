@@ -55,7 +55,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "reference": ("name", "label", "metrics", "trial"),  # to compare trials with: raw pixels, teacher, ...
     "measured": ("name", "epoch", "metrics"),  # an epoch of a reference whose training has not ended
     # number: running from 0; arm, trial: 8 hex digits; replicate: the seed; params: {axis: value};
-    # config: {flat name: value}; origin: sampler | point | grid | replicate; attrs: Optuna's system attrs
+    # config: {flat name: value}; origin: sampler | point | preset | grid | replicate; attrs: Optuna's system
+    # attrs
     "suggest": ("trial", "number", "arm", "replicate", "params", "config", "origin", "attrs"),
     # a proposal that was there before, or that cannot be trained (trial None, with the reason): costs nothing
     "repeat": ("number", "params", "trial", "reason", "attrs"),

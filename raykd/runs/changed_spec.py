@@ -9,6 +9,7 @@ from raykd.records.history import ENDED, History
 from raykd.records.recorded_spec import of_another_version, writer
 from raykd.runs.drive import Replayed, replayed
 from raykd.runs.kinds import run_of
+from raykd.spec.search import SearchSpec
 from raykd.spec.sweep import SweepSpec, difference
 from raykd.storage.base import Storage
 from trainables.core.errors import UserError
@@ -37,8 +38,8 @@ def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
     """The spec `now` with the defaults that were valid when the sweep began with the spec `then`.
 
     An older raykd recorded 0 where `workers.gpus` was left out. An older raykd also fed every teacher with
-    ImageNet's mean and deviation, so these values in `now` are no difference. It kept all checkpoints, and
-    capped no baseline.
+    ImageNet's mean and deviation, so these values in `now` are no difference. It kept all checkpoints,
+    capped no baseline, and started with the sampler's own proposals.
     """
     if then.workers.gpus == 0 and now.workers.gpus is None:
         workers = now.workers.model_copy(update={"gpus": then.workers.gpus})
@@ -50,6 +51,8 @@ def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
     baseline, keep = now.baseline, now.keep_checkpoints
     if baseline is not None and then.baseline is not None and then.baseline.cap == "none":
         baseline = baseline.model_copy(update={"cap": "none"})
+    if isinstance(now, SearchSpec) and isinstance(then, SearchSpec) and then.start == "sampler":
+        now = now.model_copy(update={"start": then.start})
     return now.model_copy(
         update={
             "baseline": baseline,

@@ -142,7 +142,13 @@ def room(spec: SweepSpec, address: str | None) -> tuple[str, list[str]]:
 
 
 def samples(spec: SearchSpec, most: int) -> list[dict[str, Any]]:
-    """The first configurations that this sweep would try, at most `most`, with their trials' signatures."""
+    """The first configurations that this sweep would try, at most `most`, with their trials' signatures.
+
+    `origin` says what proposes each: `point`, `preset` (a method's own settings), `sampler` or `grid`.
+    """
     proposer = Proposer(spec, samples=spec.samples)
     proposals = (p for p in iter(proposer.propose, None) if isinstance(p, Proposal))
-    return [{"trial": p.trial, "seed": p.replicate, "params": p.params} for p in islice(proposals, most)]
+    return [
+        {"trial": p.trial, "seed": p.replicate, "params": p.params, "origin": p.origin}
+        for p in islice(proposals, most)
+    ]

@@ -55,7 +55,7 @@ class Proposal:
     replicate: int  # the seed
     params: dict[str, Any]  # axis -> value
     config: dict[str, Any]  # flat name -> value
-    origin: str  # sampler | point | grid | replicate
+    origin: str  # sampler | point | preset | grid | replicate
     attrs: dict[str, Any]  # the sampler's own state with this trial, plain JSON
 
     def record(self) -> dict[str, Any]:
@@ -129,6 +129,7 @@ class Proposer:
     def __init__(self, spec: SearchSpec, samples: int | None = None) -> None:
         self.spec = spec
         self.samples = spec.samples if samples is None else samples
+        self._first = spec.first_points
         self._state = StudyState()
         self.study = self._state.study  # to read, for plots and importance
         self._told: dict[str, _Told] = {}
@@ -157,8 +158,8 @@ class Proposer:
         if self._configurations >= self.samples or self._in_a_row >= REPEATS_IN_A_ROW:
             return None
         slot = self._configurations + self._repeats
-        if slot < len(self.spec.points):
-            origin, number, params = "point", *self._ask(self.spec.space.with_parents(self.spec.points[slot]))
+        if slot < len(self._first):
+            origin, number, params = self._first[slot][0], *self._ask(self._first[slot][1])
         elif self._grid():
             on_grid = self._next_on_grid()
             if on_grid is None:
@@ -259,7 +260,7 @@ class Proposer:
     def _next_on_grid(self) -> dict[str, Any] | None:
         sampler = self.spec.sampler
         levels = sampler.levels if isinstance(sampler, Grid) else 1
-        at = self._configurations + self._repeats - len(self.spec.points)
+        at = self._configurations + self._repeats - len(self._first)
         grid: Iterator[dict[str, Any]] = islice(self.spec.space.grid(levels), max(at, 0), None)
         return next(grid, None)
 

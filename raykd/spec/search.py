@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
@@ -22,6 +22,7 @@ from raykd.spec.document import find_document, named_by_file, read_mapping
 from raykd.spec.overrides import lay_over
 from raykd.spec.paths import absolute
 from raykd.spec.plugins import bring_plugins
+from raykd.spec.preset_points import preset_points
 from raykd.spec.samplers import Grid
 from raykd.spec.sections import SHORTHAND
 from raykd.spec.space import METHOD, Space, build_space
@@ -41,6 +42,12 @@ class SearchSpec(SweepSpec):
 
     axes: dict[str, AnyAxis] = Field({}, description="flat name -> what varies")
     points: tuple[dict[str, Any], ...] = Field((), description="configurations to try first")
+    start: Literal["presets", "sampler"] = Field(
+        "sampler",
+        description="what is tried after `points`. presets: each method's own settings, what a new sweep "
+        "does unless its sampler is random or a grid; sampler: what it proposes, as in sweeps before this "
+        "was a field",
+    )
 
     @field_validator("axes", mode="before")
     @classmethod
@@ -61,6 +68,15 @@ class SearchSpec(SweepSpec):
     def space(self) -> Space:
         """The axes in order, with their conditions."""
         return build_space(self.methods, self.axes)
+
+    @cached_property
+    def first_points(self) -> tuple[tuple[str, dict[str, Any]], ...]:
+        """(origin, configuration) of what is tried before the sampler proposes; it fills in missing axes."""
+        points = [("point", self.space.with_parents(point)) for point in self.points]
+        if self.start == "presets" and self.sampler.learns:
+            own = [("preset", point) for point in preset_points(self)]
+            points += [(origin, point) for origin, point in own if ("point", point) not in points]
+        return tuple(points)
 
     def raw_trial(self, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """The mapping that `resolve` makes the trial of configuration `params` from."""
@@ -121,7 +137,7 @@ def build_sweep(raw: Mapping[str, Any]) -> SearchSpec:
     """
     raw = without_description(spelled_out(as_mapping(raw, ""), SHORTHAND))
     raw = without(SearchSpec.of_other_kind, raw)
-    raw = as_new(raw)
+    raw = {"start": "presets", **as_new(raw)}
     for key in raw:
         if key not in SearchSpec.model_fields:
             homes = [f"`{s}.{key}`" for s, model in SECTIONS.items() if key in model.model_fields]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ class SamplerSpec(Spec, ABC):
     The fields are the settings under `sampler` in the sweep's file. All arguments of Optuna's sampler that
     matter are among them: Optuna's defaults change between its versions, and a sweep records its own.
     """
+
+    learns: ClassVar[bool] = True  # from scores: such a search starts with each method's own settings
 
     name: str
     seed: Seed = Field(0, description="seed of all proposals")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 class Grid(SamplerSpec):
     """Every combination, in order."""
+
+    learns: ClassVar[bool] = False
 
     name: Literal["grid"] = "grid"
     levels: Annotated[int, Field(ge=1)] = Field(3, description="values taken from an axis that is no pick")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from raykd.spec.samplers.base import SamplerSpec
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 class Random(SamplerSpec):
     """Independent random configurations."""
+
+    learns: ClassVar[bool] = False
 
     name: Literal["random"] = "random"
 

@@ -30,6 +30,7 @@ BASE: dict[str, Any] = {
     "teacher": {"arch": "test_resnet", "train": {"method": "moco", "epochs": 2}},
     "epochs": 8,
     "samples": 30,
+    "start": "sampler",
     "axes": {
         "lr": {"log": [1e-3, 1e-1]},
         "gamma": {"log": [0.01, 1]},

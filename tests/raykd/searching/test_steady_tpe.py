@@ -40,7 +40,9 @@ def suggest(trial: Any) -> dict[str, Any]:
     return found
 
 
-def play(kind: Callable[..., TPESampler], dice: random.Random, trials: int, lanes: int, **arguments: Any) -> list[Any]:
+def play(
+    kind: Callable[..., TPESampler], dice: random.Random, trials: int, lanes: int, **arguments: Any
+) -> list[Any]:
     """The proposals of a sweep whose trials end in random order, in every way that trials end."""
     state, live, proposed = StudyState(), [], []
     while len(proposed) < trials:

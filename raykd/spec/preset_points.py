@@ -1,0 +1,58 @@
+"""Each method's own settings as configurations of a search: what a search tries first.
+
+A method's own settings are those that a trial has without the axes: of its preset, of `fixed` and of the
+spec's sections. They are known to work, so a sampler that learns starts from something good, and the result
+says whether the search has found anything better. `benchmarks/search.py` measures what it is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from raykd.spec.axis import Axis
+from raykd.spec.axis_kinds import Pick, same
+from raykd.spec.space import METHOD
+from trainables.core.errors import UserError
+from trainables.training.resolve import flatten
+
+if TYPE_CHECKING:
+    from raykd.spec.search import SearchSpec
+
+
+def preset_points(spec: SearchSpec) -> Iterator[dict[str, Any]]:
+    """A configuration a method: every axis at the method's own value, if the axis can take it.
+
+    Axes that cannot are left out, for the sampler to fill in.
+    """
+    several = len(spec.methods) > 1
+    for method in spec.methods:
+        point: dict[str, Any] = {METHOD: method} if several else {}
+        own = _own_values(spec, point)
+        for name, axis in spec.space.axes.items():
+            if name in own and axis.contains(own[name]) and spec.space.active(name, point):
+                point[name] = _as_written(axis, own[name])
+        if point:
+            yield point
+
+
+def _own_values(spec: SearchSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+    """axis -> the value that a trial of the method has without this axis."""
+    fields = spec.space.fields
+    try:
+        flat = flatten(spec.trial(given, spec.seeds[0]))
+        return {name: flat[field.flat] for name, field in fields.items() if field.flat in flat}
+    except UserError:  # without an axis, such as over students, there is no trial: then without one by one
+        own, whole = {}, spec.space.around(given)
+        for name in whole.keys() & fields.keys():
+            try:
+                flat = flatten(spec.trial({k: v for k, v in whole.items() if k != name}, spec.seeds[0]))
+            except UserError:
+                continue
+            own.update({name: flat[fields[name].flat]} if fields[name].flat in flat else {})
+        return own
+
+
+def _as_written(axis: Axis, value: Any) -> Any:
+    """A value of the axis as the axis has it: 1.0 is the level 1 of a pick."""
+    return next(level for level in axis.pick if same(level, value)) if isinstance(axis, Pick) else value
