@@ -140,6 +140,7 @@ trap 'ask requeue' USR1
 trap 'ask end' TERM
 trap end_ray EXIT
 unset RAY_ADDRESS RAY_AUTH_TOKEN_PATH # sbatch hands on what the user's shell has
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 # else nodes whose head has ended wait 30 s for it
 export CPUS=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}
 # Who has this token can give the job's Ray work. It is in the environment of the job's processes, in no file.
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
