@@ -25,7 +25,7 @@ test: $(INSTALLED)  ## install and run the tests that cover every behaviour once
 test-ray: $(INSTALLED)  ## the other tests that start Ray: more faults, storages, users, studies
 	$(PYTEST) -m "ray and slow and not cluster" tests/test_docs_pages.py tests/test_*.py tests/raykd/[b-z]* tests/raykd/a*
 
-test-cluster: $(INSTALLED)  ## a cluster of hosts on this machine; needs root, sshd, iproute2, rsync, tmux
+test-cluster: $(INSTALLED)  ## a cluster of hosts on this machine; needs root, sshd, iproute2, rsync, tmux, for one test Slurm
 	$(PYTEST) -m cluster tests/cluster/test_cluster.py tests/cluster  # the basis first
 
 test-all: $(INSTALLED)  ## everything, with more examples of each property

@@ -11,6 +11,7 @@ from rich.table import Table
 from raykd.console.live import Console
 from raykd.console.screen import Screen
 from raykd.console.wording import counted, settings_of, standing
+from raykd.records.earlier import USES
 from raykd.records.history import History
 from raykd.records.views import repaired
 from raykd.storage.base import SweepFolder
@@ -29,6 +30,8 @@ def status(console: Console, history: History, data: Mapping[str, Any], sweep: S
         console.text("its ledger was repaired: " + repaired(record))
     for gpu in history.quarantined:
         console.text(f"{gpu['gpu']} is in quarantine: {gpu['reason']}", "yellow")
+    if history.earlier is not None:
+        console.text(history.earlier.describe())
     console.text(standing(history, bool(driver)), "bold")
     console.trials(history, bool(driver))
     if data["state"] == "interrupted":
@@ -53,6 +56,13 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
         screen.text(line)
     text()
     screen.rows(("axis", "values", "what it is"), planned["axes"])
+    if planned["warm_start"]:
+        text("\nearlier trials:")
+        rows = [
+            (row["sweep"], str(row["trials"]), USES[row["use"]], row["reason"])
+            for row in planned["warm_start"]
+        ]
+        screen.rows(("sweep", "trials", "are", "because"), rows)
     text()
     text("the first configurations:")
     screen.rows(

@@ -76,6 +76,34 @@ class _Sweep(_Any):
     plugins: NotRequired[dict[str, _Plugin]]
 
 
+class _ToldTrial(TypedDict):
+    sweep: str
+    trial: str
+    params: dict[str, Any]
+    status: Literal["finished", "stopped", "failed"]
+    scores: list[Annotated[list[float], Field(min_length=2, max_length=2)]]  # [epoch, score]
+
+
+class _Point(TypedDict):
+    sweep: str
+    trial: str
+    params: dict[str, Any]
+    score: float
+
+
+class _Row(TypedDict):
+    sweep: str
+    trials: _Count
+    use: str
+    reason: str
+
+
+class _WarmStart(_Any):
+    rows: list[_Row]
+    told: list[_ToldTrial]
+    points: list[_Point]
+
+
 class _Driver(_Any):
     event: str
     host: str
@@ -165,7 +193,7 @@ _MODELS: dict[str, type[Any]] = {
     "sweep": _Sweep, "driver": _Driver, "repair": _Repair, "extend": _Extend, "reference": _Reference,
     "measured": _Measured, "suggest": _Suggest, "repeat": _Repeat, "exhausted": _Any, "start": _Start,
     "report": _Report, "verdict": _Verdict, "end": _End, "quarantine": _Quarantine,
-    "retry": _Retry,
+    "retry": _Retry, "warm_start": _WarmStart,
 }  # fmt: skip
 
 

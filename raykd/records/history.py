@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from raykd.records.earlier import Earlier
 from raykd.records.format import checked
 from raykd.records.ledger import KINDS, Record
 from trainables.core.errors import SweepFailed, UserError
@@ -97,6 +98,7 @@ class History:
     def __init__(self) -> None:
         self.trials: dict[str, TrialRecord] = {}  # in the order of suggestion
         self.sweep: Record | None = None  # the head record
+        self.earlier: Earlier | None = None  # what it has from earlier sweeps, once that is known
         self.references: dict[str, Record] = {}  # name -> the last record of that name
         self.measured: dict[str, dict[str, float]] = {}  # reference -> metrics of its best epoch
         self.drivers: list[Record] = []
@@ -215,6 +217,8 @@ class History:
                     self._leader = trial.trial
         elif kind == "sweep":
             self.sweep = self.sweep or record
+        elif kind == "warm_start":
+            self.earlier = self.earlier or Earlier.of(record)
         elif kind == "driver":
             self.drivers.append(record)
             if record["event"] == "start":

@@ -45,6 +45,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     # source: {path, overrides, folder} of the file that the spec was read from; None if there was no file
     "sweep": ("spec", "spec_hash", "source", "sampler", "scheduler", "versions"),
     "driver": ("event", "host", "pid"),  # event: start | end
+    "warm_start": ("rows", "told", "points"),  # what it has from earlier sweeps, as of `earlier.py`
     # lines: the damaged ones; remade, again, aside: trials proposed again, trained again, left out because of
     # them; students: trials that are trained again because their student was damaged. Later ones also have
     # retried: trials whose `retry` was lost

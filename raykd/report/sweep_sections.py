@@ -81,6 +81,12 @@ def answer(spec: SearchSpec, history: History, export: str) -> Section:
         f"The best of {ended} trials on a validation split flatters itself a little. The test split was not "
         "read: the command below reads it, once, and gives its score an interval."
     ]
+    if history.earlier is not None and history.earlier.told:
+        names = ", ".join(spec.warm_start)
+        doubts.append(
+            f"Its sampler began with the scores of {len(history.earlier.told)} trials of {names}. They are "
+            "in no table and no figure here, and none of them can be the best."
+        )
     if len(spec.seeds) == 1:
         doubts.append("One seed: how far another seed would move these scores is not known from this sweep.")
     return Section("The answer", [*parts, Bullets(doubts, "quiet"), Code(export)])

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raykd.records.earlier import Earlier
 from raykd.records.history import History
+from raykd.runs.warm_start import earlier
 from raykd.spec.search import SearchSpec, load_sweep
 from raykd.spec.study import StudySpec
 from raykd.spec.sweep import SweepSpec
-from raykd.storage.base import Storage
+from raykd.storage.base import Storage, SweepFolder
 from trainables.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,9 +34,13 @@ class SearchRun:
         """What chooses the next trial, as `history` left it. Raises `UserError` where the two do not fit."""
         from raykd.searching.proposer import Proposer
 
-        proposer = Proposer(self.spec, samples=history.samples)
+        proposer = Proposer(self.spec, history.samples, history.earlier)
         proposer.replay(history)
         return proposer
+
+    def earlier(self, sweep: SweepFolder) -> Earlier | None:
+        """What it has from earlier sweeps; None where it names none. Raises `UserError`."""
+        return earlier(self.spec, sweep)
 
     def reread(self, source: Mapping[str, Any], storage: Storage | Path) -> SearchSpec:
         """The spec as its file (`Source.recorded`) says it now. Raises `UserError`."""
@@ -65,6 +71,9 @@ class StudyRun:
         rounds = Rounds(self.spec, samples=history.samples)
         rounds.replay(history)
         return rounds
+
+    def earlier(self, sweep: SweepFolder) -> None:
+        """Nothing: an arm is not chosen by scores."""
 
     def reread(self, source: Mapping[str, Any], storage: Storage | Path) -> StudySpec:
         """The spec as its file says it now. Raises `UserError`."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
 from raykd.console.wording import counted
 from raykd.lanes import capacity, cluster
 from raykd.lanes.own_ray import temporary_folder
+from raykd.records.earlier import Earlier
+from raykd.runs import warm_start
 from raykd.runs.auxiliary import baseline_remarks, beside, whole_trials
 from raykd.runs.sharing import sharing
 from raykd.searching.proposer import Proposal, Proposer
@@ -27,9 +30,11 @@ _SHOWN = 3
 def plan(spec: SearchSpec, sweep: SweepFolder) -> dict[str, Any]:
     """Axes, number of trials, largest cost, first configurations, and where files would go.
 
-    `most_trials` is the largest cost of all that is trained, in whole trials like the first one.
+    `most_trials` is the largest cost of all that is trained, in whole trials like the first one;
+    `warm_start` what becomes of earlier sweeps' trials. Raises `UserError` for one that is not there.
     """
     besides = beside(spec, sweep.storage)
+    earlier = warm_start.earlier(spec, sweep)
     return {
         "name": spec.name,
         "methods": list(spec.methods),
@@ -43,7 +48,8 @@ def plan(spec: SearchSpec, sweep: SweepFolder) -> dict[str, Any]:
         "sampler": spec.sampler.model_dump(mode="json"),
         "workers": spec.workers.model_dump(mode="json"),
         "targets": sharing(spec),
-        "samples": samples(spec, _SHOWN),
+        "warm_start": [] if earlier is None else [asdict(row) for row in earlier.rows],
+        "samples": samples(spec, _SHOWN, earlier),
         "folder": str(sweep),
         "tensorboard": str(sweep.path / "tensorboard"),
         "log": str(sweep.path / "log.txt"),
@@ -141,12 +147,12 @@ def room(spec: SweepSpec, address: str | None) -> tuple[str, list[str]]:
     return f"at most {counted(most, 'lane')} here: {has}", []
 
 
-def samples(spec: SearchSpec, most: int) -> list[dict[str, Any]]:
+def samples(spec: SearchSpec, most: int, earlier: Earlier | None = None) -> list[dict[str, Any]]:
     """The first configurations that this sweep would try, at most `most`, with their trials' signatures.
 
     `origin` says what proposes each: `point`, `preset` (a method's own settings), `sampler` or `grid`.
     """
-    proposer = Proposer(spec, samples=spec.samples)
+    proposer = Proposer(spec, spec.samples, earlier)
     proposals = (p for p in iter(proposer.propose, None) if isinstance(p, Proposal))
     return [
         {"trial": p.trial, "seed": p.replicate, "params": p.params, "origin": p.origin}

@@ -2,7 +2,7 @@
 
 The content of a damaged line is not guessed. The good lines show which record is missing:
 
-- the head: the file holds it twice;
+- the head, and what is known of earlier sweeps: the file holds each twice;
 - a proposal: the sampler is rebuilt from the records before it and proposes again. The proposal is the same
   one if later records name its trial. A trial whose proposal does not come back is left out;
 - a report: its trial is trained again from the first missing epoch, and its later records are left out.
@@ -31,6 +31,7 @@ from raykd.records.history import ENDED_WELL, History
 from raykd.records.ledger import TRIALS, Record, as_line, decode, encode, keep_aside, parse_lines
 from raykd.records.recorded_spec import check_settings, spec_of
 from raykd.runs.kinds import run_of
+from raykd.spec.search import SearchSpec
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import SweepFolder
 from trainables.core.errors import UserError
@@ -115,11 +116,24 @@ def mended(lines: Sequence[Record | None], done: Repair) -> list[Record]:
     spec = spec_of(History.of(heads[:1]))
     proposals = [record for record in lines if record is not None and _proposes(record)]
     check_settings(spec, History.of([heads[0], *proposals]))
-    rest = [record for record in lines if record is None or record["kind"] != "sweep"]
+    earlier = [record for record in lines if record is not None and record["kind"] == "warm_start"]
+    if isinstance(spec, SearchSpec) and spec.warm_start and proposals and not earlier:
+        raise UserError(
+            "ledger",
+            "the record of what the sampler was told of earlier sweeps is lost, and its proposals rest on it",
+            expected="the file from a backup, or a new sweep under another name",
+        )
+    head = [*_twice(heads), *_twice(earlier)]
+    rest = [record for record in lines if record is None or record["kind"] not in ("sweep", "warm_start")]
     # First: proposals depend on what the trials before them came to.
     rest = _with_retries(rest, done)
-    proposed = _with_proposals(spec, [*heads, heads[0]][:2], rest, done)
+    proposed = _with_proposals(spec, head, rest, done)
     return _without_gaps(proposed, done)
+
+
+def _twice(records: list[Record]) -> list[Record]:
+    """A record that the file holds twice, of which one may be damaged; [] where there is none."""
+    return [*records, *records][:2]
 
 
 def _with_retries(lines: Sequence[Record | None], done: Repair) -> list[Record | None]:

@@ -34,6 +34,7 @@ from raykd.lanes.demand import autoscaler_makes_room
 from raykd.lanes.plugin_nodes import check_nodes
 from raykd.process import signals, streams
 from raykd.process.version import version
+from raykd.records.earlier import Earlier
 from raykd.records.format import FORMAT
 from raykd.records.history import History, missing
 from raykd.records.ledger import Ledger, refuse_lost
@@ -105,6 +106,7 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
     else:
         place.sweep.discard_copy()
     refuse_lost(place.sweep)
+    earlier = run_of(spec).earlier(place.sweep)
     code = code_of(spec)
     # The cluster first: where it cannot hold a worker, no sweep is left behind.
     with (
@@ -126,7 +128,16 @@ def run(spec: SweepSpec, place: Place, console: Console, source: Source | None =
                 format=FORMAT,
                 **({"plugins": described(code)} if code else {}),
             )
+        _warm_start(earlier, recorder, console)
         return _drive(spec, recorder, place, console, cluster)
+
+
+def _warm_start(earlier: Earlier | None, recorder: Recorder, console: Console) -> None:
+    """Record what the sweep has from earlier ones, twice like its head: nothing else could make it again."""
+    if earlier is not None:
+        for _ in range(2):
+            recorder("warm_start", **earlier.record())
+        console.say(earlier.describe())
 
 
 def _listen(console: Console) -> None:
@@ -173,6 +184,8 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             place.sweep.mirror()
             return history
         refuse_other_inputs(spec, history)
+        if history.earlier is None and not history.trials:  # the driver died before it was recorded
+            _warm_start(run_of(spec).earlier(place.sweep), recorder, console)
         ready = refuse_other_samplers(spec, history)
         for line in other_versions(history, versions()):
             console.warn(line)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import pickle
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ import optuna
 from cmaes import CMA  # exported without saying so
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.trial import Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from raykd.spec.samplers import SamplerSpec
 
@@ -30,12 +30,15 @@ _PICKLED = ":optimizer"  # is in the name of everything that Optuna would unpick
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def make_sampler(spec: SamplerSpec, number: int) -> BaseSampler:
-    """The sampler for one proposal, seeded by the spec's seed and the proposal's number."""
+def make_sampler(spec: SamplerSpec, number: int, earlier: Sequence[FrozenTrial] = ()) -> BaseSampler:
+    """The sampler for one proposal, seeded by the spec's seed and the proposal's number.
+
+    `earlier` are the trials of other sweeps that the study begins with.
+    """
     seed = int(np.random.SeedSequence((spec.seed, number)).generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return spec.make(seed)
+        return spec.make_after(seed, earlier) if earlier else spec.make(seed)
 
 
 class End(NamedTuple):

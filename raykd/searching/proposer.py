@@ -14,7 +14,8 @@ one that wrote it. What Optuna is told of a trial:
 - stopped: PRUNED with its scores as intermediate values (TPE knows that an early score is no result);
 - failed, or without a finite score: FAIL. In flight: RUNNING, which TPE's constant liar takes into account.
 
-Each replicate of a configuration and each repeated proposal is one more observation.
+Each replicate of a configuration and each repeated proposal is one more observation. Trials of earlier sweeps
+(`warm_start`) are observations before the first proposal, whose number is 0 in a ledger all the same.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any, Protocol
 
 from optuna.trial import TrialState
 
+from raykd.records.earlier import Earlier
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.searching.optuna_state import End, StudyState, make_sampler
 from raykd.spec.samplers import Grid
@@ -99,7 +101,7 @@ class Proposes(Protocol):
 class _Told:
     """What is known of a trial, and the numbers of all observations that have its result."""
 
-    numbers: list[int]
+    numbers: list[int]  # Optuna's
     scores: dict[int, float]  # epoch -> finite score
     status: str | None = None  # once it has ended
 
@@ -116,7 +118,7 @@ class _Told:
         return End(TrialState.FAIL)
 
 
-def _told(trial: TrialRecord) -> _Told:
+def told_of(trial: TrialRecord) -> _Told:
     """What a proposer that had been there would know of the trial, but for its numbers."""
     scores = {epoch: metrics.get("score", math.nan) for epoch, metrics in trial.reports.items()}
     finite = {epoch: float(score) for epoch, score in scores.items() if math.isfinite(score)}
@@ -126,11 +128,21 @@ def _told(trial: TrialRecord) -> _Told:
 class Proposer:
     """Proposes at most `samples` configurations, each once per seed of the spec."""
 
-    def __init__(self, spec: SearchSpec, samples: int | None = None) -> None:
+    def __init__(self, spec: SearchSpec, samples: int | None = None, earlier: Earlier | None = None) -> None:
+        """`earlier` is what the sweep has from others. Their trials have ended before its first one."""
+        earlier = earlier or Earlier()
         self.spec = spec
         self.samples = spec.samples if samples is None else samples
-        self._first = spec.first_points
+        self._points = [
+            *spec.first_points,
+            *(("point", spec.space.with_parents(p.params)) for p in earlier.points),
+        ]
         self._state = StudyState()
+        for told in earlier.told:
+            end = _Told([], told.scores, told.status).end
+            self._state.place(*spec.space.encode(told.params), spec.sampler.attrs_of_earlier, end)
+        self._first = self._state.size  # Optuna's number of the proposal with number 0
+        self._earlier = self._state.study.get_trials(deepcopy=False)
         self.study = self._state.study  # to read, for plots and importance
         self._told: dict[str, _Told] = {}
         self._replicates: deque[tuple[dict[str, Any], int]] = deque()
@@ -146,7 +158,7 @@ class Proposer:
     @property
     def running(self) -> list[int]:
         """Numbers of the observations whose result Optuna does not have yet."""
-        return self._state.running()
+        return [number - self._first for number in self._state.running()]
 
     def propose(self) -> Proposal | Repeat | None:
         """The next trial, or a `Repeat` to record before the next call; None when nothing is left to try."""
@@ -158,8 +170,8 @@ class Proposer:
         if self._configurations >= self.samples or self._in_a_row >= REPEATS_IN_A_ROW:
             return None
         slot = self._configurations + self._repeats
-        if slot < len(self._first):
-            origin, number, params = self._first[slot][0], *self._ask(self._first[slot][1])
+        if slot < len(self._points):
+            origin, number, params = self._points[slot][0], *self._ask(self._points[slot][1])
         elif self._grid():
             on_grid = self._next_on_grid()
             if on_grid is None:
@@ -189,7 +201,7 @@ class Proposer:
         """Take in everything that a history holds. Trials that have not ended stay in flight."""
         repeats = {int(record["number"]): record for record in history.repeats}
         trials = {trial.number: trial for trial in history.trials.values()}
-        told = {trial.trial: _told(trial) for trial in trials.values()}
+        told = {trial.trial: told_of(trial) for trial in trials.values()}
         for number in sorted(repeats.keys() | trials.keys()):
             if number in trials:
                 self._replay_trial(trials[number], told[trials[number].trial])
@@ -197,8 +209,8 @@ class Proposer:
                 record = repeats[number]
                 name, attrs = record["trial"], record.get("attrs") or {}
                 end = End(TrialState.FAIL) if name is None else told[name].end
-                self._state.place(*self.spec.space.encode(record["params"]), attrs, end)
-                self._count_repeat(number, name)
+                placed = self._state.place(*self.spec.space.encode(record["params"]), attrs, end)
+                self._count_repeat(placed, name)
         seen = {(trial.arm, trial.replicate) for trial in trials.values()}
         for trial in sorted(trials.values(), key=lambda t: t.number):
             if trial.replicate == self.spec.seeds[0]:
@@ -209,14 +221,14 @@ class Proposer:
 
     def _replay_trial(self, trial: TrialRecord, told: _Told) -> None:
         number = self._state.place(*self.spec.space.encode(trial.params), trial.attrs, told.end)
-        if number != trial.number:
-            raise UserError("ledger", f"trial {trial.trial} has number {trial.number}, and {number} is next")
+        if (due := number - self._first) != trial.number:
+            raise UserError("ledger", f"trial {trial.trial} has number {trial.number}, and {due} is next")
         self._note_trial(number, trial.trial, trial.origin != "replicate", told)
 
     def _ask(self, given: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """(number, configuration) as the sampler proposes it, with some values given."""
+        """(Optuna's number, configuration) as the sampler proposes it, with some values given."""
         number = self._state.size
-        sampler = make_sampler(self.spec.sampler, number)
+        sampler = make_sampler(self.spec.sampler, number, self._earlier)
         values, _ = self.spec.space.encode(given)
         return number, self._state.ask(sampler, values, self.spec.space.suggest)
 
@@ -226,15 +238,16 @@ class Proposer:
             trial = self.spec.trial(params, seed)
         except UserError as error:
             self._note_repeat(number, None)
-            return Repeat(number, params, None, str(error), attrs)
+            return Repeat(number - self._first, params, None, str(error), attrs)
         name = trial.signature()
         if name in self._told:
             self._note_repeat(number, name)
-            return Repeat(number, params, name, None, attrs)
+            return Repeat(number - self._first, params, name, None, attrs)
         self._note_trial(number, name, new=origin != "replicate")
         if origin != "replicate":
             self._replicates.extend((params, seed) for seed in self.spec.seeds[1:])
-        return Proposal(number, name, trial.arm(), seed, params, flatten(trial), origin, attrs)
+        at = number - self._first
+        return Proposal(at, name, trial.arm(), seed, params, flatten(trial), origin, attrs)
 
     def _note_trial(self, number: int, name: str, new: bool, told: _Told | None = None) -> None:
         self._told[name] = told or _Told([], {})
@@ -260,7 +273,7 @@ class Proposer:
     def _next_on_grid(self) -> dict[str, Any] | None:
         sampler = self.spec.sampler
         levels = sampler.levels if isinstance(sampler, Grid) else 1
-        at = self._configurations + self._repeats - len(self._first)
+        at = self._configurations + self._repeats - len(self._points)
         grid: Iterator[dict[str, Any]] = islice(self.spec.space.grid(levels), max(at, 0), None)
         return next(grid, None)
 

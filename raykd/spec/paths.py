@@ -28,6 +28,10 @@ def absolute(raw: dict[str, Any], folder: Path | None = None, settings: bool = T
             raw = put(raw, (section, name), whole(part[name]))
         if settings:
             raw = _absolute_settings(raw, f"{section}.{name}", whole)
+    sources = raw.get("warm_start")
+    if isinstance(sources, str | list):
+        given = [sources] if isinstance(sources, str) else sources
+        raw = {**raw, "warm_start": [whole(one) if _is_folder(one) else one for one in given]}
     return raw
 
 
@@ -35,6 +39,11 @@ def absolute_flat(settings: Mapping[str, Any], folder: Path | None) -> dict[str,
     """Settings by their flat names, with the paths among them made absolute."""
     flat = {f"{section}.{name}" for section, name in _PATHS}
     return {name: _whole(value, folder) if name in flat else value for name, value in settings.items()}
+
+
+def _is_folder(source: Any) -> bool:
+    """Whether a sweep is named by its folder, and not by its name or its place in an object store."""
+    return isinstance(source, str) and "/" in source and "://" not in source
 
 
 def _whole(value: Any, folder: Path | None) -> Any:

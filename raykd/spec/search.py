@@ -26,7 +26,7 @@ from raykd.spec.preset_points import preset_points
 from raykd.spec.samplers import Grid
 from raykd.spec.sections import SHORTHAND
 from raykd.spec.space import METHOD, Space, build_space
-from raykd.spec.sweep import SweepSpec, as_new, placed_under, spaces, without
+from raykd.spec.sweep import SweepSpec, as_new, placed_under, refuse_repeats, spaces, without
 from trainables.core.errors import UserError
 from trainables.core.other_words import field_for
 from trainables.spec.parse import as_mapping, build, join, spelled_out
@@ -48,12 +48,29 @@ class SearchSpec(SweepSpec):
         "does unless its sampler is random or a grid; sampler: what it proposes, as in sweeps before this "
         "was a field",
     )
+    warm_start: tuple[str, ...] = Field(
+        (), description="earlier sweeps, by name or folder, whose trials the sampler is told"
+    )
 
     @field_validator("axes", mode="before")
     @classmethod
     def _without_empty(cls, raw: Any) -> dict[str, Any]:
         # `--set axes.gamma=` takes an axis out.
         return {name: axis for name, axis in as_mapping(raw, "").items() if axis is not None}
+
+    @field_validator("warm_start", mode="before")
+    @classmethod
+    def _one_or_several(cls, raw: Any) -> Any:
+        return (raw,) if isinstance(raw, str) else raw if raw is not None else ()
+
+    @field_validator("warm_start")
+    @classmethod
+    def _sources(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
+        for at, source in enumerate(sources):
+            if not source.strip("/"):
+                raise UserError(str(at), "names no sweep", value=source, expected="a sweep's name or folder")
+        refuse_repeats(sources)
+        return sources
 
     @model_validator(mode="after")
     def _axes_and_points(self) -> Self:
@@ -62,6 +79,11 @@ class SearchSpec(SweepSpec):
                 raise UserError(f"fixed.{name}", "is an axis too", expected=f"either this or `axes.{name}`")
         for at, point in enumerate(self.points):
             _check_point(point, at, self)
+        if self.warm_start and isinstance(self.sampler, Grid):
+            problem = "does not go with a grid, which tries every configuration whatever was tried before"
+            raise UserError(
+                "warm_start", problem, value=list(self.warm_start), expected="a sampler that learns"
+            )
         return self
 
     @cached_property

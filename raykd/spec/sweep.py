@@ -118,7 +118,7 @@ class SweepSpec(Spec):
     @model_serializer(mode="wrap")
     def _recorded(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         dumped = {**dump(self), **self.of_other_kind}
-        return dumped if self.plugins else without(["plugins"], dumped)  # as before this was a field
+        return without(["plugins", "warm_start"], dumped)  # unused, as before these were fields
 
     @field_validator("name")
     @classmethod
@@ -139,7 +139,7 @@ class SweepSpec(Spec):
         if not isinstance(method, str):
             if not method:
                 raise UserError("", "no method to search", expected="at least one")
-            _refuse_repeats(method)
+            refuse_repeats(method)
             return method[0] if len(method) == 1 else method
         return method
 
@@ -148,7 +148,7 @@ class SweepSpec(Spec):
     def _seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if not seeds:
             raise UserError("", "no seed", expected="at least one")
-        _refuse_repeats(seeds)
+        refuse_repeats(seeds)
         return seeds
 
     @model_validator(mode="after")
@@ -334,7 +334,7 @@ def placed_under(where: str, fields: Mapping[str, FlatField], error: UserError) 
     return None
 
 
-def _refuse_repeats(values: tuple[Any, ...]) -> None:
+def refuse_repeats(values: tuple[Any, ...]) -> None:
     """`UserError` at the place of the first value that stands there a second time."""
     for at, value in enumerate(values):
         if value in values[:at]:

@@ -198,9 +198,11 @@ def _same_levels(
 
 
 def _remarks(spec: SearchSpec) -> Iterator[str]:
-    """Remarks on a search without axes, on rankme and on a missing baseline."""
+    """Remarks on a search without axes, on scores that teach nobody, on rankme and on a missing baseline."""
     if not spec.axes and len(spec.methods) == 1 and spec.samples > 1:
         yield f"axes: there is nothing to search; all {spec.samples} samples are one configuration"
+    if spec.warm_start and spec.sampler.name == "random":
+        yield "warm_start: `sampler: random` learns from no score; only points of earlier sweeps are tried"
     score = find_probe(spec.probe.get("score"))
     if score is not None and not score.comparable:
         yield f"probe.score: {score.name} ranks trials of one method; nothing else is put beside them"

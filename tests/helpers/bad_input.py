@@ -110,5 +110,16 @@ def checkpoint(name: str, file: str, make: Callable[[Path], Any], word: str, fie
     return Bad(name, both, "run HERE/s.yaml", field or "teacher.checkpoint", word)
 
 
+def earlier(name: str, ledger: bytes, word: str) -> Bad:
+    """A sweep that starts from another one with this ledger."""
+
+    def both(here: Path) -> None:
+        (here / "old").mkdir()
+        (here / "old" / "ledger.jsonl").write_bytes(ledger)
+        (here / "s.yaml").write_text(changed(SWEEP, {"warm_start": [str(here / "old")]}))
+
+    return Bad(name, both, "run HERE/s.yaml --dry-run", "warm_start.0", word)
+
+
 def verb(name: str, arguments: str, field: str, word: str) -> Bad:
     return Bad(name, lambda here: (here / "s.yaml").write_text(SWEEP), arguments, field, word)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from bad_input import FILE, STUDY, SWEEP, plugin, raw, study, sweep, text, verb
+from bad_input import FILE, STUDY, SWEEP, earlier, plugin, raw, study, sweep, text, verb
+
+from raykd.records.ledger import as_line, encode
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12))
+
+
+HEAD = as_line(encode({"kind": "sweep", "time": 1.0, "spec": {"name": "old", "samples": 1, "seeds": [0]}}))
+LATER = as_line(encode({"kind": "driver", "time": 1.0, "event": "start", "host": "", "pid": 1, "format": 99}))
 
 SPECS = [
     text("empty", "", FILE, "is empty"),
@@ -73,6 +79,17 @@ SPECS = [
     sweep("no samples", {"samples": 0}, "samples", "0"),
     sweep("samples without end", {"samples": 10**12}, "samples", "1000000"),
     sweep("samples in a list", {"samples": [4]}, "samples", "[4]"),
+    sweep("an earlier sweep that is not there", {"warm_start": ["swep"]}, "warm_start.0", "'sweep'"),
+    sweep("an earlier sweep that is this one", {"warm_start": ["small"]}, "warm_start.0", "itself"),
+    sweep("an earlier sweep twice", {"warm_start": ["sweep", "sweep"]}, "warm_start.1", "twice"),
+    sweep("an earlier sweep without a name", {"warm_start": [""]}, "warm_start.0", "names no sweep"),
+    sweep("an earlier sweep that is a number", {"warm_start": [3]}, "warm_start.0", "text"),
+    sweep("earlier sweeps of a grid", {"warm_start": ["sweep"], "sampler": "grid"}, "warm_start", "grid"),
+    study("earlier sweeps of a study", {"warm_start": ["sweep"]}, "warm_start", "no such field"),
+    earlier("an earlier sweep that has not begun", b"", "no trial of it has ended"),
+    earlier("an earlier study without trials", HEAD, "no trial of it has ended"),
+    earlier("an earlier sweep with a damaged ledger", HEAD + b"00000000 {}\n" + HEAD, "line 2 is damaged"),
+    earlier("an earlier sweep of a later raykd", LATER, "format 99"),
     sweep("no seed", {"seeds": []}, "seeds", "at least one"),
     sweep("a seed twice", {"seeds": [1, 1]}, "seeds", "twice"),
     sweep("a negative seed", {"seeds": [-1]}, "seeds", "-1"),

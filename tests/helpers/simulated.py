@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from raykd.records.earlier import Earlier
 from raykd.records.history import ENDED, History
 from raykd.records.ledger import TRIALS, Ledger
 from raykd.records.recorder import Recorder
@@ -36,12 +37,14 @@ def score(trial: str, epoch: int) -> float:
 class Engine:
     """One driver's part in a sweep, up to where trials run: what `raykd.runs.sweep` does before Tune."""
 
-    def __init__(self, ledger: Ledger, spec: SweepSpec) -> None:
+    def __init__(self, ledger: Ledger, spec: SweepSpec, earlier: Earlier | None = None) -> None:
         self.record = Recorder(ledger, History.of(ledger.records))
         self.history = self.record.history
         for _ in range(0 if self.history.sweep else 2):
             about = {"spec": spec.model_dump(mode="json"), "spec_hash": spec.hash(), "source": None}
             self.record("sweep", **about, sampler={}, scheduler={}, versions={})
+        for _ in range(0 if earlier is None or self.history.earlier else 2):
+            self.record("warm_start", **earlier.record())
         self.spec = spec
         self._proposer: Proposes | None = None
 
@@ -76,7 +79,7 @@ def drive(place: SweepFolder | Path, spec: SweepSpec, *, extend: int = 0, lanes:
     """Run a sweep to its end, a new one or one that is there."""
     sweep = open_sweep(place)
     with Ledger.open(sweep) if sweep.has_ledger() else Ledger.create(sweep) as ledger:
-        engine = Engine(ledger, spec)
+        engine = Engine(ledger, spec, None if ledger.records else run_of(spec).earlier(sweep))
         if extend:
             engine.record("extend", samples=extend)
         decider = engine.begin()

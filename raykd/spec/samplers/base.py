@@ -10,7 +10,10 @@ from pydantic import Field
 from trainables.spec.trial import Seed, Spec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
 
 
 class SamplerSpec(Spec, ABC):
@@ -31,6 +34,15 @@ class SamplerSpec(Spec, ABC):
 
         Import Optuna in here: a sweep's file is read without it.
         """
+
+    def make_after(self, seed: int, earlier: Sequence[FrozenTrial]) -> BaseSampler:
+        """Optuna's sampler for one proposal of a study that begins with trials of other sweeps."""
+        return self.make(seed)
+
+    @property
+    def attrs_of_earlier(self) -> dict[str, Any]:
+        """What an earlier sweep's trial needs among Optuna's system attributes for this sampler to use it."""
+        return {}
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -26,3 +26,10 @@ class NSGAII(SamplerSpec):
         from optuna.samplers import NSGAIISampler
 
         return NSGAIISampler(**self.arguments, seed=seed)
+
+    @property
+    def attrs_of_earlier(self) -> dict[str, Any]:
+        """The first generation: it has as many members as there were finished trials, few or many."""
+        from optuna.samplers import NSGAIISampler
+
+        return {NSGAIISampler._get_generation_key(): 0}

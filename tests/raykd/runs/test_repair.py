@@ -15,8 +15,8 @@ from simulated import Engine, drive, score
 from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger, parse_lines
 from raykd.records.views import repaired
+from raykd.runs.kinds import run_of
 from raykd.runs.repair import repair
-from raykd.searching.proposer import Proposer
 from raykd.spec.search import SearchSpec, build_sweep
 from raykd.storage.open_storage import open_sweep
 from trainables.core.errors import UserError
@@ -37,14 +37,19 @@ SPEC = {
 
 @pytest.fixture(scope="module")
 def spec() -> SearchSpec:
-    return build_sweep(SPEC)
+    return build_sweep({**SPEC, "warm_start": ["earlier"]})
 
 
 @pytest.fixture(scope="module")
 def whole(spec: SearchSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep of 6 configurations, extended by 2, 2 seeds each."""
+    """A sweep of 6 configurations, extended by 2, 2 seeds each, whose sampler was told of another sweep."""
     folder = tmp_path_factory.mktemp("whole") / "sweep"
+    drive(
+        folder.with_name("earlier"),
+        build_sweep({**SPEC, "name": "earlier", "samples": 3, "sampler": "random"}),
+    )
     drive(folder, spec)
+    assert len(History.of(Ledger.read(folder)).earlier.told) == 6  # type: ignore[union-attr]
     history = drive(folder, spec, extend=2)
     assert history.done and len(history.trials) == 16
     return folder
@@ -123,15 +128,15 @@ def test_however_many_lines_are_damaged_or_gone_the_sweep_ends_in_order(
     pick = random.Random(seed)
     start = pick.randrange(2, len(lines))
     places = range(start, min(start + count, len(lines))) if block else pick.sample(range(len(lines)), count)
-    if 0 in places and 1 in places:
-        return  # both copies of the head: refused, below
+    if {0, 1} <= set(places) or {2, 3} <= set(places):
+        return  # both copies of the head, or of what the sampler was told: refused, below
     damaged: list[bytes] = list(lines)
     for at in places:
         damaged[at] = b"" if gone else flipped(lines[at], pick.randrange(len(lines[at])))
     folder = copy(whole, tmp_path_factory.mktemp("many"), damaged)
     repair(open_sweep(folder))
     history = History.of(Ledger.read(folder))
-    Proposer(spec, samples=history.samples).replay(history)
+    run_of(spec).proposer(history)
     drive(folder, spec)
     check(folder, before)
 
@@ -170,11 +175,14 @@ def test_a_lost_retry_costs_no_trial_that_went_on(tmp_path: Path, lost: tuple[st
     assert curves[0] == curves[1]
 
 
-def test_without_its_head_a_ledger_means_nothing(whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("at", "lost"), [(0, "what is searched"), (2, "what the sampler was told")])
+def test_without_its_head_a_ledger_means_nothing(whole: Path, tmp_path: Path, at: int, lost: str) -> None:
     lines = (whole / LEDGER).read_bytes().splitlines(keepends=True)
-    folder = copy(whole, tmp_path, [flipped(lines[0], 20), flipped(lines[1], 9), *lines[2:]])
+    for line in (at, at + 1):
+        lines[line] = flipped(lines[line], 20)
+    folder = copy(whole, tmp_path, lines)
     damaged = (folder / LEDGER).read_bytes()
-    with pytest.raises(UserError, match=r"what is searched is lost.*backup"):
+    with pytest.raises(UserError, match=rf"{lost}.* is lost.*backup"):
         repair(open_sweep(folder))
     assert (folder / LEDGER).read_bytes() == damaged and not list(folder.glob("ledger.damaged-*"))
     Ledger.create(tmp_path / "other").close()  # and a refused repair has let its own lock go
