@@ -117,7 +117,7 @@ class TrackerFeed:
     # --- the thread ---------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        back_off, failures = _FIRST_BACK_OFF_S, 0
+        back_off, failures = _FIRST_BACK_OFF_S, 0  # failures: in a row, since the driver ends
         while (next_one := self._next(failures)) is not None:
             began = time.thread_time()
             try:
@@ -129,7 +129,7 @@ class TrackerFeed:
                     self._due.clear()
             except Exception as error:
                 self._failed(error, *next_one)
-                failures += 1
+                failures = failures + 1 if self._until is not None else 0
                 self._pause(back_off)
                 back_off = min(2 * back_off, _BACK_OFF_S)
             else:
@@ -163,7 +163,7 @@ class TrackerFeed:
         with self._changed:
             before = self._due.get(key, 0)
             self._due[key] = None if before is None or until is None else max(before, until)
-        if not self._told:
+        if not self._told and (self._until is None or time.monotonic() < self._until):
             self._told = True
             log_file = self._folder / f"{self.tracker}.log"
             self._tell(

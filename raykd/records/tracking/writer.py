@@ -27,6 +27,7 @@ _QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+_LONGEST = 300  # characters of what an error says
 # These describe a run of the user's own, or make wandb ignore which run it is told to write.
 _FOREIGN = (
     "WANDB_RUN_ID",
@@ -73,7 +74,7 @@ def main() -> None:
 
 
 def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"
+    return f"{type(error).__name__}: {first_line(error)}"[:_LONGEST]
 
 
 def _answer(answers: IO[str], **said: Any) -> None:
