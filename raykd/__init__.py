@@ -14,6 +14,7 @@ Its rooms, each built on some of those before it (`tests/test_imports.py` has th
   records   what happened: the ledger, the history, tables, TensorBoard
   lanes     where trials run: Ray, warm worker groups, the broker
   searching what is tried next, what goes on, which axes matter
+  overview  several sweeps at once: the list of a storage, and comparisons
   console   what the terminal shows, and how things are worded
   export    a trial as a student for others; a checkpoint as a teacher
   ablation  studies: designs, the guard, rounds of replicates, conclusions
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from raykd.ablation.study_file import StudyFile
     from raykd.api.starting import ablate, search
-    from raykd.api.sweep import Study, Sweep, open
+    from raykd.api.sweep import Study, Sweep, compare, open
     from raykd.api.trial import Trial
     from raykd.spec.search import SearchSpec
     from trainables.core.errors import SweepFailed, UserError
@@ -48,6 +49,7 @@ __all__ = [
     "UserError",
     "__version__",
     "ablate",
+    "compare",
     "open",
     "search",
 ]
@@ -57,7 +59,7 @@ if not TYPE_CHECKING:
     _HOMES = {
         "raykd.ablation.study_file": ("StudyFile",),
         "raykd.api.starting": ("ablate", "search"),
-        "raykd.api.sweep": ("Study", "Sweep", "open"),
+        "raykd.api.sweep": ("Study", "Sweep", "compare", "open"),
         "raykd.api.trial": ("Trial",),
         "raykd.spec.search": ("SearchSpec",),
         "trainables.core.errors": ("SweepFailed", "UserError"),

@@ -35,14 +35,15 @@ ENGINE = {
     "records": "process storage spec",
     "lanes": "process storage spec",
     "searching": "stats spec records lanes",
-    "console": "process storage records searching",
+    "overview": "stats storage spec records",
+    "console": "process storage records searching overview",
     "export": "storage spec records",
     "ablation": "stats storage spec records searching console export",
     "runs": "process storage spec records lanes searching console export ablation",
     "report": "stats storage spec records searching console ablation",
-    "api": "process storage spec records lanes searching console export ablation runs report",
+    "api": "process storage spec records lanes searching console overview export ablation runs report",
     "doctor": "process storage spec lanes",
-    "cli": "process storage spec records searching console export ablation runs report api doctor",
+    "cli": "process storage spec records searching console overview export ablation runs report api doctor",
 }
 FORBIDDEN = {
     "trainables": {"ray", "optuna", "raykd", "sweep", "tests", "benchmarks"},

@@ -20,6 +20,7 @@ from raykd.spec.arms import ArmSpec
 from raykd.spec.axis_kinds import same
 from raykd.spec.devices import check_gpus
 from raykd.spec.study import StudySpec
+from raykd.spec.tracking import check_installed
 from trainables.core.errors import UserError
 from trainables.evaluation.probes import load_probe
 from trainables.spec.trial import TrialSpec
@@ -38,6 +39,7 @@ def check_study(spec: StudySpec, memory: int | None = None) -> tuple[StudySpec, 
     from trainables.planning.compute import trained_parameters
 
     check_gpus(spec.workers)
+    check_installed(spec.track)
     trials = {label: trial_of(spec, label) for label in spec.arms}
     refuse_equal(trials, spec.study.base)
     base = trials[spec.study.base]

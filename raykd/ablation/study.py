@@ -43,7 +43,7 @@ _BASE = (  # the keys of a base
 )
 _ENGINE = (  # as of a search
     *("workers", "lanes", "targets", "time_limit", "references", "baseline", "attempts"),
-    *("failures_in_a_row", "keep_checkpoints", "plugins"),
+    *("failures_in_a_row", "keep_checkpoints", "plugins", "track"),
 )
 _RULES = ("precision", "decide", "margin", "alpha", "score_at", "budget", "retune")  # taken over as they are
 

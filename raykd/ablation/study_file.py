@@ -10,6 +10,7 @@ from raykd.spec.arms import Budget, Design, Published, Retune
 from raykd.spec.description import Description
 from raykd.spec.sections import BaselineSpec, Section, TargetsSpec, WorkersSpec, parse_duration
 from raykd.spec.sweep import MOST_TRIALS, Reference
+from raykd.spec.tracking import Track, TrackSpec
 
 
 class StudyFile(Description):
@@ -61,6 +62,7 @@ class StudyFile(Description):
     failures_in_a_row: Annotated[int, Field(ge=1)] | None = Field(
         5, description="after so many trials in a row that fail for one reason the study stops"
     )
+    track: Track = Field(TrackSpec(), description="experiment trackers: wandb, mlflow")
     keep_checkpoints: Literal["unfinished", "all"] = Field(
         "unfinished", description="of which trials checkpoints stay: of those that may go on, or all"
     )

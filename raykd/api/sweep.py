@@ -23,6 +23,7 @@ from trainables.core.errors import SweepFailed, UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from raykd.overview.compare import Comparison
     from raykd.searching.importance import Importances
     from raykd.spec.sweep import SweepSpec
 
@@ -221,12 +222,29 @@ def open(name: str | Path, storage: str | Path | Storage | None = None) -> Sweep
     The storage is a folder or a URI (`s3://bucket/sweeps`), by default RAYKD_STORAGE or `sweeps`. It may be
     running in another process or thread. Raises `UserError` with the nearest name where there is none.
     """
+    with manners():
+        return opened(find(name, storage))
+
+
+def find(name: str | Path, storage: str | Path | Storage | None) -> SweepFolder:
+    """The folder of the sweep that `open` is given. Raises `UserError` with the nearest name."""
     given = str(name)
     if storage is None and ("/" in given or isinstance(name, Path)):
         above, _, given = given.rstrip("/").rpartition("/")
         storage = above or "."
+    return views.find(storage_of(storage), given)
+
+
+def compare(*names: str | Path, storage: str | Path | Storage | None = None) -> Comparison:
+    """What differs between sweeps, how good each was after how much compute, and which is ahead.
+
+    `names` are those of `open`, of sweeps in one storage or of folders anywhere. Where scores do not compare,
+    `incomparable` names the fields and there are no tables of scores. Raises `UserError` for fewer than two.
+    """
+    from raykd.overview.compare import compare as beside
+
     with manners():
-        return opened(views.find(storage_of(storage), given))
+        return beside([find(name, storage) for name in names])
 
 
 def storage_of(given: str | Path | Storage | None) -> Storage:

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from raykd.api.sweep import Sweep
+from raykd.api.sweep import Sweep, find
 from raykd.cli.common import HERE, Json, Name, Storage, sweep_of
 from raykd.cli.flags import flags
 from raykd.console import answers
 from raykd.console.live import Console
 from raykd.records import views
+from raykd.storage.open_storage import open_storage
 
 verbs = typer.Typer()
 
@@ -38,6 +39,25 @@ def best(name: Name, storage: Storage = HERE, json: Json = False) -> None:
     history = sweep.history()
     data = views.best(history)
     console.json(data) if json else console.summary(history, sweep.folder)
+
+
+@verbs.command(epilog="Example:  raykd compare wide narrow")
+def compare(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Two sweeps or more; with a `/`: their folders.")
+    ],
+    storage: Storage = HERE,
+    json: Json = False,
+) -> None:
+    """What differs between sweeps, which was better after how much compute, or why scores do not compare."""
+    from raykd.console import beside
+    from raykd.overview import compare as overview
+
+    console, place = Console(), open_storage(storage)
+    found = overview.compare([find(name, None if "/" in name else place) for name in names])
+    console.json(asdict(found)) if json else beside.comparison(console, found)
+    if found.incomparable:
+        raise typer.Exit(1)
 
 
 @verbs.command(epilog="Example:  raykd importance quickstart --evaluator pedanova")

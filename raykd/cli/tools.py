@@ -27,7 +27,8 @@ def list_(
     what: Annotated[
         str,
         typer.Argument(
-            help="methods | spaces | studies | data | teachers | students | probes | samplers | schedulers"
+            help="methods | spaces | studies | data | teachers | students | probes | samplers | schedulers "
+            "| sweeps"
         ),
     ],
     pattern: Annotated[
@@ -54,6 +55,10 @@ def list_(
         else:
             console.text(f"written to {file}; run it with:  {command}")
         return
+    if what == "sweeps":
+        catalogue.refuse_options_of_students(what, pattern, image_size)
+        _sweeps(console, storage, json)
+        return
     place = open_storage(storage, check=what == "teachers")
     columns, rows = catalogue.catalogue(what, place, pattern, image_size)
     if json:
@@ -63,6 +68,16 @@ def list_(
         console.entries(
             columns, [[said[c] if c is None or isinstance(c, bool) else c for c in row] for row in rows]
         )
+
+
+def _sweeps(console: Console, storage: str, json: bool) -> None:
+    """Show the sweeps of a storage."""
+    from raykd.console import beside
+    from raykd.overview import listing
+
+    place = open_storage(storage)
+    found = listing.sweeps(place)
+    console.json([dict(row) for row in found]) if json else beside.sweeps(console, found, str(place))
 
 
 @verbs.command(epilog="Example:  raykd doctor retro --cluster cluster.yaml")

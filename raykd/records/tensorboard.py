@@ -11,7 +11,6 @@ kept, a torn one is cut off, and what is missing is appended. A TensorBoard that
 from __future__ import annotations
 
 import json
-import math
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summ
 
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import Record
+from raykd.records.scalars import scalars
 from raykd.spec.axis import Axis
 from raykd.spec.sweep import SweepSpec
 from trainables.core.files import opened, own_folder, read_bytes, replacing
@@ -158,15 +158,7 @@ class TensorBoardWriter:
 
 
 def _epoch(trial: TrialRecord, epoch: int) -> Event:
-    """The scalars of an epoch: `score` is the best so far, `last` this epoch's; the rest is as reported."""
-    metrics = dict(trial.reports[epoch])
-    last, best = metrics.pop("score", math.nan), trial.best_at(epoch)
-    scalars = {"epoch": float(epoch)}
-    if best is not None:
-        scalars["score"] = best
-    if math.isfinite(last):  # the HParams page reads JSON, where a NaN would be text
-        scalars["last"] = last
-    values = [Summary.Value(tag=tag, simple_value=value) for tag, value in {**scalars, **metrics}.items()]
+    values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars(trial, epoch).items()]
     return Event(wall_time=trial.times[epoch], step=epoch, summary=Summary(value=values))
 
 

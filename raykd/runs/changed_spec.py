@@ -9,29 +9,33 @@ from raykd.records.history import ENDED, History
 from raykd.records.recorded_spec import of_another_version, writer
 from raykd.runs.drive import Replayed, replayed
 from raykd.runs.kinds import run_of
+from raykd.spec.difference import difference
 from raykd.spec.search import SearchSpec
-from raykd.spec.sweep import SweepSpec, difference
+from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import Storage
 from trainables.core.errors import UserError
 from trainables.spec.normalisation import IMAGENET, normalisation_from
 
 
-def refuse_changed_spec(spec: SweepSpec, history: History, storage: Storage | Path) -> None:
+def refuse_changed_spec(spec: SweepSpec, history: History, storage: Storage | Path) -> SweepSpec | None:
     """Raise `UserError` where the file that the sweep was started from gives another spec now.
 
-    `storage` holds the sweep. A file that no longer exists is no change.
+    `storage` holds the sweep. A file that no longer exists is no change. Returns what the file says now, with
+    the trackers, which may change; None where there is no file.
     """
     source = (history.sweep or {}).get("source")
     if source is None or not Path(source["path"]).is_file():
-        return
+        return None
     then = spec.written()
-    now = as_begun(run_of(spec).reread(source, storage), then)
+    written = run_of(spec).reread(source, storage)
+    now = as_begun(written, then)
     if now.hash() != then.hash():
         raise UserError(
             "spec",
             f"{source['path']} is not what this sweep was started with: {'; '.join(difference(then, now))}",
             expected="the file as it was, `--as-started` to go on with what was written down, or a new name",
         )
+    return written
 
 
 def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
@@ -57,6 +61,7 @@ def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
         update={
             "baseline": baseline,
             "teacher_pixels": then.teacher_pixels,
+            "track": then.track,  # what a sweep is told to does not change it
             "keep_checkpoints": "all" if then.keep_checkpoints == "all" else keep,
             "teacher": teacher if now.teacher is not None else None,
         }

@@ -41,6 +41,7 @@ from raykd.records.ledger import Ledger, refuse_lost
 from raykd.records.recorded_spec import check_settings, spec_of
 from raykd.records.recorder import Listener, Recorder
 from raykd.records.views import refresh
+from raykd.runs import tracking
 from raykd.runs.changed_spec import (
     other_device,
     other_versions,
@@ -53,6 +54,7 @@ from raykd.runs.drive import Drive, Replayed
 from raykd.runs.kinds import run_of
 from raykd.spec.plugins import code_of, refuse_changed_code
 from raykd.spec.sweep import MOST_TRIALS, SweepSpec
+from raykd.spec.tracking import check_installed
 from raykd.spec.validate import check_resources
 from raykd.storage.base import SweepFolder
 from raykd.storage.cache import ready_cache
@@ -169,8 +171,11 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
         if not history.done or extend:
             refuse_changed_code(history.sweep or {}, described(_recorded_plugins(history)))
         check_settings(spec, history)
-        if not as_started:
-            refuse_changed_spec(spec, history, place.sweep.storage)
+        track = spec.track
+        if not as_started and (now := refuse_changed_spec(spec, history, place.sweep.storage)) is not None:
+            track = now.track
+        check_installed(track)
+        spec = spec.model_copy(update={"track": track})
         if extend:
             _refuse_more(spec, history, extend)
         recorder = Recorder(ledger, history)
@@ -180,6 +185,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             console.say("every trial of this sweep has ended", "green")
             _log_of(place.sweep)
             _views(spec, history, place.sweep.path)
+            tracking.close(tracking.feeds(track, history, place.sweep.path, console.warn), tracking.WHOLE_S)
             refresh(history, place.sweep.path)
             place.sweep.mirror()
             return history
@@ -273,7 +279,8 @@ def _drive(
     recorder("driver", event="start", **own, versions=versions(), format=FORMAT, device=device)
     views = _views(spec, history, folder)
     tables = LiveTables(folder)
-    recorder.listeners += [console, *views, tables]
+    trackers = tracking.feeds(spec.track, history, folder, console.warn)
+    recorder.listeners += [console, *views, *trackers, tables]
     try:
         with place.sweep.mirrored():
             try:
@@ -288,6 +295,7 @@ def _drive(
                     recorder.close()
                     recorder.catch_up()
                     tables.close()
+                    tracking.close(trackers)
                     with suppress(OSError):  # `status` writes them, too
                         write_tables(history, folder)
             run_of(spec).write_results(history, folder)

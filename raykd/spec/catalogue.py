@@ -48,8 +48,8 @@ def catalogue(
     if what == "students":
         return _students(pattern, 32 if image_size is None else image_size)
     if what not in LISTS:
-        raise UserError("list", "no such list", value=what, choices=[*LISTS, "students"])
-    _refuse_options_of_students(what, pattern, image_size)
+        raise UserError("list", "no such list", value=what, choices=[*LISTS, "students", "sweeps"])
+    refuse_options_of_students(what, pattern, image_size)
     return LISTS[what](storage)
 
 
@@ -62,7 +62,7 @@ def copied(what: str, name: str, pattern: str | None, image_size: int | None) ->
     if what not in ("spaces", "studies"):
         expected = "`raykd list spaces --copy NAME` or `raykd list studies --copy NAME`"
         raise UserError("--copy", f"does not go with `{what}`", value=name, expected=expected)
-    _refuse_options_of_students(what, pattern, image_size)
+    refuse_options_of_students(what, pattern, image_size)
     known, noun, verb = spaces(), "search space", "run"
     if what == "studies":
         known, noun, verb = studies(), "study", "ablate"
@@ -81,7 +81,8 @@ def copied(what: str, name: str, pattern: str | None, image_size: int | None) ->
     return path, shlex.join(["raykd", verb, str(path)])
 
 
-def _refuse_options_of_students(what: str, pattern: str | None, image_size: int | None) -> None:
+def refuse_options_of_students(what: str, pattern: str | None, image_size: int | None) -> None:
+    """`UserError` for an option of `students` that is given for another list."""
     for name, value in (("PATTERN", pattern), ("--image-size", image_size)):
         if value is not None:
             raise UserError(name, f"goes with `raykd list students`, not with `{what}`", value=value)

@@ -28,11 +28,11 @@ from raykd.spec.samplers import TPE, AnySampler
 from raykd.spec.schedulers import AnyScheduler, parse_scheduler
 from raykd.spec.sections import BaselineSpec, Section, TargetsSpec, WorkersSpec, parse_duration
 from raykd.spec.space import Space
+from raykd.spec.tracking import Track, TrackSpec
 from trainables.core import plugins
 from trainables.core.errors import UserError
 from trainables.evaluation.probes import find_probe
 from trainables.spec.normalisation import IMAGENET
-from trainables.spec.parse import join
 from trainables.spec.trial import Seed, Spec, TrialSpec, digest
 from trainables.training.resolve import SECTIONS, FlatField, find_field, put, resolve
 
@@ -99,6 +99,7 @@ class SweepSpec(Spec):
         description="after so many trials in a row that fail for one reason the sweep stops; three times as "
         "many once a trial has ended well; null: never",
     )
+    track: Track = Field(TrackSpec(), description="experiment trackers: wandb, mlflow")
     keep_checkpoints: Literal["unfinished", "all"] = Field(
         "all",
         description="of which trials checkpoints stay. unfinished: a trial that has ended keeps its best "
@@ -118,7 +119,7 @@ class SweepSpec(Spec):
     @model_serializer(mode="wrap")
     def _recorded(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         dumped = {**dump(self), **self.of_other_kind}
-        return without(["plugins", "warm_start"], dumped)  # unused, as before these were fields
+        return without(["plugins", "track", "warm_start"], dumped)  # unused, as before these were fields
 
     @field_validator("name")
     @classmethod
@@ -304,17 +305,6 @@ def as_new(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {**NEW, **raw}
 
 
-def difference(old: SweepSpec, new: SweepSpec) -> list[str]:
-    """What changed, a line a field: `axes.gamma.log: [0.003, 3] -> [0.003, 1]`."""
-    before, after = (dict(_leaves("", spec.model_dump(mode="json"))) for spec in (old, new))
-    lines = []
-    for path in sorted(before.keys() | after.keys()):
-        was, now = (repr(side[path]) if path in side else "nothing" for side in (before, after))
-        if was != now:
-            lines.append(f"{path}: {was} -> {now}")
-    return lines
-
-
 def spaces() -> dict[str, Path]:
     """Every search space that comes with raykd, by name."""
     return {file.stem: file for file in sorted(SPACES.glob("*.yaml"))}
@@ -339,12 +329,3 @@ def refuse_repeats(values: tuple[Any, ...]) -> None:
     for at, value in enumerate(values):
         if value in values[:at]:
             raise UserError(str(at), "stands there twice", value=value)
-
-
-def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """(path, value) of everything in nested mappings that is no mapping itself."""
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from _leaves(join(prefix, key), inner)
-    else:
-        yield prefix, value

@@ -21,6 +21,7 @@ from raykd.spec.feasible import workable
 from raykd.spec.samplers import Grid
 from raykd.spec.search import SearchSpec
 from raykd.spec.sections import WorkersSpec
+from raykd.spec.tracking import check_installed
 from trainables.core.errors import UserError
 from trainables.evaluation.probes import find_probe
 from trainables.spec.trial import TrialSpec
@@ -39,6 +40,7 @@ def validate(spec: SearchSpec, memory: int | None = None) -> list[str]:
     from trainables.planning.check import TrialChecker
 
     check_gpus(spec.workers)
+    check_installed(spec.track)
     checker = TrialChecker(spec.workers.count, memory)
     checked: set[str] = set()
     told_of: dict[str, str] = {}  # subject of a remark -> the remark on the first such configuration

@@ -48,6 +48,10 @@ class Storage(FileTransfer, ABC):
     def sweeps(self) -> list[str]:
         """The names of the sweeps that have begun."""
 
+    def remains(self) -> list[str]:
+        """The names of folders that are what a driver made, and hold no ledger."""
+        return []  # an object store has no folder without files, and `sweeps` names each
+
     @abstractmethod
     def sweep(self, name: str) -> SweepFolder:
         """The sweep of this name, begun or not."""
@@ -119,6 +123,10 @@ class SweepFolder(ABC):
     @abstractmethod
     def has_folder(self, name: str) -> bool:
         """Whether the sweep holds a folder of this name."""
+
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes of all files of the sweep."""
 
     @abstractmethod
     def read_ledger(self) -> tuple[bytes | None, int]:

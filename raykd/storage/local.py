@@ -18,6 +18,7 @@ from trainables.core.storage_retry import retry_seconds, with_retry
 
 _PROBE = 64 << 10  # bytes that must fit into a storage before a sweep starts
 _FIRST_TRY_S = 10.0
+_MADE = (folder_lease.LOCK, "trials")  # in the folder of a sweep, by its driver
 
 
 class LocalStorage(SharedFolder, Storage):
@@ -38,6 +39,10 @@ class LocalStorage(SharedFolder, Storage):
 
     def sweeps(self) -> list[str]:
         return sorted(path.parent.name for path in self.folder.glob(f"*/{LEDGER}"))
+
+    def remains(self) -> list[str]:
+        left = {path.parent.name for made in _MADE for path in self.folder.glob(f"*/{made}")}
+        return sorted(name for name in left - set(self.sweeps()) if not name.startswith("."))
 
     def sweep(self, name: str) -> LocalSweep:
         return LocalSweep(self, name)
@@ -65,6 +70,14 @@ class LocalSweep(SweepFolder):
 
     def has_folder(self, name: str) -> bool:
         return (self.path / name).is_dir()
+
+    def size(self) -> int:
+        total = 0
+        for above, _, names in os.walk(self.path):
+            for name in names:
+                with suppress(OSError):  # it was removed in this moment
+                    total += (Path(above) / name).lstat().st_size
+        return total
 
     def read_ledger(self) -> tuple[bytes | None, int]:
         with suppress(FileNotFoundError, NotADirectoryError):

@@ -60,7 +60,8 @@ class _Mirror:
         self._rounds += 1
         for path in sorted(self._folder.rglob("*")):
             inside = path.relative_to(self._folder)
-            if inside.parts[0] in _LEFT_OUT or path.name.startswith(".") or path.suffix == ".tmp":
+            hidden = any(part.startswith(".") for part in inside.parts)
+            if inside.parts[0] in _LEFT_OUT or hidden or path.suffix == ".tmp":
                 continue
             try:
                 status = path.lstat()

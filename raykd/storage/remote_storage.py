@@ -92,6 +92,9 @@ class RemoteSweep(SweepFolder):
     def has_folder(self, name: str) -> bool:
         return bool(self._remote.list(f"{self.name}/{name}"))
 
+    def size(self) -> int:
+        return sum(entry.size for entry in self._remote.list(self.name) if entry.size > 0)
+
     def read_ledger(self) -> tuple[bytes | None, int]:
         data, driver = segments.read(self._remote, self.name)
         return (data if driver else None), driver

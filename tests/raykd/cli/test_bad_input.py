@@ -40,7 +40,7 @@ from trainables.teachers.pretrained.read import read_checkpoint
 
 EVERY = [*SPECS, *PLUGINS, *STUDIES, *DATA, *CHECKPOINTS, *VERBS]
 KINDS = ("pt", "safetensors", "ledger", "png", "parquet")
-STORING = ("run", "ablate", "resume", "status", "export", "importance")
+STORING = ("run", "ablate", "resume", "status", "export", "importance", "compare")
 
 
 @pytest.fixture(scope="module")

@@ -51,3 +51,21 @@ def test_settings_of_other_schedulers_in_an_older_ledger_are_no_change(name: str
     recorded["scheduler"]["name"] = "asha" if name == "none" else "none"
     with pytest.raises(UserError, match="is not what this sweep was started with: scheduler"):
         refuse_changed_spec(spec_of(history), history, tmp_path)
+
+
+def test_trackers_may_change(tmp_path: Path) -> None:
+    """What a sweep is told to changes no trial. The file's trackers count from then on."""
+    path = tmp_path / "s.yaml"
+    path.write_text(find_space("rrkd").read_text())
+    spec = load_sweep(path)
+    source = {"path": str(path), "overrides": [], "folder": str(tmp_path)}
+    history = History.of([{**head(), "spec": spec.model_dump(mode="json"), "source": source}])
+    assert "track" not in history.spec  # as in ledgers before it was a field
+    path.write_text(f"{path.read_text()}\ntrack: {{wandb: {{project: other}}}}\n")
+    now = refuse_changed_spec(spec_of(history), history, tmp_path)
+    assert now is not None and now.track.model_dump() == {"wandb": {"project": "other"}}
+    params = spec.space.around({})
+    assert now.trial(params, 0).signature() == spec.trial(params, 0).signature()
+    path.write_text(f"{path.read_text()}\nlanes: 7\n")
+    with pytest.raises(UserError, match=r"started with: lanes: None -> 7\."):
+        refuse_changed_spec(spec_of(history), history, tmp_path)

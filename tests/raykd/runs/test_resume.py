@@ -6,6 +6,7 @@ import json
 import os
 import random
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from command import SMALL, raykd
 from invariants import all_gone, check
 from kills import Sweep
+from tracker_stores import mlflow_runs, wandb_runs
 
 from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger
@@ -23,6 +25,7 @@ from trainables.training.workspace import EpochReport, Workspace
 
 pytestmark = pytest.mark.ray
 
+TRACKERS = ("mlflow", "wandb")
 TIMING = ("images_per_s", "train_s")
 
 
@@ -51,7 +54,9 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     While its first driver is at work, a second one is refused.
     """
-    sweep = Sweep(tmp_path_factory.mktemp("killed"), "small", SMALL.replace("samples: 4", "samples: 5"))
+    told = f"track: [{', '.join(name for name in TRACKERS if find_spec(name))}]\n"
+    text = SMALL.replace("samples: 4", "samples: 5") + told
+    sweep = Sweep(tmp_path_factory.mktemp("killed"), "small", text)
     storage, moments = sweep.storage, random.Random(time.time_ns())
     first = sweep.go_on()
     assert sweep.wait(lambda h: bool(h.sweep)), sweep.text()
@@ -86,6 +91,30 @@ def test_every_trial_once_and_every_curve_continuous(killed: Path) -> None:
     assert len(history.trials) == 5
     assert set(history.references) == {"raw_pixels", "untrained", "teacher", "baseline"}
     assert history.counts()["failed"] == 0
+
+
+@pytest.mark.parametrize("tracker", TRACKERS)
+def test_the_trackers_hold_each_trial_and_reference_once(killed: Path, tracker: str) -> None:
+    """As the ledger has them, after a kill and a resume."""
+    pytest.importorskip(tracker, reason=f"needs `pip install raykd[{tracker}]`")
+    history = History.of(Ledger.read(killed))
+    found: dict[str, tuple[str, dict[int, float]]] = {}  # trial | reference -> status and scores
+    if tracker == "mlflow":
+        runs = mlflow_runs(f"sqlite:///{killed}/tracking/mlflow.db", "small")
+        for run in runs.values():
+            tags, scores = run["tags"], run["metrics"].get("last", [])
+            name = tags.get("raykd.trial") or tags["raykd.reference"]
+            found[name] = tags["raykd.status"], {step: value for step, _, value in scores}
+    else:
+        runs = wandb_runs(killed / "tracking" / "wandb")
+        for run in runs.values():
+            facts, epochs = run["config"]["raykd"], run["epochs"]
+            name = facts.get("trial") or facts["reference"]
+            found[name] = run["summary"]["status"], {step: row["last"] for step, row in epochs if step}
+    assert len(found) == len(runs) and set(found) == {*history.trials, *history.references}
+    for name, trial in history.trials.items():
+        assert found[name] == (trial.status, {epoch: m["score"] for epoch, m in trial.reports.items()})
+    assert "cannot be written" not in (killed / "log.txt").read_text()
 
 
 @pytest.mark.slow

@@ -70,6 +70,11 @@ def test_what_is_said_of_a_sweep(verb: Verb, s3: S3) -> None:
     assert f"best trial {best}" in said and "s3://bucket/team/sweeps/small/tensorboard" in said
     assert "too few to say" in verb("importance", "small", "--resamples", "20")
     assert "moco" in verb("list", "teachers")
+    rows = json.loads(verb("list", "sweeps", "--json"))
+    assert [(row["name"], row["kind"], row["state"]) for row in rows] == [
+        ("parts", "study", "done"), ("small", "search", "done"),
+    ]  # fmt: skip
+    assert all(row["bytes"] > 1000 for row in rows)
     assert "every trial of this sweep has ended" in verb("resume", "small")
     written = s3.keys("team/sweeps/small/")
     for view in ("trials.parquet", "curves.parquet", "optuna.journal"):

@@ -1,0 +1,33 @@
+"""What differs between two specs, field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from raykd.spec.sweep import SweepSpec
+from trainables.spec.parse import join
+
+
+def difference(old: SweepSpec, new: SweepSpec) -> list[str]:
+    """What changed, a line a field: `axes.gamma.log: [0.003, 3] -> [0.003, 1]`."""
+    before, after = (leaves(spec.model_dump(mode="json")) for spec in (old, new))
+    lines = []
+    for path in sorted(before.keys() | after.keys()):
+        was, now = (repr(side[path]) if path in side else "nothing" for side in (before, after))
+        if was != now:
+            lines.append(f"{path}: {was} -> {now}")
+    return lines
+
+
+def leaves(value: Any) -> dict[str, Any]:
+    """path -> value of everything in nested mappings that is no mapping itself."""
+    return dict(_leaves("", value))
+
+
+def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(join(prefix, key), inner)
+    else:
+        yield prefix, value
