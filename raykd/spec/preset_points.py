@@ -7,46 +7,46 @@ says whether the search has found anything better. `benchmarks/search.py` measur
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from raykd.spec.axis import Axis
 from raykd.spec.axis_kinds import Pick, same
-from raykd.spec.space import METHOD
+from raykd.space import METHOD, Space
 from trainables.core.errors import UserError
+from trainables.spec.trial import TrialSpec
 from trainables.training.resolve import flatten
 
-if TYPE_CHECKING:
-    from raykd.spec.search import SearchSpec
+Trial = Callable[[Mapping[str, Any]], TrialSpec]  # of a configuration; raises `UserError`
 
 
-def preset_points(spec: SearchSpec) -> Iterator[dict[str, Any]]:
+def preset_points(methods: Sequence[str], space: Space, trial: Trial) -> Iterator[dict[str, Any]]:
     """A configuration a method: every axis at the method's own value, if the axis can take it.
 
     Axes that cannot are left out, for the sampler to fill in.
     """
-    several = len(spec.methods) > 1
-    for method in spec.methods:
+    several = len(methods) > 1
+    for method in methods:
         point: dict[str, Any] = {METHOD: method} if several else {}
-        own = _own_values(spec, point)
-        for name, axis in spec.space.axes.items():
-            if name in own and axis.contains(own[name]) and spec.space.active(name, point):
+        own = _own_values(space, trial, point)
+        for name, axis in space.axes.items():
+            if name in own and axis.contains(own[name]) and space.active(name, point):
                 point[name] = _as_written(axis, own[name])
         if point:
             yield point
 
 
-def _own_values(spec: SearchSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+def _own_values(space: Space, trial: Trial, given: Mapping[str, Any]) -> dict[str, Any]:
     """axis -> the value that a trial of the method has without this axis."""
-    fields = spec.space.fields
+    fields = space.fields
     try:
-        flat = flatten(spec.trial(given, spec.seeds[0]))
+        flat = flatten(trial(given))
         return {name: flat[field.flat] for name, field in fields.items() if field.flat in flat}
     except UserError:  # without an axis, such as over students, there is no trial: then without one by one
-        own, whole = {}, spec.space.around(given)
+        own, whole = {}, space.around(given)
         for name in whole.keys() & fields.keys():
             try:
-                flat = flatten(spec.trial({k: v for k, v in whole.items() if k != name}, spec.seeds[0]))
+                flat = flatten(trial({k: v for k, v in whole.items() if k != name}))
             except UserError:
                 continue
             own.update({name: flat[fields[name].flat]} if fields[name].flat in flat else {})

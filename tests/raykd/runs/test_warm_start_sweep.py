@@ -11,7 +11,7 @@ from bad_input import SWEEP, changed
 from command import raykd
 from invariants import all_gone, check
 from kills import Sweep
-from simulated import drive
+from simulated import Engine, drive
 
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
@@ -95,6 +95,17 @@ def test_status_and_report_say_what_the_sampler_began_with(storage: Path, tmp_pa
         t in page for t in History.of(Ledger.read(storage / "old")).trials if t not in history.trials
     )
     assert drive(tmp_path / "new", spec, extend=2).done, "and it goes on without the earlier sweep"
+
+
+def test_a_driver_that_died_before_it_had_read_them_has_a_follower_that_does(
+    storage: Path, tmp_path: Path
+) -> None:
+    spec = build_sweep({**RAW, "name": "new", "samples": 3, "warm_start": ["old"]})
+    with Ledger.create(tmp_path / "new") as ledger:
+        Engine(ledger, spec)  # which writes the heads
+    refused = raykd("resume", "new", "--storage", tmp_path, here=True)
+    assert refused.returncode == 2 and "warm_start.0: no such sweep" in refused.stderr
+    assert History.of(Ledger.read(tmp_path / "new")).earlier is None
 
 
 @pytest.mark.ray
