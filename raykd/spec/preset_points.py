@@ -12,7 +12,7 @@ from typing import Any
 
 from raykd.spec.axis import Axis
 from raykd.spec.axis_kinds import Pick, same
-from raykd.space import METHOD, Space
+from raykd.spec.space import METHOD, Space
 from trainables.core.errors import UserError
 from trainables.spec.trial import TrialSpec
 from trainables.training.resolve import flatten

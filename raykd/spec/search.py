@@ -96,7 +96,9 @@ class SearchSpec(SweepSpec):
         """(origin, configuration) of what is tried before the sampler proposes; it fills in missing axes."""
         points = [("point", self.space.with_parents(point)) for point in self.points]
         if self.start == "presets" and self.sampler.learns:
-            presets = preset_points(self.methods, self.space, lambda params: self.trial(params, self.seeds[0]))
+            presets = preset_points(
+                self.methods, self.space, lambda params: self.trial(params, self.seeds[0])
+            )
             own = [("preset", point) for point in presets]
             points += [(origin, point) for origin, point in own if ("point", point) not in points]
         return tuple(points)
