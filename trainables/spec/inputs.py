@@ -30,9 +30,7 @@ class Inputs(NamedTuple):
     normalisation: Normalisation = IMAGENET  # of red, green, blue, whatever order the network takes them in
     channels: Channels = "rgb"  # the order of the channels
     interpolation: Interpolation = "bilinear"  # where pixels are resized for it, antialiased
-    crop_share: float | None = (
-        None  # of the side of a stored image in evaluation views; None: as the data say
-    )
+    crop_share: float | None = None  # of a stored image's side in evaluation views; None: as the data say
     image_size: int | None = None  # side of its images, pixels; None: that of the views
 
     def training(self, image_size: int) -> Inputs:

@@ -64,7 +64,7 @@ _known: dict[tuple[object, ...], Feeding | None] = {}  # one file may serve thou
 
 
 def own_feeding(spec: TeacherSpec) -> Feeding | None:
-    """The normalisation that the teacher's checkpoint was trained with, independent of `mean` and `std`.
+    """What the teacher's checkpoint was trained on, whatever the fields of `spec` say.
 
     None for a teacher that raykd trains, because it sees the pixels of the views. None also for a file that
     cannot be read; `check_teacher` reports the reason.
@@ -109,15 +109,17 @@ def own_fields(spec: TeacherSpec) -> list[str]:
 
 
 def remark(spec: TeacherSpec) -> str:
-    """A sentence for the user if the normalisation is not ImageNet's or is uncertain; else empty."""
+    """A sentence for the user if pixels are not RGB by ImageNet's values, or if that is uncertain."""
     fed, found = spec.normalisation, own_feeding(spec)
+    usual = fed.like(IMAGENET) and spec.inputs.channels == "rgb"
     start = f"teacher {spec.arch}: its pixels have {fed.text()}"
+    start += "" if spec.inputs.channels == "rgb" else " in the order blue, green, red"
     if found is None or not (fed.like(found.normalisation) or found.sure):
-        return "" if fed.like(IMAGENET) else f"{start}, by `mean` and `std`"
+        return "" if usual else f"{start}, by `mean` and `std`"
     if not fed.like(found.normalisation):
         trained = f"by {found.by} it was trained on {found.normalisation.text()}"
         return f"{start}, as the sweep says; {trained}"
-    if fed.like(IMAGENET) and found.sure:
+    if usual and found.sure:
         return ""
     return f"{start}, by {found.by}" + (f"; {found.remark}" if found.remark else "")
 

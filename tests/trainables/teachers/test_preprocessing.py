@@ -83,6 +83,10 @@ def test_timm_s_configuration_unless_file_or_origin_say_more(state: Any, tmp_pat
     )
     args = saved(tmp_path / "model_best.pth.tar", {"state_dict": state, "args": told})
     assert found(args) == Preprocessing("bilinear", 0.95, None, 64)
+    strange = argparse.Namespace(
+        model=VIT, crop_pct=[2], interpolation=np.ones(3), img_size="s", input_size=()
+    )
+    assert found(saved(tmp_path / "odd.pth.tar", {"state_dict": state, "args": strange})) == TIMMS
     untold = argparse.Namespace(
         model=VIT, crop_pct=None, interpolation="", img_size=None, mean=None, std=None
     )
@@ -125,7 +129,7 @@ def test_other_origins(tmp_path: Path) -> None:
         ("preprocessor_config.json",
          {"size": {"height": 64, "width": 64}, "resample": 3, "do_center_crop": False},
          Preprocessing("bicubic", 1.0, None, 64)),
-        ("preprocessor_config.json", {"size": "large", "resample": 7, "crop_size": -1}, TIMMS),
+        ("preprocessor_config.json", {"size": "large", "resample": [7], "crop_size": -1}, TIMMS),
     ],
 )  # fmt: skip
 def test_a_hub_s_folder(name: str, config: Any, want: Preprocessing, state: Any, tmp_path: Path) -> None:

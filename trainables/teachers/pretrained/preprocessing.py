@@ -38,7 +38,7 @@ _SHARE = 224 / 256
 # Origins, and words in names of files, whose code evaluates with bicubic resizing. The others use
 # torchvision's default, which is bilinear.
 _BICUBIC = ("dino", "dinov2", "ibot", "mae", "deit", "esvit")
-_HUGGING_FACE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+_HUGGING_FACE = {"2": "bilinear", "3": "bicubic"}  # Pillow's numbers
 
 
 def combined(sources: Iterable[Preprocessing]) -> Preprocessing:
@@ -61,7 +61,7 @@ def from_timm(config: Mapping[str, Any]) -> Preprocessing:
     """
     size, share = config.get("input_size"), config.get("crop_pct")
     side = size[-1] if isinstance(size, list | tuple) and size else config.get("img_size")
-    channels = next((order for order in get_args(Channels) if order == config.get("channels")), None)
+    channels = _word(config.get("channels"), get_args(Channels))
     return Preprocessing(_interpolation(config.get("interpolation")), _share(share), channels, _side(side))
 
 
@@ -129,7 +129,7 @@ def _of_transformers(config: Mapping[str, Any]) -> Preprocessing:
     else:
         share = _share(cropped / resized) if resized else None
     return Preprocessing(
-        _interpolation(_HUGGING_FACE.get(config.get("resample", 0))),
+        _interpolation(_HUGGING_FACE.get(str(config.get("resample")))),
         share,
         "bgr" if config.get("do_flip_channel_order") is True else None,
         _side(cropped or resized),
@@ -144,7 +144,13 @@ def _shortest(size: Any) -> int | None:
 
 
 def _interpolation(given: Any) -> Interpolation | None:
-    return next((name for name in get_args(Interpolation) if name == given), None)
+    word: Interpolation | None = _word(given, get_args(Interpolation))
+    return word
+
+
+def _word(given: Any, known: tuple[Any, ...]) -> Any:
+    """`given` if it is one of the `known` words; else None. A file may hold anything under any name."""
+    return given if isinstance(given, str) and given in known else None
 
 
 def _share(given: Any) -> float | None:
