@@ -12,6 +12,8 @@ from trainables.teachers.architecture import twins_remark
 from trainables.teachers.pretrained.read import CheckpointFacts, read_checkpoint
 from trainables.teachers.teacher import lacks, verify
 
+_USUAL_SHARE = 224 / 256  # of evaluation views; `margin` makes room for it
+
 
 def check_teacher(spec: TeacherSpec | None, needs: frozenset[str], classes: int = 0) -> None:
     """Raise `UserError` for a teacher that is missing, unreadable, or lacks what a method `needs` of it.
@@ -98,9 +100,6 @@ def few_pixels(spec: TeacherSpec, data: DataSpec) -> str:
         f"margin), so its views are enlarged. `data: {{{written}}}` keeps enough pixels, and the student's "
         "evaluation views as they are"
     )
-
-
-_USUAL_SHARE = 224 / 256  # of evaluation views; `margin` makes room for it
 
 
 def _overrides(method: type[Method], hook: str) -> bool:
