@@ -19,12 +19,14 @@ from trainables.evaluation import evaluate
 from trainables.evaluation.evaluate import Examiner
 from trainables.networks.backbones import build_backbone
 from trainables.planning.compute import equal_epochs
+from trainables.spec.inputs import USUAL, Inputs
 from trainables.spec.trial import TrialSpec
 from trainables.teachers.teacher import load_teacher
 from trainables.training import loop
 from trainables.training.taught import plain_encoder
 from trainables.training.teacher_file import teacher_path
 from trainables.training.workspace import EpochReport, Report, Workspace
+from trainables.views.augmented import evaluation_view
 
 _SAY_EVERY_S = 5.0
 
@@ -40,7 +42,7 @@ def untrained(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
 
 
 def teacher(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
-    """The probes on the features of the teacher's backbone."""
+    """The probes on the features of the teacher's backbone, of images cut and resized as in its training."""
     assert trial.teacher is not None
     spec = trial.teacher.model_copy(update={"batch_norm": "eval"})
 
@@ -49,7 +51,7 @@ def teacher(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
         _still(found)
         return found.features
 
-    _evaluate(trial, report, workspace, features)
+    _evaluate(trial, report, workspace, features, trial.teacher.inputs)
 
 
 def equal_compute(trial: TrialSpec, baseline: TrialSpec, report: Report, workspace: Workspace) -> None:
@@ -78,11 +80,17 @@ def prepare(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     loop.prepare(trial, workspace, report)
 
 
-def _evaluate(trial: TrialSpec, report: Report, workspace: Workspace, encoder: Callable[[], Encode]) -> None:
+def _evaluate(
+    trial: TrialSpec,
+    report: Report,
+    workspace: Workspace,
+    encoder: Callable[[], Encode],
+    inputs: Inputs = USUAL,
+) -> None:
     def made() -> tuple[Examiner, Encode]:
         data: DataSet = open_data(trial.data, workspace.cache)
         shared = plain_encoder(workspace)
-        examiner = Examiner(trial.probe, data, trial.data.image_size, device(), encoder=shared)
+        examiner = Examiner(trial.probe, data, evaluation_view(trial.data, inputs), device(), encoder=shared)
         return examiner, encoder()
 
     examiner, encode = on_each(made)

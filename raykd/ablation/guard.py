@@ -23,8 +23,12 @@ from raykd.spec.study import StudySpec
 from raykd.spec.tracking import check_installed
 from trainables.core.errors import UserError
 from trainables.evaluation.probes import load_probe
+from trainables.spec.inputs import InputFields
 from trainables.spec.trial import TrialSpec
 from trainables.training.resolve import flatten
+
+# What a teacher takes, which its file says; the size of its images is for the user to choose.
+_FOLLOWS = {f"teacher.{name}" for name in InputFields.model_fields if name != "image_size"}
 
 Difference = dict[str, tuple[Any, Any]]  # flat name -> values in base and arm, None where there is none
 
@@ -87,8 +91,7 @@ def undeclared(spec: StudySpec, label: str, base: TrialSpec, arm: TrialSpec) -> 
             continue
         own = other and (name in base.config or name in arm.config)
         taught = name.startswith("teacher.") and (base.teacher is None) != (arm.teacher is None)
-        # The normalisation of a teacher's images follows from the choice of the teacher.
-        follows = name in ("teacher.mean", "teacher.std") and any(d.startswith("teacher") for d in declared)
+        follows = name in _FOLLOWS and any(d.startswith("teacher") for d in declared)
         (may if own or taught or follows or under(name, spec.study.allow) else refused)[name] = values
     if refused:
         said = "; ".join(f"{name} is {a!r} there and {b!r} here" for name, (a, b) in refused.items())

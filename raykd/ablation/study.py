@@ -194,15 +194,14 @@ def _base(file: StudyFile, storage: Storage | Path) -> dict[str, Any]:
 
 def _best_of(name: str, trial: str | None, storage: Storage | Path) -> dict[str, Any]:
     """The sections of the best trial, or of `trial`, of the sweep called `name`."""
-    from trainables.teachers.feeding import is_own
+    from trainables.teachers.feeding import own_fields
 
     history = read(find(storage, name))
     spec = spec_of(history)
     best = chosen(spec, history, trial)[1]
     config = config_of(spec, best)
-    if best.teacher is not None and is_own(best.teacher):
-        # Each arm finds these again, because its teacher may be another one.
-        del config["teacher"]["mean"], config["teacher"]["std"]
+    for name in own_fields(best.teacher) if best.teacher is not None else ():
+        del config["teacher"][name]  # each arm finds these again, because its teacher may be another one
     return {section: config[section] for section in _BASE if section in config}
 
 

@@ -82,8 +82,8 @@ class Trial:
         `student(images)` gives features (B, `student.feature_dim`), float32, of images (B, 3, H, W): RGB from
         0 to 1, less ImageNet's mean (0.485, 0.456, 0.406), divided by its deviation (0.229, 0.224, 0.225).
         The side is `config["data"]["image_size"]`; the search resized the shorter side to that plus
-        `config["data"]["margin"]`, bilinearly, and took the centre. Raises `UserError` for a trial that has
-        left no student.
+        `config["data"]["margin"]`, bilinearly, and took the centre, or `crop_share` of it resized.
+        Raises `UserError` for a trial that has left no student.
         """
         with manners():
             from raykd.export.student import open_student

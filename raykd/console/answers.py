@@ -120,6 +120,7 @@ def teacher(screen: Screen, found: Mapping[str, Any]) -> None:
     named = {"mean": pixels["mean"], "deviation": pixels["std"]}
     said = [f"{name} {', '.join(f'{one:.4g}' for one in values)}" for name, values in named.items() if values]
     rows.append(("pixels", ", ".join([*said, f"by {pixels['by']}"])))
+    rows.append(("images", _images(found["preprocessing"], pixels["range"])))
     rows.append(("SHA-256", found["sha256"]))
     for name, text in rows:
         grid.add_row(escape(name), escape(text))
@@ -135,6 +136,18 @@ def teacher(screen: Screen, found: Mapping[str, Any]) -> None:
         table.add_row(name, marks[said["can"]], f"[dim]{escape(said['why'])}[/dim]")
     screen.out.print(table)
     screen.out.print(f"\n[dim]in a search space:[/dim]\n{escape(found['paste'])}")
+
+
+def _images(found: Mapping[str, Any], span: list[float] | None) -> str:
+    """`RGB, values -1 to 1, bicubic, crop share 0.9, trained on 224 px`, as far as it is known."""
+    share = found["crop_share"]
+    said = {
+        f"values {span[0]:.4g} to {span[1]:.4g}" if span else "": bool(span),
+        f"{found['interpolation']} resizing": bool(found["interpolation"]),
+        f"crop share {share:.4g}" if isinstance(share, float) else "cropped as the data": bool(share),
+        f"trained on {found['image_size']} px": bool(found["image_size"]),
+    }
+    return ", ".join([found["channels"].upper(), *(text for text, known in said.items() if known)])
 
 
 def importance(screen: Screen, found: Importances) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from raykd.records.history import History, TrialRecord
 from trainables.core.safe_text import code, line, markdown
+from trainables.spec.inputs import Inputs
 from trainables.spec.trial import TrialSpec
 
 if TYPE_CHECKING:
@@ -24,12 +25,13 @@ def model_card(
     teacher: TestScores | None,
     lines: str,
     size: Size,
+    inputs: Inputs,
 ) -> str:
     """The card as Markdown.
 
     `facts` are the metadata of the weights' file (score, epoch). `scores` and `teacher` are the test scores
     of the student and of its teacher; None if there are none. `lines` is the Python code that opens the
-    student.
+    student, `inputs` what it takes.
     """
     from raykd.export.student import timm_opens
     from trainables.methods import load_method
@@ -43,9 +45,8 @@ def model_card(
         f"the student after epoch {markdown(facts['epoch'])} of {trial.epochs}, where its score was best.",
         "## Use",
         f"```python\n{lines}\n```",
-        f"It gives {size.features} features an image and has {size.parameters:,} parameters. Images of "
-        f"{trial.data.image_size} px, normalised by ImageNet's mean and deviation{in_config}. "
-        "It has no classifier.",
+        f"It gives {size.features} features an image and has {size.parameters:,} parameters. It takes "
+        f"{_images(trial, inputs)}{in_config}. It has no classifier.",
         "## Score",
         *_scores(trial, facts, scores, teacher),
         *_comparison(history, record),
@@ -61,6 +62,19 @@ def model_card(
         "lines of this file.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _images(trial: TrialSpec, inputs: Inputs) -> str:
+    """The images that its probes gave it, from a picture to the network."""
+    from raykd.export.student import preprocessing
+
+    does = preprocessing(trial, inputs)
+    side, share = does["input_size"][-1], does["crop_pct"]
+    return (
+        f"{inputs.channels.upper()} images of {side} px: the middle of pictures whose shorter side was "
+        f"resized to {round(side / share)} px ({does['interpolation']}, crop share {share:.4g}), normalised "
+        f"by {inputs.normalisation.text()}"
+    )
 
 
 def _front_matter(trial: TrialSpec) -> str:
@@ -118,7 +132,8 @@ def _settings(record: TrialRecord, trial: TrialSpec) -> Iterable[str]:
     if trial.teacher is not None:
         teacher = trial.teacher
         if teacher.checkpoint is not None:
-            origin = f"from {code(teacher.checkpoint.name)}, its pixels by {teacher.normalisation.text()}"
+            origin = f"from {code(teacher.checkpoint.name)}, its pixels by {teacher.inputs.text()}"
+            origin += f", at {teacher.side(data)} px" if teacher.image_size else ""
         else:
             assert teacher.train is not None
             origin = f"trained on the same data by {teacher.train.method}, epochs: {teacher.train.epochs}"

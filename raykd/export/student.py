@@ -28,10 +28,11 @@ from trainables.networks import plugin_networks, torchvision_models
 from trainables.networks.backbones import Backbone, build_backbone, noise
 from trainables.networks.stems import STEM, stem_lines
 from trainables.networks.zoo import RAYKD, TORCHVISION
-from trainables.spec.normalisation import IMAGENET
+from trainables.spec.inputs import Inputs
 from trainables.spec.trial import ModelSpec, TrialSpec
 from trainables.teachers.teacher import load_teacher
 from trainables.training.teacher_file import teacher_path
+from trainables.views.augmented import evaluation_view
 
 WEIGHTS = "model.safetensors"  # the file name that timm and the Hugging Face hub use
 _SLOW_LIMIT = 10**9  # images x features x classes that a slow probe (logistic regression) fits in minutes
@@ -99,7 +100,8 @@ def score_on_test(trial: TrialSpec, student: Backbone, cache: Path) -> TestScore
         wanted += [kind.label for kind in probes().values() if kind.slow]
     names = [name for name in dict.fromkeys(wanted) if load_probe(name).counts_images]
     probe = trial.probe.model_copy(update={"score": names[0], "record": tuple(names[1:])})
-    examiner = Examiner(probe, data, trial.data.image_size, device(), final=True)
+    view = evaluation_view(trial.data, student.inputs)
+    examiner = Examiner(probe, data, view, device(), final=True)
     student.to(device())
     found = examiner.evaluate(student)
     student.cpu()
@@ -146,9 +148,10 @@ def write_student(trial: TrialSpec, student: Backbone, folder: Path) -> str:
     """
     folder.mkdir(parents=True)
     about = {"arch": trial.student.arch, "options": json.dumps(trial.student.options, sort_keys=True)}
-    about |= {name: json.dumps(values) for name, values in IMAGENET._asdict().items()}
+    about |= {name: json.dumps(value) for name, value in preprocessing(trial, student.inputs).items()}
+    about["channels"] = json.dumps(student.inputs.channels)
     if timm_opens(trial.student):
-        _describe(student.model, trial)
+        _describe(student.model, preprocessing(trial, student.inputs))
         save_for_hf(student.model, str(folder), model_args=student.options, safe_serialization=True)
         # The metadata identify the student if its file is moved out of the folder.
         save_file(load_file(folder / WEIGHTS), folder / WEIGHTS, {"format": "pt", **about})
@@ -172,24 +175,30 @@ def open_exported(trial: TrialSpec, folder: Path) -> torch.nn.Module:
     return backbone.model.eval()
 
 
-def _describe(model: torch.nn.Module, trial: TrialSpec) -> None:
-    """Set `pretrained_cfg` to the student's image preprocessing, in timm's fields.
+def preprocessing(trial: TrialSpec, inputs: Inputs) -> dict[str, Any]:
+    """How images are cut, resized and normalised for the student as its probes did it, in timm's fields."""
+    view = evaluation_view(trial.data, inputs)
+    return {
+        "input_size": (3, view.size, view.size),
+        "crop_pct": view.kept / trial.data.stored,
+        "interpolation": view.interpolation,
+        **inputs.normalisation._asdict(),
+    }
+
+
+def _describe(model: torch.nn.Module, does: dict[str, Any]) -> None:
+    """Set `pretrained_cfg` to the student's image preprocessing `does`, in timm's fields.
 
     Fields that describe timm's own weights (address, paper, licence) are removed.
     """
-    side, stored = trial.data.image_size, trial.data.image_size + trial.data.margin
     given: Any = model.pretrained_cfg
     kept = {key: given[key] for key in ("architecture", "first_conv", "classifier") if key in given}
     model.pretrained_cfg = {  # type: ignore[assignment]
         **kept,
         "fixed_input_size": given.get("fixed_input_size", False),
         "num_classes": 0,
-        "input_size": (3, side, side),
-        "crop_pct": side / stored,
+        **does,
         "crop_mode": "center",
-        "interpolation": "bilinear",
-        "mean": IMAGENET.mean,
-        "std": IMAGENET.std,
         "tag": None,
         "license": None,  # the user chooses it
     }
@@ -238,7 +247,7 @@ def _lines(spec: ModelSpec, model: torch.nn.Module) -> str:
 def _check_same(trial: TrialSpec, student: Backbone, folder: Path) -> None:
     images = noise(trial.data.image_size)
     with torch.no_grad():
-        same = torch.equal(student.cpu().eval()(images), open_exported(trial, folder)(images))
+        same = torch.equal(student.cpu().eval().model(images), open_exported(trial, folder)(images))
     if not same:
         problem, arch = "opened again it computes other features", trial.student.arch
         expected = "an architecture whose options can be written down"

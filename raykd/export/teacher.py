@@ -42,6 +42,7 @@ def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
         model = ModelSpec(arch=arch)
     if model is not None:
         facts = verify(read, model)
+    taken = feeding(model.arch if model is not None else None, read)
     remarks = [facts.remark]
     if model is not None and (found is None or arch is not None or found.by == COMPARED):
         remarks.append(twins_remark(facts, model.arch))
@@ -64,7 +65,8 @@ def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
             "problem": facts.head_problem,
         },
         "classes": facts.classes,
-        "normalisation": _pixels(feeding(model.arch if model is not None else None, read), model),
+        "normalisation": _pixels(taken, model),
+        "preprocessing": {**taken.preprocessing._asdict(), "channels": taken.fields()["channels"]},
         "sha256": facts.sha256,
         "remark": "; ".join(filter(None, remarks)),
         "serves": _serves(facts, model),
@@ -73,13 +75,20 @@ def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
 
 
 def _pixels(found: Feeding, model: ModelSpec | None) -> dict[str, Any]:
-    """The network's pixel normalisation as a sweep would fill it in, and its source.
+    """The network's pixel normalisation as a sweep would fill it in, its range of values, and its source.
 
-    Mean and standard deviation are None if they depend on the architecture and that is unknown.
+    These are None if they depend on the architecture and that is unknown.
     """
     known = model is not None or found.sure
     mean, std = found.normalisation if known else (None, None)
-    return {"mean": mean, "std": std, "by": found.by, "sure": found.sure, "remark": found.remark}
+    return {
+        "mean": mean,
+        "std": std,
+        "range": list(found.normalisation.range()) if known else None,
+        "by": found.by,
+        "sure": found.sure,
+        "remark": found.remark,
+    }
 
 
 def _in_folder(path: Path) -> Path:

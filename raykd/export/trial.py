@@ -26,6 +26,7 @@ from raykd.storage.base import Storage, SweepFolder
 from raykd.storage.open_storage import open_sweep
 from trainables.core.errors import SweepFailed, UserError
 from trainables.core.files import cache_folder
+from trainables.spec.inputs import InputFields
 from trainables.spec.trial import TrialSpec
 
 CONFIG = "config.yaml"
@@ -65,7 +66,7 @@ def export(place: SweepFolder | Path, trial: str | None, out: Path) -> Path:
         beside = student.teacher_on_test(settings, storage, cache_folder()) if scores else None
         lines = student.write_student(settings, backbone, making / STUDENT)
         size = student.Size(sum(p.numel() for p in backbone.parameters()), backbone.feature_dim)
-        card = model_card(history, record, settings, facts, scores, beside, lines, size)
+        card = model_card(history, record, settings, facts, scores, beside, lines, size, backbone.inputs)
         (making / CARD).write_text(card)
         making.replace(out)
     finally:
@@ -100,8 +101,11 @@ def config_of(spec: SweepSpec, trial: TrialSpec) -> dict[str, Any]:
     sections = ("student", "teacher", "data", "views", "optim", "probe")
     if dump["data"]["fit"] == "centre":  # the default; older configs do not have this field
         del dump["data"]["fit"]
-    if trial.teacher is not None and trial.teacher.mean is None:  # raykd trains it
-        del dump["teacher"]["mean"], dump["teacher"]["std"]
+    if dump["data"]["crop_share"] is None:  # likewise
+        del dump["data"]["crop_share"]
+    for name in InputFields.model_fields if trial.teacher is not None else ():
+        if dump["teacher"][name] is None:
+            del dump["teacher"][name]
     return {
         "name": f"{spec.name[:80]}-{trial.signature()}",  # at most 100 letters
         **({"plugins": list(spec.plugins)} if spec.plugins else {}),

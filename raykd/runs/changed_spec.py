@@ -14,6 +14,7 @@ from raykd.spec.search import SearchSpec
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import Storage
 from trainables.core.errors import UserError
+from trainables.spec.inputs import AS_STUDENT
 from trainables.spec.normalisation import IMAGENET, normalisation_from
 
 
@@ -42,8 +43,9 @@ def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
     """The spec `now` with the defaults that were valid when the sweep began with the spec `then`.
 
     An older raykd recorded 0 where `workers.gpus` was left out. An older raykd also fed every teacher with
-    ImageNet's mean and deviation, so these values in `now` are no difference. It kept all checkpoints,
-    capped no baseline, and started with the sampler's own proposals.
+    ImageNet's mean and deviation, and cut and resized images for it as for the student. So these values in
+    `now` are no difference. It kept all checkpoints, capped no baseline, and started with the sampler's own
+    proposals.
     """
     if then.workers.gpus == 0 and now.workers.gpus is None:
         workers = now.workers.model_copy(update={"gpus": then.workers.gpus})
@@ -52,6 +54,9 @@ def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
     usual = then.teacher_pixels == "imagenet" and "mean" not in (then.teacher or {})
     if usual and normalisation_from(teacher.get("mean"), teacher.get("std")) == IMAGENET:
         teacher = {name: value for name, value in teacher.items() if name not in ("mean", "std")}
+    if then.teacher_pixels != "trained":
+        younger = {name for name in AS_STUDENT if name not in (then.teacher or {})}
+        teacher = {n: value for n, value in teacher.items() if n not in younger or value != AS_STUDENT[n]}
     baseline, keep = now.baseline, now.keep_checkpoints
     if baseline is not None and then.baseline is not None and then.baseline.cap == "none":
         baseline = baseline.model_copy(update={"cap": "none"})

@@ -147,7 +147,9 @@ class References:
 
     def _measure_teacher(self) -> None:
         if "teacher" in self._spec.wanted_references() and self._base.teacher is not None:
-            self._measure("teacher", f"the teacher, {self._base.teacher.arch}", "teacher", self._base)
+            teacher = self._base.teacher
+            size = f" at {teacher.side(self._base.data)} px" if teacher.image_size else ""
+            self._measure("teacher", f"the teacher, {teacher.arch}{size}", "teacher", self._base)
 
     def _measure(self, name: str, label: str, action: str, trial: TrialSpec) -> None:
         """Run one reference and record its best epoch. Epochs that earlier drivers recorded count as well."""

@@ -32,6 +32,7 @@ from raykd.spec.tracking import Track, TrackSpec
 from trainables.core import plugins
 from trainables.core.errors import UserError
 from trainables.evaluation.probes import find_probe
+from trainables.spec.inputs import AS_STUDENT
 from trainables.spec.normalisation import IMAGENET
 from trainables.spec.trial import Seed, Spec, TrialSpec, digest
 from trainables.training.resolve import SECTIONS, FlatField, find_field, put, resolve
@@ -48,7 +49,7 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 # What a new sweep has where its file says nothing. Older sweeps had the defaults of `SweepSpec`.
-NEW = {"teacher_pixels": "own", "keep_checkpoints": "unfinished"}
+NEW = {"teacher_pixels": "trained", "keep_checkpoints": "unfinished"}
 NEW_BASELINE = {"cap": "sweep"}
 
 Reference = Literal["raw_pixels", "untrained", "teacher", "baseline"]
@@ -105,10 +106,11 @@ class SweepSpec(Spec):
         description="of which trials checkpoints stay. unfinished: a trial that has ended keeps its best "
         "student alone, the default; all: of every trial, as in sweeps before this was a field",
     )
-    teacher_pixels: Literal["own", "imagenet"] = Field(
+    teacher_pixels: Literal["trained", "own", "imagenet"] = Field(
         "imagenet",
-        description="of a teacher from a file that names no `mean` and `std`. own: those it was trained on, "
-        "what a new sweep has; imagenet: ImageNet's for all, what sweeps had before this was a field",
+        description="what a teacher from a file sees where its section says nothing. trained: what it was "
+        "trained on, as in a new sweep; own: its mean and deviation, the rest as the student; imagenet: "
+        "ImageNet's for all, what sweeps had before this was a field",
     )
 
     @model_validator(mode="before")
@@ -242,8 +244,10 @@ class SweepSpec(Spec):
             raw = put(raw, path, value)
         teacher = raw.get("teacher") or {}
         of_file = teacher.get("checkpoint") is not None
+        if self.teacher_pixels != "trained" and (of_file or teacher.get("pretrained")):
+            raw["teacher"] = {**AS_STUDENT, **teacher}
         if self.teacher_pixels == "imagenet" and of_file and not {"mean", "std"} & teacher.keys():
-            raw["teacher"] = {**teacher, **IMAGENET._asdict()}
+            raw["teacher"] |= IMAGENET._asdict()
         return {**raw, "seed": seed}
 
     def baseline_trial(self) -> TrialSpec:

@@ -17,17 +17,17 @@ from trainables.core.workers import alone, from_each, on_each, rank, world_size
 from trainables.data.data_sets import DataSet
 from trainables.data.loader import fetch, images_on
 from trainables.data.store_images import Images
-from trainables.views.augmented import plain
+from trainables.views.augmented import PlainView, plain
 
 Encode = Callable[[Tensor], Tensor]  # (B, 3, H, W) normalised -> (B, D)
-# encoder, images, ids, side of a view in pixels, device -> features (N, D) in float32
-EncodeImages = Callable[[Encode, Images, np.ndarray, int, torch.device], Tensor]
+# encoder, images, ids, view (an integer: so many pixels in the middle), device -> features (N, D) in float32
+EncodeImages = Callable[[Encode, Images, np.ndarray, PlainView | int, torch.device], Tensor]
 BATCH = 256  # images encoded at once
 
 
 @torch.no_grad()
 def encode_images(
-    encode: Encode, images: Images, ids: np.ndarray, image_size: int, device: torch.device
+    encode: Encode, images: Images, ids: np.ndarray, view: PlainView | int, device: torch.device
 ) -> Tensor:
     """Features (N, D) of the plain views of `ids`; (0, 0) for none.
 
@@ -38,7 +38,7 @@ def encode_images(
     with whole_float32(), contextlib.closing(fetch(images, batches, device)) as fetched:
         for number, (batch, those) in enumerate(fetched, 1):
             heartbeat(f"encoding images, batch {number}/{len(batches)}")
-            features.append(encode(plain(batch, image_size, aspect_of(images, those))).float())
+            features.append(encode(plain(batch, view, aspect_of(images, those))).float())
     return torch.cat(features) if features else torch.zeros(0, 0, device=device)
 
 
@@ -47,7 +47,7 @@ def encode_together(
     encode: Encode,
     images: Images,
     ids: np.ndarray,
-    image_size: int,
+    view: PlainView | int,
     device: torch.device,
     encoder: EncodeImages = encode_images,
 ) -> Tensor:
@@ -59,13 +59,13 @@ def encode_together(
     """
     workers = world_size()
     if workers == 1 or not len(ids):
-        return encoder(encode, images, ids, image_size, device)
+        return encoder(encode, images, ids, view, device)
     share = -(-len(ids) // (workers * BATCH)) * BATCH  # images of a worker; the last ones may have fewer
     mine = ids[rank() * share : (rank() + 1) * share]
 
     def part() -> Tensor:
         with alone():  # the workers make different numbers of passes, so none may wait for another
-            return encoder(encode, images, mine, image_size, device)
+            return encoder(encode, images, mine, view, device)
 
     own = on_each(part)
     dim = max(from_each(own.shape[1]))
@@ -90,26 +90,26 @@ class TrainingImages:
     def __init__(
         self,
         data: DataSet,
-        image_size: int,
+        view: PlainView | int,
         device: torch.device,
         encoder: EncodeImages = encode_images,
     ) -> None:
-        self._images, self._size, self._device = data.train, image_size, device
+        self._images, self._view, self._device = data.train, view, device
         self._encoder = encoder  # one that reads what a teacher said before, or `encode_images`
         self.ids = torch.from_numpy(data.train_ids)  # (N,) int64, rising
         self.labels = torch.from_numpy(data.train.labels[data.train_ids])  # (N,) int64; -1: none
         self.classes = data.classes  # 0 without labels
         part = hashlib.sha256(data.train_ids.tobytes()).hexdigest()[:12]
         self.fingerprint = (
-            f"{data.fingerprint}-{part}-{image_size}"  # of all images and labels that are visible here
+            f"{data.fingerprint}-{part}-{view}"  # of all images and labels that are visible here
         )
 
     def plain(self, ids: Tensor) -> Tensor:
         """(A,) ids -> (A, 3, S, S) normalised, un-augmented views, on the trial's device."""
         rows = ids.cpu().numpy()
         images = images_on(self._images, rows, self._device)
-        return plain(images, self._size, aspect_of(self._images, rows))
+        return plain(images, self._view, aspect_of(self._images, rows))
 
     def encode(self, encode: Encode, ids: Tensor) -> Tensor:
         """(A,) ids -> features (A, D) in float32, without gradient."""
-        return self._encoder(encode, self._images, ids.cpu().numpy(), self._size, self._device)
+        return self._encoder(encode, self._images, ids.cpu().numpy(), self._view, self._device)

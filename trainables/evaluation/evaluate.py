@@ -1,6 +1,6 @@
 """Evaluates an encoder on a data set's splits with the probes of a trial.
 
-    examiner = Examiner(trial.probe, data, trial.data.image_size, device)
+    examiner = Examiner(trial.probe, data, evaluation_view(trial.data), device)
     examiner.evaluate(encode)     # {"score": 79.3, "probe/ridge_5shot": 79.3, ...}
 
 Students, teachers, untrained networks and raw pixels are all evaluated here, so that their rows compare.
@@ -20,6 +20,7 @@ from trainables.data.encode import Encode, EncodeImages, encode_images, encode_t
 from trainables.data.store_images import Images
 from trainables.evaluation.probes import check_probe, names, probe
 from trainables.spec.trial import ProbeSpec
+from trainables.views.augmented import PlainView
 
 _RAW_SIDE = 32
 _DRAW_SEED = 0  # one seed, so that the k-shot draws are the same for every trial on one split
@@ -30,7 +31,8 @@ class Examiner:
 
     With `final` the held-out part is the test split, and the validation part joins the training part: this is
     for one evaluation, at the end of a search. Of data without labels, probes that need none look at the
-    images that were trained on. `UserError` for probes that these labels do not allow, and for `final`
+    images that were trained on. `view` is what the network is shown: an integer is that many pixels in the
+    middle of an image, as they are. `UserError` for probes that these labels do not allow, and for `final`
     without a test split. `encoder` may read what a teacher said before.
     """
 
@@ -38,14 +40,14 @@ class Examiner:
         self,
         spec: ProbeSpec,
         data: DataSet,
-        image_size: int,
+        view: PlainView | int,
         device: torch.device,
         final: bool = False,
         encoder: EncodeImages = encode_images,
     ) -> None:
         facts = DataFacts(len(data.train_ids), data.classes, len(data.probe_ids), len(data.val_ids))
         check_probe(spec, facts)
-        self.spec, self.device, self.image_size = spec, device, image_size
+        self.spec, self.device, self.view = spec, device, view
         self._encoder = encoder
         self.names = names(spec, data.classes)
         self.images = self.held_out = data.train
@@ -88,7 +90,7 @@ class Examiner:
 
     def encoded(self, encode: Encode, images: Images, ids: np.ndarray) -> Tensor:
         """Features (N, D) in float32 of the images `ids`, without augmentation; (0, 0) on other workers."""
-        return encode_together(encode, images, ids, self.image_size, self.device, self._encoder)
+        return encode_together(encode, images, ids, self.view, self.device, self._encoder)
 
 
 def raw_pixels(images: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ The training loop uses it like this:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, get_args
 
@@ -31,6 +31,7 @@ from typing_extensions import TypeVar
 from trainables.core.errors import UserError
 from trainables.data.encode import TrainingImages
 from trainables.networks.backbones import Backbone, BackboneFacts, seeded
+from trainables.spec.inputs import Inputs
 from trainables.spec.trial import Spec
 from trainables.teachers.teacher import Ask, Teacher, What
 
@@ -49,6 +50,9 @@ class MethodConfig(Spec):
     """Base of every method's hyperparameters. Each field has a default (the paper's) and a description."""
 
 
+ViewsFor: TypeAlias = Callable[[Inputs], list[Tensor]]  # what a network takes -> views, each (B, 3, H, W)
+
+
 class Batch(NamedTuple):
     """This worker's share of one micro-batch, on the trial's device."""
 
@@ -58,6 +62,8 @@ class Batch(NamedTuple):
     # The teacher's answers to these views that are known. `Method.taught` reads it, and adds the answers that
     # it computes. None: nothing is known and nothing is kept.
     targets: dict[Ask, Tensor] | None = None
+    # The same views for a network that sees another size. None: it enlarges or reduces `views`.
+    views_for: ViewsFor | None = None
 
 
 class Losses(NamedTuple):
@@ -245,8 +251,15 @@ class Method(nn.Module, Generic[C]):
         """
         known = batch.targets if batch.targets is not None else {}
         if (what, view) not in known:
-            known[what, view] = self.teacher.answer(what, batch.views[view])
+            known[what, view] = self.teacher.answer(what, self.shown(batch)[view])
         return known[what, view]
+
+    def shown(self, batch: Batch) -> list[Tensor]:
+        """The views as the teacher sees them: of the student's size, or of its own (`teacher.image_size`).
+
+        A teacher takes views of any size, and resizes those that are not of its own.
+        """
+        return batch.views_for(self.teacher.backbone.inputs) if batch.views_for is not None else batch.views
 
     def after_step(self, fraction: float) -> None:
         """Update what follows the student, such as a momentum encoder or a queue, after an optimizer step.

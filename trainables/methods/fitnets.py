@@ -98,7 +98,7 @@ class FitNets(Staged[FitNetsConfig]):
 
     def forward(self, batch: Batch) -> Losses:
         """The weighted hint, and the labels' part."""
-        features, ((student, teacher),) = self.compared(batch.views[0])
+        features, ((student, teacher),) = self.compared(batch)
         student, teacher = at_one_size(student, teacher)
         hint = hint_loss(self.regressor(student), teacher)
         return self.with_labels(self.config.weight * hint, {"hint": hint}, features, batch.labels)

@@ -101,7 +101,7 @@ class GlobalPatch(Method[GlobalPatchConfig]):
     def forward(self, batch: Batch) -> Losses:
         """The weighted sum of the three distances."""
         config, (view,) = self.config, batch.views
-        t_features, (t_map,) = self.teacher.features_and_last_maps(view)
+        t_features, (t_map,) = self.teacher.features_and_last_maps(self.shown(batch)[0])
         s_features, (s_map,) = self.student.with_last_maps(view)
         patches = on_one_grid(self.patch_projection(s_map), t_map, config.grid)
         terms = {

@@ -101,7 +101,7 @@ class Spkd(Labelled[SpkdConfig]):
         (view,) = batch.views
         if self.config.compare == "maps":
             features, maps = self.student.with_maps(view)
-            s, t = maps[-1].flatten(1), self.teacher.features_and_maps(view)[1][-1].flatten(1)
+            s, t = maps[-1].flatten(1), self.teacher.features_and_maps(self.shown(batch)[0])[1][-1].flatten(1)
         else:
             features = self.student(view)
             s, t = features, self.taught(batch, "features")

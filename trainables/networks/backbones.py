@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from trainables.core.errors import UserError, first_line
 from trainables.networks import plugin_networks, torchvision_models
+from trainables.networks.feed import Feed
 from trainables.networks.stems import STEM
 from trainables.networks.zoo import (
     TORCHVISION,
@@ -33,7 +34,7 @@ from trainables.networks.zoo import (
     watched,
     watched_features,
 )
-from trainables.spec.normalisation import IMAGENET, Normalisation
+from trainables.spec.inputs import USUAL, Inputs
 from trainables.spec.trial import ModelSpec
 
 
@@ -54,12 +55,9 @@ class BackboneFacts:
 class Backbone(nn.Module):
     """A classification network without its classifier.
 
-    Its input are views, normalised by ImageNet's mean and deviation. After `feed` it converts them to the
-    normalisation that its weights were trained with.
+    Its input are views, normalised by ImageNet's mean and deviation. After `feed` it converts them to what
+    its weights were trained with.
     """
-
-    scale: Tensor | None  # (3, 1, 1), applied to a view's pixels; None: not converted
-    shift: Tensor | None
 
     def __init__(self, spec: ModelSpec, field: str = "student") -> None:
         super().__init__()
@@ -67,27 +65,17 @@ class Backbone(nn.Module):
         self.options = dict(spec.options)
         self.field = field
         self.model = create(spec.arch, self.options, field)
-        self.feed(IMAGENET)
+        self.feed(USUAL)
         self.feature_dim, self.map_channels, self.stages = _shape(self.model, spec, field)
 
-    def feed(self, trained: Normalisation) -> None:
-        """Convert views to the normalisation `trained` from now on."""
-        self.normalisation = trained
-        scale = shift = None
-        if not trained.like(IMAGENET):
-            mean, std, own_mean, own_std = (
-                torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (*IMAGENET, *trained)
-            )
-            scale, shift = (std / own_std).float(), ((mean - own_mean) / own_std).float()
-        # Not part of the weights: they follow from the spec.
-        self.register_buffer("scale", scale, persistent=False)
-        self.register_buffer("shift", shift, persistent=False)
+    def feed(self, inputs: Inputs) -> None:
+        """Convert views to `inputs` from now on."""
+        self._fed = Feed(inputs)
 
-    def _fed(self, images: Tensor) -> Tensor:
-        """Views (B, 3, H, W) in the normalisation of the network's training."""
-        if self.scale is None or self.shift is None:
-            return images
-        return torch.addcmul(self.shift, images, self.scale)
+    @property
+    def inputs(self) -> Inputs:
+        """What its model takes."""
+        return self._fed.inputs
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, feature_dim), pooled by the model's own head."""
@@ -157,7 +145,7 @@ class Backbone(nn.Module):
         return self.facts(image_size).map_size
 
     def facts(self, image_size: int) -> BackboneFacts:
-        """The facts at this image size. Raises `UserError` for images that the network cannot take."""
+        """The facts at this size of its model's images. Raises `UserError` for images that it cannot take."""
         made_for = getattr(self.model, "side", image_size)
         if made_for != image_size:
             raise UserError(
@@ -177,7 +165,7 @@ class Backbone(nn.Module):
                     f"{self.field}.arch",
                     f"cannot take images of {image_size} px ({first_line(error)})",
                     value=self.arch,
-                    expected="another architecture or data.image_size, or options such as `img_size`",
+                    expected=self._other_size(),
                 ) from None
             maps = [as_map(self.model, seen[stage.module], stage.channels) for stage in self.stages]
             stages = tuple((one.shape[1], one.shape[2]) for one in maps if one is not None)
@@ -198,6 +186,16 @@ class Backbone(nn.Module):
             weights_after_map=tuple(name for name in after if trained[name].ndim > 1),
             stages=stages,
             spec=spec,
+        )
+
+    def _other_size(self) -> str:
+        """What helps where the model cannot take the images."""
+        if self.field != "teacher":
+            return "another architecture or data.image_size, or options such as `img_size`"
+        known = (getattr(self.model, "pretrained_cfg", None) or {}).get("input_size", ())
+        return (
+            f"`teacher: {{image_size: {known[-1] if known else 'N'}}}`, which shows it views of a size of "
+            "its own, or another architecture or data.image_size"
         )
 
 

@@ -1,8 +1,9 @@
 """Weights under the names of an architecture's authors, renamed to timm's by timm's own functions.
 
 timm has, beside many of its models, a function that renames the authors' weights (EVA, CLIP, Swin, ConvNeXt
-and others). Only names may change here: these functions also resize weights that do not fit, which would
-change the network without a message.
+and others). These functions also resize weights that do not fit, which would change the network without a
+message. Here only position embeddings may be resized, and only for a network that was asked for images of
+another size.
 """
 
 from __future__ import annotations
@@ -15,12 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Weights that those functions resize or recompute.
-_RESIZED = ("pos_embed", "rel_pos", "relative_position", "patch_embed", "attn_biases", "posemb", "rope")
+# Weights that those functions resize or recompute: embeddings of positions, and others.
+_POSITIONS = ("pos_embed", "rel_pos", "relative_position", "posemb")
+_RESIZED = (*_POSITIONS, "patch_embed", "attn_biases", "rope")
 
 
-def timms_names(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """`weights` under the names of timm's `model`; None: timm cannot rename them, or would resize some."""
+def timms_names(
+    model: nn.Module, weights: Mapping[str, Tensor], resample: bool = False
+) -> dict[str, Tensor] | None:
+    """`weights` under the names of timm's `model`; None: timm cannot rename them, or would resize some.
+
+    With `resample` position embeddings may be resampled to the model's grid.
+    """
     convert: Any = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if convert is None:
         return None
@@ -36,12 +43,13 @@ def timms_names(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Te
         silent.setLevel(level)
     if not all(isinstance(value, Tensor) for value in named.values()):
         return None
-    return None if any(_resized(name, value, weights) for name, value in named.items()) else named
+    checked = tuple(part for part in _RESIZED if not resample or part not in _POSITIONS)
+    return None if any(_resized(name, value, weights, checked) for name, value in named.items()) else named
 
 
-def _resized(name: str, value: Tensor, weights: Mapping[str, Tensor]) -> bool:
-    """Whether the numbers of `value` are not in the file in this order."""
-    if not any(part in name for part in _RESIZED):
+def _resized(name: str, value: Tensor, weights: Mapping[str, Tensor], parts: tuple[str, ...]) -> bool:
+    """Whether `name` has one of `parts`, and the numbers of `value` are not in the file in this order."""
+    if not any(part in name for part in parts):
         return False
     flat = value.flatten()
     return not any(

@@ -17,8 +17,9 @@ from trainables.evaluation.probes import check_probe
 from trainables.methods import load_method
 from trainables.methods.base import TAUGHT, Context
 from trainables.networks.backbones import BackboneFacts, backbone_facts, check_arch
-from trainables.planning.teacher_check import check_teacher, teacher_remarks
-from trainables.spec.trial import DataSpec, ModelSpec, TeacherSpec, TrialSpec
+from trainables.networks.sized import network_of
+from trainables.planning.teacher_check import check_teacher, few_pixels, teacher_remarks
+from trainables.spec.trial import DataSpec, TeacherSpec, TrialSpec
 from trainables.teachers.feeding import remark
 from trainables.training.memory import check_memory, heavy
 from trainables.training.optimizer import check_optim
@@ -71,7 +72,7 @@ class TrialChecker:
         student = trial.student
         self._once(("arch", student), lambda: check_arch(student.arch, "student", student.options))
         if trial.teacher is not None:
-            self._teacher(trial.teacher, frozenset(needs), trial.data.image_size, facts.classes)
+            self._teacher(trial.teacher, frozenset(needs), trial.data, facts.classes)
         images = facts.train_images
         self._once(
             ("optim", trial.optim, trial.epochs, images),
@@ -97,7 +98,7 @@ class TrialChecker:
             image_size=size,
             seed=trial.seed,
             student=backbone_facts(trial.student, size),
-            teacher=self._teacher_facts(trial.teacher, size) if trial.teacher is not None else None,
+            teacher=self._teacher_facts(trial.teacher, trial.data) if trial.teacher is not None else None,
             class_images=facts.class_images,
             accumulate=trial.optim.accumulate,
         )
@@ -113,7 +114,11 @@ class TrialChecker:
             said.setdefault(large.partition(":")[0], large)
         if teacher is not None and method.needs & TAUGHT:
             told = self._once(
-                ("remarks", teacher), lambda: [*filter(None, [remark(teacher)]), *teacher_remarks(teacher)]
+                ("remarks", teacher, trial.data),
+                lambda: [
+                    *filter(None, [remark(teacher), few_pixels(teacher, trial.data)]),
+                    *teacher_remarks(teacher),
+                ],
             )
             said |= {sentence: sentence for sentence in told}  # each teacher's own
         return said
@@ -125,12 +130,12 @@ class TrialChecker:
     def _facts(self, data: DataSpec) -> DataFacts:
         return self._once(("data", data), lambda: check_data(data))
 
-    def _teacher(self, spec: TeacherSpec, needs: frozenset[str], image_size: int, classes: int) -> None:
+    def _teacher(self, spec: TeacherSpec, needs: frozenset[str], data: DataSpec, classes: int) -> None:
         self._once(("teacher", spec, needs, classes), lambda: check_teacher(spec, needs, classes=classes))
-        self._teacher_facts(spec, image_size)
+        self._teacher_facts(spec, data)
 
-    def _teacher_facts(self, spec: TeacherSpec, image_size: int) -> BackboneFacts:
-        return backbone_facts(ModelSpec(arch=spec.arch, options=spec.options), image_size, "teacher")
+    def _teacher_facts(self, spec: TeacherSpec, data: DataSpec) -> BackboneFacts:
+        return backbone_facts(network_of(spec), spec.side(data), "teacher")
 
     def check_section(self, trial: TrialSpec, where: str) -> None:
         """`check` for a trial that the section `where` describes: a teacher's training, a baseline.

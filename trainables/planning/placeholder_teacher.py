@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainables.methods import load_method
+from trainables.networks.sized import network_of
 from trainables.planning.check import TrialChecker
 from trainables.planning.compute import bare_method
 from trainables.spec.trial import TeacherTraining, TrialSpec
@@ -30,9 +31,16 @@ def write_placeholder_teacher(trials: Sequence[TrialSpec], path: Path) -> None:
     )
     if "teacher_classifier" in needs and "teacher_head" not in needs:
         train = TeacherTraining(method="supervised", epochs=1)
-    teacher = trials[0].teacher
+    trial, teacher = trials[0], trials[0].teacher
     assert teacher is not None
-    teacher = teacher.model_copy(update={"checkpoint": None, "train": train})
-    training = teacher_trial(trials[0].model_copy(update={"teacher": teacher}))
+    side = teacher.side(trial.data)
+    data = trial.data.model_copy(
+        update={"image_size": side, "short_side": max(side, trial.data.short_side)}
+        if teacher.image_size
+        else {}
+    )
+    own = {"checkpoint": None, "train": train, "options": network_of(teacher).options}
+    teacher = teacher.model_copy(update=own)
+    training = teacher_trial(trial.model_copy(update={"teacher": teacher, "data": data}))
     assert training is not None
     save_teacher(bare_method(training, TrialChecker().context), path)

@@ -6,10 +6,13 @@ from trainables.core.errors import UserError
 from trainables.methods import load_method, methods
 from trainables.methods.base import TAUGHT, Method
 from trainables.networks.backbones import check_arch
-from trainables.spec.trial import ModelSpec, TeacherSpec
+from trainables.networks.sized import network_of
+from trainables.spec.trial import DataSpec, TeacherSpec
 from trainables.teachers.architecture import twins_remark
 from trainables.teachers.pretrained.read import CheckpointFacts, read_checkpoint
 from trainables.teachers.teacher import lacks, verify
+
+_USUAL_SHARE = 224 / 256  # of evaluation views; `margin` makes room for it
 
 
 def check_teacher(spec: TeacherSpec | None, needs: frozenset[str], classes: int = 0) -> None:
@@ -59,11 +62,12 @@ def _verified(spec: TeacherSpec) -> CheckpointFacts:
     """
     assert spec.checkpoint is not None
     path = spec.checkpoint.expanduser()
-    model = ModelSpec(arch=spec.arch, options=spec.options)
+    model = network_of(spec)
     stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
-    key = (path.resolve(), stamp, model)
+    key = (path.resolve(), stamp, model, spec.image_size)
     if key not in _seen:
-        _seen[key] = verify(read_checkpoint(path, "teacher.checkpoint"), model)
+        read = read_checkpoint(path, "teacher.checkpoint")
+        _seen[key] = verify(read, model, image_size=spec.image_size)
     return _seen[key]
 
 
@@ -79,6 +83,23 @@ def teacher_remarks(spec: TeacherSpec | None) -> list[str]:
         return []
     remark = twins_remark(_verified(spec), spec.arch)
     return [f"teacher.arch: {remark}"] if remark else []
+
+
+def few_pixels(spec: TeacherSpec, data: DataSpec) -> str:
+    """A remark where images are stored with fewer pixels than the teacher sees; else empty."""
+    side = spec.side(data)
+    if side <= data.stored:
+        return ""
+    stored = round(side / _USUAL_SHARE)
+    change = {"margin": stored - data.image_size, "crop_share": round(data.kept() / data.stored, 4)}
+    if data.keep == "jpeg" and data.short_side < stored:
+        change["short_side"] = stored
+    written = ", ".join(f"{name}: {value}" for name, value in change.items())
+    return (
+        f"teacher.image_size: it sees {side} px, and images are prepared with {data.stored} (image_size and "
+        f"margin), so its views are enlarged. `data: {{{written}}}` keeps enough pixels, and the student's "
+        "evaluation views as they are"
+    )
 
 
 def _overrides(method: type[Method], hook: str) -> bool:

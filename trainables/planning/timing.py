@@ -77,6 +77,7 @@ def measure(trial: TrialSpec, workers: int = 1, threads: int = 1, kind: str = ""
     """
     where = torch.device(kind) if kind == "cpu" else device()
     facts, side = check_data(trial.data), trial.data.image_size
+    side = max(side, trial.teacher.side(trial.data)) if trial.teacher is not None else side
     share = trial.optim.batch_size // workers // trial.optim.accumulate
     images = share
     while images > 2 and images % 2 == 0 and images * side**2 > _PIXELS[where.type]:

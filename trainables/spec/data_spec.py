@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from trainables.core.errors import UserError
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator takes
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Spec(BaseModel):
@@ -55,8 +56,13 @@ class DataSpec(Spec):
         None, description="where the data set lies; default: the data folder of the user"
     )
     image_size: Annotated[int, Field(ge=8, le=1024)] = Field(16, description="side of a view, pixels")
-    margin: Annotated[int, Field(ge=0, le=512)] = Field(
+    margin: Annotated[int, Field(ge=0, le=2048)] = Field(
         0, description="images are stored with sides of image_size + margin pixels, room for crops"
+    )
+    crop_share: Share | None = Field(
+        None,
+        description="share of a stored image's side that an evaluation view shows, resized to image_size; "
+        "left out: image_size / (image_size + margin), which needs no resizing",
     )
     splits: Annotated[dict[str, tuple[str, ...]] | None, BeforeValidator(_splits)] = Field(
         None,
@@ -103,3 +109,16 @@ class DataSpec(Spec):
             if self.keep == "raw" and getattr(self, name) != type(self).model_fields[name].default:
                 raise UserError(name, problem, value=getattr(self, name), expected="`keep: jpeg`, or none")
         return self
+
+    @property
+    def stored(self) -> int:
+        """Side of an image as views are made from it, pixels."""
+        return self.image_size + self.margin
+
+    def kept(self, crop_share: float | None = None) -> int:
+        """Side of the middle of a stored image that an evaluation view shows, pixels.
+
+        `crop_share` is a network's own; None: as these data say.
+        """
+        share = crop_share if crop_share is not None else self.crop_share
+        return self.image_size if share is None else max(1, round(share * self.stored))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from trainables.core.errors import UserError
@@ -30,6 +29,11 @@ class Normalisation(NamedTuple):
         """Whether both are equal up to rounding."""
         pairs = zip((*self.mean, *self.std), (*other.mean, *other.std), strict=True)
         return all(math.isclose(a, b, rel_tol=0, abs_tol=_SAME) for a, b in pairs)
+
+    def range(self) -> tuple[float, float]:
+        """The least and the largest value that a network gets: -1 and 1 for mean .5 and deviation .5."""
+        ends = [[(end - m) / s for m, s in zip(self.mean, self.std, strict=True)] for end in (0, 1)]
+        return min(ends[0]), max(ends[1])
 
     def text(self) -> str:
         """`ImageNet's mean and deviation`, or `mean .5, .5, .5 and deviation .5, .5, .5`."""
@@ -66,16 +70,23 @@ def checked(values: Any, low: float, what: str) -> Triple:
     return red, green, blue
 
 
-def normalisation_from(mean: Any, std: Any) -> Normalisation | None:
-    """What a file says under such names; None where it says nothing, or nothing that is possible."""
+def normalisation_from(mean: Any, std: Any, white: float = 1.0) -> Normalisation | None:
+    """What a file says under such names; None where it says nothing, or nothing that is possible.
+
+    `white` is the value of white pixels that the file means, 1 or 255. A mean above 1 means 255.
+    """
     try:
+        means, deviations = (_listed(given) for given in (mean, std))
+        white = 255.0 if max(means) > 1 else white
         return Normalisation(
-            checked(_values(mean), 0.0, "mean"), checked(_values(std), LEAST_STD, "deviation")
+            checked([value / white for value in means], 0.0, "mean"),
+            checked([value / white for value in deviations], LEAST_STD, "deviation"),
         )
     except (UserError, TypeError, ValueError, SyntaxError):
         return None
 
 
-def _values(given: Any) -> Sequence[Any] | Any:
+def _listed(given: Any) -> list[float]:
     """Numbers, also where a training script kept the text of its option: `(0.5, 0.5, 0.5)`."""
-    return ast.literal_eval(given) if isinstance(given, str) and len(given) <= _LONGEST else given
+    known = ast.literal_eval(given) if isinstance(given, str) and len(given) <= _LONGEST else given
+    return [float(known)] if isinstance(known, int | float) else [float(value) for value in known]

@@ -17,8 +17,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     SerializerFunctionWrapHandler,
-    ValidationInfo,
-    field_validator,
     model_serializer,
     model_validator,
 )
@@ -29,7 +27,7 @@ from trainables.spec.data_spec import SPLITS as SPLITS
 from trainables.spec.data_spec import DataSpec as DataSpec
 from trainables.spec.data_spec import Seed as Seed
 from trainables.spec.data_spec import Spec as Spec
-from trainables.spec.normalisation import IMAGENET, LEAST_STD, Normalisation, Triple, checked
+from trainables.spec.inputs import InputFields
 
 # Fields about where files lie and how they are fetched. They are not part of a trial's identity and no axes.
 NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
@@ -37,7 +35,14 @@ NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
 # Fields that were added after trials had been named without them, with the value at which a trial is the same
 # as before. At that value a field is not part of the identity. It is the field's default; a test compares.
 YOUNGER: Mapping[str, Mapping[str, Any]] = {
-    "data": {"splits": None, "fit": "centre", "keep": "raw", "short_side": 256, "decoder": "cpu"},
+    "data": {
+        "splits": None,
+        "fit": "centre",
+        "keep": "raw",
+        "short_side": 256,
+        "decoder": "cpu",
+        "crop_share": None,
+    },
     "views": {"operations": {}, "second": {}},
     "optim": {"trust_coefficient": None, "compile": "auto"},
 }
@@ -160,7 +165,7 @@ class TeacherTraining(Spec):
     seed: Seed = 0
 
 
-class TeacherSpec(Spec):
+class TeacherSpec(InputFields):
     """Who teaches: an architecture with a checkpoint, or with the training that makes one."""
 
     arch: str = Field(
@@ -177,33 +182,17 @@ class TeacherSpec(Spec):
         "eval",
         description="eval: running statistics; batch: those of the batch, as DisCo's and RETRO's code does",
     )
-    mean: Triple | None = Field(
-        None,
-        description="of the pixels (0..1) that it was trained on, by channel; left out: as the file, its "
-        "origin or timm's pretrained_cfg says",
-    )
-    std: Triple | None = Field(None, description="their deviation, likewise")
-
-    @field_validator("mean", "std", mode="before")
-    @classmethod
-    def _three(cls, given: Any, info: ValidationInfo) -> Triple | None:
-        low, what = (0.0, "mean") if info.field_name == "mean" else (LEAST_STD, "deviation")
-        return None if given is None else checked(given, low, what)
 
     @model_validator(mode="after")
-    def _both(self) -> TeacherSpec:
-        for name, other in (("mean", "std"), ("std", "mean")):
-            if getattr(self, name) is None and getattr(self, other) is not None:
-                raise UserError(name, f"is missing beside `{other}`", expected="both, or neither")
-        if self.train is not None and self.mean is not None:
+    def _of_a_file(self) -> TeacherSpec:
+        written = [name for name in InputFields.model_fields if getattr(self, name) is not None]
+        if self.train is not None and written:
             problem = "goes with `checkpoint`: a teacher that raykd trains is fed as in its training"
-            raise UserError("mean", problem, value=list(self.mean), expected="neither `mean` nor `std`")
+            value = getattr(self, written[0])
+            value = list(value) if isinstance(value, tuple) else value
+            expected = "neither `mean` nor `std`" if written[0] == "mean" else "none"
+            raise UserError(written[0], problem, value=value, expected=expected)
         return self
-
-    @property
-    def normalisation(self) -> Normalisation:
-        """How its pixels are normalised; ImageNet's mean and deviation where nothing is said."""
-        return IMAGENET if self.mean is None or self.std is None else Normalisation(self.mean, self.std)
 
 
 class TrialSpec(Spec):
@@ -251,9 +240,8 @@ class TrialSpec(Spec):
                 _as_named(identity["teacher"]["train"])
             if self.teacher.checkpoint is not None:
                 identity["teacher"]["checkpoint"] = file_digest(self.teacher.checkpoint)
-            # Every teacher was fed so before these fields existed.
-            if self.teacher.normalisation.like(IMAGENET):
-                del identity["teacher"]["mean"], identity["teacher"]["std"]
+            for name in self.teacher.as_before(self.data):
+                del identity["teacher"][name]
         return identity
 
 

@@ -19,6 +19,7 @@ from trainables.data.store_images import Images
 from trainables.targets.series import can_be_shared, plain
 from trainables.targets.store import Place, TargetStore
 from trainables.teachers.teacher import Teacher, What
+from trainables.views.augmented import PlainView
 
 _POLL_S = 0.1
 _LONGEST_WAIT_S = 600.0  # the longest wait for another process, which may hang, before the work is done twice
@@ -37,23 +38,23 @@ class PlainTargets:
         self._store = store
 
     def __call__(
-        self, encode: Encode, images: Images, ids: np.ndarray, image_size: int, device: torch.device
+        self, encode: Encode, images: Images, ids: np.ndarray, view: PlainView | int, device: torch.device
     ) -> Tensor:
         """Features (N, D) in float32 of the plain views of `ids`, as `encode_images` gives them."""
         teacher, what = getattr(encode, "__self__", None), _ASKED.get(getattr(encode, "__name__", ""))
         if not isinstance(teacher, Teacher) or what is None or not can_be_shared(teacher) or not len(ids):
-            return encode_images(encode, images, ids, image_size, device)
+            return encode_images(encode, images, ids, view, device)
         with whole_float32():  # as `encode_images` computes
-            place = Place(plain(teacher, what, images, ids, image_size, BATCH, device), 0, 0)
+            place = Place(plain(teacher, what, images, ids, view, BATCH, device), 0, 0)
         found, lock = self._wait(place, ids)
         if lock is None:
             if found is None:
-                found = encode_images(encode, images, ids, image_size, device)
+                found = encode_images(encode, images, ids, view, device)
             return found.to(device)
         try:
             found = self._store.get(place, ids)  # by a process that finished before the lock was taken
             if found is None:
-                found = encode_images(encode, images, ids, image_size, device)
+                found = encode_images(encode, images, ids, view, device)
                 self._store.put(place, ids, found.cpu())
             return found.to(device)
         finally:

@@ -29,6 +29,7 @@ from trainables.data.store_images import Images
 from trainables.networks.plugin_networks import plugins_of
 from trainables.spec.trial import NOT_IDENTITY, TrialSpec
 from trainables.teachers.teacher import Teacher, What
+from trainables.views.augmented import PlainView
 from trainables.views.recipes import recipe_of
 
 FORMAT = 1  # of the files; others are not read
@@ -78,7 +79,7 @@ def augmented(
     """
     optim = trial.optim
     facts = {
-        **_common(teacher, what, device, half),
+        **_common(teacher, what, device, half, trial.data.image_size),
         "compiled": compiled,
         "images": data.train.fingerprint,
         "trained on": _digest(data.train_ids),
@@ -96,28 +97,38 @@ def augmented(
 
 
 def plain(
-    teacher: Teacher, what: What, images: Images, ids: np.ndarray, size: int, batch: int, device: torch.device
+    teacher: Teacher,
+    what: What,
+    images: Images,
+    ids: np.ndarray,
+    view: PlainView | int,
+    batch: int,
+    device: torch.device,
 ) -> Series:
-    """The series of the images `ids` without augmentation, `size` pixels wide, `batch` in a pass."""
+    """The series of the images `ids` without augmentation, `batch` in a pass; `view` as in `views.plain`."""
+    size = view if isinstance(view, int) else view.size
     facts = {
-        **_common(teacher, what, device, torch.is_autocast_enabled(device.type)),
+        **_common(teacher, what, device, torch.is_autocast_enabled(device.type), size),
         "images": images.fingerprint,
         "ids": _digest(ids),
         "stored": images.size,
-        "size": size,
+        "view": view,
         "batch": batch,
     }
     return Series(facts, teacher.width(what))
 
 
-def _common(teacher: Teacher, what: What, device: torch.device, half: bool) -> dict[str, Any]:
+def _common(
+    teacher: Teacher, what: What, device: torch.device, half: bool, image_size: int
+) -> dict[str, Any]:
+    """Of answers to views of `image_size` pixels."""
     return {
         "format": FORMAT,
         "code": _CODE,
         "teacher": teacher.sha256,
         "arch": teacher.backbone.arch,
         "options": teacher.backbone.options,
-        "pixels": teacher.backbone.normalisation,
+        "inputs": teacher.backbone.inputs.training(image_size),
         **({"its code": code} if (code := plugins.codes(plugins_of(teacher.backbone.arch))) else {}),
         "channels last": _channels_last(teacher),
         "what": what,

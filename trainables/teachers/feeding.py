@@ -1,23 +1,34 @@
-"""The pixel normalisation (mean and standard deviation) that a teacher was trained with.
+"""What a network with weights of its own was trained on: normalisation, channels, interpolation, crop share.
 
-    feeding("vit_small_patch16_224", read).normalisation      # fills `teacher.mean` and `teacher.std`
+    feeding("vit_small_patch16_224", read)      # fills `mean`, `std` and the other fields of `InputFields`
 
 Sources, in this order: the file itself (safetensors metadata, `config.json` of a hub folder, arguments of the
-training), the file's origin if it is known, timm's `pretrained_cfg` of the architecture, ImageNet's values.
+training), the file's origin if it is known, timm's `pretrained_cfg` of the architecture or torchvision's
+transforms; then ImageNet's mean and deviation, RGB, and the evaluation views of the data.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import timm
 
 from trainables.core.errors import UserError
 from trainables.networks.zoo import RAYKD, TORCHVISION
+from trainables.spec.inputs import AS_DATA, InputFields
 from trainables.spec.normalisation import IMAGENET, Normalisation, normalisation_from
 from trainables.spec.trial import TeacherSpec
+from trainables.teachers.pretrained.preprocessing import (
+    BY_RAYKD,
+    NOTHING,
+    Preprocessing,
+    combined,
+    from_timm,
+    of_origin,
+    of_torchvision,
+)
 from trainables.teachers.pretrained.read import ReadCheckpoint, read_checkpoint
 
 # Methods in names of published files. All were trained with ImageNet's normalisation.
@@ -28,19 +39,32 @@ _CACHED = "models--timm--"  # prefix of a timm model's folder in the cache of th
 
 
 class Feeding(NamedTuple):
-    """The normalisation of a teacher's pixels, and its source."""
+    """The normalisation of a network's pixels, its source, and how its images were cut and resized."""
 
     normalisation: Normalisation
     by: str  # the source, for messages
     remark: str = ""  # a remark for the user; may be empty
     sure: bool = True  # False: no source names it, and it may be wrong
+    preprocessing: Preprocessing = NOTHING
 
+    def fields(self) -> dict[str, Any]:
+        """The values of `InputFields`, but for the size, which is the user's to choose."""
+        said = self.preprocessing
+        return {
+            **self.normalisation._asdict(),
+            "channels": said.channels or "rgb",
+            "interpolation": said.interpolation or "bilinear",
+            "crop_share": said.crop_share or AS_DATA,
+        }
+
+
+F = TypeVar("F", bound=InputFields)
 
 _known: dict[tuple[object, ...], Feeding | None] = {}  # one file may serve thousands of trials
 
 
 def own_feeding(spec: TeacherSpec) -> Feeding | None:
-    """The normalisation that the teacher's checkpoint was trained with, independent of `mean` and `std`.
+    """What the teacher's checkpoint was trained on, whatever the fields of `spec` say.
 
     None for a teacher that raykd trains, because it sees the pixels of the views. None also for a file that
     cannot be read; `check_teacher` reports the reason.
@@ -62,35 +86,85 @@ def own_feeding(spec: TeacherSpec) -> Feeding | None:
 
 
 def filled(spec: TeacherSpec) -> TeacherSpec:
-    """`spec` with its checkpoint's mean and standard deviation, unless the spec has its own."""
-    found = own_feeding(spec) if spec.mean is None else None
-    if found is None:
-        return spec
-    return spec.model_copy(update=found.normalisation._asdict())
-
-
-def is_own(spec: TeacherSpec) -> bool:
-    """Whether the spec has the mean and standard deviation that `filled` would take from its file."""
+    """`spec` with what its checkpoint was trained on where the spec says nothing."""
     found = own_feeding(spec)
-    return spec.mean is not None and found is not None and found.normalisation.like(spec.normalisation)
+    return spec if found is None else completed(spec, found)
+
+
+def completed(spec: F, found: Feeding) -> F:
+    """`spec` with what was found where it says nothing itself."""
+    lacking = {name: value for name, value in found.fields().items() if getattr(spec, name) is None}
+    return spec.model_copy(update=lacking) if lacking else spec
+
+
+def own_fields(spec: TeacherSpec) -> list[str]:
+    """Names of the fields that have the values that `filled` would take from the teacher's file."""
+    found = own_feeding(spec)
+    if found is None:
+        return []
+    same = {name for name, value in found.fields().items() if getattr(spec, name) == value}
+    if spec.mean is not None and found.normalisation.like(spec.normalisation):
+        return sorted(same | {"mean", "std"})
+    return sorted(same - {"mean", "std"})
 
 
 def remark(spec: TeacherSpec) -> str:
-    """A sentence for the user if the normalisation is not ImageNet's or is uncertain; else empty."""
+    """A sentence for the user if pixels are not RGB by ImageNet's values, or if that is uncertain."""
     fed, found = spec.normalisation, own_feeding(spec)
+    usual = fed.like(IMAGENET) and spec.inputs.channels == "rgb"
     start = f"teacher {spec.arch}: its pixels have {fed.text()}"
+    start += "" if spec.inputs.channels == "rgb" else " in the order blue, green, red"
     if found is None or not (fed.like(found.normalisation) or found.sure):
-        return "" if fed.like(IMAGENET) else f"{start}, by `mean` and `std`"
+        return "" if usual else f"{start}, by `mean` and `std`"
     if not fed.like(found.normalisation):
         trained = f"by {found.by} it was trained on {found.normalisation.text()}"
         return f"{start}, as the sweep says; {trained}"
-    if fed.like(IMAGENET) and found.sure:
+    if usual and found.sure:
         return ""
     return f"{start}, by {found.by}" + (f"; {found.remark}" if found.remark else "")
 
 
 def feeding(arch: str | None, read: ReadCheckpoint) -> Feeding:
-    """The normalisation of the network in a file, read as architecture `arch` (None: unknown)."""
+    """What the network in a file was trained on, read as architecture `arch` (None: unknown)."""
+    return _normalised(arch, read)._replace(preprocessing=combined(_preprocessings(arch, read)))
+
+
+def _preprocessings(arch: str | None, read: ReadCheckpoint) -> Iterator[Preprocessing]:
+    """What each source says, the first one first."""
+    facts, layout = read.facts, read.layout
+    yield facts.preprocessing
+    if facts.origin == "raykd":
+        yield BY_RAYKD
+        return
+    stem = read.backbones[0].get("conv1.weight")
+    if layout.small_stem_normalisation and stem is not None and stem.shape[-1] == 3:
+        yield Preprocessing(crop_share=1.0, channels="rgb")  # of small images all is shown
+        return
+    if layout.normalisation is not None and not layout.origin.startswith(("a ", "an ")):
+        yield of_origin(facts.origin)
+    if arch is None or arch.startswith(RAYKD):
+        return
+    if arch.startswith(TORCHVISION):
+        yield of_torchvision(arch.removeprefix(TORCHVISION))
+        return
+    if "." not in arch:
+        tagged = next((name for name in _names(read, arch) if timm.is_model_pretrained(name)), None)
+        if tagged is not None:
+            yield _of_timm(tagged)
+        elif (word := _NAMED.search(facts.path.name.lower())) is not None:
+            yield of_origin(word[0])
+    yield _of_timm(arch)
+
+
+def _of_timm(arch: str) -> Preprocessing:
+    try:
+        config = timm.get_pretrained_cfg(arch)
+    except RuntimeError:  # no such architecture or tag, or none with weights
+        return NOTHING
+    return NOTHING if config is None else from_timm(vars(config))
+
+
+def _normalised(arch: str | None, read: ReadCheckpoint) -> Feeding:
     facts, layout = read.facts, read.layout
     if facts.pixels is not None:
         return Feeding(*facts.pixels)

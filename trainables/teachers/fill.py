@@ -109,7 +109,8 @@ def _best_naming(backbone: Backbone, read: ReadCheckpoint) -> tuple[Mapping[str,
     fits = [(given, _fit(backbone, read, given)) for given in read.backbones]
     best = min(fits, key=lambda found: found[1].wrong)
     for weights in (*read.backbones[:1], read.weights) if best[1].wrong else ():
-        named = timms_names(backbone.model, weights)
+        # A network that sees images of a size of its own may have another grid than the file's.
+        named = timms_names(backbone.model, weights, resample=backbone.inputs.image_size is not None)
         if named is not None and not (fit := _fit(backbone, read, named, classifies=True)).wrong:
             return named, fit
     return best
@@ -166,7 +167,7 @@ def _misfit(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor
         expected += f": by names and shapes it is {guess.arch}"
         expected += f" with options {guess.options}" if guess.options else ""
     if list(fit.other) == ["pos_embed"] and not fit.missing:
-        expected += "; for images of another size, `options: {dynamic_img_size: true}`"
+        expected += f"; for images of another size, `{backbone.field}: {{image_size: N}}`"
     return UserError(
         f"{backbone.field}.arch",
         "; ".join(parts)

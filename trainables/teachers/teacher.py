@@ -19,8 +19,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.core.errors import UserError
 from trainables.networks.backbones import Backbone, build_backbone
+from trainables.networks.sized import network_of
+from trainables.spec.inputs import Inputs
 from trainables.spec.trial import ModelSpec, TeacherSpec
-from trainables.teachers.feeding import feeding
+from trainables.teachers.feeding import completed, feeding
 from trainables.teachers.fill import fill_backbone, load_classifier, load_head
 from trainables.teachers.pretrained.read import CheckpointFacts, ReadCheckpoint, read_checkpoint
 
@@ -123,10 +125,9 @@ def load_teacher(spec: TeacherSpec, path: Path) -> Teacher:
     Raises `UserError` for a file that cannot be read or does not fit the architecture.
     """
     read = read_checkpoint(path, "teacher.checkpoint")
-    backbone = build_backbone(ModelSpec(arch=spec.arch, options=spec.options), 0, "teacher")
+    backbone = build_backbone(network_of(spec), 0, "teacher")
+    backbone.feed(completed(spec, feeding(spec.arch, read)).inputs)  # a spec made by hand may lack some
     fill_backbone(backbone, read)
-    # `resolve` fills in mean and std; a spec made by hand may lack them.
-    backbone.feed(feeding(spec.arch, read).normalisation if spec.mean is None else spec.normalisation)
     head, classifier = load_head(backbone, read), load_classifier(backbone, read)
     return Teacher(backbone, head, spec.batch_norm, read.facts.sha256, classifier)
 
@@ -166,12 +167,16 @@ def lacks(facts: CheckpointFacts, needs: frozenset[str], classes: int = 0) -> La
     return None
 
 
-def verify(read: ReadCheckpoint, model: ModelSpec, field: str = "teacher") -> CheckpointFacts:
+def verify(
+    read: ReadCheckpoint, model: ModelSpec, field: str = "teacher", image_size: int | None = None
+) -> CheckpointFacts:
     """The facts of a checkpoint that fits `model`; `classes` is 0 if its classifier cannot be used.
 
-    Raises `UserError` at `field` for a checkpoint that does not fit.
+    `image_size`: that of the images that the network sees, where it is not the one it was made for. Raises
+    `UserError` at `field` for a checkpoint that does not fit.
     """
     backbone = build_backbone(model, 0, field)
+    backbone.feed(Inputs(image_size=image_size))
     fill_backbone(backbone, read)
     load_head(backbone, read)
     usable = load_classifier(backbone, read) is not None

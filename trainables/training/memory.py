@@ -17,6 +17,7 @@ from trainables.core import limits
 from trainables.core.errors import UserError
 from trainables.methods.base import Context, Method, MethodConfig, Need
 from trainables.networks.backbones import backbone_facts, build_backbone, seeded
+from trainables.networks.sized import network_of
 from trainables.spec.trial import ModelSpec, TrialSpec
 
 GIB = 2**30
@@ -74,7 +75,7 @@ def check_on_device(
     known = replace(
         context,
         student=backbone_facts(trial.student, side),
-        teacher=backbone_facts(ModelSpec(arch=teacher.arch, options=teacher.options), side, "teacher"),
+        teacher=backbone_facts(network_of(teacher), teacher.side(trial.data), "teacher"),
     )
     shared = workers if where.type == "cpu" else 1  # all workers of a trial may be on one host
     check_memory(trial, kind, known, workers, device_memory(where) // shared)

@@ -37,10 +37,10 @@ from trainables.training.loss_watch import LossWatch
 from trainables.training.memory import check_on_device
 from trainables.training.optimizer import Schedule, check_optim, load_optimizer, make_optimizer
 from trainables.training.parallel import broadcast_buffers, data_parallel
-from trainables.training.taught import autocast, channels_last, plain_encoder, shared_targets
+from trainables.training.taught import BatchViews, autocast, channels_last, plain_encoder, shared_targets
 from trainables.training.teacher_file import teacher_path
 from trainables.training.workspace import Workspace
-from trainables.views.augmented import EpochViews, Views
+from trainables.views.augmented import EpochViews, Views, evaluation_view
 
 BEST = "best.safetensors"  # the student with the best score so far, beside the checkpoints
 _log = logging.getLogger(__name__)
@@ -88,7 +88,8 @@ def build_method(
     method = kind(config, student, teacher, context)
     move(method, where)
     if begin:
-        method.begin(TrainingImages(data, trial.data.image_size, where, plain_encoder(workspace)))
+        view = evaluation_view(trial.data)
+        method.begin(TrainingImages(data, view, where, plain_encoder(workspace)))
     return method
 
 
@@ -144,7 +145,8 @@ class Run:
         self.labels = torch.tensor(self.data.train.labels)
         self._views_of = functools.lru_cache(2)(self.views.epoch)  # of this epoch and the next
         self._lasts = [micro == trial.optim.accumulate - 1 for micro in range(trial.optim.accumulate)]
-        self.examiner = Examiner(trial.probe, self.data, trial.data.image_size, self.device)
+        shown = evaluation_view(trial.data, self.method.student.inputs)
+        self.examiner = Examiner(trial.probe, self.data, shown, self.device)
 
         self.epoch = 0  # finished epochs
         self.metrics: dict[str, float] = {}  # of the last finished epoch
@@ -244,11 +246,13 @@ class Run:
         `images` are stored images (B, 3, S, S), uint8; `ids` (B,) are their indices in the data set;
         `targets` are at the same micro-batch.
         """
+        seen = BatchViews(views, images, ids)
         batch = Batch(
-            [channels_last(view) for view in views.apply_all(images, ids)],
+            seen.own,
             sent(self.labels[ids], self.device),
             sent(torch.from_numpy(ids), self.device),
             targets.take() if targets is not None else None,
+            seen.of,
         )
         with self.parallel.no_sync() if self.parallel and not last else contextlib.nullcontext():
             with autocast(self.trial.optim, self.device):

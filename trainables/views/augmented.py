@@ -14,33 +14,52 @@ at another strength or with more views per image, too. The second view may have 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trainables.spec.data_spec import DataSpec
+from trainables.spec.inputs import USUAL, Inputs, Interpolation
 from trainables.spec.trial import ViewSpec
 from trainables.views import operations as ops
 from trainables.views.grouped import grouped_views
 from trainables.views.masked import masked_views
 from trainables.views.on_gpu import Compute, alike, views_on_gpu
-from trainables.views.parameter_table import Array, Table, centre, draw
+from trainables.views.parameter_table import Array, Table, as_cubic, at_size, centre, draw, drawn_in_pixels
 from trainables.views.recipes import recipe_of
 
 Ids = npt.NDArray[np.int64] | Tensor
 
 
-def plain(images: Tensor, size_out: int, aspect: Array | None = None) -> Tensor:
-    """(B, 3, S, S) uint8 -> (B, 3, size_out, size_out) float32: the centre, normalised. For probes.
+class PlainView(NamedTuple):
+    """A view without augmentation: the `kept` pixels in the middle of a stored image, resized to `size`."""
 
-    `aspect` (B,): width / height of the pictures, where they were squeezed into these squares.
+    size: int
+    kept: int
+    interpolation: Interpolation = "bilinear"
+
+
+def evaluation_view(data: DataSpec, inputs: Inputs = USUAL) -> PlainView:
+    """What a network that takes `inputs` is shown of these images when it is evaluated."""
+    return PlainView(inputs.image_size or data.image_size, data.kept(inputs.crop_share), inputs.interpolation)
+
+
+def plain(images: Tensor, view: PlainView | int, aspect: Array | None = None) -> Tensor:
+    """(B, 3, S, S) uint8 -> (B, 3, size, size) float32: the centre, normalised. For probes.
+
+    `view`: an integer is that many pixels in the middle, as they are. `aspect` (B,): width / height of the
+    pictures, where they were squeezed into these squares.
     """
-    if aspect is not None:
-        table = centre(aspect, images.shape[2], size_out)
-        # Not compiled: batches of a probe have many sizes.
-        return _computed(images, [table], size_out, masked_views)[0]
-    return ops.normalise(ops.to_unit(ops.centre_crop(images, size_out)))
+    size, kept, interpolation = PlainView(view, view) if isinstance(view, int) else view
+    if aspect is None and kept == size:
+        return ops.normalise(ops.to_unit(ops.centre_crop(images, size)))
+    table = centre(np.ones(len(images)) if aspect is None else aspect, images.shape[2], kept)
+    table = as_cubic(table) if interpolation == "bicubic" else table
+    # Not compiled: batches of a probe have many sizes.
+    return _computed(images, [table], size, masked_views)[0]
 
 
 class Views:
@@ -97,6 +116,17 @@ class EpochViews:
     def apply_all(self, images: Tensor, ids: Ids) -> list[Tensor]:
         """Every view of these images; on a GPU by the operations of one, if they do the same things."""
         return _computed(images, self._rows(images, ids, range(len(self.tables))), self.size_out)
+
+    def at(self, images: Tensor, ids: Ids, size: int, interpolation: Interpolation) -> list[Tensor | None]:
+        """The views with `size` pixels, from the same crops of the stored images.
+
+        None for a view that exists at its own size alone.
+        """
+        tables = self._rows(images, ids, range(len(self.tables)))
+        again = [number for number, table in enumerate(tables) if not drawn_in_pixels(table)]
+        larger = [at_size(tables[number], self.size_out, size, interpolation) for number in again]
+        made = dict(zip(again, _computed(images, larger, size), strict=True))
+        return [made.get(number) for number in range(len(tables))]
 
     def _rows(self, images: Tensor, ids: Ids, views: Iterable[int]) -> list[Table]:
         """These samples' parameters, for each view."""

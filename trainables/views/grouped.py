@@ -57,10 +57,13 @@ def _make(images: Tensor, own: Table, views: Tensor, piece: int) -> None:
 
 def _crops(own: Table, out: int) -> tuple[Tensor, Tensor, Array]:
     """Weights and positions of all samples, and (B, 2) how many taps each needs along rows and columns."""
-    needed = np.array([[ops.taps_of(side, out) for side in box] for box in own["crop"][:, 2:].tolist()])
+    cubic = "cubic" in own
+    needed = np.array(
+        [[ops.taps_of(side, out, cubic) for side in box] for box in own["crop"][:, 2:].tolist()]
+    )
     numbers = (np.arange(count, dtype=np.float64) for count in (out, needed.max()))
     pixels, tap = (_on(values) for values in numbers)
-    weights, positions = ops.sampling(_on(edges(own["crop"], own["flip"], out)), pixels, tap[:, None])
+    weights, positions = ops.sampling(_on(edges(own["crop"], own["flip"], out)), pixels, tap[:, None], cubic)
     return weights, positions, needed
 
 
@@ -71,7 +74,8 @@ def _cropped(images: Tensor, own: Table, crops: tuple[Tensor, Tensor, Array], pa
     (top, left), (bottom, right) = box[:, :2].min(0).tolist(), (box[:, :2] + box[:, 2:]).max(0).tolist()
     inside = positions[part] - torch.tensor([top, left]).view(2, 1, 1)
     taps = needed[part].max(0).tolist()
-    return ops.resized_crop(images[:, :, top:bottom, left:right], weights[part], inside, taps)
+    x = ops.resized_crop(images[:, :, top:bottom, left:right], weights[part], inside, taps)
+    return x.clamp_(0, 1) if "cubic" in own else x
 
 
 def _placed(images: Tensor, own: Table, out: int) -> Tensor:

@@ -37,7 +37,9 @@ def columns(own: Table, side: int, out: int) -> dict[str, Array]:
     if "crop" in own:
         given["edges"] = edges(own["crop"], own["flip"], out)
         given["pixels"] = np.arange(out, dtype=np.float64)
-        given["taps"] = np.arange(ops.taps_of(side, out), dtype=np.float64)[:, None]
+        given["taps"] = np.arange(ops.taps_of(side, out, "cubic" in own), dtype=np.float64)[:, None]
+        if "cubic" in own:
+            given["cubic"] = np.array(True)
     elif "flip" in own:
         given["flip"] = own["flip"]
     if "order" in own:
@@ -65,8 +67,10 @@ def masked_views(images: Tensor, given: dict[str, Tensor], out: int, views: int)
     """
     x = images.repeat(views, 1, 1, 1) if views > 1 else images
     if "edges" in given:
-        weights, positions = ops.sampling(given["edges"], given["pixels"], given["taps"])
+        cubic = "cubic" in given
+        weights, positions = ops.sampling(given["edges"], given["pixels"], given["taps"], cubic)
         x = _resampled(x, weights, positions).div_(255)
+        x = x.clamp_(0, 1) if cubic else x
     elif "corner" in given:
         x = ops.to_unit(ops.window(x, given["corner"], out))
     elif "matrix" in given:

@@ -70,7 +70,7 @@ def window(images: Tensor, corner: Tensor, out: int) -> Tensor:
 
 
 def resized_crop(images: Tensor, weights: Tensor, positions: Tensor, taps: Sequence[int]) -> Tensor:
-    """Crop, resize with the antialiased bilinear filter, and mirror, as `sampling` says.
+    """Crop, resize with an antialiased filter, and mirror, as `sampling` says.
 
     images (B, 3, H, W) uint8 -> (B, 3, out, out); `taps` how many of them these images need along rows and
     along columns. Agrees with `resized_crop(antialias=True)` of torchvision on float images.
@@ -98,8 +98,11 @@ def resized_crop(images: Tensor, weights: Tensor, positions: Tensor, taps: Seque
     return columns.view(out, b * c * out).t().contiguous().view(b, c, out, out).div_(255)
 
 
-def sampling(edges: Tensor, pixels: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
+def sampling(edges: Tensor, pixels: Tensor, taps: Tensor, cubic: bool = False) -> tuple[Tensor, Tensor]:
     """Which rows and columns of an image, weighted how, make each row and each column of its resized crop.
+
+    The filter is a triangle (bilinear), or Keys' cubic with a = -0.5 (bicubic), which reaches twice as far
+    and may leave the range of the pixels; both as in Pillow, widened where the crop is reduced.
 
     edges (B, 7, 2, 1) float64, of `parameter_table.edges`; pixels (out,) and taps (T, 1) float64: 0, 1, 2, ….
     T is at least `taps_of` each side; more change nothing. Returns weights (B, 2, T, out) float32, of which
@@ -107,18 +110,25 @@ def sampling(edges: Tensor, pixels: Tensor, taps: Tensor) -> tuple[Tensor, Tenso
     """
     start, side, scale, reach, last, sign, offset = edges.unbind(1)
     centre = torch.addcmul(offset, sign, pixels).mul_(scale)  # the sum is exact
-    first = (centre - reach).add_(0.5).floor_().clamp_(min=0)
+    first = (centre - (2 * reach if cubic else reach)).add_(0.5).floor_().clamp_(min=0)
     tap = first[:, :, None] + taps
-    weight = (tap - centre[:, :, None]).add_(0.5).abs_().div_(reach[..., None])
-    weight = (1 - weight).clamp_(min=0).mul_(tap < side[..., None])
+    away = (tap - centre[:, :, None]).add_(0.5).abs_().div_(reach[..., None])
+    weight = (_cubic(away) if cubic else (1 - away).clamp_(min=0)).mul_(tap < side[..., None])
     # In the order of taps, so that a tap more of weight 0 (a wider box elsewhere in the batch) adds nothing.
     weights = weight.div_(in_order(weight.unbind(2))[:, :, None]).to(torch.float32)
     return weights, torch.minimum(tap.add_(start[..., None]), last[..., None]).to(torch.int64)
 
 
-def taps_of(side: int, out: int) -> int:
-    """How many pixels of a crop with this side can reach one output pixel; at least 2."""
-    return -(-2 * max(side, out) // out)
+def _cubic(away: Tensor) -> Tensor:
+    """The weight of a pixel so far away (Keys, "Cubic convolution interpolation", 1981, eq. 4, a = -0.5)."""
+    near = away.mul(1.5).sub_(2.5).mul_(away).mul_(away).add_(1)
+    far = away.mul(-0.5).add_(2.5).mul_(away).sub_(4).mul_(away).add_(2)
+    return torch.where(away < 1, near, torch.where(away < 2, far, 0))
+
+
+def taps_of(side: int, out: int, cubic: bool = False) -> int:
+    """How many pixels of a crop with this side can reach one output pixel; at least 2, cubic 4."""
+    return -(-(4 if cubic else 2) * max(side, out) // out)
 
 
 def in_order(terms: Sequence[Tensor]) -> Tensor:

@@ -125,12 +125,31 @@ def corners(count: int, side: int, out: int, border: int, rng: np.random.Generat
     return rng.integers(-border, side + border - out, size=(count, 2), dtype=np.int16, endpoint=True)
 
 
-def centre(aspect: Array, side: int, out: int) -> Table:
-    """The crop of an evaluation: the picture's shorter side resized to `side`, `out` pixels in the middle."""
+def centre(aspect: Array, side: int, kept: int) -> Table:
+    """The crop of an evaluation: `kept` pixels in the middle, of a picture with a shorter side of `side`."""
     box = np.empty((len(aspect), 4), np.int16)
     horizontal, vertical = _unsqueezed(aspect)
-    _fill_centred(box, side, np.rint(out * vertical), np.rint(out * horizontal))
+    _fill_centred(box, side, np.rint(kept * vertical), np.rint(kept * horizontal))
     return {"crop": box, "flip": np.zeros(len(aspect), np.bool_)}
+
+
+def drawn_in_pixels(table: Table) -> bool:
+    """Whether views of this table exist at the size alone that it was drawn for.
+
+    Those of a resized crop exist at any size. What pads or warps takes stored pixels as they are.
+    """
+    return "crop" not in table or "noise_key" in table or "erase" in table
+
+
+def at_size(table: Table, drawn_for: int, out: int, interpolation: str) -> Table:
+    """The same views with `out` pixels; the table was drawn for so many, and is not `drawn_in_pixels`."""
+    made = {**table, "sigma": table["sigma"] * np.float32(out / drawn_for)} if "sigma" in table else table
+    return as_cubic(made) if interpolation == "bicubic" else made
+
+
+def as_cubic(table: Table) -> Table:
+    """The table with crops that are resized by the bicubic filter."""
+    return {**table, "cubic": np.ones(len(table["crop"]), np.bool_)}
 
 
 def _unsqueezed(aspect: Array) -> tuple[Array, Array]:

@@ -15,6 +15,7 @@ import yaml
 from raykd.ablation.guard import check_study
 from raykd.ablation.study import build_study
 from raykd.cli import main
+from raykd.export.model_card import _images
 from raykd.export.student import write_student
 from raykd.export.teacher import inspect
 from raykd.export.trial import config_of
@@ -23,7 +24,8 @@ from raykd.spec.search import SearchSpec, build_sweep, load_sweep
 from raykd.spec.validate import validate
 from trainables.core.errors import UserError
 from trainables.networks.backbones import build_backbone
-from trainables.spec.normalisation import IMAGENET
+from trainables.spec.inputs import AS_STUDENT, Inputs
+from trainables.spec.normalisation import IMAGENET, Normalisation
 from trainables.teachers.feeding import feeding
 from trainables.teachers.pretrained.read import read_checkpoint
 
@@ -113,6 +115,16 @@ def test_inspect_says_the_values_and_where_they_come_from(
         )
         told = ", ".join(map(str, found["normalisation"]["mean"]))
         assert f"mean {told}" in text and f"by {found['normalisation']['by']}" in text
+        said_of_images = ", ".join(
+            [
+                "RGB",
+                "values -1 to 1" if name == "teacher.pth" else "values -2.118 to 2.64",
+                "bicubic resizing",
+            ]
+        )
+        assert (
+            f"{said_of_images}, crop share {found['preprocessing']['crop_share']}, trained on 160 px" in text
+        )
     untold = inspect(tmp_path / "teacher.pth")["normalisation"]
     assert untold["mean"] is None and "--arch" in untold["by"]
 
@@ -126,7 +138,7 @@ def test_an_old_sweep_goes_on_as_it_began(files: dict[str, Path], tmp_path: Path
     assert then.teacher is not None and then.teacher.normalisation == IMAGENET
     assert now.teacher is not None and now.teacher.mean == HALF
     assert then.signature() != now.signature()
-    explicit = build_sweep(raw(files["timm"], mean=IMAGENET.mean, std=IMAGENET.std))
+    explicit = build_sweep(raw(files["timm"], mean=IMAGENET.mean, std=IMAGENET.std, **AS_STUDENT))
     assert explicit.trial({"lr": 0.001}, 0).signature() == then.signature()
     # Its file is the one that it was started with, and a word is said.
     history: Any = SimpleNamespace(
@@ -149,8 +161,33 @@ def test_an_old_sweep_that_trains_its_teacher_goes_on(files: dict[str, Path]) ->
 
 
 def test_where_nothing_differs_old_and_new_are_one(files: dict[str, Path]) -> None:
-    new = build_sweep(raw(files["dino"]))
+    new = build_sweep(raw(files["dino"], **AS_STUDENT))
     assert new.trial({}, 0).signature() == as_of_old(new).trial({}, 0).signature()
+
+
+def test_a_sweep_from_when_mean_and_deviation_alone_were_its_own_goes_on(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its teacher's evaluation views are the student's; a new sweep has those of the weights' origin."""
+    path = tmp_path / "pixels.yaml"
+    path.write_text(yaml.safe_dump(raw(files["timm"])))
+    new = load_sweep(path)
+    own = SearchSpec.model_validate({**new.model_dump(mode="json"), "teacher_pixels": "own"})
+    then, now = (spec.trial({"lr": 0.001}, 0).teacher for spec in (own, new))
+    assert then is not None and now is not None and then.mean == now.mean == HALF
+    assert (then.interpolation, then.inputs.crop_share) == ("bilinear", None)
+    assert (now.interpolation, now.inputs.crop_share) == ("bicubic", 0.9), "timm's, of its own ViT"
+    assert own.trial({}, 0).signature() != new.trial({}, 0).signature()
+    history: Any = SimpleNamespace(sweep={"source": {"path": str(path), "overrides": []}}, trials={})
+    refuse_changed_spec(own, history, tmp_path)
+    # What an earlier raykd wrote of such a trial, without these fields, is what is written today.
+    config = config_of(own, own.trial({"lr": 0.001}, 0))
+    earlier = {n: v for n, v in config["teacher"].items() if n not in AS_STUDENT}
+    before = SearchSpec.model_validate(
+        {**build_sweep({**config, "teacher": earlier}).model_dump(mode="json"), "teacher_pixels": "own"}
+    )
+    assert as_begun(build_sweep(config), before).hash() == before.hash()
+    assert before.trial({}, 0).signature() == own.trial({"lr": 0.001}, 0).signature()
 
 
 @pytest.mark.parametrize("name, fields", [("timm", {}), ("dino", {}), ("timm", {"mean": 0.1, "std": 0.2}),
@@ -249,4 +286,53 @@ def test_an_exported_student_says_what_it_was_trained_on(arch: str, tmp_path: Pa
     assert tuple(found["normalisation"]["mean"]) == IMAGENET.mean
     assert found["architecture"]["guess"]["arch"] == arch
     alone = file.rename(tmp_path / "mine.safetensors")
-    assert feeding(arch, read_checkpoint(alone, "FILE")).normalisation == IMAGENET
+    taken = feeding(arch, read_checkpoint(alone, "FILE"))
+    assert taken.normalisation == IMAGENET and taken.preprocessing == ("bilinear", 16 / 18, "rgb", 16)
+
+
+def test_a_student_s_files_and_card_say_which_share_its_probes_saw(tmp_path: Path) -> None:
+    wide = {"image_size": 16, "margin": 16, "crop_share": 0.8}
+    trial = build_sweep(
+        {**raw(tmp_path / "none.pth"), "method": "moco", "preset": None, "teacher": None, "data": wide}
+    ).trial({}, 0)
+    student = build_backbone(trial.student, 0)
+    write_student(trial, student, tmp_path / "student")
+    model = timm.create_model(f"local-dir:{tmp_path / 'student'}", pretrained=True)
+    config = timm.data.resolve_data_config(model=model)
+    assert config["crop_pct"] == 26 / 32 and "Resize(size=19" in str(timm.data.create_transform(**config))
+    assert _images(trial, student.inputs) == (
+        "RGB images of 16 px: the middle of pictures whose shorter side was resized to 20 px (bilinear, crop "
+        "share 0.8125), normalised by ImageNet's mean and deviation"
+    )
+    assert (
+        config_of(build_sweep({**raw(tmp_path / "n.pth"), "data": wide}), trial)["data"]["crop_share"] == 0.8
+    )
+
+
+def test_a_student_with_weights_of_its_own_is_exported_as_it_takes_images(tmp_path: Path) -> None:
+    """What `Backbone.feed` was told is in its files; its model is saved without the conversion."""
+    sweep = {**raw(tmp_path / "none.pth"), "method": "moco", "preset": None, "teacher": None}
+    trial = build_sweep(sweep).trial({}, 0)
+    student = build_backbone(trial.student, 0)
+    student.feed(Inputs(Normalisation(HALF, HALF), "bgr", "bicubic", 0.5))
+    write_student(trial, student, tmp_path / "student")
+    found = inspect(tmp_path / "student")
+    assert found["normalisation"]["mean"] == HALF and found["preprocessing"] == {
+        "interpolation": "bicubic", "crop_share": 0.5, "channels": "bgr", "image_size": 16
+    }  # fmt: skip
+
+
+def test_the_dry_run_says_which_pixels_a_larger_teacher_lacks(
+    files: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    path = tmp_path / "pixels.yaml"
+    larger = {name: value for name, value in OPTIONS.items() if name != "img_size"}
+    path.write_text(yaml.safe_dump(raw(files["timm"], image_size=32, options=larger)))
+    text = said(capsys, "run", path, "--dry-run", "--storage", tmp_path)
+    assert "teacher.image_size: it sees 32 px, and images are prepared with 16" in text
+    with pytest.raises(UserError, match=r"teacher\.image_size: .* patches of 8 pixels.*Expected 24 or 32"):
+        validate(load_sweep(path, ["teacher.image_size=31"]))

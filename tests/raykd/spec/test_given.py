@@ -51,7 +51,7 @@ def test_every_form_is_the_same_search(given: Given, tmp_path: Path) -> None:
     found = SearchRequest.find(given, {"samples": 7, "axes.gamma.log": [0.01, 1], "fixed.queue_size": 512})
     sets = ["samples=7", "axes.gamma.log=[0.01, 1]", "fixed.queue_size=512"]
     assert found.spec.hash() == load_sweep(tmp_path / "small.yaml", sets).hash()
-    assert found.spec.teacher_pixels == "own" and found.source is None
+    assert found.spec.teacher_pixels == "trained" and found.source is None
 
 
 def test_a_dict_is_not_changed() -> None:

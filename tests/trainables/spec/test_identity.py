@@ -131,3 +131,20 @@ def test_what_was_computed_wrongly_has_another_name() -> None:
             assert set(choices) < set(load_method(name).Config.model_fields[field].annotation.__args__)  # type: ignore[union-attr]
     assert resolve(raw("retro", config={"adapter": "mbconv"})).signature() != "f7c80661"
     assert resolve(raw("rrkd", config={"anchors": "queue"})).signature() != "10714047"
+
+
+def test_a_teacher_from_a_file_that_sees_what_students_see_keeps_its_name() -> None:
+    """As commit fa02e39 named such trials. A file that is not there is known by its path."""
+
+    def named(**inputs: Any) -> str:
+        teacher = {"arch": "resnet50", "checkpoint": "/nowhere/teacher.pth", **inputs}
+        trial = {"method": "compress", "config": {}, "student": {"arch": "resnet18"}, "epochs": 1}
+        data = {"image_size": 32, "margin": 4}
+        return TrialSpec.model_validate({**trial, "teacher": teacher, "data": data}).signature()
+
+    half = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    usual = {"channels": "rgb", "interpolation": "bilinear", "image_size": 32}
+    assert named() == named(**usual, crop_share="data") == named(crop_share=32 / 36) == "e5ca15d5"
+    assert named(**half) == named(**half, **usual, crop_share=32 / 36) == "bd8f59a7"
+    others = ({"channels": "bgr"}, {"interpolation": "bicubic"}, {"image_size": 64}, {"crop_share": 0.5})
+    assert len({"e5ca15d5", *(named(**one) for one in others)}) == 5

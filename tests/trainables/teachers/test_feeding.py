@@ -26,6 +26,7 @@ from trainables.evaluation.evaluate import Examiner
 from trainables.methods.parts.teacher_classifier import TeacherClassifier
 from trainables.networks.backbones import build_backbone
 from trainables.networks.heads import projection_head
+from trainables.spec.inputs import Inputs
 from trainables.spec.normalisation import CIFAR10, CIFAR100, IMAGENET, Normalisation
 from trainables.spec.trial import TeacherSpec, TrialSpec
 from trainables.teachers.feeding import feeding, remark
@@ -82,7 +83,7 @@ def test_a_fed_network_computes_what_it_does_on_pixels_of_its_own(
     view = (pixels - torch.tensor(IMAGENET.mean).view(3, 1, 1)) / torch.tensor(IMAGENET.std).view(3, 1, 1)
     own = (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     plain_one, other = (build_backbone(STUDENT, 0).eval() for _ in range(2))
-    other.feed(Normalisation(mean, std))
+    other.feed(Inputs(Normalisation(mean, std)))
     before = view.clone()
     close = {"rtol": 1e-4, "atol": 1e-4}
     with torch.no_grad():
@@ -99,14 +100,14 @@ def test_imagenet_s_values_change_no_bit() -> None:
     view = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         before = backbone(view)
-        backbone.feed(Normalisation((0.48500001, 0.456, 0.406), IMAGENET.std))  # as a file may round
+        backbone.feed(Inputs(Normalisation((0.48500001, 0.456, 0.406), IMAGENET.std)))  # as a file may round
         assert torch.equal(backbone(view), before)
     assert not list(backbone.buffers(recurse=False))
 
 
 def test_all_that_a_teacher_says_comes_from_its_own_pixels() -> None:
     backbones = [build_backbone(STUDENT, 4).eval() for _ in range(2)]
-    backbones[0].feed(HALF)
+    backbones[0].feed(Inputs(HALF))
     head = projection_head(backbones[0].feature_dim, 16, 8).eval()
     classifier = nn.Linear(backbones[0].feature_dim, 4)
     teacher, bare = (Teacher(one, head, classifier=classifier) for one in backbones)
@@ -123,7 +124,7 @@ def test_a_fitted_classifier_and_the_best_anchors_are_of_these_pixels() -> None:
     fits = {}
     for name, trained in (("imagenet", IMAGENET), ("half", HALF)):
         backbone = build_backbone(STUDENT, 4).eval()
-        backbone.feed(trained)
+        backbone.feed(Inputs(trained))
         teacher = Teacher(backbone, None, sha256="f" * 64)  # one file, fed in two ways
         said = TeacherClassifier(teacher, 4, "fitted")
         said.begin(teacher, images)
@@ -201,8 +202,13 @@ FILES: dict[str, tuple[str, Any, Normalisation]] = {
     ),
     "values that no pixel has are none": (
         "last.pth",
-        lambda: {"state_dict": vit().state_dict(), "args": arguments(mean=[123.7] * 3, std=[58.4] * 3)},
+        lambda: {"state_dict": vit().state_dict(), "args": arguments(mean=[300.0] * 3, std=[58.4] * 3)},
         HALF,
+    ),
+    "pixels of 0 to 255": (
+        "last.pth",
+        lambda: {"state_dict": vit().state_dict(), "args": arguments(mean=[102.0] * 3, std=[1.0] * 3)},
+        Normalisation((0.4,) * 3, (1 / 255,) * 3),
     ),
     "DINO's backbone, by name": ("dino_vittiny16_pretrain.pth", backbone_state, IMAGENET),
     "DeiT's, by name": (
@@ -279,6 +285,12 @@ def test_a_folder_of_the_hub_says_it(tmp_path: Path) -> None:
         path = written(folder / "pytorch_model.bin", vit().state_dict())
         (folder / name).write_text(json.dumps(content))
         assert fed(taught(path)) == Normalisation((0.6,) * 3, (0.7,) * 3), name
+        for words, want in (({"do_normalize": False}, ((0.0,) * 3, (1.0,) * 3)),
+                            ({"image_mean": [0.0] * 3, "image_std": [1.0] * 3, "do_rescale": False},
+                             ((0.0,) * 3, (1 / 255,) * 3))) if "image_mean" in content else ():  # fmt: skip
+            (folder / name).write_text(json.dumps(words))
+            path.touch()
+            assert fed(taught(path)) == want
         (folder / name).write_text("[1, 2")  # a broken one says nothing of pixels
         path.touch()
         if name == "config.json":  # timm's own says what the network is, too

@@ -95,10 +95,10 @@ class Staged(Labelled[L]):
         if context.student is not None and context.teacher is not None:
             cls.choose(config, context.student.stages, context.teacher.stages, context.image_size)
 
-    def compared(self, images: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    def compared(self, batch: Batch) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """The student's features (B, D), and for each of `pairs` the student's and the teacher's map."""
-        features, student = self.student.with_maps(images)
-        _, teacher = self.teacher.features_and_maps(images)
+        features, student = self.student.with_maps(batch.views[0])
+        _, teacher = self.teacher.features_and_maps(self.shown(batch)[0])
         return features, [(student[pair.student], teacher[pair.teacher]) for pair in self.pairs]
 
     def summed(self, batch: Batch, weight: float, stage_loss: Callable[[Tensor, Tensor], Tensor]) -> Losses:
@@ -106,7 +106,7 @@ class Staged(Labelled[L]):
 
         `stage_2` in the log is the loss at the student's second stage, counted from the image.
         """
-        features, maps = self.compared(batch.views[0])
+        features, maps = self.compared(batch)
         losses = [stage_loss(student, teacher) for student, teacher in maps]
         terms = {f"stage_{pair.student + 1}": loss for pair, loss in zip(self.pairs, losses, strict=True)}
         return self.with_labels(weight * torch.stack(losses).sum(), terms, features, batch.labels)

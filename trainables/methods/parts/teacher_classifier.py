@@ -111,7 +111,12 @@ _known: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
 
 def _fitted(teacher: Teacher, images: TrainingImages) -> tuple[Tensor, Tensor]:
     """The fit for this teacher and these images, remembered because every trial of a sweep needs it."""
-    key = (teacher.sha256, teacher.backbone.normalisation, teacher.batch_norm, images.fingerprint)
+    key = (
+        teacher.sha256,
+        teacher.backbone.inputs._replace(crop_share=None),
+        teacher.batch_norm,
+        images.fingerprint,
+    )
     if not teacher.sha256 or key not in _known:
         ids, labels = _some(images, _MOST)
         found = fit_logistic(images.encode(teacher.features, ids), labels, images.classes)

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 from trainables.spec.normalisation import IMAGENET, Normalisation, normalisation_from
 
 # Names of weights on the hubs. Beside other files, a `config.json` may describe anything.
-_HUB_FILES = re.compile(r"((open_clip_)?(pytorch_)?model|open_clip_\w+)\.(safetensors|bin)")
+HUB_FILES = re.compile(r"((open_clip_)?(pytorch_)?model|open_clip_\w+)\.(safetensors|bin)")
 _HUB_CONFIGS = {  # file -> (section, name of the mean, name of the deviation); the first with both counts
     "config.json": (("pretrained_cfg", "mean", "std"), (None, "mean", "std")),  # new and old timm
     "open_clip_config.json": (("preprocess_cfg", "mean", "std"),),
     "preprocessor_config.json": ((None, "image_mean", "image_std"),),
 }
-_SECTIONS = ("pretrained_cfg", "default_cfg", "args", "opt", "config", "hyper_parameters")
+SECTIONS = ("pretrained_cfg", "default_cfg", "args", "opt", "config", "hyper_parameters")
 
 
 class WrittenNormalisation(NamedTuple):
@@ -41,7 +41,7 @@ def by_weights(path: Path, metadata: Mapping[str, str]) -> WrittenNormalisation 
 
 def by_folder(path: Path) -> WrittenNormalisation | None:
     """The normalisation in a hub's configuration beside the weights at `path`; None if there is none."""
-    if not _HUB_FILES.fullmatch(path.name):
+    if not HUB_FILES.fullmatch(path.name):
         return None
     for name, places in _HUB_CONFIGS.items():
         try:
@@ -50,17 +50,20 @@ def by_folder(path: Path) -> WrittenNormalisation | None:
             continue
         for section, mean, std in places:
             place = config if section is None or not isinstance(config, dict) else config.get(section)
-            if (
-                isinstance(place, dict)
-                and (found := normalisation_from(place.get(mean), place.get(std))) is not None
-            ):
+            if not isinstance(place, dict):
+                continue
+            # Words of transformers: pixels may stay in 0..255, and may not be normalised.
+            white = 255.0 if place.get("do_rescale") is False else 1.0
+            as_it_is = place.get("do_normalize") is False
+            given = (0.0, 1.0) if as_it_is else (place.get(mean), place.get(std))
+            if (found := normalisation_from(given[0], given[1], white)) is not None:
                 return WrittenNormalisation(found, f"{name} beside the file")
     return None
 
 
 def by_arguments(content: Mapping[str, Any]) -> WrittenNormalisation | None:
     """The normalisation in a training's arguments, such as those of timm's script; None if there is none."""
-    for name, place in (("", content), *((name, content.get(name)) for name in _SECTIONS)):
+    for name, place in (("", content), *((name, content.get(name)) for name in SECTIONS)):
         values = vars(place) if isinstance(place, argparse.Namespace) else place
         if isinstance(values, Mapping):
             found = normalisation_from(values.get("mean"), values.get("std"))

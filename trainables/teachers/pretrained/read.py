@@ -25,6 +25,7 @@ from trainables.teachers.pretrained.normalisation import (
     by_weights,
 )
 from trainables.teachers.pretrained.open import open_checkpoint
+from trainables.teachers.pretrained.preprocessing import NOTHING, Preprocessing, by_file
 from trainables.teachers.pretrained.roles import (
     find_layout,
     namings,
@@ -59,6 +60,7 @@ class CheckpointFacts:
     head_problem: str = ""  # why the projection head cannot be read; empty if it can or if there is none
     configured: bool = False  # architecture and options come from the config.json beside the file
     pixels: WrittenNormalisation | None = None  # pixel normalisation, if the file contains it
+    preprocessing: Preprocessing = NOTHING  # how images were cut and resized, as far as it says so
 
     def roles_text(self) -> str:
         """`backbone (318 tensors), head (4 tensors: Linear(2048, 2048)-ReLU-Linear(2048, 128))`."""
@@ -122,6 +124,7 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
         head_problem=problem,
         configured=claims.configured,
         pixels=pixels,
+        preprocessing=by_file(path, metadata, {} if opened.flat else content),
     )
     return ReadCheckpoint(facts, layout, tuple(named), head_weights, classifier, weights)
 
