@@ -88,7 +88,8 @@ def score_on_test(trial: TrialSpec, student: Backbone, cache: Path) -> TestScore
     computes them.
     """
     data = open_data(trial.data, cache)
-    if data.test is None or not len(data.test) or not data.classes or (data.test.labels < 0).any():
+    tested = data.test_ids
+    if data.test is None or not len(tested) or not data.classes or (data.test.labels[tested] < 0).any():
         return None
     fit_labels = data.train.labels[data.train.labels >= 0]
     most = int(np.bincount(fit_labels).max())
@@ -104,8 +105,8 @@ def score_on_test(trial: TrialSpec, student: Backbone, cache: Path) -> TestScore
     found = examiner.evaluate(student)
     student.cpu()
     metrics = {name: (found[f"probe/{name}"], found.get(f"probe/{name}_se")) for name in names}
-    estimates = {name: interval(*metrics[name], len(data.test)) for name in names}
-    return TestScores(estimates, len(examiner.fit_ids), len(data.test))
+    estimates = {name: interval(*metrics[name], len(tested)) for name in names}
+    return TestScores(estimates, len(examiner.fit_ids), len(tested))
 
 
 def teacher_on_test(trial: TrialSpec, storage: Storage, cache: Path) -> TestScores | None:

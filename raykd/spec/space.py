@@ -31,6 +31,7 @@ _REFUSED = {
     METHOD: "write `method: [retro, moco]` at the top level",
     "data.name": "scores on different data do not compare",
     "data.validation": "scores on different images do not compare",
+    "data.classes": "scores on different images do not compare",
     "data.splits": "scores on different images do not compare",
     "data.split_seed": "scores on different images do not compare",
     **{

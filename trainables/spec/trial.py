@@ -37,7 +37,14 @@ NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
 # Fields that were added after trials had been named without them, with the value at which a trial is the same
 # as before. At that value a field is not part of the identity. It is the field's default; a test compares.
 YOUNGER: Mapping[str, Mapping[str, Any]] = {
-    "data": {"splits": None, "fit": "centre", "keep": "raw", "short_side": 256, "decoder": "cpu"},
+    "data": {
+        "splits": None,
+        "classes": None,
+        "fit": "centre",
+        "keep": "raw",
+        "short_side": 256,
+        "decoder": "cpu",
+    },
     "views": {"operations": {}, "second": {}},
     "optim": {"trust_coefficient": None, "compile": "auto"},
 }
