@@ -17,9 +17,9 @@ from trainables.data.data_sets import DataSet, open_data
 from trainables.data.encode import Encode
 from trainables.evaluation import evaluate
 from trainables.evaluation.evaluate import Examiner
-from trainables.networks.backbones import build_backbone
 from trainables.planning.compute import equal_epochs
 from trainables.spec.trial import TrialSpec
+from trainables.teachers.student import build_student
 from trainables.teachers.teacher import load_teacher
 from trainables.training import loop
 from trainables.training.taught import plain_encoder
@@ -36,7 +36,7 @@ def raw_pixels(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
 
 def untrained(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     """The probes on the trial's student before training."""
-    _evaluate(trial, report, workspace, lambda: _still(build_backbone(trial.student, trial.seed)))
+    _evaluate(trial, report, workspace, lambda: _still(build_student(trial.student, trial.seed)))
 
 
 def teacher(trial: TrialSpec, report: Report, workspace: Workspace) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from raykd.ablation.arm_trials import placed, trial_of, under
 from raykd.ablation.budget import with_epochs
-from raykd.ablation.missing_files import refuse_missing_teacher
+from raykd.ablation.missing_files import refuse_missing_files
 from raykd.spec.arms import ArmSpec
 from raykd.spec.axis_kinds import same
 from raykd.spec.devices import check_gpus
@@ -23,7 +23,7 @@ from raykd.spec.study import StudySpec
 from trainables.core.errors import UserError
 from trainables.evaluation.probes import load_probe
 from trainables.spec.trial import TrialSpec
-from trainables.training.resolve import flatten
+from trainables.training.flat_names import flatten
 
 Difference = dict[str, tuple[Any, Any]]  # flat name -> values in base and arm, None where there is none
 
@@ -46,7 +46,7 @@ def check_study(spec: StudySpec, memory: int | None = None) -> tuple[StudySpec, 
     remarks = []
     for label, trial in trials.items():
         try:
-            refuse_missing_teacher(trial)
+            refuse_missing_files(trial)
             checker.check(trial)
         except UserError as error:
             raise placed(spec, label, error) from None
@@ -85,8 +85,7 @@ def undeclared(spec: StudySpec, label: str, base: TrialSpec, arm: TrialSpec) -> 
             continue
         own = other and (name in base.config or name in arm.config)
         taught = name.startswith("teacher.") and (base.teacher is None) != (arm.teacher is None)
-        # The normalisation of a teacher's images follows from the choice of the teacher.
-        follows = name in ("teacher.mean", "teacher.std") and any(d.startswith("teacher") for d in declared)
+        follows = _follows(name, declared)
         (may if own or taught or follows or under(name, spec.study.allow) else refused)[name] = values
     if refused:
         said = "; ".join(f"{name} is {a!r} there and {b!r} here" for name, (a, b) in refused.items())
@@ -97,6 +96,23 @@ def undeclared(spec: StudySpec, label: str, base: TrialSpec, arm: TrialSpec) -> 
             expected=f"one value for both in `base` (or `base.fixed`), or `allow: [{names}]`",
         )
     return _whole_teacher(may, base, arm)
+
+
+def _follows(name: str, declared: Iterable[str]) -> bool:
+    """Whether a network's field follows from what is declared of the network.
+
+    Each file has its own normalisation of pixels. A name of weights becomes a file, and an architecture with
+    the tag of the weights.
+    """
+    section, _, field = name.partition(".")
+    if section not in ("teacher", "student"):
+        return False
+    of_network = {one.split(".")[1] for one in declared if one.startswith(f"{section}.")}
+    if field in ("mean", "std"):
+        return bool(of_network)
+    return field.partition(".")[0] in ("arch", "options", "checkpoint") and bool(
+        of_network & {"arch", "pretrained"}
+    )
 
 
 def refuse_equal(trials: Mapping[str, TrialSpec], base: str) -> None:

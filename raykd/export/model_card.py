@@ -44,7 +44,7 @@ def model_card(
         "## Use",
         f"```python\n{lines}\n```",
         f"It gives {size.features} features an image and has {size.parameters:,} parameters. Images of "
-        f"{trial.data.image_size} px, normalised by ImageNet's mean and deviation{in_config}. "
+        f"{trial.data.image_size} px, normalised by {trial.student.normalisation.text()}{in_config}. "
         "It has no classifier.",
         "## Score",
         *_scores(trial, facts, scores, teacher),
@@ -115,6 +115,8 @@ def _estimate(found: Estimate) -> tuple[str, str]:
 def _settings(record: TrialRecord, trial: TrialSpec) -> Iterable[str]:
     data = trial.data
     yield f"Data: `{data.name}` at {data.image_size} px, views `{trial.views.recipe}`."
+    if trial.student.checkpoint is not None:
+        yield f"The student started from {code(trial.student.checkpoint.name)}."
     if trial.teacher is not None:
         teacher = trial.teacher
         if teacher.checkpoint is not None:

@@ -5,7 +5,6 @@ Imported late, because it needs torch.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +27,6 @@ from trainables.networks import plugin_networks, torchvision_models
 from trainables.networks.backbones import Backbone, build_backbone, noise
 from trainables.networks.stems import STEM, stem_lines
 from trainables.networks.zoo import RAYKD, TORCHVISION
-from trainables.spec.normalisation import IMAGENET
 from trainables.spec.trial import ModelSpec, TrialSpec
 from trainables.teachers.teacher import load_teacher
 from trainables.training.teacher_file import teacher_path
@@ -146,17 +144,16 @@ def write_student(trial: TrialSpec, student: Backbone, folder: Path) -> str:
     `UserError` if the student computes other features after opening; they must be equal to the last bit.
     """
     folder.mkdir(parents=True)
-    about = {"arch": trial.student.arch, "options": json.dumps(trial.student.options, sort_keys=True)}
-    about |= {name: json.dumps(values) for name, values in IMAGENET._asdict().items()}
+    about = {"format": "pt", "raykd": "student", **student.written}
     if timm_opens(trial.student):
-        _describe(student.model, trial)
+        _describe(student, trial)
         save_for_hf(student.model, str(folder), model_args=student.options, safe_serialization=True)
         # The metadata identify the student if its file is moved out of the folder.
-        save_file(load_file(folder / WEIGHTS), folder / WEIGHTS, {"format": "pt", **about})
+        save_file(load_file(folder / WEIGHTS), folder / WEIGHTS, about)
         lines = 'import timm\n\nmodel = timm.create_model("local-dir:student", pretrained=True).eval()'
     else:
         tensors = {name: tensor.contiguous() for name, tensor in student.model.state_dict().items()}
-        save_file(tensors, folder / WEIGHTS, {"format": "pt", **about})
+        save_file(tensors, folder / WEIGHTS, about)
         lines = _lines(trial.student, student.model)
     (folder / WEIGHTS).chmod(folder.stat().st_mode & 0o666)  # safetensors writes mode 0600
     _check_same(trial, student, folder)
@@ -173,15 +170,15 @@ def open_exported(trial: TrialSpec, folder: Path) -> torch.nn.Module:
     return backbone.model.eval()
 
 
-def _describe(model: torch.nn.Module, trial: TrialSpec) -> None:
-    """Set `pretrained_cfg` to the student's image preprocessing, in timm's fields.
+def _describe(student: Backbone, trial: TrialSpec) -> None:
+    """Set the model's `pretrained_cfg` to the student's image preprocessing, in timm's fields.
 
     Fields that describe timm's own weights (address, paper, licence) are removed.
     """
     side, stored = trial.data.image_size, trial.data.image_size + trial.data.margin
-    given: Any = model.pretrained_cfg
+    given: Any = student.model.pretrained_cfg
     kept = {key: given[key] for key in ("architecture", "first_conv", "classifier") if key in given}
-    model.pretrained_cfg = {  # type: ignore[assignment]
+    student.model.pretrained_cfg = {  # type: ignore[assignment]
         **kept,
         "fixed_input_size": given.get("fixed_input_size", False),
         "num_classes": 0,
@@ -189,8 +186,8 @@ def _describe(model: torch.nn.Module, trial: TrialSpec) -> None:
         "crop_pct": side / stored,
         "crop_mode": "center",
         "interpolation": "bilinear",
-        "mean": IMAGENET.mean,
-        "std": IMAGENET.std,
+        "mean": student.normalisation.mean,
+        "std": student.normalisation.std,
         "tag": None,
         "license": None,  # the user chooses it
     }
@@ -239,7 +236,7 @@ def _lines(spec: ModelSpec, model: torch.nn.Module) -> str:
 def _check_same(trial: TrialSpec, student: Backbone, folder: Path) -> None:
     images = noise(trial.data.image_size)
     with torch.no_grad():
-        same = torch.equal(student.cpu().eval()(images), open_exported(trial, folder)(images))
+        same = torch.equal(student.cpu().eval().model(images), open_exported(trial, folder)(images))
     if not same:
         problem, arch = "opened again it computes other features", trial.student.arch
         expected = "an architecture whose options can be written down"

@@ -116,7 +116,8 @@ class References:
         if "raw_pixels" in wanted:
             self._measure("raw_pixels", "raw pixels", "raw_pixels", self._base)
         if "untrained" in wanted:
-            self._measure("untrained", "the student, untrained", "untrained", self._base)
+            start = "as it came" if self._base.student.has_learned else "untrained"
+            self._measure("untrained", f"the student, {start}", "untrained", self._base)
 
     def _measure_baseline(self) -> None:
         if "baseline" in missing(self._spec, self._record.history):

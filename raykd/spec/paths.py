@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from trainables.core.files import expanded
-from trainables.training.resolve import put
+from trainables.training.flat_names import put
 
-_PATHS = (("teacher", "checkpoint"), ("data", "path"))
+_PATHS = (("teacher", "checkpoint"), ("student", "checkpoint"), ("data", "path"))
 
 
 def absolute(raw: dict[str, Any], folder: Path | None = None, settings: bool = True) -> dict[str, Any]:

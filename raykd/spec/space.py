@@ -17,7 +17,7 @@ from raykd.spec.axis import Axis
 from raykd.spec.axis_kinds import Integer, Pick, same
 from trainables.core.errors import UserError
 from trainables.spec.trial import NOT_IDENTITY
-from trainables.training.resolve import FlatField, find_field
+from trainables.training.flat_names import FlatField, find_field
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

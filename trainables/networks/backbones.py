@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,7 @@ class Backbone(nn.Module):
         self.options = dict(spec.options)
         self.field = field
         self.model = create(spec.arch, self.options, field)
-        self.feed(IMAGENET)
+        self.feed(spec.normalisation)
         self.feature_dim, self.map_channels, self.stages = _shape(self.model, spec, field)
 
     def feed(self, trained: Normalisation) -> None:
@@ -82,6 +83,12 @@ class Backbone(nn.Module):
         # Not part of the weights: they follow from the spec.
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
+
+    @property
+    def written(self) -> dict[str, str]:
+        """What a file says about the network beside its weights: architecture, options, normalisation."""
+        pixels = {name: json.dumps(values) for name, values in self.normalisation._asdict().items()}
+        return {"arch": self.arch, "options": json.dumps(self.options, sort_keys=True), **pixels}
 
     def _fed(self, images: Tensor) -> Tensor:
         """Views (B, 3, H, W) in the normalisation of the network's training."""

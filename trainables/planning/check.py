@@ -16,9 +16,10 @@ from trainables.data.data_sets import DataFacts, check_data, check_pictures
 from trainables.evaluation.probes import check_probe
 from trainables.methods import load_method
 from trainables.methods.base import TAUGHT, Context
-from trainables.networks.backbones import BackboneFacts, backbone_facts, check_arch
+from trainables.networks.backbones import BackboneFacts, backbone_facts
+from trainables.planning.student_check import check_student, student_remarks
 from trainables.planning.teacher_check import check_teacher, teacher_remarks
-from trainables.spec.trial import DataSpec, ModelSpec, TeacherSpec, TrialSpec
+from trainables.spec.trial import DataSpec, TeacherSpec, TrialSpec
 from trainables.teachers.feeding import remark
 from trainables.training.memory import check_memory, heavy
 from trainables.training.optimizer import check_optim
@@ -68,8 +69,7 @@ class TrialChecker:
                 value=getattr(trial.views, field),
                 expected="a recipe that changes images, at a strength above 0",
             )
-        student = trial.student
-        self._once(("arch", student), lambda: check_arch(student.arch, "student", student.options))
+        self._once(("student", trial.student), lambda: check_student(trial.student))
         if trial.teacher is not None:
             self._teacher(trial.teacher, frozenset(needs), trial.data.image_size, facts.classes)
         images = facts.train_images
@@ -96,10 +96,11 @@ class TrialChecker:
             classes=facts.classes,
             image_size=size,
             seed=trial.seed,
-            student=backbone_facts(trial.student, size),
+            student=backbone_facts(trial.student.model, size),
             teacher=self._teacher_facts(trial.teacher, size) if trial.teacher is not None else None,
             class_images=facts.class_images,
             accumulate=trial.optim.accumulate,
+            student_has_learned=trial.student.has_learned,
         )
 
     def remarks(self, trial: TrialSpec) -> dict[str, str]:
@@ -116,6 +117,8 @@ class TrialChecker:
                 ("remarks", teacher), lambda: [*filter(None, [remark(teacher)]), *teacher_remarks(teacher)]
             )
             said |= {sentence: sentence for sentence in told}  # each teacher's own
+        starts = self._once(("start", trial.student), lambda: student_remarks(trial.student))
+        said |= {sentence: sentence for sentence in starts}
         return said
 
     def same_choices(self, trial: TrialSpec) -> Mapping[str, tuple[tuple[str, ...], ...]]:
@@ -130,7 +133,7 @@ class TrialChecker:
         self._teacher_facts(spec, image_size)
 
     def _teacher_facts(self, spec: TeacherSpec, image_size: int) -> BackboneFacts:
-        return backbone_facts(ModelSpec(arch=spec.arch, options=spec.options), image_size, "teacher")
+        return backbone_facts(spec.model, image_size, "teacher")
 
     def check_section(self, trial: TrialSpec, where: str) -> None:
         """`check` for a trial that the section `where` describes: a teacher's training, a baseline.

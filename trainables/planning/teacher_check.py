@@ -6,8 +6,8 @@ from trainables.core.errors import UserError
 from trainables.methods import load_method, methods
 from trainables.methods.base import TAUGHT, Method
 from trainables.networks.backbones import check_arch
-from trainables.spec.trial import ModelSpec, TeacherSpec
-from trainables.teachers.architecture import twins_remark
+from trainables.spec.trial import TeacherSpec
+from trainables.teachers.architecture import stem_remark, twins_remark
 from trainables.teachers.pretrained.read import CheckpointFacts, read_checkpoint
 from trainables.teachers.teacher import lacks, verify
 
@@ -59,11 +59,10 @@ def _verified(spec: TeacherSpec) -> CheckpointFacts:
     """
     assert spec.checkpoint is not None
     path = spec.checkpoint.expanduser()
-    model = ModelSpec(arch=spec.arch, options=spec.options)
     stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
-    key = (path.resolve(), stamp, model)
+    key = (path.resolve(), stamp, spec.model)
     if key not in _seen:
-        _seen[key] = verify(read_checkpoint(path, "teacher.checkpoint"), model)
+        _seen[key] = verify(read_checkpoint(path, "teacher.checkpoint"), spec.model)
     return _seen[key]
 
 
@@ -77,8 +76,9 @@ def teacher_remarks(spec: TeacherSpec | None) -> list[str]:
     """
     if spec is None or spec.checkpoint is None:
         return []
-    remark = twins_remark(_verified(spec), spec.arch)
-    return [f"teacher.arch: {remark}"] if remark else []
+    facts = _verified(spec)
+    said = {"arch": twins_remark(facts, spec.arch), "options.stem": stem_remark(facts, spec)}
+    return [f"teacher.{field}: {remark}" for field, remark in said.items() if remark]
 
 
 def _overrides(method: type[Method], hook: str) -> bool:

@@ -9,19 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationInfo,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from typing_extensions import Self
 
 from trainables.core.errors import UserError
 from trainables.core.plugins import unit_hashes
@@ -29,7 +20,10 @@ from trainables.spec.data_spec import SPLITS as SPLITS
 from trainables.spec.data_spec import DataSpec as DataSpec
 from trainables.spec.data_spec import Seed as Seed
 from trainables.spec.data_spec import Spec as Spec
-from trainables.spec.normalisation import IMAGENET, LEAST_STD, Normalisation, Triple, checked
+from trainables.spec.network_spec import ModelSpec as ModelSpec
+from trainables.spec.network_spec import StudentSpec as StudentSpec
+from trainables.spec.network_spec import WeightsSpec as WeightsSpec
+from trainables.spec.network_spec import file_digest as file_digest
 
 # Fields about where files lie and how they are fetched. They are not part of a trial's identity and no axes.
 NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
@@ -88,15 +82,6 @@ class ViewSpec(Spec):
     )
     second: Operations = Field(
         {}, description="likewise, for the second view alone; unused by methods with one view"
-    )
-
-
-class ModelSpec(Spec):
-    """An architecture: any timm model, `torchvision/NAME`, `raykd/NAME` or a user's `my_package:make_net`."""
-
-    arch: str = Field(description="a timm model name, torchvision/NAME or raykd/NAME")
-    options: dict[str, Any] = Field(
-        {}, description="keyword arguments of the model's constructor, and `stem: small` for small images"
     )
 
 
@@ -167,50 +152,30 @@ class TeacherTraining(Spec):
     seed: Seed = 0
 
 
-class TeacherSpec(Spec):
+class TeacherSpec(WeightsSpec):
     """Who teaches: an architecture with a checkpoint, or with the training that makes one."""
 
-    arch: str = Field(
-        description="a timm model name, torchvision/NAME or raykd/NAME; with `pretrained` also "
-        "hf-hub:OWNER/REPOSITORY"
-    )
-    options: dict[str, Any] = Field({}, description="as the student's")
-    checkpoint: Path | None = Field(None, description="file with the teacher's weights")
-    pretrained: bool = Field(
-        False, description="take the weights that timm, torchvision or the hub have under the name `arch`"
-    )
+    section = "teacher"
+
     train: TeacherTraining | None = Field(None, description="train it on the same data instead")
     batch_norm: Literal["eval", "batch"] = Field(
         "eval",
         description="eval: running statistics; batch: those of the batch, as DisCo's and RETRO's code does",
     )
-    mean: Triple | None = Field(
-        None,
-        description="of the pixels (0..1) that it was trained on, by channel; left out: as the file, its "
-        "origin or timm's pretrained_cfg says",
-    )
-    std: Triple | None = Field(None, description="their deviation, likewise")
-
-    @field_validator("mean", "std", mode="before")
-    @classmethod
-    def _three(cls, given: Any, info: ValidationInfo) -> Triple | None:
-        low, what = (0.0, "mean") if info.field_name == "mean" else (LEAST_STD, "deviation")
-        return None if given is None else checked(given, low, what)
 
     @model_validator(mode="after")
-    def _both(self) -> TeacherSpec:
-        for name, other in (("mean", "std"), ("std", "mean")):
-            if getattr(self, name) is None and getattr(self, other) is not None:
-                raise UserError(name, f"is missing beside `{other}`", expected="both, or neither")
+    def _pixels(self) -> Self:
         if self.train is not None and self.mean is not None:
             problem = "goes with `checkpoint`: a teacher that raykd trains is fed as in its training"
             raise UserError("mean", problem, value=list(self.mean), expected="neither `mean` nor `std`")
         return self
 
-    @property
-    def normalisation(self) -> Normalisation:
-        """How its pixels are normalised; ImageNet's mean and deviation where nothing is said."""
-        return IMAGENET if self.mean is None or self.std is None else Normalisation(self.mean, self.std)
+    def identity(self) -> dict[str, Any]:
+        """As of all weights; of its training as older versions named it."""
+        identity = super().identity()
+        if self.train is not None:
+            _as_named(identity["train"])
+        return identity
 
 
 class TrialSpec(Spec):
@@ -218,7 +183,7 @@ class TrialSpec(Spec):
 
     method: str
     config: dict[str, Any] = Field(description="the method's Config, every field present")
-    student: ModelSpec
+    student: StudentSpec
     teacher: TeacherSpec | None = None
     data: DataSpec = DataSpec()
     views: ViewSpec = ViewSpec()
@@ -252,15 +217,9 @@ class TrialSpec(Spec):
         for field in NOT_IDENTITY["data"]:
             identity["data"].pop(field)
         _as_named(identity)
+        identity["student"] = self.student.identity()
         if self.teacher is not None:
-            del identity["teacher"]["pretrained"]  # `resolve` has put a file in its place
-            if self.teacher.train is not None:
-                _as_named(identity["teacher"]["train"])
-            if self.teacher.checkpoint is not None:
-                identity["teacher"]["checkpoint"] = file_digest(self.teacher.checkpoint)
-            # Every teacher was fed so before these fields existed.
-            if self.teacher.normalisation.like(IMAGENET):
-                del identity["teacher"]["mean"], identity["teacher"]["std"]
+            identity["teacher"] = self.teacher.identity()
         return identity
 
 
@@ -276,25 +235,6 @@ def _as_named(identity: dict[str, Any]) -> None:
     choices = CORRECTED.get(method, {})
     if corrected := [f"{name}: {config[name]}" for name, of in choices.items() if config.get(name) in of]:
         identity["corrected"] = corrected
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content; of its path if the file is not there."""
-    path = path.expanduser()
-    try:
-        stat = path.stat()
-        return _file_digest(path, stat.st_size, stat.st_mtime_ns)
-    except OSError:  # missing, a folder or unreadable: loading it reports that
-        return hashlib.sha256(str(path).encode()).hexdigest()
-
-
-@lru_cache
-def _file_digest(path: Path, size: int, changed_ns: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def digest(value: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
-"""The pixel normalisation (mean and standard deviation) that a teacher was trained with.
+"""The pixel normalisation (mean and standard deviation) that a network's weights were trained with.
 
-    feeding("vit_small_patch16_224", read).normalisation      # fills `teacher.mean` and `teacher.std`
+    feeding("vit_small_patch16_224", read).normalisation      # fills `mean` and `std` of a teacher or student
 
 Sources, in this order: the file itself (safetensors metadata, `config.json` of a hub folder, arguments of the
 training), the file's origin if it is known, timm's `pretrained_cfg` of the architecture, ImageNet's values.
@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import timm
 
 from trainables.core.errors import UserError
 from trainables.networks.zoo import RAYKD, TORCHVISION
+from trainables.spec.network_spec import WeightsSpec
 from trainables.spec.normalisation import IMAGENET, Normalisation, normalisation_from
-from trainables.spec.trial import TeacherSpec
 from trainables.teachers.pretrained.read import ReadCheckpoint, read_checkpoint
 
+W = TypeVar("W", bound=WeightsSpec)
 # Methods in names of published files. All were trained with ImageNet's normalisation.
 _NAMED = re.compile(r"(?<![a-z])(dino(v2)?|ibot|mae|moco|msn|deit3?)(?![a-z])")
 _DEFAULT = "default, since nothing says it"
@@ -28,7 +29,7 @@ _CACHED = "models--timm--"  # prefix of a timm model's folder in the cache of th
 
 
 class Feeding(NamedTuple):
-    """The normalisation of a teacher's pixels, and its source."""
+    """The normalisation of a network's pixels, and its source."""
 
     normalisation: Normalisation
     by: str  # the source, for messages
@@ -39,11 +40,11 @@ class Feeding(NamedTuple):
 _known: dict[tuple[object, ...], Feeding | None] = {}  # one file may serve thousands of trials
 
 
-def own_feeding(spec: TeacherSpec) -> Feeding | None:
-    """The normalisation that the teacher's checkpoint was trained with, independent of `mean` and `std`.
+def own_feeding(spec: WeightsSpec) -> Feeding | None:
+    """The normalisation that the checkpoint was trained with, independent of `mean` and `std`.
 
-    None for a teacher that raykd trains, because it sees the pixels of the views. None also for a file that
-    cannot be read; `check_teacher` reports the reason.
+    None for a network without a checkpoint, because it sees the pixels of the views. None also for a file
+    that cannot be read; `check_teacher` and `check_student` report the reason.
     """
     if spec.checkpoint is None:
         return None
@@ -55,13 +56,13 @@ def own_feeding(spec: TeacherSpec) -> Feeding | None:
     key = (path.absolute(), stat.st_mtime_ns, stat.st_size, spec.arch)
     if key not in _known:
         try:
-            _known[key] = feeding(spec.arch, read_checkpoint(path, "teacher.checkpoint"))
+            _known[key] = feeding(spec.arch, read_checkpoint(path, f"{spec.section}.checkpoint"))
         except UserError:
             _known[key] = None
     return _known[key]
 
 
-def filled(spec: TeacherSpec) -> TeacherSpec:
+def filled(spec: W) -> W:
     """`spec` with its checkpoint's mean and standard deviation, unless the spec has its own."""
     found = own_feeding(spec) if spec.mean is None else None
     if found is None:
@@ -69,16 +70,16 @@ def filled(spec: TeacherSpec) -> TeacherSpec:
     return spec.model_copy(update=found.normalisation._asdict())
 
 
-def is_own(spec: TeacherSpec) -> bool:
+def is_own(spec: WeightsSpec) -> bool:
     """Whether the spec has the mean and standard deviation that `filled` would take from its file."""
     found = own_feeding(spec)
     return spec.mean is not None and found is not None and found.normalisation.like(spec.normalisation)
 
 
-def remark(spec: TeacherSpec) -> str:
+def remark(spec: WeightsSpec) -> str:
     """A sentence for the user if the normalisation is not ImageNet's or is uncertain; else empty."""
     fed, found = spec.normalisation, own_feeding(spec)
-    start = f"teacher {spec.arch}: its pixels have {fed.text()}"
+    start = f"{spec.section} {spec.arch}: its pixels have {fed.text()}"
     if found is None or not (fed.like(found.normalisation) or found.sure):
         return "" if fed.like(IMAGENET) else f"{start}, by `mean` and `std`"
     if not fed.like(found.normalisation):

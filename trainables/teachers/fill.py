@@ -209,7 +209,16 @@ def _check_attention(backbone: Backbone, read: ReadCheckpoint, given: Mapping[st
 
 
 def _check_stem(backbone: Backbone, read: ReadCheckpoint) -> None:
-    """Refuse a 3x3 stem whose padding differs from that in this origin's code. Shapes do not show padding."""
+    """Refuse a stem with another padding or stride than in the file's network. Shapes do not show them."""
+    mine, theirs = (options.get(STEM) for options in (backbone.options, read.facts.options))
+    if read.facts.origin.startswith("raykd") and mine != theirs:
+        raise UserError(
+            f"{backbone.field}.options.{STEM}",
+            f"the file's network has {f'`{STEM}: {theirs}`' if theirs else 'no such stem'}, which shapes do "
+            "not always tell",
+            value=mine,
+            expected=f"`options: {{{STEM}: {theirs}}}`" if theirs else f"no `{STEM}`",
+        )
     stem = getattr(backbone.model, "conv1", None)
     padding = read.layout.small_stem_padding
     if padding is None or not isinstance(stem, nn.Conv2d) or stem.kernel_size != (3, 3):

@@ -5,7 +5,7 @@
     named_weights("hf-hub:timm/vit_small_patch14_dinov2.lvd142m", {}, "teacher").arch
 
 A file in the local cache is taken as it is, without a network. Otherwise it is downloaded to the cache. A
-trial knows a teacher by the hash of its file, so weights that change under a name make other trials.
+trial knows a network by the hash of its file, so weights that change under a name make other trials.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import socket
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlparse
 
 import timm
@@ -24,8 +24,9 @@ import torch
 
 from trainables.core.errors import UserError, first_line
 from trainables.networks.zoo import RAYKD, TORCHVISION, check_name
-from trainables.spec.trial import TeacherSpec
+from trainables.spec.network_spec import WeightsSpec
 
+W = TypeVar("W", bound=WeightsSpec)
 HUB = ("hf-hub:", "hf_hub:")  # timm's words before OWNER/REPOSITORY, or OWNER/REPOSITORY@REVISION
 _FILES = ("model.safetensors", "pytorch_model.bin")  # as timm looks for them
 _CONFIG = "config.json"
@@ -55,7 +56,7 @@ def is_name(text: str) -> bool:
     return text.startswith((*HUB, TORCHVISION)) or timm.is_model(text)
 
 
-def with_file(spec: TeacherSpec, field: str) -> TeacherSpec:
+def with_file(spec: W, field: str) -> W:
     """`spec` with the file, architecture and options that its name stands for, if it is `pretrained`."""
     if not spec.pretrained:
         return spec
@@ -70,7 +71,7 @@ def _found(arch: str, field: str) -> NamedWeights:
     if arch.startswith(TORCHVISION):
         return _of_torchvision(arch, field)
     if arch.startswith(RAYKD):
-        expected = "`checkpoint: FILE`, or a teacher that raykd trains (`train`)"
+        expected = "`checkpoint: FILE`, or a training by raykd (`train`)"
         raise UserError(f"{field}.pretrained", "nobody publishes weights of", value=arch, expected=expected)
     check_name(arch, field)
     name = arch.partition(".")[0]

@@ -123,7 +123,7 @@ def load_teacher(spec: TeacherSpec, path: Path) -> Teacher:
     Raises `UserError` for a file that cannot be read or does not fit the architecture.
     """
     read = read_checkpoint(path, "teacher.checkpoint")
-    backbone = build_backbone(ModelSpec(arch=spec.arch, options=spec.options), 0, "teacher")
+    backbone = build_backbone(spec.model, 0, "teacher")
     fill_backbone(backbone, read)
     # `resolve` fills in mean and std; a spec made by hand may lack them.
     backbone.feed(feeding(spec.arch, read).normalisation if spec.mean is None else spec.normalisation)

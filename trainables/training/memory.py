@@ -73,8 +73,8 @@ def check_on_device(
     side, teacher = trial.data.image_size, trial.teacher
     known = replace(
         context,
-        student=backbone_facts(trial.student, side),
-        teacher=backbone_facts(ModelSpec(arch=teacher.arch, options=teacher.options), side, "teacher"),
+        student=backbone_facts(trial.student.model, side),
+        teacher=backbone_facts(teacher.model, side, "teacher"),
     )
     shared = workers if where.type == "cpu" else 1  # all workers of a trial may be on one host
     check_memory(trial, kind, known, workers, device_memory(where) // shared)

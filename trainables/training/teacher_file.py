@@ -69,8 +69,7 @@ def save_teacher(method: Method, path: Path, training: TrialSpec | None = None) 
     metadata = {
         "format": "raykd",
         "method": method.name,
-        "arch": method.student.arch,
-        "options": json.dumps(method.student.options, sort_keys=True),
+        **method.student.written,
     }
     if training is not None:
         metadata["trial"] = training.model_dump_json()
