@@ -23,7 +23,7 @@ from trainables.teachers.student import build_student
 from trainables.teachers.teacher import load_teacher
 from trainables.training import loop
 from trainables.training.taught import plain_encoder
-from trainables.training.teacher_file import teacher_path
+from trainables.training.teacher_file import start_path, teacher_path
 from trainables.training.workspace import EpochReport, Report, Workspace
 
 _SAY_EVERY_S = 5.0
@@ -36,7 +36,8 @@ def raw_pixels(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
 
 def untrained(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     """The probes on the trial's student before training."""
-    _evaluate(trial, report, workspace, lambda: _still(build_student(trial.student, trial.seed)))
+    start = start_path(trial.student, workspace.teachers)
+    _evaluate(trial, report, workspace, lambda: _still(build_student(trial.student, trial.seed, start)))
 
 
 def teacher(trial: TrialSpec, report: Report, workspace: Workspace) -> None:

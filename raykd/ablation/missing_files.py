@@ -12,7 +12,6 @@ from raykd.spec.study import StudySpec
 from trainables.core.errors import UserError
 from trainables.spec.trial import TrialSpec, WeightsSpec
 
-_LEARNED = ("checkpoint", "mean", "std")  # what says of a student that it has learned before
 _GIVEN_BY = "--set base.{}.checkpoint=/where/it/is/"
 
 
@@ -29,16 +28,20 @@ def without_files(spec: StudySpec) -> Iterator[tuple[StudySpec, list[str]]]:
     """The study as it can be planned without the user's files, and remarks on the files that are missing.
 
     While the context lasts, data sets have their published size, and a missing file of a teacher is replaced
-    by one with random weights: of the same architecture, with the head or classifier that the arms need. A
-    student whose file is missing has random weights. What only the files can tell, such as the size of a
-    folder of images, is refused later by `check_study`.
+    by one with random weights: of the same architecture, with the head or classifier that the arms need. The
+    same holds for a student's file and for weights by name. What only the files can tell, such as the size of
+    a folder of images, is refused later by `check_study`.
     """
     from trainables.data.data_sets import check_data, published_sizes
+    from trainables.networks.backbones import build_backbone
     from trainables.planning.placeholder_teacher import write_placeholder_teacher
+    from trainables.teachers.named_weights import stand_ins, write_backbone
 
-    trials = [trial_of(spec, label) for label in spec.arms]
     remarks = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, stand_ins(Path(folder)) as names:
+        trials = [trial_of(spec, label) for label in spec.arms]
+        for told in names.why:
+            remarks.append(f"{told.problem}. To run it: {told.expected}. Planned with random weights.")
         try:
             check_data(trials[0].data)
         except UserError as error:
@@ -56,7 +59,9 @@ def without_files(spec: StudySpec) -> Iterator[tuple[StudySpec, list[str]]]:
                 )
                 remarks.append(_planned_without(path, "teacher"))
             if path := _missing_checkpoint(trials[0].student):
-                student = {name: of for name, of in spec.student.items() if name not in _LEARNED}
+                placeholder = Path(folder) / "student.safetensors"
+                write_backbone(build_backbone(trials[0].student.model, 0), placeholder)
+                student = {**spec.student, "checkpoint": str(placeholder)}
                 spec = spec.model_copy(update={"student": student})
                 remarks.append(_planned_without(path, "student"))
             yield spec, remarks

@@ -115,6 +115,7 @@ def inputs(spec: SearchSpec) -> dict[str, str]:
     from trainables.data.sources import find_source
     from trainables.data.sources.base import Source
     from trainables.spec.trial import file_digest
+    from trainables.training.teacher_file import trainings
 
     found = {}
     data = spec.trial({}, spec.seeds[0]).data
@@ -127,7 +128,8 @@ def inputs(spec: SearchSpec) -> dict[str, str]:
         found[f"data {folder}"] = digest.hexdigest() if folder.is_dir() else ""
     for method in spec.methods:
         trial = spec.trial({"method": method}, spec.seeds[0])
-        for network in filter(None, (trial.teacher, trial.student)):
+        each = [network for one in (trial, *trainings(trial)) for network in (one.teacher, one.student)]
+        for network in filter(None, each):
             if network.checkpoint is not None:
                 file = network.checkpoint.expanduser()
                 found[f"{network.section} {file}"] = file_digest(file) if file.is_file() else ""

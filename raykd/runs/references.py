@@ -27,7 +27,8 @@ from raykd.storage.commands import command
 from trainables.core.errors import SweepFailed, UserError
 from trainables.evaluation.probes import find_probe
 from trainables.spec.trial import TrialSpec
-from trainables.training.teacher_file import TEACHER_SCORE
+from trainables.training.resolve import BEFORE_SCORE
+from trainables.training.teacher_file import trainings
 
 log = logging.getLogger("raykd.runs.references")
 
@@ -89,8 +90,8 @@ class References:
             self._prepare_for(trial, "prepare" if at == 0 else f"prepare-{at + 1}")
 
     def _prepare_for(self, trial: TrialSpec, name: str) -> None:
-        teacher = trial.teacher
-        total = teacher.train.epochs if teacher is not None and teacher.train is not None else 0
+        total = sum(training.epochs for training in trainings(trial))
+        who = "the teacher trains" if trial.student.train is None else "student and teacher train before"
 
         def show(message: Message) -> None:
             if message.note:
@@ -101,10 +102,10 @@ class References:
                 self._console.progress("decoding, image", done, images)
                 return
             # Not the score of the trial's probe: a teacher may have no labels.
-            score = find_probe(TEACHER_SCORE)
-            found = message.metrics.get(f"probe/{TEACHER_SCORE}", math.nan)
+            score = find_probe(BEFORE_SCORE)
+            found = message.metrics.get(f"probe/{BEFORE_SCORE}", math.nan)
             said = f", {score.title} {found:.1f}" if score is not None and math.isfinite(found) else ""
-            self._console.progress("the teacher trains, epoch", message.epoch, total, said)
+            self._console.progress(f"{who}, epoch", message.epoch, total, said)
 
         try:
             self._pool.run(self._task(name, "prepare", trial), show)

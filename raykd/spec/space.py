@@ -125,6 +125,7 @@ class Space:
 def build_space(methods: Sequence[str], axes: Mapping[str, Axis]) -> Space:
     """The space of `axes` over `methods`. Raises `UserError` for an axis that cannot be one."""
     fields = {name: searchable(name, methods, f"axes.{name}") for name in axes}
+    _refuse_trained_before(fields)
     _refuse_overlap(fields)
     all_axes = {METHOD: Pick(pick=tuple(methods)), **axes} if len(methods) > 1 else dict(axes)
     conditions: dict[str, dict[str, tuple[Any, ...]]] = {}
@@ -154,6 +155,14 @@ def searchable(name: str, methods: Sequence[str], where: str) -> FlatField:
     if field.flat in _REFUSED:
         raise UserError(where, f"cannot be searched: {_REFUSED[field.flat]}")
     return field
+
+
+def _refuse_trained_before(fields: Mapping[str, FlatField]) -> None:
+    """Raise `UserError` for an axis of the training that a student has had before."""
+    for name, field in fields.items():
+        if field.path[:2] == ("student", "train"):
+            problem = "cannot be searched: the student is trained once, before the trials"
+            raise UserError(f"axes.{name}", problem, expected="a study, whose arms may differ in it")
 
 
 def _refuse_overlap(fields: Mapping[str, FlatField]) -> None:

@@ -82,9 +82,12 @@ class TrialChecker:
             _check_maps(trial, context)
         method.check(config, context)
         check_memory(trial, method, context, self._workers, self._memory)
-        training = teacher_trial(trial)
-        if training is not None:
-            self._once(("training", training), lambda: self.check_section(training, "teacher.train"))
+        for section, training in (("teacher", teacher_trial(trial)), ("student", trial.student.train)):
+            if training is not None:
+                self._training(training, f"{section}.train")
+
+    def _training(self, training: TrialSpec, where: str) -> None:
+        self._once(("training", training), lambda: self.check_section(training, where))
 
     def context(self, trial: TrialSpec) -> Context:
         """What the trial's method may know about it, the student's shapes included."""

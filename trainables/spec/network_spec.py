@@ -9,10 +9,8 @@ from typing import Any, ClassVar
 
 from pydantic import (
     Field,
-    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
-    model_serializer,
     model_validator,
 )
 from typing_extensions import Self
@@ -90,30 +88,6 @@ class WeightsSpec(ModelSpec):
             identity.pop("mean", None)
             identity.pop("std", None)
         return identity
-
-
-class StudentSpec(WeightsSpec):
-    """Who learns: an architecture with random weights, or with those that it has learned before."""
-
-    section = "student"
-
-    @property
-    def has_learned(self) -> bool:
-        """Whether it starts from weights that it has learned before."""
-        return self.checkpoint is not None or self.pretrained
-
-    @model_validator(mode="after")
-    def _pixels(self) -> Self:
-        if self.mean is not None and not self.has_learned:
-            problem = "goes with `checkpoint` or `pretrained`: without them a student sees the views"
-            raise UserError("mean", problem, value=list(self.mean), expected="neither `mean` nor `std`")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        dumped: dict[str, Any] = dump(self)
-        # As in trials from before these were fields.
-        return {name: of for name, of in dumped.items() if of is not None}
 
 
 def file_digest(path: Path) -> str:

@@ -21,7 +21,6 @@ from trainables.spec.data_spec import DataSpec as DataSpec
 from trainables.spec.data_spec import Seed as Seed
 from trainables.spec.data_spec import Spec as Spec
 from trainables.spec.network_spec import ModelSpec as ModelSpec
-from trainables.spec.network_spec import StudentSpec as StudentSpec
 from trainables.spec.network_spec import WeightsSpec as WeightsSpec
 from trainables.spec.network_spec import file_digest as file_digest
 
@@ -150,6 +149,18 @@ class TeacherTraining(Spec):
     optim: dict[str, Any] = Field({})
     views: dict[str, Any] = Field({})
     seed: Seed = 0
+    start: dict[str, Any] = Field(
+        {},
+        description="the weights that it starts from, as a student's: `{pretrained: true}`, "
+        "`{checkpoint: FILE}` or `{train: {...}}`; left out: random ones",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_no_start(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = dump(self)
+        if not self.start:  # as in trials from before this was a field
+            dumped.pop("start", None)
+        return dumped
 
 
 class TeacherSpec(WeightsSpec):
@@ -175,6 +186,45 @@ class TeacherSpec(WeightsSpec):
         identity = super().identity()
         if self.train is not None:
             _as_named(identity["train"])
+            if self.train.start:
+                identity["train"]["start"] = StudentSpec.model_validate(self.train.start).identity()
+        return identity
+
+
+class StudentSpec(WeightsSpec):
+    """Who learns: an architecture with random weights, or with those that it has learned before."""
+
+    section = "student"
+
+    train: TrialSpec | None = Field(
+        None,
+        description="train it before, as a trial of its own (`{method, preset, epochs, data, ...}`) on the "
+        "same data but for what its `data` says",
+    )
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether it starts from weights that it has learned before."""
+        return self.checkpoint is not None or self.pretrained or self.train is not None
+
+    @model_validator(mode="after")
+    def _pixels(self) -> Self:
+        if self.mean is not None and not self.has_learned:
+            problem = "goes with `checkpoint` or `pretrained`: without them a student sees the views"
+            raise UserError("mean", problem, value=list(self.mean), expected="neither `mean` nor `std`")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = dump(self)
+        # As in trials from before these were fields.
+        return {name: of for name, of in dumped.items() if of is not None}
+
+    def identity(self) -> dict[str, Any]:
+        """As of all weights; of its training the name."""
+        identity = super().identity()
+        if self.train is not None:
+            identity["train"] = self.train.signature()
         return identity
 
 

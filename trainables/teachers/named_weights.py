@@ -10,11 +10,13 @@ trial knows a network by the hash of its file, so weights that change under a na
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import socket
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlparse
@@ -22,9 +24,11 @@ from urllib.parse import urlparse
 import timm
 import torch
 
+from trainables.core.checksums import save_with_checksum
 from trainables.core.errors import UserError, first_line
+from trainables.networks.backbones import Backbone, build_backbone
 from trainables.networks.zoo import RAYKD, TORCHVISION, check_name
-from trainables.spec.network_spec import WeightsSpec
+from trainables.spec.network_spec import ModelSpec, WeightsSpec
 
 W = TypeVar("W", bound=WeightsSpec)
 HUB = ("hf-hub:", "hf_hub:")  # timm's words before OWNER/REPOSITORY, or OWNER/REPOSITORY@REVISION
@@ -47,8 +51,53 @@ def named_weights(arch: str, options: Mapping[str, Any], field: str) -> NamedWei
     hf-hub:OWNER/REPOSITORY. Raises `UserError` at `field` for a name without weights, and for weights that
     are neither in the cache nor to be had.
     """
-    found = _found(arch, field)
+    stand_ins = _stand_ins.get()
+    if stand_ins is not None and arch in stand_ins:
+        return NamedWeights(arch, dict(options), stand_ins[arch])
+    try:
+        found = _found(arch, field)
+    except UserError as error:
+        if stand_ins is None or error.field != f"{field}.pretrained":
+            raise
+        stand_ins.add(arch, ModelSpec(arch=arch, options=dict(options)), error)
+        return NamedWeights(arch, dict(options), stand_ins[arch])
     return found._replace(options={**found.options, **options})
+
+
+class StandIns(dict[str, Path]):
+    """Files of random weights for names whose weights cannot be had: name -> file."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.why: list[UserError] = []  # of each name
+
+    def add(self, arch: str, model: ModelSpec, why: UserError) -> None:
+        """Write a file of random weights for this name."""
+        file = self.folder / f"{len(self)}.safetensors"
+        write_backbone(build_backbone(model, 0), file)
+        self[arch] = file
+        self.why.append(why)
+
+
+@contextlib.contextmanager
+def stand_ins(folder: Path) -> Iterator[StandIns]:
+    """Inside, weights by name that cannot be had are random ones, in files in `folder`: for plans."""
+    made = StandIns(folder)
+    before = _stand_ins.set(made)
+    try:
+        yield made
+    finally:
+        _stand_ins.reset(before)
+
+
+_stand_ins: ContextVar[StandIns | None] = ContextVar("stand_ins", default=None)
+
+
+def write_backbone(backbone: Backbone, file: Path) -> None:
+    """Write a network as raykd writes students."""
+    weights = {name: tensor.contiguous() for name, tensor in backbone.model.state_dict().items()}
+    save_with_checksum(weights, file, {"raykd": "student", **backbone.written})
 
 
 def is_name(text: str) -> bool:

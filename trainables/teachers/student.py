@@ -1,11 +1,12 @@
 """Students that have learned before: their weights are found and read as a teacher's are.
 
 spec = with_weights(StudentSpec(arch="resnet18", pretrained=True), "student")    # its file, mean and std
-build_student(spec, seed=0)                                                      # a Backbone
+build_student(spec, 0, spec.checkpoint)                                          # a Backbone
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TypeVar
 
 from trainables.core.errors import UserError
@@ -28,26 +29,30 @@ def with_weights(spec: W, where: str) -> W:
     given = [f"`{name}`" for name in _SOURCES if getattr(spec, name, None)]
     if len(given) > 1:
         raise UserError(where, f"has both {' and '.join(given)}", expected="one of them")
+    if isinstance(spec, StudentSpec) and spec.train is not None:  # fed as in that training
+        trained = spec.train.student
+        return spec.model_copy(update={"mean": trained.mean, "std": trained.std})
     return filled(with_file(spec, where))
 
 
-def build_student(spec: StudentSpec, seed: int) -> Backbone:
-    """The student as it comes: with its checkpoint's weights, or with random ones drawn from `seed`.
+def build_student(spec: StudentSpec, seed: int, file: Path | None = None) -> Backbone:
+    """The student as it comes: with the weights in `file`, or with random ones drawn from `seed`.
 
-    Raises `UserError` at `student` for a file that cannot be read or whose backbone does not load to the last
+    `file` is its checkpoint, or what its training before has left; None: none, or not trained yet. Raises
+    `UserError` at `student` for a file that cannot be read or whose backbone does not load to the last
     weight. A projection head or classifier in the file is left aside.
     """
-    return _read(spec, seed)[0] if spec.checkpoint is not None else build_backbone(spec, seed)
+    return build_backbone(spec, seed) if file is None else _read(spec, seed, file)[0]
 
 
 def verify_student(spec: StudentSpec) -> CheckpointFacts:
     """The facts of the student's checkpoint. Raises `UserError` where `build_student` would."""
-    return _read(spec, 0)[1]
-
-
-def _read(spec: StudentSpec, seed: int) -> tuple[Backbone, CheckpointFacts]:
     assert spec.checkpoint is not None
-    read = read_checkpoint(spec.checkpoint, f"{spec.section}.checkpoint")
+    return _read(spec, 0, spec.checkpoint)[1]
+
+
+def _read(spec: StudentSpec, seed: int, file: Path) -> tuple[Backbone, CheckpointFacts]:
+    read = read_checkpoint(file, f"{spec.section}.checkpoint")
     backbone = build_backbone(spec, seed)
     fill_backbone(backbone, read)
     return backbone, read.facts

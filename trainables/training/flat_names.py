@@ -23,6 +23,8 @@ _OPEN = (
     "teacher.train.config",
     "teacher.train.optim",
     "teacher.train.views",
+    "teacher.train.start",
+    "student.train",
 )
 
 

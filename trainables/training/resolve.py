@@ -46,11 +46,14 @@ SHORTHAND: dict[tuple[str, ...], str] = {
     ("student",): "arch",
     ("teacher",): "arch",
     ("teacher", "train"): "method",
+    ("student", "train"): "method",
     ("data",): "name",
     ("views",): "recipe",
     ("optim",): "optimizer",
     ("probe",): "score",
 }
+# The probe at the end of a training that makes a network for trials: its data may have no labels.
+BEFORE_SCORE = "rankme"
 BARE = ("method", "epochs", "seed")  # top-level fields that are not sections
 
 
@@ -73,9 +76,9 @@ def resolve(raw: Mapping[str, Any], where: str = "") -> TrialSpec:
     teacher = _teacher(method, parts.pop("teacher", None), data, where)
     if "student" not in parts:
         raise UserError(join(where, "student"), "is missing", expected="`{arch: NAME}`, the network to train")
-    student = _student(parts["student"], join(where, "student"))
-    given = {**parts, "method": method.name, "config": config, "data": data, "student": student.model_dump()}
-    trial = build(TrialSpec, given, where)
+    student = _student(parts.pop("student"), data, join(where, "student"))
+    given = {**parts, "method": method.name, "config": config, "data": data, "student": student.arch}
+    trial = build(TrialSpec, spelled_out(given, SHORTHAND), where)
     if trial.probe.point not in method.points:
         raise UserError(
             join(where, "probe.point"),
@@ -83,7 +86,7 @@ def resolve(raw: Mapping[str, Any], where: str = "") -> TrialSpec:
             value=trial.probe.point,
             choices=method.points,
         )
-    trial = trial.model_copy(update={"teacher": teacher})
+    trial = trial.model_copy(update={"teacher": teacher, "student": student})
     try:
         code = own_code(trial)
     except UserError as error:
@@ -180,16 +183,50 @@ def _teacher(method: type[Method], raw: Any, data: Mapping[str, Any], where: str
     spec = with_weights(spec, path)
     if spec.train is None:
         return spec
-    return spec.model_copy(update={"train": _training(spec, spec.train, data, join(path, "train"))})
+    return _trained(spec, spec.train, data, path)
 
 
-def _student(raw: Any, where: str) -> StudentSpec:
-    spec = build(StudentSpec, raw, where)
+def _student(raw: Any, data: Mapping[str, Any], where: str) -> StudentSpec:
+    written = as_mapping(raw, where)
+    before = written.get("train")
+    spec = build(StudentSpec, {**written, "train": None}, where)
+    if before is not None:
+        spec = spec.model_copy(update={"train": _before(spec, before, data, join(where, "train"))})
     if not spec.has_learned:
         return spec
     from trainables.teachers.student import with_weights
 
     return with_weights(spec, where)
+
+
+def _before(spec: StudentSpec, raw: Any, data: Mapping[str, Any], where: str) -> TrialSpec:
+    """The training of a student before the trial, of the same network, on the same data but for its own."""
+    written = spelled_out(as_mapping(raw, where), SHORTHAND)
+    student = {**spec.model.model_dump(), **as_mapping(written.get("student"), join(where, "student"))}
+    if (student["arch"], student["options"]) != (spec.arch, spec.options):
+        problem = "is another network than the one that starts from it"
+        raise UserError(join(where, "student.arch"), problem, value=student["arch"], expected=spec.arch)
+    own = as_mapping(written.get("data"), join(where, "data"))
+    probe = written.get("probe", {"score": BEFORE_SCORE, "record": ()})
+    try:
+        full = resolve({**written, "student": student, "data": {**data, **own}, "probe": probe}, where)
+    except UserError as error:
+        raise _of_network(error, where) from None
+    if "probe" in written:
+        return full
+    # At the end alone. No result depends on the probe, but the name of the file does.
+    return full.model_copy(update={"probe": full.probe.model_copy(update={"every": full.epochs})})
+
+
+def _of_network(error: UserError, where: str, start: str = "") -> UserError:
+    """`error` of a training, placed: about the network at its section, about its weights at `start`."""
+    own = join(where, "student")
+    if error.field != own and not error.field.startswith(own + "."):
+        return error
+    rest = error.field.removeprefix(own).removeprefix(".")
+    if start and rest.partition(".")[0] not in ("arch", "options"):
+        return error.at(join(join(where, start), rest))
+    return error.at(join(where.rpartition(".")[0], rest))
 
 
 def needs_teacher(method: type[Method]) -> bool:
@@ -199,33 +236,31 @@ def needs_teacher(method: type[Method]) -> bool:
     return bool(method.needs & TAUGHT)
 
 
-def _training(
-    teacher: TeacherSpec, train: TeacherTraining, data: Mapping[str, Any], where: str
-) -> TeacherTraining:
-    """The training with every field filled in, so that the teacher's identity does not depend on defaults.
+def _trained(teacher: TeacherSpec, train: TeacherTraining, data: Mapping[str, Any], path: str) -> TeacherSpec:
+    """The teacher with all of its training filled in, so that its identity does not depend on defaults.
 
     It uses the trial's data and nothing else of the trial: if its views followed an axis of the search, each
     trial would train a teacher of its own.
     """
-    raw = train.model_dump()
+    where = join(path, "train")
+    raw = train.model_dump(exclude={"start"})
     method = _method(raw, where)
     if needs_teacher(method):
         raise UserError(
             join(where, "method"), "needs a teacher itself", value=method.name, expected="one that does not"
         )
-    student = {"arch": teacher.arch, "options": teacher.options}
+    student = {**teacher.model.model_dump(), **train.start}
     try:
         full = resolve({**raw, "student": student, "data": data}, where)
     except UserError as error:
-        own = join(where, "student.")
-        if not error.field.startswith(own):
-            raise
-        raise error.at(join(where.rpartition(".")[0], error.field.removeprefix(own))) from None
-    return TeacherTraining(
+        raise _of_network(error, where, "start") from None
+    training = TeacherTraining(
         method=full.method,
         epochs=full.epochs,
         config=full.config,
         optim=full.optim.model_dump(mode="json"),
         views=full.views.model_dump(mode="json"),
         seed=full.seed,
+        start=full.student.model_dump(mode="json") if full.student.has_learned else {},
     )
+    return teacher.model_copy(update={**full.student.model.model_dump(), "train": training})

@@ -38,7 +38,7 @@ from trainables.training.memory import check_on_device
 from trainables.training.optimizer import Schedule, check_optim, load_optimizer, make_optimizer
 from trainables.training.parallel import broadcast_buffers, data_parallel
 from trainables.training.taught import autocast, channels_last, plain_encoder, shared_targets
-from trainables.training.teacher_file import teacher_path
+from trainables.training.teacher_file import start_path, teacher_path
 from trainables.training.workspace import Workspace
 from trainables.views.augmented import EpochViews, Views
 
@@ -82,7 +82,7 @@ def build_method(
     """
     kind, config, context = check_with_data(trial, data)
     check_on_device(trial, kind, context, world_size(), where)
-    student = build_student(trial.student, trial.seed)
+    student = build_student(trial.student, trial.seed, start_path(trial.student, workspace.teachers))
     teacher = None
     if trial.teacher is not None and kind.needs & TAUGHT:
         teacher = load_teacher(trial.teacher, teacher_path(trial, workspace.teachers))

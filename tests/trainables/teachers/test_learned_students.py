@@ -23,7 +23,10 @@ from trainables.spec.normalisation import IMAGENET, Normalisation
 from trainables.spec.trial import ModelSpec, StudentSpec, TrialSpec
 from trainables.teachers.student import build_student
 from trainables.training.flat_names import flatten
+from trainables.training.loop import prepare, train
+from trainables.training.resolve import resolve
 from trainables.training.run import BEST
+from trainables.training.teacher_file import start_path, trainings
 
 torch.set_num_threads(1)
 ARCH = "test_efficientnet"
@@ -57,7 +60,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_student_starts_from_a_file_whose_classifier_is_left_aside_and_said(file: Path) -> None:
     trial = from_file(file)
-    assert_weights(build_student(trial.student, 5).model, torch.load(file))
+    assert_weights(build_student(trial.student, 5, file).model, torch.load(file))
     (said,) = [r for r in TrialChecker().remarks(trial).values() if "starts from" in r]
     assert str(file) in said and "left aside: classifier (2 tensors)" in said
 
@@ -84,19 +87,21 @@ def test_files_of_raykd_s_own_are_a_start(tmp_path: Path, file: Path) -> None:
     place = workspace(tmp_path)
     trial = tiny("retro", student={**NARROW, "checkpoint": str(file)}, epochs=1)
     run(trial, place)
-    again = build_student(from_file(place.folder / BEST).student, 0)
+    again = build_student(from_file(place.folder / BEST).student, 0, place.folder / BEST)
     assert_weights(again.model, load_file(place.folder / BEST))
     (taught,) = place.teachers.glob("*.safetensors")
     student = tiny(student={"arch": "test_resnet", "checkpoint": str(taught)}).student
     saved = {k.removeprefix("backbone."): v for k, v in load_file(taught).items()}
-    assert_weights(build_student(student, 0).model, saved)
+    assert_weights(build_student(student, 0, taught).model, saved)
 
 
 def test_the_seed_draws_heads_and_not_the_student(file: Path) -> None:
     student = from_file(file).student
-    assert_same_bits(build_student(student, 0).state_dict(), build_student(student, 1).state_dict())
+    assert_same_bits(
+        build_student(student, 0, file).state_dict(), build_student(student, 1, file).state_dict()
+    )
     before = torch.random.get_rng_state()
-    build_student(student, 1)
+    build_student(student, 1, file)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -131,7 +136,7 @@ def test_a_student_sees_what_it_was_trained_on_and_so_does_all_that_is_made_of_i
     assert from_file(path, mean=IMAGENET.mean, std=IMAGENET.std).signature() != trial.signature()
     pixels = noise(16)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in IMAGENET)
-    student = build_student(trial.student, 0).eval()
+    student = build_student(trial.student, 0, path).eval()
     with torch.no_grad():
         torch.testing.assert_close(
             student((pixels - mean) / std), model(pixels * 2 - 1), rtol=1e-4, atol=1e-5
@@ -229,6 +234,109 @@ def test_weights_by_name_are_a_file_in_the_end(tmp_path: Path, monkeypatch: pyte
     assert isinstance(student, StudentSpec)
     assert (student.checkpoint, student.pretrained) == (path, False)
     torch.testing.assert_close(
-        build_student(student, 0).model.get_parameter("features.0.0.weight"),
+        build_student(student, 0, path).model.get_parameter("features.0.0.weight"),
         torch.load(path)["features.0.0.weight"],
     )
+
+
+# --- trained before -----------------------------------------------------------------------------------------
+
+FIRST, THEN = [0, 1, 2, 3, 4], [5, 6, 7, 8, 9]
+BEFORE = {"method": "supervised", "preset": "digits", "epochs": 1, "data": {"classes": FIRST}}
+
+
+def transferred(**more: Any) -> TrialSpec:
+    """Both learn the first classes, the teacher then the others, and the student from the teacher."""
+    train = {"method": "supervised", "preset": "digits", "epochs": 1, "start": {"train": BEFORE}}
+    usual = {
+        "student": {**NARROW, "train": BEFORE},
+        "teacher": {"arch": "test_resnet", "train": train},
+        "data": {"name": "digits", "classes": THEN},
+        "epochs": 1,
+    }
+    return tiny("rrkd", **{**usual, **more})
+
+
+def test_networks_are_trained_on_some_classes_and_transferred_to_others(tmp_path: Path) -> None:
+    trial = transferred()
+    needed = trainings(trial)
+    assert [t.student.arch for t in needed] == [ARCH, "test_resnet", "test_resnet"]
+    assert [list(t.data.classes or ()) for t in needed] == [FIRST, FIRST, THEN]
+    TrialChecker().check(trial)
+    place, heard = workspace(tmp_path), Log()
+    prepare(trial, place, heard)
+    assert heard.epochs == [1, 2, 3]
+    files = [place.teachers / f"{training.signature()}.safetensors" for training in needed]
+    student = build_student(trial.student, 0, start_path(trial.student, place.teachers))
+    saved = [{k: v for k, v in load_file(one).items() if k.startswith("backbone.")} for one in files]
+    assert_weights(student.model, {k.removeprefix("backbone."): v for k, v in saved[0].items()})
+    taught = load_file(files[2])
+    assert len(taught["classifier.weight"]) == 5
+    first = {k: v for k, v in saved[1].items() if "running" not in k and not k.endswith(IDLE)}
+    drawn = build_backbone(ModelSpec(arch="test_resnet"), 0).model.state_dict()
+    apart = [sum(float((taught[k] - w[k]).norm()) for k in first) for w in (first, rooted(drawn))]
+    assert apart[0] < apart[1], "the teacher's second training starts from its first"
+    train(trial, heard, place)
+    assert (place.folder / BEST).exists()
+
+
+def rooted(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"backbone.{name}": value for name, value in weights.items()}
+
+
+def test_a_training_before_is_known_by_its_settings(tmp_path: Path) -> None:
+    trial = transferred()
+    assert TrialSpec.model_validate(trial.model_dump(mode="json")) == trial
+    again = trial.model_dump(mode="json")
+    assert resolve({k: v for k, v in again.items() if k != "plugins"}).signature() == trial.signature()
+    longer = transferred(student={**NARROW, "train": {**BEFORE, "epochs": 2}})
+    assert longer.signature() != trial.signature()
+    moved = transferred(data={"name": "digits", "classes": THEN, "path": str(tmp_path)})
+    assert moved.signature() == trial.signature()
+    from_random = transferred(teacher={"arch": "test_resnet", "train": {"method": "supervised", "epochs": 1}})
+    assert from_random.teacher is not None and trial.teacher is not None
+    assert from_random.teacher.identity() != trial.teacher.identity()
+
+
+def test_a_student_may_learn_from_a_teacher_before(tmp_path: Path) -> None:
+    """SSL-Small's start: an epoch of SEED."""
+    moco = {"arch": "test_resnet", "train": {"method": "moco", "preset": "digits", "epochs": 1}}
+    seed = {"method": "seed", "preset": "digits", "epochs": 1, "teacher": moco}
+    trial = tiny("ssl_small", student={**NARROW, "train": seed}, epochs=1)
+    assert [t.method for t in trainings(trial)] == ["moco", "seed"]
+    TrialChecker().check(trial)
+    heard = run(trial, workspace(tmp_path))
+    assert heard.epochs == [1]
+
+
+@pytest.mark.parametrize(
+    ("train", "field"),
+    [
+        ({**BEFORE, "methd": "moco"}, "student.train.methd"),
+        ({**BEFORE, "epochs": 0}, "student.train.epochs"),
+        ({**BEFORE, "method": "rrkd"}, "student.train.teacher"),
+        ({**BEFORE, "data": {"classes": [0]}}, "student.train.data.classes"),
+        ({**BEFORE, "student": {"arch": "test_resnet"}}, "student.train.student.arch"),
+        ([1], "student.train"),
+    ],
+)
+def test_a_training_before_that_cannot_be(train: Any, field: str) -> None:
+    with pytest.raises(UserError) as caught:
+        transferred(student={**NARROW, "train": train})
+    assert caught.value.field == field, caught.value
+
+
+def test_a_teacher_s_start_that_cannot_be(file: Path) -> None:
+    def started(**start: Any) -> TrialSpec:
+        train = {"method": "supervised", "preset": "digits", "epochs": 1, "start": start}
+        return transferred(teacher={"arch": "test_resnet", "train": train})
+
+    for start, field in (
+        ({"chekpoint": "x"}, "teacher.train.start.chekpoint"),
+        ({"checkpoint": str(file), "train": BEFORE}, "teacher.train.start"),
+    ):
+        with pytest.raises(UserError) as caught:
+            started(**start)
+        assert caught.value.field == field, caught.value
+    with pytest.raises(UserError, match="weights of test_resnet"):
+        TrialChecker().check(started(checkpoint=str(file)))
