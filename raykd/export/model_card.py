@@ -44,7 +44,7 @@ def model_card(
         "## Use",
         f"```python\n{lines}\n```",
         f"It gives {size.features} features an image and has {size.parameters:,} parameters. Images of "
-        f"{trial.data.image_size} px, normalised by {trial.student.normalisation.text()}{in_config}. "
+        f"{trial.data.image_size} px, {_pixels(trial)}{in_config}. "
         "It has no classifier.",
         "## Score",
         *_scores(trial, facts, scores, teacher),
@@ -61,6 +61,15 @@ def model_card(
         "lines of this file.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _pixels(trial: TrialSpec) -> str:
+    """How the student's pixels are prepared, in words."""
+    normalisation = trial.student.normalisation
+    if trial.student.options.get("in_chans") != 1:
+        return f"normalised by {normalisation.text()}"
+    mean, std = normalisation.grey
+    return f"grey (luminance, ITU-R BT.601), normalised by mean {mean:.4g} and deviation {std:.4g}"
 
 
 def _front_matter(trial: TrialSpec) -> str:

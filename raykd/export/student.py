@@ -182,12 +182,12 @@ def _describe(student: Backbone, trial: TrialSpec) -> None:
         **kept,
         "fixed_input_size": given.get("fixed_input_size", False),
         "num_classes": 0,
-        "input_size": (3, side, side),
+        "input_size": (student.in_chans, side, side),
         "crop_pct": side / stored,
         "crop_mode": "center",
         "interpolation": "bilinear",
-        "mean": student.normalisation.mean,
-        "std": student.normalisation.std,
+        "mean": student.pixels[0],
+        "std": student.pixels[1],
         "tag": None,
         "license": None,  # the user chooses it
     }
@@ -234,7 +234,7 @@ def _lines(spec: ModelSpec, model: torch.nn.Module) -> str:
 
 
 def _check_same(trial: TrialSpec, student: Backbone, folder: Path) -> None:
-    images = noise(trial.data.image_size)
+    images = noise(trial.data.image_size, student.in_chans)
     with torch.no_grad():
         same = torch.equal(student.cpu().eval().model(images), open_exported(trial, folder)(images))
     if not same:

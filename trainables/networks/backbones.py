@@ -21,8 +21,10 @@ from torch import Tensor, nn
 
 from trainables.core.errors import UserError, first_line
 from trainables.networks import plugin_networks, torchvision_models
+from trainables.networks.conversion import conversion
 from trainables.networks.stems import STEM
 from trainables.networks.zoo import (
+    CHANNELS,
     TORCHVISION,
     Stage,
     as_map,
@@ -34,7 +36,7 @@ from trainables.networks.zoo import (
     watched,
     watched_features,
 )
-from trainables.spec.normalisation import IMAGENET, Normalisation
+from trainables.spec.normalisation import Normalisation
 from trainables.spec.trial import ModelSpec
 
 
@@ -56,17 +58,18 @@ class Backbone(nn.Module):
     """A classification network without its classifier.
 
     Its input are views, normalised by ImageNet's mean and deviation. After `feed` it converts them to the
-    normalisation that its weights were trained with.
+    normalisation that its weights were trained with. With the option `in_chans: 1` it sees their luminance.
     """
 
     scale: Tensor | None  # (3, 1, 1), applied to a view's pixels; None: not converted
-    shift: Tensor | None
+    shift: Tensor | None  # (in_chans, 1, 1)
 
     def __init__(self, spec: ModelSpec, field: str = "student") -> None:
         super().__init__()
         self.arch = spec.arch
         self.options = dict(spec.options)
         self.field = field
+        self.in_chans = _channels(spec)
         self.model = create(spec.arch, self.options, field)
         self.feed(spec.normalisation)
         self.feature_dim, self.map_channels, self.stages = _shape(self.model, spec, field)
@@ -74,12 +77,7 @@ class Backbone(nn.Module):
     def feed(self, trained: Normalisation) -> None:
         """Convert views to the normalisation `trained` from now on."""
         self.normalisation = trained
-        scale = shift = None
-        if not trained.like(IMAGENET):
-            mean, std, own_mean, own_std = (
-                torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (*IMAGENET, *trained)
-            )
-            scale, shift = (std / own_std).float(), ((mean - own_mean) / own_std).float()
+        scale, shift = conversion(trained, self.in_chans)
         # Not part of the weights: they follow from the spec.
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
@@ -87,18 +85,28 @@ class Backbone(nn.Module):
     @property
     def written(self) -> dict[str, str]:
         """What a file says about the network beside its weights: architecture, options, normalisation."""
-        pixels = {name: json.dumps(values) for name, values in self.normalisation._asdict().items()}
+        pixels = {name: json.dumps(values) for name, values in zip(("mean", "std"), self.pixels, strict=True)}
         return {"arch": self.arch, "options": json.dumps(self.options, sort_keys=True), **pixels}
 
-    def _fed(self, images: Tensor) -> Tensor:
-        """Views (B, 3, H, W) in the normalisation of the network's training."""
+    @property
+    def pixels(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """(mean, deviation) of the network's own input, a number for each of its channels."""
+        if self.in_chans == 1:
+            mean, std = self.normalisation.grey
+            return (mean,), (std,)
+        return self.normalisation.mean, self.normalisation.std
+
+    def fed(self, images: Tensor) -> Tensor:
+        """Views (B, 3, H, W) as the network's training saw them: (B, in_chans, H, W)."""
         if self.scale is None or self.shift is None:
             return images
+        if self.in_chans == 1:
+            return (images * self.scale).sum(1, keepdim=True) + self.shift
         return torch.addcmul(self.shift, images, self.scale)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, feature_dim), pooled by the model's own head."""
-        features: Tensor = self.model(self._fed(images))
+        features: Tensor = self.model(self.fed(images))
         return features
 
     def map(self, images: Tensor) -> Tensor:
@@ -107,7 +115,7 @@ class Backbone(nn.Module):
         Tokens of a transformer are placed as the image's patches; class tokens are left out. Raises
         `UserError` for an architecture without a single map.
         """
-        found = as_map(self.model, raw_features(self.model, self._fed(images)))
+        found = as_map(self.model, raw_features(self.model, self.fed(images)))
         if found is None:
             raise UserError(f"{self.field}.arch", "has no single feature map", value=self.arch)
         return found
@@ -124,7 +132,7 @@ class Backbone(nn.Module):
         if not self.stages:
             raise UserError(f"{self.field}.arch", "has no feature maps", value=self.arch)
         with watched(self.model, [stage.module for stage in self.stages]) as seen:
-            features: Tensor = self.model(self._fed(images))
+            features: Tensor = self.model(self.fed(images))
         maps = [as_map(self.model, seen[stage.module], stage.channels) for stage in self.stages]
         if any(one is None for one in maps):
             raise UserError(f"{self.field}.arch", "has no feature maps at this image size", value=self.arch)
@@ -146,7 +154,7 @@ class Backbone(nn.Module):
             )
         names = names[len(names) - earlier :]
         with watched(self.model, names) as seen, watched_features(self.model) as last:
-            features: Tensor = self.model(self._fed(images))
+            features: Tensor = self.model(self.fed(images))
         channels = {stage.module: stage.channels for stage in self.stages}
         maps = [
             as_map(self.model, self.model.get_submodule("norm")(seen[name]))
@@ -173,7 +181,7 @@ class Backbone(nn.Module):
                 value=made_for,
                 expected=f"{image_size}, as data.image_size",
             )
-        images = noise(image_size).to(next(self.parameters()).device)
+        images = noise(image_size, self.in_chans).to(next(self.parameters()).device)
         spec = ModelSpec(arch=self.arch, options=self.options)
         with evaluating(self.model), torch.enable_grad():
             try:
@@ -208,6 +216,11 @@ class Backbone(nn.Module):
         )
 
 
+def _channels(spec: ModelSpec) -> int:
+    """Channels of a network's input; a wrong number is refused where the network is built."""
+    return 1 if spec.options.get(CHANNELS) == 1 else 3
+
+
 def build_backbone(spec: ModelSpec, seed: int | None = None, field: str = "student") -> Backbone:
     """A randomly initialised backbone. The same `seed` gives the same bits; global generators do not change.
 
@@ -219,9 +232,9 @@ def build_backbone(spec: ModelSpec, seed: int | None = None, field: str = "stude
         return Backbone(spec, field)
 
 
-def noise(image_size: int) -> Tensor:
-    """Two images (2, 3, H, W) of random values in 0..1, always the same ones."""
-    return torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+def noise(image_size: int, channels: int = 3) -> Tensor:
+    """Two images (2, channels, H, W) of random values in 0..1, always the same ones."""
+    return torch.rand(2, channels, image_size, image_size, generator=torch.Generator().manual_seed(0))
 
 
 @contextlib.contextmanager
@@ -278,7 +291,7 @@ def _shape(model: nn.Module, spec: ModelSpec, field: str) -> tuple[int, int, tup
         if plugin_networks.place_of(spec.arch) is not None:
             side = getattr(model, "side", side)
             _try_out(model, spec.arch, side, field)
-        images = torch.zeros(1, 3, side, side)
+        images = torch.zeros(1, _channels(spec), side, side)
         with evaluating(model), torch.no_grad():
             found = as_map(model, raw_features(model, images))
             features, stages = find_stages(model, images)
