@@ -54,9 +54,12 @@ class References:
         If `sweep` returns True, wait for the references until `until` (seconds of the monotonic clock; None:
         without limit). Raises what preparation raises.
         """
-        beside = [self._beside(measure) for measure in (self._measure_networks, self._measure_baseline)]
+        early, late = [self._measure_networks, self._measure_baseline], [self._measure_teacher]
+        if self._base.student.train is not None:  # whose weights these rows start from
+            early, late = [], [*early, *late]
+        beside = [self._beside(measure) for measure in early]
         self._prepare()
-        beside.append(self._beside(self._measure_teacher))
+        beside += [self._beside(measure) for measure in late]
         if not sweep():
             return
         self._pool.no_more_trials()
