@@ -126,6 +126,9 @@ def _settings(record: TrialRecord, trial: TrialSpec) -> Iterable[str]:
     yield f"Data: `{data.name}` at {data.image_size} px, views `{trial.views.recipe}`."
     if trial.student.checkpoint is not None:
         yield f"The student started from {code(trial.student.checkpoint.name)}."
+    if trial.student.train is not None:
+        before = trial.student.train
+        yield f"The student was trained before by {before.method}, epochs: {before.epochs}."
     if trial.teacher is not None:
         teacher = trial.teacher
         if teacher.checkpoint is not None:
