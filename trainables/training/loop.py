@@ -61,10 +61,12 @@ def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None
         check_with_data(trial, data)  # before the trainings, which would be wasted
     done = 0
     for training in needed:
-        on_each(lambda of=training: open_data(of.data, workspace.cache))  # type: ignore[misc]
+        on_each(functools.partial(open_data, training.data, workspace.cache))
         _make(training, workspace, functools.partial(_counted_from, done, report or (lambda _: True)))
-        if not teacher_file(training, workspace.teachers).exists():
+        file = teacher_file(training, workspace.teachers)
+        if not from_first(file.exists):
             return  # `report` has stopped it
+        on_each(functools.partial(workspace.transfer.pull_missing, file))  # the next one may start from it
         done += training.epochs
 
 

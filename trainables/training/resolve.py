@@ -188,15 +188,21 @@ def _teacher(method: type[Method], raw: Any, data: Mapping[str, Any], where: str
 
 def _student(raw: Any, data: Mapping[str, Any], where: str) -> StudentSpec:
     written = as_mapping(raw, where)
-    before = written.get("train")
-    spec = build(StudentSpec, {**written, "train": None}, where)
+    before = written.pop("train", None)
+    pixels = {name: written.pop(name, None) for name in ("mean", "std")} if before is not None else {}
+    spec = build(StudentSpec, written, where)
     if before is not None:
         spec = spec.model_copy(update={"train": _before(spec, before, data, join(where, "train"))})
     if not spec.has_learned:
         return spec
     from trainables.teachers.student import with_weights
 
-    return with_weights(spec, where)
+    found = with_weights(spec, where)
+    for name, given in pixels.items():
+        if given is not None and given not in (of := getattr(found, name), list(of or ())):
+            problem = "goes with `checkpoint`: a student is fed as in its training before"
+            raise UserError(join(where, name), problem, value=given, expected="neither `mean` nor `std`")
+    return found
 
 
 def _before(spec: StudentSpec, raw: Any, data: Mapping[str, Any], where: str) -> TrialSpec:

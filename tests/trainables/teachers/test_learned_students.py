@@ -22,11 +22,12 @@ from trainables.planning.check import TrialChecker
 from trainables.spec.normalisation import IMAGENET, Normalisation
 from trainables.spec.trial import ModelSpec, StudentSpec, TrialSpec
 from trainables.teachers.student import build_student
+from trainables.teachers.teacher import load_teacher
 from trainables.training.flat_names import flatten
 from trainables.training.loop import prepare, train
 from trainables.training.resolve import resolve
 from trainables.training.run import BEST
-from trainables.training.teacher_file import start_path, trainings
+from trainables.training.teacher_file import start_path, teacher_path, trainings
 
 torch.set_num_threads(1)
 ARCH = "test_efficientnet"
@@ -296,6 +297,28 @@ def test_a_training_before_is_known_by_its_settings(tmp_path: Path) -> None:
     from_random = transferred(teacher={"arch": "test_resnet", "train": {"method": "supervised", "epochs": 1}})
     assert from_random.teacher is not None and trial.teacher is not None
     assert from_random.teacher.identity() != trial.teacher.identity()
+
+
+def test_pixels_are_those_of_the_first_training_in_a_chain(tmp_path: Path) -> None:
+    path = tmp_path / "half.safetensors"
+    save_file(
+        network(num_classes=0).state_dict(), path, {"mean": "[0.5, 0.5, 0.5]", "std": "[0.5, 0.5, 0.5]"}
+    )
+    student = {**NARROW, "train": {**BEFORE, "student": {"checkpoint": str(path)}}}
+    train = {"method": "supervised", "preset": "digits", "epochs": 1, "start": {"checkpoint": str(path)}}
+    trial = transferred(student=student, teacher={**NARROW, "train": train})
+    assert trial.student.normalisation == HALF
+    again = resolve({k: v for k, v in trial.model_dump(mode="json").items() if k != "plugins"})
+    assert again.signature() == trial.signature() and again.student.normalisation == HALF
+    place = workspace(tmp_path)
+    prepare(trial, place)
+    assert trial.teacher is not None
+    assert load_teacher(trial.teacher, teacher_path(trial, place.teachers)).backbone.normalisation == HALF
+    start = start_path(trial.student, place.teachers)
+    assert build_student(trial.student, 0, start).normalisation == HALF
+    with pytest.raises(UserError, match="fed as in its training") as caught:
+        transferred(student={**student, "mean": [0.4, 0.4, 0.4], "std": [0.5, 0.5, 0.5]})
+    assert caught.value.field == "student.mean"
 
 
 def test_a_student_may_learn_from_a_teacher_before(tmp_path: Path) -> None:
