@@ -6,6 +6,7 @@ trial.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -17,14 +18,14 @@ from trainables.data.data_sets import DataSet, open_data
 from trainables.data.encode import Encode
 from trainables.evaluation import evaluate
 from trainables.evaluation.evaluate import Examiner
-from trainables.networks.backbones import build_backbone
 from trainables.planning.compute import equal_epochs
 from trainables.spec.inputs import USUAL, Inputs
 from trainables.spec.trial import TrialSpec
+from trainables.teachers.student import build_student
 from trainables.teachers.teacher import load_teacher
 from trainables.training import loop
 from trainables.training.taught import plain_encoder
-from trainables.training.teacher_file import teacher_path
+from trainables.training.teacher_file import start_path, teacher_path
 from trainables.training.workspace import EpochReport, Report, Workspace
 from trainables.views.augmented import evaluation_view
 
@@ -38,7 +39,9 @@ def raw_pixels(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
 
 def untrained(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
     """The probes on the trial's student before training."""
-    _evaluate(trial, report, workspace, lambda: _still(build_backbone(trial.student, trial.seed)))
+    start = start_path(trial.student, workspace.teachers)
+    encoder = functools.partial(build_student, trial.student, trial.seed, start)
+    _evaluate(trial, report, workspace, lambda: _still(encoder()), trial.student.inputs)
 
 
 def teacher(trial: TrialSpec, report: Report, workspace: Workspace) -> None:

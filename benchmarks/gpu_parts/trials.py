@@ -71,7 +71,7 @@ def noise(size: Size) -> DataSet:
     ids = np.arange(size.images)
     trained, held = ids[: -size.images // 10], ids[-size.images // 10 :]
     return DataSet(
-        Noise(size.images, size.side + size.margin), None, trained, trained, held, CLASSES, "noise"
+        Noise(size.images, size.side + size.margin), None, ids[:0], trained, trained, held, CLASSES, "noise"
     )
 
 

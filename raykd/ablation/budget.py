@@ -13,7 +13,7 @@ from typing import Any
 from raykd.spec.study import StudySpec
 from trainables.core.errors import UserError
 from trainables.spec.trial import TrialSpec
-from trainables.training.resolve import flatten
+from trainables.training.flat_names import flatten
 
 
 def with_epochs(spec: StudySpec, trials: Mapping[str, TrialSpec]) -> StudySpec:

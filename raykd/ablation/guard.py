@@ -15,7 +15,7 @@ from typing import Any
 
 from raykd.ablation.arm_trials import placed, trial_of, under
 from raykd.ablation.budget import with_epochs
-from raykd.ablation.missing_files import refuse_missing_teacher
+from raykd.ablation.missing_files import refuse_missing_files
 from raykd.spec.arms import ArmSpec
 from raykd.spec.axis_kinds import same
 from raykd.spec.devices import check_gpus
@@ -25,10 +25,10 @@ from trainables.core.errors import UserError
 from trainables.evaluation.probes import load_probe
 from trainables.spec.inputs import InputFields
 from trainables.spec.trial import TrialSpec
-from trainables.training.resolve import flatten
+from trainables.training.flat_names import flatten
 
-# What a teacher takes, which its file says; the size of its images is for the user to choose.
-_FOLLOWS = {f"teacher.{name}" for name in InputFields.model_fields if name != "image_size"}
+# What a network takes, which its file says; the size of its images is for the user to choose.
+_OF_FILE = InputFields.model_fields.keys() - {"image_size"}
 
 Difference = dict[str, tuple[Any, Any]]  # flat name -> values in base and arm, None where there is none
 
@@ -52,7 +52,7 @@ def check_study(spec: StudySpec, memory: int | None = None) -> tuple[StudySpec, 
     remarks = []
     for label, trial in trials.items():
         try:
-            refuse_missing_teacher(trial)
+            refuse_missing_files(trial)
             checker.check(trial)
         except UserError as error:
             raise placed(spec, label, error) from None
@@ -91,7 +91,7 @@ def undeclared(spec: StudySpec, label: str, base: TrialSpec, arm: TrialSpec) -> 
             continue
         own = other and (name in base.config or name in arm.config)
         taught = name.startswith("teacher.") and (base.teacher is None) != (arm.teacher is None)
-        follows = name in _FOLLOWS and any(d.startswith("teacher") for d in declared)
+        follows = _follows(name, declared)
         (may if own or taught or follows or under(name, spec.study.allow) else refused)[name] = values
     if refused:
         said = "; ".join(f"{name} is {a!r} there and {b!r} here" for name, (a, b) in refused.items())
@@ -102,6 +102,23 @@ def undeclared(spec: StudySpec, label: str, base: TrialSpec, arm: TrialSpec) -> 
             expected=f"one value for both in `base` (or `base.fixed`), or `allow: [{names}]`",
         )
     return _whole_teacher(may, base, arm)
+
+
+def _follows(name: str, declared: Iterable[str]) -> bool:
+    """Whether a network's field follows from what is declared of the network.
+
+    Each file says which images its network takes. A name of weights becomes a file, and an architecture with
+    the tag of the weights.
+    """
+    section, _, field = name.partition(".")
+    if section not in ("teacher", "student"):
+        return False
+    of_network = {one.partition(".")[2].partition(".")[0] for one in declared if under(one, [section])}
+    if field in _OF_FILE:
+        return bool(of_network)
+    return field.partition(".")[0] in ("arch", "options", "checkpoint") and bool(
+        of_network & {"arch", "pretrained"}
+    )
 
 
 def refuse_equal(trials: Mapping[str, TrialSpec], base: str) -> None:

@@ -10,16 +10,17 @@ from pathlib import Path
 from raykd.ablation.arm_trials import in_base, trial_of
 from raykd.spec.study import StudySpec
 from trainables.core.errors import UserError
-from trainables.spec.trial import TrialSpec
+from trainables.spec.trial import TrialSpec, WeightsSpec
 
-_GIVEN_BY = "--set base.teacher.checkpoint=/where/it/is/"
+_GIVEN_BY = "--set base.{}.checkpoint=/where/it/is/"
 
 
-def refuse_missing_teacher(trial: TrialSpec) -> None:
-    """Raise `UserError`, with the option to type, where the file of the teacher is missing."""
-    if path := _missing_checkpoint(trial):
-        expected = f"{_GIVEN_BY}{path.name}"
-        raise UserError("teacher.checkpoint", "no such file", value=str(path), expected=expected)
+def refuse_missing_files(trial: TrialSpec) -> None:
+    """Raise `UserError`, with the option to type, where the file of the teacher or student is missing."""
+    for section, network in (("teacher", trial.teacher), ("student", trial.student)):
+        if path := _missing_checkpoint(network):
+            expected = f"{_GIVEN_BY.format(section)}{path.name}"
+            raise UserError(f"{section}.checkpoint", "no such file", value=str(path), expected=expected)
 
 
 @contextlib.contextmanager
@@ -27,15 +28,20 @@ def without_files(spec: StudySpec) -> Iterator[tuple[StudySpec, list[str]]]:
     """The study as it can be planned without the user's files, and remarks on the files that are missing.
 
     While the context lasts, data sets have their published size, and a missing file of a teacher is replaced
-    by one with random weights: of the same architecture, with the head or classifier that the arms need. What
-    only the files can tell, such as the size of a folder of images, is refused later by `check_study`.
+    by one with random weights: of the same architecture, with the head or classifier that the arms need. The
+    same holds for a student's file and for weights by name. What only the files can tell, such as the size of
+    a folder of images, is refused later by `check_study`.
     """
     from trainables.data.data_sets import check_data, published_sizes
+    from trainables.networks.backbones import build_backbone
     from trainables.planning.placeholder_teacher import write_placeholder_teacher
+    from trainables.teachers.named_weights import stand_ins, write_backbone
 
-    trials = [trial_of(spec, label) for label in spec.arms]
     remarks = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, stand_ins(Path(folder)) as names:
+        trials = [trial_of(spec, label) for label in spec.arms]
+        for told in names.why:
+            remarks.append(f"{told.problem}. To run it: {told.expected}. Planned with random weights.")
         try:
             check_data(trials[0].data)
         except UserError as error:
@@ -45,19 +51,28 @@ def without_files(spec: StudySpec) -> Iterator[tuple[StudySpec, list[str]]]:
             remarks.append(f"{said} Planned with its published size.")
         with published_sizes():
             taught = [trial for trial in trials if trial.teacher is not None]
-            if taught and (path := _missing_checkpoint(taught[0])):
+            if taught and (path := _missing_checkpoint(taught[0].teacher)):
                 placeholder = Path(folder) / "teacher.safetensors"
                 write_placeholder_teacher(taught, placeholder)
                 spec = spec.model_copy(
                     update={"teacher": {**(spec.teacher or {}), "checkpoint": str(placeholder)}}
                 )
-                remarks.append(
-                    f"{path} is not there. To run it: {_GIVEN_BY}{path.name}. Planned with random weights."
-                )
+                remarks.append(_planned_without(path, "teacher"))
+            if path := _missing_checkpoint(trials[0].student):
+                placeholder = Path(folder) / "student.safetensors"
+                write_backbone(build_backbone(trials[0].student.model, 0), placeholder)
+                student = {**spec.student, "checkpoint": str(placeholder)}
+                spec = spec.model_copy(update={"student": student})
+                remarks.append(_planned_without(path, "student"))
             yield spec, remarks
 
 
-def _missing_checkpoint(trial: TrialSpec) -> Path | None:
-    """The file of the trial's teacher if it is missing."""
-    path = trial.teacher.checkpoint if trial.teacher is not None else None
+def _planned_without(path: Path, section: str) -> str:
+    how = f"{_GIVEN_BY.format(section)}{path.name}"
+    return f"{path} is not there. To run it: {how}. Planned with random weights."
+
+
+def _missing_checkpoint(network: WeightsSpec | None) -> Path | None:
+    """The network's file if it is missing."""
+    path = network.checkpoint if network is not None else None
     return path if path is not None and not path.expanduser().is_file() else None

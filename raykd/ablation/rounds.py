@@ -20,7 +20,7 @@ from raykd.searching.proposer import WAIT, Proposal, Wait
 from raykd.spec.arms import ARM
 from raykd.spec.study import StudySpec
 from raykd.stats.paired import FloatArray
-from trainables.training.resolve import flatten
+from trainables.training.flat_names import flatten
 
 Cell = tuple[str, int]  # arm, replicate
 

@@ -28,12 +28,13 @@ from raykd.spec.plugins import bring_plugins
 from raykd.spec.presets import others, with_preset
 from raykd.spec.search import SearchSpec, build_sweep
 from raykd.spec.sections import SHORTHAND
+from raykd.spec.shipped import studies
 from raykd.spec.study import StudySpec
-from raykd.spec.sweep import as_new, studies
+from raykd.spec.sweep import as_new
 from raykd.storage.base import Storage
 from trainables.core.errors import UserError
 from trainables.spec.parse import as_mapping, build, join, spelled_out
-from trainables.training.resolve import put
+from trainables.training.flat_names import put
 
 FEWEST_TO_LOOK = 3  # pairs at the first look of a sequential study
 _BASE = (  # the keys of a base

@@ -5,7 +5,7 @@ Every name is checked against the fields of the methods, so that a mistake is to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from raykd.ablation import designs
@@ -17,7 +17,7 @@ from raykd.spec.search import SearchSpec
 from raykd.spec.space import searchable
 from trainables.core.errors import UserError
 from trainables.spec.parse import join
-from trainables.training.resolve import FlatField, find_field, flat_fields, flatten
+from trainables.training.flat_names import FlatField, find_field, flat_fields, flatten
 
 _VARIES = {  # design -> the section that says what varies
     "one_at_a_time": "factors",
@@ -105,14 +105,24 @@ def _designed(file: StudyFile, section: str, base: SearchSpec) -> designs.Arms:
     if section == "factors":
         factors = factors_of(file, base)
         if file.design == "one_at_a_time":
-            flat = flatten(base.trial({}, 0))
-            return designs.one_at_a_time(factors, {name: flat.get(name) for name in factors})
+            return designs.one_at_a_time(factors, _levels_of(base, factors))
         return designs.grid(factors) if file.design == "grid" else designs.factorial(factors, file.resolution)
     if section == "components":
         return designs.leave_one_out(
             {name: _flat(raw, base.methods, f"components.{name}") for name, raw in file.components.items()}
         )
     return designs.compare({label: _arm(label, raw, base, file.budget) for label, raw in file.arms.items()})
+
+
+def _levels_of(base: SearchSpec, factors: Iterable[str]) -> dict[str, Any]:
+    """The base's level of each factor: as written, because a name of weights is a file in its trial."""
+    flat, levels = flatten(base.trial({}, 0)), dict[str, Any]()
+    for name in factors:
+        here: Any = base.raw_trial({}, 0)
+        for step in find_field(name, base.methods, f"factors.{name}").path:
+            here = here.get(step) if isinstance(here, Mapping) else None
+        levels[name] = flat.get(name) if here is None else here
+    return levels
 
 
 def _flat(settings: Mapping[str, Any], methods: tuple[str, ...], where: str) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
         checks.append(Check("plugins", not problem, problem or f"{modules}: the code of the driver", mend))
         spec = None if problem else spec  # its methods, data and networks are not known here
     if spec is not None:
-        checks += islice(check_spec(spec), 2)  # data and teacher; the third check is the same on all nodes
+        checks += islice(check_spec(spec), 3)  # data, teacher, student; the last is the same on all nodes
     return {
         "versions": versions(),
         "executable": sys.executable,
@@ -115,6 +115,7 @@ def inputs(spec: SearchSpec) -> dict[str, str]:
     from trainables.data.sources import find_source
     from trainables.data.sources.base import Source
     from trainables.spec.trial import file_digest
+    from trainables.training.teacher_file import trainings
 
     found = {}
     data = spec.trial({}, spec.seeds[0]).data
@@ -126,10 +127,12 @@ def inputs(spec: SearchSpec) -> dict[str, str]:
                 digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\n".encode(errors="replace"))
         found[f"data {folder}"] = digest.hexdigest() if folder.is_dir() else ""
     for method in spec.methods:
-        teacher = spec.trial({"method": method}, spec.seeds[0]).teacher
-        if teacher is not None and teacher.checkpoint is not None:
-            file = teacher.checkpoint.expanduser()
-            found[f"teacher {file}"] = file_digest(file) if file.is_file() else ""
+        trial = spec.trial({"method": method}, spec.seeds[0])
+        each = [network for one in (trial, *trainings(trial)) for network in (one.teacher, one.student)]
+        for network in filter(None, each):
+            if network.checkpoint is not None:
+                file = network.checkpoint.expanduser()
+                found[f"{network.section} {file}"] = file_digest(file) if file.is_file() else ""
     return found
 
 

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 def check_spec(spec: SearchSpec) -> Iterator[Check]:
-    """Three checks: is the data there, can the teacher be read, can every setting work?"""
+    """Four checks: is the data there, can teacher and student be read, can every setting work?"""
     from raykd.spec.validate import validate
     from trainables.data.data_sets import check_data
     from trainables.methods import load_method
+    from trainables.planning.student_check import check_student, start_text
     from trainables.planning.teacher_check import check_teacher
 
     def trial_data() -> str:
@@ -39,12 +40,22 @@ def check_spec(spec: SearchSpec) -> Iterator[Check]:
                 said.append(f"a {trial.teacher.arch} will be trained")
         return "; ".join(dict.fromkeys(said))
 
+    def trial_student() -> str:
+        said = []
+        for method in spec.methods:
+            student = spec.trial({"method": method}, spec.seeds[0]).student
+            check_student(student)
+            random = f"a {student.arch} starts from random weights"
+            said.append(start_text(student) if student.checkpoint is not None else random)
+        return "; ".join(dict.fromkeys(said))
+
     def whole() -> str:
         remarks = validate(spec)
         return "; ".join(remarks) or f"{spec.name}: every setting can work"
 
     yield answered("data", trial_data)
     yield answered("teacher", trial_teacher)
+    yield answered("student", trial_student)
     yield answered("spec", whole)
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from raykd.records.history import History, TrialRecord
 from trainables.core.safe_text import code, line, markdown
-from trainables.spec.inputs import Inputs
 from trainables.spec.trial import TrialSpec
 
 if TYPE_CHECKING:
     from raykd.export.student import Estimate, Size, TestScores
+    from trainables.networks.backbones import Backbone
 
 
 def model_card(
@@ -25,13 +25,13 @@ def model_card(
     teacher: TestScores | None,
     lines: str,
     size: Size,
-    inputs: Inputs,
+    student: Backbone,
 ) -> str:
     """The card as Markdown.
 
     `facts` are the metadata of the weights' file (score, epoch). `scores` and `teacher` are the test scores
     of the student and of its teacher; None if there are none. `lines` is the Python code that opens the
-    student, `inputs` what it takes.
+    student, `student` the network.
     """
     from raykd.export.student import timm_opens
     from trainables.methods import load_method
@@ -46,7 +46,7 @@ def model_card(
         "## Use",
         f"```python\n{lines}\n```",
         f"It gives {size.features} features an image and has {size.parameters:,} parameters. It takes "
-        f"{_images(trial, inputs)}{in_config}. It has no classifier.",
+        f"{_images(trial, student)}{in_config}. It has no classifier.",
         "## Score",
         *_scores(trial, facts, scores, teacher),
         *_comparison(history, record),
@@ -64,16 +64,20 @@ def model_card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _images(trial: TrialSpec, inputs: Inputs) -> str:
+def _images(trial: TrialSpec, student: Backbone) -> str:
     """The images that its probes gave it, from a picture to the network."""
     from raykd.export.student import preprocessing
 
-    does = preprocessing(trial, inputs)
+    does, inputs = preprocessing(trial, student), student.inputs
     side, share = does["input_size"][-1], does["crop_pct"]
+    kind, normalised = inputs.channels.upper(), f"normalised by {inputs.normalisation.text()}"
+    if student.in_chans == 1:
+        (mean,), (std,) = student.pixels
+        kind = "grey"
+        normalised = f"luminance by ITU-R BT.601, normalised by mean {mean:.4g} and deviation {std:.4g}"
     return (
-        f"{inputs.channels.upper()} images of {side} px: the middle of pictures whose shorter side was "
-        f"resized to {round(side / share)} px ({does['interpolation']}, crop share {share:.4g}), normalised "
-        f"by {inputs.normalisation.text()}"
+        f"{kind} images of {side} px: the middle of pictures whose shorter side was resized to "
+        f"{round(side / share)} px ({does['interpolation']}, crop share {share:.4g}), {normalised}"
     )
 
 
@@ -129,6 +133,11 @@ def _estimate(found: Estimate) -> tuple[str, str]:
 def _settings(record: TrialRecord, trial: TrialSpec) -> Iterable[str]:
     data = trial.data
     yield f"Data: `{data.name}` at {data.image_size} px, views `{trial.views.recipe}`."
+    if trial.student.checkpoint is not None:
+        yield f"The student started from {code(trial.student.checkpoint.name)}."
+    if trial.student.train is not None:
+        before = trial.student.train
+        yield f"The student was trained before by {before.method}, epochs: {before.epochs}."
     if trial.teacher is not None:
         teacher = trial.teacher
         if teacher.checkpoint is not None:

@@ -28,7 +28,6 @@ from trainables.networks import plugin_networks, torchvision_models
 from trainables.networks.backbones import Backbone, build_backbone, noise
 from trainables.networks.stems import STEM, stem_lines
 from trainables.networks.zoo import RAYKD, TORCHVISION
-from trainables.spec.inputs import Inputs
 from trainables.spec.trial import ModelSpec, TrialSpec
 from trainables.teachers.teacher import load_teacher
 from trainables.training.teacher_file import teacher_path
@@ -89,7 +88,8 @@ def score_on_test(trial: TrialSpec, student: Backbone, cache: Path) -> TestScore
     computes them.
     """
     data = open_data(trial.data, cache)
-    if data.test is None or not len(data.test) or not data.classes or (data.test.labels < 0).any():
+    tested = data.test_ids
+    if data.test is None or not len(tested) or not data.classes or (data.test.labels[tested] < 0).any():
         return None
     fit_labels = data.train.labels[data.train.labels >= 0]
     most = int(np.bincount(fit_labels).max())
@@ -106,8 +106,8 @@ def score_on_test(trial: TrialSpec, student: Backbone, cache: Path) -> TestScore
     found = examiner.evaluate(student)
     student.cpu()
     metrics = {name: (found[f"probe/{name}"], found.get(f"probe/{name}_se")) for name in names}
-    estimates = {name: interval(*metrics[name], len(data.test)) for name in names}
-    return TestScores(estimates, len(examiner.fit_ids), len(data.test))
+    estimates = {name: interval(*metrics[name], len(tested)) for name in names}
+    return TestScores(estimates, len(examiner.fit_ids), len(tested))
 
 
 def teacher_on_test(trial: TrialSpec, storage: Storage, cache: Path) -> TestScores | None:
@@ -147,18 +147,18 @@ def write_student(trial: TrialSpec, student: Backbone, folder: Path) -> str:
     `UserError` if the student computes other features after opening; they must be equal to the last bit.
     """
     folder.mkdir(parents=True)
-    about = {"arch": trial.student.arch, "options": json.dumps(trial.student.options, sort_keys=True)}
-    about |= {name: json.dumps(value) for name, value in preprocessing(trial, student.inputs).items()}
-    about["channels"] = json.dumps(student.inputs.channels)
+    does = preprocessing(trial, student)
+    about = {"format": "pt", "raykd": "student", **student.written}
+    about |= {name: json.dumps(value) for name, value in does.items()}
     if timm_opens(trial.student):
-        _describe(student.model, preprocessing(trial, student.inputs))
+        _describe(student.model, does)
         save_for_hf(student.model, str(folder), model_args=student.options, safe_serialization=True)
         # The metadata identify the student if its file is moved out of the folder.
-        save_file(load_file(folder / WEIGHTS), folder / WEIGHTS, {"format": "pt", **about})
+        save_file(load_file(folder / WEIGHTS), folder / WEIGHTS, about)
         lines = 'import timm\n\nmodel = timm.create_model("local-dir:student", pretrained=True).eval()'
     else:
         tensors = {name: tensor.contiguous() for name, tensor in student.model.state_dict().items()}
-        save_file(tensors, folder / WEIGHTS, {"format": "pt", **about})
+        save_file(tensors, folder / WEIGHTS, about)
         lines = _lines(trial.student, student.model)
     (folder / WEIGHTS).chmod(folder.stat().st_mode & 0o666)  # safetensors writes mode 0600
     _check_same(trial, student, folder)
@@ -175,14 +175,16 @@ def open_exported(trial: TrialSpec, folder: Path) -> torch.nn.Module:
     return backbone.model.eval()
 
 
-def preprocessing(trial: TrialSpec, inputs: Inputs) -> dict[str, Any]:
+def preprocessing(trial: TrialSpec, student: Backbone) -> dict[str, Any]:
     """How images are cut, resized and normalised for the student as its probes did it, in timm's fields."""
-    view = evaluation_view(trial.data, inputs)
+    view = evaluation_view(trial.data, student.inputs)
+    mean, std = student.pixels
     return {
-        "input_size": (3, view.size, view.size),
+        "input_size": (student.in_chans, view.size, view.size),
         "crop_pct": view.kept / trial.data.stored,
         "interpolation": view.interpolation,
-        **inputs.normalisation._asdict(),
+        "mean": mean,
+        "std": std,
     }
 
 
@@ -245,7 +247,7 @@ def _lines(spec: ModelSpec, model: torch.nn.Module) -> str:
 
 
 def _check_same(trial: TrialSpec, student: Backbone, folder: Path) -> None:
-    images = noise(trial.data.image_size)
+    images = noise(trial.data.image_size, student.in_chans)
     with torch.no_grad():
         same = torch.equal(student.cpu().eval().model(images), open_exported(trial, folder)(images))
     if not same:

@@ -66,7 +66,7 @@ def export(place: SweepFolder | Path, trial: str | None, out: Path) -> Path:
         beside = student.teacher_on_test(settings, storage, cache_folder()) if scores else None
         lines = student.write_student(settings, backbone, making / STUDENT)
         size = student.Size(sum(p.numel() for p in backbone.parameters()), backbone.feature_dim)
-        card = model_card(history, record, settings, facts, scores, beside, lines, size, backbone.inputs)
+        card = model_card(history, record, settings, facts, scores, beside, lines, size, backbone)
         (making / CARD).write_text(card)
         making.replace(out)
     finally:
@@ -126,8 +126,8 @@ def _command(trial: TrialSpec, out: Path, storage: Storage) -> str:
     """The command that repeats the trial, from any folder, in the sweep's storage to reuse its teacher."""
     config = str(out.resolve() / CONFIG)
     command = shlex.join(["raykd", "run", config, "--storage", storage.resolved().option])
-    checkpoint = trial.teacher.checkpoint if trial.teacher else None
-    if checkpoint is not None and not checkpoint.is_absolute():  # its path is part of the trial's identity
+    files = [network.checkpoint for network in (trial.teacher, trial.student) if network is not None]
+    if any(file is not None and not file.is_absolute() for file in files):
         return f"cd {shlex.quote(str(Path.cwd()))} && {command}"
     return command
 

@@ -15,7 +15,7 @@ _LONG = 5  # a baseline of more than so many times a trial's epochs gets a remar
 
 
 def beside(spec: SweepSpec, storage: Storage, known: History | None = None) -> list[dict[str, Any]]:
-    """Teachers that have no file in `storage` yet, and the baseline: a row for each training.
+    """Networks that have no file in `storage` yet, and the baseline: a row for each training.
 
     Keys of a row: what, method, epochs, when; `flops` of the whole training and `trials`, the number of
     trials that cost as much, both counted on a few images; of the baseline also `asked`, its epochs without
@@ -25,7 +25,7 @@ def beside(spec: SweepSpec, storage: Storage, known: History | None = None) -> l
     from trainables.planning.compute import equal_epochs, trial_flops
 
     rows: list[tuple[TrialSpec, int, dict[str, Any]]] = [
-        (trial, trial.epochs, {"what": "teacher", "when": "before the trials"})
+        (trial, trial.epochs, {"what": _what(trial, spec), "when": "before the trials"})
         for trial in untrained(spec, storage)
     ]
     wanted = spec.wanted_references() if known is None else missing(spec, known)
@@ -96,11 +96,19 @@ def baseline_remarks(asked: int, epochs: int, spec: SweepSpec) -> list[str]:
 
 
 def untrained(spec: SweepSpec, storage: Storage) -> list[TrialSpec]:
-    """The trials that train the teachers that the sweep needs and that have no file in `storage` yet."""
-    from trainables.training.teacher_file import teacher_file, teacher_trial
+    """The trials that train the networks that the sweep needs and that have no file in `storage` yet."""
+    from trainables.training.teacher_file import teacher_file, trainings
 
-    trainings = [training for trial in to_prepare(spec) if (training := teacher_trial(trial)) is not None]
-    return [t for t in trainings if not teacher_file(t, storage.teachers()).exists()]
+    needed = {one.signature(): one for trial in to_prepare(spec) for one in trainings(trial)}
+    return [one for one in needed.values() if not teacher_file(one, storage.teachers()).exists()]
+
+
+def _what(training: TrialSpec, spec: SweepSpec) -> str:
+    """Whose training this is: the teacher's, or one whose weights a teacher or the student starts from."""
+    from trainables.training.teacher_file import teacher_trial
+
+    taught = {made.signature() for trial in to_prepare(spec) if (made := teacher_trial(trial)) is not None}
+    return "teacher" if training.signature() in taught else "start"
 
 
 def representative(spec: SweepSpec) -> TrialSpec:
@@ -113,13 +121,17 @@ def representative(spec: SweepSpec) -> TrialSpec:
 
 
 def to_prepare(spec: SweepSpec) -> list[TrialSpec]:
-    """A trial for each pair of data set and teacher that the sweep needs, that of `representative` first."""
-    found: dict[tuple[str, str], TrialSpec] = {}
+    """A trial for each set of data, teacher and student's training that the sweep needs.
+
+    That of `representative` comes first.
+    """
+    found: dict[tuple[str, ...], TrialSpec] = {}
     every = [representative(spec), *spec.trials_with_inputs()]
     for trial in sorted(every, key=lambda trial: trial.teacher is None):
+        before = trial.student.train.signature() if trial.student.train is not None else ""
         data = trial.data.model_dump_json()
         if trial.teacher is not None:
-            found.setdefault((data, trial.teacher.model_dump_json()), trial)
-        elif not any(known == data for known, _ in found):
-            found[data, ""] = trial
+            found.setdefault((data, before, trial.teacher.model_dump_json()), trial)
+        elif not any(known[:2] == (data, before) for known in found):
+            found[data, before] = trial
     return list(found.values())

@@ -27,7 +27,8 @@ from raykd.storage.commands import command
 from trainables.core.errors import SweepFailed, UserError
 from trainables.evaluation.probes import find_probe
 from trainables.spec.trial import TrialSpec
-from trainables.training.teacher_file import TEACHER_SCORE
+from trainables.training.resolve import BEFORE_SCORE
+from trainables.training.teacher_file import trainings
 
 log = logging.getLogger("raykd.runs.references")
 
@@ -53,9 +54,12 @@ class References:
         If `sweep` returns True, wait for the references until `until` (seconds of the monotonic clock; None:
         without limit). Raises what preparation raises.
         """
-        beside = [self._beside(measure) for measure in (self._measure_networks, self._measure_baseline)]
+        early, late = [self._measure_networks, self._measure_baseline], [self._measure_teacher]
+        if self._base.student.train is not None:  # whose weights these rows start from
+            early, late = [], [*early, *late]
+        beside = [self._beside(measure) for measure in early]
         self._prepare()
-        beside.append(self._beside(self._measure_teacher))
+        beside += [self._beside(measure) for measure in late]
         if not sweep():
             return
         self._pool.no_more_trials()
@@ -89,8 +93,8 @@ class References:
             self._prepare_for(trial, "prepare" if at == 0 else f"prepare-{at + 1}")
 
     def _prepare_for(self, trial: TrialSpec, name: str) -> None:
-        teacher = trial.teacher
-        total = teacher.train.epochs if teacher is not None and teacher.train is not None else 0
+        total = sum(training.epochs for training in trainings(trial))
+        who = "the teacher trains" if trial.student.train is None else "student and teacher train before"
 
         def show(message: Message) -> None:
             if message.note:
@@ -101,10 +105,10 @@ class References:
                 self._console.progress("decoding, image", done, images)
                 return
             # Not the score of the trial's probe: a teacher may have no labels.
-            score = find_probe(TEACHER_SCORE)
-            found = message.metrics.get(f"probe/{TEACHER_SCORE}", math.nan)
+            score = find_probe(BEFORE_SCORE)
+            found = message.metrics.get(f"probe/{BEFORE_SCORE}", math.nan)
             said = f", {score.title} {found:.1f}" if score is not None and math.isfinite(found) else ""
-            self._console.progress("the teacher trains, epoch", message.epoch, total, said)
+            self._console.progress(f"{who}, epoch", message.epoch, total, said)
 
         try:
             self._pool.run(self._task(name, "prepare", trial), show)
@@ -116,7 +120,8 @@ class References:
         if "raw_pixels" in wanted:
             self._measure("raw_pixels", "raw pixels", "raw_pixels", self._base)
         if "untrained" in wanted:
-            self._measure("untrained", "the student, untrained", "untrained", self._base)
+            start = "as it came" if self._base.student.has_learned else "untrained"
+            self._measure("untrained", f"the student, {start}", "untrained", self._base)
 
     def _measure_baseline(self) -> None:
         if "baseline" in missing(self._spec, self._record.history):

@@ -36,7 +36,7 @@ from raykd.spec.samplers import Grid
 from raykd.spec.search import SearchSpec
 from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError
-from trainables.training.resolve import flatten
+from trainables.training.flat_names import flatten
 
 
 class Wait:

@@ -24,7 +24,7 @@ from raykd.spec.search import SearchSpec
 from raykd.spec.space import METHOD
 from trainables.core.errors import UserError
 from trainables.spec.trial import NOT_IDENTITY
-from trainables.training.resolve import flatten
+from trainables.training.flat_names import flatten
 
 SHARE = 4  # of the samples at most one in so many is a point of an earlier sweep
 _NAMED = 3  # fields that a reason shows with both values

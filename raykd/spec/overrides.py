@@ -13,7 +13,7 @@ from raykd.spec.document import parse_yaml
 from raykd.spec.sections import SHORTHAND
 from trainables.core.errors import UserError
 from trainables.spec.parse import spelled_out
-from trainables.training.resolve import put
+from trainables.training.flat_names import put
 
 
 def lay_over(raw: dict[str, Any], override: str) -> dict[str, Any]:

@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from trainables.core.files import expanded
-from trainables.training.resolve import put
+from trainables.training.flat_names import put
 
-_PATHS = (("teacher", "checkpoint"), ("data", "path"))
+_PATHS = (
+    ("teacher", "checkpoint"),
+    ("teacher", "train", "start", "checkpoint"),
+    ("student", "checkpoint"),
+    ("student", "train", "teacher", "checkpoint"),
+    ("student", "train", "data", "path"),
+    ("data", "path"),
+)
 
 
 def absolute(raw: dict[str, Any], folder: Path | None = None, settings: bool = True) -> dict[str, Any]:
@@ -22,12 +29,14 @@ def absolute(raw: dict[str, Any], folder: Path | None = None, settings: bool = T
     def whole(value: Any) -> Any:
         return _whole(value, folder)
 
-    for section, name in _PATHS:
-        part = raw.get(section)
-        if isinstance(part, Mapping) and isinstance(part.get(name), str):
-            raw = put(raw, (section, name), whole(part[name]))
+    for path in _PATHS:
+        part: Any = raw
+        for step in path:
+            part = part.get(step) if isinstance(part, Mapping) else None
+        if isinstance(part, str):
+            raw = put(raw, path, whole(part))
         if settings:
-            raw = _absolute_settings(raw, f"{section}.{name}", whole)
+            raw = _absolute_settings(raw, ".".join(path), whole)
     sources = raw.get("warm_start")
     if isinstance(sources, str | list):
         given = [sources] if isinstance(sources, str) else sources
@@ -37,7 +46,7 @@ def absolute(raw: dict[str, Any], folder: Path | None = None, settings: bool = T
 
 def absolute_flat(settings: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
     """Settings by their flat names, with the paths among them made absolute."""
-    flat = {f"{section}.{name}" for section, name in _PATHS}
+    flat = {".".join(path) for path in _PATHS}
     return {name: _whole(value, folder) if name in flat else value for name, value in settings.items()}
 
 

@@ -15,7 +15,7 @@ from raykd.spec.axis_kinds import Pick, same
 from raykd.spec.space import METHOD, Space
 from trainables.core.errors import UserError
 from trainables.spec.trial import TrialSpec
-from trainables.training.resolve import flatten
+from trainables.training.flat_names import flatten
 
 Trial = Callable[[Mapping[str, Any]], TrialSpec]  # of a configuration; raises `UserError`
 

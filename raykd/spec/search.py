@@ -25,8 +25,9 @@ from raykd.spec.plugins import bring_plugins
 from raykd.spec.preset_points import preset_points
 from raykd.spec.samplers import Grid
 from raykd.spec.sections import SHORTHAND
+from raykd.spec.shipped import spaces
 from raykd.spec.space import METHOD, Space, build_space
-from raykd.spec.sweep import SweepSpec, as_new, placed_under, refuse_repeats, spaces, without
+from raykd.spec.sweep import SweepSpec, as_new, placed_under, refuse_repeats, without
 from trainables.core.errors import UserError
 from trainables.core.other_words import field_for
 from trainables.spec.parse import as_mapping, build, join, spelled_out

@@ -17,7 +17,7 @@ from raykd.spec.axis import Axis
 from raykd.spec.axis_kinds import Integer, Pick, same
 from trainables.core.errors import UserError
 from trainables.spec.trial import NOT_IDENTITY
-from trainables.training.resolve import FlatField, find_field
+from trainables.training.flat_names import FlatField, find_field
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -31,6 +31,7 @@ _REFUSED = {
     METHOD: "write `method: [retro, moco]` at the top level",
     "data.name": "scores on different data do not compare",
     "data.validation": "scores on different images do not compare",
+    "data.classes": "scores on different images do not compare",
     "data.splits": "scores on different images do not compare",
     "data.split_seed": "scores on different images do not compare",
     **{
@@ -124,6 +125,7 @@ class Space:
 def build_space(methods: Sequence[str], axes: Mapping[str, Axis]) -> Space:
     """The space of `axes` over `methods`. Raises `UserError` for an axis that cannot be one."""
     fields = {name: searchable(name, methods, f"axes.{name}") for name in axes}
+    _refuse_trained_before(fields)
     _refuse_overlap(fields)
     all_axes = {METHOD: Pick(pick=tuple(methods)), **axes} if len(methods) > 1 else dict(axes)
     conditions: dict[str, dict[str, tuple[Any, ...]]] = {}
@@ -153,6 +155,14 @@ def searchable(name: str, methods: Sequence[str], where: str) -> FlatField:
     if field.flat in _REFUSED:
         raise UserError(where, f"cannot be searched: {_REFUSED[field.flat]}")
     return field
+
+
+def _refuse_trained_before(fields: Mapping[str, FlatField]) -> None:
+    """Raise `UserError` for an axis of the training that a student has had before."""
+    for name, field in fields.items():
+        if field.path[:2] == ("student", "train"):
+            problem = "cannot be searched: the student is trained once, before the trials"
+            raise UserError(f"axes.{name}", problem, expected="a study, whose arms may differ in it")
 
 
 def _refuse_overlap(fields: Mapping[str, FlatField]) -> None:

@@ -16,7 +16,7 @@ from raykd.spec.arms import ARM, ArmSpec, StudyRules
 from raykd.spec.space import Space, arm_space
 from raykd.spec.sweep import SweepSpec
 from trainables.spec.trial import TrialSpec
-from trainables.training.resolve import find_field
+from trainables.training.flat_names import find_field
 
 
 class StudySpec(SweepSpec):

@@ -11,7 +11,6 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
@@ -35,15 +34,9 @@ from trainables.evaluation.probes import find_probe
 from trainables.spec.inputs import AS_STUDENT
 from trainables.spec.normalisation import IMAGENET
 from trainables.spec.trial import Seed, Spec, TrialSpec, digest
-from trainables.training.resolve import SECTIONS, FlatField, find_field, put, resolve
+from trainables.training.flat_names import FlatField, find_field, put
+from trainables.training.resolve import SECTIONS, resolve
 
-# In a wheel they lie in the package. In a checkout that is a link to the folder in its root, which a copy of
-# the checkout may have lost.
-_PACKAGE = Path(__file__).resolve().parents[1]
-SPACES = next(
-    (folder for at in (_PACKAGE, _PACKAGE.parent) if (folder := at / "search_spaces").is_dir()),
-    _PACKAGE / "search_spaces",
-).resolve()
 MOST_TRIALS = 1_000_000  # of a sweep; more is a slip of the pen, and `--extend` has no way back
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
@@ -307,16 +300,6 @@ def as_new(raw: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(baseline, Mapping):
         raw = {**raw, "baseline": {**NEW_BASELINE, **baseline}}
     return {**NEW, **raw}
-
-
-def spaces() -> dict[str, Path]:
-    """Every search space that comes with raykd, by name."""
-    return {file.stem: file for file in sorted(SPACES.glob("*.yaml"))}
-
-
-def studies() -> dict[str, Path]:
-    """Every ablation study that comes with raykd, by name (`rrkd_anchors`)."""
-    return {file.stem: file for file in sorted((SPACES / "ablations").glob("*.yaml"))}
 
 
 def placed_under(where: str, fields: Mapping[str, FlatField], error: UserError) -> UserError | None:

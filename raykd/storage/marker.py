@@ -102,8 +102,8 @@ def find(config: Mapping[str, Any], credentials: Mapping[str, str]) -> tuple[Fil
 
 
 def fetch_teachers(transfer: FileTransfer, trials: Sequence[TrialSpec], workspace: Workspace) -> None:
-    """Copy the trials' teachers to this node that were trained on another one."""
-    from trainables.training.teacher_file import teacher_file, teacher_trial
+    """Copy the networks to this node that were trained for the trials on another one."""
+    from trainables.training.teacher_file import teacher_file, trainings
 
-    for training in filter(None, map(teacher_trial, trials)):
+    for training in (training for trial in trials for training in trainings(trial)):
         transfer.pull_missing(teacher_file(training, workspace.teachers))

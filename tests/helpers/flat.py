@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainables.spec.trial import OptimSpec
-from trainables.training.resolve import put
+from trainables.training.flat_names import put
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 from raykd.lanes.messages import Message, Task
 from raykd.spec.sections import WorkersSpec
 from raykd.storage.open_storage import open_sweep
-from trainables.spec.trial import ModelSpec, TrialSpec
+from trainables.spec.trial import StudentSpec, TrialSpec
 
 ACTIONS = {
     name: f"quick:{name}"
@@ -34,7 +34,7 @@ ACTIONS = {
     )
 }
 ACTIONS["train"] = ACTIONS["count"]
-TRIAL = TrialSpec(method="none", config={"gamma": 1.0}, student=ModelSpec(arch="none"), epochs=5)
+TRIAL = TrialSpec(method="none", config={"gamma": 1.0}, student=StudentSpec(arch="none"), epochs=5)
 
 
 def until(condition: Callable[[], Any], seconds: float = 60, said: str = "") -> Any:

@@ -22,6 +22,7 @@ import numpy as np
 
 from trainables.core import plugins
 from trainables.core.errors import UserError
+from trainables.data.class_choice import numbers_of, of_classes
 from trainables.data.decode import decode
 from trainables.data.encode_jpeg import QUALITY
 from trainables.data.make_store import Progress, make_store
@@ -57,10 +58,14 @@ class DataFacts:
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Images and their roles. Ids are positions in `train`, sorted; `test` is never read by a search."""
+    """Images and their roles. Ids are positions, in `train` but for `test_ids`, sorted.
+
+    `test` is never read by a search.
+    """
 
     train: Images
     test: Images | None
+    test_ids: Ids  # of `test`, those of the classes that are used
     train_ids: Ids  # trained on: labelled images that are not held out, and unlabelled ones
     probe_ids: Ids  # the labelled part of train_ids
     val_ids: Ids  # held out; the search is scored on them; empty without labels
@@ -88,7 +93,7 @@ def check_data(spec: DataSpec) -> DataFacts:
     Folders and Parquet files are counted; torchvision's data sets have their published sizes.
     """
     source = _source(spec)
-    counts = (source.published() if _published.get() else None) or source.counts(spec)
+    counts = of_classes((source.published() if _published.get() else None) or source.counts(spec), spec)
     held = held_out(counts.labelled, spec.validation)
     return DataFacts(
         train_images=counts.labelled - held + counts.unlabelled,
@@ -188,23 +193,38 @@ def open_data(spec: DataSpec, cache: Path, progress: Progress | None = None) -> 
     bad = store.undecodable
     bad.refuse_above(spec.max_undecodable, bad.of)
 
-    train = store.train
+    train, test = store.train, store.test
+    other = np.zeros(0, np.int64)  # labelled images of classes that are not used
+    if spec.classes is not None:
+        kept = numbers_of(spec.classes, _source(spec).counts(spec))
+        had = train.labels >= 0
+        for part in filter(None, (train, test)):
+            part.keep(kept)
+        other = np.flatnonzero(had & (train.labels < 0))
     labelled = np.flatnonzero(train.labels >= 0)
     val = labelled[stratified(train.labels[labelled], spec.validation, spec.split_seed)]
-    if store.classes and not len(val):
+    if train.classes and not len(val):
         raise UserError(
             "data", "there are too few labelled images to hold a validation part out", value=len(labelled)
         )
     return DataSet(
         train=train,
-        test=store.test,
-        train_ids=np.setdiff1d(np.arange(len(train)), val, assume_unique=True),
+        test=test,
+        test_ids=_tested(test, spec),
+        train_ids=np.setdiff1d(np.arange(len(train)), np.concatenate([val, other]), assume_unique=True),
         probe_ids=np.setdiff1d(labelled, val, assume_unique=True),
         val_ids=val,
-        classes=store.classes,
-        fingerprint=store.fingerprint,
+        classes=train.classes,
+        fingerprint=store.fingerprint,  # after `keep`: of the classes that are used
         left_out=bad.describe(bad.of) if bad.count else "",
     )
+
+
+def _tested(test: Images | None, spec: DataSpec) -> Ids:
+    """The positions of the test images: all, or those of the classes that are used."""
+    if test is None:
+        return np.zeros(0, np.int64)
+    return np.arange(len(test)) if spec.classes is None else np.flatnonzero(test.labels >= 0)
 
 
 def store_folder(spec: DataSpec, cache: Path) -> Path:

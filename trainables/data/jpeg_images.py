@@ -34,7 +34,7 @@ class JpegImages(Images):
             self.aspect = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return JpegImages, self._arguments
+        return JpegImages, self._arguments, self._kept
 
     def _least_a_thread(self) -> int:
         return _LEAST

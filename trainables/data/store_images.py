@@ -39,9 +39,11 @@ class Images:
     """
 
     _advised = False  # whether `advise` does something
+    _kept: tuple[int, ...] | None = None  # see `keep`
 
     def __init__(self, path: Path, size: int, classes: int, fingerprint: str) -> None:
         self.path, self.size, self.classes, self.fingerprint = path, size, classes, fingerprint
+        self._stored_as = classes, fingerprint
         with opened(path) as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         mapped = pa.py_buffer(self._map)
@@ -78,7 +80,19 @@ class Images:
         return len(self.labels)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Images, (self.path, self.size, self.classes, self.fingerprint)
+        return Images, (self.path, self.size, *self._stored_as), self._kept
+
+    def __setstate__(self, kept: tuple[int, ...]) -> None:
+        self.keep(kept)
+
+    def keep(self, classes: tuple[int, ...]) -> None:
+        """Count labels within `classes` from now on: 0 for the first; -1 for an image of any other class."""
+        number = np.full(max(self.classes, *classes) + 2, -1, np.int64)  # the last one for label -1
+        number[list(classes)] = np.arange(len(classes))
+        self.labels = number[self.labels]
+        self.labels.flags.writeable = False
+        self.classes, self._kept = len(classes), classes
+        self.fingerprint = hashlib.sha256(f"{self.fingerprint} {classes}".encode()).hexdigest()
 
     def take(self, ids: Ids | torch.Tensor) -> torch.Tensor:
         """(B,) positions -> (B, 3, size, size) uint8, a copy.

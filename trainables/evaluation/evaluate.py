@@ -57,7 +57,7 @@ class Examiner:
             if data.test is None:
                 raise UserError("data", "has no test split")
             fit_ids = np.sort(np.concatenate([fit_ids, data.val_ids]))
-            self.held_out, self.val_ids = data.test, np.arange(len(data.test))
+            self.held_out, self.val_ids = data.test, data.test_ids
         self.val_ids = spread(self.val_ids, self.held_out.labels[self.val_ids], spec.max_images)
         self.fit_ids = spread(fit_ids, data.train.labels[fit_ids], spec.max_images)
         self.fit_labels = torch.from_numpy(data.train.labels[self.fit_ids]).to(device)

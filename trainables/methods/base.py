@@ -86,6 +86,7 @@ class Context:
     teacher: BackboneFacts | None = None  # shapes of the teacher; None: not known yet
     class_images: tuple[int, ...] = ()  # labelled training images of each class; (): not known yet
     accumulate: int = 1  # micro-batches of a step; a loss between samples sees one micro-batch at a time
+    student_has_learned: bool = False  # whether the student starts from weights that it has learned before
 
 
 class Need(NamedTuple):

@@ -36,6 +36,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainables.core.errors import UserError
 from trainables.methods.base import Batch, Context, Losses, Method, Presets
 from trainables.methods.parts.barlow import XdConfig, barlow_losses, cross_distilled
 from trainables.methods.parts.recipes import SLIM_IMAGENET_100, on_digits
@@ -101,7 +102,15 @@ class Sacl(Method[SaclConfig]):
 
     @classmethod
     def check(cls, config: SaclConfig, context: Context) -> None:
-        """Refuse a student that cannot be the slice of a wider network."""
+        """Refuse a student that cannot be the slice of a wider network, or would lose what it has learned."""
+        if context.student_has_learned and config.host_width > 1:
+            raise UserError(
+                "config.host_width",
+                "draws a host around the student and rescales the student's weights, so what it has learned "
+                "would be lost",
+                value=config.host_width,
+                expected="1, or a student with random weights",
+            )
         if context.student is not None and context.student.spec is not None and config.host_width > 1:
             check_host_of(context.student.spec, config.host_width, context.image_size, config.slice)
 

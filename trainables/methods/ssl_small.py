@@ -7,8 +7,8 @@ Shi et al. 2021, "On the efficacy of small self-supervised contrastive models wi
 
 It differs from MoCo-v2 by a colder softmax, a head twice as wide as the student's features, Linear(d,
 2d)-ReLU- Linear(2d, 128), stronger colours (view recipe `ssl_small`), a larger batch and a longer training.
-The paper's last step, to begin at weights from a few epochs of SEED, is not implemented, because a method
-without a teacher has no such weights. So compare its published figures with a training from random weights.
+The paper's last step, to begin at weights from a few epochs of SEED, is a setting of the student and not of
+the method: `student: {arch: ..., train: {method: seed, epochs: 5, teacher: ...}}` (docs/students.md).
 
     raykd run search_spaces/ssl_small.yaml
 """

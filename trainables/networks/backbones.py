@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from trainables.networks import plugin_networks, torchvision_models
 from trainables.networks.feed import Feed
 from trainables.networks.stems import STEM
 from trainables.networks.zoo import (
+    CHANNELS,
     TORCHVISION,
     Stage,
     as_map,
@@ -34,7 +36,7 @@ from trainables.networks.zoo import (
     watched,
     watched_features,
 )
-from trainables.spec.inputs import USUAL, Inputs
+from trainables.spec.inputs import Inputs
 from trainables.spec.trial import ModelSpec
 
 
@@ -56,7 +58,7 @@ class Backbone(nn.Module):
     """A classification network without its classifier.
 
     Its input are views, normalised by ImageNet's mean and deviation. After `feed` it converts them to what
-    its weights were trained with.
+    its weights were trained with. With the option `in_chans: 1` it sees their luminance.
     """
 
     def __init__(self, spec: ModelSpec, field: str = "student") -> None:
@@ -64,22 +66,39 @@ class Backbone(nn.Module):
         self.arch = spec.arch
         self.options = dict(spec.options)
         self.field = field
+        self.in_chans = _channels(spec)
         self.model = create(spec.arch, self.options, field)
-        self.feed(USUAL)
+        self.feed(spec.inputs)
         self.feature_dim, self.map_channels, self.stages = _shape(self.model, spec, field)
 
     def feed(self, inputs: Inputs) -> None:
         """Convert views to `inputs` from now on."""
-        self._fed = Feed(inputs)
+        self.fed = Feed(inputs, self.in_chans)
 
     @property
     def inputs(self) -> Inputs:
         """What its model takes."""
-        return self._fed.inputs
+        return self.fed.inputs
+
+    @property
+    def written(self) -> dict[str, str]:
+        """What a file says about the network beside its weights: architecture, options, pixels."""
+        pixels = {name: json.dumps(values) for name, values in zip(("mean", "std"), self.pixels, strict=True)}
+        options = json.dumps(self.options, sort_keys=True)
+        return {"arch": self.arch, "options": options, **pixels, "channels": json.dumps(self.inputs.channels)}
+
+    @property
+    def pixels(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """(mean, deviation) of the network's own input, a number for each of its channels."""
+        normalisation = self.inputs.normalisation
+        if self.in_chans == 1:
+            mean, std = normalisation.grey
+            return (mean,), (std,)
+        return normalisation.mean, normalisation.std
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, feature_dim), pooled by the model's own head."""
-        features: Tensor = self.model(self._fed(images))
+        features: Tensor = self.model(self.fed(images))
         return features
 
     def map(self, images: Tensor) -> Tensor:
@@ -88,7 +107,7 @@ class Backbone(nn.Module):
         Tokens of a transformer are placed as the image's patches; class tokens are left out. Raises
         `UserError` for an architecture without a single map.
         """
-        found = as_map(self.model, raw_features(self.model, self._fed(images)))
+        found = as_map(self.model, raw_features(self.model, self.fed(images)))
         if found is None:
             raise UserError(f"{self.field}.arch", "has no single feature map", value=self.arch)
         return found
@@ -105,7 +124,7 @@ class Backbone(nn.Module):
         if not self.stages:
             raise UserError(f"{self.field}.arch", "has no feature maps", value=self.arch)
         with watched(self.model, [stage.module for stage in self.stages]) as seen:
-            features: Tensor = self.model(self._fed(images))
+            features: Tensor = self.model(self.fed(images))
         maps = [as_map(self.model, seen[stage.module], stage.channels) for stage in self.stages]
         if any(one is None for one in maps):
             raise UserError(f"{self.field}.arch", "has no feature maps at this image size", value=self.arch)
@@ -127,7 +146,7 @@ class Backbone(nn.Module):
             )
         names = names[len(names) - earlier :]
         with watched(self.model, names) as seen, watched_features(self.model) as last:
-            features: Tensor = self.model(self._fed(images))
+            features: Tensor = self.model(self.fed(images))
         channels = {stage.module: stage.channels for stage in self.stages}
         maps = [
             as_map(self.model, self.model.get_submodule("norm")(seen[name]))
@@ -154,7 +173,7 @@ class Backbone(nn.Module):
                 value=made_for,
                 expected=f"{image_size}, as data.image_size",
             )
-        images = noise(image_size).to(next(self.parameters()).device)
+        images = noise(image_size, self.in_chans).to(next(self.parameters()).device)
         spec = ModelSpec(arch=self.arch, options=self.options)
         with evaluating(self.model), torch.enable_grad():
             try:
@@ -199,6 +218,11 @@ class Backbone(nn.Module):
         )
 
 
+def _channels(spec: ModelSpec) -> int:
+    """Channels of a network's input; a wrong number is refused where the network is built."""
+    return 1 if spec.options.get(CHANNELS) == 1 else 3
+
+
 def build_backbone(spec: ModelSpec, seed: int | None = None, field: str = "student") -> Backbone:
     """A randomly initialised backbone. The same `seed` gives the same bits; global generators do not change.
 
@@ -210,9 +234,9 @@ def build_backbone(spec: ModelSpec, seed: int | None = None, field: str = "stude
         return Backbone(spec, field)
 
 
-def noise(image_size: int) -> Tensor:
-    """Two images (2, 3, H, W) of random values in 0..1, always the same ones."""
-    return torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+def noise(image_size: int, channels: int = 3) -> Tensor:
+    """Two images (2, channels, H, W) of random values in 0..1, always the same ones."""
+    return torch.rand(2, channels, image_size, image_size, generator=torch.Generator().manual_seed(0))
 
 
 @contextlib.contextmanager
@@ -269,7 +293,7 @@ def _shape(model: nn.Module, spec: ModelSpec, field: str) -> tuple[int, int, tup
         if plugin_networks.place_of(spec.arch) is not None:
             side = getattr(model, "side", side)
             _try_out(model, spec.arch, side, field)
-        images = torch.zeros(1, 3, side, side)
+        images = torch.zeros(1, _channels(spec), side, side)
         with evaluating(model), torch.no_grad():
             found = as_map(model, raw_features(model, images))
             features, stages = find_stages(model, images)

@@ -55,7 +55,7 @@ class Host(nn.Module):
 
     def forward(self, student: Backbone, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, width D); the first D belong to the student's channels."""
-        features: Tensor = functional_call(self.skeleton, self.weights(student), (images,))
+        features: Tensor = functional_call(self.skeleton, self.weights(student), (student.fed(images),))
         return features
 
     def weights(self, student: Backbone) -> dict[str, Tensor]:
@@ -85,7 +85,7 @@ class Host(nn.Module):
 def build_host(student: Backbone, width: float, image_size: int, slice: Slice = "index") -> Host:
     """A host around `student`, whose own parameters become, in place, part of the host's initial ones.
 
-    Every layer has `width` times the student's inputs and outputs (an image keeps its 3 channels), grouped
+    Every layer has `width` times the student's inputs and outputs (an image keeps its channels), grouped
     and depthwise convolutions `width` times the groups. The initial weights are drawn from the values that
     the family's own initialisation gave the student's; weights with more inputs than the student's are
     divided by sqrt(width). `slice` says which of the host's channels are the student's: `index` the first,
@@ -94,7 +94,7 @@ def build_host(student: Backbone, width: float, image_size: int, slice: Slice = 
     Raises `UserError` for a width that leaves no whole channels and for a network that cannot be widened.
     """
     check_host(student, width, image_size, slice)
-    images, exact = noise(image_size), Fraction(str(width))
+    images, exact = noise(image_size, student.in_chans), Fraction(str(width))
     layers = _layers(student, images)
     whole = _initial(student.model, layers, exact)
     if slice == "l1_mask":
@@ -108,7 +108,7 @@ def check_host(student: Backbone, width: float, image_size: int, slice: Slice = 
     The second check runs a slightly wider host. The weights of the additional output channels are zero, the
     weights from them are not. The host must then return the student's features, and zeros beside them.
     """
-    images = noise(image_size)
+    images = noise(image_size, student.in_chans)
     layers = _layers(student, images)
     modules = dict(student.model.named_modules())
     counts = [getattr(modules[name], count) for name, layer in layers.items() for count in layer.counts]
@@ -121,7 +121,7 @@ def check_host(student: Backbone, width: float, image_size: int, slice: Slice = 
             expected="a whole number" + (f" or a multiple of 1/{unit}" if unit > 1 else ""),
         )
     try:
-        kept = _keeps_channels(student, layers, 1 + Fraction(1, unit), images)
+        kept = _keeps_channels(student, layers, 1 + Fraction(1, unit), noise(image_size))
     except RuntimeError as error:
         raise _cannot(student, first_line(error)) from None
     if not kept:

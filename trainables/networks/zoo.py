@@ -18,7 +18,8 @@ from trainables.networks.stems import STEM, check_stem, put_small_stem
 
 TORCHVISION = "torchvision/"
 RAYKD = "raykd/"
-OURS = ("num_classes", "pretrained", "in_chans", "weights", "checkpoint_path", "features_only")
+OURS = ("num_classes", "pretrained", "weights", "checkpoint_path", "features_only")
+CHANNELS = "in_chans"
 _STAGES = 4
 
 
@@ -28,6 +29,8 @@ def create(arch: str, options: Mapping[str, Any], field: str) -> nn.Module:
     for name in options:
         if name in OURS:
             raise UserError(f"{field}.options.{name}", "is raykd's own to set", value=options[name])
+    if CHANNELS in options:
+        _check_channels(arch, options[CHANNELS], field)
     own = {name: value for name, value in options.items() if name != STEM}
     stem = options.get(STEM)
     if STEM in options:
@@ -49,6 +52,19 @@ def create(arch: str, options: Mapping[str, Any], field: str) -> nn.Module:
     if stem is not None:
         put_small_stem(model, stem, arch, field)
     return model
+
+
+def _check_channels(arch: str, count: object, field: str) -> None:
+    """Raise `UserError` for channels that no image has, and for a network whose channels cannot be chosen."""
+    where = f"{field}.options.{CHANNELS}"
+    if not timm.is_model(arch):
+        expected = "timm's model of that family, or no such option: it sees red, green and blue"
+        raise UserError(
+            where, f"is an option of timm's networks, and {arch} is none", value=count, expected=expected
+        )
+    if isinstance(count, bool) or count not in (1, 3):
+        problem = "no image has so many channels: all are kept as red, green and blue"
+        raise UserError(where, problem, value=count, expected="1, for their luminance, or none")
 
 
 def architectures() -> list[str]:

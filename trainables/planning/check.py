@@ -16,8 +16,9 @@ from trainables.data.data_sets import DataFacts, check_data, check_pictures
 from trainables.evaluation.probes import check_probe
 from trainables.methods import load_method
 from trainables.methods.base import TAUGHT, Context
-from trainables.networks.backbones import BackboneFacts, backbone_facts, check_arch
+from trainables.networks.backbones import BackboneFacts, backbone_facts
 from trainables.networks.sized import network_of
+from trainables.planning.student_check import check_student, student_remarks
 from trainables.planning.teacher_check import check_teacher, few_pixels, teacher_remarks
 from trainables.spec.trial import DataSpec, TeacherSpec, TrialSpec
 from trainables.teachers.feeding import remark
@@ -69,8 +70,7 @@ class TrialChecker:
                 value=getattr(trial.views, field),
                 expected="a recipe that changes images, at a strength above 0",
             )
-        student = trial.student
-        self._once(("arch", student), lambda: check_arch(student.arch, "student", student.options))
+        self._once(("student", trial.student), lambda: check_student(trial.student))
         if trial.teacher is not None:
             self._teacher(trial.teacher, frozenset(needs), trial.data, facts.classes)
         images = facts.train_images
@@ -83,9 +83,12 @@ class TrialChecker:
             _check_maps(trial, context)
         method.check(config, context)
         check_memory(trial, method, context, self._workers, self._memory)
-        training = teacher_trial(trial)
-        if training is not None:
-            self._once(("training", training), lambda: self.check_section(training, "teacher.train"))
+        for section, training in (("teacher", teacher_trial(trial)), ("student", trial.student.train)):
+            if training is not None:
+                self._training(training, f"{section}.train")
+
+    def _training(self, training: TrialSpec, where: str) -> None:
+        self._once(("training", training), lambda: self.check_section(training, where))
 
     def context(self, trial: TrialSpec) -> Context:
         """What the trial's method may know about it, the student's shapes included."""
@@ -97,10 +100,11 @@ class TrialChecker:
             classes=facts.classes,
             image_size=size,
             seed=trial.seed,
-            student=backbone_facts(trial.student, size),
+            student=backbone_facts(trial.student.model, size),
             teacher=self._teacher_facts(trial.teacher, trial.data) if trial.teacher is not None else None,
             class_images=facts.class_images,
             accumulate=trial.optim.accumulate,
+            student_has_learned=trial.student.has_learned,
         )
 
     def remarks(self, trial: TrialSpec) -> dict[str, str]:
@@ -121,6 +125,8 @@ class TrialChecker:
                 ],
             )
             said |= {sentence: sentence for sentence in told}  # each teacher's own
+        starts = self._once(("start", trial.student), lambda: student_remarks(trial.student))
+        said |= {sentence: sentence for sentence in starts}
         return said
 
     def same_choices(self, trial: TrialSpec) -> Mapping[str, tuple[tuple[str, ...], ...]]:

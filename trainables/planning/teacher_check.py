@@ -8,7 +8,7 @@ from trainables.methods.base import TAUGHT, Method
 from trainables.networks.backbones import check_arch
 from trainables.networks.sized import network_of
 from trainables.spec.trial import DataSpec, TeacherSpec
-from trainables.teachers.architecture import twins_remark
+from trainables.teachers.architecture import stem_remark, twins_remark
 from trainables.teachers.pretrained.read import CheckpointFacts, read_checkpoint
 from trainables.teachers.teacher import lacks, verify
 
@@ -81,8 +81,9 @@ def teacher_remarks(spec: TeacherSpec | None) -> list[str]:
     """
     if spec is None or spec.checkpoint is None:
         return []
-    remark = twins_remark(_verified(spec), spec.arch)
-    return [f"teacher.arch: {remark}"] if remark else []
+    facts = _verified(spec)
+    said = {"arch": twins_remark(facts, spec.arch), "options.stem": stem_remark(facts, spec)}
+    return [f"teacher.{field}: {remark}" for field, remark in said.items() if remark]
 
 
 def few_pixels(spec: TeacherSpec, data: DataSpec) -> str:

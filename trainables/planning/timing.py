@@ -133,7 +133,7 @@ def _noise(trial: TrialSpec, facts: DataFacts) -> DataSet:
     ids = np.arange(count)
     trained = ids[: facts.train_images]
     probed = trained[: facts.probe_images] if facts.classes else trained[:0]
-    return DataSet(images, None, trained, probed, ids[facts.train_images :], facts.classes, "noise")
+    return DataSet(images, None, ids[:0], trained, probed, ids[facts.train_images :], facts.classes, "noise")
 
 
 def _evaluation(run: Run, where: torch.device) -> float:

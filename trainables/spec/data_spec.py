@@ -48,6 +48,21 @@ def _splits(given: Any) -> Any:
     return checked
 
 
+def _classes(given: Any) -> Any:
+    """Numbers or names of classes, each once, in order: their order in a file changes no result."""
+    expected = "a list of at least two classes, all by number (from 0) or all by name"
+    if given is None:
+        return None
+    kinds = {type(one) for one in given} if isinstance(given, (list, tuple)) else set()
+    if kinds not in ({int}, {str}) or len(given) < 2:
+        raise UserError("", "is no list of classes", value=given, expected=expected)
+    if twice := [one for at, one in enumerate(given) if one in given[:at]]:
+        raise UserError("", "has a class twice", value=twice[0], expected="each class once")
+    if kinds == {int} and min(given) < 0:
+        raise UserError("", "has a class below 0", value=min(given), expected="numbers from 0")
+    return tuple(sorted(given))
+
+
 class DataSpec(Spec):
     """Which images."""
 
@@ -68,6 +83,11 @@ class DataSpec(Spec):
         None,
         description="which files below `path` are for what, where their names do not say it, such as "
         "{train: digits/train, test: [more/test, old-*]}; the longer of two that fit wins",
+    )
+    classes: Annotated[tuple[int, ...] | tuple[str, ...] | None, BeforeValidator(_classes)] = Field(
+        None,
+        description="the classes whose images are used, by number or name, such as [0, 1, 2]; they are "
+        "numbered anew from 0; unlabelled images stay",
     )
     fit: Literal["centre", "whole"] = Field(
         "centre",

@@ -42,7 +42,14 @@ class Normalisation(NamedTuple):
         mean, std = (", ".join(f"{value:.4g}" for value in values) for values in self)
         return f"mean {mean} and deviation {std}"
 
+    @property
+    def grey(self) -> tuple[float, float]:
+        """(mean, deviation) of one channel: the means over the three, as timm has them."""
+        return sum(self.mean) / 3, sum(self.std) / 3
 
+
+# Weights of red, green and blue in the luminance, ITU-R BT.601: what Pillow's mode `L` is.
+LUMINANCE = (0.299, 0.587, 0.114)
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CIFAR10 = Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 CIFAR100 = Normalisation((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))

@@ -28,6 +28,7 @@ _PLAIN = {
     "a valid integer": "a whole number",
     "a valid number": "a number",
     "a valid boolean": "true or false",
+    "Input is not a valid path for <class 'pathlib.Path'>": "a path",
     "greater than": "a number greater than",
     "less than": "a number less than",
 }

@@ -9,17 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from typing_extensions import Self
 
 from trainables.core.errors import UserError
 from trainables.core.plugins import unit_hashes
@@ -28,6 +21,9 @@ from trainables.spec.data_spec import DataSpec as DataSpec
 from trainables.spec.data_spec import Seed as Seed
 from trainables.spec.data_spec import Spec as Spec
 from trainables.spec.inputs import InputFields
+from trainables.spec.network_spec import ModelSpec as ModelSpec
+from trainables.spec.network_spec import WeightsSpec as WeightsSpec
+from trainables.spec.network_spec import file_digest as file_digest
 
 # Fields about where files lie and how they are fetched. They are not part of a trial's identity and no axes.
 NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
@@ -37,6 +33,7 @@ NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
 YOUNGER: Mapping[str, Mapping[str, Any]] = {
     "data": {
         "splits": None,
+        "classes": None,
         "fit": "centre",
         "keep": "raw",
         "short_side": 256,
@@ -86,15 +83,6 @@ class ViewSpec(Spec):
     )
     second: Operations = Field(
         {}, description="likewise, for the second view alone; unused by methods with one view"
-    )
-
-
-class ModelSpec(Spec):
-    """An architecture: any timm model, `torchvision/NAME`, `raykd/NAME` or a user's `my_package:make_net`."""
-
-    arch: str = Field(description="a timm model name, torchvision/NAME or raykd/NAME")
-    options: dict[str, Any] = Field(
-        {}, description="keyword arguments of the model's constructor, and `stem: small` for small images"
     )
 
 
@@ -163,20 +151,25 @@ class TeacherTraining(Spec):
     optim: dict[str, Any] = Field({})
     views: dict[str, Any] = Field({})
     seed: Seed = 0
+    start: dict[str, Any] = Field(
+        {},
+        description="the weights that it starts from, as a student's: `{pretrained: true}`, "
+        "`{checkpoint: FILE}` or `{train: {...}}`; left out: random ones",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_no_start(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = dump(self)
+        if not self.start:  # as in trials from before this was a field
+            dumped.pop("start", None)
+        return dumped
 
 
-class TeacherSpec(InputFields):
+class TeacherSpec(WeightsSpec):
     """Who teaches: an architecture with a checkpoint, or with the training that makes one."""
 
-    arch: str = Field(
-        description="a timm model name, torchvision/NAME or raykd/NAME; with `pretrained` also "
-        "hf-hub:OWNER/REPOSITORY"
-    )
-    options: dict[str, Any] = Field({}, description="as the student's")
-    checkpoint: Path | None = Field(None, description="file with the teacher's weights")
-    pretrained: bool = Field(
-        False, description="take the weights that timm, torchvision or the hub have under the name `arch`"
-    )
+    section = "teacher"
+
     train: TeacherTraining | None = Field(None, description="train it on the same data instead")
     batch_norm: Literal["eval", "batch"] = Field(
         "eval",
@@ -184,7 +177,7 @@ class TeacherSpec(InputFields):
     )
 
     @model_validator(mode="after")
-    def _of_a_file(self) -> TeacherSpec:
+    def _pixels(self) -> Self:
         written = [name for name in InputFields.model_fields if getattr(self, name) is not None]
         if self.train is not None and written:
             problem = "goes with `checkpoint`: a teacher that raykd trains is fed as in its training"
@@ -194,13 +187,66 @@ class TeacherSpec(InputFields):
             raise UserError(written[0], problem, value=value, expected=expected)
         return self
 
+    def identity(self, data: DataSpec) -> dict[str, Any]:
+        """As of all weights; of its training as older versions named it."""
+        identity = super().identity(data)
+        if self.train is not None:
+            _as_named(identity["train"])
+            if self.train.start:
+                identity["train"]["start"] = StudentSpec.model_validate(self.train.start).identity(data)
+        return identity
+
+
+class StudentSpec(WeightsSpec):
+    """Who learns: an architecture with random weights, or with those that it has learned before."""
+
+    section = "student"
+
+    train: TrialSpec | None = Field(
+        None,
+        description="train it before, as a trial of its own (`{method, preset, epochs, data, ...}`) on the "
+        "same data but for what its `data` says",
+    )
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether it starts from weights that it has learned before."""
+        return self.checkpoint is not None or self.pretrained or self.train is not None
+
+    @model_validator(mode="after")
+    def _pixels(self) -> Self:
+        if self.image_size is not None:
+            problem = "is for a teacher: the student's size is `data.image_size`"
+            raise UserError("image_size", problem, value=self.image_size, expected="none")
+        for name in InputFields.model_fields:
+            value = getattr(self, name)
+            if value is not None and not self.has_learned:
+                problem = "goes with `checkpoint` or `pretrained`: without them a student sees the views"
+                value = list(value) if isinstance(value, tuple) else value
+                expected = "neither `mean` nor `std`" if name == "mean" else "none"
+                raise UserError(name, problem, value=value, expected=expected)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = dump(self)
+        # As in trials from before these were fields.
+        return {name: of for name, of in dumped.items() if of is not None}
+
+    def identity(self, data: DataSpec) -> dict[str, Any]:
+        """As of all weights; of its training the name."""
+        identity = super().identity(data)
+        if self.train is not None:
+            identity["train"] = self.train.signature()
+        return identity
+
 
 class TrialSpec(Spec):
     """One training run, complete: nothing is filled in later."""
 
     method: str
     config: dict[str, Any] = Field(description="the method's Config, every field present")
-    student: ModelSpec
+    student: StudentSpec
     teacher: TeacherSpec | None = None
     data: DataSpec = DataSpec()
     views: ViewSpec = ViewSpec()
@@ -234,14 +280,9 @@ class TrialSpec(Spec):
         for field in NOT_IDENTITY["data"]:
             identity["data"].pop(field)
         _as_named(identity)
+        identity["student"] = self.student.identity(self.data)
         if self.teacher is not None:
-            del identity["teacher"]["pretrained"]  # `resolve` has put a file in its place
-            if self.teacher.train is not None:
-                _as_named(identity["teacher"]["train"])
-            if self.teacher.checkpoint is not None:
-                identity["teacher"]["checkpoint"] = file_digest(self.teacher.checkpoint)
-            for name in self.teacher.as_before(self.data):
-                del identity["teacher"][name]
+            identity["teacher"] = self.teacher.identity(self.data)
         return identity
 
 
@@ -257,25 +298,6 @@ def _as_named(identity: dict[str, Any]) -> None:
     choices = CORRECTED.get(method, {})
     if corrected := [f"{name}: {config[name]}" for name, of in choices.items() if config.get(name) in of]:
         identity["corrected"] = corrected
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content; of its path if the file is not there."""
-    path = path.expanduser()
-    try:
-        stat = path.stat()
-        return _file_digest(path, stat.st_size, stat.st_mtime_ns)
-    except OSError:  # missing, a folder or unreadable: loading it reports that
-        return hashlib.sha256(str(path).encode()).hexdigest()
-
-
-@lru_cache
-def _file_digest(path: Path, size: int, changed_ns: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def digest(value: Mapping[str, Any]) -> str:

@@ -11,9 +11,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import timm
 import torch
 import torchvision
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainables.networks import plugin_networks
 from trainables.networks.stems import STEM
@@ -84,7 +85,7 @@ def guess(read: ReadCheckpoint) -> Guess | None:
         claimed = ModelSpec(arch=facts.arch, options=dict(facts.options))
         if facts.configured:
             return Guess(claimed, "its config.json")
-        if facts.origin == "raykd" or facts.options or facts.arch.startswith(_OWN_NAMES):
+        if facts.origin.startswith("raykd") or facts.options or facts.arch.startswith(_OWN_NAMES):
             return Guess(claimed, COMPARED)
     usual = _first_fitting(read, _USUAL)
     for names, by in (
@@ -116,6 +117,23 @@ def twins_remark(facts: CheckpointFacts, arch: str) -> str:
     return (
         f"{facts.path.name} is read as {arch} and does not say what it is. By the names and shapes of its "
         f"weights it may also be {_listed(others)}, which computes otherwise: set `arch` to what was trained"
+    )
+
+
+def stem_remark(facts: CheckpointFacts, model: ModelSpec) -> str:
+    """A warning if the stem that `model` asks for may not be that of the file's network; else empty.
+
+    The kernels of many families are 3x3 with any stem, and only the stride differs. A file seldom says it.
+    """
+    if STEM not in model.options or facts.options.get(STEM) == model.options[STEM]:
+        return ""
+    plain = built(model.arch) if timm.is_model(model.arch) else None
+    first = next((m for m in plain.modules() if isinstance(m, nn.Conv2d)), None) if plain else None
+    if first is None or first.kernel_size != (3, 3):
+        return ""  # another shape, which would not have loaded
+    return (
+        f"{facts.path.name} does not say whether its network had `{STEM}: {model.options[STEM]}`: with the "
+        "usual stem it sees images at half the size, and its weights were learned for that"
     )
 
 

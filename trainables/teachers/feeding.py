@@ -18,8 +18,8 @@ import timm
 from trainables.core.errors import UserError
 from trainables.networks.zoo import RAYKD, TORCHVISION
 from trainables.spec.inputs import AS_DATA, InputFields
+from trainables.spec.network_spec import WeightsSpec
 from trainables.spec.normalisation import IMAGENET, Normalisation, normalisation_from
-from trainables.spec.trial import TeacherSpec
 from trainables.teachers.pretrained.preprocessing import (
     BY_RAYKD,
     NOTHING,
@@ -31,6 +31,7 @@ from trainables.teachers.pretrained.preprocessing import (
 )
 from trainables.teachers.pretrained.read import ReadCheckpoint, read_checkpoint
 
+W = TypeVar("W", bound=WeightsSpec)
 # Methods in names of published files. All were trained with ImageNet's normalisation.
 _NAMED = re.compile(r"(?<![a-z])(dino(v2)?|ibot|mae|moco|msn|deit3?)(?![a-z])")
 _DEFAULT = "default, since nothing says it"
@@ -63,11 +64,11 @@ F = TypeVar("F", bound=InputFields)
 _known: dict[tuple[object, ...], Feeding | None] = {}  # one file may serve thousands of trials
 
 
-def own_feeding(spec: TeacherSpec) -> Feeding | None:
-    """What the teacher's checkpoint was trained on, whatever the fields of `spec` say.
+def own_feeding(spec: WeightsSpec) -> Feeding | None:
+    """What the checkpoint was trained on, whatever the fields of `spec` say.
 
-    None for a teacher that raykd trains, because it sees the pixels of the views. None also for a file that
-    cannot be read; `check_teacher` reports the reason.
+    None for a network without a checkpoint, because it sees the pixels of the views. None also for a file
+    that cannot be read; `check_teacher` and `check_student` report the reason.
     """
     if spec.checkpoint is None:
         return None
@@ -79,13 +80,13 @@ def own_feeding(spec: TeacherSpec) -> Feeding | None:
     key = (path.absolute(), stat.st_mtime_ns, stat.st_size, spec.arch)
     if key not in _known:
         try:
-            _known[key] = feeding(spec.arch, read_checkpoint(path, "teacher.checkpoint"))
+            _known[key] = feeding(spec.arch, read_checkpoint(path, f"{spec.section}.checkpoint"))
         except UserError:
             _known[key] = None
     return _known[key]
 
 
-def filled(spec: TeacherSpec) -> TeacherSpec:
+def filled(spec: W) -> W:
     """`spec` with what its checkpoint was trained on where the spec says nothing."""
     found = own_feeding(spec)
     return spec if found is None else completed(spec, found)
@@ -97,8 +98,8 @@ def completed(spec: F, found: Feeding) -> F:
     return spec.model_copy(update=lacking) if lacking else spec
 
 
-def own_fields(spec: TeacherSpec) -> list[str]:
-    """Names of the fields that have the values that `filled` would take from the teacher's file."""
+def own_fields(spec: WeightsSpec) -> list[str]:
+    """Names of the fields that have the values that `filled` would take from its file."""
     found = own_feeding(spec)
     if found is None:
         return []
@@ -108,11 +109,11 @@ def own_fields(spec: TeacherSpec) -> list[str]:
     return sorted(same - {"mean", "std"})
 
 
-def remark(spec: TeacherSpec) -> str:
+def remark(spec: WeightsSpec) -> str:
     """A sentence for the user if pixels are not RGB by ImageNet's values, or if that is uncertain."""
     fed, found = spec.normalisation, own_feeding(spec)
     usual = fed.like(IMAGENET) and spec.inputs.channels == "rgb"
-    start = f"teacher {spec.arch}: its pixels have {fed.text()}"
+    start = f"{spec.section} {spec.arch}: its pixels have {fed.text()}"
     start += "" if spec.inputs.channels == "rgb" else " in the order blue, green, red"
     if found is None or not (fed.like(found.normalisation) or found.sure):
         return "" if usual else f"{start}, by `mean` and `std`"

@@ -106,14 +106,32 @@ def load_classifier(backbone: Backbone, read: ReadCheckpoint) -> nn.Linear | Non
 
 def _best_naming(backbone: Backbone, read: ReadCheckpoint) -> tuple[Mapping[str, Tensor], _Fit]:
     """The file's backbone under the naming that fits best, and its differences. timm's is tried last."""
-    fits = [(given, _fit(backbone, read, given)) for given in read.backbones]
+    named = (_in_channels(backbone, given) for given in read.backbones)
+    fits = [(given, _fit(backbone, read, given)) for given in named]
     best = min(fits, key=lambda found: found[1].wrong)
     for weights in (*read.backbones[:1], read.weights) if best[1].wrong else ():
         # A network that sees images of a size of its own may have another grid than the file's.
-        named = timms_names(backbone.model, weights, resample=backbone.inputs.image_size is not None)
-        if named is not None and not (fit := _fit(backbone, read, named, classifies=True)).wrong:
-            return named, fit
+        resample = backbone.inputs.image_size is not None or backbone.field == "student"
+        renamed = timms_names(backbone.model, _in_channels(backbone, weights), resample=resample)
+        if renamed is not None and not (fit := _fit(backbone, read, renamed, classifies=True)).wrong:
+            return renamed, fit
     return best
+
+
+def _in_channels(backbone: Backbone, given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The weights for a network of grey images: of the first layer's, the sum over red, green and blue.
+
+    As timm's `adapt_input_conv`: on three equal channels the network computed this.
+    """
+    if backbone.in_chans != 1:
+        return given
+    config = getattr(backbone.model, "pretrained_cfg", None) or {}
+    first = config.get("first_conv") or ()
+    layers = [f"{name}.weight" for name in ([first] if isinstance(first, str) else first)]
+    coloured = [
+        name for name in layers if name in given and given[name].ndim > 1 and given[name].shape[1] == 3
+    ]
+    return {**given, **{name: given[name].float().sum(1, keepdim=True) for name in coloured}}
 
 
 def _fit(
@@ -166,6 +184,8 @@ def _misfit(backbone: Backbone, read: ReadCheckpoint, given: Mapping[str, Tensor
     if guess is not None:
         expected += f": by names and shapes it is {guess.arch}"
         expected += f" with options {guess.options}" if guess.options else ""
+    if fit.other and given[fit.other[0]].shape[1:2] == (1,) and backbone.in_chans == 3:
+        expected += "; for a network of grey images, `options: {in_chans: 1}`"
     if list(fit.other) == ["pos_embed"] and not fit.missing:
         expected += f"; for images of another size, `{backbone.field}: {{image_size: N}}`"
     return UserError(
@@ -210,7 +230,16 @@ def _check_attention(backbone: Backbone, read: ReadCheckpoint, given: Mapping[st
 
 
 def _check_stem(backbone: Backbone, read: ReadCheckpoint) -> None:
-    """Refuse a 3x3 stem whose padding differs from that in this origin's code. Shapes do not show padding."""
+    """Refuse a stem with another padding or stride than in the file's network. Shapes do not show them."""
+    mine, theirs = (options.get(STEM) for options in (backbone.options, read.facts.options))
+    if read.facts.origin.startswith("raykd") and mine != theirs:
+        raise UserError(
+            f"{backbone.field}.options.{STEM}",
+            f"the file's network has {f'`{STEM}: {theirs}`' if theirs else 'no such stem'}, which shapes do "
+            "not always tell",
+            value=mine,
+            expected=f"`options: {{{STEM}: {theirs}}}`" if theirs else f"no `{STEM}`",
+        )
     stem = getattr(backbone.model, "conv1", None)
     padding = read.layout.small_stem_padding
     if padding is None or not isinstance(stem, nn.Conv2d) or stem.kernel_size != (3, 3):

@@ -5,27 +5,32 @@
     named_weights("hf-hub:timm/vit_small_patch14_dinov2.lvd142m", {}, "teacher").arch
 
 A file in the local cache is taken as it is, without a network. Otherwise it is downloaded to the cache. A
-trial knows a teacher by the hash of its file, so weights that change under a name make other trials.
+trial knows a network by the hash of its file, so weights that change under a name make other trials.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import socket
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlparse
 
 import timm
 import torch
 
+from trainables.core.checksums import save_with_checksum
 from trainables.core.errors import UserError, first_line
+from trainables.networks.backbones import Backbone, build_backbone
 from trainables.networks.zoo import RAYKD, TORCHVISION, check_name
-from trainables.spec.trial import TeacherSpec
+from trainables.spec.network_spec import ModelSpec, WeightsSpec
 
+W = TypeVar("W", bound=WeightsSpec)
 HUB = ("hf-hub:", "hf_hub:")  # timm's words before OWNER/REPOSITORY, or OWNER/REPOSITORY@REVISION
 _FILES = ("model.safetensors", "pytorch_model.bin")  # as timm looks for them
 _CONFIG = "config.json"
@@ -46,8 +51,53 @@ def named_weights(arch: str, options: Mapping[str, Any], field: str) -> NamedWei
     hf-hub:OWNER/REPOSITORY. Raises `UserError` at `field` for a name without weights, and for weights that
     are neither in the cache nor to be had.
     """
-    found = _found(arch, field)
+    stand_ins = _stand_ins.get()
+    if stand_ins is not None and arch in stand_ins:
+        return NamedWeights(arch, dict(options), stand_ins[arch])
+    try:
+        found = _found(arch, field)
+    except UserError as error:
+        if stand_ins is None or error.field != f"{field}.pretrained":
+            raise
+        stand_ins.add(arch, ModelSpec(arch=arch, options=dict(options)), error)
+        return NamedWeights(arch, dict(options), stand_ins[arch])
     return found._replace(options={**found.options, **options})
+
+
+class StandIns(dict[str, Path]):
+    """Files of random weights for names whose weights cannot be had: name -> file."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.why: list[UserError] = []  # of each name
+
+    def add(self, arch: str, model: ModelSpec, why: UserError) -> None:
+        """Write a file of random weights for this name."""
+        file = self.folder / f"{len(self)}.safetensors"
+        write_backbone(build_backbone(model, 0), file)
+        self[arch] = file
+        self.why.append(why)
+
+
+@contextlib.contextmanager
+def stand_ins(folder: Path) -> Iterator[StandIns]:
+    """Inside, weights by name that cannot be had are random ones, in files in `folder`: for plans."""
+    made = StandIns(folder)
+    before = _stand_ins.set(made)
+    try:
+        yield made
+    finally:
+        _stand_ins.reset(before)
+
+
+_stand_ins: ContextVar[StandIns | None] = ContextVar("stand_ins", default=None)
+
+
+def write_backbone(backbone: Backbone, file: Path) -> None:
+    """Write a network as raykd writes students."""
+    weights = {name: tensor.contiguous() for name, tensor in backbone.model.state_dict().items()}
+    save_with_checksum(weights, file, {"raykd": "student", **backbone.written})
 
 
 def is_name(text: str) -> bool:
@@ -55,7 +105,7 @@ def is_name(text: str) -> bool:
     return text.startswith((*HUB, TORCHVISION)) or timm.is_model(text)
 
 
-def with_file(spec: TeacherSpec, field: str) -> TeacherSpec:
+def with_file(spec: W, field: str) -> W:
     """`spec` with the file, architecture and options that its name stands for, if it is `pretrained`."""
     if not spec.pretrained:
         return spec
@@ -70,7 +120,7 @@ def _found(arch: str, field: str) -> NamedWeights:
     if arch.startswith(TORCHVISION):
         return _of_torchvision(arch, field)
     if arch.startswith(RAYKD):
-        expected = "`checkpoint: FILE`, or a teacher that raykd trains (`train`)"
+        expected = "`checkpoint: FILE`, or a training by raykd (`train`)"
         raise UserError(f"{field}.pretrained", "nobody publishes weights of", value=arch, expected=expected)
     check_name(arch, field)
     name = arch.partition(".")[0]

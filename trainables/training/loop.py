@@ -9,6 +9,7 @@ resumed trial reports the checkpoint's epoch again. The report returns whether t
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from trainables.data.data_sets import open_data
 from trainables.data.store_images import StoreDamaged
 from trainables.spec.trial import TrialSpec
 from trainables.training.run import Run, check_with_data
-from trainables.training.teacher_file import save_teacher, teacher_file, teacher_trial
+from trainables.training.teacher_file import save_teacher, teacher_file, trainings
 from trainables.training.workspace import EpochReport, Report, Workspace
 
 _log = logging.getLogger(__name__)
@@ -47,26 +48,44 @@ def train(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
 
 
 def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None) -> None:
-    """Decode the data and train the teacher if they are missing; `report` gets the teacher's epochs.
+    """Decode the data and train what is missing: the teacher, and what the student starts from.
 
-    Several processes may call this at once: one works and the others wait. If it dies, the next process
-    continues from its checkpoint. With a process group every worker calls this, and all of them train the
-    teacher. A `report` that returns False leaves the teacher unfinished. Raises the errors of `train`.
+    `report` gets the epochs of these trainings, counted through. Several processes may call this at once: one
+    works and the others wait. If it dies, the next process continues from its checkpoint. With a process
+    group every worker calls this, and all of them train. A `report` that returns False leaves a training
+    unfinished. Raises the errors of `train`.
     """
     data = on_each(lambda: open_data(trial.data, workspace.cache))
-    training = teacher_trial(trial)
-    if training is None:
-        return
-    check_with_data(trial, data)  # before the teacher's training, which would be wasted
+    needed = trainings(trial)
+    if needed:
+        check_with_data(trial, data)  # before the trainings, which would be wasted
+    done = 0
+    for training in needed:
+        on_each(functools.partial(open_data, training.data, workspace.cache))
+        _make(training, workspace, functools.partial(_counted_from, done, report or (lambda _: True)))
+        file = teacher_file(training, workspace.teachers)
+        if not from_first(file.exists):
+            return  # `report` has stopped it
+        on_each(functools.partial(workspace.transfer.pull_missing, file))  # the next one may start from it
+        done += training.epochs
+
+
+def _counted_from(done: int, report: Report, said: EpochReport) -> bool:
+    return report(replace(said, epoch=done + said.epoch))
+
+
+def _make(training: TrialSpec, workspace: Workspace, report: Report) -> None:
+    """Train the network of `training`, unless its file is there."""
     file = teacher_file(training, workspace.teachers)
     transfer = workspace.transfer
     place = replace(workspace, folder=workspace.teachers / training.signature())
     with _turn(file) as missing:
         if missing:
             try:
-                _train(training, place, report or (lambda _: True), lambda run: _make_teacher(run, file))
+                _train(training, place, report, lambda run: _make_teacher(run, file))
             except TrialFailed as error:
-                raise TrialFailed(f"training the teacher {training.student.arch}: {error}") from None
+                what = f"training {training.student.arch}, which the trials need"
+                raise TrialFailed(f"{what}: {error}") from None
         else:
             from_first(lambda: _share(file, transfer))
 

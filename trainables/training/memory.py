@@ -74,7 +74,7 @@ def check_on_device(
     side, teacher = trial.data.image_size, trial.teacher
     known = replace(
         context,
-        student=backbone_facts(trial.student, side),
+        student=backbone_facts(trial.student.model, side),
         teacher=backbone_facts(network_of(teacher), teacher.side(trial.data), "teacher"),
     )
     shared = workers if where.type == "cpu" else 1  # all workers of a trial may be on one host

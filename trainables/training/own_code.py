@@ -5,7 +5,7 @@ from __future__ import annotations
 from trainables.core import plugins
 from trainables.evaluation import probes
 from trainables.networks import plugin_networks
-from trainables.spec.trial import TrialSpec
+from trainables.spec.trial import StudentSpec, TrialSpec
 
 
 def own_code(trial: TrialSpec) -> dict[str, str]:
@@ -22,6 +22,10 @@ def own_code(trial: TrialSpec) -> dict[str, str]:
         if trial.teacher.train is not None:
             methods.append(trial.teacher.train.method)
     modules = [load_method(name).__module__ for name in methods]
+    modules += trial.student.train.plugins if trial.student.train is not None else ()
+    if trial.teacher is not None and trial.teacher.train is not None and trial.teacher.train.start:
+        before = StudentSpec.model_validate(trial.teacher.train.start).train
+        modules += before.plugins if before is not None else ()
     for place, section in zip(archs, ("student", "teacher"), strict=False):
         for module in plugin_networks.plugins_of(place):
             plugins.load(module, f"{section}.arch")

@@ -1,28 +1,27 @@
-"""From the settings of one training to a complete `TrialSpec`, and the flat names of its fields.
+"""From the settings of one training to a complete `TrialSpec`.
 
     resolve({"method": "retro", "student": {"arch": "resnet18"}, "teacher": {...}, "epochs": 16})
 
 fills in every field. What is written wins over the preset, and the preset over the method's defaults. A
-mistake is a `UserError` with the field's path. Search axes, `fixed` and tables use the flat names (`gamma`,
-`lr`, `views.strength`) of the same fields.
+mistake is a `UserError` with the field's path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from trainables.core import plugins
 from trainables.core.errors import UserError
+from trainables.spec.inputs import InputFields
 from trainables.spec.parse import as_mapping, build, join, spelled_out
 from trainables.spec.trial import (
     DataSpec,
-    ModelSpec,
     OptimSpec,
     ProbeSpec,
+    StudentSpec,
     TeacherSpec,
     TeacherTraining,
     TrialSpec,
@@ -36,7 +35,7 @@ if TYPE_CHECKING:  # and in functions: methods import torch, and `raykd status` 
 # Where a trial is written: the fields of TrialSpec, and the preset that fills some of them in.
 KEYS = (*TrialSpec.model_fields, "preset")  # `plugins`: names of modules, or a trial's mapping of them
 SECTIONS: dict[str, type[BaseModel]] = {
-    "student": ModelSpec,
+    "student": StudentSpec,
     "teacher": TeacherSpec,
     "data": DataSpec,
     "views": ViewSpec,
@@ -48,22 +47,15 @@ SHORTHAND: dict[tuple[str, ...], str] = {
     ("student",): "arch",
     ("teacher",): "arch",
     ("teacher", "train"): "method",
+    ("student", "train"): "method",
     ("data",): "name",
     ("views",): "recipe",
     ("optim",): "optimizer",
     ("probe",): "score",
 }
-_BARE = ("method", "epochs", "seed")  # top-level fields that are not sections
-# Mappings with any keys: arguments of constructors, and the parts of a teacher's training.
-_OPEN = (
-    "student.options",
-    "teacher.options",
-    "views.operations",
-    "views.second",
-    "teacher.train.config",
-    "teacher.train.optim",
-    "teacher.train.views",
-)
+# The probe at the end of a training that makes a network for trials: its data may have no labels.
+BEFORE_SCORE = "rankme"
+BARE = ("method", "epochs", "seed")  # top-level fields that are not sections
 
 
 def resolve(raw: Mapping[str, Any], where: str = "") -> TrialSpec:
@@ -77,7 +69,7 @@ def resolve(raw: Mapping[str, Any], where: str = "") -> TrialSpec:
     plugins.declare(plugins.named(written.pop("plugins", ()), join(where, "plugins")))
     for key in written:
         if key not in KEYS:
-            raise UserError(join(where, key), "no such field", value=key, expected=_home(key), choices=KEYS)
+            raise UserError(join(where, key), "no such field", value=key, expected=home(key), choices=KEYS)
     method = _method(written, where)
     parts = _merge(_preset(method, written.get("preset"), where), written, where)
     config = _config(method, parts.pop("config", None), where)
@@ -85,7 +77,9 @@ def resolve(raw: Mapping[str, Any], where: str = "") -> TrialSpec:
     teacher = _teacher(method, parts.pop("teacher", None), data, where)
     if "student" not in parts:
         raise UserError(join(where, "student"), "is missing", expected="`{arch: NAME}`, the network to train")
-    trial = build(TrialSpec, {**parts, "method": method.name, "config": config, "data": data}, where)
+    student = _student(parts.pop("student"), data, join(where, "student"))
+    given = {**parts, "method": method.name, "config": config, "data": data, "student": student.arch}
+    trial = build(TrialSpec, spelled_out(given, SHORTHAND), where)
     if trial.probe.point not in method.points:
         raise UserError(
             join(where, "probe.point"),
@@ -93,7 +87,7 @@ def resolve(raw: Mapping[str, Any], where: str = "") -> TrialSpec:
             value=trial.probe.point,
             choices=method.points,
         )
-    trial = trial.model_copy(update={"teacher": teacher})
+    trial = trial.model_copy(update={"teacher": teacher, "student": student})
     try:
         code = own_code(trial)
     except UserError as error:
@@ -122,7 +116,7 @@ def check_names(method: type[Method]) -> None:
     A method may have the name of a field without parts (method `seed`, and a trial's `seed`): no flat name
     starts with such a field and a dot.
     """
-    if method.name in set(KEYS) - set(_BARE) or "." in method.name:
+    if method.name in set(KEYS) - set(BARE) or "." in method.name:
         raise TypeError(f"{method.__name__} may not be called {method.name!r}: flat names start like this")
     taken = {*OptimSpec.model_fields, *KEYS} & set(method.Config.model_fields)
     if taken:
@@ -164,11 +158,11 @@ def _config(method: type[Method], raw: Any, where: str) -> dict[str, Any]:
         if name not in method.Config.model_fields:
             problem = f"method {method.name!r} has no such field"
             choices = method.Config.model_fields
-            raise UserError(join(path, name), problem, value=name, expected=_home(name), choices=choices)
+            raise UserError(join(path, name), problem, value=name, expected=home(name), choices=choices)
     return build(method.Config, raw, path).model_dump(mode="json")
 
 
-def _home(name: str) -> str | None:
+def home(name: str) -> str | None:
     """The section that has a field of this name, in words; None where none or several have."""
     homes = [section for section, model in SECTIONS.items() if name in model.model_fields]
     return f"it under `{homes[0]}`" if len(homes) == 1 else None
@@ -185,16 +179,64 @@ def _teacher(method: type[Method], raw: Any, data: Mapping[str, Any], where: str
             f"is missing: method {method.name!r} learns from a teacher",
             expected="`{arch: NAME, checkpoint: FILE}` or `{arch: NAME, train: {method: moco, epochs: N}}`",
         )
-    sources = {"checkpoint": spec.checkpoint, "train": spec.train, "pretrained": spec.pretrained}
-    given = [f"`{name}`" for name, value in sources.items() if value]
-    if len(given) > 1:
-        raise UserError(path, f"has both {' and '.join(given)}", expected="one of them")
-    if spec.train is None:
-        from trainables.teachers.feeding import filled
-        from trainables.teachers.named_weights import with_file
+    from trainables.teachers.student import with_weights
 
-        return filled(with_file(spec, path))
-    return spec.model_copy(update={"train": _training(spec, spec.train, data, join(path, "train"))})
+    spec = with_weights(spec, path)
+    if spec.train is None:
+        return spec
+    return _trained(spec, spec.train, data, path)
+
+
+def _student(raw: Any, data: Mapping[str, Any], where: str) -> StudentSpec:
+    written = as_mapping(raw, where)
+    before = written.pop("train", None)
+    taken = () if before is None else [name for name in InputFields.model_fields if name != "image_size"]
+    inputs = {name: written.pop(name, None) for name in taken}
+    spec = build(StudentSpec, written, where)
+    if before is not None:
+        spec = spec.model_copy(update={"train": _before(spec, before, data, join(where, "train"))})
+    if not spec.has_learned:
+        return spec
+    from trainables.teachers.student import with_weights
+
+    found = with_weights(spec, where)
+    for name, given in inputs.items():
+        of = getattr(found, name)
+        if given is not None and given not in (of, list(of) if isinstance(of, tuple) else of):
+            problem = "goes with `checkpoint`: a student is fed as in its training before"
+            expected = "neither `mean` nor `std`" if name in ("mean", "std") else "none"
+            raise UserError(join(where, name), problem, value=given, expected=expected)
+    return found
+
+
+def _before(spec: StudentSpec, raw: Any, data: Mapping[str, Any], where: str) -> TrialSpec:
+    """The training of a student before the trial, of the same network, on the same data but for its own."""
+    written = spelled_out(as_mapping(raw, where), SHORTHAND)
+    student = {**spec.model.model_dump(), **as_mapping(written.get("student"), join(where, "student"))}
+    if (student["arch"], student["options"]) != (spec.arch, spec.options):
+        problem = "is another network than the one that starts from it"
+        raise UserError(join(where, "student.arch"), problem, value=student["arch"], expected=spec.arch)
+    own = as_mapping(written.get("data"), join(where, "data"))
+    probe = written.get("probe", {"score": BEFORE_SCORE, "record": ()})
+    try:
+        full = resolve({**written, "student": student, "data": {**data, **own}, "probe": probe}, where)
+    except UserError as error:
+        raise _of_network(error, where) from None
+    if "probe" in written:
+        return full
+    # At the end alone. No result depends on the probe, but the name of the file does.
+    return full.model_copy(update={"probe": full.probe.model_copy(update={"every": full.epochs})})
+
+
+def _of_network(error: UserError, where: str, start: str = "") -> UserError:
+    """`error` of a training, placed: about the network at its section, about its weights at `start`."""
+    own = join(where, "student")
+    if error.field != own and not error.field.startswith(own + "."):
+        return error
+    rest = error.field.removeprefix(own).removeprefix(".")
+    if start and rest.partition(".")[0] not in ("arch", "options"):
+        return error.at(join(join(where, start), rest))
+    return error.at(join(where.rpartition(".")[0], rest))
 
 
 def needs_teacher(method: type[Method]) -> bool:
@@ -204,146 +246,31 @@ def needs_teacher(method: type[Method]) -> bool:
     return bool(method.needs & TAUGHT)
 
 
-def _training(
-    teacher: TeacherSpec, train: TeacherTraining, data: Mapping[str, Any], where: str
-) -> TeacherTraining:
-    """The training with every field filled in, so that the teacher's identity does not depend on defaults.
+def _trained(teacher: TeacherSpec, train: TeacherTraining, data: Mapping[str, Any], path: str) -> TeacherSpec:
+    """The teacher with all of its training filled in, so that its identity does not depend on defaults.
 
     It uses the trial's data and nothing else of the trial: if its views followed an axis of the search, each
     trial would train a teacher of its own.
     """
-    raw = train.model_dump()
+    where = join(path, "train")
+    raw = train.model_dump(exclude={"start"})
     method = _method(raw, where)
     if needs_teacher(method):
         raise UserError(
             join(where, "method"), "needs a teacher itself", value=method.name, expected="one that does not"
         )
-    student = {"arch": teacher.arch, "options": teacher.options}
+    student = {**teacher.model.model_dump(), **train.start}
     try:
         full = resolve({**raw, "student": student, "data": data}, where)
     except UserError as error:
-        own = join(where, "student.")
-        if not error.field.startswith(own):
-            raise
-        raise error.at(join(where.rpartition(".")[0], error.field.removeprefix(own))) from None
-    return TeacherTraining(
+        raise _of_network(error, where, "start") from None
+    training = TeacherTraining(
         method=full.method,
         epochs=full.epochs,
         config=full.config,
         optim=full.optim.model_dump(mode="json"),
         views=full.views.model_dump(mode="json"),
         seed=full.seed,
+        start=full.student.model_dump(mode="json") if full.student.has_learned else {},
     )
-
-
-# --- flat names ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class FlatField:
-    """A field under its flat name: where it is written, which methods have it, what it is."""
-
-    name: str  # as the user wrote it: `gamma`, `retro.gamma`, `views.strength`
-    path: tuple[str, ...]  # in the mapping that `resolve` takes
-    methods: frozenset[str]  # of those asked for, the ones that have it
-    description: str
-
-    @property
-    def flat(self) -> str:
-        """The flat name without a method in front."""
-        return self.path[-1] if self.path[0] in ("config", "optim") else ".".join(self.path)
-
-
-def flatten(trial: TrialSpec) -> dict[str, Any]:
-    """Every field of `trial` under its flat name, values plain JSON."""
-    dump = trial.model_dump(mode="json")
-    flat: dict[str, Any] = {name: dump[name] for name in _BARE}
-    flat.update(dump["config"])
-    flat.update(dump["optim"])
-    for section in SECTIONS:
-        if section != "optim" and dump[section] is not None:
-            flat.update(_dotted(section, dump[section]))
-    return flat
-
-
-def put(raw: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
-    """A copy of the nested mapping `raw` with `value` at `path`."""
-    if len(path) == 1:
-        return {**raw, path[0]: value}
-    inner = raw.get(path[0])
-    return {**raw, path[0]: put(inner if isinstance(inner, Mapping) else {}, path[1:], value)}
-
-
-def flat_fields(methods: Iterable[str]) -> dict[str, FlatField]:
-    """Every flat field that a trial of one of these methods has, by name."""
-    from trainables.methods import load_method
-
-    names = frozenset(methods)
-    found: dict[str, FlatField] = {}
-    for method in sorted(names):
-        cls = load_method(method)
-        check_names(cls)
-        for name, field in cls.Config.model_fields.items():
-            having = found[name].methods if name in found else frozenset()
-            found[name] = FlatField(name, ("config", name), having | {method}, field.description or "")
-    for name in _BARE:
-        found[name] = FlatField(name, (name,), names, TrialSpec.model_fields[name].description or "")
-    for section, model in SECTIONS.items():
-        for name, field in model.model_fields.items():
-            path = _TRAIN if (section, name) == ("teacher", "train") else {(section, name): field.description}
-            for at, description in path.items():
-                flat = at[-1] if section == "optim" else ".".join(at)
-                found[flat] = FlatField(flat, at, names, description or "")
-    return found
-
-
-_TRAIN = {
-    ("teacher", "train", name): field.description for name, field in TeacherTraining.model_fields.items()
-}
-
-
-def find_field(name: str, methods: Sequence[str], where: str) -> FlatField:
-    """The field called `name`, for trials of these methods; `retro.gamma` is `gamma` of method retro alone.
-
-    Raises `UserError` at `where` with the nearest name.
-    """
-    from trainables.methods import methods as all_methods
-
-    first, _, rest = name.partition(".")
-    if rest and first in all_methods():
-        if first not in methods:
-            raise UserError(where, "method is not in this sweep", value=first, choices=methods)
-        inner = find_field(rest, [first], where)
-        return FlatField(name, inner.path, inner.methods, inner.description)
-    known = flat_fields(methods)
-    if name in known:
-        return known[name]
-    if any(name.startswith(prefix + ".") and name != prefix + "." for prefix in _OPEN):
-        return FlatField(name, tuple(name.split(".")), frozenset(methods), "")
-    others = [m for m, cls in all_methods().items() if name in cls.Config.model_fields]
-    problem, expected = "no such field", None if others else _dot(name)
-    if others:
-        problem += f" of {', '.join(methods)}: {name!r} belongs to {', '.join(others)}"
-    near = [k for k in known if ("." in k) == ("." in name)] if _home(name) is None else known
-    raise UserError(where, problem, value=name, expected=expected, choices=near)
-
-
-def _dot(name: str) -> str | None:
-    """The full name of a field whose section was left out or need not be there."""
-    first, _, rest = name.partition(".")
-    if first in ("config", "optim") and rest:
-        return f"the bare name, {rest!r}"
-    homes = [
-        section for section, model in SECTIONS.items() if name in model.model_fields and section != "optim"
-    ]
-    return " or ".join(f"`{section}.{name}`" for section in homes) or None
-
-
-def _dotted(prefix: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        if isinstance(inner, dict) and inner:
-            flat.update(_dotted(f"{prefix}.{name}", inner))
-        else:
-            flat[f"{prefix}.{name}"] = inner
-    return flat
+    return teacher.model_copy(update={**full.student.model.model_dump(), "train": training})

@@ -27,9 +27,9 @@ from trainables.data.splits import class_sizes
 from trainables.evaluation.evaluate import Examiner
 from trainables.methods import load_method
 from trainables.methods.base import TAUGHT, Batch, Context, Losses, Method, MethodConfig
-from trainables.networks.backbones import build_backbone
 from trainables.spec.trial import TrialSpec
 from trainables.targets.sharing import EpochTargets
+from trainables.teachers.student import build_student
 from trainables.teachers.teacher import load_teacher
 from trainables.training.checkpoints import Checkpoints
 from trainables.training.compilation import compile_networks, uncompiled
@@ -38,7 +38,7 @@ from trainables.training.memory import check_on_device
 from trainables.training.optimizer import Schedule, check_optim, load_optimizer, make_optimizer
 from trainables.training.parallel import broadcast_buffers, data_parallel
 from trainables.training.taught import BatchViews, autocast, channels_last, plain_encoder, shared_targets
-from trainables.training.teacher_file import teacher_path
+from trainables.training.teacher_file import start_path, teacher_path
 from trainables.training.workspace import Workspace
 from trainables.views.augmented import EpochViews, Views, evaluation_view
 
@@ -61,6 +61,7 @@ def check_with_data(trial: TrialSpec, data: DataSet) -> tuple[type[Method], Meth
         trial.seed,
         class_images=class_sizes(data.train.labels[data.probe_ids], data.classes),
         accumulate=trial.optim.accumulate,
+        student_has_learned=trial.student.has_learned,
     )
     config = kind.Config(**trial.config)
     kind.check(config, context)
@@ -74,14 +75,14 @@ def build_method(
     where: torch.device,
     begin: bool = True,
 ) -> Method:
-    """The trial's method with an untrained student, on device `where`, and its teacher.
+    """The trial's method with its student as it comes, on device `where`, and its teacher.
 
     `begin=False` skips `Method.begin`, which reads training images: a checkpoint contains its results.
     Raises `UserError` for settings or a teacher that do not fit.
     """
     kind, config, context = check_with_data(trial, data)
     check_on_device(trial, kind, context, world_size(), where)
-    student = build_backbone(trial.student, trial.seed)
+    student = build_student(trial.student, trial.seed, start_path(trial.student, workspace.teachers))
     teacher = None
     if trial.teacher is not None and kind.needs & TAUGHT:
         teacher = load_teacher(trial.teacher, teacher_path(trial, workspace.teachers))
@@ -266,7 +267,7 @@ class Run:
         self.method.eval()
 
         def encode(images: Tensor) -> Tensor:
-            # In float32 on every device, as for the teacher and the untrained student, to be comparable.
+            # In float32 on every device, as for the references, to be comparable.
             return self.method.features(channels_last(images), self.trial.probe.point)
 
         with uncompiled() if self.compiled else contextlib.nullcontext():
@@ -277,6 +278,7 @@ class Run:
             name: tensor.contiguous() for name, tensor in self.method.student.model.state_dict().items()
         }
         facts = {"epoch": str(self.epoch), "score": repr(score), "trial": self.trial.signature()}
+        facts |= {"raykd": "student", **self.method.student.written}
         path = self.workspace.folder / BEST
 
         def write() -> None:

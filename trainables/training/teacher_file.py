@@ -1,6 +1,7 @@
-"""The teacher that is trained on the trial's own data: which training makes it, and the file it leaves.
+"""Networks that are trained before a trial: its teacher, what its student starts from, and their files.
 
 training = teacher_trial(trial)                 # None where the trial takes a checkpoint
+trainings(trial)                                # all that it needs, in order
 teacher_file(training, folder)                  # FOLDER/SIGNATURE.safetensors
 save_teacher(method, path, training)            # backbone, head and classifier of a trained method
 """
@@ -14,12 +15,8 @@ from typing import Any
 from trainables.core.checksums import save_with_checksum
 from trainables.methods.base import Method
 from trainables.networks.heads import describe_head
-from trainables.spec.trial import TrialSpec
-from trainables.training.resolve import resolve
-
-# The probe at the end of a teacher's training, whose data may have no labels. No result depends on it, but
-# the name of the teacher's file does: with another one every teacher would be trained again.
-TEACHER_SCORE = "rankme"
+from trainables.spec.trial import StudentSpec, TrialSpec
+from trainables.training.resolve import BEFORE_SCORE, resolve
 
 
 def teacher_trial(trial: TrialSpec) -> TrialSpec | None:
@@ -31,11 +28,11 @@ def teacher_trial(trial: TrialSpec) -> TrialSpec | None:
         return None
     train = trial.teacher.train
     raw: dict[str, Any] = {
-        **train.model_dump(exclude={"preset"}, exclude_defaults=True),
+        **train.model_dump(exclude={"preset", "start"}, exclude_defaults=True),
         "method": train.method,
-        "student": {"arch": trial.teacher.arch, "options": trial.teacher.options},
+        "student": {**trial.teacher.model.model_dump(), **train.start},
         "data": trial.data.model_dump(),
-        "probe": {"score": TEACHER_SCORE, "record": (), "every": train.epochs},
+        "probe": {"score": BEFORE_SCORE, "record": (), "every": train.epochs},
     }
     if train.preset is not None:
         raw["preset"] = train.preset
@@ -43,8 +40,22 @@ def teacher_trial(trial: TrialSpec) -> TrialSpec | None:
 
 
 def teacher_file(training: TrialSpec, folder: Path) -> Path:
-    """Where the teacher that `training` makes is kept."""
+    """Where the network that `training` makes is kept."""
     return folder / f"{training.signature()}.safetensors"
+
+
+def trainings(trial: TrialSpec) -> list[TrialSpec]:
+    """The trainings that make the networks of `trial`, each after those that it needs itself."""
+    found: dict[str, TrialSpec] = {}
+    for training in filter(None, (trial.student.train, teacher_trial(trial))):
+        for one in (*trainings(training), training):
+            found.setdefault(one.signature(), one)
+    return list(found.values())
+
+
+def start_path(student: StudentSpec, folder: Path) -> Path | None:
+    """The file that a student starts from: its checkpoint, or what its training leaves in `folder`."""
+    return student.checkpoint if student.train is None else teacher_file(student.train, folder)
 
 
 def teacher_path(trial: TrialSpec, folder: Path) -> Path:
@@ -69,8 +80,7 @@ def save_teacher(method: Method, path: Path, training: TrialSpec | None = None) 
     metadata = {
         "format": "raykd",
         "method": method.name,
-        "arch": method.student.arch,
-        "options": json.dumps(method.student.options, sort_keys=True),
+        **method.student.written,
     }
     if training is not None:
         metadata["trial"] = training.model_dump_json()

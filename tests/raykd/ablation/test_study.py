@@ -22,7 +22,7 @@ from trainables.core.errors import UserError
 from trainables.networks.backbones import backbone_facts
 from trainables.planning.compute import step_flops
 from trainables.spec.trial import ModelSpec
-from trainables.training.resolve import flatten
+from trainables.training.flat_names import flatten
 
 torch.set_num_threads(1)
 

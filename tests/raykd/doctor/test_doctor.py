@@ -146,15 +146,16 @@ def sweep(**over):
 
 
 def test_what_a_spec_needs(tmp_path):
-    data, teacher, spec = sweep_checks.check_spec(sweep())
+    data, teacher, student, spec = sweep_checks.check_spec(sweep())
     assert data.ok and "digits" in data.said and "10 classes" in data.said
     assert teacher.ok and "needs none" in teacher.said
+    assert student.ok and student.said == "a test_efficientnet starts from random weights"
     assert spec.ok, spec
 
 
 def test_data_that_is_missing_and_a_setting_that_cannot_work(tmp_path):
     missing = sweep(data={"name": "cifar10", "path": str(tmp_path)}, fixed={"queue_size": 1000})
-    data, _, spec = sweep_checks.check_spec(missing)
+    data, _, _, spec = sweep_checks.check_spec(missing)
     assert data.ok is False and str(tmp_path) in data.said and "data" in data.mend
     assert spec.ok is False and spec.mend
 

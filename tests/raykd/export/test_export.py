@@ -30,8 +30,8 @@ from trainables.evaluation.evaluate import Examiner
 from trainables.networks.backbones import build_backbone
 from trainables.spec.trial import ModelSpec, TeacherSpec, TrialSpec
 from trainables.teachers.teacher import load_teacher
+from trainables.training.flat_names import flatten
 from trainables.training.loop import prepare, train
-from trainables.training.resolve import flatten
 from trainables.training.teacher_file import teacher_path
 from trainables.training.workspace import EpochReport, Workspace
 from trainables.views.augmented import plain

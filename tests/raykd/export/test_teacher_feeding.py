@@ -300,7 +300,7 @@ def test_a_student_s_files_and_card_say_which_share_its_probes_saw(tmp_path: Pat
     model = timm.create_model(f"local-dir:{tmp_path / 'student'}", pretrained=True)
     config = timm.data.resolve_data_config(model=model)
     assert config["crop_pct"] == 26 / 32 and "Resize(size=19" in str(timm.data.create_transform(**config))
-    assert _images(trial, student.inputs) == (
+    assert _images(trial, student) == (
         "RGB images of 16 px: the middle of pictures whose shorter side was resized to 20 px (bilinear, crop "
         "share 0.8125), normalised by ImageNet's mean and deviation"
     )

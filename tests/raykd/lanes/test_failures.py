@@ -15,10 +15,10 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from raykd.lanes.deaths import death
 from raykd.lanes.failures import explain, mended_by_restart
 from trainables.data.store_images import StoreDamaged
-from trainables.spec.trial import ModelSpec, OptimSpec, TrialSpec
+from trainables.spec.trial import OptimSpec, StudentSpec, TrialSpec
 
 TRIAL = TrialSpec(
-    method="none", config={}, student=ModelSpec(arch="none"), optim=OptimSpec(batch_size=4096), epochs=1
+    method="none", config={}, student=StudentSpec(arch="none"), optim=OptimSpec(batch_size=4096), epochs=1
 )
 CUDA = (
     "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 139.81 GiB of which "

@@ -18,7 +18,7 @@ from raykd.overview.progress import leaders, seconds_spent
 from raykd.records.ledger import Ledger
 from raykd.storage.open_storage import open_sweep
 from trainables.core.errors import UserError
-from trainables.training.resolve import flatten
+from trainables.training.flat_names import flatten
 
 AXES = {"lr": [0.001, 0.01]}
 Curves = list[tuple[float, int, list[float]]]  # learning rate, seed, score after each epoch

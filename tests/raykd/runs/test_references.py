@@ -149,3 +149,29 @@ def test_the_baseline_is_work_of_the_background_and_ends_with_the_time_limit(tmp
         assert {"raw_pixels", "untrained", "teacher"} <= set(recorder.history.references)
     assert [text.partition(":")[0] for text in said] == ["baseline", "the time limit is reached before these"]
     assert "1459 epochs" in said[0] and "baseline; go on with:  raykd resume both" in said[1]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_student_that_is_trained_before_has_its_rows_afterwards(before: bool, tmp_path: Path) -> None:
+    """Else its row, which needs no preparation, is measured meanwhile; the label says how it comes."""
+    learned = {"train": {"method": "supervised", "preset": "digits", "epochs": 3}} if before else {}
+    given = {**RAW, "method": "retro", "student": {"arch": "test_efficientnet", **learned}}
+    spec = build_sweep(given)
+    prepared: list[set[str]] = []
+
+    class Watched(Pool):
+        def run(self, task: Any, on_report: Any) -> None:
+            if task.id == "prepare":
+                time.sleep(0.3)
+                prepared.append({name for name, _ in self.ran})
+            super().run(task, on_report)
+
+    with Ledger.create(tmp_path / "both") as ledger:
+        recorder = Recorder(ledger, History())
+        head = {"spec_hash": spec.hash(), "source": None, "sampler": {}, "scheduler": {}, "versions": {}}
+        recorder("sweep", spec=spec.model_dump(mode="json"), **head)
+        pool: Any = Watched()
+        References(spec, recorder, pool, Console(), open_sweep(tmp_path / "both")).around(lambda: True)
+        label = recorder.history.references["untrained"]["label"]
+    assert prepared == [set() if before else {"raw_pixels", "untrained"}]
+    assert label == ("the student, as it came" if before else "the student, untrained")

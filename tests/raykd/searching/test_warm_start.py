@@ -21,7 +21,7 @@ from raykd.searching.warm_start import take_over
 from raykd.spec.samplers import SAMPLERS
 from raykd.spec.search import SearchSpec, build_sweep
 from trainables.core.errors import UserError
-from trainables.training.resolve import flatten
+from trainables.training.flat_names import flatten
 
 torch.set_num_threads(1)
 

@@ -11,7 +11,7 @@ from raykd.searching.proposer import Proposal, Proposer
 from raykd.spec.search import SearchSpec, build_sweep, load_sweep
 from raykd.spec.sweep import spaces
 from trainables.core.errors import UserError
-from trainables.training.resolve import flatten
+from trainables.training.flat_names import flatten
 
 RETRO: dict[str, Any] = {
     "name": "s",

@@ -20,7 +20,7 @@ from raykd.spec.overrides import lay_over
 from raykd.spec.samplers import TPE
 from raykd.spec.search import SearchSpec, build_sweep, find_space, load_sweep
 from raykd.spec.sections import parse_duration
-from raykd.spec.sweep import spaces
+from raykd.spec.shipped import spaces
 from trainables.core.errors import UserError
 
 BASE: dict[str, Any] = {

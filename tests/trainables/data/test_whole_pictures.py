@@ -25,7 +25,8 @@ from trainables.data.decode import decode, decode_whole
 from trainables.data.store import load_store
 from trainables.spec.trial import DataSpec, ViewSpec
 from trainables.training import loop
-from trainables.training.resolve import flatten, resolve
+from trainables.training.flat_names import flatten
+from trainables.training.resolve import resolve
 from trainables.views import operations as ops
 from trainables.views.augmented import Views, plain
 from trainables.views.parameter_table import centre, crops

@@ -10,7 +10,8 @@ from small_methods import TEACHER
 
 from trainables.methods import load_method, methods
 from trainables.methods.base import TAUGHT
-from trainables.training.resolve import flatten, resolve
+from trainables.training.flat_names import flatten
+from trainables.training.resolve import resolve
 
 # Fields of the trial by their flat names; `moco` is preset `paper` of that method.
 PUBLISHED: dict[str, dict[str, Any]] = yaml.safe_load("""

@@ -18,7 +18,8 @@ from trainables.core.numerics import unit
 from trainables.methods.parts.losses import info_nce
 from trainables.methods.parts.momentum_encoder import MomentumEncoder
 from trainables.methods.seed import seed_loss
-from trainables.training.resolve import find_field, resolve
+from trainables.training.flat_names import find_field
+from trainables.training.resolve import resolve
 
 
 def test_loss_by_hand() -> None:

@@ -25,7 +25,8 @@ from trainables.planning.plugins import bring
 from trainables.spec.trial import DataSpec, ModelSpec, TrialSpec
 from trainables.teachers.architecture import guess
 from trainables.teachers.pretrained.read import read_checkpoint
-from trainables.training.resolve import flatten, resolve
+from trainables.training.flat_names import flatten
+from trainables.training.resolve import resolve
 
 TEACHER = {"arch": "test_resnet", "train": {"method": "moco", "preset": "digits", "epochs": 1}}
 OWN: dict[str, Any] = {

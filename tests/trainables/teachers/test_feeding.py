@@ -32,7 +32,8 @@ from trainables.spec.trial import TeacherSpec, TrialSpec
 from trainables.teachers.feeding import feeding, remark
 from trainables.teachers.pretrained.read import read_checkpoint
 from trainables.teachers.teacher import Teacher, load_teacher
-from trainables.training.resolve import flatten, resolve
+from trainables.training.flat_names import flatten
+from trainables.training.resolve import resolve
 from trainables.training.teacher_file import teacher_path, teacher_trial
 from trainables.training.workspace import EpochReport, Workspace
 from trainables.views.augmented import plain

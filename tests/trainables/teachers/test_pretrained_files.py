@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from trainables.core.errors import UserError
 from trainables.planning.teacher_check import check_teacher
 from trainables.spec.normalisation import IMAGENET
-from trainables.spec.trial import ModelSpec, TeacherSpec, TrialSpec
+from trainables.spec.trial import ModelSpec, StudentSpec, TeacherSpec, TrialSpec
 from trainables.teachers.pretrained.open import open_checkpoint
 from trainables.teachers.teacher import Teacher, load_teacher
 from trainables.training.teacher_file import teacher_path
@@ -44,7 +44,7 @@ def spec(path: Path, model: ModelSpec = TEACHER) -> TeacherSpec:
 def load(path: Path, model: ModelSpec = TEACHER) -> Teacher:
     teacher = spec(path, model)
     trial = TrialSpec(
-        method="moco", config={}, student=ModelSpec(arch="test_resnet"), teacher=teacher, epochs=1
+        method="moco", config={}, student=StudentSpec(arch="test_resnet"), teacher=teacher, epochs=1
     )
     return load_teacher(teacher, teacher_path(trial, Path("/nowhere")))
 

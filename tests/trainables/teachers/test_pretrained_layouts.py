@@ -40,7 +40,7 @@ from trainables.networks.backbones import build_backbone
 from trainables.networks.heads import head_text
 from trainables.planning.teacher_check import check_teacher
 from trainables.spec.normalisation import IMAGENET
-from trainables.spec.trial import ModelSpec, TeacherSpec, TrialSpec
+from trainables.spec.trial import ModelSpec, StudentSpec, TeacherSpec, TrialSpec
 from trainables.teachers.architecture import guess_arch
 from trainables.teachers.pretrained.read import read_checkpoint
 from trainables.teachers.teacher import Teacher, load_teacher
@@ -63,7 +63,7 @@ def spec(path: Path, model: ModelSpec, **changed: Any) -> TeacherSpec:
 
 def load(path: Path, model: ModelSpec, **changed: Any) -> Teacher:
     teacher = spec(path, model, **changed)
-    student = ModelSpec(arch="test_resnet")
+    student = StudentSpec(arch="test_resnet")
     trial = TrialSpec(method="moco", config={}, student=student, teacher=teacher, epochs=1)
     return load_teacher(teacher, teacher_path(trial, Path("/nowhere")))
 

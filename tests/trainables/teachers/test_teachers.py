@@ -25,7 +25,7 @@ from trainables.core.errors import UserError
 from trainables.methods import load_method
 from trainables.planning.teacher_check import check_teacher
 from trainables.spec.normalisation import IMAGENET
-from trainables.spec.trial import ModelSpec, TeacherSpec, TeacherTraining, TrialSpec
+from trainables.spec.trial import StudentSpec, TeacherSpec, TeacherTraining, TrialSpec
 from trainables.teachers.pretrained.layouts import LAYOUTS
 from trainables.teachers.teacher import Teacher, load_teacher
 from trainables.training.teacher_file import save_teacher, teacher_path, teacher_trial
@@ -45,7 +45,7 @@ def spec(checkpoint: Path, **changed: Any) -> TeacherSpec:
 
 def trial(teacher: TeacherSpec | None) -> TrialSpec:
     return TrialSpec(
-        method="moco", config={}, student=ModelSpec(arch="test_resnet"), teacher=teacher, epochs=1
+        method="moco", config={}, student=StudentSpec(arch="test_resnet"), teacher=teacher, epochs=1
     )
 
 

@@ -15,7 +15,8 @@ from tests.helpers.flat import unflatten
 from trainables.core.errors import UserError
 from trainables.methods import methods
 from trainables.methods.base import Method, MethodConfig
-from trainables.training.resolve import find_field, flat_fields, flatten, put, resolve
+from trainables.training.flat_names import find_field, flat_fields, flatten, put
+from trainables.training.resolve import resolve
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,12 @@ TAUGHT = {"teacher": r"teacher_encoder_q\.", "teacher's momentum encoder": r"tea
 
 LAYOUTS = (
     Layout(
+        origin="raykd, a student",  # exported, or in a trial's folder
+        signature=("",),
+        roles={BACKBONE: ""},
+        metadata={"raykd": "student"},
+    ),
+    Layout(
         origin="raykd",
         signature=(r"backbone\.",),
         roles={BACKBONE: r"backbone\.", HEAD: r"head\.", CLASSIFIER: r"classifier\."},
