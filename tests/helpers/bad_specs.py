@@ -70,7 +70,7 @@ SPECS = [
           {"teacher/arch": "torchvision/resnet18", "teacher/options": {"in_chans": 1}},
           "teacher.options.in_chans", "timm's model"),
     sweep("a class that is not there", {"data/classes": [3, 10]}, "data.classes", "at most 9"),
-    sweep("one class", {"data/classes": [3]}, "data.classes", "at least two"),
+    sweep("a single class", {"data/classes": [3]}, "data.classes", "at least two"),
     sweep("classes in words", {"data/classes": ["three", "four"]}, "data.classes", "no names"),
     sweep("classes as an axis", {"axes/data.classes": [[0, 1], [2, 3]]}, "axes.data.classes", "compare"),
     sweep("an unknown teacher", {"teacher/arch": "test_resnt"}, "teacher.arch", "nearest: test_resnet"),

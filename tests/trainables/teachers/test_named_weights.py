@@ -83,7 +83,7 @@ def test_timm_s_name_takes_the_file_in_the_cache_and_the_tag_of_its_weights(put:
     want.load_state_dict({k: v for k, v in _weights(file).items() if not k.startswith("head.")})
     teacher = load_teacher(taught, file)
     pixels = noise(160)
-    assert torch.allclose(teacher.features(pixels), want.eval()(teacher.backbone._fed(pixels)), atol=1e-5)
+    assert torch.allclose(teacher.features(pixels), want.eval()(teacher.backbone.fed(pixels)), atol=1e-5)
 
 
 def test_a_trial_is_that_of_the_same_file_as_a_checkpoint(put: Put) -> None:
