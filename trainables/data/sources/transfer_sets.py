@@ -71,7 +71,7 @@ def _sun(root: Path, split: str, download: bool) -> list[Rows]:
     """50 images of each class to train on and 50 for the test: the first of the ten published partitions."""
     from torchvision.datasets import SUN397
 
-    numbers = SUN397(root, download=download, loader=Path).class_to_idx
+    numbers = SUN397(root, download=download).class_to_idx
     lists = root / _SUN_LISTS
     if download and not lists.exists():
         _download_sun_lists(lists)
