@@ -102,7 +102,7 @@ def test_the_installed_raykd_reads_its_own_files(installed: Path, tmp_path: Path
 @pytest.mark.slow
 def test_the_extras_are_those_that_users_are_told_of(installed: Path) -> None:
     code = "from importlib.metadata import metadata; print(*metadata('raykd').get_all('Provides-Extra'))"
-    assert {"s3", "dashboard"} <= set(run(installed / "python", "-c", code).split())
+    assert {"s3", "dashboard", "mlxtend"} <= set(run(installed / "python", "-c", code).split())
 
 
 @pytest.mark.ray  # it starts none, but takes as long

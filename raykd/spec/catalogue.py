@@ -147,7 +147,8 @@ def _studies(storage: Storage) -> Table:
 def _data(storage: Storage) -> Table:
     from trainables.data.sources import sources
 
-    return ["data", "about"], [[name, source.summary] for name, source in sources().items()]
+    rows = [[name, source.metric.replace("_", " "), source.summary] for name, source in sources().items()]
+    return ["data", "metric", "about"], rows
 
 
 def _probes(storage: Storage) -> Table:

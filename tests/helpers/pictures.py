@@ -7,8 +7,12 @@ import numpy as np
 from PIL import Image
 
 from trainables.data.data_sets import check_data, open_data
+from trainables.data.decode import decode
 from trainables.data.splits import class_sizes
 from trainables.spec.trial import DataSpec
+
+# train images, labels, test images, labels
+Truth = tuple[np.ndarray, list[int], np.ndarray, list[int]]
 
 RNG = np.random.default_rng(0)
 
@@ -22,6 +26,11 @@ def encoded(image: np.ndarray, kind: str = "png") -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, kind)
     return buffer.getvalue()
+
+
+def read_back(paths: list[Path], side: int) -> np.ndarray:
+    """What files hold, by our own decoder (tested by itself), as (n, side, side, 3)."""
+    return np.stack([decode(path, side).transpose(1, 2, 0) for path in paths])
 
 
 def put(path: Path, content: bytes) -> None:

@@ -41,3 +41,15 @@ def stratified(labels: Ids, share: float, seed: int) -> Ids:
     ends = np.cumsum(sizes)
     chosen = [grouped[end - size : end - size + n] for end, size, n in zip(ends, sizes, give, strict=True)]
     return np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
+
+
+def few_of_each(labels: Ids, count: int, rng: np.random.Generator) -> Ids:
+    """Positions of `count` of `labels` of each class (none negative), drawn by `rng`, sorted.
+
+    A class with fewer gives all it has.
+    """
+    sizes = np.bincount(labels)
+    starts = np.cumsum(sizes) - sizes
+    order = np.lexsort((rng.random(len(labels)), labels))  # by class, in random order within it
+    rank = np.arange(len(labels)) - starts[labels[order]]
+    return np.sort(order[rank < count])

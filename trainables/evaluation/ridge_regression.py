@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trainables.core.errors import UserError
+from trainables.data.splits import few_of_each
 
 _STRENGTHS = [10.0**power for power in range(-5, 4)]  # times the mean of the eigenvalues that are not zero
 _ELEMENTS = 2**26  # float64 numbers that one chunk of draws may take: 512 MiB
@@ -99,15 +100,8 @@ def draw_shots(targets: np.ndarray, count: int, draws: int, seed: int) -> list[n
 
     A class with fewer samples gives all it has. `UserError` where no class has `count`.
     """
-    sizes = np.bincount(targets)
-    if sizes.max() < count:
+    most = int(np.bincount(targets).max())
+    if most < count:
         problem = f"no class has {count} labelled training images"
-        raise UserError("probe", problem, expected=f"at most {sizes.max()} shots")
-    starts = np.cumsum(sizes) - sizes
-    chosen = []
-    for draw in range(draws):
-        keys = np.random.default_rng([seed, count, draw]).random(len(targets))
-        order = np.lexsort((keys, targets))  # by class, in random order within it
-        rank = np.arange(len(targets)) - starts[targets[order]]
-        chosen.append(np.sort(order[rank < count]))
-    return chosen
+        raise UserError("probe", problem, expected=f"at most {most} shots")
+    return [few_of_each(targets, count, np.random.default_rng([seed, count, draw])) for draw in range(draws)]

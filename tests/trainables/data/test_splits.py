@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.data.splits import held_out, stratified
+from trainables.data.splits import few_of_each, held_out, stratified
 
 class_sizes = st.lists(st.integers(1, 40), min_size=1, max_size=12)
 shares = st.floats(0.01, 0.99)
@@ -57,3 +57,21 @@ def test_nothing_to_divide(count: int) -> None:
 def test_a_large_set_is_quick() -> None:
     labels = np.random.default_rng(0).integers(0, 1000, 1_000_000)
     assert len(stratified(labels, 0.01, 0)) == 10_000
+
+
+@given(class_sizes, st.integers(1, 20), st.integers(0, 2**40))
+def test_so_many_of_each_class_or_all_it_has(sizes: list[int], count: int, seed: int) -> None:
+    labels = labels_of(sizes)
+    drawn = few_of_each(labels, count, np.random.default_rng(seed))
+    assert (np.diff(drawn) > 0).all()
+    assert np.bincount(labels[drawn]).tolist() == [min(size, count) for size in sizes]
+    np.testing.assert_array_equal(drawn, few_of_each(labels, count, np.random.default_rng(seed)))
+
+
+def test_every_image_of_a_class_is_drawn_as_often() -> None:
+    labels = labels_of([5, 9])
+    times = np.zeros(14)
+    for seed in range(2000):
+        times[few_of_each(labels, 2, np.random.default_rng(seed))] += 1
+    # 2,000 draws of probability 2/5 and 2/9: five standard errors.
+    assert np.abs(times / 2000 - np.where(labels == 0, 2 / 5, 2 / 9)).max() < 0.055

@@ -4,26 +4,28 @@ torchvision compares files with the MD5 sums of the published ones; the tests of
 check by one for existence. What happens when a sum is wrong is tested with the check in place.
 """
 
+import hashlib
+import io
 import pickle
 import re
+import shutil
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from pictures import encoded, pixels, put
+import transfer_files as transfer
+from pictures import Truth, encoded, pixels, put, read_back
 from scipy.io import savemat
 
 from trainables.core.errors import UserError
 from trainables.data.data_sets import check_data, open_data
-from trainables.data.decode import decode
 from trainables.data.sources import find_source, sources
 from trainables.data.sources.base import data_folder
 from trainables.spec.trial import DataSpec
-
-Truth = tuple[np.ndarray, list[int], np.ndarray, list[int]]  # train images, labels, test images, labels
 
 
 def write_cifar10(root: Path) -> Truth:
@@ -85,56 +87,6 @@ def write_mnist(root: Path) -> Truth:
     return np.repeat(train, 3, 3), labels, np.repeat(test, 3, 3), test_labels
 
 
-def read_back(paths: list[Path], side: int) -> np.ndarray:
-    """What files hold, by our own decoder (tested by itself), as (n, side, side, 3)."""
-    return np.stack([decode(path, side).transpose(1, 2, 0) for path in paths])
-
-
-def write_flowers(root: Path) -> Truth:
-    base = root / "flowers-102"
-    paths = [base / "jpg" / f"image_{i:05}.jpg" for i in range(1, 13)]
-    for path in paths:
-        put(path, encoded(pixels(1, 40)[0], "jpeg"))
-    labels = np.array([1, 1, 102, 102, 5, 5, 1, 102, 5, 1, 5, 102])
-    savemat(base / "imagelabels.mat", {"labels": labels})
-    train, val, test = [1, 3, 5], [2, 4, 6, 7], [8, 9, 10, 11, 12]
-    savemat(base / "setid.mat", {"trnid": train, "valid": val, "tstid": test})
-    images = read_back(paths, 32)
-    of = [np.array(ids) - 1 for ids in (train + val, test)]
-    return images[of[0]], list(labels[of[0]] - 1), images[of[1]], list(labels[of[1]] - 1)
-
-
-def write_pets(root: Path) -> Truth:
-    base, truth = root / "oxford-iiit-pet", []
-    for part, count in (("trainval", 8), ("test", 4)):
-        names = [f"{part}_{i}" for i in range(count)]
-        for name in names:
-            put(base / "images" / f"{name}.jpg", encoded(pixels(1, 40)[0], "jpeg"))
-        lines = [f"{name} {i % 4 + 1} {i % 2 + 1} 1" for i, name in enumerate(names)]
-        put(base / "annotations" / f"{part}.txt", "\n".join(lines).encode())
-        truth.append(read_back([base / "images" / f"{name}.jpg" for name in names], 32))
-    return truth[0], [0, 1, 2, 3] * 2, truth[1], [0, 1, 2, 3]
-
-
-def write_cars(root: Path) -> Truth:
-    base, truth = root / "stanford_cars", []
-    (base / "devkit").mkdir(parents=True)
-    for part, count, where in (
-        ("train", 8, "devkit/cars_train_annos"),
-        ("test", 4, "cars_test_annos_withlabels"),
-    ):
-        names = [f"{i:05}.jpg" for i in range(count)]
-        for name in names:
-            put(base / f"cars_{part}" / name, encoded(pixels(1, 40)[0], "jpeg"))
-        notes = np.array(
-            [(name, i % 4 + 1) for i, name in enumerate(names)], dtype=[("fname", object), ("class", object)]
-        )
-        savemat(base / f"{where}.mat", {"annotations": notes})
-        truth.append(read_back([base / f"cars_{part}" / name for name in names], 32))
-    savemat(base / "devkit" / "cars_meta.mat", {"class_names": np.array(list("abcd"), object)})
-    return truth[0], [0, 1, 2, 3] * 2, truth[1], [0, 1, 2, 3]
-
-
 def write_imagenet(root: Path) -> Truth:
     wnids, truth = ["n01440764", "n01443537", "n01484850"], []
     torch.save(({wnid: (wnid, "a fish") for wnid in wnids}, wnids), root / "meta.bin")
@@ -152,10 +104,16 @@ WRITERS: dict[str, tuple[Callable[[Path], Truth], int, int]] = {  # writer, side
     "svhn": (write_svhn, 32, 10),
     "stl10": (write_stl10, 96, 10),
     "mnist": (write_mnist, 28, 10),
-    "flowers102": (write_flowers, 32, 102),
-    "pets": (write_pets, 32, 37),
-    "cars": (write_cars, 32, 196),
     "imagenet": (write_imagenet, 32, 1000),
+    "flowers102": (transfer.write_flowers, 32, 102),
+    "pets": (transfer.write_pets, 32, 37),
+    "cars": (transfer.write_cars, 32, 196),
+    "aircraft": (transfer.write_aircraft, 32, 100),
+    "food101": (transfer.write_food, 32, 101),
+    "dtd": (transfer.write_dtd, 32, 47),
+    "eurosat": (transfer.write_eurosat, 32, 10),
+    "caltech101": (transfer.write_caltech, 32, 102),
+    "sun397": (transfer.write_sun, 32, 397),
 }
 SUMMED = ("cifar", "svhn", "stl10", "mnist", "flowers102", "imagenet")
 
@@ -232,6 +190,56 @@ def test_sets_that_cannot_be_downloaded_are_refused_at_once(tmp_path: Path) -> N
         check_data(DataSpec(name="imagenet", path=tmp_path, download=True))
 
 
+def test_what_was_never_published_as_lists_is_drawn_class_by_class(tmp_path: Path) -> None:
+    """EuroSAT: 80 % of each class (Helber et al.); Caltech-101: 30 images of each (Kornblith et al.)."""
+    transfer.write_eurosat(tmp_path)
+    transfer.write_caltech(tmp_path)
+    for name, trained, tested in (("eurosat", [8] * 3, [2] * 3), ("caltech101", [30] * 3, [1, 2, 3])):
+        parts = find_source(name).open(DataSpec(name=name, path=tmp_path))
+        assert parts.test is not None
+        train, test = list(parts.train.samples()), list(parts.test.samples())
+        assert np.bincount([one.label for one in train]).tolist() == trained
+        assert np.bincount([one.label for one in test]).tolist() == tested
+        files = {path for path in tmp_path.rglob("*.jpg") if name in path.parts}
+        assert {one.picture for one in train} | {one.picture for one in test} == files
+        assert len(train) + len(test) == len(files)
+        numbers = [int(str(one.name)[-6:-4].strip("_")) for one in test]
+        assert numbers == transfer.DRAWN[name], "another draw than before: scores of a test change"
+
+
+def test_the_lists_of_sun397_are_downloaded_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, *_ = transfer.write_sun(tmp_path)
+    lists = tmp_path / "SUN397" / "Partitions"
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as packed:
+        for file in lists.iterdir():
+            packed.write(file, file.name)
+    shutil.rmtree(lists)
+    spec = DataSpec(name="sun397", path=tmp_path, image_size=32)
+    with pytest.raises(UserError, match=r"no SUN397/Partitions/Training_01.txt, .*=true"):
+        check_data(spec)
+
+    def download(url: str, folder: Path) -> None:
+        put(folder / url.rpartition("/")[2], content.getvalue())
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", download)
+    spec = spec.model_copy(update={"download": True})
+    with pytest.raises(UserError, match=r"data.download: SUN397.* is not the file that was published"):
+        open_data(spec, tmp_path / "cache")
+    published = hashlib.sha256(content.getvalue()).hexdigest()
+    monkeypatch.setattr("trainables.data.sources.transfer_sets._SUN_SHA256", published)
+    assert len(open_data(spec, tmp_path / "cache").train) == len(images)
+    assert not list(tmp_path.rglob("*.zip"))
+
+
+def test_metrics_are_those_of_the_papers() -> None:
+    """Kornblith et al. (2019), table 1: mean per class for these, top-1 for the others."""
+    by_class = {name for name, source in sources().items() if source.metric == "mean_per_class"}
+    assert by_class == {"pets", "flowers102", "aircraft", "caltech101"}
+
+
 def test_default_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RAYKD_DATA", str(tmp_path))
     assert data_folder() == tmp_path
@@ -251,5 +259,5 @@ def test_names() -> None:
     assert all(source.summary for source in sources().values())
     with pytest.raises(UserError, match="Did you mean 'cifar100'"):
         check_data(DataSpec(name="cifar-100"))
-    with pytest.raises(UserError, match="digits come with scikit-learn"):
+    with pytest.raises(UserError, match="digits comes with scikit-learn"):
         check_data(DataSpec(path=Path("x")))

@@ -114,6 +114,8 @@ def test_a_teacher_s_training_by_a_user_s_method_counts(tmp_path: Path) -> None:
         ("own_half", METHOD.replace("    summary = \"the teacher's direction of features\"\n", ""),
          "own_half.OwnCosine.summary", "is missing"),
         ("own_table", "SOURCES = ('stripes',)\n", "own_table.SOURCES", "something else than data sources"),
+        ("own_metric", "from own_lab.sources import Stripes\nclass Own(Stripes):\n    metric = 'top5'\n"
+         "SOURCES = (Own(),)\n", "own_metric.SOURCES", "own_stripes has an unknown metric (got 'top5')"),
         ("own_probe", "from own_lab.probes import OwnProbe\nclass Knn(OwnProbe):\n    label = 'knn'\n",
          "own_probe", "has this name already"),
     ],

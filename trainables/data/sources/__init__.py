@@ -14,7 +14,7 @@ from types import ModuleType
 from trainables.core import plugins
 from trainables.core.discovery import added, by_name, rows
 from trainables.core.errors import UserError
-from trainables.data.sources.base import Source
+from trainables.data.sources.base import METRICS, Source
 
 
 @cache
@@ -39,6 +39,11 @@ def added_by(module: ModuleType) -> list[Source]:
     if not isinstance(own, tuple | list) or not all(isinstance(row, Source) for row in own):
         field = f"{module.__name__}.SOURCES"
         raise UserError(field, "holds something else than data sources", expected="`(MySource(…),)`")
+    for source in own:
+        if source.metric not in METRICS:
+            field = f"{module.__name__}.SOURCES"
+            problem = f"{source.name} has an unknown metric"
+            raise UserError(field, problem, value=source.metric, choices=METRICS)
     return list(own)
 
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from PIL import Image
 
@@ -15,6 +15,10 @@ from trainables.core.files import cache_folder
 from trainables.spec.trial import DataSpec
 
 Picture = Path | bytes | Image.Image  # a file, the content of a file, or pixels
+
+# How the test of a data set is scored: accuracy over all images, or the mean of the classes' accuracies.
+Metric = Literal["top1", "mean_per_class"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
 
 
 class Sample(NamedTuple):
@@ -70,6 +74,7 @@ class Source(ABC):
 
     name: str
     summary: str  # one line for `raykd list data`
+    metric: Metric = "top1"  # the usual one of papers that report this data set
     takes_splits = False  # whether `data.splits` may name the files of each split
 
     @abstractmethod
