@@ -106,6 +106,7 @@ def _serves(facts: CheckpointFacts, model: ModelSpec | None) -> dict[str, dict[s
         else:
             asked = ", ".join(NEEDS[need] for need in sorted(method.may_need))
             beside = ["needs labels"] * ("labels" in method.needs)
+            beside += ["from its features, since it has no head"] * (method.embeds and not facts.head)
             beside += [f"some settings need {asked}"] * bool(asked)
             found[name] = {"can": True, "why": "; ".join(beside)}
     return found

@@ -25,7 +25,7 @@ def beside(spec: SweepSpec, storage: Storage, known: History | None = None) -> l
     from trainables.planning.compute import equal_epochs, trial_flops
 
     rows: list[tuple[TrialSpec, int, dict[str, Any]]] = [
-        (trial, trial.epochs, {"what": "teacher", "when": "before the trials"})
+        (trial, trial.epochs, {"what": _made(trial), "when": "before the trials"})
         for trial in untrained(spec, storage)
     ]
     wanted = spec.wanted_references() if known is None else missing(spec, known)
@@ -96,11 +96,27 @@ def baseline_remarks(asked: int, epochs: int, spec: SweepSpec) -> list[str]:
 
 
 def untrained(spec: SweepSpec, storage: Storage) -> list[TrialSpec]:
-    """The trials that train the teachers that the sweep needs and that have no file in `storage` yet."""
-    from trainables.training.teacher_file import teacher_file, teacher_trial
+    """The trials that make the teachers, or their heads, that the sweep needs and `storage` lacks.
 
-    trainings = [training for trial in to_prepare(spec) if (training := teacher_trial(trial)) is not None]
-    return [t for t in trainings if not teacher_file(t, storage.teachers()).exists()]
+    Each comes after those whose files it needs itself.
+    """
+    from trainables.training.teacher_file import teacher_file, teacher_trials
+
+    found: dict[str, TrialSpec] = {}
+    for trial in to_prepare(spec):
+        needed: list[TrialSpec] = []
+        for training in reversed(teacher_trials(trial)):
+            if teacher_file(training, storage.teachers()).exists():
+                break  # what it was made from is not needed any more
+            needed.insert(0, training)
+        found |= {training.signature(): training for training in needed if training.signature() not in found}
+    return list(found.values())
+
+
+def _made(training: TrialSpec) -> str:
+    from trainables.training.teacher_file import fits_head
+
+    return "teacher's head" if fits_head(training) else "teacher"
 
 
 def representative(spec: SweepSpec) -> TrialSpec:

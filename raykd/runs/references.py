@@ -89,9 +89,6 @@ class References:
             self._prepare_for(trial, "prepare" if at == 0 else f"prepare-{at + 1}")
 
     def _prepare_for(self, trial: TrialSpec, name: str) -> None:
-        teacher = trial.teacher
-        total = teacher.train.epochs if teacher is not None and teacher.train is not None else 0
-
         def show(message: Message) -> None:
             if message.note:
                 self._console.warn(message.note)
@@ -104,7 +101,9 @@ class References:
             score = find_probe(TEACHER_SCORE)
             found = message.metrics.get(f"probe/{TEACHER_SCORE}", math.nan)
             said = f", {score.title} {found:.1f}" if score is not None and math.isfinite(found) else ""
-            self._console.progress("the teacher trains, epoch", message.epoch, total, said)
+            what = "a head is fitted to the teacher" if message.metrics.get("head") else "the teacher trains"
+            total = int(message.metrics.get("epochs", 0))
+            self._console.progress(f"{what}, epoch", message.epoch, total, said)
 
         try:
             self._pool.run(self._task(name, "prepare", trial), show)

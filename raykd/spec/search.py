@@ -30,7 +30,7 @@ from trainables.core.errors import UserError
 from trainables.core.other_words import field_for
 from trainables.spec.parse import as_mapping, build, join, spelled_out
 from trainables.spec.trial import TrialSpec
-from trainables.training.resolve import SECTIONS
+from trainables.training.flat_fields import SECTIONS
 
 
 class SearchSpec(SweepSpec):

@@ -34,7 +34,8 @@ from trainables.evaluation.probes import find_probe
 from trainables.spec.normalisation import IMAGENET
 from trainables.spec.parse import join
 from trainables.spec.trial import Seed, Spec, TrialSpec, digest
-from trainables.training.resolve import SECTIONS, FlatField, find_field, put, resolve
+from trainables.training.flat_fields import SECTIONS, FlatField, find_field, put
+from trainables.training.resolve import resolve
 
 # In a wheel they lie in the package. In a checkout that is a link to the folder in its root, which a copy of
 # the checkout may have lost.

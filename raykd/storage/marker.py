@@ -12,6 +12,7 @@ A lane takes no part if a worker of it does not find the file.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -103,7 +104,7 @@ def find(config: Mapping[str, Any], credentials: Mapping[str, str]) -> tuple[Fil
 
 def fetch_teachers(transfer: FileTransfer, trials: Sequence[TrialSpec], workspace: Workspace) -> None:
     """Copy the trials' teachers to this node that were trained on another one."""
-    from trainables.training.teacher_file import teacher_file, teacher_trial
+    from trainables.training.teacher_file import teacher_file, teacher_trials
 
-    for training in filter(None, map(teacher_trial, trials)):
+    for training in itertools.chain.from_iterable(map(teacher_trials, trials)):
         transfer.pull_missing(teacher_file(training, workspace.teachers))

@@ -112,6 +112,9 @@ class Method(nn.Module, Generic[C]):
     summary: ClassVar[str]  # one line for `raykd list methods`
     needs: ClassVar[frozenset[str]] = frozenset()  # keys of NEEDS, with all settings
     may_need: ClassVar[frozenset[str]] = frozenset()  # keys of NEEDS that `requires` adds for some settings
+    # It learns from the teacher's embeddings (`taught(batch, "embed")`), and from the features of a teacher
+    # without a head. A method that needs a head has `teacher_head` in `needs` instead.
+    embeds: ClassVar[bool] = False
     views: ClassVar[int] = 2  # augmented views of an image in one step
     presets: ClassVar[Presets] = {}
     points: ClassVar[tuple[str, ...]] = ("backbone",)  # probe points; see `features`
@@ -187,12 +190,12 @@ class Method(nn.Module, Generic[C]):
         """What `forward` asks by `taught` with these settings: kind of answer and number of the view.
 
         These answers are computed once and shared by all trials. The default: of every view the embedding if
-        the method needs the teacher's head, else the features; nothing if it compares feature maps or mixes
+        the method learns from embeddings, else the features; nothing if it compares feature maps or mixes
         images.
         """
         if not cls.needs & TAUGHT or "feature_maps" in cls.requires(config) or cls.mixes(config):
             return frozenset()
-        what: What = "embed" if "teacher_head" in cls.needs else "features"
+        what: What = "embed" if cls.embeds or "teacher_head" in cls.needs else "features"
         return frozenset((what, view) for view in range(cls.views))
 
     @classmethod

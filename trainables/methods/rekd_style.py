@@ -114,7 +114,8 @@ class RekdStyle(Contrast[RekdStyleConfig]):
 
     name = "rekd_style"
     summary = "ReKD-style (not the paper's code): MoCo with the teacher's online clusters as positives, too"
-    needs = frozenset({"teacher", "teacher_head"})
+    needs = frozenset({"teacher"})
+    embeds = True
     presets: ClassVar[Presets] = {
         "paper": {  # of MoCo-v2
             "config": {"clusters": 1000, "queue_size": 65536, "momentum": 0.999, "temperature": 0.2},
@@ -129,7 +130,7 @@ class RekdStyle(Contrast[RekdStyleConfig]):
 
     def build(self) -> None:
         """Make head, queues, clusters and momentum encoder."""
-        size, dim, width = self.config.queue_size, self.teacher.head_dim, self.student.feature_dim
+        size, dim, width = self.config.queue_size, self.teacher.embed_dim, self.student.feature_dim
         self.head = projection_head(width, width, dim)
         self.queue, self.teacher_queue = Queue(size, dim), Queue(size, dim)
         self.clusters = OnlineClusters(self.config.clusters, dim)

@@ -17,12 +17,13 @@ from trainables.evaluation.probes import check_probe
 from trainables.methods import load_method
 from trainables.methods.base import TAUGHT, Context
 from trainables.networks.backbones import BackboneFacts, backbone_facts, check_arch
-from trainables.planning.teacher_check import check_teacher, teacher_remarks
+from trainables.planning.teacher_check import check_teacher, headless, teacher_remarks
 from trainables.spec.trial import DataSpec, ModelSpec, TeacherSpec, TrialSpec
 from trainables.teachers.feeding import remark
+from trainables.teachers.teacher import FIT
 from trainables.training.memory import check_memory, heavy
 from trainables.training.optimizer import check_optim
-from trainables.training.teacher_file import teacher_trial
+from trainables.training.teacher_file import fits_head, teacher_trial
 from trainables.views.recipes import augments, check_views, recipe_of
 
 T = TypeVar("T")
@@ -84,7 +85,8 @@ class TrialChecker:
         check_memory(trial, method, context, self._workers, self._memory)
         training = teacher_trial(trial)
         if training is not None:
-            self._once(("training", training), lambda: self.check_section(training, "teacher.train"))
+            section = "teacher.head" if fits_head(training) else "teacher.train"
+            self._once(("training", training), lambda: self.check_section(training, section))
 
     def context(self, trial: TrialSpec) -> Context:
         """What the trial's method may know about it, the student's shapes included."""
@@ -115,6 +117,8 @@ class TrialChecker:
             told = self._once(
                 ("remarks", teacher), lambda: [*filter(None, [remark(teacher)]), *teacher_remarks(teacher)]
             )
+            if method.embeds and (why := self._once(("headless", teacher), lambda: headless(teacher))):
+                told = [*told, f"method {method.name}: {why}, so it distils on the teacher's features; {FIT}"]
             said |= {sentence: sentence for sentence in told}  # each teacher's own
         return said
 

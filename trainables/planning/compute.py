@@ -19,10 +19,10 @@ from trainables.core.isolation import isolated
 from trainables.data.data_sets import check_data
 from trainables.methods import load_method
 from trainables.methods.base import Batch, Context, Method
-from trainables.networks.backbones import build_backbone
 from trainables.planning.check import TrialChecker
 from trainables.spec.trial import TrialSpec
 from trainables.teachers.teacher import Teacher, load_teacher
+from trainables.training.run import make_method
 from trainables.training.teacher_file import teacher_path, teacher_trial
 
 _IMAGES = 16  # two passes, of so many and of half as many images, give the cost of an image and of a batch
@@ -83,10 +83,8 @@ def trained_parameters(trial: TrialSpec, context: Contexts | None = None) -> int
 
 def bare_method(trial: TrialSpec, context: Contexts) -> Method:
     """The trial's method, untrained, without `begin`; a teacher that is not trained yet is untrained, too."""
-    kind = load_method(trial.method)
-    teacher = bare_teacher(trial, context)
-    student = build_backbone(trial.student, trial.seed)
-    return kind(kind.Config(**trial.config), student, teacher, context(trial))
+    config = load_method(trial.method).Config(**trial.config)
+    return make_method(trial, config, bare_teacher(trial, context), context(trial))
 
 
 def bare_teacher(trial: TrialSpec, context: Contexts) -> Teacher | None:

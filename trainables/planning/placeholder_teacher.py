@@ -32,7 +32,7 @@ def write_placeholder_teacher(trials: Sequence[TrialSpec], path: Path) -> None:
         train = TeacherTraining(method="supervised", epochs=1)
     teacher = trials[0].teacher
     assert teacher is not None
-    teacher = teacher.model_copy(update={"checkpoint": None, "train": train})
+    teacher = teacher.model_copy(update={"checkpoint": None, "head": None, "train": train})
     training = teacher_trial(trials[0].model_copy(update={"teacher": teacher}))
     assert training is not None
     save_teacher(bare_method(training, TrialChecker().context), path)

@@ -48,6 +48,7 @@ YOUNGER_CONFIG: Mapping[str, Mapping[str, Any]] = {  # by method
     "retro": {"consistency_weight": 1.0, "mbconv_activation": "published"},
     "rrkd": {"distillation_weight": 1.0},
 }
+HEAD_METHOD = "moco"  # which fits a teacher's head
 # Choices whose computation was wrong in an earlier version: method -> field -> choices. A trial with one of
 # them has a new name, because its result is a new one.
 CORRECTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -160,6 +161,19 @@ class TeacherTraining(Spec):
     seed: Seed = 0
 
 
+class HeadTraining(Spec):
+    """How to fit a projection head to a teacher's frozen backbone: MoCo-v2's head, by MoCo-v2's contrast."""
+
+    preset: str | None = Field(
+        None, description="of method moco; left out: the trial's where moco has it, else paper"
+    )
+    epochs: Annotated[int, Field(ge=1)] = Field(20, description="a number of epochs")
+    config: dict[str, Any] = Field({}, description="settings of method moco")
+    optim: dict[str, Any] = Field({})
+    views: dict[str, Any] = Field({})
+    seed: Seed = 0
+
+
 class TeacherSpec(Spec):
     """Who teaches: an architecture with a checkpoint, or with the training that makes one."""
 
@@ -173,6 +187,11 @@ class TeacherSpec(Spec):
         False, description="take the weights that timm, torchvision or the hub have under the name `arch`"
     )
     train: TeacherTraining | None = Field(None, description="train it on the same data instead")
+    head: HeadTraining | None = Field(
+        None,
+        description="fit: a projection head is fitted to the frozen backbone before the trials, or a mapping "
+        "that says how; left out or own: the file's, if it has one",
+    )
     batch_norm: Literal["eval", "batch"] = Field(
         "eval",
         description="eval: running statistics; batch: those of the batch, as DisCo's and RETRO's code does",
@@ -183,6 +202,15 @@ class TeacherSpec(Spec):
         "origin or timm's pretrained_cfg says",
     )
     std: Triple | None = Field(None, description="their deviation, likewise")
+
+    @field_validator("head", mode="before")
+    @classmethod
+    def _head(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            if given not in ("own", "fit"):
+                raise UserError("", "no such choice", value=given, choices=("own", "fit"))
+            return {} if given == "fit" else None
+        return given
 
     @field_validator("mean", "std", mode="before")
     @classmethod
@@ -249,6 +277,10 @@ class TrialSpec(Spec):
             del identity["teacher"]["pretrained"]  # `resolve` has put a file in its place
             if self.teacher.train is not None:
                 _as_named(identity["teacher"]["train"])
+            head = identity["teacher"].pop("head")
+            if head is not None:  # so that trials from before this was a field keep their names
+                identity["teacher"]["head"] = {"method": HEAD_METHOD, **head}
+                _as_named(identity["teacher"]["head"])
             if self.teacher.checkpoint is not None:
                 identity["teacher"]["checkpoint"] = file_digest(self.teacher.checkpoint)
             # Every teacher was fed so before these fields existed.

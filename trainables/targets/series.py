@@ -120,7 +120,7 @@ def _common(teacher: Teacher, what: What, device: torch.device, half: bool) -> d
         "pixels": teacher.backbone.normalisation,
         **({"its code": code} if (code := plugins.codes(plugins_of(teacher.backbone.arch))) else {}),
         "channels last": _channels_last(teacher),
-        "what": what,
+        "what": teacher.kind(what),
         "precision": "bfloat16" if half else "float32",
         **_machine(device),
     }

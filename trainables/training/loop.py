@@ -28,7 +28,7 @@ from trainables.data.data_sets import open_data
 from trainables.data.store_images import StoreDamaged
 from trainables.spec.trial import TrialSpec
 from trainables.training.run import Run, check_with_data
-from trainables.training.teacher_file import save_teacher, teacher_file, teacher_trial
+from trainables.training.teacher_file import fits_head, save_teacher, teacher_file, teacher_trial
 from trainables.training.workspace import EpochReport, Report, Workspace
 
 _log = logging.getLogger(__name__)
@@ -49,26 +49,42 @@ def train(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
 def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None) -> None:
     """Decode the data and train the teacher if they are missing; `report` gets the teacher's epochs.
 
+    Of a report's metrics, `epochs` is the number of epochs in all, and `head` is 1 where a head is fitted.
     Several processes may call this at once: one works and the others wait. If it dies, the next process
     continues from its checkpoint. With a process group every worker calls this, and all of them train the
     teacher. A `report` that returns False leaves the teacher unfinished. Raises the errors of `train`.
     """
     data = on_each(lambda: open_data(trial.data, workspace.cache))
+    if teacher_trial(trial) is not None:
+        check_with_data(trial, data)  # before the teacher's training, which would be wasted
+        _prepare_teacher(trial, workspace, report or (lambda _: True))
+
+
+def _prepare_teacher(trial: TrialSpec, workspace: Workspace, report: Report) -> bool:
+    """Whether the file of `trial`'s teacher is there afterwards: False if `report` stopped its training."""
     training = teacher_trial(trial)
     if training is None:
-        return
-    check_with_data(trial, data)  # before the teacher's training, which would be wasted
+        return True
     file = teacher_file(training, workspace.teachers)
     transfer = workspace.transfer
     place = replace(workspace, folder=workspace.teachers / training.signature())
+    facts = {"epochs": float(training.epochs), "head": float(fits_head(training))}
+
+    def said(epoch: EpochReport) -> bool:
+        return report(replace(epoch, metrics={**epoch.metrics, **facts}))
+
     with _turn(file) as missing:
-        if missing:
-            try:
-                _train(training, place, report or (lambda _: True), lambda run: _make_teacher(run, file))
-            except TrialFailed as error:
-                raise TrialFailed(f"training the teacher {training.student.arch}: {error}") from None
-        else:
+        if not missing:
             from_first(lambda: _share(file, transfer))
+        elif not _prepare_teacher(training, workspace, report):  # the backbone under a head
+            return False
+        else:
+            try:
+                _train(training, place, said, lambda run: _make_teacher(run, file))
+            except TrialFailed as error:
+                what = "fitting a head to" if fits_head(training) else "training"
+                raise TrialFailed(f"{what} the teacher {training.student.arch}: {error}") from None
+        return from_first(lambda: is_whole(file))
 
 
 def _train(

@@ -9,40 +9,31 @@ mistake is a `UserError` with the field's path. Search axes, `fixed` and tables 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel
 
 from trainables.core import plugins
 from trainables.core.errors import UserError
 from trainables.spec.parse import as_mapping, build, join, spelled_out
 from trainables.spec.trial import (
+    HEAD_METHOD,
     DataSpec,
-    ModelSpec,
-    OptimSpec,
-    ProbeSpec,
+    HeadTraining,
     TeacherSpec,
     TeacherTraining,
     TrialSpec,
-    ViewSpec,
 )
+from trainables.training.flat_fields import KEYS, SECTIONS, check_names, home
+from trainables.training.flat_fields import FlatField as FlatField
+from trainables.training.flat_fields import find_field as find_field
+from trainables.training.flat_fields import flat_fields as flat_fields
+from trainables.training.flat_fields import flatten as flatten
+from trainables.training.flat_fields import put as put
 from trainables.training.own_code import own_code
 
 if TYPE_CHECKING:  # and in functions: methods import torch, and `raykd status` has to start without it
     from trainables.methods.base import Method
 
-# Where a trial is written: the fields of TrialSpec, and the preset that fills some of them in.
-KEYS = (*TrialSpec.model_fields, "preset")  # `plugins`: names of modules, or a trial's mapping of them
-SECTIONS: dict[str, type[BaseModel]] = {
-    "student": ModelSpec,
-    "teacher": TeacherSpec,
-    "data": DataSpec,
-    "views": ViewSpec,
-    "optim": OptimSpec,
-    "probe": ProbeSpec,
-}
 # A section may be one plain value (`student: resnet18`): section -> the field that it sets.
 SHORTHAND: dict[tuple[str, ...], str] = {
     ("student",): "arch",
@@ -53,17 +44,6 @@ SHORTHAND: dict[tuple[str, ...], str] = {
     ("optim",): "optimizer",
     ("probe",): "score",
 }
-_BARE = ("method", "epochs", "seed")  # top-level fields that are not sections
-# Mappings with any keys: arguments of constructors, and the parts of a teacher's training.
-_OPEN = (
-    "student.options",
-    "teacher.options",
-    "views.operations",
-    "views.second",
-    "teacher.train.config",
-    "teacher.train.optim",
-    "teacher.train.views",
-)
 
 
 def resolve(raw: Mapping[str, Any], where: str = "") -> TrialSpec:
@@ -77,12 +57,12 @@ def resolve(raw: Mapping[str, Any], where: str = "") -> TrialSpec:
     plugins.declare(plugins.named(written.pop("plugins", ()), join(where, "plugins")))
     for key in written:
         if key not in KEYS:
-            raise UserError(join(where, key), "no such field", value=key, expected=_home(key), choices=KEYS)
+            raise UserError(join(where, key), "no such field", value=key, expected=home(key), choices=KEYS)
     method = _method(written, where)
     parts = _merge(_preset(method, written.get("preset"), where), written, where)
     config = _config(method, parts.pop("config", None), where)
     data = build(DataSpec, parts.get("data"), join(where, "data")).model_dump()
-    teacher = _teacher(method, parts.pop("teacher", None), data, where)
+    teacher = _teacher(method, parts.pop("teacher", None), data, written.get("preset"), where)
     if "student" not in parts:
         raise UserError(join(where, "student"), "is missing", expected="`{arch: NAME}`, the network to train")
     trial = build(TrialSpec, {**parts, "method": method.name, "config": config, "data": data}, where)
@@ -114,21 +94,6 @@ def _method(written: Mapping[str, Any], where: str) -> type[Method]:
     method = load_method(name, join(where, "method"))
     check_names(method)
     return method
-
-
-def check_names(method: type[Method]) -> None:
-    """Raise `TypeError` where a Config field or the method's name hides another field of a trial: a bug.
-
-    A method may have the name of a field without parts (method `seed`, and a trial's `seed`): no flat name
-    starts with such a field and a dot.
-    """
-    if method.name in set(KEYS) - set(_BARE) or "." in method.name:
-        raise TypeError(f"{method.__name__} may not be called {method.name!r}: flat names start like this")
-    taken = {*OptimSpec.model_fields, *KEYS} & set(method.Config.model_fields)
-    if taken:
-        raise TypeError(
-            f"{method.__name__}.Config may not have fields called {sorted(taken)}: trials have these"
-        )
 
 
 def _preset(method: type[Method], name: Any, where: str) -> Mapping[str, Any]:
@@ -164,17 +129,13 @@ def _config(method: type[Method], raw: Any, where: str) -> dict[str, Any]:
         if name not in method.Config.model_fields:
             problem = f"method {method.name!r} has no such field"
             choices = method.Config.model_fields
-            raise UserError(join(path, name), problem, value=name, expected=_home(name), choices=choices)
+            raise UserError(join(path, name), problem, value=name, expected=home(name), choices=choices)
     return build(method.Config, raw, path).model_dump(mode="json")
 
 
-def _home(name: str) -> str | None:
-    """The section that has a field of this name, in words; None where none or several have."""
-    homes = [section for section, model in SECTIONS.items() if name in model.model_fields]
-    return f"it under `{homes[0]}`" if len(homes) == 1 else None
-
-
-def _teacher(method: type[Method], raw: Any, data: Mapping[str, Any], where: str) -> TeacherSpec | None:
+def _teacher(
+    method: type[Method], raw: Any, data: Mapping[str, Any], preset: str | None, where: str
+) -> TeacherSpec | None:
     path = join(where, "teacher")
     spec = None if raw is None else build(TeacherSpec, raw, path)
     if not needs_teacher(method):
@@ -193,8 +154,12 @@ def _teacher(method: type[Method], raw: Any, data: Mapping[str, Any], where: str
         from trainables.teachers.feeding import filled
         from trainables.teachers.named_weights import with_file
 
-        return filled(with_file(spec, path))
-    return spec.model_copy(update={"train": _training(spec, spec.train, data, join(path, "train"))})
+        spec = filled(with_file(spec, path))
+    else:
+        spec = spec.model_copy(update={"train": _training(spec, spec.train, data, join(path, "train"))})
+    if spec.head is not None:
+        spec = spec.model_copy(update={"head": _head(spec, spec.head, data, preset, join(path, "head"))})
+    return spec
 
 
 def needs_teacher(method: type[Method]) -> bool:
@@ -207,143 +172,50 @@ def needs_teacher(method: type[Method]) -> bool:
 def _training(
     teacher: TeacherSpec, train: TeacherTraining, data: Mapping[str, Any], where: str
 ) -> TeacherTraining:
-    """The training with every field filled in, so that the teacher's identity does not depend on defaults.
-
-    It uses the trial's data and nothing else of the trial: if its views followed an axis of the search, each
-    trial would train a teacher of its own.
-    """
+    """The training with every field filled in, so that the teacher's identity does not depend on defaults."""
     raw = train.model_dump()
     method = _method(raw, where)
     if needs_teacher(method):
         raise UserError(
             join(where, "method"), "needs a teacher itself", value=method.name, expected="one that does not"
         )
+    full = _of_backbone(teacher, raw, data, where)
+    return TeacherTraining(method=full.method, **_filled_in(full))
+
+
+def _head(
+    teacher: TeacherSpec, head: HeadTraining, data: Mapping[str, Any], preset: str | None, where: str
+) -> HeadTraining:
+    """Likewise of the head's fitting; without a preset of its own it has the trial's, or moco's `paper`."""
+    raw = {**head.model_dump(), "method": HEAD_METHOD}
+    if head.preset is None:
+        raw["preset"] = preset if preset in _method(raw, where).presets else "paper"
+    return HeadTraining(**_filled_in(_of_backbone(teacher, raw, data, where)))
+
+
+def _of_backbone(
+    teacher: TeacherSpec, raw: Mapping[str, Any], data: Mapping[str, Any], where: str
+) -> TrialSpec:
+    """The training `raw` of the teacher's network.
+
+    It uses the trial's data and nothing else of the trial: if its views followed an axis of the search, each
+    trial would train a teacher of its own.
+    """
     student = {"arch": teacher.arch, "options": teacher.options}
     try:
-        full = resolve({**raw, "student": student, "data": data}, where)
+        return resolve({**raw, "student": student, "data": data}, where)
     except UserError as error:
         own = join(where, "student.")
         if not error.field.startswith(own):
             raise
         raise error.at(join(where.rpartition(".")[0], error.field.removeprefix(own))) from None
-    return TeacherTraining(
-        method=full.method,
-        epochs=full.epochs,
-        config=full.config,
-        optim=full.optim.model_dump(mode="json"),
-        views=full.views.model_dump(mode="json"),
-        seed=full.seed,
-    )
 
 
-# --- flat names ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class FlatField:
-    """A field under its flat name: where it is written, which methods have it, what it is."""
-
-    name: str  # as the user wrote it: `gamma`, `retro.gamma`, `views.strength`
-    path: tuple[str, ...]  # in the mapping that `resolve` takes
-    methods: frozenset[str]  # of those asked for, the ones that have it
-    description: str
-
-    @property
-    def flat(self) -> str:
-        """The flat name without a method in front."""
-        return self.path[-1] if self.path[0] in ("config", "optim") else ".".join(self.path)
-
-
-def flatten(trial: TrialSpec) -> dict[str, Any]:
-    """Every field of `trial` under its flat name, values plain JSON."""
-    dump = trial.model_dump(mode="json")
-    flat: dict[str, Any] = {name: dump[name] for name in _BARE}
-    flat.update(dump["config"])
-    flat.update(dump["optim"])
-    for section in SECTIONS:
-        if section != "optim" and dump[section] is not None:
-            flat.update(_dotted(section, dump[section]))
-    return flat
-
-
-def put(raw: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
-    """A copy of the nested mapping `raw` with `value` at `path`."""
-    if len(path) == 1:
-        return {**raw, path[0]: value}
-    inner = raw.get(path[0])
-    return {**raw, path[0]: put(inner if isinstance(inner, Mapping) else {}, path[1:], value)}
-
-
-def flat_fields(methods: Iterable[str]) -> dict[str, FlatField]:
-    """Every flat field that a trial of one of these methods has, by name."""
-    from trainables.methods import load_method
-
-    names = frozenset(methods)
-    found: dict[str, FlatField] = {}
-    for method in sorted(names):
-        cls = load_method(method)
-        check_names(cls)
-        for name, field in cls.Config.model_fields.items():
-            having = found[name].methods if name in found else frozenset()
-            found[name] = FlatField(name, ("config", name), having | {method}, field.description or "")
-    for name in _BARE:
-        found[name] = FlatField(name, (name,), names, TrialSpec.model_fields[name].description or "")
-    for section, model in SECTIONS.items():
-        for name, field in model.model_fields.items():
-            path = _TRAIN if (section, name) == ("teacher", "train") else {(section, name): field.description}
-            for at, description in path.items():
-                flat = at[-1] if section == "optim" else ".".join(at)
-                found[flat] = FlatField(flat, at, names, description or "")
-    return found
-
-
-_TRAIN = {
-    ("teacher", "train", name): field.description for name, field in TeacherTraining.model_fields.items()
-}
-
-
-def find_field(name: str, methods: Sequence[str], where: str) -> FlatField:
-    """The field called `name`, for trials of these methods; `retro.gamma` is `gamma` of method retro alone.
-
-    Raises `UserError` at `where` with the nearest name.
-    """
-    from trainables.methods import methods as all_methods
-
-    first, _, rest = name.partition(".")
-    if rest and first in all_methods():
-        if first not in methods:
-            raise UserError(where, "method is not in this sweep", value=first, choices=methods)
-        inner = find_field(rest, [first], where)
-        return FlatField(name, inner.path, inner.methods, inner.description)
-    known = flat_fields(methods)
-    if name in known:
-        return known[name]
-    if any(name.startswith(prefix + ".") and name != prefix + "." for prefix in _OPEN):
-        return FlatField(name, tuple(name.split(".")), frozenset(methods), "")
-    others = [m for m, cls in all_methods().items() if name in cls.Config.model_fields]
-    problem, expected = "no such field", None if others else _dot(name)
-    if others:
-        problem += f" of {', '.join(methods)}: {name!r} belongs to {', '.join(others)}"
-    near = [k for k in known if ("." in k) == ("." in name)] if _home(name) is None else known
-    raise UserError(where, problem, value=name, expected=expected, choices=near)
-
-
-def _dot(name: str) -> str | None:
-    """The full name of a field whose section was left out or need not be there."""
-    first, _, rest = name.partition(".")
-    if first in ("config", "optim") and rest:
-        return f"the bare name, {rest!r}"
-    homes = [
-        section for section, model in SECTIONS.items() if name in model.model_fields and section != "optim"
-    ]
-    return " or ".join(f"`{section}.{name}`" for section in homes) or None
-
-
-def _dotted(prefix: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        if isinstance(inner, dict) and inner:
-            flat.update(_dotted(f"{prefix}.{name}", inner))
-        else:
-            flat[f"{prefix}.{name}"] = inner
-    return flat
+def _filled_in(full: TrialSpec) -> dict[str, Any]:
+    return {
+        "epochs": full.epochs,
+        "config": full.config,
+        "optim": full.optim.model_dump(mode="json"),
+        "views": full.views.model_dump(mode="json"),
+        "seed": full.seed,
+    }

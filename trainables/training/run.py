@@ -26,19 +26,21 @@ from trainables.data.loader import fetch, order
 from trainables.data.splits import class_sizes
 from trainables.evaluation.evaluate import Examiner
 from trainables.methods import load_method
-from trainables.methods.base import TAUGHT, Batch, Context, Losses, Method, MethodConfig
+from trainables.methods.base import Batch, Context, Losses, Method, MethodConfig
+from trainables.methods.moco import MocoConfig
 from trainables.networks.backbones import build_backbone
 from trainables.spec.trial import TrialSpec
 from trainables.targets.sharing import EpochTargets
-from trainables.teachers.teacher import load_teacher
+from trainables.teachers.teacher import Teacher, load_teacher
 from trainables.training.checkpoints import Checkpoints
 from trainables.training.compilation import compile_networks, uncompiled
+from trainables.training.head_fit import HeadFit
 from trainables.training.loss_watch import LossWatch
 from trainables.training.memory import check_on_device
 from trainables.training.optimizer import Schedule, check_optim, load_optimizer, make_optimizer
 from trainables.training.parallel import broadcast_buffers, data_parallel
 from trainables.training.taught import autocast, channels_last, plain_encoder, shared_targets
-from trainables.training.teacher_file import teacher_path
+from trainables.training.teacher_file import fits_head, teacher_path
 from trainables.training.workspace import Workspace
 from trainables.views.augmented import EpochViews, Views
 
@@ -81,15 +83,22 @@ def build_method(
     """
     kind, config, context = check_with_data(trial, data)
     check_on_device(trial, kind, context, world_size(), where)
-    student = build_backbone(trial.student, trial.seed)
     teacher = None
-    if trial.teacher is not None and kind.needs & TAUGHT:
+    if trial.teacher is not None:
         teacher = load_teacher(trial.teacher, teacher_path(trial, workspace.teachers))
-    method = kind(config, student, teacher, context)
+    method = make_method(trial, config, teacher, context)
     move(method, where)
     if begin:
         method.begin(TrainingImages(data, trial.data.image_size, where, plain_encoder(workspace)))
     return method
+
+
+def make_method(trial: TrialSpec, config: MethodConfig, teacher: Teacher | None, context: Context) -> Method:
+    """The trial's method, or what fits a head to its teacher."""
+    if teacher is not None and fits_head(trial):
+        assert isinstance(config, MocoConfig)
+        return HeadFit(config, teacher, context)
+    return load_method(trial.method)(config, build_backbone(trial.student, trial.seed), teacher, context)
 
 
 def move(method: Method, where: torch.device) -> None:

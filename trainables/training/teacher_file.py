@@ -1,6 +1,7 @@
-"""The teacher that is trained on the trial's own data: which training makes it, and the file it leaves.
+"""A teacher, or its head, that is trained on the trial's own data: by which training, and into which file.
 
-training = teacher_trial(trial)                 # None where the trial takes a checkpoint
+training = teacher_trial(trial)                 # None where the trial takes a checkpoint as it is
+teacher_trials(trial)                           # with what that training needs itself, in order
 teacher_file(training, folder)                  # FOLDER/SIGNATURE.safetensors
 save_teacher(method, path, training)            # backbone, head and classifier of a trained method
 """
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from trainables.core.checksums import save_with_checksum
+from trainables.methods import load_method
 from trainables.methods.base import Method
 from trainables.networks.heads import describe_head
-from trainables.spec.trial import TrialSpec
-from trainables.training.resolve import resolve
+from trainables.spec.normalisation import IMAGENET
+from trainables.spec.trial import HEAD_METHOD, TeacherTraining, TrialSpec
+from trainables.training.resolve import needs_teacher, resolve
 
 # The probe at the end of a teacher's training, whose data may have no labels. No result depends on it, but
 # the name of the teacher's file does: with another one every teacher would be trained again.
@@ -23,23 +26,42 @@ TEACHER_SCORE = "rankme"
 
 
 def teacher_trial(trial: TrialSpec) -> TrialSpec | None:
-    """The training that makes `trial`'s teacher; None where it has none or takes a checkpoint.
+    """The training that makes `trial`'s teacher; None where it has none or takes a checkpoint as it is.
 
     It takes over the trial's data and nothing else, so that no axis of a search makes a teacher of its own.
+    The fitting of a head (`head: fit`) is a trial whose teacher is the backbone.
     """
-    if trial.teacher is None or trial.teacher.train is None:
+    teacher = trial.teacher
+    if teacher is None or (teacher.train is None and teacher.head is None):
         return None
-    train = trial.teacher.train
+    made = teacher.head or teacher.train
+    assert made is not None
+    where = "teacher.train" if teacher.head is None else "teacher.head"
     raw: dict[str, Any] = {
-        **train.model_dump(exclude={"preset"}, exclude_defaults=True),
-        "method": train.method,
-        "student": {"arch": trial.teacher.arch, "options": trial.teacher.options},
+        **made.model_dump(exclude={"preset"}, exclude_defaults=True),
+        "method": made.method if isinstance(made, TeacherTraining) else HEAD_METHOD,
+        "epochs": made.epochs,
+        "student": {"arch": teacher.arch, "options": teacher.options},
         "data": trial.data.model_dump(),
-        "probe": {"score": TEACHER_SCORE, "record": (), "every": train.epochs},
+        "probe": {"score": TEACHER_SCORE, "record": (), "every": made.epochs},
     }
-    if train.preset is not None:
-        raw["preset"] = train.preset
-    return resolve(raw, "teacher.train")
+    if made.preset is not None:
+        raw["preset"] = made.preset
+    training = resolve(raw, where)
+    if teacher.head is None:
+        return training
+    return training.model_copy(update={"teacher": teacher.model_copy(update={"head": None})})
+
+
+def teacher_trials(trial: TrialSpec) -> list[TrialSpec]:
+    """All trainings that `trial`'s teacher needs, each after those whose files it needs itself."""
+    training = teacher_trial(trial)
+    return [] if training is None else [*teacher_trials(training), training]
+
+
+def fits_head(trial: TrialSpec) -> bool:
+    """Whether `trial` fits a head: no other trial has a teacher that its method does not need."""
+    return trial.teacher is not None and not needs_teacher(load_method(trial.method))
 
 
 def teacher_file(training: TrialSpec, folder: Path) -> Path:
@@ -52,12 +74,12 @@ def teacher_path(trial: TrialSpec, folder: Path) -> Path:
 
     Raises `ValueError` for a trial without a teacher: `resolve` lets no method start that lacks one.
     """
-    if trial.teacher is not None and trial.teacher.checkpoint is not None:
-        return trial.teacher.checkpoint
     training = teacher_trial(trial)
-    if training is None:
+    if training is not None:
+        return teacher_file(training, folder)
+    if trial.teacher is None or trial.teacher.checkpoint is None:
         raise ValueError("the trial has no teacher")
-    return teacher_file(training, folder)
+    return trial.teacher.checkpoint
 
 
 def save_teacher(method: Method, path: Path, training: TrialSpec | None = None) -> None:
@@ -72,6 +94,10 @@ def save_teacher(method: Method, path: Path, training: TrialSpec | None = None) 
         "arch": method.student.arch,
         "options": json.dumps(method.student.options, sort_keys=True),
     }
+    if not method.student.normalisation.like(IMAGENET):  # of a backbone from a file, whose head was fitted
+        metadata |= {
+            name: json.dumps(values) for name, values in method.student.normalisation._asdict().items()
+        }
     if training is not None:
         metadata["trial"] = training.model_dump_json()
     head = method.own_head()
