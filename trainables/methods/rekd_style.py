@@ -39,7 +39,7 @@ from trainables.methods.parts.momentum_encoder import MomentumEncoder, keys_of
 from trainables.methods.parts.queue import Queue
 from trainables.methods.parts.recipes import MOCO_V2, on_digits
 from trainables.networks.heads import projection_head
-from trainables.teachers.teacher import Ask
+from trainables.teachers.teacher import What
 
 
 class RekdStyleConfig(ContrastConfig):
@@ -137,7 +137,7 @@ class RekdStyle(Contrast[RekdStyleConfig]):
         self.mean = MomentumEncoder(student=self.student, head=self.head)
 
     @classmethod
-    def asks(cls, config: RekdStyleConfig) -> frozenset[Ask]:
+    def asks(cls, config: RekdStyleConfig) -> frozenset[tuple[What, int]]:
         """The embeddings of the first view; the second one is for the momentum encoder alone."""
         return frozenset({("embed", 0)})
 

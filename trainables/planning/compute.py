@@ -84,18 +84,18 @@ def trained_parameters(trial: TrialSpec, context: Contexts | None = None) -> int
 def bare_method(trial: TrialSpec, context: Contexts) -> Method:
     """The trial's method, untrained, without `begin`; a teacher that is not trained yet is untrained, too."""
     config = load_method(trial.method).Config(**trial.config)
-    return make_method(trial, config, bare_teacher(trial, context), context(trial))
+    teachers = [bare_teacher(one, context) for one in trial.of_each_teacher]
+    return make_method(trial, config, teachers, context(trial))
 
 
-def bare_teacher(trial: TrialSpec, context: Contexts) -> Teacher | None:
-    """The trial's teacher, untrained where it is not trained yet; None for a trial without one."""
+def bare_teacher(trial: TrialSpec, context: Contexts) -> Teacher:
+    """The teacher of a trial that has one, untrained where it is not trained yet."""
     training = teacher_trial(trial)
     if training is not None:
         taught = bare_method(training, context)
         return Teacher(taught.student, taught.own_head(), classifier=taught.own_classifier())
-    if trial.teacher is not None:
-        return load_teacher(trial.teacher, teacher_path(trial, Path()))
-    return None
+    assert trial.teacher is not None
+    return load_teacher(trial.teacher, teacher_path(trial, Path()))
 
 
 def _counted(method: Method, trial: TrialSpec, images: int) -> float:

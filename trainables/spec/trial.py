@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BeforeValidator,
     Field,
     SerializerFunctionWrapHandler,
     ValidationInfo,
@@ -30,6 +29,9 @@ from trainables.spec.data_spec import DataSpec as DataSpec
 from trainables.spec.data_spec import Seed as Seed
 from trainables.spec.data_spec import Spec as Spec
 from trainables.spec.normalisation import IMAGENET, LEAST_STD, Normalisation, Triple, checked
+from trainables.spec.training_specs import OptimSpec as OptimSpec
+from trainables.spec.training_specs import ProbeSpec as ProbeSpec
+from trainables.spec.training_specs import ViewSpec as ViewSpec
 
 # Fields about where files lie and how they are fetched. They are not part of a trial's identity and no axes.
 NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
@@ -43,6 +45,7 @@ YOUNGER: Mapping[str, Mapping[str, Any]] = {
 }
 YOUNGER_CONFIG: Mapping[str, Mapping[str, Any]] = {  # by method
     "disco": {"fidelity": "paper"},
+    "global_patch": {"balance": "none"},
     "lpkd": {"fidelity": "paper"},
     "projector": {"bn_epsilon": 1e-4},
     "retro": {"consistency_weight": 1.0, "mbconv_activation": "published"},
@@ -57,95 +60,12 @@ CORRECTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def _no_boolean(value: Any) -> Any:
-    """Refuse a boolean, which pydantic reads as 0 or 1."""
-    if isinstance(value, bool):
-        raise ValueError("is yes or no, and a number is expected")
-    return value
-
-
-Number = Annotated[float, BeforeValidator(_no_boolean)]
-Operations = dict[str, Number | tuple[Number, ...]]
-
-
-class ViewSpec(Spec):
-    """How images are augmented."""
-
-    recipe: str = Field(
-        "digits",
-        description="moco_v2 | ssl_small | solo_learn | imagenet | light | cifar | digits | none",
-    )
-    strength: Annotated[float, Field(ge=0, le=2)] = Field(1.0, description="scales every range of the recipe")
-    operations: Operations = Field(
-        {},
-        description="operation -> its number where the recipe has another, such as `{blur: 1.0, crop: 0.92}`",
-    )
-    second: Operations = Field(
-        {}, description="likewise, for the second view alone; unused by methods with one view"
-    )
-
-
 class ModelSpec(Spec):
     """An architecture: any timm model, `torchvision/NAME`, `raykd/NAME` or a user's `my_package:make_net`."""
 
     arch: str = Field(description="a timm model name, torchvision/NAME or raykd/NAME")
     options: dict[str, Any] = Field(
         {}, description="keyword arguments of the model's constructor, and `stem: small` for small images"
-    )
-
-
-class OptimSpec(Spec):
-    """Optimizer, schedule and batch."""
-
-    optimizer: str = Field("adamw", description="any name timm.optim knows")
-    lr: Annotated[float, Field(gt=0)] = Field(2e-3, description="peak learning rate, used as it is")
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    decay_norms: bool = Field(False, description="decay biases and norms too, as MoCo's code does")
-    sgd_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of SGD-like optimizers")
-    schedule: Literal["cosine", "step", "multistep", "constant"] = "cosine"
-    decay_epochs: tuple[int, ...] = Field(
-        (), description="epochs at which `multistep` (or every N, `step`) decays"
-    )
-    decay_rate: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="factor of each decay")
-    warmup_epochs: Annotated[int, Field(ge=0)] = Field(0, description="epochs of linear warm-up")
-    min_lr: Annotated[float, Field(ge=0)] = Field(0.0, description="where cosine ends")
-    batch_size: Annotated[int, Field(ge=2)] = Field(
-        128, description="images of one optimizer step, all workers"
-    )
-    accumulate: Annotated[int, Field(ge=1)] = Field(
-        1,
-        description="micro-batches that make one step; losses on relations within a batch see one of them",
-    )
-    clip_grad: Annotated[float, Field(gt=0)] | None = Field(None, description="largest gradient norm")
-    trust_coefficient: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="of LARS and LARC, eta in their paper; none: .001"
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="autocast type; auto: bfloat16 on GPUs, float32 on CPUs"
-    )
-    compile: Literal["auto", "off", "on"] = Field(
-        "auto",
-        description="torch.compile of the networks; auto: on GPUs, where torch can; it changes roundings",
-    )
-    batch_norm: Literal["sync", "local"] = Field(
-        "sync", description="sync: statistics over all workers, so that their number changes no result"
-    )
-
-
-class ProbeSpec(Spec):
-    """How features are evaluated while training."""
-
-    score: str = Field(
-        "ridge_5shot", description="what the search maximises: ridge | ridge_Kshot | knn | rankme"
-    )
-    record: tuple[str, ...] = Field(("ridge_1shot", "ridge", "knn"), description="further probes to record")
-    point: Literal["backbone", "adapter", "head"] = Field("backbone", description="where features are taken")
-    every: Annotated[int, Field(ge=1)] = Field(
-        1, description="epochs between probes; the last is always probed"
-    )
-    draws: Annotated[int, Field(ge=2)] = Field(30, description="fixed draws of a k-shot probe")
-    max_images: Annotated[int, Field(ge=100)] = Field(
-        50_000, description="images at most that a probe is fitted on, and scored on"
     )
 
 
@@ -202,6 +122,9 @@ class TeacherSpec(Spec):
         "origin or timm's pretrained_cfg says",
     )
     std: Triple | None = Field(None, description="their deviation, likewise")
+    weight: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="of its losses, beside the other teachers of a trial; 1 for a single one"
+    )
 
     @field_validator("head", mode="before")
     @classmethod
@@ -240,7 +163,12 @@ class TrialSpec(Spec):
     method: str
     config: dict[str, Any] = Field(description="the method's Config, every field present")
     student: ModelSpec
-    teacher: TeacherSpec | None = None
+    teacher: TeacherSpec | None = Field(
+        None, description="who teaches; a list for methods that can take several"
+    )
+    further_teachers: tuple[
+        TeacherSpec, ...
+    ] = ()  # written as one list with the first, `teacher: [..., ...]`
     data: DataSpec = DataSpec()
     views: ViewSpec = ViewSpec()
     optim: OptimSpec = OptimSpec()
@@ -251,9 +179,34 @@ class TrialSpec(Spec):
         {}, description="module -> hash of its code, of what is not raykd's own; `resolve` finds it out"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _teachers(cls, raw: Any) -> Any:
+        given = raw.get("teacher") if isinstance(raw, Mapping) else None
+        if isinstance(given, list | tuple) and given:
+            return {**raw, "teacher": given[0], "further_teachers": tuple(given[1:])}
+        return raw
+
+    @property
+    def teachers(self) -> tuple[TeacherSpec, ...]:
+        """All teachers, in order."""
+        return () if self.teacher is None else (self.teacher, *self.further_teachers)
+
+    def with_teachers(self, teachers: Sequence[TeacherSpec]) -> TrialSpec:
+        """The same trial with these teachers."""
+        first = teachers[0] if teachers else None
+        return self.model_copy(update={"teacher": first, "further_teachers": tuple(teachers[1:])})
+
+    @property
+    def of_each_teacher(self) -> list[TrialSpec]:
+        """The trial with each of its teachers alone; [] without a teacher."""
+        return [self.with_teachers([teacher]) for teacher in self.teachers]
+
     @model_serializer(mode="wrap")
-    def _without_no_plugins(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         dumped: dict[str, Any] = dump(self)
+        if further := dumped.pop("further_teachers", ()):
+            dumped["teacher"] = [dumped["teacher"], *further]
         if not self.plugins:  # as in trials from before this was a field
             dumped.pop("plugins", None)
         return dumped
@@ -273,20 +226,36 @@ class TrialSpec(Spec):
         for field in NOT_IDENTITY["data"]:
             identity["data"].pop(field)
         _as_named(identity)
-        if self.teacher is not None:
-            del identity["teacher"]["pretrained"]  # `resolve` has put a file in its place
-            if self.teacher.train is not None:
-                _as_named(identity["teacher"]["train"])
-            head = identity["teacher"].pop("head")
-            if head is not None:  # so that trials from before this was a field keep their names
-                identity["teacher"]["head"] = {"method": HEAD_METHOD, **head}
-                _as_named(identity["teacher"]["head"])
-            if self.teacher.checkpoint is not None:
-                identity["teacher"]["checkpoint"] = file_digest(self.teacher.checkpoint)
-            # Every teacher was fed so before these fields existed.
-            if self.teacher.normalisation.like(IMAGENET):
-                del identity["teacher"]["mean"], identity["teacher"]["std"]
+        found = [_teacher_identity(teacher) for teacher in self.teachers]
+        if found:
+            identity["teacher"] = found[0] if len(found) == 1 else found
         return identity
+
+
+def teacher_field(trial: TrialSpec, at: int) -> str:
+    """Where teacher number `at` of a trial is written: `teacher`, of several `teacher.1`."""
+    return f"teacher.{at}" if trial.further_teachers else "teacher"
+
+
+def _teacher_identity(teacher: TeacherSpec) -> dict[str, Any]:
+    identity = teacher.model_dump(
+        mode="json", exclude={"pretrained"}
+    )  # `resolve` has put a file in its place
+    if teacher.train is not None:
+        _as_named(identity["train"])
+    if teacher.checkpoint is not None:
+        identity["checkpoint"] = file_digest(teacher.checkpoint)
+    # Every teacher was so before these fields existed.
+    if teacher.normalisation.like(IMAGENET):
+        del identity["mean"], identity["std"]
+    if teacher.weight == 1:
+        del identity["weight"]
+    if teacher.head is None:
+        del identity["head"]
+    else:
+        identity["head"]["method"] = HEAD_METHOD
+        _as_named(identity["head"])
+    return identity
 
 
 def _as_named(identity: dict[str, Any]) -> None:

@@ -24,9 +24,16 @@ from trainables.teachers.feeding import feeding
 from trainables.teachers.fill import fill_backbone, load_classifier, load_head
 from trainables.teachers.pretrained.read import CheckpointFacts, ReadCheckpoint, read_checkpoint
 
-# What is asked about whole images: the name of a function of `Teacher`. And about which view of them.
+# What is asked about whole images: the name of a function of `Teacher`.
 What: TypeAlias = Literal["features", "embed", "logits"]
-Ask: TypeAlias = tuple[What, int]
+
+
+class Ask(NamedTuple):
+    """What is asked, about which view, and which of a trial's teachers is asked."""
+
+    what: What
+    view: int
+    teacher: int = 0
 
 
 class Teacher(nn.Module):
@@ -44,6 +51,7 @@ class Teacher(nn.Module):
         batch_norm: str = "eval",
         sha256: str = "",
         classifier: nn.Linear | None = None,
+        weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -51,6 +59,7 @@ class Teacher(nn.Module):
         self.classifier = classifier  # over the backbone's features
         self.sha256 = sha256  # of the checkpoint file
         self.batch_norm = batch_norm
+        self.weight = weight  # of its losses, beside other teachers
         self.feature_dim = backbone.feature_dim
         self.head_dim = 0  # 0 without a head
         self.embed_dim = backbone.feature_dim
@@ -134,10 +143,10 @@ def load_teacher(spec: TeacherSpec, path: Path) -> Teacher:
     # `resolve` fills in mean and std; a spec made by hand may lack them.
     backbone.feed(feeding(spec.arch, read).normalisation if spec.mean is None else spec.normalisation)
     head, classifier = load_head(backbone, read), load_classifier(backbone, read)
-    return Teacher(backbone, head, spec.batch_norm, read.facts.sha256, classifier)
+    return Teacher(backbone, head, spec.batch_norm, read.facts.sha256, classifier, spec.weight)
 
 
-FIT = "`teacher: {head: fit}`, which fits a head to its backbone before the trials"
+FIT = "`teacher: {head: fit}` (a head is fitted to its backbone before the trials)"
 
 
 class Lack(NamedTuple):

@@ -29,7 +29,10 @@ if TYPE_CHECKING:  # and in functions: methods import torch, and `raykd status` 
     from trainables.methods.base import Method
 
 # Where a trial is written: the fields of TrialSpec, and the preset that fills some of them in.
-KEYS = (*TrialSpec.model_fields, "preset")  # `plugins`: names of modules, or a trial's mapping of them
+KEYS = (
+    *(name for name in TrialSpec.model_fields if name != "further_teachers"),
+    "preset",
+)  # `plugins`: names of modules, or a trial's mapping of them
 SECTIONS: dict[str, type[BaseModel]] = {
     "student": ModelSpec,
     "teacher": TeacherSpec,
@@ -38,6 +41,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "optim": OptimSpec,
     "probe": ProbeSpec,
 }
+TEACHER = "teacher"  # the section that can be set as a whole
 _BARE = ("method", "epochs", "seed")  # top-level fields that are not sections
 # Mappings with any keys: arguments of constructors, and the parts of a teacher's training.
 _OPEN = (
@@ -97,7 +101,10 @@ def flatten(trial: TrialSpec) -> dict[str, Any]:
     flat.update(dump["config"])
     flat.update(dump["optim"])
     for section in SECTIONS:
-        if section != "optim" and dump[section] is not None:
+        if isinstance(dump[section], list):  # several teachers
+            for at, one in enumerate(dump[section]):
+                flat.update(_dotted(f"{section}.{at}", one))
+        elif section != "optim" and dump[section] is not None:
             flat.update(_dotted(section, dump[section]))
     return flat
 
@@ -124,6 +131,7 @@ def flat_fields(methods: Iterable[str]) -> dict[str, FlatField]:
             found[name] = FlatField(name, ("config", name), having | {method}, field.description or "")
     for name in _BARE:
         found[name] = FlatField(name, (name,), names, TrialSpec.model_fields[name].description or "")
+    found[TEACHER] = FlatField(TEACHER, (TEACHER,), names, "who teaches: a name under `teachers`, or several")
     for section, model in SECTIONS.items():
         for name, field in model.model_fields.items():
             path = _PARTS.get((section, name), {(section, name): field.description})

@@ -28,7 +28,13 @@ from trainables.data.data_sets import open_data
 from trainables.data.store_images import StoreDamaged
 from trainables.spec.trial import TrialSpec
 from trainables.training.run import Run, check_with_data
-from trainables.training.teacher_file import fits_head, save_teacher, teacher_file, teacher_trial
+from trainables.training.teacher_file import (
+    fits_head,
+    save_teacher,
+    teacher_file,
+    teacher_trial,
+    teacher_trials,
+)
 from trainables.training.workspace import EpochReport, Report, Workspace
 
 _log = logging.getLogger(__name__)
@@ -55,9 +61,11 @@ def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None
     teacher. A `report` that returns False leaves the teacher unfinished. Raises the errors of `train`.
     """
     data = on_each(lambda: open_data(trial.data, workspace.cache))
-    if teacher_trial(trial) is not None:
+    if teacher_trials(trial):
         check_with_data(trial, data)  # before the teacher's training, which would be wasted
-        _prepare_teacher(trial, workspace, report or (lambda _: True))
+        for one in trial.of_each_teacher:
+            if not _prepare_teacher(one, workspace, report or (lambda _: True)):
+                return
 
 
 def _prepare_teacher(trial: TrialSpec, workspace: Workspace, report: Report) -> bool:

@@ -23,7 +23,7 @@ from trainables.spec.trial import (
     TeacherTraining,
     TrialSpec,
 )
-from trainables.training.flat_fields import KEYS, SECTIONS, check_names, home
+from trainables.training.flat_fields import KEYS, SECTIONS, TEACHER, check_names, home
 from trainables.training.flat_fields import FlatField as FlatField
 from trainables.training.flat_fields import find_field as find_field
 from trainables.training.flat_fields import flat_fields as flat_fields
@@ -62,7 +62,7 @@ def resolve(raw: Mapping[str, Any], where: str = "") -> TrialSpec:
     parts = _merge(_preset(method, written.get("preset"), where), written, where)
     config = _config(method, parts.pop("config", None), where)
     data = build(DataSpec, parts.get("data"), join(where, "data")).model_dump()
-    teacher = _teacher(method, parts.pop("teacher", None), data, written.get("preset"), where)
+    teachers = _teachers(method, parts.pop("teacher", None), data, written.get("preset"), where)
     if "student" not in parts:
         raise UserError(join(where, "student"), "is missing", expected="`{arch: NAME}`, the network to train")
     trial = build(TrialSpec, {**parts, "method": method.name, "config": config, "data": data}, where)
@@ -73,7 +73,7 @@ def resolve(raw: Mapping[str, Any], where: str = "") -> TrialSpec:
             value=trial.probe.point,
             choices=method.points,
         )
-    trial = trial.model_copy(update={"teacher": teacher})
+    trial = trial.with_teachers(teachers)
     try:
         code = own_code(trial)
     except UserError as error:
@@ -112,6 +112,8 @@ def _merge(preset: Mapping[str, Any], written: Mapping[str, Any], where: str) ->
         if parts.get(section) is None and section not in preset:
             parts.pop(section, None)
             continue
+        if section == TEACHER and isinstance(written.get(section), list | tuple):
+            continue  # several; presets have none
         over, under = as_mapping(written.get(section), join(where, section)), preset.get(section, {})
         if (
             section == "views"
@@ -133,19 +135,48 @@ def _config(method: type[Method], raw: Any, where: str) -> dict[str, Any]:
     return build(method.Config, raw, path).model_dump(mode="json")
 
 
-def _teacher(
+def _teachers(
     method: type[Method], raw: Any, data: Mapping[str, Any], preset: str | None, where: str
-) -> TeacherSpec | None:
-    path = join(where, "teacher")
-    spec = None if raw is None else build(TeacherSpec, raw, path)
-    if not needs_teacher(method):
-        return None
-    if spec is None:
+) -> list[TeacherSpec]:
+    """The teachers of a trial, complete; [] for a method without."""
+    path = join(where, TEACHER)
+    if raw is None and needs_teacher(method):
         raise UserError(
             path,
             f"is missing: method {method.name!r} learns from a teacher",
             expected="`{arch: NAME, checkpoint: FILE}` or `{arch: NAME, train: {method: moco, epochs: N}}`",
         )
+    given = [] if raw is None else list(raw) if isinstance(raw, list | tuple) else [raw]
+    if raw is not None and not given:
+        raise UserError(path, "no teacher", value=[], expected="at least one")
+    places = [join(path, str(at)) if len(given) > 1 else path for at in range(len(given))]
+    each = [{SHORTHAND[TEACHER,]: one} if isinstance(one, str) else one for one in given]
+    specs = [build(TeacherSpec, one, place) for one, place in zip(each, places, strict=True)]
+    if not needs_teacher(method):
+        return []
+    if len(specs) > 1 and not method.several_teachers:
+        raise UserError(
+            path,
+            f"has {len(specs)} teachers, and method {method.name!r} learns from one",
+            expected=f"one teacher, or a method that takes several: {', '.join(_of_several())}",
+        )
+    found = [_teacher(spec, data, preset, place) for spec, place in zip(specs, places, strict=True)]
+    if len(found) == 1 and found[0].weight != 1:
+        problem = "goes with several teachers; the method's own weights are for a single one"
+        raise UserError(join(path, "weight"), problem, value=found[0].weight, expected="1")
+    for at, one in enumerate(found):
+        if one in found[:at]:
+            raise UserError(places[at], "stands there twice", expected="each teacher once, with its `weight`")
+    return found
+
+
+def _of_several() -> list[str]:
+    from trainables.methods import methods
+
+    return [name for name, method in methods().items() if method.several_teachers]
+
+
+def _teacher(spec: TeacherSpec, data: Mapping[str, Any], preset: str | None, path: str) -> TeacherSpec:
     sources = {"checkpoint": spec.checkpoint, "train": spec.train, "pretrained": spec.pretrained}
     given = [f"`{name}`" for name, value in sources.items() if value]
     if len(given) > 1:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -83,30 +84,33 @@ def build_method(
     """
     kind, config, context = check_with_data(trial, data)
     check_on_device(trial, kind, context, world_size(), where)
-    teacher = None
-    if trial.teacher is not None:
-        teacher = load_teacher(trial.teacher, teacher_path(trial, workspace.teachers))
-    method = make_method(trial, config, teacher, context)
+    teachers = [
+        load_teacher(spec, teacher_path(one, workspace.teachers))
+        for spec, one in zip(trial.teachers, trial.of_each_teacher, strict=True)
+    ]
+    method = make_method(trial, config, teachers, context)
     move(method, where)
     if begin:
         method.begin(TrainingImages(data, trial.data.image_size, where, plain_encoder(workspace)))
     return method
 
 
-def make_method(trial: TrialSpec, config: MethodConfig, teacher: Teacher | None, context: Context) -> Method:
+def make_method(
+    trial: TrialSpec, config: MethodConfig, teachers: Sequence[Teacher], context: Context
+) -> Method:
     """The trial's method, or what fits a head to its teacher."""
-    if teacher is not None and fits_head(trial):
+    if fits_head(trial):
         assert isinstance(config, MocoConfig)
-        return HeadFit(config, teacher, context)
-    return load_method(trial.method)(config, build_backbone(trial.student, trial.seed), teacher, context)
+        return HeadFit(config, teachers[0], context)
+    student = build_backbone(trial.student, trial.seed)
+    return load_method(trial.method)(config, student, teachers, context)
 
 
 def move(method: Method, where: torch.device) -> None:
-    """Move a method and its teacher to a device."""
+    """Move a method and its teachers to a device."""
     # Channels last on CPUs too: small and depthwise convolutions take half the time.
-    for module in (method, method.teacher):
-        if module is not None:
-            module.to(where).to(memory_format=torch.channels_last)
+    for module in (method, *method.teachers):
+        module.to(where).to(memory_format=torch.channels_last)
 
 
 class Run:
@@ -134,8 +138,8 @@ class Run:
         synced = trial.optim.batch_norm == "sync" and self.workers > 1
         if synced:
             convert_sync_batch_norm(self.method)
-            if self.method.teacher is not None:
-                convert_sync_batch_norm(self.method.teacher)
+            for teacher in self.method.teachers:
+                convert_sync_batch_norm(teacher)
         self.local_buffers = self.workers > 1 and not synced
         self.views = Views(
             trial.views,

@@ -26,7 +26,7 @@ TEACHER_SCORE = "rankme"
 
 
 def teacher_trial(trial: TrialSpec) -> TrialSpec | None:
-    """The training that makes `trial`'s teacher; None where it has none or takes a checkpoint as it is.
+    """The training that makes `trial`'s first teacher; None for none, and for a checkpoint as it is.
 
     It takes over the trial's data and nothing else, so that no axis of a search makes a teacher of its own.
     The fitting of a head (`head: fit`) is a trial whose teacher is the backbone.
@@ -50,13 +50,16 @@ def teacher_trial(trial: TrialSpec) -> TrialSpec | None:
     training = resolve(raw, where)
     if teacher.head is None:
         return training
-    return training.model_copy(update={"teacher": teacher.model_copy(update={"head": None})})
+    return training.with_teachers([teacher.model_copy(update={"head": None, "weight": 1.0})])
 
 
 def teacher_trials(trial: TrialSpec) -> list[TrialSpec]:
-    """All trainings that `trial`'s teacher needs, each after those whose files it needs itself."""
-    training = teacher_trial(trial)
-    return [] if training is None else [*teacher_trials(training), training]
+    """All trainings that `trial`'s teachers need, each after those whose files it needs itself."""
+    found = []
+    for one in trial.of_each_teacher:
+        training = teacher_trial(one)
+        found += [] if training is None else [*teacher_trials(training), training]
+    return found
 
 
 def fits_head(trial: TrialSpec) -> bool:
