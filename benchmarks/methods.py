@@ -44,8 +44,8 @@ from raykd.runs import sweep as engine  # noqa: E402
 from raykd.searching.proposer import Proposal, Proposer  # noqa: E402
 from raykd.spec.axis import Axis  # noqa: E402
 from raykd.spec.search import SearchSpec, build_sweep, load_sweep  # noqa: E402
+from raykd.spec.shipped import spaces  # noqa: E402
 from raykd.spec.space import METHOD  # noqa: E402
-from raykd.spec.sweep import spaces  # noqa: E402
 from raykd.storage.open_storage import open_sweep  # noqa: E402
 from trainables.core.files import cache_folder  # noqa: E402
 from trainables.data.data_sets import open_data  # noqa: E402

@@ -14,7 +14,7 @@ from zipfile import ZipFile
 import pytest
 
 from raykd.process.version import version
-from raykd.spec.sweep import spaces
+from raykd.spec.shipped import spaces
 from trainables.methods import methods
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,6 +10,7 @@ where it is not the base's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -86,7 +87,9 @@ def undeclared(spec: StudySpec, label: str, base: TrialSpec, arm: TrialSpec) -> 
         own = other and (name in base.config or name in arm.config)
         taught = name.startswith("teacher.") and (base.teacher is None) != (arm.teacher is None)
         # The normalisation of a teacher's images follows from the choice of the teacher.
-        follows = name in ("teacher.mean", "teacher.std") and any(d.startswith("teacher") for d in declared)
+        follows = re.fullmatch(r"teacher\.(\d+\.)?(mean|std)", name) and any(
+            d.startswith("teacher") for d in declared
+        )
         (may if own or taught or follows or under(name, spec.study.allow) else refused)[name] = values
     if refused:
         said = "; ".join(f"{name} is {a!r} there and {b!r} here" for name, (a, b) in refused.items())
@@ -120,7 +123,7 @@ def _whole_teacher(found: Difference, base: TrialSpec, arm: TrialSpec) -> Differ
     if (base.teacher is None) == (arm.teacher is None):
         return found
     left = {name: values for name, values in found.items() if not name.startswith("teacher.")}
-    sides = [trial.teacher.arch if trial.teacher is not None else None for trial in (base, arm)]
+    sides = [", ".join(one.arch for one in trial.teachers) or None for trial in (base, arm)]
     return {**left, "teacher": (sides[0], sides[1])}
 
 

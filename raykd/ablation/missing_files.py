@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from raykd.ablation.arm_trials import in_base, trial_of
 from raykd.spec.study import StudySpec
@@ -17,7 +18,7 @@ _GIVEN_BY = "--set base.teacher.checkpoint=/where/it/is/"
 
 def refuse_missing_teacher(trial: TrialSpec) -> None:
     """Raise `UserError`, with the option to type, where the file of the teacher is missing."""
-    if path := _missing_checkpoint(trial):
+    for path in filter(None, map(_missing_checkpoint, trial.of_each_teacher)):
         expected = f"{_GIVEN_BY}{path.name}"
         raise UserError("teacher.checkpoint", "no such file", value=str(path), expected=expected)
 
@@ -44,17 +45,30 @@ def without_files(spec: StudySpec) -> Iterator[tuple[StudySpec, list[str]]]:
             said = told.message if told.field == "data.path" else str(told)
             remarks.append(f"{said} Planned with its published size.")
         with published_sizes():
-            taught = [trial for trial in trials if trial.teacher is not None]
-            if taught and (path := _missing_checkpoint(taught[0])):
-                placeholder = Path(folder) / "teacher.safetensors"
+            of_file: dict[Path, list[TrialSpec]] = {}
+            for one in (one for trial in trials for one in trial.of_each_teacher):
+                if path := _missing_checkpoint(one):
+                    of_file.setdefault(path, []).append(one)
+            for at, (path, taught) in enumerate(of_file.items()):
+                placeholder = Path(folder) / f"teacher-{at}.safetensors"
                 write_placeholder_teacher(taught, placeholder)
-                spec = spec.model_copy(
-                    update={"teacher": {**(spec.teacher or {}), "checkpoint": str(placeholder)}}
-                )
                 remarks.append(
                     f"{path} is not there. To run it: {_GIVEN_BY}{path.name}. Planned with random weights."
                 )
+                for section in ("teacher", "teachers"):
+                    given = _with_file(getattr(spec, section), path, placeholder)
+                    spec = spec.model_copy(update={section: given})
             yield spec, remarks
+
+
+def _with_file(given: Any, path: Path, other: Path) -> Any:
+    """The teachers in `given`, with the file `other` in place of `path`."""
+    if isinstance(given, list):
+        return [_with_file(each, path, other) for each in given]
+    if not isinstance(given, dict):
+        return given
+    changed = {name: _with_file(each, path, other) for name, each in given.items()}
+    return {**changed, "checkpoint": str(other)} if str(given.get("checkpoint")) == str(path) else changed
 
 
 def _missing_checkpoint(trial: TrialSpec) -> Path | None:

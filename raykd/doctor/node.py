@@ -125,10 +125,11 @@ def inputs(spec: SearchSpec) -> dict[str, str]:
             if path.is_file():  # names and sizes: a copy made at another time is the same data
                 digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\n".encode(errors="replace"))
         found[f"data {folder}"] = digest.hexdigest() if folder.is_dir() else ""
-    for method in spec.methods:
-        teacher = spec.trial({"method": method}, spec.seeds[0]).teacher
-        if teacher is not None and teacher.checkpoint is not None:
-            file = teacher.checkpoint.expanduser()
+    for trial in [
+        *(spec.trial({"method": m}, spec.seeds[0]) for m in spec.methods),
+        *spec.trials_with_inputs(),
+    ]:
+        for file in (one.checkpoint.expanduser() for one in trial.teachers if one.checkpoint is not None):
             found[f"teacher {file}"] = file_digest(file) if file.is_file() else ""
     return found
 

@@ -115,8 +115,7 @@ def _estimate(found: Estimate) -> tuple[str, str]:
 def _settings(record: TrialRecord, trial: TrialSpec) -> Iterable[str]:
     data = trial.data
     yield f"Data: `{data.name}` at {data.image_size} px, views `{trial.views.recipe}`."
-    if trial.teacher is not None:
-        teacher = trial.teacher
+    for teacher in trial.teachers:
         if teacher.checkpoint is not None:
             origin = f"from {code(teacher.checkpoint.name)}, its pixels by {teacher.normalisation.text()}"
         else:

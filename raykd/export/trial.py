@@ -100,8 +100,10 @@ def config_of(spec: SweepSpec, trial: TrialSpec) -> dict[str, Any]:
     sections = ("student", "teacher", "data", "views", "optim", "probe")
     if dump["data"]["fit"] == "centre":  # the default; older configs do not have this field
         del dump["data"]["fit"]
-    if trial.teacher is not None and trial.teacher.mean is None:  # raykd trains it
-        del dump["teacher"]["mean"], dump["teacher"]["std"]
+    written = dump["teacher"] if isinstance(dump["teacher"], list) else [dump["teacher"]]
+    for teacher, one in zip(trial.teachers, written, strict=False):
+        if teacher.mean is None:  # raykd trains it
+            del one["mean"], one["std"]
     return {
         "name": f"{spec.name[:80]}-{trial.signature()}",  # at most 100 letters
         **({"plugins": list(spec.plugins)} if spec.plugins else {}),

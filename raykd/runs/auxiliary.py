@@ -134,8 +134,9 @@ def to_prepare(spec: SweepSpec) -> list[TrialSpec]:
     every = [representative(spec), *spec.trials_with_inputs()]
     for trial in sorted(every, key=lambda trial: trial.teacher is None):
         data = trial.data.model_dump_json()
-        if trial.teacher is not None:
-            found.setdefault((data, trial.teacher.model_dump_json()), trial)
-        elif not any(known == data for known, _ in found):
+        for one in trial.of_each_teacher:
+            assert one.teacher is not None
+            found.setdefault((data, one.teacher.model_dump_json(exclude={"weight"})), one)
+        if trial.teacher is None and not any(known == data for known, _ in found):
             found[data, ""] = trial
     return list(found.values())

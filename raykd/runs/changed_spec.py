@@ -9,7 +9,8 @@ from raykd.records.history import ENDED, History
 from raykd.records.recorded_spec import of_another_version, writer
 from raykd.runs.drive import Replayed, replayed
 from raykd.runs.kinds import run_of
-from raykd.spec.sweep import SweepSpec, difference
+from raykd.spec.difference import difference
+from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import Storage
 from trainables.core.errors import UserError
 from trainables.spec.normalisation import IMAGENET, normalisation_from
@@ -43,9 +44,13 @@ def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
     if then.workers.gpus == 0 and now.workers.gpus is None:
         workers = now.workers.model_copy(update={"gpus": then.workers.gpus})
         now = now.model_copy(update={"workers": workers})
-    teacher = dict(now.teacher or {})
+    teacher = now.teacher
     usual = then.teacher_pixels == "imagenet" and "mean" not in (then.teacher or {})
-    if usual and normalisation_from(teacher.get("mean"), teacher.get("std")) == IMAGENET:
+    if (
+        usual
+        and isinstance(teacher, dict)
+        and normalisation_from(teacher.get("mean"), teacher.get("std")) == IMAGENET
+    ):
         teacher = {name: value for name, value in teacher.items() if name not in ("mean", "std")}
     baseline, keep = now.baseline, now.keep_checkpoints
     if baseline is not None and then.baseline is not None and then.baseline.cap == "none":
@@ -55,7 +60,7 @@ def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
             "baseline": baseline,
             "teacher_pixels": then.teacher_pixels,
             "keep_checkpoints": "all" if then.keep_checkpoints == "all" else keep,
-            "teacher": teacher if now.teacher is not None else None,
+            "teacher": teacher,
         }
     )
 
@@ -122,7 +127,7 @@ def unlike_today(spec: SweepSpec, history: History) -> str:
     from trainables.teachers.feeding import remark
 
     for trial in list(history.trials.values())[:1] if spec.teacher_pixels == "imagenet" else []:
-        teacher = spec.trial(trial.params, trial.replicate).teacher
-        if teacher is not None and (told := remark(teacher)):
-            return f"{told}. It goes on as it began; a new sweep feeds the teacher as it was trained"
+        for teacher in spec.trial(trial.params, trial.replicate).teachers:
+            if told := remark(teacher):
+                return f"{told}. It goes on as it began; a new sweep feeds the teacher as it was trained"
     return ""

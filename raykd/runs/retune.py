@@ -19,9 +19,9 @@ from raykd.records.recorded_spec import spec_of
 from raykd.records.views import read
 from raykd.runs.changed_spec import as_begun
 from raykd.runs.sweep import Place
+from raykd.spec.difference import difference
 from raykd.spec.search import SearchSpec, build_sweep
 from raykd.spec.study import StudySpec
-from raykd.spec.sweep import difference
 from raykd.spec.validate import validate
 from trainables.core.errors import SweepFailed, UserError
 

@@ -17,7 +17,7 @@ from raykd.spec.document import read_mapping
 from raykd.spec.presets import presets_of
 from raykd.spec.samplers import SAMPLERS
 from raykd.spec.schedulers import SCHEDULERS
-from raykd.spec.sweep import spaces, studies
+from raykd.spec.shipped import spaces, studies
 from raykd.storage.base import Storage
 from trainables.core.errors import UserError
 from trainables.core.files import is_own_file

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from trainables.core.files import expanded
-from trainables.training.resolve import put
 
 _PATHS = (("teacher", "checkpoint"), ("data", "path"))
 
@@ -22,10 +21,17 @@ def absolute(raw: dict[str, Any], folder: Path | None = None, settings: bool = T
     def whole(value: Any) -> Any:
         return _whole(value, folder)
 
+    def of_part(part: Any, name: str) -> Any:
+        if isinstance(part, list):  # several teachers
+            return [of_part(each, name) for each in part]
+        given = part.get(name) if isinstance(part, Mapping) else None
+        return {**part, name: whole(given)} if isinstance(given, str) else part
+
+    if isinstance(named := raw.get("teachers"), Mapping):
+        raw = {**raw, "teachers": {name: of_part(one, "checkpoint") for name, one in named.items()}}
     for section, name in _PATHS:
-        part = raw.get(section)
-        if isinstance(part, Mapping) and isinstance(part.get(name), str):
-            raw = put(raw, (section, name), whole(part[name]))
+        if section in raw:
+            raw = {**raw, section: of_part(raw[section], name)}
         if settings:
             raw = _absolute_settings(raw, f"{section}.{name}", whole)
     return raw

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bad_input import FILE, STUDY, SWEEP, plugin, raw, study, sweep, text, verb
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12))
+TRAINED = {"arch": "test_resnet", "train": {"method": "moco", "preset": "digits", "epochs": 2}}
 
 SPECS = [
     text("empty", "", FILE, "is empty"),
@@ -41,6 +42,21 @@ SPECS = [
     sweep("an unknown student", {"student": {"arch": "test_eficientnet"}}, "student.arch",
           "nearest: test_efficientnet"),
     sweep("an unknown option", {"student/options": {"widht": 2}}, "student.options", "widht"),
+    sweep("a teacher's weight beside no other", {"teacher/weight": 2}, "teacher.weight", "several teachers"),
+    sweep("a teacher's weight of 0", {"teacher/weight": 0}, "teacher.weight", "greater than 0"),
+    sweep("several teachers for a method of one",
+          {"teacher": [TRAINED, {**TRAINED, "batch_norm": "batch"}]}, "teacher", "global_patch, projector"),
+    sweep("a number among teachers", {"teacher": [TRAINED, 3]}, "teacher.1", "is no teacher"),
+    sweep("no teachers", {"teacher": []}, "teacher", "is missing"),
+    sweep("teachers that are no mapping", {"teachers": [TRAINED]}, "teachers", "name -> teacher"),
+    sweep("a name of a teacher with a dot", {"teachers": {"a.b": TRAINED}}, "teachers.a.b", "is no name"),
+    sweep("an axis over teachers without names", {"axes/teacher": ["a", "b"]}, "axes.teacher",
+          "no teachers with names"),
+    sweep("an axis over a teacher that is not there", {"teachers": {"first": TRAINED},
+          "axes/teacher": ["first", "frst"]}, "axes.teacher", "Did you mean 'first'?"),
+    sweep("a named teacher that is wrong",
+          {"teacher": None, "teachers": {"a": {**TRAINED, "arch": "test_resnt"}}}, "teachers.a.arch",
+          "nearest: test_resnet"),
     sweep("an unknown head", {"teacher/head": "fitt"}, "teacher.head", "Did you mean 'fit'?"),
     sweep("a number for a head", {"teacher/head": 3}, "teacher.head", "is not a mapping"),
     sweep("a head's method", {"teacher/head": {"method": "moco"}}, "teacher.head.method", "no such field"),

@@ -150,7 +150,11 @@ def _teachers(
     if raw is not None and not given:
         raise UserError(path, "no teacher", value=[], expected="at least one")
     places = [join(path, str(at)) if len(given) > 1 else path for at in range(len(given))]
-    each = [{SHORTHAND[TEACHER,]: one} if isinstance(one, str) else one for one in given]
+    shorthand = {names[1:]: field for names, field in SHORTHAND.items() if names[0] == TEACHER and names[1:]}
+    each = [
+        {SHORTHAND[TEACHER,]: one} if isinstance(one, str) else spelled_out(as_mapping(one, place), shorthand)
+        for one, place in zip(given, places, strict=True)
+    ]
     specs = [build(TeacherSpec, one, place) for one, place in zip(each, places, strict=True)]
     if not needs_teacher(method):
         return []

@@ -18,8 +18,8 @@ from raykd.spec.catalogue import catalogue
 from raykd.spec.description import description_of
 from raykd.spec.document import read_yaml
 from raykd.spec.presets import presets_of
+from raykd.spec.shipped import spaces, studies
 from raykd.spec.study import StudySpec
-from raykd.spec.sweep import spaces, studies
 from trainables.data.sources import find_source
 
 torch.set_num_threads(1)

@@ -31,7 +31,7 @@ from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger
 from raykd.spec.document import parse_yaml
 from raykd.spec.search import build_sweep
-from raykd.spec.sweep import SPACES
+from raykd.spec.shipped import SPACES
 from raykd.spec.validate import validate
 from trainables.core.errors import UserError
 from trainables.data.data_sets import check_data, check_pictures, open_data

@@ -9,7 +9,7 @@ import pytest
 
 from raykd.cli import main
 from raykd.spec.search import load_sweep
-from raykd.spec.sweep import spaces, studies
+from raykd.spec.shipped import spaces, studies
 
 
 @pytest.fixture(autouse=True)

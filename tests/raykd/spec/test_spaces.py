@@ -14,7 +14,7 @@ import torch
 from raykd.searching.proposer import Proposal, Proposer
 from raykd.spec.description import description_of
 from raykd.spec.search import build_sweep, load_sweep
-from raykd.spec.sweep import spaces
+from raykd.spec.shipped import spaces
 from raykd.spec.validate import validate
 from tests.helpers.flat import unflatten
 from trainables.data.data_sets import published_sizes
@@ -73,7 +73,7 @@ def test_they_are_found_in_a_checkout_that_lost_the_link(tmp_path: Path) -> None
     """Some ways of copying leave links out; in the package there is one to the folder beside it."""
     shutil.copytree(ROOT / "raykd", tmp_path / "raykd", ignore=shutil.ignore_patterns("search_spaces"))
     shutil.copytree(ROOT / "search_spaces", tmp_path / "search_spaces")
-    code = "from raykd.spec.sweep import SPACES, spaces; print(SPACES, 'quickstart' in spaces())"
+    code = "from raykd.spec.shipped import SPACES, spaces; print(SPACES, 'quickstart' in spaces())"
     paths = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env=paths, cwd=tmp_path, check=True)

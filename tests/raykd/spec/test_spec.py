@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raykd.ablation.study import find_study
+from raykd.spec.difference import difference
 from raykd.spec.overrides import lay_over
 from raykd.spec.samplers import TPE
 from raykd.spec.search import SearchSpec, build_sweep, find_space, load_sweep
 from raykd.spec.sections import parse_duration
-from raykd.spec.sweep import difference, spaces
+from raykd.spec.shipped import spaces
 from trainables.core.errors import UserError
 
 BASE: dict[str, Any] = {

@@ -163,7 +163,7 @@ def test_trials_that_ask_the_same_have_one_series_and_others_have_not(root: Path
         "teacher": {"teacher": {**TEACHER, "train": {**TRAINED, "seed": 1}}},
     }
     found = {name: series(**changed)[Ask("features", 0)] for name, changed in other.items()}
-    assert len({*found.values(), base["features", 0]}) == len(found) + 1, found
+    assert len({*found.values(), base[Ask("features", 0)]}) == len(found) + 1, found
 
 
 def test_batch_statistics_and_feature_maps_are_not_shared(root: Path, tmp_path: Path) -> None:
