@@ -145,17 +145,13 @@ class References:
         return baseline.model_copy(update={"epochs": capped(asked, found[0], self._spec)}), asked
 
     def _measure_teacher(self) -> None:
-        if self._base.teacher is None:
-            return
-        rows = self._spec.teacher_rows()
-        for row in [name for name in self._spec.wanted_references() if name in rows]:
-            trial = self._base if len(rows) == 1 else self._spec.trial_of_teacher(self._base, row)
-            assert trial.teacher is not None
-            name = row.partition("-")[2]
-            label = (
-                f"the teacher {name}, {trial.teacher.arch}" if name else f"the teacher, {trial.teacher.arch}"
-            )
-            self._measure(row, label, "teacher", trial)
+        wanted = self._spec.wanted_references()
+        for row, taught in self._spec.trials_of_rows().items():
+            if row in wanted and taught.teacher is not None:
+                name = row.partition("-")[2]
+                label = f"the teacher {name}, " if name else "the teacher, "
+                trial = self._base.with_teachers(taught.teachers)
+                self._measure(row, label + taught.teacher.arch, "teacher", trial)
 
     def _measure(self, name: str, label: str, action: str, trial: TrialSpec) -> None:
         """Run one reference and record its best epoch. Epochs that earlier drivers recorded count as well."""

@@ -78,14 +78,24 @@ class SearchSpec(SweepSpec):
 
     def trial_of_each(self) -> Iterator[TrialSpec]:
         """A trial of each method with its axes at their first levels, in the order of the methods."""
-        several = len(self.methods) > 1
-        for method in self.methods:
-            yield self.trial(self.space.around({METHOD: method} if several else {}), self.seeds[0])
+        for params in self._of_methods():
+            yield self.trial(params, self.seeds[0])
+
+    def configurations(self) -> Iterator[dict[str, Any]]:
+        """A configuration of each method, and of each teacher of the axis over teachers."""
+        yield from self._of_methods()
+        for name in self.every_teacher() if TEACHER in self.axes else ():
+            yield self.space.around({TEACHER: name})
 
     def trials_with_inputs(self) -> Iterator[TrialSpec]:
-        """A trial of each teacher of the axis over teachers."""
-        for name in self.every_teacher() if TEACHER in self.axes else ():
-            yield self.trial(self.space.around({TEACHER: name}), self.seeds[0])
+        """A trial of each of these, if there is an axis over teachers."""
+        for params in self.configurations() if TEACHER in self.axes else ():
+            yield self.trial(params, self.seeds[0])
+
+    def _of_methods(self) -> Iterator[dict[str, Any]]:
+        several = len(self.methods) > 1
+        for method in self.methods:
+            yield self.space.around({METHOD: method} if several else {})
 
     def chosen_teacher(self, params: Mapping[str, Any]) -> Any:
         """The teacher of configuration `params`, as the file says it."""

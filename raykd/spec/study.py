@@ -60,8 +60,13 @@ class StudySpec(SweepSpec):
 
     def trial_of_each(self) -> Iterator[TrialSpec]:
         """The first replicate of every arm, the base first."""
+        for params in self.configurations():
+            yield self.arm_trial(params[ARM])
+
+    def configurations(self) -> Iterator[dict[str, Any]]:
+        """Every arm, the base first."""
         for label in sorted(self.arms, key=lambda label: label != self.study.base):
-            yield self.arm_trial(label)
+            yield {ARM: label}
 
     def trials_with_inputs(self) -> Iterator[TrialSpec]:
         """All: an arm may have a teacher of its own."""

@@ -191,6 +191,10 @@ class SweepSpec(Spec):
     def trial_of_each(self) -> Iterator[TrialSpec]:
         """A trial of each method, or of each arm; the first one stands for the sweep."""
 
+    @abstractmethod
+    def configurations(self) -> Iterator[dict[str, Any]]:
+        """A configuration of each method and each teacher, or of each arm."""
+
     def trials_with_inputs(self) -> Iterable[TrialSpec]:
         """Those of `trial_of_each` that may need other data or another teacher than the first one."""
         return ()
@@ -265,13 +269,17 @@ class SweepSpec(Spec):
         """Name of the row of each teacher among the references -> the teacher, as the file says it."""
         return teachers.rows(filter(None, self.every_teacher()), self.teachers)
 
-    def trial_of_teacher(self, trial: TrialSpec, row: str) -> TrialSpec:
-        """`trial` with the teacher of a row alone, whatever its own teachers are. Raises `UserError`."""
-        raw = trial.model_dump(mode="json")
-        teacher = self.teacher_rows()[row]
-        if self.teacher_pixels == "imagenet":
-            teacher = teachers.with_imagenet(teacher)
-        return resolve({**raw, TEACHER: teacher})
+    def trials_of_rows(self) -> dict[str, TrialSpec]:
+        """Name of the row of each teacher -> a trial with this teacher alone. Raises `UserError`."""
+        names, found = self.teacher_rows(), dict[str, TrialSpec]()
+        for params in self.configurations():
+            given = teachers.parts(self.chosen_teacher(params) or [], self.teachers, TEACHER)
+            trials = self.trial(params, self.seeds[0]).of_each_teacher  # none where the method needs none
+            for (_, raw), trial in zip(given, trials, strict=False):
+                raw.pop("weight", None)
+                row = next(name for name, teacher in names.items() if teacher == raw)
+                found.setdefault(row, trial)
+        return {name: found[name] for name in names if name in found}
 
     def baseline_trial(self) -> TrialSpec:
         """The no-teacher training of the comparison: the sweep's data, student, probe, views and optimizer.
@@ -317,7 +325,7 @@ class SweepSpec(Spec):
         return self.fixed.get(TEACHER, self.teacher)
 
     def every_teacher(self) -> Iterable[Any]:
-        """The teachers of all trials that take part in the comparison, likewise."""
+        """The teachers of all trials, likewise."""
         return [self.chosen_teacher({})]
 
     def hash(self) -> str:

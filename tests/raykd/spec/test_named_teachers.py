@@ -89,10 +89,14 @@ def test_every_teacher_is_prepared_once_and_has_a_row(named: dict[str, Any], tmp
     assert [trial.method for trial in untrained(spec, open_storage(str(tmp_path)))] == ["moco"]
     assert list(spec.teacher_rows()) == ["teacher-a", "teacher-b", "teacher-own"]
     assert spec.wanted_references() == ["raw_pixels", "untrained", *spec.teacher_rows(), "baseline"]
-    base = spec.trial({"teacher": "both"}, 0)
-    row = spec.trial_of_teacher(base, "teacher-b")
-    assert len(row.teachers) == 1 and row.student == base.student
-    assert row.teacher == spec.trial({"teacher": "b"}, 0).teacher
+    trials = spec.trials_of_rows()
+    assert list(trials) == list(spec.teacher_rows())
+    assert [len(trial.teachers) for trial in trials.values()] == [1, 1, 1]
+    assert trials["teacher-b"].teacher == spec.trial({"teacher": "b"}, 0).teacher
+    fitted = {"x": {**named["a"], "head": "fit"}, "y": {**named["b"], "head": "fit"}}
+    heads = without_teacher(fitted, axes={"teacher": ["x", "y"]})  # the head's preset is the trial's
+    for name, trial in zip("xy", heads.trials_of_rows().values(), strict=True):
+        assert trial.teacher == heads.trial({"teacher": name}, 0).teacher
     alone = without_teacher(named, axes={}, teacher="a")
     assert list(alone.teacher_rows()) == ["teacher"]  # as without names
     listed = without_teacher({}, axes={}, teacher=[named["a"], named["b"]])
