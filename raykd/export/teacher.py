@@ -57,6 +57,7 @@ def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
             "verified": model is not None,
         },
         "parameters": facts.parameters,
+        "precision": facts.precision,
         "roles": dict(facts.roles),
         "head": {
             "layers": [list(layer) for layer in facts.head],

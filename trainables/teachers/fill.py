@@ -108,7 +108,7 @@ def _best_naming(backbone: Backbone, read: ReadCheckpoint) -> tuple[Mapping[str,
     """The file's backbone under the naming that fits best, and its differences. timm's is tried last."""
     fits = [(given, _fit(backbone, read, given)) for given in read.backbones]
     best = min(fits, key=lambda found: found[1].wrong)
-    for weights in (*read.backbones[:1], read.weights) if best[1].wrong else ():
+    for weights in (*read.backbones, read.weights) if best[1].wrong else ():
         named = timms_names(backbone.model, weights)
         if named is not None and not (fit := _fit(backbone, read, named, classifies=True)).wrong:
             return named, fit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ class CheckpointFacts:
     head_problem: str = ""  # why the projection head cannot be read; empty if it can or if there is none
     configured: bool = False  # architecture and options come from the config.json beside the file
     pixels: WrittenNormalisation | None = None  # pixel normalisation, if the file contains it
+    precision: str = "float32"  # in which the backbone's weights are stored; they are read to float32
 
     def roles_text(self) -> str:
         """`backbone (318 tensors), head (4 tensors: Linear(2048, 2048)-ReLU-Linear(2048, 128))`."""
@@ -122,8 +123,15 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
         head_problem=problem,
         configured=claims.configured,
         pixels=pixels,
+        precision=_precision(backbone.values()),
     )
     return ReadCheckpoint(facts, layout, tuple(named), head_weights, classifier, weights)
+
+
+def _precision(weights: Iterable[Tensor]) -> str:
+    """`float32`, `bfloat16`, or both where a file has both; of matrices and kernels."""
+    kinds = {one.dtype for one in weights if one.is_floating_point() and one.ndim > 1}
+    return " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds)) or "float32"
 
 
 def _laid_out(
