@@ -121,7 +121,8 @@ def _settings(record: TrialRecord, trial: TrialSpec) -> Iterable[str]:
         else:
             assert teacher.train is not None
             origin = f"trained on the same data by {teacher.train.method}, epochs: {teacher.train.epochs}"
-        yield f"Teacher: {markdown(teacher.arch)}, {origin}."
+        head = f", with a head fitted in {teacher.head.epochs} epochs" if teacher.head is not None else ""
+        yield f"Teacher: {markdown(teacher.arch)}, {origin}{head}."
     if record.params:
         yield "What the search chose:"
         yield _table(["axis", "value"], [[code(k), code(json.dumps(v))] for k, v in record.params.items()])

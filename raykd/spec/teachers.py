@@ -48,8 +48,8 @@ def as_written(given: Any, teachers: Mapping[str, Any]) -> Written:
 
 def _one(given: Any, teachers: Mapping[str, Any], where: str) -> str | dict[str, Any]:
     if isinstance(given, Mapping):
-        alone = set(given) == {ARCH} and given[ARCH] in teachers  # `teacher: r50`, spelled out as a section
-        return str(given[ARCH]) if alone else dict(given)
+        name = given[ARCH] if set(given) == {ARCH} else None  # `teacher: r50`, spelled out as a section
+        return name if isinstance(name, str) and name in teachers else dict(given)
     if isinstance(given, str):
         return given if given in teachers else {ARCH: given}
     expected = "`{arch: NAME, checkpoint: FILE}`, a name under `teachers`, or a list of these"

@@ -46,6 +46,7 @@ SPECS = [
     sweep("a teacher's weight of 0", {"teacher/weight": 0}, "teacher.weight", "greater than 0"),
     sweep("several teachers for a method of one",
           {"teacher": [TRAINED, {**TRAINED, "batch_norm": "batch"}]}, "teacher", "global_patch, projector"),
+    sweep("a list for a teacher's architecture", {"teacher": {"arch": ["a"]}}, "teacher.arch", "text"),
     sweep("a number among teachers", {"teacher": [TRAINED, 3]}, "teacher.1", "is no teacher"),
     sweep("no teachers", {"teacher": []}, "teacher", "is missing"),
     sweep("teachers that are no mapping", {"teachers": [TRAINED]}, "teachers", "name -> teacher"),

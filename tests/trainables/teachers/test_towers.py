@@ -26,6 +26,7 @@ from raykd.export.teacher import inspect
 from trainables.core.errors import UserError
 from trainables.spec.normalisation import IMAGENET
 from trainables.spec.trial import TeacherSpec, TrialSpec, file_digest
+from trainables.teachers.architecture import guess
 from trainables.teachers.feeding import feeding
 from trainables.teachers.pretrained.read import read_checkpoint
 from trainables.teachers.teacher import Teacher, load_teacher
@@ -109,6 +110,30 @@ def test_biases_of_dinov3_are_not_left_out_in_silence(tmp_path: Path) -> None:
     torch.testing.assert_close(
         features(spec("dinov3", path, arch=plain)), features(spec("dinov3", path)), rtol=1e-5, atol=1e-5
     )
+
+
+def test_dinov3_is_guessed_with_its_biases_or_without(tmp_path: Path) -> None:
+    state = {}
+    with torch.device("meta"):
+        shapes = timm.create_model("vit_small_patch16_dinov3_qkvb", num_classes=0).state_dict()
+    for name, value in {key: torch.zeros(one.shape) for key, one in shapes.items()}.items():
+        name = (
+            name.replace("reg_token", "storage_tokens").replace("gamma_", "ls").replace("attn.q_bias", "q!")
+        )
+        if name.endswith(("ls1", "ls2")):
+            state[f"{name}.gamma"] = value
+        elif name.endswith("q!"):
+            state[name.replace("q!", "attn.qkv.bias")] = torch.ones(3 * len(value))
+        elif not name.endswith(("v_bias", "k_bias")):
+            state[name] = value
+    torch.save(state, tmp_path / "d.pth")
+    found = guess(read_checkpoint(tmp_path / "d.pth", "t"))
+    assert found is not None and found.model.arch == "vit_small_patch16_dinov3_qkvb"
+    assert inspect(tmp_path / "d.pth")["architecture"]["verified"]
+    without = {name: value for name, value in state.items() if not name.endswith("qkv.bias")}
+    torch.save(without, tmp_path / "d.pth")
+    found = guess(read_checkpoint(tmp_path / "d.pth", "t"))
+    assert found is not None and found.model.arch == "vit_small_patch16_dinov3"
 
 
 def test_pixels_of_towers_are_those_of_timms_networks_or_the_configuration_beside(tmp_path: Path) -> None:
