@@ -18,7 +18,7 @@ from trainables.teachers.architecture import COMPARED, guess, twins_remark
 from trainables.teachers.feeding import Feeding, feeding
 from trainables.teachers.named_weights import is_name, named_weights
 from trainables.teachers.pretrained.read import CheckpointFacts, read_checkpoint
-from trainables.teachers.teacher import lacks, verify
+from trainables.teachers.teacher import FIT, lacks, verify
 
 _NO_ARCH = "give its architecture with --arch NAME to check the rest"
 
@@ -99,7 +99,8 @@ def _serves(facts: CheckpointFacts, model: ModelSpec | None) -> dict[str, dict[s
             continue
         lack = lacks(facts, method.needs)
         if lack is not None:
-            found[name] = {"can": False, "why": f"it {lack.what}"}
+            fitted = lacks(facts, method.needs - {"teacher_head"}) is None
+            found[name] = {"can": False, "why": f"it {lack.what}" + (f"; or {FIT}" if fitted else "")}
         elif model is None:
             found[name] = {"can": None, "why": _NO_ARCH}
         elif "feature_maps" in method.needs and not stages:
