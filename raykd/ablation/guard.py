@@ -10,6 +10,7 @@ where it is not the base's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -110,7 +111,7 @@ def _follows(name: str, declared: Iterable[str]) -> bool:
     Each file says which images its network takes. A name of weights becomes a file, and an architecture with
     the tag of the weights.
     """
-    section, _, field = name.partition(".")
+    section, _, field = re.sub(r"^teacher\.\d+\.", "teacher.", name).partition(".")  # one of several
     if section not in ("teacher", "student"):
         return False
     of_network = {one.partition(".")[2].partition(".")[0] for one in declared if under(one, [section])}
@@ -142,7 +143,7 @@ def _whole_teacher(found: Difference, base: TrialSpec, arm: TrialSpec) -> Differ
     if (base.teacher is None) == (arm.teacher is None):
         return found
     left = {name: values for name, values in found.items() if not name.startswith("teacher.")}
-    sides = [trial.teacher.arch if trial.teacher is not None else None for trial in (base, arm)]
+    sides = [", ".join(one.arch for one in trial.teachers) or None for trial in (base, arm)]
     return {**left, "teacher": (sides[0], sides[1])}
 
 

@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from raykd.ablation.arm_trials import in_base, trial_of
 from raykd.spec.study import StudySpec
@@ -16,11 +17,13 @@ _GIVEN_BY = "--set base.{}.checkpoint=/where/it/is/"
 
 
 def refuse_missing_files(trial: TrialSpec) -> None:
-    """Raise `UserError`, with the option to type, where the file of the teacher or student is missing."""
-    for section, network in (("teacher", trial.teacher), ("student", trial.student)):
+    """Raise `UserError`, with the option to type, where the file of a teacher or the student is missing."""
+    for network in (*trial.teachers, trial.student):
         if path := _missing_checkpoint(network):
-            expected = f"{_GIVEN_BY.format(section)}{path.name}"
-            raise UserError(f"{section}.checkpoint", "no such file", value=str(path), expected=expected)
+            expected = f"{_GIVEN_BY.format(network.section)}{path.name}"
+            raise UserError(
+                f"{network.section}.checkpoint", "no such file", value=str(path), expected=expected
+            )
 
 
 @contextlib.contextmanager
@@ -50,14 +53,17 @@ def without_files(spec: StudySpec) -> Iterator[tuple[StudySpec, list[str]]]:
             said = told.message if told.field == "data.path" else str(told)
             remarks.append(f"{said} Planned with its published size.")
         with published_sizes():
-            taught = [trial for trial in trials if trial.teacher is not None]
-            if taught and (path := _missing_checkpoint(taught[0].teacher)):
-                placeholder = Path(folder) / "teacher.safetensors"
+            of_file: dict[Path, list[TrialSpec]] = {}
+            for one in (one for trial in trials for one in trial.of_each_teacher):
+                if path := _missing_checkpoint(one.teacher):
+                    of_file.setdefault(path, []).append(one)
+            for at, (path, taught) in enumerate(of_file.items()):
+                placeholder = Path(folder) / f"teacher-{at}.safetensors"
                 write_placeholder_teacher(taught, placeholder)
-                spec = spec.model_copy(
-                    update={"teacher": {**(spec.teacher or {}), "checkpoint": str(placeholder)}}
-                )
                 remarks.append(_planned_without(path, "teacher"))
+                for section in ("teacher", "teachers"):
+                    given = _with_file(getattr(spec, section), path, placeholder)
+                    spec = spec.model_copy(update={section: given})
             if path := _missing_checkpoint(trials[0].student):
                 placeholder = Path(folder) / "student.safetensors"
                 write_backbone(build_backbone(trials[0].student.model, 0), placeholder)
@@ -70,6 +76,16 @@ def without_files(spec: StudySpec) -> Iterator[tuple[StudySpec, list[str]]]:
 def _planned_without(path: Path, section: str) -> str:
     how = f"{_GIVEN_BY.format(section)}{path.name}"
     return f"{path} is not there. To run it: {how}. Planned with random weights."
+
+
+def _with_file(given: Any, path: Path, other: Path) -> Any:
+    """The teachers in `given`, with the file `other` in place of `path`."""
+    if isinstance(given, list):
+        return [_with_file(each, path, other) for each in given]
+    if not isinstance(given, dict):
+        return given
+    changed = {name: _with_file(each, path, other) for name, each in given.items()}
+    return {**changed, "checkpoint": str(other)} if str(given.get("checkpoint")) == str(path) else changed
 
 
 def _missing_checkpoint(network: WeightsSpec | None) -> Path | None:

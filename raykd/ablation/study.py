@@ -30,7 +30,7 @@ from raykd.spec.search import SearchSpec, build_sweep
 from raykd.spec.sections import SHORTHAND
 from raykd.spec.shipped import studies
 from raykd.spec.study import StudySpec
-from raykd.spec.sweep import as_new
+from raykd.spec.sweep_defaults import as_new
 from raykd.storage.base import Storage
 from trainables.core.errors import UserError
 from trainables.spec.parse import as_mapping, build, join, spelled_out
@@ -38,7 +38,19 @@ from trainables.training.flat_names import put
 
 FEWEST_TO_LOOK = 3  # pairs at the first look of a sequential study
 _BASE = (  # the keys of a base
-    *("method", "preset", "student", "teacher", "data", "views", "optim", "probe", "epochs", "fixed"),
+    *(
+        "method",
+        "preset",
+        "student",
+        "teacher",
+        "teachers",
+        "data",
+        "views",
+        "optim",
+        "probe",
+        "epochs",
+        "fixed",
+    ),
     "teacher_pixels",
     "plugins",  # of a sweep whose best trial is the base
 )
@@ -201,8 +213,11 @@ def _best_of(name: str, trial: str | None, storage: Storage | Path) -> dict[str,
     spec = spec_of(history)
     best = chosen(spec, history, trial)[1]
     config = config_of(spec, best)
-    for name in own_fields(best.teacher) if best.teacher is not None else ():
-        del config["teacher"][name]  # each arm finds these again, because its teacher may be another one
+    written = config.get("teacher")
+    for teacher, one in zip(best.teachers, written if isinstance(written, list) else [written], strict=False):
+        for field in own_fields(teacher):
+            del one[field]  # each arm finds these again, because its teacher may be another one
+    config |= {"teachers": spec.teachers} if spec.teachers else {}
     return {section: config[section] for section in _BASE if section in config}
 
 

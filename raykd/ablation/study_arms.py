@@ -17,7 +17,7 @@ from raykd.spec.search import SearchSpec
 from raykd.spec.space import searchable
 from trainables.core.errors import UserError
 from trainables.spec.parse import join
-from trainables.training.flat_names import FlatField, find_field, flat_fields, flatten
+from trainables.training.flat_names import TEACHER, FlatField, find_field, flat_fields, flatten
 
 _VARIES = {  # design -> the section that says what varies
     "one_at_a_time": "factors",
@@ -105,7 +105,8 @@ def _designed(file: StudyFile, section: str, base: SearchSpec) -> designs.Arms:
     if section == "factors":
         factors = factors_of(file, base)
         if file.design == "one_at_a_time":
-            return designs.one_at_a_time(factors, _levels_of(base, factors))
+            flat = {**flatten(base.trial({}, 0)), TEACHER: base.chosen_teacher({})}
+            return designs.one_at_a_time(factors, {name: flat.get(name) for name in factors})
         return designs.grid(factors) if file.design == "grid" else designs.factorial(factors, file.resolution)
     if section == "components":
         return designs.leave_one_out(

@@ -116,6 +116,8 @@ def teacher(screen: Screen, found: Mapping[str, Any]) -> None:
             told[role] = f"{found['classes']} classes" if found["classes"] else "not one linear layer"
         held = counted(count, "tensor")
         rows.append((role, held + (f": {told[role]}" if role in told else "")))
+    if found["precision"] != "float32":
+        rows.append(("precision", f"{found['precision']}, read to float32"))
     pixels = found["normalisation"]
     named = {"mean": pixels["mean"], "deviation": pixels["std"]}
     said = [f"{name} {', '.join(f'{one:.4g}' for one in values)}" for name, values in named.items() if values]

@@ -126,10 +126,12 @@ def inputs(spec: SearchSpec) -> dict[str, str]:
             if path.is_file():  # names and sizes: a copy made at another time is the same data
                 digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\n".encode(errors="replace"))
         found[f"data {folder}"] = digest.hexdigest() if folder.is_dir() else ""
-    for method in spec.methods:
-        trial = spec.trial({"method": method}, spec.seeds[0])
-        each = [network for one in (trial, *trainings(trial)) for network in (one.teacher, one.student)]
-        for network in filter(None, each):
+    for trial in [
+        *(spec.trial({"method": m}, spec.seeds[0]) for m in spec.methods),
+        *spec.trials_with_inputs(),
+    ]:
+        each = [network for one in (trial, *trainings(trial)) for network in (*one.teachers, one.student)]
+        for network in each:
             if network.checkpoint is not None:
                 file = network.checkpoint.expanduser()
                 found[f"{network.section} {file}"] = file_digest(file) if file.is_file() else ""

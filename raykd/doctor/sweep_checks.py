@@ -29,15 +29,17 @@ def check_spec(spec: SearchSpec) -> Iterator[Check]:
 
     def trial_teacher() -> str:
         said = []
-        for method in spec.methods:
-            trial = spec.trial({"method": method}, spec.seeds[0])
-            check_teacher(trial.teacher, load_method(method).needs)
-            if trial.teacher is None:
-                said.append(f"{method} needs none")
-            elif trial.teacher.checkpoint is not None:
-                said.append(f"{trial.teacher.checkpoint} reads as a {trial.teacher.arch}")
-            else:
-                said.append(f"a {trial.teacher.arch} will be trained")
+        trials = [spec.trial({"method": method}, spec.seeds[0]) for method in spec.methods]
+        for trial in [*trials, *spec.trials_with_inputs()]:
+            needs = load_method(trial.method).needs
+            if not trial.teachers:
+                said.append(f"{trial.method} needs none")
+            for teacher in trial.teachers:
+                check_teacher(teacher, needs)
+                if teacher.checkpoint is not None:
+                    said.append(f"{teacher.checkpoint} reads as a {teacher.arch}")
+                else:
+                    said.append(f"a {teacher.arch} will be trained")
         return "; ".join(dict.fromkeys(said))
 
     def trial_student() -> str:

@@ -138,15 +138,15 @@ def _settings(record: TrialRecord, trial: TrialSpec) -> Iterable[str]:
     if trial.student.train is not None:
         before = trial.student.train
         yield f"The student was trained before by {before.method}, epochs: {before.epochs}."
-    if trial.teacher is not None:
-        teacher = trial.teacher
+    for teacher in trial.teachers:
         if teacher.checkpoint is not None:
             origin = f"from {code(teacher.checkpoint.name)}, its pixels by {teacher.inputs.text()}"
             origin += f", at {teacher.side(data)} px" if teacher.image_size else ""
         else:
             assert teacher.train is not None
             origin = f"trained on the same data by {teacher.train.method}, epochs: {teacher.train.epochs}"
-        yield f"Teacher: {markdown(teacher.arch)}, {origin}."
+        head = f", with a head fitted in {teacher.head.epochs} epochs" if teacher.head is not None else ""
+        yield f"Teacher: {markdown(teacher.arch)}, {origin}{head}."
     if record.params:
         yield "What the search chose:"
         yield _table(["axis", "value"], [[code(k), code(json.dumps(v))] for k, v in record.params.items()])

@@ -115,7 +115,7 @@ def teacher_on_test(trial: TrialSpec, storage: Storage, cache: Path) -> TestScor
     if trial.teacher is None:
         return None
     path = teacher_path(trial, storage.teachers())
-    if trial.teacher.train is not None:
+    if path != trial.teacher.checkpoint:  # a file that raykd made
         storage.pull(path)
     try:
         spec = trial.teacher.model_copy(update={"batch_norm": "eval"})

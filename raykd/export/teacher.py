@@ -18,7 +18,7 @@ from trainables.teachers.architecture import COMPARED, guess, twins_remark
 from trainables.teachers.feeding import Feeding, feeding
 from trainables.teachers.named_weights import is_name, named_weights
 from trainables.teachers.pretrained.read import CheckpointFacts, read_checkpoint
-from trainables.teachers.teacher import lacks, verify
+from trainables.teachers.teacher import FIT, lacks, verify
 
 _NO_ARCH = "give its architecture with --arch NAME to check the rest"
 
@@ -58,6 +58,7 @@ def inspect(path: Path, arch: str | None = None) -> dict[str, Any]:
             "verified": model is not None,
         },
         "parameters": facts.parameters,
+        "precision": facts.precision,
         "roles": dict(facts.roles),
         "head": {
             "layers": [list(layer) for layer in facts.head],
@@ -107,7 +108,8 @@ def _serves(facts: CheckpointFacts, model: ModelSpec | None) -> dict[str, dict[s
             continue
         lack = lacks(facts, method.needs)
         if lack is not None:
-            found[name] = {"can": False, "why": f"it {lack.what}"}
+            fitted = lacks(facts, method.needs - {"teacher_head"}) is None
+            found[name] = {"can": False, "why": f"it {lack.what}" + (f"; or {FIT}" if fitted else "")}
         elif model is None:
             found[name] = {"can": None, "why": _NO_ARCH}
         elif "feature_maps" in method.needs and not stages:
@@ -115,6 +117,7 @@ def _serves(facts: CheckpointFacts, model: ModelSpec | None) -> dict[str, dict[s
         else:
             asked = ", ".join(NEEDS[need] for need in sorted(method.may_need))
             beside = ["needs labels"] * ("labels" in method.needs)
+            beside += ["from its features, since it has no head"] * (method.embeds and not facts.head)
             beside += [f"some settings need {asked}"] * bool(asked)
             found[name] = {"can": True, "why": "; ".join(beside)}
     return found

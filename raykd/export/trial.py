@@ -103,9 +103,11 @@ def config_of(spec: SweepSpec, trial: TrialSpec) -> dict[str, Any]:
         del dump["data"]["fit"]
     if dump["data"]["crop_share"] is None:  # likewise
         del dump["data"]["crop_share"]
-    for name in InputFields.model_fields if trial.teacher is not None else ():
-        if dump["teacher"][name] is None:
-            del dump["teacher"][name]
+    written = dump["teacher"] if isinstance(dump["teacher"], list) else [dump["teacher"]]
+    for one in written if trial.teachers else ():
+        for name in InputFields.model_fields:
+            if one[name] is None:
+                del one[name]
     return {
         "name": f"{spec.name[:80]}-{trial.signature()}",  # at most 100 letters
         **({"plugins": list(spec.plugins)} if spec.plugins else {}),

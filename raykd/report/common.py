@@ -32,7 +32,7 @@ def facts(history: History, own: Sequence[tuple[str, str]] = ()) -> Facts:
     rows = [
         ("Method", ", ".join(methods(spec))),
         ("Student", _network(spec.get("student"))),
-        ("Teacher", _teacher(spec.get("teacher"))),
+        ("Teacher", _teachers(spec)),
         ("Data", _named(spec.get("data", {}))),
         ("Score", f"{score_name(spec)}, validation split; ± is the standard error over the probe's draws"),
         ("Epochs of a whole trial", str(spec.get("epochs", ""))),
@@ -207,9 +207,18 @@ def _network(model: Mapping[str, Any] | None) -> str:
     return str(model.get("arch", "")) + (f" ({options})" if options else "")
 
 
-def _teacher(teacher: Mapping[str, Any] | None) -> str:
+def _teachers(spec: Mapping[str, Any]) -> str:
+    """All teachers of a spec, those with a name after it."""
+    named: Mapping[str, Any] = spec.get("teachers") or {}
+    given = spec.get("teacher")
+    own = [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, Mapping)]
+    said = [f"{name}: {_teacher(one)}" for name, one in named.items() if isinstance(one, Mapping)]
+    return "; ".join([*filter(None, map(_teacher, own)), *said]) or "none"
+
+
+def _teacher(teacher: Mapping[str, Any]) -> str:
     if not teacher:
-        return "none"
+        return ""
     checkpoint, train = teacher.get("checkpoint"), teacher.get("train")
     how = f", from {Path(str(checkpoint)).name}" if checkpoint else ""
     if train:

@@ -96,18 +96,28 @@ def baseline_remarks(asked: int, epochs: int, spec: SweepSpec) -> list[str]:
 
 
 def untrained(spec: SweepSpec, storage: Storage) -> list[TrialSpec]:
-    """The trials that train the networks that the sweep needs and that have no file in `storage` yet."""
+    """The trials that make what the sweep's networks need and `storage` lacks.
+
+    Those are teachers, their heads, and what a student starts from. Each comes after those whose files it
+    needs itself.
+    """
     from trainables.training.teacher_file import teacher_file, trainings
 
-    needed = {one.signature(): one for trial in to_prepare(spec) for one in trainings(trial)}
-    return [one for one in needed.values() if not teacher_file(one, storage.teachers()).exists()]
+    def made(training: TrialSpec) -> bool:
+        return teacher_file(training, storage.teachers()).exists()
+
+    needed = {one.signature(): one for trial in to_prepare(spec) for one in trainings(trial, made)}
+    return [one for one in needed.values() if not made(one)]
 
 
 def _what(training: TrialSpec, spec: SweepSpec) -> str:
-    """Whose training this is: the teacher's, or one whose weights a teacher or the student starts from."""
-    from trainables.training.teacher_file import teacher_trial
+    """What this training makes: a teacher, its head, or what a teacher or the student starts from."""
+    from trainables.training.teacher_file import fits_head, teacher_trial, trainings
 
-    taught = {made.signature() for trial in to_prepare(spec) if (made := teacher_trial(trial)) is not None}
+    if fits_head(training):
+        return "teacher's head"
+    every = [one for trial in to_prepare(spec) for one in (trial, *trainings(trial))]
+    taught = {m.signature() for trial in every for one in trial.of_each_teacher if (m := teacher_trial(one))}
     return "teacher" if training.signature() in taught else "start"
 
 
@@ -130,8 +140,9 @@ def to_prepare(spec: SweepSpec) -> list[TrialSpec]:
     for trial in sorted(every, key=lambda trial: trial.teacher is None):
         before = trial.student.train.signature() if trial.student.train is not None else ""
         data = trial.data.model_dump_json()
-        if trial.teacher is not None:
-            found.setdefault((data, before, trial.teacher.model_dump_json()), trial)
-        elif not any(known[:2] == (data, before) for known in found):
+        teachers = [one.teacher for one in trial.of_each_teacher if one.teacher is not None]
+        for teacher, one in zip(teachers, trial.of_each_teacher, strict=True):
+            found.setdefault((data, before, teacher.model_dump_json(exclude={"weight"})), one)
+        if not teachers and not any(known[:2] == (data, before) for known in found):
             found[data, before] = trial
     return list(found.values())

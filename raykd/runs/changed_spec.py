@@ -50,11 +50,15 @@ def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
     if then.workers.gpus == 0 and now.workers.gpus is None:
         workers = now.workers.model_copy(update={"gpus": then.workers.gpus})
         now = now.model_copy(update={"workers": workers})
-    teacher = dict(now.teacher or {})
+    teacher = now.teacher
     usual = then.teacher_pixels == "imagenet" and "mean" not in (then.teacher or {})
-    if usual and normalisation_from(teacher.get("mean"), teacher.get("std")) == IMAGENET:
+    if (
+        usual
+        and isinstance(teacher, dict)
+        and normalisation_from(teacher.get("mean"), teacher.get("std")) == IMAGENET
+    ):
         teacher = {name: value for name, value in teacher.items() if name not in ("mean", "std")}
-    if then.teacher_pixels != "trained":
+    if then.teacher_pixels != "trained" and isinstance(teacher, dict):
         younger = {name for name in AS_STUDENT if name not in (then.teacher or {})}
         teacher = {n: value for n, value in teacher.items() if n not in younger or value != AS_STUDENT[n]}
     baseline, keep = now.baseline, now.keep_checkpoints
@@ -68,7 +72,7 @@ def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
             "teacher_pixels": then.teacher_pixels,
             "track": then.track,  # what a sweep is told to does not change it
             "keep_checkpoints": "all" if then.keep_checkpoints == "all" else keep,
-            "teacher": teacher if now.teacher is not None else None,
+            "teacher": teacher,
         }
     )
 
@@ -135,7 +139,7 @@ def unlike_today(spec: SweepSpec, history: History) -> str:
     from trainables.teachers.feeding import remark
 
     for trial in list(history.trials.values())[:1] if spec.teacher_pixels == "imagenet" else []:
-        teacher = spec.trial(trial.params, trial.replicate).teacher
-        if teacher is not None and (told := remark(teacher)):
-            return f"{told}. It goes on as it began; a new sweep feeds the teacher as it was trained"
+        for teacher in spec.trial(trial.params, trial.replicate).teachers:
+            if told := remark(teacher):
+                return f"{told}. It goes on as it began; a new sweep feeds the teacher as it was trained"
     return ""

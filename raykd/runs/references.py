@@ -108,7 +108,8 @@ class References:
             score = find_probe(BEFORE_SCORE)
             found = message.metrics.get(f"probe/{BEFORE_SCORE}", math.nan)
             said = f", {score.title} {found:.1f}" if score is not None and math.isfinite(found) else ""
-            self._console.progress(f"{who}, epoch", message.epoch, total, said)
+            what = "a head is fitted to the teacher" if message.metrics.get("head") else who
+            self._console.progress(f"{what}, epoch", message.epoch, total, said)
 
         try:
             self._pool.run(self._task(name, "prepare", trial), show)
@@ -151,10 +152,14 @@ class References:
         return baseline.model_copy(update={"epochs": capped(asked, found[0], self._spec)}), asked
 
     def _measure_teacher(self) -> None:
-        if "teacher" in self._spec.wanted_references() and self._base.teacher is not None:
-            teacher = self._base.teacher
-            size = f" at {teacher.side(self._base.data)} px" if teacher.image_size else ""
-            self._measure("teacher", f"the teacher, {teacher.arch}{size}", "teacher", self._base)
+        wanted = self._spec.wanted_references()
+        for row, taught in self._spec.trials_of_rows().items():
+            if row in wanted and taught.teacher is not None:
+                teacher, name = taught.teacher, row.partition("-")[2]
+                size = f" at {teacher.side(self._base.data)} px" if teacher.image_size else ""
+                label = f"the teacher {name}, " if name else "the teacher, "
+                trial = self._base.with_teachers(taught.teachers)
+                self._measure(row, f"{label}{teacher.arch}{size}", "teacher", trial)
 
     def _measure(self, name: str, label: str, action: str, trial: TrialSpec) -> None:
         """Run one reference and record its best epoch. Epochs that earlier drivers recorded count as well."""

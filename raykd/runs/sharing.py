@@ -74,7 +74,7 @@ def _lines(spec: SweepSpec) -> Iterator[str]:
         shared.setdefault((inputs, tuple(names)), []).append(ask)
     several = len(shared) + len(alone) > 1
     for (inputs, sharers), asks in shared.items():
-        said = f"the teacher's {_what(asks)}" + (f" ({_listed(sharers)})" if several else "")
+        said = f"the {_what(asks)}" + (f" ({_listed(sharers)})" if several else "")
         if why := _own(spec, sharers):
             yield f"{said} are computed in every trial: {why}"
         else:
@@ -91,10 +91,11 @@ def _lines(spec: SweepSpec) -> Iterator[str]:
 
 
 def _what(asks: list[Ask]) -> str:
-    """`embeddings of view 1`, `embeddings of views 1 and 2`."""
-    kinds = " and ".join(_NAMES[kind] for kind in sorted({what for what, _ in asks}))
-    views = [str(view + 1) for view in sorted({view for _, view in asks})]
-    return f"{kinds} of view{'s' * (len(views) > 1)} {' and '.join(views)}"
+    """`teacher's embeddings of view 1`, `teachers' features of views 1 and 2`."""
+    whose = "teachers'" if any(ask.teacher for ask in asks) else "teacher's"
+    kinds = " and ".join(_NAMES[kind] for kind in sorted({ask.what for ask in asks}))
+    views = [str(view + 1) for view in sorted({ask.view for ask in asks})]
+    return f"{whose} {kinds} of view{'s' * (len(views) > 1)} {' and '.join(views)}"
 
 
 def _trials(spec: SweepSpec) -> Mapping[str, TrialSpec]:
@@ -106,7 +107,7 @@ def _trials(spec: SweepSpec) -> Mapping[str, TrialSpec]:
 
 def _inputs(trial: TrialSpec) -> str:
     """What decides which views the teacher sees, which teacher, and in which batches; as text."""
-    parts = [getattr(trial, section) for section in _SECTIONS]
+    parts = [trial.views, trial.data, trial.teachers]
     return f"{parts} {[getattr(trial.optim, field) for field in _OPTIM]}"
 
 

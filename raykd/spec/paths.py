@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trainables.core.files import expanded
-from trainables.training.flat_names import put
 
 _PATHS = (
     ("teacher", "checkpoint"),
@@ -29,12 +28,13 @@ def absolute(raw: dict[str, Any], folder: Path | None = None, settings: bool = T
     def whole(value: Any) -> Any:
         return _whole(value, folder)
 
+    if isinstance(named := raw.get("teachers"), Mapping):
+        for section, *rest in _PATHS:
+            if section == "teacher":
+                named = {name: _changed(one, rest, whole) for name, one in named.items()}
+        raw = {**raw, "teachers": named}
     for path in _PATHS:
-        part: Any = raw
-        for step in path:
-            part = part.get(step) if isinstance(part, Mapping) else None
-        if isinstance(part, str):
-            raw = put(raw, path, whole(part))
+        raw = _changed(raw, path, whole)
         if settings:
             raw = _absolute_settings(raw, ".".join(path), whole)
     sources = raw.get("warm_start")
@@ -42,6 +42,18 @@ def absolute(raw: dict[str, Any], folder: Path | None = None, settings: bool = T
         given = [sources] if isinstance(sources, str) else sources
         raw = {**raw, "warm_start": [whole(one) if _is_folder(one) else one for one in given]}
     return raw
+
+
+def _changed(part: Any, path: Sequence[str], change: Callable[[Any], Any]) -> Any:
+    """`part` with `change` of the text at `path`, if there is any; of a list (teachers) in each."""
+    if isinstance(part, list):
+        return [_changed(each, path, change) for each in part]
+    given = part.get(path[0]) if isinstance(part, Mapping) else None
+    if given is None:
+        return part
+    if len(path) > 1:
+        return {**part, path[0]: _changed(given, path[1:], change)}
+    return {**part, path[0]: change(given)} if isinstance(given, str) else part
 
 
 def absolute_flat(settings: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ trial = spec.trial({"lr": 1e-3}, seed=0)
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,6 +15,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
+from raykd.spec import teachers
+from raykd.spec.axis_kinds import Pick
 from raykd.spec.axis_parse import AnyAxis
 from raykd.spec.data_defaults import with_kept_images
 from raykd.spec.description import Description, without_description
@@ -27,12 +29,13 @@ from raykd.spec.samplers import Grid
 from raykd.spec.sections import SHORTHAND
 from raykd.spec.shipped import spaces
 from raykd.spec.space import METHOD, Space, build_space
-from raykd.spec.sweep import SweepSpec, as_new, placed_under, refuse_repeats, without
+from raykd.spec.sweep import SweepSpec, placed_under, refuse_repeats
+from raykd.spec.sweep_defaults import as_new, without
 from trainables.core.errors import UserError
 from trainables.core.other_words import field_for
 from trainables.spec.parse import as_mapping, build, join, spelled_out
 from trainables.spec.trial import TrialSpec
-from trainables.training.resolve import SECTIONS
+from trainables.training.flat_names import SECTIONS, TEACHER
 
 
 class SearchSpec(SweepSpec):
@@ -78,6 +81,10 @@ class SearchSpec(SweepSpec):
         for name in self.fixed:
             if name in self.axes:
                 raise UserError(f"fixed.{name}", "is an axis too", expected=f"either this or `axes.{name}`")
+        if (axis := self.axes.get(TEACHER)) is not None:
+            levels = axis.pick if isinstance(axis, Pick) else (axis.describe(),)
+            for level in levels:
+                teachers.refuse_unnamed(str(level), self.teachers, f"axes.{TEACHER}")
         for at, point in enumerate(self.points):
             _check_point(point, at, self)
         if self.warm_start and isinstance(self.sampler, Grid):
@@ -112,9 +119,33 @@ class SearchSpec(SweepSpec):
 
     def trial_of_each(self) -> Iterator[TrialSpec]:
         """A trial of each method with its axes at their first levels, in the order of the methods."""
+        for params in self._of_methods():
+            yield self.trial(params, self.seeds[0])
+
+    def configurations(self) -> Iterator[dict[str, Any]]:
+        """A configuration of each method, and of each teacher of the axis over teachers."""
+        yield from self._of_methods()
+        for name in self.every_teacher() if TEACHER in self.axes else ():
+            yield self.space.around({TEACHER: name})
+
+    def trials_with_inputs(self) -> Iterator[TrialSpec]:
+        """A trial of each of these, if there is an axis over teachers."""
+        for params in self.configurations() if TEACHER in self.axes else ():
+            yield self.trial(params, self.seeds[0])
+
+    def _of_methods(self) -> Iterator[dict[str, Any]]:
         several = len(self.methods) > 1
         for method in self.methods:
-            yield self.trial(self.space.around({METHOD: method} if several else {}), self.seeds[0])
+            yield self.space.around({METHOD: method} if several else {})
+
+    def chosen_teacher(self, params: Mapping[str, Any]) -> Any:
+        """The teacher of configuration `params`, as the file says it."""
+        return params.get(TEACHER, super().chosen_teacher(params))
+
+    def every_teacher(self) -> Iterable[Any]:
+        """The teachers of all trials, likewise."""
+        axis = self.axes.get(TEACHER)
+        return axis.levels(0) if axis is not None else super().every_teacher()
 
     def placed(self, error: UserError, params: Mapping[str, Any]) -> UserError:
         """`error` about a trial, its path where the user wrote the field: an axis, `fixed`, or a section."""

@@ -16,7 +16,7 @@ from raykd.spec.arms import ARM, ArmSpec, StudyRules
 from raykd.spec.space import Space, arm_space
 from raykd.spec.sweep import SweepSpec
 from trainables.spec.trial import TrialSpec
-from trainables.training.flat_names import find_field
+from trainables.training.flat_names import TEACHER, find_field
 
 
 class StudySpec(SweepSpec):
@@ -60,12 +60,28 @@ class StudySpec(SweepSpec):
 
     def trial_of_each(self) -> Iterator[TrialSpec]:
         """The first replicate of every arm, the base first."""
+        for params in self.configurations():
+            yield self.arm_trial(params[ARM])
+
+    def configurations(self) -> Iterator[dict[str, Any]]:
+        """Every arm, the base first."""
         for label in sorted(self.arms, key=lambda label: label != self.study.base):
-            yield self.arm_trial(label)
+            yield {ARM: label}
 
     def trials_with_inputs(self) -> Iterator[TrialSpec]:
         """All: an arm may have a teacher of its own."""
         return self.trial_of_each()
+
+    def chosen_teacher(self, params: Mapping[str, Any]) -> Any:
+        """The teacher of the arm, as the file says it."""
+        arm = self.arms.get(params.get(ARM, self.study.base))
+        own = {**arm.settings, **arm.tuned} if arm is not None else {}
+        return own.get(TEACHER, super().chosen_teacher(params))
+
+    def every_teacher(self) -> Iterator[Any]:
+        """The teachers of all arms, the base's first; of an arm without a setting `teacher` the base's."""
+        yield self.chosen_teacher({})
+        yield from (self.chosen_teacher({ARM: label}) for label in self.arms)
 
     def cost(self, label: str) -> tuple[int, float | None]:
         """Epochs of an arm's trial, and their floating-point operations where those were counted."""

@@ -23,27 +23,23 @@ from pydantic import (
 )
 from typing_extensions import Self
 
+from raykd.spec import teachers
 from raykd.spec.samplers import TPE, AnySampler
 from raykd.spec.schedulers import AnyScheduler, parse_scheduler
 from raykd.spec.sections import BaselineSpec, Section, TargetsSpec, WorkersSpec, parse_duration
 from raykd.spec.space import Space
+from raykd.spec.sweep_defaults import without
 from raykd.spec.tracking import Track, TrackSpec
 from trainables.core import plugins
 from trainables.core.errors import UserError
 from trainables.evaluation.probes import find_probe
-from trainables.spec.inputs import AS_STUDENT
-from trainables.spec.normalisation import IMAGENET
 from trainables.spec.trial import Seed, Spec, TrialSpec, digest
-from trainables.training.flat_names import FlatField, find_field, put
-from trainables.training.resolve import SECTIONS, resolve
+from trainables.training.flat_names import SECTIONS, TEACHER, FlatField, find_field, put
+from trainables.training.resolve import resolve
 
 MOST_TRIALS = 1_000_000  # of a sweep; more is a slip of the pen, and `--extend` has no way back
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
-
-# What a new sweep has where its file says nothing. Older sweeps had the defaults of `SweepSpec`.
-NEW = {"teacher_pixels": "trained", "keep_checkpoints": "unfinished"}
-NEW_BASELINE = {"cap": "sweep"}
 
 Reference = Literal["raw_pixels", "untrained", "teacher", "baseline"]
 
@@ -62,7 +58,8 @@ class SweepSpec(Spec):
     method: str | tuple[str, ...] = Field(description="a method, or several to search across")
     preset: str | dict[str, str] | None = Field(None, description="of the method, or `{method: preset}`")
     student: Section = Field({}, description="the network to train")
-    teacher: dict[str, Any] | None = Field(None, description="who teaches")
+    teacher: Any = Field(None, description="who teaches: a mapping, a name under `teachers`, or several")
+    teachers: dict[str, Any] = Field({}, description="name -> teacher, for `teacher` and its axis")
     data: Section = Field({}, description="which images")
     views: Section = Field({}, description="how they are augmented")
     optim: Section = Field({}, description="optimizer, schedule, batch")
@@ -114,7 +111,8 @@ class SweepSpec(Spec):
     @model_serializer(mode="wrap")
     def _recorded(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         dumped = {**dump(self), **self.of_other_kind}
-        return without(["plugins", "track", "warm_start"], dumped)  # unused, as before these were fields
+        # Unused, as before these were fields.
+        return without(["plugins", "teachers", "track", "warm_start"], dumped)
 
     @field_validator("name")
     @classmethod
@@ -128,6 +126,22 @@ class SweepSpec(Spec):
     @classmethod
     def _plugins(cls, given: Any) -> tuple[str, ...]:
         return plugins.named(given, "")
+
+    @field_validator("teachers")
+    @classmethod
+    def _named(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return teachers.check_named(given)
+
+    @model_validator(mode="after")
+    def _teacher(self) -> Self:
+        try:
+            written = teachers.as_written(self.teacher, self.teachers)
+            if written is not None:
+                teachers.by_name(written, self.teachers, "")
+        except UserError as error:
+            raise error if error.field.startswith("teachers") else error.under("teacher") from None
+        object.__setattr__(self, "teacher", written)
+        return self
 
     @field_validator("method")
     @classmethod
@@ -181,6 +195,10 @@ class SweepSpec(Spec):
     def trial_of_each(self) -> Iterator[TrialSpec]:
         """A trial of each method, or of each arm; the first one stands for the sweep."""
 
+    @abstractmethod
+    def configurations(self) -> Iterator[dict[str, Any]]:
+        """A configuration of each method and each teacher, or of each arm."""
+
     def trials_with_inputs(self) -> Iterable[TrialSpec]:
         """Those of `trial_of_each` that may need other data or another teacher than the first one."""
         return ()
@@ -228,20 +246,44 @@ class SweepSpec(Spec):
         """The mapping of a trial; `values` (path -> value) are laid over the sections and `fixed`."""
         raw: dict[str, Any] = {section: value for section in SECTIONS if (value := getattr(self, section))}
         raw |= {"method": method, "epochs": epochs}
+        laid = [
+            (field.path, self.fixed[name])
+            for name, field in self.fixed_fields.items()
+            if method in field.methods
+        ]
+        laid += values
+        whole = [value for path, value in laid if path == (TEACHER,)]
+        if chosen := (whole or [raw.get(TEACHER)])[-1]:
+            if whole:
+                teachers.refuse_unnamed(chosen, self.teachers, TEACHER)
+            raw[TEACHER] = teachers.by_name(chosen, self.teachers, TEACHER)
         if preset := preset or (self.preset.get(method) if isinstance(self.preset, dict) else self.preset):
             raw["preset"] = preset
-        for name, field in self.fixed_fields.items():
-            if method in field.methods:
-                raw = put(raw, field.path, self.fixed[name])
-        for path, value in values:
+        for path, value in laid:
+            if path == (TEACHER,):
+                continue
+            if path[0] == TEACHER and isinstance(raw.get(TEACHER), list):
+                teachers.refuse_part(path)
             raw = put(raw, path, value)
-        teacher = raw.get("teacher") or {}
-        of_file = teacher.get("checkpoint") is not None
-        if self.teacher_pixels != "trained" and (of_file or teacher.get("pretrained")):
-            raw["teacher"] = {**AS_STUDENT, **teacher}
-        if self.teacher_pixels == "imagenet" and of_file and not {"mean", "std"} & teacher.keys():
-            raw["teacher"] |= IMAGENET._asdict()
+        if self.teacher_pixels != "trained" and raw.get(TEACHER):
+            raw[TEACHER] = teachers.with_older_pixels(raw[TEACHER], self.teacher_pixels == "imagenet")
         return {**raw, "seed": seed}
+
+    def teacher_rows(self) -> dict[str, dict[str, Any]]:
+        """Name of the row of each teacher among the references -> the teacher, as the file says it."""
+        return teachers.rows(filter(None, self.every_teacher()), self.teachers)
+
+    def trials_of_rows(self) -> dict[str, TrialSpec]:
+        """Name of the row of each teacher -> a trial with this teacher alone. Raises `UserError`."""
+        names, found = self.teacher_rows(), dict[str, TrialSpec]()
+        for params in self.configurations():
+            given = teachers.parts(self.chosen_teacher(params) or [], self.teachers, TEACHER)
+            trials = self.trial(params, self.seeds[0]).of_each_teacher  # none where the method needs none
+            for (_, raw), trial in zip(given, trials, strict=False):
+                raw.pop("weight", None)
+                row = next(name for name, teacher in names.items() if teacher == raw)
+                found.setdefault(row, trial)
+        return {name: found[name] for name in names if name in found}
 
     def baseline_trial(self) -> TrialSpec:
         """The no-teacher training of the comparison: the sweep's data, student, probe, views and optimizer.
@@ -274,39 +316,33 @@ class SweepSpec(Spec):
         score = find_probe(self.probe.get("score"))
         if score is not None and not score.comparable:
             return []
-        lacking = {"teacher": self.teacher, "baseline": self.baseline}
-        return [name for name in self.references if lacking.get(name, True) is not None]
+        rows = {"teacher": list(self.teacher_rows()), "baseline": ["baseline"] if self.baseline else []}
+        return [row for name in self.references for row in rows.get(name, [name])]
 
     def placed(self, error: UserError, params: Mapping[str, Any]) -> UserError:
         """`error` about a trial, its path where the user wrote the field: an axis, `fixed`, or a section."""
-        return placed_under("fixed", {name: self.fixed_fields[name] for name in self.fixed}, error) or error
+        found = placed_under("fixed", {name: self.fixed_fields[name] for name in self.fixed}, error)
+        return found or teachers.placed(error, self.chosen_teacher(params), self.teachers)
+
+    def chosen_teacher(self, params: Mapping[str, Any]) -> Any:
+        """The teacher of configuration `params`, as the file says it: a name, a mapping or several."""
+        return self.fixed.get(TEACHER, self.teacher)
+
+    def every_teacher(self) -> Iterable[Any]:
+        """The teachers of all trials, likewise."""
+        return [self.chosen_teacher({})]
 
     def hash(self) -> str:
         """8 hex digits of everything written in the spec."""
         return digest(self.model_dump(mode="json"))
 
 
-def without(keys: Iterable[str], raw: Mapping[str, Any]) -> dict[str, Any]:
-    """`raw` without those of `keys` that say nothing there."""
-    return {key: value for key, value in raw.items() if key not in keys or value}
-
-
-def as_new(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """`raw`, the content of a file, with what a new sweep has where its file says nothing.
-
-    The models' own defaults are for ledgers older than these fields: their sweeps go on as they began.
-    """
-    baseline = raw.get("baseline")
-    if isinstance(baseline, Mapping):
-        raw = {**raw, "baseline": {**NEW_BASELINE, **baseline}}
-    return {**NEW, **raw}
-
-
 def placed_under(where: str, fields: Mapping[str, FlatField], error: UserError) -> UserError | None:
     """`error` under `where`, by the name of the field that it is about; None if it is about none of these."""
     flat = re.sub(r"^(config|optim)\.", "", error.field)
     for name, field in fields.items():
-        if flat == field.flat or flat.startswith(field.flat + "."):
+        # The parts of a teacher that is chosen as a whole are elsewhere.
+        if flat == field.flat or (flat.startswith(field.flat + ".") and field.flat != TEACHER):
             return error.at(f"{where}.{name}")
     return None
 

@@ -153,6 +153,9 @@ def zipped(path: Path) -> None:
 
 
 CHECKPOINTS = [
+    checkpoint("a part without the others", "model-00001-of-00002.safetensors", saved(weights),
+               "the first model-00002-of-00002.safetensors"),
+    checkpoint("an index that is none", "model.safetensors.index.json", writes(b"{}"), "no index"),
     sweep("a checkpoint that is not there", {"teacher": {"arch": "test_resnet", "checkpoint": "/no.pt"}},
           "teacher.checkpoint", "no such file"),
     checkpoint("a folder for a checkpoint", "t.pt", lambda p: p.mkdir(), "is a folder"),

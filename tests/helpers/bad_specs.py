@@ -7,6 +7,7 @@ from bad_input import FILE, STUDY, SWEEP, earlier, plugin, raw, study, sweep, te
 from raykd.records.ledger import as_line, encode
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12))
+TRAINED = {"arch": "test_resnet", "train": {"method": "moco", "preset": "digits", "epochs": 2}}
 
 
 HEAD = as_line(encode({"kind": "sweep", "time": 1.0, "spec": {"name": "old", "samples": 1, "seeds": [0]}}))
@@ -79,6 +80,32 @@ SPECS = [
     sweep("a single class", {"data/classes": [3]}, "data.classes", "at least two"),
     sweep("classes in words", {"data/classes": ["three", "four"]}, "data.classes", "no names"),
     sweep("classes as an axis", {"axes/data.classes": [[0, 1], [2, 3]]}, "axes.data.classes", "compare"),
+    sweep("a teacher's weight beside no other", {"teacher/weight": 2}, "teacher.weight", "several teachers"),
+    sweep("a teacher's weight of 0", {"teacher/weight": 0}, "teacher.weight", "greater than 0"),
+    sweep("several teachers for a method of one",
+          {"teacher": [TRAINED, {**TRAINED, "batch_norm": "batch"}]}, "teacher", "global_patch, projector"),
+    sweep("a list for a teacher's architecture", {"teacher": {"arch": ["a"]}}, "teacher.arch", "text"),
+    sweep("a number among teachers", {"teacher": [TRAINED, 3]}, "teacher.1", "is no teacher"),
+    sweep("no teachers", {"teacher": []}, "teacher", "is missing"),
+    sweep("teachers that are no mapping", {"teachers": [TRAINED]}, "teachers", "name -> teacher"),
+    sweep("a name of a teacher with a dot", {"teachers": {"a.b": TRAINED}}, "teachers.a.b", "is no name"),
+    sweep("an axis over teachers without names", {"axes/teacher": ["a", "b"]}, "axes.teacher",
+          "no teachers with names"),
+    sweep("an axis over a teacher that is not there", {"teachers": {"first": TRAINED},
+          "axes/teacher": ["first", "frst"]}, "axes.teacher", "Did you mean 'first'?"),
+    sweep("a named teacher that is wrong",
+          {"teacher": None, "teachers": {"a": {**TRAINED, "arch": "test_resnt"}}}, "teachers.a.arch",
+          "nearest: test_resnet"),
+    sweep("an unknown head", {"teacher/head": "fitt"}, "teacher.head", "Did you mean 'fit'?"),
+    sweep("a number for a head", {"teacher/head": 3}, "teacher.head", "is not a mapping"),
+    sweep("a head's method", {"teacher/head": {"method": "moco"}}, "teacher.head.method", "no such field"),
+    sweep("a head without epochs", {"teacher/head": {"epochs": 0}}, "teacher.head.epochs", "greater than"),
+    sweep("a head's setting", {"teacher/head": {"config": {"head_dims": 64}}},
+          "teacher.head.config.head_dims", "Did you mean 'head_dim'?"),
+    sweep("a head's queue", {"teacher/head": {"config": {"queue_size": 100}}},
+          "teacher.head.config.queue_size", "divisible by the global batch"),
+    sweep("a head's preset", {"teacher/head": {"preset": "digit"}}, "teacher.head.preset",
+          "Did you mean 'digits'?"),
     sweep("an unknown teacher", {"teacher/arch": "test_resnt"}, "teacher.arch", "nearest: test_resnet"),
     sweep("no teacher", {"teacher": None}, "teacher", "missing"),
     sweep("a teacher without origin", {"teacher": {"arch": "test_resnet"}}, "teacher", "neither"),

@@ -21,7 +21,7 @@ The training loop uses it like this:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, get_args
 
@@ -83,10 +83,16 @@ class Context:
     image_size: int  # side of a view, pixels
     seed: int
     student: BackboneFacts | None = None  # shapes of the student at image_size; None: not known yet
-    teacher: BackboneFacts | None = None  # shapes of the teacher; None: not known yet
+    teacher: BackboneFacts | None = None  # shapes of the first teacher; None: not known yet
+    further_teachers: tuple[BackboneFacts, ...] = ()  # of the others
     class_images: tuple[int, ...] = ()  # labelled training images of each class; (): not known yet
     accumulate: int = 1  # micro-batches of a step; a loss between samples sees one micro-batch at a time
     student_has_learned: bool = False  # whether the student starts from weights that it has learned before
+
+    @property
+    def every_teacher(self) -> tuple[BackboneFacts, ...]:
+        """The shapes of all teachers; () if they are not known."""
+        return () if self.teacher is None else (self.teacher, *self.further_teachers)
 
 
 class Need(NamedTuple):
@@ -119,6 +125,10 @@ class Method(nn.Module, Generic[C]):
     summary: ClassVar[str]  # one line for `raykd list methods`
     needs: ClassVar[frozenset[str]] = frozenset()  # keys of NEEDS, with all settings
     may_need: ClassVar[frozenset[str]] = frozenset()  # keys of NEEDS that `requires` adds for some settings
+    # It learns from the teacher's embeddings (`taught(batch, "embed")`), and from the features of a teacher
+    # without a head. A method that needs a head has `teacher_head` in `needs` instead.
+    embeds: ClassVar[bool] = False
+    several_teachers: ClassVar[bool] = False  # it learns from each of `self.teachers`, by their `weight`
     views: ClassVar[int] = 2  # augmented views of an image in one step
     presets: ClassVar[Presets] = {}
     points: ClassVar[tuple[str, ...]] = ("backbone",)  # probe points; see `features`
@@ -136,14 +146,25 @@ class Method(nn.Module, Generic[C]):
     config: C
     context: Context
     student: Backbone
-    # None for a method whose `needs` names no teacher. Not in the type, because such a method never reads it.
+    # The first teacher. None for a method whose `needs` names no teacher. Not in the type, because such a
+    # method never reads it.
     teacher: Teacher
+    teachers: tuple[Teacher, ...]  # more than one only if `several_teachers`
 
-    def __init__(self, config: C, student: Backbone, teacher: Teacher | None, context: Context) -> None:
-        """Check the settings, then `build`. Raises `UserError` if the settings or the teacher do not fit."""
-        if teacher is None and self.needs & TAUGHT:
+    def __init__(
+        self,
+        config: C,
+        student: Backbone,
+        teacher: Teacher | Sequence[Teacher] | None,
+        context: Context,
+    ) -> None:
+        """Check the settings, then `build`. Raises `UserError` if the settings or the teachers do not fit."""
+        teachers = () if teacher is None else (teacher,) if isinstance(teacher, Teacher) else tuple(teacher)
+        if not teachers and self.needs & TAUGHT:
             raise UserError("teacher", f"method {self.name!r} learns from a teacher, and there is none")
-        if teacher is not None and teacher.head is None and "teacher_head" in self.needs:
+        if len(teachers) > 1 and not self.several_teachers:
+            raise UserError("teacher", f"method {self.name!r} learns from one teacher", value=len(teachers))
+        if "teacher_head" in self.needs and any(one.head is None for one in teachers):
             raise UserError("teacher", f"method {self.name!r} needs its projection head, and it has none")
         self.check(config, context)
         super().__init__()
@@ -151,7 +172,8 @@ class Method(nn.Module, Generic[C]):
         self.context = context
         self.student = student
         # Past nn.Module.__setattr__, which would make it a submodule.
-        object.__setattr__(self, "teacher", teacher)
+        object.__setattr__(self, "teacher", teachers[0] if teachers else None)
+        object.__setattr__(self, "teachers", teachers)
         with seeded(context.seed):
             self.build()
 
@@ -190,16 +212,16 @@ class Method(nn.Module, Generic[C]):
         return dict.fromkeys(cls.needs, "")
 
     @classmethod
-    def asks(cls, config: C) -> frozenset[Ask]:
+    def asks(cls, config: C) -> frozenset[tuple[What, int]]:
         """What `forward` asks by `taught` with these settings: kind of answer and number of the view.
 
-        These answers are computed once and shared by all trials. The default: of every view the embedding if
-        the method needs the teacher's head, else the features; nothing if it compares feature maps or mixes
-        images.
+        It asks every teacher the same. These answers are computed once and shared by all trials. The default:
+        of every view the embedding if the method learns from embeddings, else the features; nothing if it
+        compares feature maps or mixes images.
         """
         if not cls.needs & TAUGHT or "feature_maps" in cls.requires(config) or cls.mixes(config):
             return frozenset()
-        what: What = "embed" if "teacher_head" in cls.needs else "features"
+        what: What = "embed" if cls.embeds or "teacher_head" in cls.needs else "features"
         return frozenset((what, view) for view in range(cls.views))
 
     @classmethod
@@ -245,22 +267,25 @@ class Method(nn.Module, Generic[C]):
         """The losses of one micro-batch."""
         raise NotImplementedError
 
-    def taught(self, batch: Batch, what: What, view: int = 0) -> Tensor:
-        """The teacher's `features`, `embed` or `logits` of a view, (B, D), without gradient.
+    def taught(self, batch: Batch, what: What, view: int = 0, teacher: int = 0) -> Tensor:
+        """A teacher's `features`, `embed` or `logits` of a view, (B, D), without gradient.
 
-        A ready answer in `batch.targets` is taken; else the teacher is asked, and its answer is added there.
+        `teacher` is its number in `teachers`. A ready answer in `batch.targets` is taken; else the teacher is
+        asked, and its answer is added there.
         """
         known = batch.targets if batch.targets is not None else {}
-        if (what, view) not in known:
-            known[what, view] = self.teacher.answer(what, self.shown(batch)[view])
-        return known[what, view]
+        ask = Ask(what, view, teacher)
+        if ask not in known:
+            known[ask] = self.teachers[teacher].answer(what, self.shown(batch, teacher)[view])
+        return known[ask]
 
-    def shown(self, batch: Batch) -> list[Tensor]:
-        """The views as the teacher sees them: of the student's size, or of its own (`teacher.image_size`).
+    def shown(self, batch: Batch, teacher: int = 0) -> list[Tensor]:
+        """The views as a teacher sees them: of the student's size, or of its own (`teacher.image_size`).
 
         A teacher takes views of any size, and resizes those that are not of its own.
         """
-        return batch.views_for(self.teacher.backbone.inputs) if batch.views_for is not None else batch.views
+        inputs = self.teachers[teacher].backbone.inputs
+        return batch.views_for(inputs) if batch.views_for is not None else batch.views
 
     def after_step(self, fraction: float) -> None:
         """Update what follows the student, such as a momentum encoder or a queue, after an optimizer step.

@@ -75,7 +75,8 @@ class Disco(Contrast[DiscoConfig]):
 
     name = "disco"
     summary = "DisCo: MoCo-v2 with a wide head, drawn to the teacher's embeddings of both views"
-    needs = frozenset({"teacher", "teacher_head"})
+    needs = frozenset({"teacher"})
+    embeds = True
     presets: ClassVar[Presets] = {
         "paper": {
             "config": {
@@ -96,8 +97,8 @@ class Disco(Contrast[DiscoConfig]):
 
     def build(self) -> None:
         """Make head, queue and momentum encoder."""
-        self.head = projection_head(self.student.feature_dim, self.config.hidden, self.teacher.head_dim)
-        self.queue = Queue(self.config.queue_size, self.teacher.head_dim)
+        self.head = projection_head(self.student.feature_dim, self.config.hidden, self.teacher.embed_dim)
+        self.queue = Queue(self.config.queue_size, self.teacher.embed_dim)
         self.mean = MomentumEncoder(student=self.student, head=self.head)
 
     def forward(self, batch: Batch) -> Losses:

@@ -8,6 +8,9 @@ arXiv 2303.11098); `roymiles/Simple-Recipe-Distillation`.
     corr_logsum: D = log(sum_d |c_d - 1|^alpha + eps),   c_d = mean_b s_d t_d, the cross-correlation
     L = weight D + ce_weight CE + kl_weight KL(teacher's classes || student's)
 
+With several teachers (`teacher: [..., ...]`) each has a W of its own, and L is the sum of their D, times
+`weight`. A D's gradient grows as its error shrinks, which balances the teachers: their scales do not count.
+
 W is trained and thrown away. N is batch normalisation without scale and shift. The paper's sum is over the
 batch too. Here it is a mean: this subtracts log B from D, does not change the gradient, and makes D
 independent of the batch size. Because log sum|d|^alpha = alpha log|d|_alpha, the gradient of D grows as the
@@ -26,7 +29,7 @@ use `student: {options: {global_pool: avg, fc_norm: false}}` to get that mean.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -131,6 +134,7 @@ class Projector(Labelled[ProjectorConfig]):
     summary = "Projected, normalised features follow the teacher's under a soft maximum (log-sum)"
     needs = frozenset({"teacher"})
     may_need = frozenset({"labels", "teacher_classifier"})
+    several_teachers = True
     views = 1
     points = ("backbone", "adapter")
     presets: ClassVar[Presets] = {
@@ -164,10 +168,15 @@ class Projector(Labelled[ProjectorConfig]):
     def build(self) -> None:
         """Make projector, normalisation and classifiers. Refuses widths that the settings do not allow."""
         super().build()
-        student_dim, teacher_dim = self.student.feature_dim, self.teacher.feature_dim
-        _check(self.config, student_dim, teacher_dim)
-        self.projector = _projector(self.config.projector, student_dim, teacher_dim)
-        self.normalise = _normalisation(self.config, teacher_dim)
+        config, student_dim = self.config, self.student.feature_dim
+        widths = [teacher.feature_dim for teacher in self.teachers]
+        _check(config, student_dim, widths)
+        self.projector = _projector(config.projector, student_dim, widths[0])
+        self.normalise = _normalisation(config, widths[0])
+        self.further_projectors = nn.ModuleList(
+            _projector(config.projector, student_dim, width) for width in widths[1:]
+        )
+        self.further_normalise = nn.ModuleList(_normalisation(config, width) for width in widths[1:])
         self.teacher_classifier: TeacherClassifier | None = None
         if self.config.kl_weight > 0:
             if self.classifier is None:
@@ -189,7 +198,8 @@ class Projector(Labelled[ProjectorConfig]):
     def check(cls, config: ProjectorConfig, context: Context) -> None:
         """Refuse what the two widths, or two settings together, do not allow."""
         if context.student is not None and context.teacher is not None:
-            _check(config, context.student.feature_dim, context.teacher.feature_dim)
+            widths = [teacher.feature_dim for teacher in context.every_teacher]
+            _check(config, context.student.feature_dim, widths)
 
     def begin(self, images: TrainingImages) -> None:
         """Take or fit the teacher's classifier, where it is used."""
@@ -199,24 +209,33 @@ class Projector(Labelled[ProjectorConfig]):
     def forward(self, batch: Batch) -> Losses:
         """The weighted distance of features, and the terms over classes."""
         (view,) = batch.views
-        features, teacher_features = self.student(view), self.taught(batch, "features")
-        distance = self._distance(self.projector(features), teacher_features)
-        total, terms = self.config.weight * distance, {"distillation": distance}
+        features = self.student(view)
+        answers = [self.taught(batch, "features", teacher=at) for at in range(len(self.teachers))]
+        total, terms = self._distilled(features, answers)
         total, terms = self.with_labels(total, terms, features, batch.labels)
         if self.classifier is not None and self.teacher_classifier is not None:
-            target = self.teacher_classifier(teacher_features)
+            target = self.teacher_classifier(answers[0])
             terms["class_kl"] = class_kl(self.classifier(features), target, self.config.temperature)
             total = total + self.config.kl_weight * terms["class_kl"]
         return Losses(total, terms)
 
     def features(self, images: Tensor, point: str) -> Tensor:
-        """(B, 3, H, W) -> (B, D) at a probe point; point `adapter` is the projector."""
+        """(B, 3, H, W) -> (B, D) at a probe point; point `adapter` is the first projector."""
         return super().features(images, "projector" if point == "adapter" else point)
 
-    def _distance(self, s_BD: Tensor, t_BD: Tensor) -> Tensor:
+    def _distilled(self, features: Tensor, answers: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of the distances to all teachers, and the distances."""
+        total, terms = features.new_zeros(()), {}
+        normalise = [self.normalise, *self.further_normalise]
+        for at, projector in enumerate([self.projector, *self.further_projectors]):
+            distance = self._distance(normalise[at], projector(features), answers[at])
+            total = total + self.teachers[at].weight * self.config.weight * distance
+            terms[f"distillation_{at + 1}" if self.further_projectors else "distillation"] = distance
+        return total, terms
+
+    def _distance(self, normalise: nn.Module, s_BD: Tensor, t_BD: Tensor) -> Tensor:
         config = self.config
-        s_BD = self.normalise(at_least_float32(s_BD))
-        t_BD = self.normalise(at_least_float32(t_BD))
+        s_BD, t_BD = (normalise(at_least_float32(x)) for x in (s_BD, t_BD))
         if config.loss == "mse":
             return consistency(s_BD, t_BD)
         if config.loss == "l1":
@@ -240,7 +259,16 @@ def _normalisation(config: ProjectorConfig, dim: int) -> nn.Module:
     return L2Normalise() if config.normalisation == "l2" else nn.Identity()
 
 
-def _check(config: ProjectorConfig, student_dim: int, teacher_dim: int) -> None:
+def _check(config: ProjectorConfig, student_dim: int, teacher_dims: Sequence[int]) -> None:
+    """Refuse what the widths, or two settings together, do not allow."""
+    if len(teacher_dims) > 1 and config.kl_weight > 0:
+        problem = "goes with one teacher: whose classes would the student follow?"
+        raise UserError("config.kl_weight", problem, value=config.kl_weight, expected="0, or one teacher")
+    for teacher_dim in teacher_dims:
+        _check_width(config, student_dim, teacher_dim)
+
+
+def _check_width(config: ProjectorConfig, student_dim: int, teacher_dim: int) -> None:
     """Refuse what the two widths, or two settings together, do not allow."""
     if config.projector == "none" and student_dim != teacher_dim:
         raise UserError(

@@ -39,7 +39,7 @@ from trainables.methods.parts.momentum_encoder import MomentumEncoder, keys_of
 from trainables.methods.parts.queue import Queue
 from trainables.methods.parts.recipes import MOCO_V2, on_digits
 from trainables.networks.heads import projection_head
-from trainables.teachers.teacher import Ask
+from trainables.teachers.teacher import What
 
 
 class RekdStyleConfig(ContrastConfig):
@@ -114,7 +114,8 @@ class RekdStyle(Contrast[RekdStyleConfig]):
 
     name = "rekd_style"
     summary = "ReKD-style (not the paper's code): MoCo with the teacher's online clusters as positives, too"
-    needs = frozenset({"teacher", "teacher_head"})
+    needs = frozenset({"teacher"})
+    embeds = True
     presets: ClassVar[Presets] = {
         "paper": {  # of MoCo-v2
             "config": {"clusters": 1000, "queue_size": 65536, "momentum": 0.999, "temperature": 0.2},
@@ -129,14 +130,14 @@ class RekdStyle(Contrast[RekdStyleConfig]):
 
     def build(self) -> None:
         """Make head, queues, clusters and momentum encoder."""
-        size, dim, width = self.config.queue_size, self.teacher.head_dim, self.student.feature_dim
+        size, dim, width = self.config.queue_size, self.teacher.embed_dim, self.student.feature_dim
         self.head = projection_head(width, width, dim)
         self.queue, self.teacher_queue = Queue(size, dim), Queue(size, dim)
         self.clusters = OnlineClusters(self.config.clusters, dim)
         self.mean = MomentumEncoder(student=self.student, head=self.head)
 
     @classmethod
-    def asks(cls, config: RekdStyleConfig) -> frozenset[Ask]:
+    def asks(cls, config: RekdStyleConfig) -> frozenset[tuple[What, int]]:
         """The embeddings of the first view; the second one is for the momentum encoder alone."""
         return frozenset({("embed", 0)})
 

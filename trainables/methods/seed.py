@@ -73,7 +73,8 @@ class Seed(Headed[SeedConfig]):
 
     name = "seed"
     summary = "SEED: similarities to a queue of teacher embeddings, distilled from one shared view"
-    needs = frozenset({"teacher", "teacher_head"})
+    needs = frozenset({"teacher"})
+    embeds = True
     views = 1
     presets: ClassVar[Presets] = {
         "paper": {
@@ -89,7 +90,7 @@ class Seed(Headed[SeedConfig]):
 
     def build(self) -> None:
         """Make head and queue."""
-        width, dim = self.student.feature_dim, self.teacher.head_dim
+        width, dim = self.student.feature_dim, self.teacher.embed_dim
         self.head = projection_head(width, width, dim)
         self.queue = Queue(self.config.queue_size, dim)
 

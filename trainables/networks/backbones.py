@@ -82,10 +82,15 @@ class Backbone(nn.Module):
 
     @property
     def written(self) -> dict[str, str]:
-        """What a file says about the network beside its weights: architecture, options, pixels."""
-        pixels = {name: json.dumps(values) for name, values in zip(("mean", "std"), self.pixels, strict=True)}
+        """What a file says about the network beside its weights: architecture, options, what it takes."""
+        mean, std = self.pixels
+        inputs: dict[str, Any] = {"mean": mean, "std": std, "channels": self.inputs.channels}
+        inputs["interpolation"] = self.inputs.interpolation
+        if self.inputs.crop_share is not None:
+            inputs["crop_pct"] = self.inputs.crop_share
         options = json.dumps(self.options, sort_keys=True)
-        return {"arch": self.arch, "options": options, **pixels, "channels": json.dumps(self.inputs.channels)}
+        said = {name: json.dumps(value) for name, value in inputs.items()}
+        return {"arch": self.arch, "options": options, **said}
 
     @property
     def pixels(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

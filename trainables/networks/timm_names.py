@@ -8,6 +8,8 @@ another size.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import sys
 from collections.abc import Mapping
@@ -35,7 +37,7 @@ def timms_names(
     level = silent.level
     silent.setLevel(logging.ERROR)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):  # it prints
             named = dict(convert(dict(weights), model))
     except Exception:  # it expects the authors' files, and this is another
         return None
@@ -44,7 +46,19 @@ def timms_names(
     if not all(isinstance(value, Tensor) for value in named.values()):
         return None
     checked = tuple(part for part in _RESIZED if not resample or part not in _POSITIONS)
-    return None if any(_resized(name, value, weights, checked) for name, value in named.items()) else named
+    if any(_resized(name, value, weights, checked) for name, value in named.items()):
+        return None
+    return None if _without_bias(named, weights) else named
+
+
+def _without_bias(named: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> bool:
+    """Whether biases of queries or values that are not 0 were left out.
+
+    timm has DINOv3 with these biases and without. For the latter its function leaves any biases out.
+    """
+    biases = {name: value for name, value in weights.items() if name.endswith("attn.qkv.bias")}
+    kept = any(name.endswith(("attn.qkv.bias", "attn.q_bias", "attn.q_proj.bias")) for name in named)
+    return not kept and any(bool(part.any()) for b in biases.values() for part in b.chunk(3)[::2])
 
 
 def _resized(name: str, value: Tensor, weights: Mapping[str, Tensor], parts: tuple[str, ...]) -> bool:

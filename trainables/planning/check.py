@@ -9,6 +9,7 @@ network gives, what a checkpoint holds) is found out once for all trials that ag
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from trainables.core.errors import UserError
@@ -16,15 +17,16 @@ from trainables.data.data_sets import DataFacts, check_data, check_pictures
 from trainables.evaluation.probes import check_probe
 from trainables.methods import load_method
 from trainables.methods.base import TAUGHT, Context
-from trainables.networks.backbones import BackboneFacts, backbone_facts
-from trainables.networks.sized import network_of
+from trainables.networks.backbones import BackboneFacts
 from trainables.planning.student_check import check_student, student_remarks
-from trainables.planning.teacher_check import check_teacher, few_pixels, teacher_remarks
-from trainables.spec.trial import DataSpec, TeacherSpec, TrialSpec
+from trainables.planning.teacher_check import check_teacher, few_pixels, headless, teacher_remarks
+from trainables.spec.parse import join
+from trainables.spec.trial import DataSpec, TeacherSpec, TrialSpec, teacher_field
 from trainables.teachers.feeding import remark
-from trainables.training.memory import check_memory, heavy
+from trainables.teachers.teacher import FIT
+from trainables.training.memory import check_memory, heavy, with_shapes
 from trainables.training.optimizer import check_optim
-from trainables.training.teacher_file import teacher_trial
+from trainables.training.teacher_file import fits_head, teacher_trial
 from trainables.views.recipes import augments, check_views, recipe_of
 
 T = TypeVar("T")
@@ -71,8 +73,11 @@ class TrialChecker:
                 expected="a recipe that changes images, at a strength above 0",
             )
         self._once(("student", trial.student), lambda: check_student(trial.student))
-        if trial.teacher is not None:
-            self._teacher(trial.teacher, frozenset(needs), trial.data, facts.classes)
+        for at, teacher in enumerate(trial.teachers):
+            try:
+                self._teacher(teacher, frozenset(needs), facts.classes)
+            except UserError as error:
+                raise error.at(error.field.replace("teacher", teacher_field(trial, at), 1)) from None
         images = facts.train_images
         self._once(
             ("optim", trial.optim, trial.epochs, images),
@@ -83,9 +88,12 @@ class TrialChecker:
             _check_maps(trial, context)
         method.check(config, context)
         check_memory(trial, method, context, self._workers, self._memory)
-        for section, training in (("teacher", teacher_trial(trial)), ("student", trial.student.train)):
-            if training is not None:
-                self._training(training, f"{section}.train")
+        if trial.student.train is not None:
+            self._training(trial.student.train, "student.train")
+        for at, one in enumerate(trial.of_each_teacher):
+            if (training := teacher_trial(one)) is not None:
+                section = join(teacher_field(trial, at), "head" if fits_head(training) else "train")
+                self._training(training, section)
 
     def _training(self, training: TrialSpec, where: str) -> None:
         self._once(("training", training), lambda: self.check_section(training, where))
@@ -93,37 +101,32 @@ class TrialChecker:
     def context(self, trial: TrialSpec) -> Context:
         """What the trial's method may know about it, the student's shapes included."""
         facts = self._facts(trial.data)
-        size = trial.data.image_size
-        return Context(
+        known = Context(
             train_size=facts.train_images,
             batch_size=trial.optim.batch_size,
             classes=facts.classes,
-            image_size=size,
+            image_size=trial.data.image_size,
             seed=trial.seed,
-            student=backbone_facts(trial.student.model, size),
-            teacher=self._teacher_facts(trial.teacher, trial.data) if trial.teacher is not None else None,
             class_images=facts.class_images,
             accumulate=trial.optim.accumulate,
             student_has_learned=trial.student.has_learned,
         )
+        return with_shapes(known, trial)
 
     def remarks(self, trial: TrialSpec) -> dict[str, str]:
         """What can be run and may not be meant, about a trial that was checked.
 
         By what it is about: of trials of one sweep the first remark with a key says enough.
         """
-        method, teacher = load_method(trial.method), trial.teacher
+        method = load_method(trial.method)
         said: dict[str, str] = {}
         for large in heavy(trial, method, self.context(trial)):
             said.setdefault(large.partition(":")[0], large)
-        if teacher is not None and method.needs & TAUGHT:
-            told = self._once(
-                ("remarks", teacher, trial.data),
-                lambda: [
-                    *filter(None, [remark(teacher), few_pixels(teacher, trial.data)]),
-                    *teacher_remarks(teacher),
-                ],
-            )
+        for teacher in trial.teachers if method.needs & TAUGHT else ():
+            told = self._once(("remarks", teacher, trial.data), partial(_told_of, teacher, trial.data))
+            if method.embeds and (why := self._once(("headless", teacher), partial(headless, teacher))):
+                instead = f"so it distils on the teacher's features; another way is {FIT}"
+                told = [*told, f"method {method.name}: {why}, {instead}"]
             said |= {sentence: sentence for sentence in told}  # each teacher's own
         starts = self._once(("start", trial.student), lambda: student_remarks(trial.student))
         said |= {sentence: sentence for sentence in starts}
@@ -136,12 +139,8 @@ class TrialChecker:
     def _facts(self, data: DataSpec) -> DataFacts:
         return self._once(("data", data), lambda: check_data(data))
 
-    def _teacher(self, spec: TeacherSpec, needs: frozenset[str], data: DataSpec, classes: int) -> None:
+    def _teacher(self, spec: TeacherSpec, needs: frozenset[str], classes: int) -> None:
         self._once(("teacher", spec, needs, classes), lambda: check_teacher(spec, needs, classes=classes))
-        self._teacher_facts(spec, data)
-
-    def _teacher_facts(self, spec: TeacherSpec, data: DataSpec) -> BackboneFacts:
-        return backbone_facts(network_of(spec), spec.side(data), "teacher")
 
     def check_section(self, trial: TrialSpec, where: str) -> None:
         """`check` for a trial that the section `where` describes: a teacher's training, a baseline.
@@ -182,16 +181,20 @@ class TrialChecker:
         return found
 
 
+def _told_of(teacher: TeacherSpec, data: DataSpec) -> list[str]:
+    return [*filter(None, [remark(teacher), few_pixels(teacher, data)]), *teacher_remarks(teacher)]
+
+
 def _check_maps(trial: TrialSpec, context: Context) -> None:
     """Refuse a network without stage maps where the method compares inside the networks."""
-    for side, facts, spec in (
-        ("student", context.student, trial.student),
-        ("teacher", context.teacher, trial.teacher),
-    ):
-        if facts is not None and spec is not None and not facts.stages:
+    networks: list[tuple[str, BackboneFacts | None, str]] = [("student", context.student, trial.student.arch)]
+    for at, facts in enumerate(context.every_teacher):
+        networks.append((teacher_field(trial, at), facts, trial.teachers[at].arch))
+    for side, found, arch in networks:
+        if found is not None and not found.stages:
             raise UserError(
                 f"{side}.arch",
                 f"method {trial.method!r} compares feature maps, and this network has none",
-                value=spec.arch,
+                value=arch,
                 expected="a network of stages: a convolutional one, or a vision transformer",
             )

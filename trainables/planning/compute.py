@@ -19,10 +19,10 @@ from trainables.core.isolation import isolated
 from trainables.data.data_sets import check_data
 from trainables.methods import load_method
 from trainables.methods.base import Batch, Context, Method
-from trainables.networks.backbones import build_backbone
 from trainables.planning.check import TrialChecker
 from trainables.spec.trial import TrialSpec
 from trainables.teachers.teacher import Teacher, load_teacher
+from trainables.training.run import make_method
 from trainables.training.teacher_file import teacher_path, teacher_trial
 
 _IMAGES = 16  # two passes, of so many and of half as many images, give the cost of an image and of a batch
@@ -83,21 +83,19 @@ def trained_parameters(trial: TrialSpec, context: Contexts | None = None) -> int
 
 def bare_method(trial: TrialSpec, context: Contexts) -> Method:
     """The trial's method, untrained, without `begin`; a teacher that is not trained yet is untrained, too."""
-    kind = load_method(trial.method)
-    teacher = bare_teacher(trial, context)
-    student = build_backbone(trial.student, trial.seed)
-    return kind(kind.Config(**trial.config), student, teacher, context(trial))
+    config = load_method(trial.method).Config(**trial.config)
+    teachers = [bare_teacher(one, context) for one in trial.of_each_teacher]
+    return make_method(trial, config, teachers, context(trial))
 
 
-def bare_teacher(trial: TrialSpec, context: Contexts) -> Teacher | None:
-    """The trial's teacher, untrained where it is not trained yet; None for a trial without one."""
+def bare_teacher(trial: TrialSpec, context: Contexts) -> Teacher:
+    """The teacher of a trial that has one, untrained where it is not trained yet."""
     training = teacher_trial(trial)
     if training is not None:
         taught = bare_method(training, context)
         return Teacher(taught.student, taught.own_head(), classifier=taught.own_classifier())
-    if trial.teacher is not None:
-        return load_teacher(trial.teacher, teacher_path(trial, Path()))
-    return None
+    assert trial.teacher is not None
+    return load_teacher(trial.teacher, teacher_path(trial, Path()))
 
 
 def _counted(method: Method, trial: TrialSpec, images: int) -> float:

@@ -39,8 +39,8 @@ def write_placeholder_teacher(trials: Sequence[TrialSpec], path: Path) -> None:
         if teacher.image_size
         else {}
     )
-    own = {"checkpoint": None, "train": train, "options": network_of(teacher).options}
+    own = {"checkpoint": None, "head": None, "train": train, "options": network_of(teacher).options}
     teacher = teacher.model_copy(update=own)
-    training = teacher_trial(trial.model_copy(update={"teacher": teacher, "data": data}))
+    training = teacher_trial(trial.model_copy(update={"data": data}).with_teachers([teacher]))
     assert training is not None
     save_teacher(bare_method(training, TrialChecker().context), path)

@@ -11,7 +11,7 @@ from trainables.methods.base import TAUGHT
 from trainables.planning.check import TrialChecker
 from trainables.planning.compute import bare_teacher, epoch_steps
 from trainables.spec.trial import TrialSpec
-from trainables.teachers.teacher import Ask, Teacher
+from trainables.teachers.teacher import Ask, Teacher, What
 
 MAPS = "it compares feature maps, which are too large to keep"
 MIXED = "it mixes images, so an answer is of use to one step alone"
@@ -31,7 +31,7 @@ class AskedOf:
 
     def __init__(self) -> None:
         self._context = TrialChecker().context
-        self._teachers: dict[str, Teacher | None] = {}
+        self._teachers: dict[str, Teacher] = {}
 
     def __call__(self, trial: TrialSpec) -> Asked:
         """What `trial` asks. Raises `UserError` for a teacher whose file cannot be read."""
@@ -43,15 +43,18 @@ class AskedOf:
         if not asks:
             maps = "feature_maps" in kind.requires(config)
             return Asked({}, MIXED if kind.mixes(config) and not maps else MAPS)
-        if trial.teacher.batch_norm == "batch":
-            return Asked({}, BATCH)
         images = epoch_steps(trial) * trial.optim.batch_size
-        return Asked({ask: images * (4 * self._width(trial, ask) + 8) for ask in asks})
+        sizes = {
+            Ask(what, view, at): images * (4 * self._width(one, what) + 8)
+            for at, one in enumerate(trial.of_each_teacher)
+            for what, view in asks
+            if trial.teachers[at].batch_norm == "eval"
+        }
+        return Asked(sizes, "" if sizes else BATCH)
 
-    def _width(self, trial: TrialSpec, ask: Ask) -> int:
+    def _width(self, trial: TrialSpec, what: What) -> int:
         key = f"{trial.teacher} {trial.data}"
         if key not in self._teachers:
             with isolated(trial.seed):
                 self._teachers[key] = bare_teacher(trial, self._context)
-        teacher = self._teachers[key]
-        return 0 if teacher is None else teacher.width(ask[0])
+        return self._teachers[key].width(what)

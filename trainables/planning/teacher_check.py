@@ -10,7 +10,7 @@ from trainables.networks.sized import network_of
 from trainables.spec.trial import DataSpec, TeacherSpec
 from trainables.teachers.architecture import stem_remark, twins_remark
 from trainables.teachers.pretrained.read import CheckpointFacts, read_checkpoint
-from trainables.teachers.teacher import lacks, verify
+from trainables.teachers.teacher import FIT, lacks, verify
 
 _USUAL_SHARE = 224 / 256  # of evaluation views; `margin` makes room for it
 
@@ -25,6 +25,8 @@ def check_teacher(spec: TeacherSpec | None, needs: frozenset[str], classes: int 
     if spec is None:
         expected = "`{arch: NAME, checkpoint: FILE}` or `{arch, train}`"
         raise UserError("teacher", "is missing", expected=expected)
+    if spec.head is not None:
+        needs -= {"teacher_head"}
     check_arch(spec.arch, "teacher", spec.options)
     if (spec.checkpoint is None) == (spec.train is None):
         has = "neither `checkpoint` nor" if spec.train is None else "both `checkpoint` and"
@@ -51,8 +53,24 @@ def check_teacher(spec: TeacherSpec | None, needs: frozenset[str], classes: int 
                     "teacher.train.method",
                     f"trains no {what}",
                     value=method.name,
+                    expected=FIT if need == "teacher_head" else None,
                     choices=[n for n, m in methods().items() if _overrides(m, hook) and not m.needs & TAUGHT],
                 )
+
+
+def headless(spec: TeacherSpec) -> str:
+    """Why a teacher has no projection head, as a clause; empty if it has one.
+
+    Raises `UserError` for a file that cannot be read.
+    """
+    if spec.head is not None:
+        return ""
+    if spec.train is not None:
+        return "" if _overrides(load_method(spec.train.method), "own_head") else "its training makes no head"
+    facts = _verified(spec)
+    if facts.head_problem:
+        return f"the projection head in {facts.path.name} cannot be read ({facts.head_problem})"
+    return "" if facts.head else f"{facts.path.name} holds no projection head"
 
 
 def _verified(spec: TeacherSpec) -> CheckpointFacts:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from trainables.core.shards import parts_of
 from trainables.spec.data_spec import DataSpec, Spec
 from trainables.spec.inputs import USUAL, InputFields, Inputs
 
@@ -58,13 +59,24 @@ class WeightsSpec(InputFields, ModelSpec):
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content; of its path if the file is not there."""
+    """SHA-256 of a file's content, or of all files of a checkpoint in several (`core.shards`).
+
+    Of its path if it is not there.
+    """
     path = path.expanduser()
     try:
-        stat = path.stat()
-        return _file_digest(path, stat.st_size, stat.st_mtime_ns)
-    except OSError:  # missing, a folder or unreadable: loading it reports that
+        parts = parts_of(path)
+        if parts is None:
+            return _content_digest(path)
+        together = "".join(f"{part.name} {_content_digest(part)}\n" for part in parts)
+        return hashlib.sha256(together.encode()).hexdigest()
+    except (OSError, ValueError):  # missing, a folder, unreadable or no index: loading it reports that
         return hashlib.sha256(str(path).encode()).hexdigest()
+
+
+def _content_digest(path: Path) -> str:
+    stat = path.stat()
+    return _file_digest(path, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache

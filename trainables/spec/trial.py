@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from typing_extensions import Self
 
 from trainables.core.errors import UserError
@@ -24,6 +30,9 @@ from trainables.spec.inputs import InputFields
 from trainables.spec.network_spec import ModelSpec as ModelSpec
 from trainables.spec.network_spec import WeightsSpec as WeightsSpec
 from trainables.spec.network_spec import file_digest as file_digest
+from trainables.spec.training_specs import OptimSpec as OptimSpec
+from trainables.spec.training_specs import ProbeSpec as ProbeSpec
+from trainables.spec.training_specs import ViewSpec as ViewSpec
 
 # Fields about where files lie and how they are fetched. They are not part of a trial's identity and no axes.
 NOT_IDENTITY = {"data": ("path", "download", "max_undecodable")}
@@ -45,100 +54,19 @@ YOUNGER: Mapping[str, Mapping[str, Any]] = {
 }
 YOUNGER_CONFIG: Mapping[str, Mapping[str, Any]] = {  # by method
     "disco": {"fidelity": "paper"},
+    "global_patch": {"balance": "none"},
     "lpkd": {"fidelity": "paper"},
     "projector": {"bn_epsilon": 1e-4},
     "retro": {"consistency_weight": 1.0, "mbconv_activation": "published"},
     "rrkd": {"distillation_weight": 1.0},
 }
+HEAD_METHOD = "moco"  # which fits a teacher's head
 # Choices whose computation was wrong in an earlier version: method -> field -> choices. A trial with one of
 # them has a new name, because its result is a new one.
 CORRECTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "retro": {"adapter": ("mbconv",)},  # activation by student, residual at equal widths
     "rrkd": {"anchors": ("queue",)},  # rows that are not filled yet are masked
 }
-
-
-def _no_boolean(value: Any) -> Any:
-    """Refuse a boolean, which pydantic reads as 0 or 1."""
-    if isinstance(value, bool):
-        raise ValueError("is yes or no, and a number is expected")
-    return value
-
-
-Number = Annotated[float, BeforeValidator(_no_boolean)]
-Operations = dict[str, Number | tuple[Number, ...]]
-
-
-class ViewSpec(Spec):
-    """How images are augmented."""
-
-    recipe: str = Field(
-        "digits",
-        description="moco_v2 | ssl_small | solo_learn | imagenet | light | cifar | digits | none",
-    )
-    strength: Annotated[float, Field(ge=0, le=2)] = Field(1.0, description="scales every range of the recipe")
-    operations: Operations = Field(
-        {},
-        description="operation -> its number where the recipe has another, such as `{blur: 1.0, crop: 0.92}`",
-    )
-    second: Operations = Field(
-        {}, description="likewise, for the second view alone; unused by methods with one view"
-    )
-
-
-class OptimSpec(Spec):
-    """Optimizer, schedule and batch."""
-
-    optimizer: str = Field("adamw", description="any name timm.optim knows")
-    lr: Annotated[float, Field(gt=0)] = Field(2e-3, description="peak learning rate, used as it is")
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    decay_norms: bool = Field(False, description="decay biases and norms too, as MoCo's code does")
-    sgd_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of SGD-like optimizers")
-    schedule: Literal["cosine", "step", "multistep", "constant"] = "cosine"
-    decay_epochs: tuple[int, ...] = Field(
-        (), description="epochs at which `multistep` (or every N, `step`) decays"
-    )
-    decay_rate: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="factor of each decay")
-    warmup_epochs: Annotated[int, Field(ge=0)] = Field(0, description="epochs of linear warm-up")
-    min_lr: Annotated[float, Field(ge=0)] = Field(0.0, description="where cosine ends")
-    batch_size: Annotated[int, Field(ge=2)] = Field(
-        128, description="images of one optimizer step, all workers"
-    )
-    accumulate: Annotated[int, Field(ge=1)] = Field(
-        1,
-        description="micro-batches that make one step; losses on relations within a batch see one of them",
-    )
-    clip_grad: Annotated[float, Field(gt=0)] | None = Field(None, description="largest gradient norm")
-    trust_coefficient: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="of LARS and LARC, eta in their paper; none: .001"
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="autocast type; auto: bfloat16 on GPUs, float32 on CPUs"
-    )
-    compile: Literal["auto", "off", "on"] = Field(
-        "auto",
-        description="torch.compile of the networks; auto: on GPUs, where torch can; it changes roundings",
-    )
-    batch_norm: Literal["sync", "local"] = Field(
-        "sync", description="sync: statistics over all workers, so that their number changes no result"
-    )
-
-
-class ProbeSpec(Spec):
-    """How features are evaluated while training."""
-
-    score: str = Field(
-        "ridge_5shot", description="what the search maximises: ridge | ridge_Kshot | knn | rankme"
-    )
-    record: tuple[str, ...] = Field(("ridge_1shot", "ridge", "knn"), description="further probes to record")
-    point: Literal["backbone", "adapter", "head"] = Field("backbone", description="where features are taken")
-    every: Annotated[int, Field(ge=1)] = Field(
-        1, description="epochs between probes; the last is always probed"
-    )
-    draws: Annotated[int, Field(ge=2)] = Field(30, description="fixed draws of a k-shot probe")
-    max_images: Annotated[int, Field(ge=100)] = Field(
-        50_000, description="images at most that a probe is fitted on, and scored on"
-    )
 
 
 class TeacherTraining(Spec):
@@ -165,16 +93,46 @@ class TeacherTraining(Spec):
         return dumped
 
 
+class HeadTraining(Spec):
+    """How to fit a projection head to a teacher's frozen backbone: MoCo-v2's head, by MoCo-v2's contrast."""
+
+    preset: str | None = Field(
+        None, description="of method moco; left out: the trial's where moco has it, else paper"
+    )
+    epochs: Annotated[int, Field(ge=1)] = Field(20, description="a number of epochs")
+    config: dict[str, Any] = Field({}, description="settings of method moco")
+    optim: dict[str, Any] = Field({})
+    views: dict[str, Any] = Field({})
+    seed: Seed = 0
+
+
 class TeacherSpec(WeightsSpec):
     """Who teaches: an architecture with a checkpoint, or with the training that makes one."""
 
     section = "teacher"
 
     train: TeacherTraining | None = Field(None, description="train it on the same data instead")
+    head: HeadTraining | None = Field(
+        None,
+        description="fit: a projection head is fitted to the frozen backbone before the trials, or a mapping "
+        "that says how; left out or own: the file's, if it has one",
+    )
     batch_norm: Literal["eval", "batch"] = Field(
         "eval",
         description="eval: running statistics; batch: those of the batch, as DisCo's and RETRO's code does",
     )
+    weight: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="of its losses, beside the other teachers of a trial; 1 for a single one"
+    )
+
+    @field_validator("head", mode="before")
+    @classmethod
+    def _head(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            if given not in ("own", "fit"):
+                raise UserError("", "no such choice", value=given, choices=("own", "fit"))
+            return {} if given == "fit" else None
+        return given
 
     @model_validator(mode="after")
     def _pixels(self) -> Self:
@@ -194,6 +152,14 @@ class TeacherSpec(WeightsSpec):
             _as_named(identity["train"])
             if self.train.start:
                 identity["train"]["start"] = StudentSpec.model_validate(self.train.start).identity(data)
+        # Every teacher was so before these were fields.
+        if self.weight == 1:
+            del identity["weight"]
+        if self.head is None:
+            del identity["head"]
+        else:
+            identity["head"]["method"] = HEAD_METHOD
+            _as_named(identity["head"])
         return identity
 
 
@@ -247,7 +213,11 @@ class TrialSpec(Spec):
     method: str
     config: dict[str, Any] = Field(description="the method's Config, every field present")
     student: StudentSpec
-    teacher: TeacherSpec | None = None
+    teacher: TeacherSpec | None = Field(
+        None, description="who teaches; a list for methods that can take several"
+    )
+    # Written as one list with the first, `teacher: [..., ...]`.
+    further_teachers: tuple[TeacherSpec, ...] = ()
     data: DataSpec = DataSpec()
     views: ViewSpec = ViewSpec()
     optim: OptimSpec = OptimSpec()
@@ -258,9 +228,34 @@ class TrialSpec(Spec):
         {}, description="module -> hash of its code, of what is not raykd's own; `resolve` finds it out"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _teachers(cls, raw: Any) -> Any:
+        given = raw.get("teacher") if isinstance(raw, Mapping) else None
+        if isinstance(given, list | tuple) and given:
+            return {**raw, "teacher": given[0], "further_teachers": tuple(given[1:])}
+        return raw
+
+    @property
+    def teachers(self) -> tuple[TeacherSpec, ...]:
+        """All teachers, in order."""
+        return () if self.teacher is None else (self.teacher, *self.further_teachers)
+
+    def with_teachers(self, teachers: Sequence[TeacherSpec]) -> TrialSpec:
+        """The same trial with these teachers."""
+        first = teachers[0] if teachers else None
+        return self.model_copy(update={"teacher": first, "further_teachers": tuple(teachers[1:])})
+
+    @property
+    def of_each_teacher(self) -> list[TrialSpec]:
+        """The trial with each of its teachers alone; [] without a teacher."""
+        return [self.with_teachers([teacher]) for teacher in self.teachers]
+
     @model_serializer(mode="wrap")
-    def _without_no_plugins(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         dumped: dict[str, Any] = dump(self)
+        if further := dumped.pop("further_teachers", ()):
+            dumped["teacher"] = [dumped["teacher"], *further]
         if not self.plugins:  # as in trials from before this was a field
             dumped.pop("plugins", None)
         return dumped
@@ -281,9 +276,15 @@ class TrialSpec(Spec):
             identity["data"].pop(field)
         _as_named(identity)
         identity["student"] = self.student.identity(self.data)
-        if self.teacher is not None:
-            identity["teacher"] = self.teacher.identity(self.data)
+        found = [teacher.identity(self.data) for teacher in self.teachers]
+        if found:
+            identity["teacher"] = found[0] if len(found) == 1 else found
         return identity
+
+
+def teacher_field(trial: TrialSpec, at: int) -> str:
+    """Where teacher number `at` of a trial is written: `teacher`, of several `teacher.1`."""
+    return f"teacher.{at}" if trial.further_teachers else "teacher"
 
 
 def _as_named(identity: dict[str, Any]) -> None:

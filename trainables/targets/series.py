@@ -131,7 +131,7 @@ def _common(
         "inputs": teacher.backbone.inputs.training(image_size),
         **({"its code": code} if (code := plugins.codes(plugins_of(teacher.backbone.arch))) else {}),
         "channels last": _channels_last(teacher),
-        "what": what,
+        "what": teacher.kind(what),
         "precision": "bfloat16" if half else "float32",
         **_machine(device),
     }

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from trainables.networks import plugin_networks
 from trainables.networks.stems import STEM
+from trainables.networks.timm_names import timms_names
 from trainables.networks.zoo import RAYKD, TORCHVISION
 from trainables.spec.trial import ModelSpec
 from trainables.teachers.pretrained.claims import known_name, named_by_path
@@ -41,6 +42,14 @@ _USUAL: Mapping[str, tuple[str, ...]] = {
         "vit_large_patch14_dinov2", "vit_small_patch14_reg4_dinov2", "vit_base_patch14_reg4_dinov2",
         "vit_large_patch14_reg4_dinov2", "vit_huge_patch14_224",
     ),
+    "norm_pre.weight": (  # CLIP
+        "vit_base_patch32_clip_224", "vit_base_patch16_clip_224", "vit_large_patch14_clip_224",
+        "vit_huge_patch14_clip_224",
+    ),
+    "attn_pool.latent": (
+        "vit_base_patch16_siglip_224", "vit_large_patch16_siglip_256", "vit_so400m_patch14_siglip_224",
+        "vit_so400m_patch16_siglip_256", "vit_base_patch32_siglip_256",
+    ),
     "conv_stem.weight": (
         "efficientnet_b0", "efficientnet_b1", "mobilenetv3_large_100", "mobilenetv3_small_100",
         "efficientnet_b2", "efficientnet_b3", "efficientnet_b4", "mobilenetv2_100",
@@ -54,6 +63,17 @@ _USUAL: Mapping[str, tuple[str, ...]] = {
     "features.0.weight": ("torchvision/vgg16", "torchvision/alexnet", "torchvision/vgg19"),
     "features.conv0.weight": ("torchvision/densenet121", "torchvision/densenet169"),
 }  # fmt: skip
+# Likewise by names of the authors, which timm's own function renames.
+_AUTHORS: Mapping[str, tuple[str, ...]] = {
+    "storage_tokens": tuple(
+        f"vit_{size}_patch16_dinov3{biased}"
+        for size in ("small", "base", "large", "small_plus", "huge_plus", "7b")
+        for biased in ("_qkvb", "")
+        if size != "7b" or not biased
+    ),
+    "visual.class_embedding": _USUAL["norm_pre.weight"],
+}
+_PATCHES = "patch_embed.proj.weight"
 _POSITIONS = "pos_embed"
 COMPARED = "names and shapes"
 _CLASSIFIERS = ("fc.", "classifier.")  # torchvision's
@@ -87,7 +107,7 @@ def guess(read: ReadCheckpoint) -> Guess | None:
             return Guess(claimed, "its config.json")
         if facts.origin.startswith("raykd") or facts.options or facts.arch.startswith(_OWN_NAMES):
             return Guess(claimed, COMPARED)
-    usual = _first_fitting(read, _USUAL)
+    usual = _first_fitting(read, _USUAL) or _first_renamed(read)
     for names, by in (
         ([known_name(facts.arch or "")], "its own word"),
         (named_by_path(facts.path), "the file's path"),
@@ -153,6 +173,20 @@ def _first_fitting(read: ReadCheckpoint, families: Mapping[str, Sequence[str]]) 
             options = _fits(arch, given, read)
             if options is not None:
                 return ModelSpec(arch=arch, options=options)
+    return None
+
+
+def _first_renamed(read: ReadCheckpoint) -> ModelSpec | None:
+    """The first architecture whose weights are those of the file after timm has renamed them; or None."""
+    for weights in (*read.backbones, read.weights):
+        found = set(shapes_of(weights).values())
+        for arch in (arch for mark, family in _AUTHORS.items() if mark in weights for arch in family):
+            own = _shapes(arch, "{}")
+            if own[_PATCHES] not in found:
+                continue
+            named = timms_names(built(arch), weights)
+            if named is not None and _same(own, shapes_of(named)):
+                return ModelSpec(arch=arch)
     return None
 
 

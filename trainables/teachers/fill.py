@@ -109,7 +109,7 @@ def _best_naming(backbone: Backbone, read: ReadCheckpoint) -> tuple[Mapping[str,
     named = (_in_channels(backbone, given) for given in read.backbones)
     fits = [(given, _fit(backbone, read, given)) for given in named]
     best = min(fits, key=lambda found: found[1].wrong)
-    for weights in (*read.backbones[:1], read.weights) if best[1].wrong else ():
+    for weights in (*read.backbones, read.weights) if best[1].wrong else ():
         # A network that sees images of a size of its own may have another grid than the file's.
         resample = backbone.inputs.image_size is not None or backbone.field == "student"
         renamed = timms_names(backbone.model, _in_channels(backbone, weights), resample=resample)

@@ -26,9 +26,16 @@ from trainables.teachers.feeding import completed, feeding
 from trainables.teachers.fill import fill_backbone, load_classifier, load_head
 from trainables.teachers.pretrained.read import CheckpointFacts, ReadCheckpoint, read_checkpoint
 
-# What is asked about whole images: the name of a function of `Teacher`. And about which view of them.
+# What is asked about whole images: the name of a function of `Teacher`.
 What: TypeAlias = Literal["features", "embed", "logits"]
-Ask: TypeAlias = tuple[What, int]
+
+
+class Ask(NamedTuple):
+    """What is asked, about which view, and which of a trial's teachers is asked."""
+
+    what: What
+    view: int
+    teacher: int = 0
 
 
 class Teacher(nn.Module):
@@ -46,6 +53,7 @@ class Teacher(nn.Module):
         batch_norm: str = "eval",
         sha256: str = "",
         classifier: nn.Linear | None = None,
+        weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -53,8 +61,10 @@ class Teacher(nn.Module):
         self.classifier = classifier  # over the backbone's features
         self.sha256 = sha256  # of the checkpoint file
         self.batch_norm = batch_norm
+        self.weight = weight  # of its losses, beside other teachers
         self.feature_dim = backbone.feature_dim
         self.head_dim = 0  # 0 without a head
+        self.embed_dim = backbone.feature_dim
         self.requires_grad_(False)
         self.eval()
         if batch_norm == "batch":
@@ -65,7 +75,7 @@ class Teacher(nn.Module):
                     module.running_mean = module.running_var = module.num_batches_tracked = None
         if head is not None:
             with torch.no_grad():
-                self.head_dim = head(torch.zeros(2, self.feature_dim)).shape[1]
+                self.head_dim = self.embed_dim = head(torch.zeros(2, self.feature_dim)).shape[1]
 
     def train(self, mode: bool = True) -> Teacher:
         """Keep eval mode, whatever `mode` is."""
@@ -90,10 +100,11 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, head_dim): the head's output, not normalised. `UserError` without a head."""
+        """(B, 3, H, W) -> (B, embed_dim): the head's output, not normalised; without a head the features."""
+        features = self.features(images)
         if self.head is None:
-            raise UserError("teacher", "has no projection head")
-        embedding: Tensor = self.head(self.backbone(images))
+            return features
+        embedding: Tensor = self.head(features)
         return embedding
 
     @torch.no_grad()
@@ -107,7 +118,11 @@ class Teacher(nn.Module):
     def width(self, what: What) -> int:
         """Numbers of an answer; 0 where the teacher has no part that could give one."""
         classes = self.classifier.out_features if self.classifier is not None else 0
-        return {"features": self.feature_dim, "embed": self.head_dim, "logits": classes}[what]
+        return {"features": self.feature_dim, "embed": self.embed_dim, "logits": classes}[what]
+
+    def kind(self, what: What) -> What:
+        """What answers to `what` are: without a head an embedding is the features."""
+        return "features" if what == "embed" and self.head is None else what
 
     def answer(self, what: What, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D): what the function of this name returns, contiguous.
@@ -129,7 +144,10 @@ def load_teacher(spec: TeacherSpec, path: Path) -> Teacher:
     backbone.feed(completed(spec, feeding(spec.arch, read)).inputs)  # a spec made by hand may lack some
     fill_backbone(backbone, read)
     head, classifier = load_head(backbone, read), load_classifier(backbone, read)
-    return Teacher(backbone, head, spec.batch_norm, read.facts.sha256, classifier)
+    return Teacher(backbone, head, spec.batch_norm, read.facts.sha256, classifier, spec.weight)
+
+
+FIT = "`teacher: {head: fit}` (a head is fitted to its backbone before the trials)"
 
 
 class Lack(NamedTuple):
@@ -147,12 +165,12 @@ def lacks(facts: CheckpointFacts, needs: frozenset[str], classes: int = 0) -> La
     if "teacher_head" in needs and facts.head_problem:
         return Lack(
             f"needs the teacher's projection head, and the file's cannot be read: {facts.head_problem}",
-            "another checkpoint, or a method that learns from features",
+            f"another checkpoint, a method that learns from features, or {FIT}",
         )
     if "teacher_head" in needs and not facts.head:
         return Lack(
             "needs the teacher's projection head, and the file holds none",
-            "a self-supervised checkpoint with its head (MoCo, SwAV, DINO, raykd's own ...)",
+            f"a self-supervised checkpoint with its head (MoCo, SwAV, DINO, raykd's own ...), or {FIT}",
         )
     if "teacher_classifier" in needs and not facts.classes:
         return Lack(

@@ -31,7 +31,7 @@ def compile_networks(method: Method, optim: OptimSpec, where: torch.device) -> b
     several workers are not either, because communication would cut them into pieces.
     """
     wanted = optim.compile == "on" or (optim.compile == "auto" and where.type == "cuda")
-    modules = [*method.modules(), *(method.teacher.modules() if method.teacher is not None else ())]
+    modules = [*method.modules(), *(module for teacher in method.teachers for module in teacher.modules())]
     if (
         not wanted
         or "feature_maps" in method.requires(method.config)

@@ -1,19 +1,48 @@
 """The flat names of a trial's fields (`gamma`, `lr`, `views.strength`): of search axes, `fixed` and tables.
 
-find_field("lr", ["retro"], "axes.lr").path         # ("optim", "lr")
-flatten(trial)["student.arch"]
+The settings of a method and of the optimizer have their bare names, the fields of other sections have the
+section in front.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 from trainables.core.errors import UserError
-from trainables.spec.trial import TeacherTraining, TrialSpec
-from trainables.training.resolve import BARE, SECTIONS, check_names, home
+from trainables.spec.trial import (
+    DataSpec,
+    HeadTraining,
+    OptimSpec,
+    ProbeSpec,
+    StudentSpec,
+    TeacherSpec,
+    TeacherTraining,
+    TrialSpec,
+    ViewSpec,
+)
 
+if TYPE_CHECKING:  # and in functions: methods import torch, and `raykd status` has to start without it
+    from trainables.methods.base import Method
+
+# Where a trial is written: the fields of TrialSpec, and the preset that fills some of them in.
+KEYS = (
+    *(name for name in TrialSpec.model_fields if name != "further_teachers"),
+    "preset",
+)  # `plugins`: names of modules, or a trial's mapping of them
+SECTIONS: dict[str, type[BaseModel]] = {
+    "student": StudentSpec,
+    "teacher": TeacherSpec,
+    "data": DataSpec,
+    "views": ViewSpec,
+    "optim": OptimSpec,
+    "probe": ProbeSpec,
+}
+TEACHER = "teacher"  # the section that can be set as a whole
+BARE = ("method", "epochs", "seed")  # top-level fields that are not sections
 # Mappings with any keys: arguments of constructors, and the parts of a teacher's training.
 _OPEN = (
     "student.options",
@@ -25,7 +54,31 @@ _OPEN = (
     "teacher.train.views",
     "teacher.train.start",
     "student.train",
+    "teacher.head.config",
+    "teacher.head.optim",
+    "teacher.head.views",
 )
+
+
+def check_names(method: type[Method]) -> None:
+    """Raise `TypeError` where a Config field or the method's name hides another field of a trial: a bug.
+
+    A method may have the name of a field without parts (method `seed`, and a trial's `seed`): no flat name
+    starts with such a field and a dot.
+    """
+    if method.name in set(KEYS) - set(BARE) or "." in method.name:
+        raise TypeError(f"{method.__name__} may not be called {method.name!r}: flat names start like this")
+    taken = {*OptimSpec.model_fields, *KEYS} & set(method.Config.model_fields)
+    if taken:
+        raise TypeError(
+            f"{method.__name__}.Config may not have fields called {sorted(taken)}: trials have these"
+        )
+
+
+def home(name: str) -> str | None:
+    """The section that has a field of this name, in words; None where none or several have."""
+    homes = [section for section, model in SECTIONS.items() if name in model.model_fields]
+    return f"it under `{homes[0]}`" if len(homes) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -50,7 +103,10 @@ def flatten(trial: TrialSpec) -> dict[str, Any]:
     flat.update(dump["config"])
     flat.update(dump["optim"])
     for section in SECTIONS:
-        if section != "optim" and dump[section] is not None:
+        if isinstance(dump[section], list):  # several teachers
+            for at, one in enumerate(dump[section]):
+                flat.update(_dotted(f"{section}.{at}", one))
+        elif section != "optim" and dump[section] is not None:
             flat.update(_dotted(section, dump[section]))
     return flat
 
@@ -77,17 +133,27 @@ def flat_fields(methods: Iterable[str]) -> dict[str, FlatField]:
             found[name] = FlatField(name, ("config", name), having | {method}, field.description or "")
     for name in BARE:
         found[name] = FlatField(name, (name,), names, TrialSpec.model_fields[name].description or "")
+    found[TEACHER] = FlatField(TEACHER, (TEACHER,), names, "who teaches: a name under `teachers`, or several")
     for section, model in SECTIONS.items():
         for name, field in model.model_fields.items():
-            path = _TRAIN if (section, name) == ("teacher", "train") else {(section, name): field.description}
+            path = _PARTS.get((section, name), {(section, name): field.description})
             for at, description in path.items():
                 flat = at[-1] if section == "optim" else ".".join(at)
                 found[flat] = FlatField(flat, at, names, description or "")
     return found
 
 
-_TRAIN = {
-    ("teacher", "train", name): field.description for name, field in TeacherTraining.model_fields.items()
+def _parts(name: str, model: type[BaseModel]) -> dict[tuple[str, ...], str | None]:
+    return {("teacher", name, part): field.description for part, field in model.model_fields.items()}
+
+
+# Fields that are sections themselves.
+_PARTS: Mapping[tuple[str, str], Mapping[tuple[str, ...], str | None]] = {
+    ("teacher", "train"): _parts("train", TeacherTraining),
+    ("teacher", "head"): {
+        ("teacher", "head"): TeacherSpec.model_fields["head"].description,
+        **_parts("head", HeadTraining),
+    },
 }
 
 

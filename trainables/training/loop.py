@@ -29,7 +29,7 @@ from trainables.data.data_sets import open_data
 from trainables.data.store_images import StoreDamaged
 from trainables.spec.trial import TrialSpec
 from trainables.training.run import Run, check_with_data
-from trainables.training.teacher_file import save_teacher, teacher_file, trainings
+from trainables.training.teacher_file import fits_head, save_teacher, teacher_file, trainings
 from trainables.training.workspace import EpochReport, Report, Workspace
 
 _log = logging.getLogger(__name__)
@@ -48,21 +48,23 @@ def train(trial: TrialSpec, report: Report, workspace: Workspace) -> None:
 
 
 def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None) -> None:
-    """Decode the data and train what is missing: the teacher, and what the student starts from.
+    """Decode the data and train what is missing: teachers, their heads, and what the student starts from.
 
-    `report` gets the epochs of these trainings, counted through. Several processes may call this at once: one
+    `report` gets the epochs of these trainings, counted through; the metric `head` is 1 where a head is
+    fitted. Several processes may call this at once: one
     works and the others wait. If it dies, the next process continues from its checkpoint. With a process
     group every worker calls this, and all of them train. A `report` that returns False leaves a training
     unfinished. Raises the errors of `train`.
     """
     data = on_each(lambda: open_data(trial.data, workspace.cache))
-    needed = trainings(trial)
+    needed = from_first(lambda: trainings(trial, lambda one: teacher_file(one, workspace.teachers).exists()))
     if needed:
         check_with_data(trial, data)  # before the trainings, which would be wasted
     done = 0
     for training in needed:
         on_each(functools.partial(open_data, training.data, workspace.cache))
-        _make(training, workspace, functools.partial(_counted_from, done, report or (lambda _: True)))
+        counted = functools.partial(_counted_from, done, report or (lambda _: True), fits_head(training))
+        _make(training, workspace, counted)
         file = teacher_file(training, workspace.teachers)
         if not from_first(file.exists):
             return  # `report` has stopped it
@@ -70,8 +72,8 @@ def prepare(trial: TrialSpec, workspace: Workspace, report: Report | None = None
         done += training.epochs
 
 
-def _counted_from(done: int, report: Report, said: EpochReport) -> bool:
-    return report(replace(said, epoch=done + said.epoch))
+def _counted_from(done: int, report: Report, head: bool, said: EpochReport) -> bool:
+    return report(replace(said, epoch=done + said.epoch, metrics={**said.metrics, "head": float(head)}))
 
 
 def _make(training: TrialSpec, workspace: Workspace, report: Report) -> None:
@@ -84,8 +86,8 @@ def _make(training: TrialSpec, workspace: Workspace, report: Report) -> None:
             try:
                 _train(training, place, report, lambda run: _make_teacher(run, file))
             except TrialFailed as error:
-                what = f"training {training.student.arch}, which the trials need"
-                raise TrialFailed(f"{what}: {error}") from None
+                what = "fitting a head to" if fits_head(training) else "training"
+                raise TrialFailed(f"{what} {training.student.arch}, which the trials need: {error}") from None
         else:
             from_first(lambda: _share(file, transfer))
 

@@ -18,7 +18,7 @@ from trainables.core.errors import UserError
 from trainables.methods.base import Context, Method, MethodConfig, Need
 from trainables.networks.backbones import backbone_facts, build_backbone, seeded
 from trainables.networks.sized import network_of
-from trainables.spec.trial import ModelSpec, TrialSpec
+from trainables.spec.trial import ModelSpec, TrialSpec, teacher_field
 
 GIB = 2**30
 LARGEST = 288 * GIB  # the largest memory of one device in 2026
@@ -65,18 +65,28 @@ def check_memory(
     )
 
 
+def with_shapes(context: Context, trial: TrialSpec) -> Context:
+    """`context` with the shapes of the trial's networks. Raises `UserError` for one that cannot be built."""
+    side = trial.data.image_size
+    teachers = [
+        backbone_facts(network_of(one, field), one.side(trial.data), field)
+        for one, field in ((one, teacher_field(trial, at)) for at, one in enumerate(trial.teachers))
+    ]
+    return replace(
+        context,
+        student=backbone_facts(trial.student.model, side),
+        teacher=teachers[0] if teachers else None,
+        further_teachers=tuple(teachers[1:]),
+    )
+
+
 def check_on_device(
     trial: TrialSpec, kind: type[Method], context: Context, workers: int, where: torch.device
 ) -> None:
     """`check_memory` with the memory of a worker's device, which is known only on the worker."""
     if kind.memory.__func__ is Method.memory.__func__ or trial.teacher is None:  # type: ignore[attr-defined]
         return
-    side, teacher = trial.data.image_size, trial.teacher
-    known = replace(
-        context,
-        student=backbone_facts(trial.student.model, side),
-        teacher=backbone_facts(network_of(teacher), teacher.side(trial.data), "teacher"),
-    )
+    known = with_shapes(context, trial)
     shared = workers if where.type == "cpu" else 1  # all workers of a trial may be on one host
     check_memory(trial, kind, known, workers, device_memory(where) // shared)
 

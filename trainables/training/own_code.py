@@ -5,7 +5,7 @@ from __future__ import annotations
 from trainables.core import plugins
 from trainables.evaluation import probes
 from trainables.networks import plugin_networks
-from trainables.spec.trial import StudentSpec, TrialSpec
+from trainables.spec.trial import StudentSpec, TrialSpec, teacher_field
 
 
 def own_code(trial: TrialSpec) -> dict[str, str]:
@@ -16,17 +16,18 @@ def own_code(trial: TrialSpec) -> dict[str, str]:
     from trainables.data import sources
     from trainables.methods import load_method
 
-    methods, archs = [trial.method], [trial.student.arch]
-    if trial.teacher is not None:
-        archs.append(trial.teacher.arch)
-        if trial.teacher.train is not None:
-            methods.append(trial.teacher.train.method)
+    methods, archs = [trial.method], [(trial.student.arch, "student")]
+    for at, teacher in enumerate(trial.teachers):
+        archs.append((teacher.arch, teacher_field(trial, at)))
+        if teacher.train is not None:
+            methods.append(teacher.train.method)
     modules = [load_method(name).__module__ for name in methods]
     modules += trial.student.train.plugins if trial.student.train is not None else ()
-    if trial.teacher is not None and trial.teacher.train is not None and trial.teacher.train.start:
-        before = StudentSpec.model_validate(trial.teacher.train.start).train
-        modules += before.plugins if before is not None else ()
-    for place, section in zip(archs, ("student", "teacher"), strict=False):
+    for teacher in trial.teachers:
+        if teacher.train is not None and teacher.train.start:
+            before = StudentSpec.model_validate(teacher.train.start).train
+            modules += before.plugins if before is not None else ()
+    for place, section in archs:
         for module in plugin_networks.plugins_of(place):
             plugins.load(module, f"{section}.arch")
             modules.append(module)

@@ -11,37 +11,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
 from trainables.core import plugins
 from trainables.core.errors import UserError
 from trainables.spec.inputs import InputFields
 from trainables.spec.parse import as_mapping, build, join, spelled_out
 from trainables.spec.trial import (
+    HEAD_METHOD,
     DataSpec,
-    OptimSpec,
-    ProbeSpec,
+    HeadTraining,
     StudentSpec,
     TeacherSpec,
     TeacherTraining,
     TrialSpec,
-    ViewSpec,
 )
+from trainables.training.flat_names import KEYS, SECTIONS, TEACHER, check_names, home
 from trainables.training.own_code import own_code
 
 if TYPE_CHECKING:  # and in functions: methods import torch, and `raykd status` has to start without it
     from trainables.methods.base import Method
 
-# Where a trial is written: the fields of TrialSpec, and the preset that fills some of them in.
-KEYS = (*TrialSpec.model_fields, "preset")  # `plugins`: names of modules, or a trial's mapping of them
-SECTIONS: dict[str, type[BaseModel]] = {
-    "student": StudentSpec,
-    "teacher": TeacherSpec,
-    "data": DataSpec,
-    "views": ViewSpec,
-    "optim": OptimSpec,
-    "probe": ProbeSpec,
-}
 # A section may be one plain value (`student: resnet18`): section -> the field that it sets.
 SHORTHAND: dict[tuple[str, ...], str] = {
     ("student",): "arch",
@@ -55,7 +43,6 @@ SHORTHAND: dict[tuple[str, ...], str] = {
 }
 # The probe at the end of a training that makes a network for trials: its data may have no labels.
 BEFORE_SCORE = "rankme"
-BARE = ("method", "epochs", "seed")  # top-level fields that are not sections
 
 
 def resolve(raw: Mapping[str, Any], where: str = "") -> TrialSpec:
@@ -74,7 +61,7 @@ def resolve(raw: Mapping[str, Any], where: str = "") -> TrialSpec:
     parts = _merge(_preset(method, written.get("preset"), where), written, where)
     config = _config(method, parts.pop("config", None), where)
     data = build(DataSpec, parts.get("data"), join(where, "data")).model_dump()
-    teacher = _teacher(method, parts.pop("teacher", None), data, where)
+    teachers = _teachers(method, parts.pop("teacher", None), data, written.get("preset"), where)
     if "student" not in parts:
         raise UserError(join(where, "student"), "is missing", expected="`{arch: NAME}`, the network to train")
     student = _student(parts.pop("student"), data, join(where, "student"))
@@ -87,7 +74,7 @@ def resolve(raw: Mapping[str, Any], where: str = "") -> TrialSpec:
             value=trial.probe.point,
             choices=method.points,
         )
-    trial = trial.model_copy(update={"teacher": teacher, "student": student})
+    trial = trial.model_copy(update={"student": student}).with_teachers(teachers)
     try:
         code = own_code(trial)
     except UserError as error:
@@ -110,21 +97,6 @@ def _method(written: Mapping[str, Any], where: str) -> type[Method]:
     return method
 
 
-def check_names(method: type[Method]) -> None:
-    """Raise `TypeError` where a Config field or the method's name hides another field of a trial: a bug.
-
-    A method may have the name of a field without parts (method `seed`, and a trial's `seed`): no flat name
-    starts with such a field and a dot.
-    """
-    if method.name in set(KEYS) - set(BARE) or "." in method.name:
-        raise TypeError(f"{method.__name__} may not be called {method.name!r}: flat names start like this")
-    taken = {*OptimSpec.model_fields, *KEYS} & set(method.Config.model_fields)
-    if taken:
-        raise TypeError(
-            f"{method.__name__}.Config may not have fields called {sorted(taken)}: trials have these"
-        )
-
-
 def _preset(method: type[Method], name: Any, where: str) -> Mapping[str, Any]:
     if name is None:
         return {}
@@ -141,6 +113,8 @@ def _merge(preset: Mapping[str, Any], written: Mapping[str, Any], where: str) ->
         if parts.get(section) is None and section not in preset:
             parts.pop(section, None)
             continue
+        if section == TEACHER and isinstance(written.get(section), list | tuple):
+            continue  # several; presets have none
         over, under = as_mapping(written.get(section), join(where, section)), preset.get(section, {})
         if (
             section == "views"
@@ -162,29 +136,60 @@ def _config(method: type[Method], raw: Any, where: str) -> dict[str, Any]:
     return build(method.Config, raw, path).model_dump(mode="json")
 
 
-def home(name: str) -> str | None:
-    """The section that has a field of this name, in words; None where none or several have."""
-    homes = [section for section, model in SECTIONS.items() if name in model.model_fields]
-    return f"it under `{homes[0]}`" if len(homes) == 1 else None
-
-
-def _teacher(method: type[Method], raw: Any, data: Mapping[str, Any], where: str) -> TeacherSpec | None:
-    path = join(where, "teacher")
-    spec = None if raw is None else build(TeacherSpec, raw, path)
-    if not needs_teacher(method):
-        return None
-    if spec is None:
+def _teachers(
+    method: type[Method], raw: Any, data: Mapping[str, Any], preset: str | None, where: str
+) -> list[TeacherSpec]:
+    """The teachers of a trial, complete; [] for a method without."""
+    path = join(where, TEACHER)
+    if raw is None and needs_teacher(method):
         raise UserError(
             path,
             f"is missing: method {method.name!r} learns from a teacher",
             expected="`{arch: NAME, checkpoint: FILE}` or `{arch: NAME, train: {method: moco, epochs: N}}`",
         )
+    given = [] if raw is None else list(raw) if isinstance(raw, list | tuple) else [raw]
+    if raw is not None and not given:
+        raise UserError(path, "no teacher", value=[], expected="at least one")
+    places = [join(path, str(at)) if len(given) > 1 else path for at in range(len(given))]
+    shorthand = {names[1:]: field for names, field in SHORTHAND.items() if names[0] == TEACHER and names[1:]}
+    each = [
+        {SHORTHAND[TEACHER,]: one} if isinstance(one, str) else spelled_out(as_mapping(one, place), shorthand)
+        for one, place in zip(given, places, strict=True)
+    ]
+    specs = [build(TeacherSpec, one, place) for one, place in zip(each, places, strict=True)]
+    if not needs_teacher(method):
+        return []
+    if len(specs) > 1 and not method.several_teachers:
+        raise UserError(
+            path,
+            f"has {len(specs)} teachers, and method {method.name!r} learns from one",
+            expected=f"one teacher, or a method that takes several: {', '.join(_of_several())}",
+        )
+    found = [_teacher(spec, data, preset, place) for spec, place in zip(specs, places, strict=True)]
+    if len(found) == 1 and found[0].weight != 1:
+        problem = "goes with several teachers; the method's own weights are for a single one"
+        raise UserError(join(path, "weight"), problem, value=found[0].weight, expected="1")
+    for at, one in enumerate(found):
+        if one in found[:at]:
+            raise UserError(places[at], "stands there twice", expected="each teacher once, with its `weight`")
+    return found
+
+
+def _of_several() -> list[str]:
+    from trainables.methods import methods
+
+    return [name for name, method in methods().items() if method.several_teachers]
+
+
+def _teacher(spec: TeacherSpec, data: Mapping[str, Any], preset: str | None, path: str) -> TeacherSpec:
     from trainables.teachers.student import with_weights
 
     spec = with_weights(spec, path)
-    if spec.train is None:
-        return spec
-    return _trained(spec, spec.train, data, path)
+    if spec.train is not None:
+        spec = _trained(spec, spec.train, data, path)
+    if spec.head is not None:
+        spec = spec.model_copy(update={"head": _head(spec, spec.head, data, preset, join(path, "head"))})
+    return spec
 
 
 def _student(raw: Any, data: Mapping[str, Any], where: str) -> StudentSpec:
@@ -247,11 +252,7 @@ def needs_teacher(method: type[Method]) -> bool:
 
 
 def _trained(teacher: TeacherSpec, train: TeacherTraining, data: Mapping[str, Any], path: str) -> TeacherSpec:
-    """The teacher with all of its training filled in, so that its identity does not depend on defaults.
-
-    It uses the trial's data and nothing else of the trial: if its views followed an axis of the search, each
-    trial would train a teacher of its own.
-    """
+    """The teacher with all of its training filled in, so that its identity does not depend on defaults."""
     where = join(path, "train")
     raw = train.model_dump(exclude={"start"})
     method = _method(raw, where)
@@ -259,18 +260,46 @@ def _trained(teacher: TeacherSpec, train: TeacherTraining, data: Mapping[str, An
         raise UserError(
             join(where, "method"), "needs a teacher itself", value=method.name, expected="one that does not"
         )
-    student = {**teacher.model.model_dump(), **train.start}
+    full = _of_backbone(teacher, raw, data, where, train.start)
+    start = full.student.model_dump(mode="json") if full.student.has_learned else {}
+    training = TeacherTraining(method=full.method, start=start, **_filled_in(full))
+    return teacher.model_copy(update={**full.student.model.model_dump(), "train": training})
+
+
+def _head(
+    teacher: TeacherSpec, head: HeadTraining, data: Mapping[str, Any], preset: str | None, where: str
+) -> HeadTraining:
+    """Likewise of the head's fitting; without a preset of its own it has the trial's, or moco's `paper`."""
+    raw = {**head.model_dump(), "method": HEAD_METHOD}
+    if head.preset is None:
+        raw["preset"] = preset if preset in _method(raw, where).presets else "paper"
+    return HeadTraining(**_filled_in(_of_backbone(teacher, raw, data, where, {})))
+
+
+def _of_backbone(
+    teacher: TeacherSpec,
+    raw: Mapping[str, Any],
+    data: Mapping[str, Any],
+    where: str,
+    start: Mapping[str, Any],
+) -> TrialSpec:
+    """The training `raw` of the teacher's network, from the weights `start`.
+
+    It uses the trial's data and nothing else of the trial: if its views followed an axis of the search, each
+    trial would train a teacher of its own.
+    """
+    student = {**teacher.model.model_dump(), **start}
     try:
-        full = resolve({**raw, "student": student, "data": data}, where)
+        return resolve({**raw, "student": student, "data": data}, where)
     except UserError as error:
         raise _of_network(error, where, "start") from None
-    training = TeacherTraining(
-        method=full.method,
-        epochs=full.epochs,
-        config=full.config,
-        optim=full.optim.model_dump(mode="json"),
-        views=full.views.model_dump(mode="json"),
-        seed=full.seed,
-        start=full.student.model_dump(mode="json") if full.student.has_learned else {},
-    )
-    return teacher.model_copy(update={**full.student.model.model_dump(), "train": training})
+
+
+def _filled_in(full: TrialSpec) -> dict[str, Any]:
+    return {
+        "epochs": full.epochs,
+        "config": full.config,
+        "optim": full.optim.model_dump(mode="json"),
+        "views": full.views.model_dump(mode="json"),
+        "seed": full.seed,
+    }

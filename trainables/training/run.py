@@ -6,6 +6,8 @@ import contextlib
 import functools
 import logging
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,19 +28,21 @@ from trainables.data.loader import fetch, order
 from trainables.data.splits import class_sizes
 from trainables.evaluation.evaluate import Examiner
 from trainables.methods import load_method
-from trainables.methods.base import TAUGHT, Batch, Context, Losses, Method, MethodConfig
+from trainables.methods.base import Batch, Context, Losses, Method, MethodConfig
+from trainables.methods.moco import MocoConfig
 from trainables.spec.trial import TrialSpec
 from trainables.targets.sharing import EpochTargets
 from trainables.teachers.student import build_student
-from trainables.teachers.teacher import load_teacher
+from trainables.teachers.teacher import Teacher, load_teacher
 from trainables.training.checkpoints import Checkpoints
 from trainables.training.compilation import compile_networks, uncompiled
+from trainables.training.head_fit import HeadFit
 from trainables.training.loss_watch import LossWatch
 from trainables.training.memory import check_on_device
 from trainables.training.optimizer import Schedule, check_optim, load_optimizer, make_optimizer
 from trainables.training.parallel import broadcast_buffers, data_parallel
 from trainables.training.taught import BatchViews, autocast, channels_last, plain_encoder, shared_targets
-from trainables.training.teacher_file import start_path, teacher_path
+from trainables.training.teacher_file import fits_head, start_path, teacher_path
 from trainables.training.workspace import Workspace
 from trainables.views.augmented import EpochViews, Views, evaluation_view
 
@@ -82,11 +86,12 @@ def build_method(
     """
     kind, config, context = check_with_data(trial, data)
     check_on_device(trial, kind, context, world_size(), where)
-    student = build_student(trial.student, trial.seed, start_path(trial.student, workspace.teachers))
-    teacher = None
-    if trial.teacher is not None and kind.needs & TAUGHT:
-        teacher = load_teacher(trial.teacher, teacher_path(trial, workspace.teachers))
-    method = kind(config, student, teacher, context)
+    teachers = [
+        load_teacher(spec, teacher_path(one, workspace.teachers))
+        for spec, one in zip(trial.teachers, trial.of_each_teacher, strict=True)
+    ]
+    start = start_path(trial.student, workspace.teachers)
+    method = make_method(trial, config, teachers, context, start)
     move(method, where)
     if begin:
         view = evaluation_view(trial.data)
@@ -94,12 +99,26 @@ def build_method(
     return method
 
 
+def make_method(
+    trial: TrialSpec,
+    config: MethodConfig,
+    teachers: Sequence[Teacher],
+    context: Context,
+    start: Path | None = None,
+) -> Method:
+    """The trial's method, its student with the weights in `start`; or what fits a head to its teacher."""
+    if fits_head(trial):
+        assert isinstance(config, MocoConfig)
+        return HeadFit(config, teachers[0], context)
+    student = build_student(trial.student, trial.seed, start)
+    return load_method(trial.method)(config, student, teachers, context)
+
+
 def move(method: Method, where: torch.device) -> None:
-    """Move a method and its teacher to a device."""
+    """Move a method and its teachers to a device."""
     # Channels last on CPUs too: small and depthwise convolutions take half the time.
-    for module in (method, method.teacher):
-        if module is not None:
-            module.to(where).to(memory_format=torch.channels_last)
+    for module in (method, *method.teachers):
+        module.to(where).to(memory_format=torch.channels_last)
 
 
 class Run:
@@ -127,8 +146,8 @@ class Run:
         synced = trial.optim.batch_norm == "sync" and self.workers > 1
         if synced:
             convert_sync_batch_norm(self.method)
-            if self.method.teacher is not None:
-                convert_sync_batch_norm(self.method.teacher)
+            for teacher in self.method.teachers:
+                convert_sync_batch_norm(teacher)
         self.local_buffers = self.workers > 1 and not synced
         self.views = Views(
             trial.views,

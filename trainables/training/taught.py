@@ -106,11 +106,16 @@ def shared_targets(
 ) -> SharedTargets | None:
     """The shared answers of a trial; None where they are off, or where nothing can be shared.
 
-    `views(epoch)` gives the views of an epoch. `compiled`: whether the teacher is.
+    `views(epoch)` gives the views of an epoch. `compiled`: whether the teachers are.
     """
-    asks = method.asks(method.config)
-    teacher = method.teacher
-    if workspace.targets == "off" or not asks or not can_be_shared(teacher):
+    teachers = method.teachers
+    asks = [
+        Ask(what, view, at)
+        for what, view in method.asks(method.config)
+        for at in range(len(teachers))
+        if can_be_shared(teachers[at])
+    ]
+    if workspace.targets == "off" or not asks:
         return None
 
     mine, workers = rank(), world_size()  # not when it is asked: inside `from_first` there seems to be one
@@ -120,14 +125,19 @@ def shared_targets(
 
     def answers_to(epoch: int, ids: np.ndarray, wanted: frozenset[Ask]) -> Answers:
         images = images_on(data.train, ids, device)
-        seen = BatchViews(views(epoch), images, ids).of(teacher.backbone.inputs)  # as in a step
+        seen = BatchViews(views(epoch), images, ids)  # as in a step
+        shown = {at: seen.of(teachers[at].backbone.inputs) for at in {ask.teacher for ask in wanted}}
         with autocast(trial.optim, device):
-            return {(what, view): teacher.answer(what, seen[view]) for what, view in wanted}
+            return {
+                ask: teachers[ask.teacher].answer(ask.what, shown[ask.teacher][ask.view]) for ask in wanted
+            }
 
     half = in_bfloat16(trial.optim, device)
     series = {
-        (what, view): augmented(trial, data, teacher, what, view, device, half, compiled, workers)
-        for what, view in asks
+        ask: augmented(
+            trial, data, teachers[ask.teacher], ask.what, ask.view, device, half, compiled, workers
+        )
+        for ask in asks
     }
     store = TargetStore(workspace.cache / FOLDER, workspace.targets)
     return SharedTargets(store, series, ids_of, answers_to, trial.epochs, device)

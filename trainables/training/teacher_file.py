@@ -1,6 +1,6 @@
-"""Networks that are trained before a trial: its teacher, what its student starts from, and their files.
+"""Networks that are trained before a trial: teachers, their heads, what its student starts from; their files.
 
-training = teacher_trial(trial)                 # None where the trial takes a checkpoint
+training = teacher_trial(trial)                 # None where the trial takes a checkpoint as it is
 trainings(trial)                                # all that it needs, in order
 teacher_file(training, folder)                  # FOLDER/SIGNATURE.safetensors
 save_teacher(method, path, training)            # backbone, head and classifier of a trained method
@@ -9,34 +9,51 @@ save_teacher(method, path, training)            # backbone, head and classifier 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from trainables.core.checksums import save_with_checksum
+from trainables.methods import load_method
 from trainables.methods.base import Method
 from trainables.networks.heads import describe_head
-from trainables.spec.trial import StudentSpec, TrialSpec
-from trainables.training.resolve import BEFORE_SCORE, resolve
+from trainables.spec.trial import HEAD_METHOD, StudentSpec, TeacherTraining, TrialSpec
+from trainables.training.resolve import BEFORE_SCORE, needs_teacher, resolve
 
 
 def teacher_trial(trial: TrialSpec) -> TrialSpec | None:
-    """The training that makes `trial`'s teacher; None where it has none or takes a checkpoint.
+    """The training that makes `trial`'s first teacher; None for none, and for a checkpoint as it is.
 
     It takes over the trial's data and nothing else, so that no axis of a search makes a teacher of its own.
+    The fitting of a head (`head: fit`) is a trial whose teacher is the backbone.
     """
-    if trial.teacher is None or trial.teacher.train is None:
+    teacher = trial.teacher
+    if teacher is None or (teacher.train is None and teacher.head is None):
         return None
-    train = trial.teacher.train
+    made = teacher.head or teacher.train
+    assert made is not None
     raw: dict[str, Any] = {
-        **train.model_dump(exclude={"preset", "start"}, exclude_defaults=True),
-        "method": train.method,
-        "student": {**trial.teacher.model.model_dump(), **train.start},
+        **made.model_dump(exclude={"preset", "start"}, exclude_defaults=True),
+        "method": made.method if isinstance(made, TeacherTraining) else HEAD_METHOD,
+        "epochs": made.epochs,
+        "student": {
+            **teacher.model.model_dump(),
+            **(made.start if isinstance(made, TeacherTraining) else {}),
+        },
         "data": trial.data.model_dump(),
-        "probe": {"score": BEFORE_SCORE, "record": (), "every": train.epochs},
+        "probe": {"score": BEFORE_SCORE, "record": (), "every": made.epochs},
     }
-    if train.preset is not None:
-        raw["preset"] = train.preset
-    return resolve(raw, "teacher.train")
+    if made.preset is not None:
+        raw["preset"] = made.preset
+    training = resolve(raw, "teacher.train" if teacher.head is None else "teacher.head")
+    if teacher.head is None:
+        return training
+    return training.with_teachers([teacher.model_copy(update={"head": None, "weight": 1.0})])
+
+
+def fits_head(trial: TrialSpec) -> bool:
+    """Whether `trial` fits a head: no other trial has a teacher that its method does not need."""
+    return trial.teacher is not None and not needs_teacher(load_method(trial.method))
 
 
 def teacher_file(training: TrialSpec, folder: Path) -> Path:
@@ -44,11 +61,15 @@ def teacher_file(training: TrialSpec, folder: Path) -> Path:
     return folder / f"{training.signature()}.safetensors"
 
 
-def trainings(trial: TrialSpec) -> list[TrialSpec]:
-    """The trainings that make the networks of `trial`, each after those that it needs itself."""
+def trainings(trial: TrialSpec, made: Callable[[TrialSpec], bool] = lambda _: False) -> list[TrialSpec]:
+    """The trainings that make the networks of `trial`, each after those that it needs itself.
+
+    One that is `made` needs none itself.
+    """
     found: dict[str, TrialSpec] = {}
-    for training in filter(None, (trial.student.train, teacher_trial(trial))):
-        for one in (*trainings(training), training):
+    wanted = [trial.student.train, *map(teacher_trial, trial.of_each_teacher)]
+    for training in filter(None, wanted):
+        for one in (*(() if made(training) else trainings(training, made)), training):
             found.setdefault(one.signature(), one)
     return list(found.values())
 
@@ -63,12 +84,12 @@ def teacher_path(trial: TrialSpec, folder: Path) -> Path:
 
     Raises `ValueError` for a trial without a teacher: `resolve` lets no method start that lacks one.
     """
-    if trial.teacher is not None and trial.teacher.checkpoint is not None:
-        return trial.teacher.checkpoint
     training = teacher_trial(trial)
-    if training is None:
+    if training is not None:
+        return teacher_file(training, folder)
+    if trial.teacher is None or trial.teacher.checkpoint is None:
         raise ValueError("the trial has no teacher")
-    return teacher_file(training, folder)
+    return trial.teacher.checkpoint
 
 
 def save_teacher(method: Method, path: Path, training: TrialSpec | None = None) -> None:

@@ -91,6 +91,8 @@ def test_it_says_which_methods_a_file_can_teach_and_why_not(moco: Path, supervis
         needs = methods()[name].needs
         assert headed[name]["can"] is ("teacher_classifier" not in needs)
         assert classes[name]["can"] is ("teacher_head" not in needs)
+    assert "`teacher: {head: fit}`" in classes["retro"]["why"]
+    assert classes["seed"]["can"] is not False and "from its features" in classes["seed"]["why"]
     assert "needs the teacher's projection head, and the file holds none" in classes["retro"]["why"]
     assert inspect(supervised)["classes"] == 10
 

@@ -9,7 +9,7 @@ import pytest
 from raykd.runs.changed_spec import as_begun
 from raykd.searching.proposer import Proposal, Proposer
 from raykd.spec.search import SearchSpec, build_sweep, load_sweep
-from raykd.spec.sweep import spaces
+from raykd.spec.shipped import spaces
 from trainables.core.errors import UserError
 from trainables.training.flat_names import flatten
 

@@ -94,11 +94,15 @@ def test_a_perfect_match_is_finite(alpha: float, batch: int, seed: int) -> None:
 def test_after_batch_normalisation_scale_and_shift_of_either_side_are_nothing(loss: str) -> None:
     method = make_method("projector", teacher=make_teacher(), loss=loss)
     s, t = normal(0, 16, 24), normal(1, 16, 24)
-    plain = method._distance(s, t)
+    plain = method._distance(method.normalise, s, t)
     for scale, shift in ((10.0, 0.0), (0.5, -3.0), (2.0, 40.0)):
-        torch.testing.assert_close(method._distance(scale * s + shift, t), plain, rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(method._distance(s, scale * t + shift), plain, rtol=1e-3, atol=1e-3)
-    assert method._distance(s + t, t) < plain - 0.1
+        torch.testing.assert_close(
+            method._distance(method.normalise, scale * s + shift, t), plain, rtol=1e-3, atol=1e-3
+        )
+        torch.testing.assert_close(
+            method._distance(method.normalise, s, scale * t + shift), plain, rtol=1e-3, atol=1e-3
+        )
+    assert method._distance(method.normalise, s + t, t) < plain - 0.1
 
 
 def test_gradient_reaches_the_student_alone() -> None:
@@ -238,7 +242,9 @@ def test_what_is_added_to_the_variance_is_settable(epsilon: float) -> None:
         return (x - x.mean(0)) / (x.var(0, correction=0) + epsilon).sqrt()
 
     c = (normalised(s) * normalised(t)).mean(0)
-    torch.testing.assert_close(method._distance(s, t), ((c - 1).abs().pow(4).sum() + 1e-5).log())
+    torch.testing.assert_close(
+        method._distance(method.normalise, s, t), ((c - 1).abs().pow(4).sum() + 1e-5).log()
+    )
 
 
 def test_a_constant_dimension_is_finite_with_nothing_added_to_the_variance() -> None:

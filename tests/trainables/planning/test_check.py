@@ -13,6 +13,7 @@ from PIL import Image
 
 import trainables.methods.base
 import trainables.planning.check
+import trainables.training.memory
 from trainables.core.errors import UserError
 from trainables.data.data_sets import check_data
 from trainables.methods import methods
@@ -106,7 +107,7 @@ def test_a_method_that_needs_feature_maps(monkeypatch: pytest.MonkeyPatch) -> No
         facts = real(spec, *rest)
         return dataclasses.replace(facts, stages=()) if spec.arch == "test_resnet" else facts
 
-    monkeypatch.setattr(trainables.planning.check, "backbone_facts", flat)
+    monkeypatch.setattr(trainables.training.memory, "backbone_facts", flat)
     error = refused(raw(method="inside", config={}, teacher=teacher))
     assert error.field == "teacher.arch" and "compares feature maps" in str(error)
     student = {"arch": "test_resnet"}

@@ -136,13 +136,13 @@ def test_trials_that_ask_the_same_have_one_series_and_others_have_not(root: Path
         return {ask: one.key for ask, one in shared.series.items()}
 
     base = series()
-    assert set(base) == {("features", 0)}
+    assert set(base) == {Ask("features", 0)}
     assert series("kd") == base and series("compress") == base
-    assert series("retro").keys() == {("embed", 0), ("embed", 1)}
+    assert series("retro").keys() == {Ask("embed", 0), Ask("embed", 1)}
     assert series("seed").items() < series("retro").items()
     # Only the second view.
     second = series("retro", views={"recipe": "light", "second": {"flip": 0.25}})
-    assert [ask for ask in second if second[ask] != series("retro")[ask]] == [("embed", 1)]
+    assert [ask for ask in second if second[ask] != series("retro")[ask]] == [Ask("embed", 1)]
     same: dict[str, Any] = {
         "lr": {"optim": {"lr": 1e-4}},
         "student": {"student": {"arch": "test_resnet"}},
@@ -162,8 +162,8 @@ def test_trials_that_ask_the_same_have_one_series_and_others_have_not(root: Path
         "part": {"data": {"validation": 0.85, "split_seed": 1}},
         "teacher": {"teacher": {**TEACHER, "train": {**TRAINED, "seed": 1}}},
     }
-    found = {name: series(**changed)["features", 0] for name, changed in other.items()}
-    assert len({*found.values(), base["features", 0]}) == len(found) + 1, found
+    found = {name: series(**changed)[Ask("features", 0)] for name, changed in other.items()}
+    assert len({*found.values(), base[Ask("features", 0)]}) == len(found) + 1, found
 
 
 def test_batch_statistics_and_feature_maps_are_not_shared(root: Path, tmp_path: Path) -> None:

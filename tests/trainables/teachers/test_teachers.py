@@ -154,8 +154,8 @@ def test_timm_checkpoints(tmp_path: Path, name: str) -> None:
     assert torch.equal(teacher.features(IMAGES), expected)
     with pytest.raises(UserError, match=r"roles found: backbone \(\d+ tensors\), classifier \(2 tensors\)"):
         check_teacher(spec(path), HEAD)
-    with pytest.raises(UserError, match="no projection head"):
-        teacher.embed(IMAGES)
+    assert torch.equal(teacher.embed(IMAGES), teacher.features(IMAGES))
+    assert teacher.width("embed") == teacher.feature_dim
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,8 @@ def test_an_epoch_reports_scores_losses_and_speed_and_the_student_can_be_opened(
         "arch": trial.student.arch,
         "options": json.dumps(trial.student.options),
         **{name: json.dumps(values) for name, values in IMAGENET._asdict().items()},
+        "channels": '"rgb"',
+        "interpolation": '"bilinear"',
     }
     model = timm.create_model(trial.student.arch, num_classes=0, **trial.student.options)
     model.load_state_dict(weights, strict=True)

@@ -94,10 +94,12 @@ def freeze_behind_map(student: Backbone, image_size: int) -> None:
 
 def check_maps(context: Context) -> None:
     """Raise `UserError` for a student or a teacher without a map before pooling."""
-    for side, facts in (("student", context.student), ("teacher", context.teacher)):
+    teachers = context.every_teacher
+    places = ["teacher"] if len(teachers) < 2 else [f"teacher.{at}" for at in range(len(teachers))]
+    for place, facts in [("student", context.student), *zip(places, teachers, strict=False)]:
         if facts is not None and not facts.map_channels:
             arch = facts.spec.arch if facts.spec is not None else ""
-            raise UserError(f"{side}.arch", "has no map before pooling to compare patches of", value=arch)
+            raise UserError(f"{place}.arch", "has no map before pooling to compare patches of", value=arch)
 
 
 def check_positions(context: Context, teacher_side: int = 0) -> None:

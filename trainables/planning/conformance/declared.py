@@ -11,7 +11,8 @@ from trainables.methods.parts.queue import Queue
 from trainables.planning.conformance.base import Check, hold, refused, settings, submodules, taught
 from trainables.planning.conformance.small_runs import TEACHER, make_method, make_teacher, train_steps
 from trainables.teachers.teacher import Teacher
-from trainables.training.resolve import check_names, resolve
+from trainables.training.flat_names import check_names
+from trainables.training.resolve import resolve
 
 PRESETS = {"paper", "digits"}
 

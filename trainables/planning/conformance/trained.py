@@ -27,7 +27,7 @@ from trainables.planning.conformance.small_runs import (
     make_teacher,
     train_steps,
 )
-from trainables.teachers.teacher import Teacher
+from trainables.teachers.teacher import Ask, Teacher
 
 _FALL = 0.6  # of the first loss; the loss of a batch that comes 15 times falls below
 
@@ -151,7 +151,8 @@ def _asks_as_declared(method: Method) -> tuple[Tensor, Batch]:
     asked = _counted_passes(method.teacher)
     batch = make_batch(method)._replace(targets={})
     total = method(batch).total
-    declared, wanted = set(method.asks(method.config)), set(batch.targets or ())
+    declared = {Ask(what, view) for what, view in method.asks(method.config)}
+    wanted = set(batch.targets or ())
     hold(wanted == declared, f"`asks` says {sorted(declared)}, a step asks {sorted(wanted)}")
     passes = [len(batch.ids)] * max(len(batch.targets or ()), _asks_itself(method))
     hold(asked == passes, f"the teacher makes {len(asked)} passes, and not {len(passes)}")

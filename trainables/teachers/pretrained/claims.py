@@ -18,6 +18,7 @@ import timm
 import torchvision
 
 from trainables.core.errors import UserError
+from trainables.core.shards import whole_name
 from trainables.networks.zoo import OURS, RAYKD, TORCHVISION
 
 _CONFIG = "config.json"  # the file name that timm and the Hugging Face hub use
@@ -102,7 +103,7 @@ def named_by_path(path: Path) -> tuple[str, ...]:
 def _configured(path: Path, field: str) -> Claims | None:
     """The claims of timm's `config.json` beside the weights; None if there is no such file."""
     config = path.expanduser().with_name(_CONFIG)
-    if path.name not in _CONFIGURED or not config.is_file():
+    if whole_name(path.name) not in _CONFIGURED or not config.is_file():
         return None
     try:
         content = json.loads(config.read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trainables.core.shards import whole_name
 from trainables.spec.normalisation import IMAGENET, Normalisation, normalisation_from
 
 # Names of weights on the hubs. Beside other files, a `config.json` may describe anything.
@@ -41,7 +42,7 @@ def by_weights(path: Path, metadata: Mapping[str, str]) -> WrittenNormalisation 
 
 def by_folder(path: Path) -> WrittenNormalisation | None:
     """The normalisation in a hub's configuration beside the weights at `path`; None if there is none."""
-    if not HUB_FILES.fullmatch(path.name):
+    if not HUB_FILES.fullmatch(whole_name(path.name)):
         return None
     for name, places in _HUB_CONFIGS.items():
         try:

@@ -11,7 +11,7 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import torch
 from trainables.core.checksums import UNREADABLE, read_with_checksum
 from trainables.core.errors import UserError
 from trainables.core.limits import memory_left
+from trainables.core.shards import parts_of
 from trainables.teachers.pretrained.records import RECORDS, record_for
 
 _MOST_NAMES = 64  # classes that one file may name
@@ -43,12 +44,36 @@ def open_checkpoint(path: Path, name: str) -> Opened:
     if not path.is_file():
         raise _no_file(path, name)
     try:
+        parts = parts_of(path)
+    except (ValueError, OSError) as error:
+        raise _unreadable(path, name, str(error)) from None
+    return _open_file(path, name) if parts is None else _open_parts(path, parts, name)
+
+
+def _open_parts(path: Path, parts: Sequence[Path], name: str) -> Opened:
+    """The weights in all parts of a checkpoint together."""
+    if missing := [part.name for part in parts if not part.is_file()]:
+        raise _unreadable(
+            path,
+            name,
+            f"of the {len(parts)} files of this checkpoint {len(missing)} are not in the folder, the first "
+            f"{missing[0]}",
+        )
+    content: dict[Any, Any] = {}
+    metadata: dict[str, str] = {}
+    for part in parts:
+        opened = _open_file(part, name)
+        content.update(opened.content)
+        metadata.update(opened.metadata)
+    return Opened(content, metadata, flat=all(isinstance(value, torch.Tensor) for value in content.values()))
+
+
+def _open_file(path: Path, name: str) -> Opened:
+    try:
         with path.open("rb") as file:
             start = file.read(512)
     except OSError as error:
         raise _unreadable(path, name, error.strerror or "it cannot be opened") from None
-    if part := _SHARD.search(path.name):
-        raise _unreadable(path, name, _PART.format(int(part[1]), int(part[2])))
     if _is_safetensors(start, path):
         try:
             tensors, metadata = read_with_checksum(path)
@@ -170,7 +195,7 @@ def _other_kind(start: bytes) -> str | None:
         if re.match(pattern, start):
             return f"damaged, or no checkpoint: it is {kind}"
     if start.lstrip().startswith(b"{") and b"weight_map" in start:
-        return "it is the index of a checkpoint in several files; merge them into one file"
+        return "it is the index of a checkpoint in several files; its name must end in .index.json"
     return None
 
 
@@ -216,11 +241,6 @@ def _unreadable(path: Path, name: str, reason: str) -> UserError:
 
 
 _SAVE = "`torch.save(model.state_dict(), 'weights.pth')`"
-_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.(?:safetensors|bin|pt|pth)$")
-_PART = (
-    "it is part {} of {} of a checkpoint; load the model from all parts, and save its weights in one file: "
-    + _SAVE
-)
 _SCRIPT = (
     "it is a TorchScript program, and no file's code is run; save the weights alone where it is trusted: "
     "`torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')`"

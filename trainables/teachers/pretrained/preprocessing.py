@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from trainables.core.shards import whole_name
 from trainables.spec.inputs import Channels, Interpolation
 from trainables.teachers.pretrained.normalisation import HUB_FILES, SECTIONS
 
@@ -96,7 +97,7 @@ def by_file(path: Path, metadata: Mapping[str, str], content: Mapping[str, Any])
 
 
 def _by_folder(path: Path) -> Preprocessing:
-    if not HUB_FILES.fullmatch(path.name):
+    if not HUB_FILES.fullmatch(whole_name(path.name)):
         return NOTHING
     found = []
     for name in ("config.json", "open_clip_config.json", "preprocessor_config.json"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ class CheckpointFacts:
     configured: bool = False  # architecture and options come from the config.json beside the file
     pixels: WrittenNormalisation | None = None  # pixel normalisation, if the file contains it
     preprocessing: Preprocessing = NOTHING  # how images were cut and resized, as far as it says so
+    precision: str = "float32"  # in which the backbone's weights are stored; they are read to float32
 
     def roles_text(self) -> str:
         """`backbone (318 tensors), head (4 tensors: Linear(2048, 2048)-ReLU-Linear(2048, 128))`."""
@@ -125,8 +126,15 @@ def read_checkpoint(path: Path, field: str) -> ReadCheckpoint:
         configured=claims.configured,
         pixels=pixels,
         preprocessing=by_file(path, metadata, {} if opened.flat else content),
+        precision=_precision(backbone.values()),
     )
     return ReadCheckpoint(facts, layout, tuple(named), head_weights, classifier, weights)
+
+
+def _precision(weights: Iterable[Tensor]) -> str:
+    """`float32`, `bfloat16`, or both where a file has both; of matrices and kernels."""
+    kinds = {one.dtype for one in weights if one.is_floating_point() and one.ndim > 1}
+    return " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds)) or "float32"
 
 
 def _laid_out(

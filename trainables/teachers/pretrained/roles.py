@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping
 from torch import Tensor
 
 from trainables.teachers.pretrained.layouts import LAYOUTS
-from trainables.teachers.pretrained.layouts.base import BACKBONE, Layout
+from trainables.teachers.pretrained.layouts.base import BACKBONE, MASKED, Layout
+from trainables.teachers.pretrained.timm_shapes import in_timms_shapes
 
 # Words that DataParallel, torch.compile, FSDP, Lightning's Fabric and activation checkpointing add to names.
 _WRAPPER = re.compile(
@@ -28,7 +29,6 @@ _MASKED = re.compile(
     r"(mask_token|masked_embed|mask_embed)$"
     r"|decoder_(embed|blocks|norm|pred|pos_embed)(\.|$)",
 )
-MASKED = "masked training"
 _COUNTERS = ("n_averaged", "initted", "step", "num_updates", "decay", "_extra_state")
 
 
@@ -116,8 +116,10 @@ def namings(layout: Layout, tensors: Mapping[str, Tensor]) -> list[dict[str, Ten
             for pattern, replacement in layout.renames:
                 name = re.sub(pattern, replacement, name)
             renamed[name] = tensor
+        renamed = in_timms_shapes(renamed)
         if renamed.keys() != tensors.keys():
-            found.append(_class_token_placed(renamed) if "register_tokens" in tensors else renamed)
+            registers = any(key.endswith("register_tokens") for key in tensors)
+            found.append(_class_token_placed(renamed) if registers else renamed)
     return found
 
 

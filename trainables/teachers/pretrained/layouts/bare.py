@@ -60,6 +60,12 @@ LAYOUTS = (
     ),
     Layout(origin="mae", signature=(*VIT, r"decoder_(embed|blocks)\."), roles=PLAIN),
     Layout(
+        origin="dinov3, a backbone alone",
+        signature=(r"cls_token$", r"storage_tokens$", r"blocks\.0\.ls1\.gamma"),
+        roles={BACKBONE: ""},
+        normalisation=None,  # of images from satellites another one than of the web's
+    ),
+    Layout(
         origin="dinov2, a backbone alone",
         signature=(r"cls_token$", r"mask_token$", r"blocks\.(\d+\.)?0\.ls1\.gamma"),
         roles={BACKBONE: ""},

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from trainables.spec.normalisation import CIFAR10, CIFAR100, IMAGENET, Normalisation
 
 BACKBONE, HEAD, CLASSIFIER = "backbone", "head", "classifier"
+MASKED = "masked training"  # the role of what only masked training needs
 UNKNOWN = "a backbone alone"  # if the keys do not identify the origin
 
 # Names under which training scripts save the weights, in the order of preference: averaged first, as in timm.
