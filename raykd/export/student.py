@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 
+from raykd.export.formats import OPTION, TIMM
 from raykd.storage.base import Storage, SweepFolder
 from raykd.storage.commands import command
 from trainables.core.checksums import UNREADABLE, read_with_checksum
@@ -28,6 +29,7 @@ from trainables.networks import plugin_networks, torchvision_models
 from trainables.networks.backbones import Backbone, build_backbone, noise
 from trainables.networks.stems import STEM, stem_lines
 from trainables.networks.zoo import RAYKD, TORCHVISION
+from trainables.spec.data_spec import DataSpec
 from trainables.spec.normalisation import IMAGENET
 from trainables.spec.trial import ModelSpec, TrialSpec
 from trainables.teachers.teacher import load_teacher
@@ -139,7 +141,7 @@ def interval(score: float, se: float | None, tested: int) -> Estimate:
     return Estimate(score, 100 * max(0.0, centre - half), 100 * min(1.0, centre + half))
 
 
-def write_student(trial: TrialSpec, student: Backbone, folder: Path) -> str:
+def write_student(trial: TrialSpec, student: Backbone, folder: Path, licence: str | None = None) -> str:
     """Write the student into the new `folder`; returns Python code that opens it.
 
     `UserError` if the student computes other features after opening; they must be equal to the last bit.
@@ -148,7 +150,7 @@ def write_student(trial: TrialSpec, student: Backbone, folder: Path) -> str:
     about = {"arch": trial.student.arch, "options": json.dumps(trial.student.options, sort_keys=True)}
     about |= {name: json.dumps(values) for name, values in IMAGENET._asdict().items()}
     if timm_opens(trial.student):
-        _describe(student.model, trial)
+        _describe(student.model, trial, licence)
         save_for_hf(student.model, str(folder), model_args=student.options, safe_serialization=True)
         # The metadata identify the student if its file is moved out of the folder.
         save_file(load_file(folder / WEIGHTS), folder / WEIGHTS, {"format": "pt", **about})
@@ -172,33 +174,71 @@ def open_exported(trial: TrialSpec, folder: Path) -> torch.nn.Module:
     return backbone.model.eval()
 
 
-def _describe(model: torch.nn.Module, trial: TrialSpec) -> None:
+def preprocessing(data: DataSpec) -> dict[str, Any]:
+    """How a picture becomes the student's input, in timm's fields (`timm.data.create_transform` takes them).
+
+    Pixels are RGB in 0..1, less `mean`, divided by `std`.
+    """
+    side, stored = data.image_size, data.image_size + data.margin
+    share = side / stored
+    if math.floor(side / share) < stored:  # timm resizes to that: rounded, it would be a pixel less
+        share = math.nextafter(share, 0)
+    return {
+        "input_size": (3, side, side),
+        "crop_pct": share,
+        "crop_mode": "center",
+        "interpolation": "bilinear",
+        **IMAGENET._asdict(),
+    }
+
+
+def graph_metadata(trial: TrialSpec, licence: str | None) -> dict[str, Any]:
+    """What a graph of the student says about itself."""
+    said = {"arch": trial.student.arch, "options": trial.student.options, "trial": trial.signature()}
+    chosen = {} if licence is None else {"licence": licence}
+    return {**said, **chosen, "preprocessing": preprocessing(trial.data)}
+
+
+def _describe(model: torch.nn.Module, trial: TrialSpec, licence: str | None) -> None:
     """Set `pretrained_cfg` to the student's image preprocessing, in timm's fields.
 
     Fields that describe timm's own weights (address, paper, licence) are removed.
     """
-    side, stored = trial.data.image_size, trial.data.image_size + trial.data.margin
     given: Any = model.pretrained_cfg
     kept = {key: given[key] for key in ("architecture", "first_conv", "classifier") if key in given}
     model.pretrained_cfg = {  # type: ignore[assignment]
         **kept,
         "fixed_input_size": given.get("fixed_input_size", False),
         "num_classes": 0,
-        "input_size": (3, side, side),
-        "crop_pct": side / stored,
-        "crop_mode": "center",
-        "interpolation": "bilinear",
-        "mean": IMAGENET.mean,
-        "std": IMAGENET.std,
+        **preprocessing(trial.data),
         "tag": None,
-        "license": None,  # the user chooses it
+        "license": licence,
     }
 
 
 def timm_opens(spec: ModelSpec) -> bool:
-    """Whether timm can create the student from a folder. timm has no option for another stem."""
-    own = spec.arch.startswith((TORCHVISION, RAYKD)) or plugin_networks.place_of(spec.arch) is not None
-    return not own and STEM not in spec.options
+    """Whether timm can create the student from a folder."""
+    return why_not_timm(spec) is None
+
+
+def why_not_timm(spec: ModelSpec) -> str | None:
+    """Why timm cannot create the student from a folder; None if it can."""
+    if plugin_networks.place_of(spec.arch) is not None:
+        return "it is a network of your own code"
+    for prefix, whose in ((TORCHVISION, "torchvision"), (RAYKD, "raykd")):
+        if spec.arch.startswith(prefix):
+            return f"it is a network of {whose}"
+    return "timm has no option for another stem" if STEM in spec.options else None
+
+
+def check_timm(spec: ModelSpec) -> None:
+    """Raise `UserError` where the format `timm` is asked for a student that timm cannot open."""
+    why = why_not_timm(spec)
+    if why is not None:
+        hint = "student/ holds its weights without that, and the card the lines that open them."
+        raise UserError(
+            OPTION, f"timm cannot open {spec.arch}: {why}", value=TIMM, expected="other formats", hints=[hint]
+        )
 
 
 def _lines(spec: ModelSpec, model: torch.nn.Module) -> str:
