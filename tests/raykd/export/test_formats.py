@@ -54,10 +54,15 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def need_onnx() -> None:
+    for package in FORMATS["onnx"].packages:
+        pytest.importorskip(package, reason="needs `pip install raykd[onnx]`")
+
+
 @pytest.fixture(scope="module")
 def exported(storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The student of timm in all formats, as the verb writes them, and pictures beside it."""
-    pytest.importorskip("onnx", reason="needs `pip install raykd[onnx]`")
+    need_onnx()
     out = tmp_path_factory.mktemp("out") / "student"
     formats = ("--format", "timm,onnx,torch_export", "--licence", "MIT")
     done = raykd("export", "timms", "--storage", storage, "--out", out, *formats)
@@ -102,7 +107,8 @@ def test_the_folder_holds_each_format_at_its_place(exported: Path) -> None:
 
 
 def test_onnxruntime_computes_the_students_features_for_every_batch_size(exported: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(exported / "student.onnx")
     (given,), (said,) = session.get_inputs(), session.get_outputs()
     assert (given.name, given.shape) == ("images", ["batch", 3, SIDE, SIDE]) and said.name == "features"
@@ -159,7 +165,7 @@ def test_the_card_names_licence_formats_and_what_was_checked(exported: Path) -> 
 
 
 def test_a_student_of_raykd_has_graphs_and_is_refused_for_timm(storage: Path, tmp_path: Path) -> None:
-    pytest.importorskip("onnx", reason="needs `pip install raykd[onnx]`")
+    need_onnx()
     where = ("--storage", storage, "--out", tmp_path / "out")
     done = raykd("export", "own", *where, "--format", "onnx,timm")
     assert done.returncode == 2 and not list(tmp_path.iterdir())
