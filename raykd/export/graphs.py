@@ -152,7 +152,7 @@ def _refused(name: str, model: nn.Module) -> Iterator[None]:
             OPTION,
             f"this student ({type(model).__name__}) cannot be written as {name}: {reason}",
             value=name,
-            expected=f"a network of that torch.export makes one graph for every batch size; leave {name} out",
+            expected=f"a network that becomes one graph for every batch size; leave {name} out",
             hints=["Nothing was written."],
         ) from None
 
