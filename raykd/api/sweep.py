@@ -6,6 +6,7 @@ Every access reads the ledger, so it shows the present, also while another proce
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast, overload
 
@@ -151,16 +152,27 @@ class Sweep:
 
             return write(self.folder, Path(out).expanduser() if out is not None else None, tell)
 
-    def export(self, out: str | Path, trial: str | None = None) -> Path:
+    def export(
+        self,
+        out: str | Path,
+        trial: str | None = None,
+        *,
+        formats: str | Iterable[str] = (),
+        licence: str | None = None,
+        progress: Console | None = None,
+    ) -> Path:
         """Write a trial's config, command, student and model card into the new folder `out`.
 
-        Without `trial` it is the best one. The test split is read, once, for the card. Returns the folder.
-        Raises `UserError` where `out` is in use or the trial has left no student.
+        Without `trial` it is the best one. `formats` are among timm (which is demanded then), onnx and
+        torch_export; `licence`, an identifier of the Hugging Face hub, stands on the card. The test split is
+        read, once, for the card. Returns the folder. Raises `UserError` where `out` is in use, the trial has
+        left no student, or a format is unknown, lacks its packages, or cannot hold this student.
         """
         with manners():
             from raykd.export.trial import export
 
-            return export(self.folder, trial, Path(out).expanduser())
+            tell = None if progress is None else progress.text
+            return export(self.folder, trial, Path(out).expanduser(), formats, licence, tell)
 
     def resume(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,12 +94,14 @@ class Trial:
             settings = chosen(spec_of(self._history), self._history, self.name)[1]
             return open_student(settings, weights_of(self._record, self._folder), self._folder)[0]
 
-    def export(self, out: str | Path) -> Path:
+    def export(
+        self, out: str | Path, *, formats: str | Iterable[str] = (), licence: str | None = None
+    ) -> Path:
         """Write config, command, student and model card into the new folder `out`; see `Sweep.export`."""
         with manners():
             from raykd.export.trial import export
 
-            return export(self._folder, self.name, Path(out).expanduser())
+            return export(self._folder, self.name, Path(out).expanduser(), formats, licence)
 
     def __repr__(self) -> str:
         score = f"{self.score:.2f} at epoch {self.epoch}" if self.epoch else "no score yet"

@@ -97,9 +97,24 @@ def export(
     name: Name,
     out: Annotated[Path, typer.Option(help="New folder for the student.")],
     trial: Annotated[str | None, typer.Option(help="Which trial; default: the best.")] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help="timm,onnx,torch_export: refuse a student that timm cannot open; also write student.onnx, "
+            "student.pt2, each checked against the student.",
+        ),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="For the model card, as the Hugging Face hub names it: apache-2.0 ...")
+    ] = None,
     storage: Storage = HERE,
 ) -> None:
     """Write a trial's config, command, student and model card."""
     console = Console()
-    written = Sweep(sweep_of(storage, name)).export(out, trial)
+    formats = () if format_ is None else format_
+    written = Sweep(sweep_of(storage, name)).export(
+        out, trial, formats=formats, licence=licence, progress=console
+    )
     console.text(f"written to {out}: " + ", ".join(sorted(p.name for p in written.iterdir())))

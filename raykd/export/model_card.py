@@ -7,11 +7,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from raykd.export.formats import ONNX
+from raykd.export.graph_card import graph_parts
 from raykd.records.history import History, TrialRecord
 from trainables.core.safe_text import code, line, markdown
 from trainables.spec.trial import TrialSpec
 
 if TYPE_CHECKING:
+    from raykd.export.graphs import Checked
     from raykd.export.student import Estimate, Size, TestScores
     from trainables.networks.backbones import Backbone
 
@@ -26,12 +29,15 @@ def model_card(
     lines: str,
     size: Size,
     student: Backbone,
+    checks: Sequence[Checked],
+    licence: str | None,
 ) -> str:
     """The card as Markdown.
 
     `facts` are the metadata of the weights' file (score, epoch). `scores` and `teacher` are the test scores
     of the student and of its teacher; None if there are none. `lines` is the Python code that opens the
-    student, `student` the network.
+    student, `student` the network, `checks` what is known of its graphs, `licence` an identifier of the
+    Hugging Face hub.
     """
     from raykd.export.student import timm_opens
     from trainables.methods import load_method
@@ -39,7 +45,7 @@ def model_card(
     spec = history.spec
     in_config = "; `student/config.json` says so where timm reads it" if timm_opens(trial.student) else ""
     parts = [
-        _front_matter(trial),
+        _front_matter(trial, checks, licence),
         f"# {markdown(trial.student.arch)}, distilled by {trial.method} ({record.trial})",
         f"{load_method(trial.method).summary}. Trial `{record.trial}` of the raykd sweep `{spec['name']}`: "
         f"the student after epoch {markdown(facts['epoch'])} of {trial.epochs}, where its score was best.",
@@ -47,6 +53,7 @@ def model_card(
         f"```python\n{lines}\n```",
         f"It gives {size.features} features an image and has {size.parameters:,} parameters. It takes "
         f"{_images(trial, student)}{in_config}. It has no classifier.",
+        *graph_parts(checks),
         "## Score",
         *_scores(trial, facts, scores, teacher),
         *_comparison(history, record),
@@ -58,8 +65,7 @@ def model_card(
         "command for the machine where this was exported." + _stopped(record, trial),
         _versions(history),
         "## Licence",
-        "Left to you: choose one that your data and the teacher's weights allow, and put it in the first "
-        "lines of this file.",
+        _licence(licence),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -81,11 +87,26 @@ def _images(trial: TrialSpec, student: Backbone) -> str:
     )
 
 
-def _front_matter(trial: TrialSpec) -> str:
+def _licence(licence: str | None) -> str:
+    if licence is None:
+        return (
+            "None was chosen (`raykd export --licence`). Choose one that your data and the teacher's weights "
+            "allow, and put it into the first lines of this file as `license:`."
+        )
+    other = " Its text belongs into a file `LICENSE` here, its name into `license_name`."
+    return (
+        f"`{licence}`, chosen by whoever exported this student. raykd does not check that the data and the "
+        f"teacher's weights allow it.{other if licence == 'other' else ''}"
+    )
+
+
+def _front_matter(trial: TrialSpec, checks: Sequence[Checked], licence: str | None) -> str:
     library, prefixed, _ = trial.student.arch.partition("/")
     library = library if prefixed else "timm"
     tags = ["feature-extraction", "knowledge-distillation", "self-supervised", "raykd"]
-    head = f"---\nlibrary_name: {line(library)}\nlicense:  # yours to choose\ntags:\n"
+    tags += [check.format for check in checks if check.format == ONNX]
+    said = "" if licence is None else f"license: {licence}\n"
+    head = f"---\nlibrary_name: {line(library)}\n{said}tags:\n"
     return head + "".join(f"- {tag}\n" for tag in tags) + "---"
 
 

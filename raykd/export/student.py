@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 
+from raykd.export.formats import OPTION, TIMM
 from raykd.storage.base import Storage, SweepFolder
 from raykd.storage.commands import command
 from trainables.core.checksums import UNREADABLE, read_with_checksum
@@ -141,7 +142,7 @@ def interval(score: float, se: float | None, tested: int) -> Estimate:
     return Estimate(score, 100 * max(0.0, centre - half), 100 * min(1.0, centre + half))
 
 
-def write_student(trial: TrialSpec, student: Backbone, folder: Path) -> str:
+def write_student(trial: TrialSpec, student: Backbone, folder: Path, licence: str | None = None) -> str:
     """Write the student into the new `folder`; returns Python code that opens it.
 
     `UserError` if the student computes other features after opening; they must be equal to the last bit.
@@ -151,7 +152,7 @@ def write_student(trial: TrialSpec, student: Backbone, folder: Path) -> str:
     about = {"format": "pt", "raykd": "student", **student.written}
     about |= {name: json.dumps(value) for name, value in does.items()}
     if timm_opens(trial.student):
-        _describe(student.model, does)
+        _describe(student.model, does, licence)
         save_for_hf(student.model, str(folder), model_args=student.options, safe_serialization=True)
         # The metadata identify the student if its file is moved out of the folder.
         save_file(load_file(folder / WEIGHTS), folder / WEIGHTS, about)
@@ -176,19 +177,35 @@ def open_exported(trial: TrialSpec, folder: Path) -> torch.nn.Module:
 
 
 def preprocessing(trial: TrialSpec, student: Backbone) -> dict[str, Any]:
-    """How images are cut, resized and normalised for the student as its probes did it, in timm's fields."""
-    view = evaluation_view(trial.data, student.inputs)
+    """How a picture becomes the student's input as its probes saw it, in timm's fields.
+
+    `timm.data.create_transform` takes them. Pixels are in 0..1, less `mean`, divided by `std`.
+    """
+    view, stored = evaluation_view(trial.data, student.inputs), trial.data.stored
     mean, std = student.pixels
+    share = view.kept / stored
+    # timm resizes to the whole pixels of this quotient: rounded, it may be a pixel less.
+    if math.floor(view.size / share) < view.size * stored // view.kept:
+        share = math.nextafter(share, 0)
     return {
         "input_size": (student.in_chans, view.size, view.size),
-        "crop_pct": view.kept / trial.data.stored,
+        "crop_pct": share,
+        "crop_mode": "center",
         "interpolation": view.interpolation,
         "mean": mean,
         "std": std,
     }
 
 
-def _describe(model: torch.nn.Module, does: dict[str, Any]) -> None:
+def graph_metadata(trial: TrialSpec, student: Backbone, licence: str | None) -> dict[str, Any]:
+    """What a graph of the student says about itself; `channels` is the order in which it takes them."""
+    said = {"arch": trial.student.arch, "options": trial.student.options, "trial": trial.signature()}
+    chosen = {} if licence is None else {"licence": licence}
+    does = {**preprocessing(trial, student), "channels": student.inputs.channels}
+    return {**said, **chosen, "preprocessing": does}
+
+
+def _describe(model: torch.nn.Module, does: dict[str, Any], licence: str | None) -> None:
     """Set `pretrained_cfg` to the student's image preprocessing `does`, in timm's fields.
 
     Fields that describe timm's own weights (address, paper, licence) are removed.
@@ -200,16 +217,34 @@ def _describe(model: torch.nn.Module, does: dict[str, Any]) -> None:
         "fixed_input_size": given.get("fixed_input_size", False),
         "num_classes": 0,
         **does,
-        "crop_mode": "center",
         "tag": None,
-        "license": None,  # the user chooses it
+        "license": licence,
     }
 
 
 def timm_opens(spec: ModelSpec) -> bool:
-    """Whether timm can create the student from a folder. timm has no option for another stem."""
-    own = spec.arch.startswith((TORCHVISION, RAYKD)) or plugin_networks.place_of(spec.arch) is not None
-    return not own and STEM not in spec.options
+    """Whether timm can create the student from a folder."""
+    return why_not_timm(spec) is None
+
+
+def why_not_timm(spec: ModelSpec) -> str | None:
+    """Why timm cannot create the student from a folder; None if it can."""
+    if plugin_networks.place_of(spec.arch) is not None:
+        return "it is a network of your own code"
+    for prefix, whose in ((TORCHVISION, "torchvision"), (RAYKD, "raykd")):
+        if spec.arch.startswith(prefix):
+            return f"it is a network of {whose}"
+    return "timm has no option for another stem" if STEM in spec.options else None
+
+
+def check_timm(spec: ModelSpec) -> None:
+    """Raise `UserError` where the format `timm` is asked for a student that timm cannot open."""
+    why = why_not_timm(spec)
+    if why is not None:
+        hint = "student/ holds its weights without that, and the card the lines that open them."
+        raise UserError(
+            OPTION, f"timm cannot open {spec.arch}: {why}", value=TIMM, expected="other formats", hints=[hint]
+        )
 
 
 def _lines(spec: ModelSpec, model: torch.nn.Module) -> str:

@@ -4,6 +4,7 @@
     DIR/command.txt    that command; on the CPU it gives the same score to the last bit
     DIR/student/       the weights with the best score, in the form that timm (or torchvision) opens
     DIR/README.md      the model card, with the score on the test split
+    DIR/student.onnx, DIR/student.pt2   with --format, after a check against the student
 
 Only this module reads the test split.
 """
@@ -12,11 +13,13 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from raykd.export.formats import TIMM, check_formats, check_licence
 from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import TRIALS, Ledger
 from raykd.records.recorded_spec import check_settings, spec_of
@@ -35,13 +38,24 @@ STUDENT = "student"
 CARD = "README.md"
 
 
-def export(place: SweepFolder | Path, trial: str | None, out: Path) -> Path:
+def export(
+    place: SweepFolder | Path,
+    trial: str | None,
+    out: Path,
+    formats: str | Iterable[str] = (),
+    licence: str | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Path:
     """Write trial `trial` (8 hex digits or their beginning; None: the best) of a sweep into the folder `out`.
 
-    Works while the sweep runs. Returns `out` as an absolute path. Raises `UserError` if the trial has no
-    student or `out` is not empty, and `SweepFailed` if no trial has a score.
+    `formats` are names in `FORMATS`, or a comma list of them. Works while the sweep runs. Returns `out` as an
+    absolute path; `tell` gets one line about each graph that was checked. Raises `UserError` if the trial has
+    no student, `out` is not empty, or the student cannot be had in one of the formats, and `SweepFailed` if
+    no trial has a score. After an error nothing is left in `out`.
     """
+    names, licence = check_formats(formats), check_licence(licence)
     from raykd.export import student
+    from raykd.export.graphs import write_graphs
     from raykd.export.model_card import model_card
 
     sweep, out = open_sweep(place), out.absolute()
@@ -51,6 +65,8 @@ def export(place: SweepFolder | Path, trial: str | None, out: Path) -> Path:
     spec = spec_of(history)
     check_settings(spec, history)
     record, settings = chosen(spec, history, trial)
+    if TIMM in names:
+        student.check_timm(settings.student)
     weights = weights_of(record, sweep)
     making = out.with_name(f".{out.name}.making")
     shutil.rmtree(making, ignore_errors=True)
@@ -62,15 +78,23 @@ def export(place: SweepFolder | Path, trial: str | None, out: Path) -> Path:
         _write_config(making / CONFIG, spec, settings)
         (making / COMMAND).write_text(_command(settings, out, storage) + "\n")
         backbone, facts = student.open_student(settings, weights, sweep)
+        # Before the test split is read, because a student may turn out to have no graph.
+        lines = student.write_student(settings, backbone, making / STUDENT, licence)
+        about = student.graph_metadata(settings, backbone, licence)
+        shape = about["preprocessing"]["input_size"]
+        checks = write_graphs(names, backbone.model, shape, making, about)
         scores = student.score_on_test(settings, backbone, cache_folder())
         beside = student.teacher_on_test(settings, storage, cache_folder()) if scores else None
-        lines = student.write_student(settings, backbone, making / STUDENT)
         size = student.Size(sum(p.numel() for p in backbone.parameters()), backbone.feature_dim)
-        card = model_card(history, record, settings, facts, scores, beside, lines, size, backbone)
+        told = checks, licence
+        card = model_card(history, record, settings, facts, scores, beside, lines, size, backbone, *told)
         (making / CARD).write_text(card)
         making.replace(out)
     finally:
         shutil.rmtree(making, ignore_errors=True)
+    if tell is not None:
+        for check in checks:
+            tell(check.text())
     return out
 
 

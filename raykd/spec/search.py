@@ -23,13 +23,14 @@ from raykd.spec.description import Description, without_description
 from raykd.spec.document import find_document, named_by_file, read_mapping
 from raykd.spec.overrides import lay_over
 from raykd.spec.paths import absolute
+from raykd.spec.places import placed_under, refuse_repeats
 from raykd.spec.plugins import bring_plugins
 from raykd.spec.preset_points import preset_points
 from raykd.spec.samplers import Grid
 from raykd.spec.sections import SHORTHAND
 from raykd.spec.shipped import spaces
 from raykd.spec.space import METHOD, Space, build_space
-from raykd.spec.sweep import SweepSpec, placed_under, refuse_repeats
+from raykd.spec.sweep import SweepSpec
 from raykd.spec.sweep_defaults import as_new, without
 from trainables.core.errors import UserError
 from trainables.core.other_words import field_for

@@ -24,6 +24,7 @@ from pydantic import (
 from typing_extensions import Self
 
 from raykd.spec import teachers
+from raykd.spec.places import placed_under, refuse_repeats
 from raykd.spec.samplers import TPE, AnySampler
 from raykd.spec.schedulers import AnyScheduler, parse_scheduler
 from raykd.spec.sections import BaselineSpec, Section, TargetsSpec, WorkersSpec, parse_duration
@@ -335,20 +336,3 @@ class SweepSpec(Spec):
     def hash(self) -> str:
         """8 hex digits of everything written in the spec."""
         return digest(self.model_dump(mode="json"))
-
-
-def placed_under(where: str, fields: Mapping[str, FlatField], error: UserError) -> UserError | None:
-    """`error` under `where`, by the name of the field that it is about; None if it is about none of these."""
-    flat = re.sub(r"^(config|optim)\.", "", error.field)
-    for name, field in fields.items():
-        # The parts of a teacher that is chosen as a whole are elsewhere.
-        if flat == field.flat or (flat.startswith(field.flat + ".") and field.flat != TEACHER):
-            return error.at(f"{where}.{name}")
-    return None
-
-
-def refuse_repeats(values: tuple[Any, ...]) -> None:
-    """`UserError` at the place of the first value that stands there a second time."""
-    for at, value in enumerate(values):
-        if value in values[:at]:
-            raise UserError(str(at), "stands there twice", value=value)

@@ -15,6 +15,7 @@ import timm
 import torch
 import yaml
 from safetensors.torch import load_file
+from trained_sweep import run, trained_sweep
 
 from raykd.export.student import interval, open_student, write_student
 from raykd.export.trial import _command, config_of, export
@@ -28,12 +29,10 @@ from trainables.core.files import cache_folder
 from trainables.data.data_sets import open_data
 from trainables.evaluation.evaluate import Examiner
 from trainables.networks.backbones import build_backbone
-from trainables.spec.trial import ModelSpec, TeacherSpec, TrialSpec
+from trainables.spec.trial import ModelSpec, TeacherSpec
 from trainables.teachers.teacher import load_teacher
-from trainables.training.flat_names import flatten
-from trainables.training.loop import prepare, train
 from trainables.training.teacher_file import teacher_path
-from trainables.training.workspace import EpochReport, Workspace
+from trainables.training.workspace import EpochReport
 from trainables.views.augmented import plain
 
 RAW = {
@@ -56,44 +55,15 @@ RAW = {
 }
 
 
-def run(trial: TrialSpec, folder: Path, report, teachers: Path) -> None:
-    workspace = Workspace(folder, cache_folder(), teachers)
-    prepare(trial, workspace)
-    train(trial, report, workspace)
-
-
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory) -> Path:
     """Two trials of one sweep, the second stopped after an epoch; a third was suggested and never started."""
     torch.set_num_threads(1)
-    spec = build_sweep(RAW)
-    folder = tmp_path_factory.mktemp("storage") / "tiny"
-    with Ledger.create(folder) as ledger:
-        spec_dump = spec.model_dump(mode="json")
-        ledger.append(
-            "sweep", spec=spec_dump, spec_hash=spec.hash(), sampler={}, scheduler={},
-            versions={"raykd": "0.1.0"}, source=None,
-        )  # fmt: skip
-        ledger.append("reference", name="untrained", label="untrained", metrics={"score": 74.5}, trial=None)
-        for number, lr in enumerate((0.0012345678901234567, 0.01, 0.005)):
-            params = {"lr": lr, "adapter": "linear", "views.strength": 0.1 + 0.2}
-            trial = spec.trial(params, 0)
-            name = trial.signature()
-            ledger.append(
-                "suggest", trial=name, number=number, arm=trial.arm(), replicate=0, params=params,
-                config=flatten(trial), origin="sampler", attrs={},
-            )  # fmt: skip
-            if number == 2:
-                continue
-            ledger.append("start", trial=name, attempt=1, lane="lane-0")
-
-            def report(said: EpochReport, name=name, number=number) -> bool:
-                ledger.append("report", trial=name, epoch=said.epoch, metrics=said.metrics)
-                return number == 0
-
-            run(trial, folder / "trials" / name, report, folder.parent / ".teachers")
-            ledger.append("end", trial=name, status="stopped" if number else "finished", reason=None)
-    return folder
+    trials = [
+        ({"lr": lr, "adapter": "linear", "views.strength": 0.1 + 0.2}, epochs)
+        for lr, epochs in ((0.0012345678901234567, 2), (0.01, 1), (0.005, 0))
+    ]
+    return trained_sweep(tmp_path_factory.mktemp("storage") / "tiny", build_sweep(RAW), trials)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +152,7 @@ def test_the_card_says_what_a_user_needs(sweep, exported):
     card = (exported / "README.md").read_text()
     record = record_of(sweep, 0)
     front = yaml.safe_load(card.split("---")[1])
-    assert front["license"] is None and front["library_name"] == "timm"
+    assert "license" not in front and front["library_name"] == "timm"
     for said in (record.trial, "retro", "digits", "test_resnet", "moco, epochs: 1", "raykd run config.yaml",
                  "untrained | 74.50", "`adapter` | `\"linear\"`", "Licence", "raykd 0.1.0"):  # fmt: skip
         assert said in card, said

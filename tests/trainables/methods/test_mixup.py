@@ -15,6 +15,7 @@ from tiny_trials import Log, run, tiny, workspace
 from trainables.methods import load_method, methods
 from trainables.methods.parts import mixup
 from trainables.methods.parts.mixup import Mixup
+from trainables.teachers.teacher import Ask
 from trainables.training.loop import train
 
 MIXING = [name for name, kind in methods().items() if kind.mixes(kind.Config())]
@@ -123,7 +124,7 @@ def test_without_mixtures_the_teachers_features_are_shared() -> None:
     method = make_method("queue_pseudo_labels", mixup_alpha=0.0)
     batch = make_batch(method)._replace(targets={})
     method(batch)
-    assert set(batch.targets or ()) == {("features", 0)}
+    assert set(batch.targets or ()) == {Ask("features", 0)}
 
 
 def test_a_trial_that_was_stopped_goes_on_with_the_same_mixtures(tmp_path: Path) -> None:
