@@ -133,10 +133,9 @@ class Proposer:
         earlier = earlier or Earlier()
         self.spec = spec
         self.samples = spec.samples if samples is None else samples
-        self._points = [
-            *spec.first_points,
-            *(("point", spec.space.with_parents(p.params)) for p in earlier.points),
-        ]
+        known = [told.params for told in earlier.told]
+        first = [(origin, at) for origin, at in spec.first_points if origin == "point" or at not in known]
+        self._points = first + [("point", spec.space.with_parents(one.params)) for one in earlier.points]
         self._state = StudyState()
         for told in earlier.told:
             end = _Told([], told.scores, told.status).end

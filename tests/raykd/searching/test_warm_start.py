@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 from proposing import BASE, QUICK, Driver, play, score, states, sweep
 
-from raykd.records.earlier import Earlier
+from raykd.records.earlier import Earlier, ToldTrial
 from raykd.records.history import History
 from raykd.searching.proposer import Proposal, Proposer
 from raykd.searching.warm_start import take_over
@@ -320,3 +320,13 @@ def test_the_copy_in_the_ledger_is_whole() -> None:
     driver = Driver(spec, earlier=earlier)
     assert driver.history.earlier == earlier and earlier.points
     assert QUICK and Earlier.of(earlier.record()) == earlier
+
+
+def test_a_preset_that_was_told_is_not_tried_again() -> None:
+    fresh = sweep("tpe", samples=4, start="presets")
+    presets = [params for _, params in fresh.first_points]
+    own = Proposer(fresh).propose()
+    assert isinstance(own, Proposal) and own.origin == "preset" and own.params == presets[0]
+    told = ToldTrial("s", own.trial, own.params, "finished", {1: 50.0})
+    again = Proposer(fresh, None, Earlier(told=(told,))).propose()
+    assert isinstance(again, Proposal) and again.origin == "preset" and again.params == presets[1]
