@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from statistics import fmean
 from typing import Any
 
@@ -24,9 +25,10 @@ def beside(spec: SweepSpec, storage: Storage, known: History | None = None) -> l
     """
     from trainables.planning.compute import equal_epochs, trial_flops
 
+    prepared = to_prepare(spec)
     rows: list[tuple[TrialSpec, int, dict[str, Any]]] = [
-        (trial, trial.epochs, {"what": _what(trial, spec), "when": "before the trials"})
-        for trial in untrained(spec, storage)
+        (trial, trial.epochs, {"what": what, "when": "before the trials"})
+        for trial, what in _with_purpose(_untrained(prepared, storage), prepared)
     ]
     wanted = spec.wanted_references() if known is None else missing(spec, known)
     if "baseline" in wanted and spec.baseline is not None:
@@ -101,24 +103,28 @@ def untrained(spec: SweepSpec, storage: Storage) -> list[TrialSpec]:
     Those are teachers, their heads, and what a student starts from. Each comes after those whose files it
     needs itself.
     """
+    return _untrained(to_prepare(spec), storage)
+
+
+def _untrained(prepared: Iterable[TrialSpec], storage: Storage) -> list[TrialSpec]:
     from trainables.training.teacher_file import teacher_file, trainings
 
     def made(training: TrialSpec) -> bool:
         return teacher_file(training, storage.teachers()).exists()
 
-    needed = {one.signature(): one for trial in to_prepare(spec) for one in trainings(trial, made)}
+    needed = {one.signature(): one for trial in prepared for one in trainings(trial, made)}
     return [one for one in needed.values() if not made(one)]
 
 
-def _what(training: TrialSpec, spec: SweepSpec) -> str:
-    """What this training makes: a teacher, its head, or what a teacher or the student starts from."""
+def _with_purpose(needed: list[TrialSpec], prepared: list[TrialSpec]) -> Iterator[tuple[TrialSpec, str]]:
+    """Each training with what it makes: a teacher, its head, or what a teacher or the student starts from."""
     from trainables.training.teacher_file import fits_head, teacher_trial, trainings
 
-    if fits_head(training):
-        return "teacher's head"
-    every = [one for trial in to_prepare(spec) for one in (trial, *trainings(trial))]
+    every = [one for trial in prepared for one in (trial, *trainings(trial))] if needed else []
     taught = {m.signature() for trial in every for one in trial.of_each_teacher if (m := teacher_trial(one))}
-    return "teacher" if training.signature() in taught else "start"
+    for training in needed:
+        made = "teacher" if training.signature() in taught else "start"
+        yield training, "teacher's head" if fits_head(training) else made
 
 
 def representative(spec: SweepSpec) -> TrialSpec:
@@ -140,9 +146,8 @@ def to_prepare(spec: SweepSpec) -> list[TrialSpec]:
     for trial in sorted(every, key=lambda trial: trial.teacher is None):
         before = trial.student.train.signature() if trial.student.train is not None else ""
         data = trial.data.model_dump_json()
-        teachers = [one.teacher for one in trial.of_each_teacher if one.teacher is not None]
-        for teacher, one in zip(teachers, trial.of_each_teacher, strict=True):
+        for teacher, one in zip(trial.teachers, trial.of_each_teacher, strict=True):
             found.setdefault((data, before, teacher.model_dump_json(exclude={"weight"})), one)
-        if not teachers and not any(known[:2] == (data, before) for known in found):
+        if trial.teacher is None and not any(known[:2] == (data, before) for known in found):
             found[data, before] = trial
     return list(found.values())

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.networks.conversion import conversion
 from trainables.spec.inputs import Inputs
-from trainables.spec.normalisation import IMAGENET
+from trainables.spec.normalisation import IMAGENET, LUMINANCE, Normalisation
 
 
 class Feed(nn.Module):
@@ -26,11 +25,11 @@ class Feed(nn.Module):
     def __init__(self, inputs: Inputs, channels: int = 3) -> None:
         super().__init__()
         self.inputs, self.channels = inputs, channels
-        scale, shift = conversion(inputs.normalisation, channels)
+        scale, shift = _conversion(inputs.normalisation, channels)
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
         if inputs.image_size is not None:
-            mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in IMAGENET)
+            mean, std = _columns(IMAGENET)
             self.register_buffer("black", (-mean / std).float(), persistent=False)
             self.register_buffer("white", ((1 - mean) / std).float(), persistent=False)
 
@@ -41,9 +40,32 @@ class Feed(nn.Module):
             images = F.interpolate(images, (size, size), mode=self.inputs.interpolation, antialias=True)
             if self.inputs.interpolation == "bicubic":  # it overshoots at edges; Pillow's integers cannot
                 images = torch.minimum(torch.maximum(images, self.black), self.white)
-        if self.scale is None or self.shift is None:
-            return images.flip(1) if self.inputs.channels == "bgr" else images
-        if self.channels == 1:
-            return (images * self.scale).sum(1, keepdim=True) + self.shift
-        images = torch.addcmul(self.shift, images, self.scale)
+        if self.scale is not None and self.shift is not None:
+            if self.channels == 1:
+                return (images * self.scale).sum(1, keepdim=True) + self.shift
+            images = torch.addcmul(self.shift, images, self.scale)
         return images.flip(1) if self.inputs.channels == "bgr" else images
+
+
+def _conversion(trained: Normalisation, channels: int) -> tuple[Tensor | None, Tensor | None]:
+    """(scale, shift) of a view's pixels; (None, None): they are as in the training.
+
+    For three channels both are (3, 1, 1). For one, `scale` is (3, 1, 1) and `shift` (1, 1, 1): the sum of the
+    scaled channels and the shift is the view's luminance, normalised by `trained.grey`.
+    """
+    view_mean, view_std = _columns(IMAGENET)
+    if channels == 1:
+        mean, std = trained.grey
+        weights = torch.tensor(LUMINANCE, dtype=torch.float64).view(3, 1, 1)
+        shift = ((weights * view_mean).sum(0, keepdim=True) - mean) / std
+        return (weights * view_std / std).float(), shift.float()
+    if trained.like(IMAGENET):
+        return None, None
+    own_mean, own_std = _columns(trained)
+    return (view_std / own_std).float(), ((view_mean - own_mean) / own_std).float()
+
+
+def _columns(normalisation: Normalisation) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, (3, 1, 1) float64."""
+    mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in normalisation)
+    return mean, std

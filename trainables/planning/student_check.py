@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from trainables.networks.backbones import check_arch
+from trainables.planning.verified_files import verified
 from trainables.spec.trial import StudentSpec
 from trainables.teachers.architecture import stem_remark, twins_remark
 from trainables.teachers.feeding import remark
 from trainables.teachers.pretrained.layouts.base import BACKBONE
 from trainables.teachers.pretrained.read import CheckpointFacts, tensors
 from trainables.teachers.student import verify_student
-
-_seen: dict[tuple[object, ...], CheckpointFacts] = {}
 
 
 def check_student(spec: StudentSpec) -> None:
@@ -52,9 +51,4 @@ def start_text(spec: StudentSpec) -> str:
 def _verified(spec: StudentSpec) -> CheckpointFacts:
     """`verify_student`; the file is read once for all trials that start from it."""
     assert spec.checkpoint is not None
-    path = spec.checkpoint.expanduser()
-    stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
-    key = (path.resolve(), stamp, spec.model)
-    if key not in _seen:
-        _seen[key] = verify_student(spec)
-    return _seen[key]
+    return verified(spec.checkpoint, ("student", spec.model), lambda: verify_student(spec))

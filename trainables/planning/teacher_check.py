@@ -7,6 +7,7 @@ from trainables.methods import load_method, methods
 from trainables.methods.base import TAUGHT, Method
 from trainables.networks.backbones import check_arch
 from trainables.networks.sized import network_of
+from trainables.planning.verified_files import verified
 from trainables.spec.trial import DataSpec, TeacherSpec
 from trainables.teachers.architecture import stem_remark, twins_remark
 from trainables.teachers.pretrained.read import CheckpointFacts, read_checkpoint
@@ -79,17 +80,12 @@ def _verified(spec: TeacherSpec) -> CheckpointFacts:
     Raises `UserError` for a file that cannot be read or is of another network.
     """
     assert spec.checkpoint is not None
-    path = spec.checkpoint.expanduser()
-    model = network_of(spec)
-    stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
-    key = (path.resolve(), stamp, model, spec.image_size)
-    if key not in _seen:
-        read = read_checkpoint(path, "teacher.checkpoint")
-        _seen[key] = verify(read, model, image_size=spec.image_size)
-    return _seen[key]
+    path, model = spec.checkpoint.expanduser(), network_of(spec)
 
+    def find() -> CheckpointFacts:
+        return verify(read_checkpoint(path, "teacher.checkpoint"), model, image_size=spec.image_size)
 
-_seen: dict[tuple[object, ...], CheckpointFacts] = {}
+    return verified(path, ("teacher", model, spec.image_size), find)
 
 
 def teacher_remarks(spec: TeacherSpec | None) -> list[str]:
