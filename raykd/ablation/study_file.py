@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from raykd.spec.arms import Budget, Design, Published, Retune
 from raykd.spec.description import Description
 from raykd.spec.sections import BaselineSpec, Section, TargetsSpec, WorkersSpec, parse_duration
-from raykd.spec.sweep import MOST_TRIALS, Reference
+from raykd.spec.sweep_fields import MOST_TRIALS, Reference
 from raykd.spec.tracking import Track, TrackSpec
 
 

@@ -17,12 +17,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from raykd.export.formats import TIMM, check_formats, check_licence
 from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import TRIALS, Ledger
 from raykd.records.recorded_spec import check_settings, spec_of
+from raykd.spec.document import write_yaml
 from raykd.spec.search import load_sweep
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import Storage, SweepFolder
@@ -182,7 +181,7 @@ def _write_config(path: Path, spec: SweepSpec, trial: TrialSpec) -> None:
     head = (
         f"# Trial {trial.signature()} of sweep {spec.name}, complete. Repeat it with:  raykd run {CONFIG}\n"
     )
-    path.write_text(head + yaml.safe_dump(config_of(spec, trial), sort_keys=False))
+    path.write_text(head + write_yaml(config_of(spec, trial)))
     again = load_sweep(path).trial({}, trial.seed)
     if again.signature() != trial.signature():
         raise AssertionError(f"{path} describes {again.signature()}, not {trial.signature()}")

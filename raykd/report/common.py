@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
-
 from raykd.console.wording import duration, headings, number, probes, ranked
 from raykd.records.history import ENDED_WELL, History, TrialRecord
 from raykd.records.ledger import LEDGER
 from raykd.report.elements import Bullets, Code, Collapsible, Facts, Links, Section, Table, Text
+from raykd.spec.document import write_yaml
 from raykd.spec.schedulers import settings_in_use
 from raykd.storage.base import Storage
 from raykd.storage.commands import storage_words
@@ -57,7 +56,7 @@ def searched(history: History) -> list[tuple[str, str]]:
 def again(history: History, storage: Storage, verb: str) -> Section:
     """The command that runs the sweep again, by `verb`, and the recorded spec."""
     source = (history.sweep or {}).get("source")
-    spec = Code(yaml.safe_dump(_plain(history.spec), sort_keys=False))
+    spec = Code(write_yaml(_plain(history.spec)))
     parts: list[Any] = [Text("It was started from Python, without a file; its spec is below.")]
     if source is not None:
         words = ["raykd", verb, source["path"]]

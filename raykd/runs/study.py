@@ -21,7 +21,7 @@ from raykd.runs.study_plan import plan_study, plan_unstarted
 from raykd.runs.sweep import Place, Source, resume, run
 from raykd.spec.given import Given, Overrides, as_overrides, written
 from raykd.spec.study import StudySpec
-from raykd.spec.sweep import NAME
+from raykd.spec.sweep_fields import NAME
 from raykd.storage.base import Storage, SweepFolder
 from raykd.storage.commands import command
 from trainables.core.errors import UserError

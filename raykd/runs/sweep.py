@@ -53,7 +53,8 @@ from raykd.runs.changed_spec import (
 from raykd.runs.drive import Drive, Replayed
 from raykd.runs.kinds import run_of
 from raykd.spec.plugins import code_of, refuse_changed_code
-from raykd.spec.sweep import MOST_TRIALS, SweepSpec
+from raykd.spec.sweep import SweepSpec
+from raykd.spec.sweep_fields import MOST_TRIALS
 from raykd.spec.tracking import check_installed
 from raykd.spec.validate import check_resources
 from raykd.storage.base import SweepFolder

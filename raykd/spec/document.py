@@ -47,6 +47,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that also quotes the text which only YAML 1.2 reads as a number, such as `1E5`."""
+
+
 def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
     """A decimal, octal or hexadecimal number; an error for one that does not fit 64 bits."""
     text = loader.construct_scalar(node)
@@ -69,7 +73,8 @@ for _tag, _pattern, _first in (
     ),
     ("merge", r"<<", ["<"]),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
+    for _side in (_Loader, _Dumper):
+        _side.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
 _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
@@ -90,6 +95,11 @@ def parse_yaml(text: str, source: str) -> Any:
     if _size(value, source, {}) > _MOST_VALUES:
         raise UserError(source, f"holds more than {_MOST_VALUES:,} values, its anchors written out")
     return value
+
+
+def write_yaml(value: Any) -> str:
+    """Plain `value` as YAML that `parse_yaml`, and any other reader of YAML, reads back as the same value."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
 def read_yaml(path: Path) -> Any:

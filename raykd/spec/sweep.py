@@ -7,45 +7,31 @@ Reading a spec needs neither torch nor Ray; `validate.py` and `ablation/guard.py
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 from pydantic import (
-    BeforeValidator,
-    Field,
     SerializerFunctionWrapHandler,
-    field_validator,
     model_serializer,
     model_validator,
 )
 from typing_extensions import Self
 
 from raykd.spec import teachers
-from raykd.spec.places import placed_under, refuse_repeats
-from raykd.spec.samplers import TPE, AnySampler
-from raykd.spec.schedulers import AnyScheduler, parse_scheduler
-from raykd.spec.sections import BaselineSpec, Section, TargetsSpec, WorkersSpec, parse_duration
+from raykd.spec.places import placed_under
 from raykd.spec.space import Space
 from raykd.spec.sweep_defaults import without
-from raykd.spec.tracking import Track, TrackSpec
-from trainables.core import plugins
+from raykd.spec.sweep_fields import SweepFields
 from trainables.core.errors import UserError
 from trainables.evaluation.probes import find_probe
-from trainables.spec.trial import Seed, Spec, TrialSpec, digest
+from trainables.spec.trial import TrialSpec, digest
 from trainables.training.flat_names import SECTIONS, TEACHER, FlatField, find_field, put
 from trainables.training.resolve import resolve
 
-MOST_TRIALS = 1_000_000  # of a sweep; more is a slip of the pen, and `--extend` has no way back
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
-
-Reference = Literal["raw_pixels", "untrained", "teacher", "baseline"]
-
-
-class SweepSpec(Spec):
+class SweepSpec(SweepFields):
     """What a search and a study share: what is trained, how much, and with which means."""
 
     kind: ClassVar[str]  # in words
@@ -53,56 +39,6 @@ class SweepSpec(Spec):
     resumes_by: ClassVar[str]  # and the one that goes on with it
     # A spec in a ledger has the keys of both kinds, as when they were one model; these are the other kind's.
     of_other_kind: ClassVar[dict[str, Any]]
-
-    name: str = Field(description="the sweep's folder")
-    plugins: tuple[str, ...] = Field((), description="modules of your own with methods, sources, probes")
-    method: str | tuple[str, ...] = Field(description="a method, or several to search across")
-    preset: str | dict[str, str] | None = Field(None, description="of the method, or `{method: preset}`")
-    student: Section = Field({}, description="the network to train")
-    teacher: Any = Field(None, description="who teaches: a mapping, a name under `teachers`, or several")
-    teachers: dict[str, Any] = Field({}, description="name -> teacher, for `teacher` and its axis")
-    data: Section = Field({}, description="which images")
-    views: Section = Field({}, description="how they are augmented")
-    optim: Section = Field({}, description="optimizer, schedule, batch")
-    probe: Section = Field({}, description="how features are evaluated")
-    epochs: Annotated[int, Field(ge=1)] = Field(description="budget of a trial that is not stopped")
-    fixed: Section = Field({}, description="flat name -> value, for what does not vary")
-    samples: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = Field(
-        description="configurations to try; a grid has its own number"
-    )
-    seeds: tuple[Seed, ...] = Field((0,), description="each configuration, once per seed")
-    sampler: AnySampler = Field(TPE(), description="what proposes configurations")
-    scheduler: AnyScheduler = parse_scheduler({})
-    workers: WorkersSpec = WorkersSpec()
-    lanes: Annotated[int, Field(ge=1)] | None = Field(None, description="at most so many trials at once")
-    targets: TargetsSpec = TargetsSpec()
-    time_limit: Annotated[float, Field(gt=0), BeforeValidator(parse_duration)] | None = Field(
-        None, description="seconds, or such as 2h30m"
-    )
-    references: tuple[Reference, ...] = Field(
-        get_args(Reference), description="what the results stand beside"
-    )
-    baseline: BaselineSpec | None = Field(None, description="the no-teacher row of the comparison")
-    attempts: Annotated[int, Field(ge=1)] = Field(
-        3, description="how often a trial is tried before it has failed"
-    )
-    failures_in_a_row: Annotated[int, Field(ge=1)] | None = Field(
-        5,
-        description="after so many trials in a row that fail for one reason the sweep stops; three times as "
-        "many once a trial has ended well; null: never",
-    )
-    track: Track = Field(TrackSpec(), description="experiment trackers: wandb, mlflow")
-    keep_checkpoints: Literal["unfinished", "all"] = Field(
-        "all",
-        description="of which trials checkpoints stay. unfinished: a trial that has ended keeps its best "
-        "student alone, the default; all: of every trial, as in sweeps before this was a field",
-    )
-    teacher_pixels: Literal["trained", "own", "imagenet"] = Field(
-        "imagenet",
-        description="what a teacher from a file sees where its section says nothing. trained: what it was "
-        "trained on, as in a new sweep; own: its mean and deviation, the rest as the student; imagenet: "
-        "ImageNet's for all, what sweeps had before this was a field",
-    )
 
     @model_validator(mode="before")
     @classmethod
@@ -114,62 +50,6 @@ class SweepSpec(Spec):
         dumped = {**dump(self), **self.of_other_kind}
         # Unused, as before these were fields.
         return without(["plugins", "teachers", "track", "warm_start"], dumped)
-
-    @field_validator("name")
-    @classmethod
-    def _file_name(cls, name: str) -> str:
-        if not NAME.fullmatch(name):
-            expected = "letters, digits, `.`, `_`, `-`, at most 100, the first no dot or dash"
-            raise UserError("", "cannot be the name of a folder", value=name, expected=expected)
-        return name
-
-    @field_validator("plugins", mode="before")
-    @classmethod
-    def _plugins(cls, given: Any) -> tuple[str, ...]:
-        return plugins.named(given, "")
-
-    @field_validator("teachers")
-    @classmethod
-    def _named(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return teachers.check_named(given)
-
-    @model_validator(mode="after")
-    def _teacher(self) -> Self:
-        try:
-            written = teachers.as_written(self.teacher, self.teachers)
-            if written is not None:
-                teachers.by_name(written, self.teachers, "")
-        except UserError as error:
-            raise error if error.field.startswith("teachers") else error.under("teacher") from None
-        object.__setattr__(self, "teacher", written)
-        return self
-
-    @field_validator("method")
-    @classmethod
-    def _methods(cls, method: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if not isinstance(method, str):
-            if not method:
-                raise UserError("", "no method to search", expected="at least one")
-            refuse_repeats(method)
-            return method[0] if len(method) == 1 else method
-        return method
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if not seeds:
-            raise UserError("", "no seed", expected="at least one")
-        refuse_repeats(seeds)
-        return seeds
-
-    @model_validator(mode="after")
-    def _grace_in_epochs(self) -> Self:
-        grace = self.scheduler.first_stop
-        if grace is not None and grace > self.epochs:
-            problem = f"no trial has that many epochs: they end at {self.epochs}"
-            field = f"scheduler.{self.scheduler.stop_field}"
-            raise UserError(field, problem, value=grace, expected=f"at most {self.epochs}")
-        return self
 
     # --- what each kind of sweep says for itself ----------------------------------------------------------
 

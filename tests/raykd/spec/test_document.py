@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from raykd.spec.document import parse_yaml, read_yaml
+from raykd.spec.document import parse_yaml, read_yaml, write_yaml
 from trainables.core.errors import UserError
 
 
@@ -81,8 +81,17 @@ plain = st.recursive(
 
 
 @given(plain)
-def test_what_yaml_writes_is_read_back(value: Any) -> None:
-    assert parse_yaml(yaml.safe_dump(value), "f") == value
+@example("0E0")
+@example({"0o7": ["1e5"]})
+def test_what_we_write_is_read_back(value: Any) -> None:
+    assert parse_yaml(write_yaml(value), "f") == value
+
+
+@given(plain)
+@example("no")
+@example("1:30")
+def test_what_we_write_is_read_back_by_others(value: Any) -> None:
+    assert yaml.safe_load(write_yaml(value)) == value
 
 
 @given(st.text(max_size=40))
