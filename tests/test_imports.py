@@ -24,7 +24,8 @@ TRAINABLES = {
     "methods": "core spec views data networks teachers",
     "evaluation": "core spec views data networks",
     "training": "core spec views data networks teachers targets methods evaluation",
-    "planning": "core spec views data networks teachers targets methods evaluation training",
+    "downstream": "core spec views data networks teachers evaluation training",
+    "planning": "core spec views data networks teachers targets methods evaluation training downstream",
 }
 # The rooms of the engine, likewise.
 ENGINE = {

@@ -91,7 +91,7 @@ def work(config: Mapping[str, Any]) -> None:
             fetch_teachers(transfer, trials, workspace)
             listener = heartbeat_listener(lambda where: broker.heartbeat.remote(lane, generation, where))
             with listener, storage_retry.losing(f"{task.folder} cannot be used"):
-                actions[task.action](*trials, report=report, workspace=workspace)
+                actions[task.action](*trials, report=report, workspace=workspace, **task.asked)
             if rank == 0:
                 transfer.discard(workspace.folder)
         except StorageLost as error:  # not the trial's fault: it goes on when the sweep is resumed
