@@ -5,6 +5,7 @@ Every text of a user goes through `label`, since plotly interprets some HTML tag
 
 from __future__ import annotations
 
+import functools
 import html
 import math
 import textwrap
@@ -27,7 +28,12 @@ COLOURS = [f"@c{n}" for n in range(1, 9)]
 
 def label(text: Any, width: int = 28) -> str:
     """A text for a plot: markup escaped, no colour name, wrapped to `width` letters."""
-    lines = textwrap.wrap(str(text), width) or [""]
+    return _label(str(text), width)
+
+
+@functools.lru_cache(100_000)  # each plot of a large sweep tells the same about thousands of trials
+def _label(text: str, width: int) -> str:
+    lines = textwrap.wrap(text, width) or [""]
     escaped = "<br>".join(html.escape(line) for line in lines)
     return "&#64;" + escaped[1:] if escaped.startswith("@") else escaped
 
