@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -228,14 +229,20 @@ def test_every_line_that_a_user_must_change_says_so(name: str) -> None:
             assert "CHANGE" in " ".join([line, *above]), f"{name}:{number + 1}: {line}"
 
 
-def test_the_job_begins_a_sweep_once_and_then_goes_on_with_it(tmp_path: Path) -> None:
-    script = ["bash", str(CLUSTERS / "job.sh"), "spaces/mine.yaml", "--set", "samples=3"]
+@pytest.mark.parametrize("name", ["mine", "other"])
+def test_the_job_begins_a_sweep_once_and_then_goes_on_with_it(name: str, tmp_path: Path) -> None:
+    """By the name that the file and `--set` give it, which need not be the file's."""
+    spec = tmp_path / "mine.yaml"
+    spec.write_text("method: moco\npreset: digits\nstudent: resnet10t\nepochs: 1\nsamples: 1\n")
+    words = [str(spec), *(["--set", f"name={name}"] if name != "mine" else [])]
     log, raykd = tmp_path / "log", tmp_path / "raykd"
     raykd.write_text(f'#!/bin/sh\necho "$@" >> {log}\n[ "$1" != status ] || exit "$STATUS"\n')
     raykd.chmod(0o755)
-    for status, last in (("2", "run spaces/mine.yaml --set samples=3"), ("0", "resume mine")):
-        env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "STATUS": status}
-        subprocess.run(script, env=env, check=True)
+    given = " ".join(words)
+    for status, last in (("2", f"run {given}"), ("0", f"resume {name}")):
+        path = f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin"
+        script = ["bash", str(CLUSTERS / "job.sh"), *words]
+        subprocess.run(script, env={"PATH": path, "STATUS": status}, check=True)
         doctor, asked, done = log.read_text().splitlines()[-3:]
-        assert doctor == "doctor spaces/mine.yaml --set samples=3 --address auto"
-        assert asked == "status mine" and done == f"{last} --address auto"
+        assert doctor == f"doctor {given} --address auto"
+        assert asked == f"status {name}" and done == f"{last} --address auto"
