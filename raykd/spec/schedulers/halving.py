@@ -24,10 +24,10 @@ class Halving(StoppingScheduler, ABC):
 
     def brackets_from(self, graces: list[int], epochs: int) -> list[TrialScheduler]:
         """One bracket for each first rung that lies within the training."""
-        from ray.tune.schedulers import AsyncHyperBandScheduler
+        from raykd.spec.schedulers.parts.steady_halving import SteadyHalving
 
         common = {**JUDGED, "max_t": epochs, "reduction_factor": self.factor}
-        return [AsyncHyperBandScheduler(grace_period=grace, **common) for grace in graces if grace <= epochs]
+        return [SteadyHalving(grace_period=grace, **common) for grace in graces if grace <= epochs]
 
 
 class Asha(Halving):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ray.tune.schedulers import MedianStoppingRule
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule
 
 from raykd.lanes.messages import Message
 from raykd.lanes.proxy import pack
@@ -22,6 +22,7 @@ from raykd.searching.decisions import Decider, TuneDecider, _NoController, _Stub
 from raykd.spec.schedulers import SCHEDULERS, parse_scheduler
 from raykd.spec.schedulers.base import SchedulerSpec
 from raykd.spec.schedulers.parts.median_rule import MedianRule
+from raykd.spec.schedulers.parts.steady_halving import SteadyHalving
 
 EPOCHS = 16
 
@@ -224,3 +225,55 @@ def test_the_median_rule_says_what_tune_s_own_says(seed: int, grace: int, fewest
         assert len(said) == 1, (result, said)
         if said == {"STOP"}:
             del live[name]
+
+
+SCORE = st.one_of(
+    st.floats(-100, 100),
+    st.sampled_from([0.0, 1.0, 1.0 + 2**-52, 99.9, 1e308, -1e308]),  # ties, neighbours, and what overflows
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    scores=st.lists(SCORE, min_size=1, max_size=60),
+    strange=st.dictionaries(st.integers(0, 59), st.sampled_from([math.nan, math.inf, -math.inf]), max_size=2),
+    factor=st.one_of(st.floats(1, 20, exclude_min=True), st.sampled_from([2.0, 3.0, 4.0, 1 + 2**-52, 1e300])),
+    grace=st.integers(1, 4),
+    seed=st.integers(0, 2**32),
+)
+@pytest.mark.filterwarnings("ignore:All-NaN", "ignore:invalid value", "ignore:overflow")
+def test_halving_says_what_tune_s_own_says(
+    scores: list[float], strange: dict[int, float], factor: float, grace: int, seed: int
+) -> None:
+    """The same verdicts, from cutoffs that are the same to the last bit, whatever trials report when."""
+    arguments: dict[str, Any] = {
+        "time_attr": "epoch", "metric": "score", "mode": "max", "max_t": EPOCHS,
+        "reduction_factor": max(factor, 1.5), "grace_period": grace,
+    }  # fmt: skip
+    dice, rules = (
+        random.Random(seed),
+        [kind(**arguments) for kind in (AsyncHyperBandScheduler, SteadyHalving)],
+    )
+    for rule in rules:  # a factor of nearly 1 has too many rungs for Tune
+        rule._brackets[0].rf = factor
+        rule._brackets[0]._share = (1 - 1 / factor) * 100 / 100
+    reached: dict[str, int] = {}
+    for number, score in enumerate(scores):
+        name = str(dice.choice([*reached, number]))
+        trial = _Stub(name)
+        if name not in reached:
+            for rule in rules:
+                rule.on_trial_add(_NoController(), trial)
+        reached[name] = reached.get(name, 0) + dice.choice([1, 1, 1, 2, 5, -1])
+        result = {"epoch": reached[name], "score": strange.get(number, score)}
+        said = {rule.on_trial_result(_NoController(), trial, result) for rule in rules}
+        assert len(said) == 1, (result, said)
+        theirs, ours = (
+            [bracket.cutoff(recorded) for _, recorded in bracket._rungs]
+            for bracket in (rule._brackets[0] for rule in rules)
+        )
+        assert list(map(repr, map(_plain, theirs))) == list(map(repr, map(_plain, ours)))
+
+
+def _plain(cutoff: Any) -> float | None:
+    return None if cutoff is None else float(cutoff) + 0.0  # of two zeros the sign is no difference
