@@ -25,7 +25,7 @@ from trainables.core.files import replacing
 TRIALS = "trials.parquet"
 CURVES = "curves.parquet"
 _EVERY_S = 5.0
-_SHARE = 0.05
+_SHARE = 0.02
 
 log = logging.getLogger("raykd.records.tables")
 
@@ -138,12 +138,15 @@ def _costs(history: History, trials: Sequence[TrialRecord]) -> dict[str, pa.Arra
 
 
 def _column(values: Sequence[Any]) -> pa.Array:
-    present = [v for v in values if v is not None]
-    kinds = {type(v) for v in present}
-    if kinds and kinds <= {bool}:
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds == {str} or not kinds:
+        return pa.array(values, pa.string())
+    if kinds == {bool}:
         return pa.array(values, pa.bool_())
-    if kinds and kinds <= {int} and all(-(2**63) <= v < 2**63 for v in present):
+    if kinds == {float}:
+        return pa.array(values, pa.float64())
+    if kinds == {int} and all(v is None or -(2**63) <= v < 2**63 for v in values):
         return pa.array(values, pa.int64())
-    if kinds and kinds <= {int, float}:
+    if kinds <= {int, float}:
         return pa.array([None if v is None else float(v) for v in values], pa.float64())
     return pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string())
