@@ -5,6 +5,8 @@ Shapes: R draws, N training samples, M validation samples, D feature dimensions,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -31,14 +33,45 @@ def ridge(
     part, which needs no labels. The statistics of ten shots would blow up a feature that is nearly constant
     on them.
     """
+    rights = _right(train, targets, val, known, val_labels, draws)
+    return torch.cat([right_MR.double().mean(0) * 100 for right_MR in rights])
+
+
+def ridge_hits(
+    train: Tensor,
+    targets: Tensor,
+    val: Tensor,
+    known: Tensor,
+    val_labels: Tensor,
+    draws: list[np.ndarray] | None = None,
+) -> Tensor:
+    """(M,) float64: of each validation sample the share of draws in which it is classified right.
+
+    Arguments as of `ridge`.
+    """
+    rights = _right(train, targets, val, known, val_labels, draws)
+    count = torch.stack([right_MR.sum(1) for right_MR in rights]).sum(0)
+    return count.double() / (1 if draws is None else len(draws))
+
+
+def _right(
+    train: Tensor,
+    targets: Tensor,
+    val: Tensor,
+    known: Tensor,
+    val_labels: Tensor,
+    draws: list[np.ndarray] | None,
+) -> Iterator[Tensor]:
+    """Which validation samples are classified right (M, R), for some of the draws at a time."""
     train, val = standardise(train, val)
     onehot_NC = torch.nn.functional.one_hot(targets, len(known)).double().mul_(2).sub_(1)
     if draws is None:
-        return _accuracies(train[None], onehot_NC[None], val, known, val_labels)
+        yield from _answered(train[None], onehot_NC[None], val, known, val_labels)
+        return
     picks = torch.from_numpy(np.stack(draws)).to(train.device)
     chunk = max(1, _ELEMENTS // (picks.shape[1] * train.shape[1]))
-    parts = [_accuracies(train[p], onehot_NC[p], val, known, val_labels) for p in torch.split(picks, chunk)]
-    return torch.cat(parts)
+    for p in torch.split(picks, chunk):
+        yield from _answered(train[p], onehot_NC[p], val, known, val_labels)
 
 
 def standardise(train: Tensor, val: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,17 +83,17 @@ def standardise(train: Tensor, val: Tensor) -> tuple[Tensor, Tensor]:
     return (train - mean) / std, (val - mean) / std
 
 
-def _accuracies(x_RND: Tensor, y_RNC: Tensor, val_MD: Tensor, known: Tensor, val_labels: Tensor) -> Tensor:
-    """Accuracies (R,) on the validation part, in percent."""
+def _answered(
+    x_RND: Tensor, y_RNC: Tensor, val_MD: Tensor, known: Tensor, val_labels: Tensor
+) -> Iterator[Tensor]:
+    """Which validation samples are classified right (M, R), for some of the fits at a time."""
     weight_RDC, bias_R1C = ridge_fit(x_RND, y_RNC)
     chunk = max(1, _ELEMENTS // (len(val_MD) * len(known)))
-    right = []
     for weight, bias in zip(torch.split(weight_RDC, chunk), torch.split(bias_R1C, chunk), strict=True):
         # One product for all draws is many times faster than a narrow one for each.
         scores_MRC = (val_MD @ weight.transpose(0, 1).flatten(1)).unflatten(1, (-1, len(known)))
         answers_MR = known[(scores_MRC + bias[:, 0]).argmax(2)]
-        right.append((answers_MR == val_labels[:, None]).double().mean(0))
-    return torch.cat(right) * 100
+        yield answers_MR == val_labels[:, None]
 
 
 def ridge_fit(x_RND: Tensor, y_RNC: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from trainables.spec.trial import DataSpec, Spec, digest
 
 # What belongs to the data set itself; another data set starts from the defaults of these.
 _OF_THE_SET = ("name", "path", "splits", "classes", "download", "validation", "split_seed", "max_undecodable")
+_OF_JPEG = ("short_side", "decoder")  # fields that go with `keep: jpeg` alone
 
 
 class SuiteTask(Spec):
@@ -31,10 +32,15 @@ class SuiteTask(Spec):
         before = data.model_dump()
         if self.data.get("name", data.name) != data.name:
             before = {name: value for name, value in before.items() if name not in _OF_THE_SET}
+        if self.data.get("keep") == "raw":
+            before = {name: value for name, value in before.items() if name not in _OF_JPEG}
         return build(DataSpec, {**before, **self.data}, "data")
+
+    def identity(self) -> dict[str, Any]:
+        """What of the task, but for its data, defines a result, as plain types."""
+        return self.model_dump(mode="json", exclude={"data"})
 
     def key(self, data: DataSpec) -> str:
         """8 hex digits of all that defines the task for a network trained on `data`; paths do not count."""
-        dumped = self.model_dump(mode="json", exclude={"data"})
         of_data = self.data_of(data).model_dump(mode="json", exclude={"path", "download", "max_undecodable"})
-        return digest({**dumped, "data": of_data})
+        return digest({**self.identity(), "data": of_data})

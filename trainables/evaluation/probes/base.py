@@ -60,3 +60,11 @@ class Probe(ABC):
 
         Import torch and whatever else is large in here: `raykd status` reads a probe's flags without them.
         """
+
+    def hits(self, features: Features, draws: int, seed: int) -> Tensor | None:
+        """(M,) float64: of each validation image the share of draws in which it is classified right.
+
+        Their mean is `score` over 100. Networks are compared image by image by them. None for a probe that
+        says nothing about single images.
+        """
+        return None

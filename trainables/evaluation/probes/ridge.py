@@ -9,8 +9,12 @@ labels keep the score away from its ceiling.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from trainables.evaluation.probes.base import Features, Probe, ProbeResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SHOTS = re.compile(r"ridge_([1-9]\d*)shot")
 
@@ -30,6 +34,15 @@ class Ridge(Probe):
         known, targets = torch.unique(features.train_labels, return_inverse=True)
         accuracies = ridge(features.train, targets, features.val, known, features.val_labels)
         return ProbeResult(float(accuracies[0]))
+
+    def hits(self, features: Features, draws: int, seed: int) -> Tensor:
+        """(M,) float64: 1 for a validation image that is classified right, else 0."""
+        import torch
+
+        from trainables.evaluation.ridge_regression import ridge_hits
+
+        known, targets = torch.unique(features.train_labels, return_inverse=True)
+        return ridge_hits(features.train, targets, features.val, known, features.val_labels)
 
 
 class RidgeShots(Probe):
@@ -63,3 +76,16 @@ class RidgeShots(Probe):
         ids = draw_shots(targets.cpu().numpy(), self.shots, draws, seed)
         accuracies = ridge(features.train, targets, features.val, known, features.val_labels, ids)
         return ProbeResult(float(accuracies.mean()), float(accuracies.std(correction=1)) / draws**0.5)
+
+    def hits(self, features: Features, draws: int, seed: int) -> Tensor:
+        """(M,) float64: of each validation image the share of draws in which it is classified right.
+
+        `UserError` as of `score`.
+        """
+        import torch
+
+        from trainables.evaluation.ridge_regression import draw_shots, ridge_hits
+
+        known, targets = torch.unique(features.train_labels, return_inverse=True)
+        ids = draw_shots(targets.cpu().numpy(), self.shots, draws, seed)
+        return ridge_hits(features.train, targets, features.val, known, features.val_labels, ids)
