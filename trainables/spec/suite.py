@@ -36,7 +36,7 @@ class FrozenTask(LabelledTask):
         _STRENGTHS,
         description="of `logistic`: inverse strengths C of the penalty; the validation part chooses one",
     )
-    draws: Annotated[int, Field(ge=1)] = Field(30, description="of `ridge_Kshot`: draws, whose mean counts")
+    draws: Annotated[int, Field(ge=2)] = Field(30, description="of `ridge_Kshot`: draws, whose mean counts")
     max_images: Annotated[int, Field(ge=100)] = Field(
         50_000, description="images at most that a probe is fitted on, evenly from all classes"
     )
