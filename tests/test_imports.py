@@ -24,7 +24,7 @@ TRAINABLES = {
     "methods": "core spec views data networks teachers",
     "evaluation": "core spec views data networks",
     "training": "core spec views data networks teachers targets methods evaluation",
-    "downstream": "core spec views data networks teachers evaluation training",
+    "downstream": "core spec views data networks teachers methods evaluation training",
     "planning": "core spec views data networks teachers targets methods evaluation training downstream",
 }
 # The rooms of the engine, likewise.

@@ -13,6 +13,7 @@ from trainables.core.workers import rank
 from trainables.downstream.frozen import frozen
 from trainables.downstream.outcome import Outcome
 from trainables.downstream.subject import Who, open_subject
+from trainables.downstream.trained import trained
 from trainables.networks.backbones import Backbone
 from trainables.spec.parse import build
 from trainables.spec.suite import TASKS
@@ -21,7 +22,11 @@ from trainables.training.workspace import EpochReport, Report, Workspace
 
 # Kind of task -> the function that runs it on a network that was trained on the trial's data, with a seed.
 # Every worker of a group calls it, and all get the same outcome.
-RUNNERS: Mapping[str, Callable[[Any, Backbone, TrialSpec, int, Workspace], Outcome]] = {"frozen": frozen}
+RUNNERS: Mapping[str, Callable[[Any, Backbone, TrialSpec, int, Workspace], Outcome]] = {
+    "frozen": frozen,
+    "linear": trained,
+    "finetune": trained,
+}
 
 
 def evaluate(

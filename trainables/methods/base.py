@@ -32,7 +32,7 @@ from trainables.core.errors import UserError
 from trainables.data.encode import TrainingImages
 from trainables.networks.backbones import Backbone, BackboneFacts, seeded
 from trainables.spec.inputs import Inputs
-from trainables.spec.trial import Spec
+from trainables.spec.trial import OptimSpec, Spec
 from trainables.teachers.teacher import Ask, Teacher, What
 
 # What a method may need, and how a message calls it.
@@ -305,6 +305,10 @@ class Method(nn.Module, Generic[C]):
 
         A student that is saved with it can teach methods that learn from a teacher's classes.
         """
+        return None
+
+    def parameter_groups(self, optim: OptimSpec) -> list[dict[str, Any]] | None:
+        """The optimizer's groups: `params` with their `lr_scale` and `weight_decay`; None: as usual."""
         return None
 
     def no_weight_decay(self) -> set[str]:

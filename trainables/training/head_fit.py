@@ -10,14 +10,13 @@ backbone, head and, if the backbone's file has one, the classifier.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from trainables.core.numerics import unit
 from trainables.methods.base import Batch, Context, Losses
 from trainables.methods.moco import Moco, MocoConfig
+from trainables.methods.parts.frozen_student import freeze_student
 from trainables.methods.parts.losses import info_nce
 from trainables.methods.parts.momentum_encoder import MomentumEncoder, keys_of
 from trainables.methods.parts.queue import Queue
@@ -38,12 +37,10 @@ class HeadFit(Moco[MocoConfig]):
     def build(self) -> None:
         """Make head, queue and the head's momentum copy."""
         width, config = self.student.feature_dim, self.config
-        self.student.requires_grad_(False)
         self.head = projection_head(width, max(1, round(config.head_ratio * width)), config.head_dim)
         self.queue = Queue(config.queue_size, config.head_dim)
         self.mean = MomentumEncoder(head=self.head)
-        self.register_state_dict_post_hook(_without_backbone)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_with_backbone)  # type: ignore[no-untyped-call]
+        freeze_student(self)
 
     def train(self, mode: bool = True) -> HeadFit:
         """Keep the backbone in eval mode: its statistics are the teacher's."""
@@ -75,13 +72,3 @@ class HeadFit(Moco[MocoConfig]):
     def _keys(self, images: Tensor) -> Tensor:
         keys: Tensor = self.mean(self.student(images))
         return keys
-
-
-def _without_backbone(method: HeadFit, state: dict[str, Any], prefix: str, _metadata: object) -> None:
-    # It never changes, and a checkpoint of each epoch would hold it once more.
-    for name in [name for name in state if name.startswith(f"{prefix}student.")]:
-        del state[name]
-
-
-def _with_backbone(method: HeadFit, state: dict[str, Any], prefix: str, *_: object) -> None:
-    state |= {f"{prefix}student.{name}": value for name, value in method.student.state_dict().items()}

@@ -11,6 +11,7 @@ from timm.scheduler import create_scheduler_v2
 from torch import nn
 
 from trainables.core.errors import UserError
+from trainables.methods.base import Method
 from trainables.spec.trial import OptimSpec
 
 TRUSTING = ("larc", "lars", "nlarc", "nlars")  # optimizers that scale a layer's step by |w| / |gradient|
@@ -65,15 +66,17 @@ def check_optim(spec: OptimSpec, epochs: int, train_images: int, workers: int) -
 def make_optimizer(module: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
     """Over the parameters of `module` that have gradients; biases and norms decay only with `decay_norms`.
 
-    timm's `sgd` is Nesterov's; the papers' plain momentum is called `momentum`.
+    A method may have groups of its own (`Method.parameter_groups`). timm's `sgd` is Nesterov's; the papers'
+    plain momentum is called `momentum`.
     """
     options: dict[str, Any] = {}
     if spec.trust_coefficient is not None:
         options["trust_coeff"] = spec.trust_coefficient
     if next(module.parameters()).is_cuda and _can_fuse(spec.optimizer):
         options["fused"] = True
+    groups = module.parameter_groups(spec) if isinstance(module, Method) else None
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
-        module,
+        module if groups is None else groups,
         spec.optimizer,
         lr=spec.lr,
         weight_decay=spec.weight_decay,
