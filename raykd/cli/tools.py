@@ -27,8 +27,8 @@ def list_(
     what: Annotated[
         str,
         typer.Argument(
-            help="methods | spaces | studies | data | teachers | students | probes | samplers | schedulers "
-            "| sweeps"
+            help="methods | spaces | studies | suites | data | teachers | students | probes | samplers "
+            "| schedulers | sweeps"
         ),
     ],
     pattern: Annotated[
@@ -36,7 +36,9 @@ def list_(
     ] = None,
     copy: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of spaces and studies: copy this one into the current folder."),
+        typer.Option(
+            metavar="NAME", help="Of spaces, studies and suites: copy this one into the current folder."
+        ),
     ] = None,
     storage: Storage = HERE,
     image_size: Annotated[

@@ -17,7 +17,7 @@ from raykd.spec.document import read_mapping
 from raykd.spec.presets import presets_of
 from raykd.spec.samplers import SAMPLERS
 from raykd.spec.schedulers import SCHEDULERS
-from raykd.spec.shipped import spaces, studies
+from raykd.spec.shipped import spaces, studies, suites
 from raykd.storage.base import Storage
 from trainables.core.errors import UserError
 from trainables.core.files import is_own_file
@@ -54,18 +54,21 @@ def catalogue(
 
 
 def copied(what: str, name: str, pattern: str | None, image_size: int | None) -> tuple[Path, str]:
-    """Copy the search space or study `name` that comes with raykd into the current folder.
+    """Copy the search space, study or suite `name` that comes with raykd into the current folder.
 
-    Returns the new file and the command that runs it. `what` is `spaces` or `studies`. Raises `UserError`
-    for another list, an unknown name, options of `students`, and where the file exists or cannot be written.
+    Returns the new file and the command that runs it. `what` is `spaces`, `studies` or `suites`. Raises
+    `UserError` for another list, an unknown name, options of `students`, and where the file exists or cannot be
+    written.
     """
-    if what not in ("spaces", "studies"):
-        expected = "`raykd list spaces --copy NAME` or `raykd list studies --copy NAME`"
+    if what not in ("spaces", "studies", "suites"):
+        expected = "`raykd list spaces --copy NAME`, or `studies` or `suites` in its place"
         raise UserError("--copy", f"does not go with `{what}`", value=name, expected=expected)
     refuse_options_of_students(what, pattern, image_size)
     known, noun, verb = spaces(), "search space", "run"
     if what == "studies":
         known, noun, verb = studies(), "study", "ablate"
+    elif what == "suites":
+        known, noun, verb = suites(), "suite", "evaluate SWEEP --on"
     if name not in known:
         raise UserError("--copy", f"no such {noun}", value=name, choices=known)
     content, path = known[name].read_bytes(), Path(known[name].name)
@@ -144,6 +147,14 @@ def _studies(storage: Storage) -> Table:
     return ["study", "about", "cost", "presets"], rows
 
 
+def _suites(storage: Storage) -> Table:
+    rows = []
+    for name, path in suites().items():
+        said = description_of(path)
+        rows.append([name, said.about or "", said.cost or "", ", ".join(read_mapping(path)["tasks"])])
+    return ["suite", "about", "cost", "tasks"], rows
+
+
 def _data(storage: Storage) -> Table:
     from trainables.data.sources import sources
 
@@ -211,6 +222,7 @@ LISTS: dict[str, Callable[[Storage], Table]] = {
     "methods": _methods,
     "spaces": _spaces,
     "studies": _studies,
+    "suites": _suites,
     "data": _data,
     "teachers": _teachers,
     "probes": _probes,

@@ -1,4 +1,4 @@
-"""The search spaces and ablation studies that come with raykd."""
+"""The search spaces, ablation studies and suites of evaluations that come with raykd."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def spaces() -> dict[str, Path]:
 def studies() -> dict[str, Path]:
     """Every ablation study that comes with raykd, by name (`rrkd_anchors`)."""
     return {file.stem: file for file in sorted((SPACES / "ablations").glob("*.yaml"))}
+
+
+def suites() -> dict[str, Path]:
+    """Every suite of evaluations that comes with raykd, by name (`retro`)."""
+    return {file.stem: file for file in sorted((SPACES / "suites").glob("*.yaml"))}

@@ -57,8 +57,8 @@ def check_task(task: SuiteTask, trial: TrialSpec, workers: int = 1) -> None:
 def task_cost(task: SuiteTask, trial: TrialSpec) -> Cost:
     """The images that a task encodes and trains on, from what is known of the data before decoding.
 
-    Shares of classes are rounded class by class, so a few labels more or less are possible. Raises `UserError`
-    for data that are not there.
+    Shares are rounded class by class, so a few labels more or less are possible. Raises `UserError` for data
+    that are not there.
     """
     return _of(task).cost(task, trial)
 
@@ -106,11 +106,11 @@ def _check_trained(task: TrainedTask, trial: TrialSpec, workers: int) -> None:
     for images in {counts.fit, counts.final}:
         for lr in task.lr:
             check_optim(cut_to(task.optim_spec(lr), images, workers), task.epochs, images, workers)
-    if isinstance(task, FineTuneTask) and any(decay < 1 for decay in task.layer_decay):
-        if not has_layers(build_backbone(trial.student.model, 0).model):
-            problem = "needs an order of layers, and timm knows none of this network"
-            expected = "[1], or a network of timm"
-            raise UserError("layer_decay", problem, value=trial.student.arch, expected=expected)
+    decays = isinstance(task, FineTuneTask) and any(decay < 1 for decay in task.layer_decay)
+    if decays and not has_layers(build_backbone(trial.student.model, 0).model):
+        problem = "needs an order of layers, and timm knows none of this network"
+        expected = "[1], or a network of timm"
+        raise UserError("layer_decay", problem, value=trial.student.arch, expected=expected)
 
 
 def _check_labels(task: LabelledTask, trial: TrialSpec) -> tuple[DataSpec, DataFacts]:
