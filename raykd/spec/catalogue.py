@@ -57,8 +57,8 @@ def copied(what: str, name: str, pattern: str | None, image_size: int | None) ->
     """Copy the search space, study or suite `name` that comes with raykd into the current folder.
 
     Returns the new file and the command that runs it. `what` is `spaces`, `studies` or `suites`. Raises
-    `UserError` for another list, an unknown name, options of `students`, and where the file exists or cannot be
-    written.
+    `UserError` for another list, an unknown name, options of `students`, and where the file exists or cannot
+    be written.
     """
     if what not in ("spaces", "studies", "suites"):
         expected = "`raykd list spaces --copy NAME`, or `studies` or `suites` in its place"

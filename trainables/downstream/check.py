@@ -162,10 +162,16 @@ def _trained_cost(task: TrainedTask, trial: TrialSpec) -> Cost:
     spec = task.data_of(trial.data)
     counts = _counts(task, spec, check_data(spec))
     compared = len(candidates(task)) if len(candidates(task)) > 1 else 0
-    last = counts.final if counts.refitted or not compared else 0
-    learned = task.epochs * (compared * counts.fit + last)
+    last = _of_an_epoch(task, counts.final) if counts.refitted or not compared else 0
+    learned = task.epochs * (compared * _of_an_epoch(task, counts.fit) + last)
     read = compared * counts.held + counts.test
     return Cost(read, learned) if isinstance(task, FineTuneTask) else Cost(read + learned, 0)
+
+
+def _of_an_epoch(task: TrainedTask, images: int) -> int:
+    """The images of an epoch's whole batches."""
+    batch = cut_to(task.optim_spec(task.lr[0]), images, 1).batch_size
+    return images // batch * batch
 
 
 # Kind of task -> how it is checked, and what it costs.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from timm.models import group_with_matcher
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -110,8 +111,8 @@ class FineTuning(LinearFit):
 def layer_groups(model: nn.Module, optim: OptimSpec, layer_decay: float) -> list[dict[str, Any]]:
     """Groups of a network without its classifier, whose learning rates decay from layer to layer.
 
-    `lr_scale` of the layers from the top: `layer_decay`, its square, and so on, by timm's order of layers, as
-    `timm.optim.param_groups_layer_decay` gives them for the network with its classifier. With 1 there are two
+    `lr_scale` is that of `timm.optim.param_groups_layer_decay` for the network with its classifier, whose own
+    is 1: `layer_decay` for the layer below it, then its square, and so on. With 1 there are two
     groups, with and without weight decay. Raises `UserError` for a network whose layers timm does not know.
     """
     kept = () if optim.decay_norms else tuple(getattr(model, "no_weight_decay", tuple)())
@@ -132,7 +133,18 @@ def layer_groups(model: nn.Module, optim: OptimSpec, layer_decay: float) -> list
         weight_decay_exclude_1d=not optim.decay_norms,
         layer_decay=layer_decay,
     )
-    return [{**group, "lr_scale": layer_decay * group["lr_scale"]} for group in groups]
+    factor = layer_decay ** _layers_below_the_classifier(model)
+    return [{**group, "lr_scale": factor * group["lr_scale"]} for group in groups]
+
+
+def _layers_below_the_classifier(model: Any) -> int:
+    """1 where the classifier is a layer of its own; 0 where a norm before it belongs to the same layer."""
+    named = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or "classifier"
+    classifier = f"{named if isinstance(named, str) else named[0]}.weight"
+    names = [*model.named_parameters(), (classifier, None)]
+    layers = group_with_matcher(names, model.group_matcher(coarse=False), reverse=True)
+    top: int = layers.pop(classifier)
+    return top - max(layers.values())
 
 
 def has_layers(model: nn.Module) -> bool:

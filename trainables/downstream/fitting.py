@@ -43,8 +43,8 @@ class Fitted:
     method: LinearFit
     compiled: bool
 
-    def right(self, images: Images, ids: Ids, view: PlainView) -> np.ndarray:
-        """(N,) float64: 1 for each image `ids` that is classified right, else 0; on every worker.
+    def right(self, images: Images, ids: Ids, labels: Ids, view: PlainView) -> np.ndarray:
+        """(N,) float64: 1 for each image `ids` that is given its label, else 0; on every worker.
 
         In eval mode and float32. Every worker of a group calls this, and each classifies a part.
         """
@@ -57,7 +57,8 @@ class Fitted:
         with uncompiled() if self.compiled else contextlib.nullcontext(), whole_float32():
             answers = encode_together(answer, images, ids, view, device())
         found: np.ndarray = from_first(lambda: answers[:, 0].long().cpu().numpy())
-        return (found == images.labels[ids]).astype(np.float64)
+        right: np.ndarray = (found == labels).astype(np.float64)
+        return right
 
 
 def fit(

@@ -74,8 +74,18 @@ def frozen(task: FrozenTask, network: Backbone, trial: TrialSpec, seed: int, wor
             lambda: _read(task, Features(*labelled(final), of_test, test_labels), chosen, seed, metric)
         )
     learned = final if parts.drawn else None
-    of_images = (hits, test.ids, test.labels) if hits is not None else (None, None, None)
-    return Outcome(score, metric, len(final), len(test.ids), *of_images, chosen, {**further, **said}, learned)
+    return Outcome(
+        score,
+        metric,
+        len(final),
+        len(test.ids),
+        hits,
+        test.ids if hits is not None else None,
+        test.labels if hits is not None else None,
+        chosen,
+        {**further, **said},
+        learned,
+    )
 
 
 def _named(strength: float) -> str:

@@ -100,7 +100,7 @@ class _Sweep:
         if fitted is None:
             fitted = self._fit(best, self.parts.final, "final")
         assert self.data.test is not None
-        hits = fitted.right(self.data.test, test.ids, self.view)
+        hits = fitted.right(self.data.test, test.ids, test.labels, self.view)
         return Outcome(
             score_of(hits, test.labels, self.metric),
             self.metric,
@@ -138,8 +138,9 @@ class _Sweep:
         return best, kept, compared
 
     def _validated(self, fitted: Fitted) -> float:
-        hits = fitted.right(self.data.train, self.parts.held, self.view)
-        return score_of(hits, self.data.train.labels[self.parts.held], self.metric)
+        labels = self.data.train.labels[self.parts.held]
+        hits = fitted.right(self.data.train, self.parts.held, labels, self.view)
+        return score_of(hits, labels, self.metric)
 
     def _fit(self, candidate: Candidate, ids: Ids, name: str) -> Fitted:
         optim = cut_to(self.task.optim_spec(candidate.lr), len(ids), world_size())
