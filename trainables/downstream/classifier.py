@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from timm.models import group_with_matcher
+from timm.models import group_parameters
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -142,7 +143,8 @@ def _layers_below_the_classifier(model: Any) -> int:
     named = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or "classifier"
     classifier = f"{named if isinstance(named, str) else named[0]}.weight"
     names = [*model.named_parameters(), (classifier, None)]
-    layers = group_with_matcher(names, model.group_matcher(coarse=False), reverse=True)
+    whole = SimpleNamespace(named_parameters=lambda: names)  # all that timm asks a module for
+    layers = dict(group_parameters(whole, model.group_matcher(coarse=False), reverse=True))
     top: int = layers.pop(classifier)
     return top - max(layers.values())
 
