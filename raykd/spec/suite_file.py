@@ -5,6 +5,7 @@ suite = load_suite("quick", ["tasks.linear.epochs=5", "seeds=[0, 1, 2]"])
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +20,28 @@ from trainables.spec.suite_labels import LabelledTask
 from trainables.spec.suite_task import SuiteTask
 
 
-def find_suite(source: str | Path) -> Path:
-    """The file that `source` names: a path, `-`, or the name of a suite that comes with raykd."""
-    return find_document(source, suites(), "SUITE", "suite")
+def find_suite(source: str | Path, field: str = "--on") -> Path:
+    """The file that `source` names: a path, `-`, or the name of a suite that comes with raykd.
+
+    Raises `UserError` at `field`, where the user named it.
+    """
+    return find_document(source, suites(), field, "suite")
 
 
 def load_suite(
-    source: str | Path, overrides: list[str] | tuple[str, ...] = (), folder: Path | None = None
+    source: str | Path, overrides: Sequence[str] = (), field: str = "--on", folder: Path | None = None
 ) -> SuiteSpec:
     """The suite in a file, or the one of that name, with overrides `path=value` laid over it.
 
-    Relative paths (of data, and of lists of labels) start from `folder`, by default this process's working
-    folder. Raises `UserError` for a file, a field or a value that cannot work.
+    `field` is where the user named it. Relative paths (of data, and of lists of labels) start from `folder`,
+    by default this process's working folder. Raises `UserError` for a file, a field or a value that cannot
+    work.
     """
-    path = find_suite(source)
+    path = find_suite(source, field)
     return read_suite({**named_by_file(path), **read_mapping(path)}, overrides, folder)
 
 
-def read_suite(
-    raw: dict[str, Any], overrides: list[str] | tuple[str, ...] = (), folder: Path | None = None
-) -> SuiteSpec:
+def read_suite(raw: dict[str, Any], overrides: Sequence[str] = (), folder: Path | None = None) -> SuiteSpec:
     """The suite that `raw`, the content of a suite's file, describes; the rest as of `load_suite`."""
     for override in overrides:
         raw = lay_over(raw, override)

@@ -143,10 +143,9 @@ def _layers_below_the_classifier(model: Any) -> int:
     named = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or "classifier"
     classifier = f"{named if isinstance(named, str) else named[0]}.weight"
     names = [*model.named_parameters(), (classifier, None)]
-    whole = SimpleNamespace(named_parameters=lambda: names)  # all that timm asks a module for
-    layers = dict(group_parameters(whole, model.group_matcher(coarse=False), reverse=True))
-    top: int = layers.pop(classifier)
-    return top - max(layers.values())
+    whole: Any = SimpleNamespace(named_parameters=lambda: names)  # all that timm asks a module for
+    layers: dict[str, int] = dict(group_parameters(whole, model.group_matcher(coarse=False), reverse=True))
+    return layers.pop(classifier) - max(layers.values())
 
 
 def has_layers(model: nn.Module) -> bool:

@@ -63,7 +63,7 @@ def test_relative_paths_start_where_the_command_was_started(
 
 
 def test_a_name_that_is_near_one_is_suggested() -> None:
-    with pytest.raises(UserError, match=r"SUITE: no such file or suite .*Did you mean 'retro'"):
+    with pytest.raises(UserError, match=r"--on: no such file or suite .*Did you mean 'retro'"):
         load_suite("rerto")
 
 
