@@ -1,6 +1,6 @@
 """What can be known to be wrong with a task before it runs, and what it costs. Nothing is decoded or trained.
 
-check_task(task, trial, workers=1)      # raises UserError
+check_task(task, trial, workers=1, who="student")      # raises UserError
 task_cost(task, trial)                  # Cost(encoded=1797, trained=0), images
 """
 
@@ -16,13 +16,14 @@ from trainables.downstream.classifier import has_layers
 from trainables.downstream.fitting import cut_to
 from trainables.downstream.frozen import usable_probe
 from trainables.downstream.parts import listed_ids
+from trainables.downstream.subject import Who
 from trainables.downstream.trained import LEAST, candidates
 from trainables.evaluation.probes.base import Probe
 from trainables.networks.backbones import backbone_facts, build_backbone
 from trainables.spec.suite import CHOOSES, FrozenTask, SuiteTask
 from trainables.spec.suite_labels import ALL, PER_CLASS, LabelledTask
 from trainables.spec.suite_trained import FineTuneTask, TrainedTask
-from trainables.spec.trial import DataSpec, TrialSpec
+from trainables.spec.trial import DataSpec, TrialSpec, WeightsSpec
 from trainables.training.optimizer import check_optim
 from trainables.views.recipes import check_views
 
@@ -44,14 +45,15 @@ class _Counts(NamedTuple):
     refitted: bool  # whether the chosen one is trained anew
 
 
-def check_task(task: SuiteTask, trial: TrialSpec, workers: int = 1) -> None:
+def check_task(task: SuiteTask, trial: TrialSpec, workers: int = 1, who: Who = "student") -> None:
     """Raise `UserError`, with the field's path in the task, for one that cannot work on a network of `trial`.
 
-    For data that are not there or have no labelled test split, more labels than images, names in a list that
-    no image has, a probe that is unknown or gives no percentage, settings that cannot train on so many images
-    and workers, and images that the network cannot take.
+    `who` is the network, as of `open_subject`; `workers` is how many of them run the task together. Refused is
+    a task whose data are not there or have no labelled test split, that wants more labels than there are or
+    names that no image has, with a probe that is unknown or gives no percentage, with settings that cannot
+    train on so many images and workers, or with images that the network cannot take.
     """
-    _of(task).check(task, trial, workers)
+    KINDS[task.task].check(task, trial, workers, who)
 
 
 def task_cost(task: SuiteTask, trial: TrialSpec) -> Cost:
@@ -60,23 +62,19 @@ def task_cost(task: SuiteTask, trial: TrialSpec) -> Cost:
     Shares are rounded class by class, so a few labels more or less are possible. Raises `UserError` for data
     that are not there.
     """
-    return _of(task).cost(task, trial)
+    return Cost(*KINDS[task.task].cost(task, trial))
 
 
 class Kind(NamedTuple):
     """How tasks of a kind are checked, and what they cost."""
 
-    check: Callable[[Any, TrialSpec, int], None]
-    cost: Callable[[Any, TrialSpec], Cost]
+    check: Callable[[Any, TrialSpec, int, Who], None]
+    cost: Callable[[Any, TrialSpec], tuple[int, int]]
 
 
-def _of(task: SuiteTask) -> Kind:
-    return KINDS[task.task]
-
-
-def _check_frozen(task: FrozenTask, trial: TrialSpec, workers: int) -> None:
+def _check_frozen(task: FrozenTask, trial: TrialSpec, workers: int, who: Who) -> None:
     probe = usable_probe(task.probe)
-    spec, facts = _check_labels(task, trial)
+    spec, facts = _check_labels(task, trial, who)
     if type(probe).hits is Probe.hits and find_source(spec.name).metric != "top1":
         problem = f"says nothing about single images, and {spec.name} is scored by the mean over its classes"
         raise UserError("probe", problem, value=task.probe, expected="ridge, ridge_Kshot, knn or logistic")
@@ -95,8 +93,8 @@ def _check_frozen(task: FrozenTask, trial: TrialSpec, workers: int) -> None:
         )
 
 
-def _check_trained(task: TrainedTask, trial: TrialSpec, workers: int) -> None:
-    spec, facts = _check_labels(task, trial)
+def _check_trained(task: TrainedTask, trial: TrialSpec, workers: int, who: Who) -> None:
+    spec, facts = _check_labels(task, trial, who)
     recipe = check_views(task.views)
     if recipe.pad and spec.fit == "whole":
         problem = "crops from a border, which `data.fit: whole` does not allow"
@@ -107,13 +105,20 @@ def _check_trained(task: TrainedTask, trial: TrialSpec, workers: int) -> None:
         for lr in task.lr:
             check_optim(cut_to(task.optim_spec(lr), images, workers), task.epochs, images, workers)
     decays = isinstance(task, FineTuneTask) and any(decay < 1 for decay in task.layer_decay)
-    if decays and not has_layers(build_backbone(trial.student.model, 0).model):
+    network = _network(trial, who).model
+    if decays and not has_layers(build_backbone(network, 0).model):
         problem = "needs an order of layers, and timm knows none of this network"
-        expected = "[1], or a network of timm"
-        raise UserError("layer_decay", problem, value=trial.student.arch, expected=expected)
+        raise UserError("layer_decay", problem, value=network.arch, expected="[1], or a network of timm")
 
 
-def _check_labels(task: LabelledTask, trial: TrialSpec) -> tuple[DataSpec, DataFacts]:
+def _network(trial: TrialSpec, who: Who) -> WeightsSpec:
+    if who != "teacher":
+        return trial.student
+    assert trial.teacher is not None
+    return trial.teacher
+
+
+def _check_labels(task: LabelledTask, trial: TrialSpec, who: Who) -> tuple[DataSpec, DataFacts]:
     """Data and labels of a task, and that the network can take the images."""
     spec = task.data_of(trial.data)
     facts = check_data(spec)
@@ -129,8 +134,9 @@ def _check_labels(task: LabelledTask, trial: TrialSpec) -> tuple[DataSpec, DataF
         raise UserError("labels.per_class", problem, value=task.labels[PER_CLASS], expected=expected)
     if task.label_file is not None:
         listed_ids(task.label_file, spec)
-    if spec.image_size != trial.data.image_size:
-        backbone_facts(trial.student.model, spec.image_size)
+    network = _network(trial, who)
+    if network.side(spec) != network.side(trial.data):
+        backbone_facts(network.model, spec.image_size, network.section)
     return spec, facts
 
 

@@ -63,8 +63,10 @@ def test_data_without_a_labelled_test_split_are_refused(tmp_path: Path) -> None:
 def test_networks_that_cannot_do_it_are_refused() -> None:
     fixed = tiny("supervised", student={"arch": "raykd/mlp_32", "options": {"side": 16}})
     assert refusal("frozen", fixed, data={"image_size": 32}).field == "student.options.side"
-    own = tiny("supervised", student={"arch": "raykd/resnet9"})
+    own = tiny("retro", student={"arch": "raykd/resnet9"})
+    decays = task_of("finetune", layer_decay=[1, 0.7])
     assert refusal("finetune", own, layer_decay=[1, 0.7]).field == "layer_decay"
+    check_task(decays, own, who="teacher")
     check_task(task_of("finetune"), own)
 
 
