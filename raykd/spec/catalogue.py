@@ -81,7 +81,7 @@ def copied(what: str, name: str, pattern: str | None, image_size: int | None) ->
         raise UserError("--copy", problem, value=name, expected=expected) from None
     except OSError as error:
         raise UserError("--copy", f"{path} cannot be written: {error.strerror}", value=name) from None
-    return path, shlex.join(["raykd", verb, str(path)])
+    return path, shlex.join(["raykd", *verb.split(), str(path)])
 
 
 def refuse_options_of_students(what: str, pattern: str | None, image_size: int | None) -> None:

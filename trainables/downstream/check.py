@@ -48,8 +48,8 @@ class _Counts(NamedTuple):
 def check_task(task: SuiteTask, trial: TrialSpec, workers: int = 1, who: Who = "student") -> None:
     """Raise `UserError`, with the field's path in the task, for one that cannot work on a network of `trial`.
 
-    `who` is the network, as of `open_subject`; `workers` is how many of them run the task together. Refused is
-    a task whose data are not there or have no labelled test split, that wants more labels than there are or
+    `who` is the network, as of `open_subject`; `workers` is how many of them run the task together. A task is
+    refused whose data are not there or have no labelled test split, that wants more labels than there are or
     names that no image has, with a probe that is unknown or gives no percentage, with settings that cannot
     train on so many images and workers, or with images that the network cannot take.
     """

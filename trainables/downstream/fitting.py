@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from trainables.core.errors import TrialFailed
 from trainables.core.file_transfer import FileTransfer
 from trainables.core.precision import whole_float32
 from trainables.core.workers import device, from_first
@@ -92,8 +93,12 @@ def fit(
     )
     move(made, device())
     run = _Fit(fitting_trial(task, optim, made, spec, seed), place, part, made)
-    while run.epoch < task.epochs:
-        run.train_epoch()
+    try:
+        while run.epoch < task.epochs:
+            run.train_epoch()
+    except TrialFailed:  # on every worker alike; another process would fail, too
+        from_first(lambda: _clean(run))
+        raise
     from_first(lambda: _clean(run))
     return Fitted(made, run.compiled)
 

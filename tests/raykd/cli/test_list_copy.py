@@ -10,6 +10,7 @@ import pytest
 from raykd.cli import main
 from raykd.spec.search import load_sweep
 from raykd.spec.shipped import spaces, studies
+from raykd.spec.suite_file import load_suite
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +39,10 @@ def test_a_copy_is_the_same_file_and_runs_by_the_command_that_is_shown(
         "command": "raykd ablate methods.yaml",
     }
     assert (here / "methods.yaml").read_bytes() == studies()["methods"].read_bytes()
+    assert code_of("list", "suites", "--copy", "quick") == 0
+    shown = "written to quick.yaml; run it with:  raykd evaluate SWEEP --on quick.yaml\n"
+    assert capsys.readouterr().out == shown
+    assert load_suite("quick.yaml") == load_suite("quick")
 
 
 def test_an_existing_file_or_link_is_not_overwritten(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
