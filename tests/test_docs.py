@@ -14,6 +14,7 @@ from typer.main import get_command
 from raykd.cli.app import app
 from raykd.spec.document import parse_yaml
 from raykd.spec.search import build_sweep
+from raykd.spec.suite_file import read_suite
 
 # A file with one of these endings, or a folder; `raykd/NAME` without one is an architecture.
 _PATH = re.compile(
@@ -98,6 +99,8 @@ def test_yaml_blocks_are_what_raykd_reads(page: Path) -> None:
         assert isinstance(read, dict)
         if {"name", "method", "epochs", "samples"} <= read.keys():
             build_sweep(read)
+        if {"name", "tasks"} <= read.keys():
+            read_suite(read)
 
 
 def test_environment_variables_in_the_documentation_are_read() -> None:

@@ -15,7 +15,7 @@ from trainables.data.sources import find_source
 from trainables.downstream.classifier import has_layers
 from trainables.downstream.fitting import cut_to
 from trainables.downstream.frozen import usable_probe
-from trainables.downstream.parts import listed_ids
+from trainables.downstream.parts import check_list
 from trainables.downstream.subject import Who
 from trainables.downstream.trained import LEAST, candidates
 from trainables.evaluation.probes.base import Probe
@@ -133,7 +133,7 @@ def _check_labels(task: LabelledTask, trial: TrialSpec, who: Who) -> tuple[DataS
         expected = f"at most {pool // facts.classes} a class"
         raise UserError("labels.per_class", problem, value=task.labels[PER_CLASS], expected=expected)
     if task.label_file is not None:
-        listed_ids(task.label_file, spec)
+        check_list(task.label_file, spec)
     network = _network(trial, who)
     if network.side(spec) != network.side(trial.data):
         backbone_facts(network.model, spec.image_size, network.section)
@@ -150,7 +150,7 @@ def _counts(task: LabelledTask, spec: DataSpec, facts: DataFacts) -> _Counts:
         few = max(facts.classes, round(task.labels * pool))
     else:
         assert task.label_file is not None
-        few = len(listed_ids(task.label_file, spec))
+        few = check_list(task.label_file, spec)
     held = round(facts.validation_images * (1 - few / pool))
     return _Counts(few, held, few, facts.test_images, False)
 

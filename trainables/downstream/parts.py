@@ -18,6 +18,7 @@ import numpy as np
 from trainables.core.errors import UserError
 from trainables.data.data_sets import DataSet, known_undecodable
 from trainables.data.sources import find_source
+from trainables.data.sources.base import Part
 from trainables.data.splits import Ids
 from trainables.data.store_writer import NAMED
 from trainables.spec.suite_labels import ALL, PER_CLASS, LabelledTask
@@ -100,16 +101,28 @@ def names_in(path: Path) -> list[str]:
     return names
 
 
-def listed_ids(path: Path, spec: DataSpec, cache: Path | None = None) -> Ids:
-    """The positions of the images that the list `path` names, in the training images of `spec`; sorted.
+def listed_ids(path: Path, spec: DataSpec, cache: Path) -> Ids:
+    """The positions of the images that the list `path` names, in the prepared training images; sorted.
 
     A name is a file's (`n01440764_10183.JPEG`, as in SimCLR's lists), or the end of its path
-    (`n01440764/n01440764_10183.JPEG`). With `cache`, positions are those in the prepared images, which lack
-    what could not be decoded. Raises `UserError` for names that are not there, or there twice, and for a
-    source without file names.
+    (`n01440764/n01440764_10183.JPEG`). Raises `UserError` for names that are not there, or there twice, and
+    for a source without file names.
     """
+    return _found(path, spec, find_source(spec.name).open(spec).train, _undecodable(spec, cache))
+
+
+def check_list(path: Path, spec: DataSpec) -> int:
+    """The number of images that the list `path` names. Raises `UserError` as `listed_ids`; downloads nothing.
+
+    Where the source cannot be looked at before it is prepared, names are not looked for.
+    """
+    part = find_source(spec.name).look(spec)
+    return len(names_in(path) if part is None else _found(path, spec, part, ()))
+
+
+def _found(path: Path, spec: DataSpec, part: Part, left_out: Iterable[str]) -> Ids:
     wanted = names_in(path)
-    places = _places(wanted, spec, _undecodable(spec, cache) if cache is not None else ())
+    places = _places(wanted, spec, part, left_out)
     lost = [name for name in wanted if not places[name]]
     if lost:
         raise _wrong_names(path, lost, f"{len(lost)} of its {len(wanted)} names are no training images")
@@ -126,20 +139,20 @@ def _wrong_names(path: Path, names: list[str], problem: str) -> UserError:
     return UserError("labels", shown, value=str(path), expected="names of files, or ends of their paths")
 
 
-def _places(wanted: list[str], spec: DataSpec, left_out: Iterable[str]) -> dict[str, list[int]]:
+def _places(wanted: list[str], spec: DataSpec, part: Part, left_out: Iterable[str]) -> dict[str, list[int]]:
     """Name -> the positions of the images whose path ends with it."""
     places: dict[str, list[int]] = {name: [] for name in wanted}
     depths = {name.count("/") for name in wanted}
     left, position = set(left_out), 0
-    for sample in find_source(spec.name).open(spec).train.samples():
+    for sample in part.samples():
         if not isinstance(sample.picture, Path):
             problem = f"the images of {spec.name} are no files with names"
             raise UserError("labels", problem, expected="a share, {per_class: K}, or data.name: folder")
         if sample.name in left:
             continue
-        parts = sample.picture.parts
+        whole = sample.picture.parts
         for depth in depths:
-            found = places.get("/".join(parts[-depth - 1 :]))
+            found = places.get("/".join(whole[-depth - 1 :]))
             if found is not None:
                 found.append(position)
         position += 1

@@ -14,7 +14,7 @@ from trainables.core.errors import UserError
 from trainables.data.sources import find_source
 from trainables.evaluation.probes import load_probe
 from trainables.spec.suite import FrozenTask
-from trainables.spec.suite_trained import LinearTask, TrainedTask
+from trainables.spec.suite_trained import FineTuneTask, LinearTask, TrainedTask
 from trainables.spec.trial import DataSpec
 from trainables.views.recipes import check_views
 
@@ -36,6 +36,20 @@ def test_a_shipped_suite_names_what_there_is(name: str) -> None:
             load_probe(task.probe)
         if isinstance(task, TrainedTask):
             assert not (check_views(task.views).pad and data.fit == "whole")
+
+
+def test_the_page_names_every_suite_kind_preset_and_field() -> None:
+    page = (Path(__file__).parents[3] / "docs/evaluation.md").read_text()
+    kinds = (FrozenTask, LinearTask, FineTuneTask)
+    fields = {field for kind in kinds for field in kind.model_fields}
+    names = {
+        *suites(),
+        *LinearTask.presets,
+        *FineTuneTask.presets,
+        *fields,
+        *(k.model_fields["task"].default for k in kinds),
+    }
+    assert not [name for name in names if f"`{name}`" not in page]
 
 
 def test_overrides_are_laid_over_a_suite() -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from trainables.core.errors import UserError
 from trainables.data.data_sets import open_data
-from trainables.downstream.parts import drawn_ids, listed_ids, parts_of
+from trainables.downstream.parts import check_list, drawn_ids, parts_of
 from trainables.spec.parse import build
 from trainables.spec.suite import FrozenTask
 from trainables.spec.trial import DataSpec
@@ -96,7 +96,7 @@ def test_names_that_are_not_there_are_refused(
     names = tmp_path / "names.txt"
     names.write_bytes(content)
     with pytest.raises(UserError, match=word) as found:
-        listed_ids(names, spec_of(folder))
+        check_list(names, spec_of(folder))
     assert found.value.field == "labels"
 
 
@@ -105,18 +105,18 @@ def test_a_name_of_two_images_is_refused(folder: Path, tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("cat_02.png")
     with pytest.raises(UserError, match=r"fit several images: cat_02.png"):
-        listed_ids(names, spec_of(folder))
+        check_list(names, spec_of(folder))
     names.write_text("dog/cat_02.png")
-    assert len(listed_ids(names, spec_of(folder))) == 1
+    assert check_list(names, spec_of(folder)) == 1
 
 
 def test_images_without_names_and_words_that_are_no_file_are_refused(tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("a.png")
     with pytest.raises(UserError, match="the images of digits are no files"):
-        listed_ids(names, DataSpec())
+        check_list(names, DataSpec())
     with pytest.raises(UserError, match="Did you mean 'all'"):
-        listed_ids(Path("al"), DataSpec())
+        check_list(Path("al"), DataSpec())
 
 
 def test_a_list_of_other_classes_is_refused(folder: Path, tmp_path: Path) -> None:
