@@ -9,6 +9,7 @@ without them; the best one is kept. The test split is in neither.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -114,8 +115,15 @@ def listed_ids(path: Path, spec: DataSpec, cache: Path) -> Ids:
 def check_list(path: Path, spec: DataSpec) -> int:
     """The number of images that the list `path` names. Raises `UserError` as `listed_ids`; downloads nothing.
 
-    Where the source cannot be looked at before it is prepared, names are not looked for.
+    Where the source cannot be looked at before it is prepared, names are not looked for. A list is read once in
+    a process, while neither it nor the files of the data set change.
     """
+    changed = path.stat().st_mtime_ns if path.exists() else 0
+    return _counted(path, changed, spec, find_source(spec.name).listing(spec))
+
+
+@functools.lru_cache(maxsize=16)
+def _counted(path: Path, _changed: int, spec: DataSpec, _listing: str) -> int:
     part = find_source(spec.name).look(spec)
     return len(names_in(path) if part is None else _found(path, spec, part, ()))
 
