@@ -115,8 +115,8 @@ def listed_ids(path: Path, spec: DataSpec, cache: Path) -> Ids:
 def check_list(path: Path, spec: DataSpec) -> int:
     """The number of images that the list `path` names. Raises `UserError` as `listed_ids`; downloads nothing.
 
-    Where the source cannot be looked at before it is prepared, names are not looked for. A list is read once in
-    a process, while neither it nor the files of the data set change.
+    Where the source cannot be looked at before it is prepared, names are not looked for. A list is read once
+    in a process, while neither it nor the files of the data set change.
     """
     changed = path.stat().st_mtime_ns if path.exists() else 0
     return _counted(path, changed, spec, find_source(spec.name).listing(spec))
