@@ -38,7 +38,12 @@ def best(name: Name, storage: Storage = HERE, json: Json = False) -> None:
     sweep = Sweep(sweep_of(storage, name))
     history = sweep.history()
     data = views.best(history)
-    console.json(data) if json else console.summary(history, sweep.folder)
+    if json:
+        console.json(data)
+    else:
+        from raykd.searching.next_proxy import advice_of
+
+        console.summary(history, sweep.folder, advice_of(history))
 
 
 @verbs.command(epilog="Example:  raykd compare wide narrow")

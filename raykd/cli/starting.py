@@ -140,7 +140,9 @@ def close(console: Console, ended: Sweep) -> None:
 
         console.parts(terminal(conclude(study_of(history, sweep), history), sweep.path))
     else:
-        console.summary(history, sweep)
+        from raykd.searching.next_proxy import advice_of
+
+        console.summary(history, sweep, advice_of(history))
     console.parts([Line(f"page:       {command('report', sweep)}", "dim")])
     counts = history.counts()
     unfinished = history.total - sum(counts[s] for s in ENDED)

@@ -45,6 +45,8 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
     text(f"[bold]{escape(planned['name'])}[/bold]: {escape(', '.join(planned['methods']))}")
     most = f"at most {counted(epochs, 'epoch')} in all"
     text(f"{counted(trials, 'trial')}, {most}; scheduler {planned['scheduler']['name']}")
+    if planned["audit"]:
+        screen.text(audit_line(planned["audit"]))
     text(planned["devices"])
     if planned["room"]:
         screen.text(planned["room"])
@@ -73,6 +75,14 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
     for remark in remarks:
         screen.text(remark, "yellow")
     text(f"files would go to {escape(str(planned['folder']))}; nothing was started")
+
+
+def audit_line(found: Mapping[str, Any]) -> str:
+    """What the audit of the proxy is expected to cost."""
+    trials, epochs, of = (round(found[name]) for name in ("trials", "epochs", "of"))
+    said = f"audit of the proxy: {found['share']:.0%} of the stopped trials run on"
+    said += f", about {counted(trials, 'trial')}"
+    return f"{said}; that adds about {counted(epochs, 'epoch')} to about {of}, {epochs / max(1, of):.0%}"
 
 
 def besides(rows: Iterable[Mapping[str, Any]]) -> list[str]:

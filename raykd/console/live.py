@@ -7,6 +7,7 @@ import math
 import shlex
 import threading
 import time
+from collections.abc import Sequence
 
 from rich.console import Console as Rich
 from rich.markup import escape
@@ -78,6 +79,10 @@ class Console(Screen):
             again = f", attempt {record['attempt']}" if record["attempt"] > 1 else ""
             from_epoch = f" from epoch {trial.epoch + 1}" if trial.epoch else ""
             self.say(f"{trial.trial} started{from_epoch} on {record['lane']}{again}: {settings(trial)}")
+        elif kind == "verdict" and record.get("audit"):
+            self.say(
+                f"{record['trial']} was to stop at epoch {record['epoch']}; it runs on for the audit", "dim"
+            )
         elif kind == "end":
             self._ended(history.trials[record["trial"]], history)
         elif kind == "reference":
@@ -129,8 +134,8 @@ class Console(Screen):
         if len(trials) > most:
             self.text(f"and {len(trials) - most} more in trials.parquet", "dim")
 
-    def summary(self, history: History, sweep: SweepFolder) -> None:
-        """Show the best trials, the comparison with the references, and where to find more."""
+    def summary(self, history: History, sweep: SweepFolder, advice: Sequence[str] = ()) -> None:
+        """Show the best trials, the comparison with the references, `advice`, and where to find more."""
         rows = comparison(history)
         metrics = probes(m for _, m in rows)
         self.out.print()
@@ -139,6 +144,10 @@ class Console(Screen):
         cells = [(label, *(m.get(k, "") for k in metrics)) for label, m in rows]
         self.rows(("", *headings(metrics)), cells)
         self.out.print()
+        for said in advice:
+            self.text(said)
+        if advice:
+            self.out.print()
         best = history.best()
         if best is not None:
             self.text(f"best trial {best.trial}: {settings(best)}")

@@ -172,12 +172,14 @@ class _Verdict(_Any):
     trial: str
     epoch: _Count
     verdict: Literal["go", "stop"]
+    audit: NotRequired[bool]
 
 
 class _End(_Any):
     trial: str
     status: Literal["finished", "stopped", "failed"]
     reason: str | None
+    audited: NotRequired[_Count]
 
 
 class _Retry(_Any):

@@ -46,6 +46,9 @@ class TrialRecord:
     reports: dict[int, dict[str, float]] = field(default_factory=dict)  # epoch -> metrics
     times: dict[int, float] = field(default_factory=dict)  # epoch -> unix seconds of its report
     verdicts: dict[int, str] = field(default_factory=dict)  # epoch -> go | stop
+    audited: int | None = (
+        None  # the epoch after which the scheduler had stopped it, if it ran on for the audit
+    )
     attempts: int = 0
     retries: int = 0  # how often it was tried again after it had failed
     lane: str | None = None  # the last one
@@ -299,11 +302,15 @@ def _report(trial: TrialRecord, record: Record) -> None:
 
 
 def _verdict(trial: TrialRecord, record: Record) -> None:
-    trial.verdicts.setdefault(int(record["epoch"]), record["verdict"])
+    epoch = int(record["epoch"])
+    if epoch not in trial.verdicts and record.get("audit") and trial.audited is None:
+        trial.audited = epoch
+    trial.verdicts.setdefault(epoch, record["verdict"])
 
 
 def _end(trial: TrialRecord, record: Record) -> None:
     trial.status, trial.reason, trial.ended = record["status"], record["reason"], record["time"]
+    trial.audited = trial.audited if trial.audited is not None else record.get("audited")
 
 
 _STEPS = {"start": _start, "report": _report, "verdict": _verdict, "end": _end}

@@ -64,13 +64,20 @@ KINDS: dict[str, tuple[str, ...]] = {
     "exhausted": (),  # the space holds no further configuration
     "start": ("trial", "attempt", "lane"),  # attempt: 1, 2, ...
     "report": ("trial", "epoch", "metrics"),
-    "verdict": ("trial", "epoch", "verdict"),  # go | stop
-    "end": ("trial", "status", "reason"),  # finished | stopped | failed
+    # verdict: go | stop; audit: true where the scheduler said stop, and the trial runs on for `proxy.audit`
+    "verdict": ("trial", "epoch", "verdict"),
+    # status: finished | stopped | failed; audited: the epoch of the verdict with `audit`, where there was one
+    "end": ("trial", "status", "reason"),
 }
 
 
-# Fields that records of this raykd have as well; those of earlier versions lack them.
-_SINCE = {"sweep": ("format", "plugins"), "driver": ("format", "versions", "device")}
+# Fields that records of this raykd may have as well; those of earlier versions lack them.
+_SINCE = {
+    "sweep": ("format", "plugins"),
+    "driver": ("format", "versions", "device"),
+    "verdict": ("audit",),
+    "end": ("audited",),
+}
 
 
 class Ledger:

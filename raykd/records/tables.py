@@ -36,7 +36,8 @@ def trials_table(history: History) -> pa.Table:
     Of a study `arm_name` is the arm's label, `trained_parameters` how many numbers an optimizer moves,
     `step_flops` the floating-point operations of a step and `flops` those of the epochs finished. `score` is
     the best finite score and `best_epoch` when it was reached, `last` the score of the last probed epoch (NaN
-    possible), `epoch` the epochs finished, `wall_s` seconds of training without the pauses between drivers. A
+    possible), `epoch` the epochs finished, `wall_s` seconds of training without the pauses between drivers.
+    `audited`, in a sweep with an audit of the proxy, is the epoch at which a trial was to stop that ran on. A
     field whose values differ in type is text; lists and mappings are JSON.
     """
     trials = list(history.trials.values())
@@ -55,6 +56,7 @@ def trials_table(history: History) -> pa.Table:
         "best_epoch": pa.array([t.best and t.best[1] for t in trials], pa.int64()),
         "last": pa.array([t.last for t in trials], pa.float64()),
         "wall_s": pa.array([t.wall_s for t in trials], pa.float64()),
+        **_audits(trials),
         **_costs(history, trials),
         "reason": pa.array([t.reason for t in trials], pa.string()),
     }
@@ -122,6 +124,13 @@ def _labels(trials: Sequence[TrialRecord]) -> dict[str, pa.Array]:
     if not any(ARM in t.params for t in trials):
         return {}
     return {"arm_name": pa.array([t.params.get(ARM) for t in trials], pa.string())}
+
+
+def _audits(trials: Sequence[TrialRecord]) -> dict[str, pa.Array]:
+    """The column of epochs at which trials were to stop, if some ran on for the audit of the proxy."""
+    if all(t.audited is None for t in trials):
+        return {}
+    return {"audited": pa.array([t.audited for t in trials], pa.int64())}
 
 
 def _costs(history: History, trials: Sequence[TrialRecord]) -> dict[str, pa.Array]:

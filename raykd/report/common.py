@@ -102,6 +102,8 @@ def compute(
     if saved:
         asked = sum(t.epochs or t.epoch for t in trials if t.status in ENDED_WELL)
         said.append(f"Stopping early saved {saved} of {asked} epochs ({saved / asked:.0%}).")
+    audited = sum(t.epoch - t.audited for t in trials if t.audited is not None)
+    said += [f"The audit of the proxy took {audited} epochs of trials that were to stop."] if audited else []
     again = sum(max(0, t.attempts - 1) for t in trials)
     said += [f"Further attempts after a fault: {again}."] if again else []
     drivers = sum(r["event"] == "start" for r in history.drivers)

@@ -259,7 +259,7 @@ def replayed(spec: SweepSpec, history: History) -> Replayed:
     """Sampler and scheduler that were told everything in the ledger."""
     from raykd.searching.decisions import Decider
 
-    decider = Decider(spec.scheduler, spec.epochs)
+    decider = Decider.of(spec)
     return Replayed(run_of(spec).proposer(history), decider, decider.replay(history))
 
 

@@ -45,6 +45,7 @@ def plan(spec: SearchSpec, sweep: SweepFolder) -> dict[str, Any]:
         "beside": besides,
         "most_trials": whole_trials(spec) + sum(row["trials"] for row in besides),
         "scheduler": spec.scheduler.model_dump(mode="json"),
+        "audit": audit_cost(spec),
         "sampler": spec.sampler.model_dump(mode="json"),
         "workers": spec.workers.model_dump(mode="json"),
         "targets": sharing(spec),
@@ -53,6 +54,24 @@ def plan(spec: SearchSpec, sweep: SweepFolder) -> dict[str, Any]:
         "folder": str(sweep),
         "tensorboard": str(sweep.path / "tensorboard"),
         "log": str(sweep.path / "log.txt"),
+    }
+
+
+def audit_cost(spec: SearchSpec) -> dict[str, Any] | None:
+    """What `proxy.audit` adds to a search, if trials are stopped in the shares that the scheduler aims at.
+
+    `trials` is how many of the stopped ones run on, `epochs` what they train beyond their stops, and `of` the
+    epochs of the search without an audit: expected numbers. None without an audit.
+    """
+    if not spec.audited_share:
+        return None
+    stops = spec.scheduler.stops(spec.epochs)
+    saved = spec.trials * sum(share * (spec.epochs - rung) for rung, share in stops)
+    return {
+        "share": spec.audited_share,
+        "trials": spec.audited_share * spec.trials * sum(share for _, share in stops),
+        "epochs": spec.audited_share * saved,
+        "of": spec.trials * spec.epochs - saved,
     }
 
 

@@ -7,6 +7,7 @@ does not.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from raykd.lanes.proxy import NotKept, unpack
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.recorder import Recorder
 from raykd.spec.schedulers.base import METRIC, TIME, SchedulerSpec
+from raykd.spec.sweep import SweepSpec
 
 if TYPE_CHECKING:
     from raykd.searching.proposer import Proposes
@@ -42,19 +44,44 @@ class _NoController:
         return []
 
 
+def in_audit(trial: str, share: float, seed: int) -> bool:
+    """Whether this trial runs on if it is stopped: `share` of all names, whatever the scores are.
+
+    It follows from the name alone, so that every driver decides alike. `seed` is the sampler's.
+    """
+    drawn = hashlib.sha256(f"proxy audit {seed} {trial}".encode()).digest()
+    return int.from_bytes(drawn[:8], "big") < share * 2**64
+
+
 class Decider:
     """Answers go or stop to each report. Higher scores are better.
 
     `epochs` is the last epoch of a trial that has no other one of its own (arms of a study may have).
+    `audit(trial)` says whether a trial runs on that the scheduler stops. The scheduler hears no more of it:
+    all others are judged as if it had stopped.
     """
 
-    def __init__(self, spec: SchedulerSpec, epochs: int) -> None:
+    def __init__(
+        self, spec: SchedulerSpec, epochs: int, audit: Callable[[str], bool] = lambda _: False
+    ) -> None:
         self._epochs = epochs
+        self._audit = audit
+        self._audited: dict[str, int] = {}  # trial -> the epoch after which it was to stop
         self._first_stop = spec.first_stop
         self._schedulers: list[Any] = spec.make(
             epochs
         )  # of which Tune's own classes ask for more than is used
         self._stubs: dict[str, tuple[_Stub, Any]] = {}
+
+    @classmethod
+    def of(cls, spec: SweepSpec) -> Decider:
+        """Of a sweep, before its first report."""
+        share, seed = spec.audited_share, spec.sampler.seed
+        return cls(spec.scheduler, spec.epochs, lambda trial: in_audit(trial, share, seed))
+
+    def audits(self, trial: str, epoch: int) -> bool:
+        """Whether the scheduler stopped this trial at this epoch, and it runs on."""
+        return self._audited.get(trial) == epoch
 
     def decide(
         self, trial: str, number: int, epoch: int, score: float | None, last: int | None = None
@@ -76,8 +103,11 @@ class Decider:
         if score is not None and not math.isfinite(score):
             may_stop = self._first_stop is not None and epoch >= self._first_stop
             verdict = TrialScheduler.STOP if may_stop else TrialScheduler.CONTINUE
-        elif score is not None and epoch < last:
+        elif score is not None and epoch < last and trial not in self._audited:
             verdict = scheduler.on_trial_result(_NoController(), stub, {TIME: epoch, METRIC: score})
+            if verdict == TrialScheduler.STOP and self._audit(trial):
+                self._audited[trial] = epoch
+                verdict = TrialScheduler.CONTINUE
         return epoch < last and verdict == TrialScheduler.CONTINUE
 
     def replay(self, history: History) -> list[tuple[str, int, bool]]:
@@ -90,9 +120,18 @@ class Decider:
             record = history.trials[trial]
             score = record.reports[epoch].get("score")
             go = self.decide(trial, record.number, epoch, score, record.epochs)
-            if epoch not in record.verdicts and record.status not in ENDED:
+            if epoch in record.verdicts:
+                self._follow(record, epoch)
+            elif record.status not in ENDED:
                 open_.append((trial, epoch, go))
         return open_
+
+    def _follow(self, record: TrialRecord, epoch: int) -> None:
+        """Take over whether a trial ran on: where records were lost, a replay may decide otherwise."""
+        if record.audited == epoch:
+            self._audited[record.trial] = epoch
+        elif self.audits(record.trial, epoch):
+            del self._audited[record.trial]
 
 
 class TuneDecider(NotKept, TrialScheduler):
@@ -166,8 +205,11 @@ class TuneDecider(NotKept, TrialScheduler):
         self._record.sync()
 
     def settle(self, name: str, epoch: int, go: bool) -> None:
-        """Record a verdict; after a stop the trial's end as well."""
-        self._record.soon("verdict", trial=name, epoch=epoch, verdict="go" if go else "stop")
+        """Record a verdict; after a stop the trial's end as well, and the start of an audit."""
+        audit = {"audit": True} if self._decider.audits(name, epoch) else {}
+        self._record.soon("verdict", trial=name, epoch=epoch, verdict="go" if go else "stop", **audit)
+        if audit:
+            self._proposer.end(name, "stopped")  # for the sampler it ends here
         if not go:
             self._end_after(name, epoch)
 
@@ -177,7 +219,9 @@ class TuneDecider(NotKept, TrialScheduler):
 
     def end(self, name: str, status: str, reason: str | None) -> None:
         """Record a trial's end, and tell proposer and broker."""
-        self._record.soon("end", trial=name, status=status, reason=reason)
+        audited = self._record.history.trials[name].audited
+        again = {} if audited is None else {"audited": audited}  # its verdict may get damaged
+        self._record.soon("end", trial=name, status=status, reason=reason, **again)
         self._proposer.end(name, status)
         self._record.after(lambda: self._broker.forget.remote(name))
         self._on_end(self._record.history.trials[name])

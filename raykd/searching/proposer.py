@@ -11,7 +11,9 @@ own, seeded by (sampler seed, running number). So a proposer that is restored fr
 one that wrote it. What Optuna is told of a trial:
 
 - finished: COMPLETE with its best score over the epochs, as `History` reports it;
-- stopped: PRUNED with its scores as intermediate values (TPE knows that an early score is no result);
+- stopped: PRUNED with its scores as intermediate values (TPE knows that an early score is no result). One
+  that ran on for `proxy.audit` is told likewise, without what came later: a search proposes the same with an
+  audit and without it;
 - failed, or without a finite score: FAIL. In flight: RUNNING, which TPE's constant liar takes into account.
 
 Each replicate of a configuration and each repeated proposal is one more observation. Trials of earlier sweeps
@@ -122,6 +124,8 @@ def told_of(trial: TrialRecord) -> _Told:
     """What a proposer that had been there would know of the trial, but for its numbers."""
     scores = {epoch: metrics.get("score", math.nan) for epoch, metrics in trial.reports.items()}
     finite = {epoch: float(score) for epoch, score in scores.items() if math.isfinite(score)}
+    if trial.audited is not None:
+        return _Told([], {e: score for e, score in finite.items() if e <= trial.audited}, "stopped")
     return _Told([], finite, trial.status if trial.status in ENDED else None)
 
 

@@ -83,8 +83,8 @@ def take_over(spec: SearchSpec, histories: Mapping[str, History]) -> Earlier:
 
 
 def _told(one: _Found) -> ToldTrial:
-    scores = told_of(one.trial).scores
-    return ToldTrial(one.sweep, one.trial.trial, one.params, one.trial.status, scores)
+    told = told_of(one.trial)  # of a trial that ran on for an audit what its own sampler was told
+    return ToldTrial(one.sweep, one.trial.trial, one.params, told.status or one.trial.status, told.scores)
 
 
 def _found(spec: SearchSpec, sweep: str, trial: TrialRecord) -> _Found:

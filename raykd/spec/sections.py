@@ -133,6 +133,16 @@ class TargetsSpec(Spec):
     )
 
 
+class ProxySpec(Spec):
+    """What is done to learn how well the score at a rung predicts a trial's end."""
+
+    audit: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0,
+        description="the share of the trials that the scheduler stops which run on to their last epoch all "
+        "the same, chosen by chance; sampler and scheduler learn nothing of it",
+    )
+
+
 class BaselineSpec(Spec):
     """The no-teacher method that the sweep is compared with, with a comparable amount of training.
 

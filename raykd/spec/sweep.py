@@ -49,7 +49,7 @@ class SweepSpec(SweepFields):
     def _recorded(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         dumped = {**dump(self), **self.of_other_kind}
         # Unused, as before these were fields.
-        return without(["plugins", "teachers", "track", "warm_start"], dumped)
+        return without(["plugins", "teachers", "track", "warm_start", "proxy"], dumped)
 
     # --- what each kind of sweep says for itself ----------------------------------------------------------
 
@@ -99,6 +99,11 @@ class SweepSpec(SweepFields):
     def trials(self) -> int:
         """How many trials the sweep has: every configuration once per seed."""
         return self.samples * len(self.seeds)
+
+    @property
+    def audited_share(self) -> float:
+        """The share of the stopped trials that run on for the audit of the proxy."""
+        return self.proxy.audit if self.proxy is not None else 0.0
 
     @cached_property
     def fixed_fields(self) -> dict[str, FlatField]:

@@ -15,7 +15,14 @@ from raykd.spec import teachers
 from raykd.spec.places import refuse_repeats
 from raykd.spec.samplers import TPE, AnySampler
 from raykd.spec.schedulers import AnyScheduler, parse_scheduler
-from raykd.spec.sections import BaselineSpec, Section, TargetsSpec, WorkersSpec, parse_duration
+from raykd.spec.sections import (
+    BaselineSpec,
+    ProxySpec,
+    Section,
+    TargetsSpec,
+    WorkersSpec,
+    parse_duration,
+)
 from raykd.spec.tracking import Track, TrackSpec
 from trainables.core import plugins
 from trainables.core.errors import UserError
@@ -50,6 +57,7 @@ class SweepFields(Spec):
     seeds: tuple[Seed, ...] = Field((0,), description="each configuration, once per seed")
     sampler: AnySampler = Field(TPE(), description="what proposes configurations")
     scheduler: AnyScheduler = parse_scheduler({})
+    proxy: ProxySpec | None = Field(None, description="how the score that stops trials is audited")
     workers: WorkersSpec = WorkersSpec()
     lanes: Annotated[int, Field(ge=1)] | None = Field(None, description="at most so many trials at once")
     targets: TargetsSpec = TargetsSpec()
@@ -127,6 +135,21 @@ class SweepFields(Spec):
             raise UserError("", "no seed", expected="at least one")
         refuse_repeats(seeds)
         return seeds
+
+    @field_validator("proxy")
+    @classmethod
+    def _audits(cls, proxy: ProxySpec | None) -> ProxySpec | None:
+        return proxy if proxy is not None and proxy.audit else None  # a sweep without an audit is as it was
+
+    @model_validator(mode="after")
+    def _something_to_audit(self) -> Self:
+        if self.proxy is not None and self.scheduler.first_stop is None:
+            problem = f"is for trials that are stopped, and `scheduler: {self.scheduler.name}` stops none"
+            expected = (
+                "a `scheduler` that stops trials, such as asha; without one every trial is seen to its end"
+            )
+            raise UserError("proxy.audit", problem, value=self.proxy.audit, expected=expected)
+        return self
 
     @model_validator(mode="after")
     def _grace_in_epochs(self) -> Self:

@@ -99,13 +99,14 @@ def _curve(trial: str, records: list[Record], last: int) -> None:
 
 def _verdicts(history: History, spec: SweepSpec) -> None:
     """A scheduler that never died, fed the same reports in their order, says the same."""
-    decider = Decider(spec.scheduler, spec.epochs)
+    decider = Decider.of(spec)
     for name, epoch in history.arrivals:
         trial = history.trials[name]
         go = decider.decide(name, trial.number, epoch, trial.reports[epoch].get("score"), trial.epochs)
         found = trial.verdicts.get(epoch)
         failed = found is None and trial.status == "failed"
         assert failed or found == ("go" if go else "stop"), f"{name}, epoch {epoch}: {found}, a replay: {go}"
+        assert failed or (trial.audited == epoch) == decider.audits(name, epoch), f"{name}, epoch {epoch}"
 
 
 def _proposals(records: list[Record], spec: SweepSpec) -> None:

@@ -51,7 +51,7 @@ class Engine:
     def begin(self) -> TuneDecider:
         """Bring sampler and scheduler to where the ledger says they are."""
         proposer = run_of(self.spec).proposer(self.history)
-        decider = Decider(self.spec.scheduler, self.spec.epochs)
+        decider = Decider.of(self.spec)
         tune_decider = TuneDecider(decider, self.record, proposer, Deaf(), self.spec.epochs)
         tune_decider.catch_up()
         self._proposer = proposer

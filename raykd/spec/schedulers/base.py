@@ -43,6 +43,13 @@ class SchedulerSpec(Spec, ABC):
         """
         return milestones(self.first_stop or 1, 2.0, epochs)
 
+    def stops(self, epochs: int) -> list[tuple[int, float]]:
+        """(epoch, share of all trials that are stopped after it), as far as that is known beforehand.
+
+        Of a scheduler without a share of its own these are the shares of halving.
+        """
+        return shares_at(self.rungs(epochs), 2.0) if self.first_stop is not None else []
+
     @abstractmethod
     def make(self, epochs: int) -> list[TrialScheduler]:
         """Tune's schedulers for trials of `epochs` epochs; trials are dealt out to them in turn.
@@ -75,3 +82,8 @@ def milestones(first: int, factor: float, epochs: int) -> list[int]:
         found.append(math.ceil(at - 1e-9))
         at *= factor
     return [epoch for epoch in dict.fromkeys(found) if epoch < epochs]
+
+
+def shares_at(rungs: list[int], factor: float) -> list[tuple[int, float]]:
+    """(rung, share of all trials that end there), if at each rung one trial in `factor` goes on."""
+    return [(rung, factor**-at * (1 - 1 / factor)) for at, rung in enumerate(rungs)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from raykd.spec.schedulers.base import JUDGED, StoppingScheduler, milestones
+from raykd.spec.schedulers.base import JUDGED, StoppingScheduler, milestones, shares_at
 
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
@@ -21,6 +21,10 @@ class Halving(StoppingScheduler, ABC):
     def rungs(self, epochs: int) -> list[int]:
         """The rungs before the last epoch."""
         return milestones(self.grace, self.factor, epochs)
+
+    def stops(self, epochs: int) -> list[tuple[int, float]]:
+        """(rung, share of all trials that are stopped there)."""
+        return shares_at(self.rungs(epochs), self.factor)
 
     def brackets_from(self, graces: list[int], epochs: int) -> list[TrialScheduler]:
         """One bracket for each first rung that lies within the training."""
@@ -48,5 +52,16 @@ class Hyperband(Halving):
 
     def make(self, epochs: int) -> list[TrialScheduler]:
         """One of Tune's schedulers a bracket."""
-        graces = [int(self.grace * self.factor**bracket) for bracket in range(self.brackets)]
-        return self.brackets_from(graces, epochs)
+        return self.brackets_from(self._graces(), epochs)
+
+    def stops(self, epochs: int) -> list[tuple[int, float]]:
+        """(rung, share of all trials that are stopped there), each bracket with its part of the trials."""
+        graces = [grace for grace in self._graces() if grace <= epochs]
+        found: dict[int, float] = {}
+        for grace in graces:
+            for rung, share in shares_at(milestones(grace, self.factor, epochs), self.factor):
+                found[rung] = found.get(rung, 0.0) + share / len(graces)
+        return sorted(found.items())
+
+    def _graces(self) -> list[int]:
+        return [int(self.grace * self.factor**bracket) for bracket in range(self.brackets)]

@@ -123,7 +123,7 @@ def test_the_proxy_audit_is_what_the_curves_say(swept: Path) -> None:
     # Every curve rises by the same steps: the first epoch tells the order at the end without fault.
     assert (first.epoch, first.stopped, second.stopped, first.found.trials) == (1, 0, 2, 7)
     assert first.found.correlation.value == pytest.approx(1)
-    assert (first.found.recall.value, first.found.regret.value, first.found.best) == (1.0, 0.0, 2)
+    assert (first.found.recall.value, first.found.regret.value, first.found.drawn) == (1.0, 0.0, 4)
 
 
 def test_an_early_order_that_misleads_is_seen() -> None:
@@ -137,7 +137,8 @@ def test_an_early_order_that_misleads_is_seen() -> None:
             history.add(report(proposal.trial, epoch, score))
         history.add(end(proposal.trial))
     (rung,) = proxy_audit.audit(spec, history)
-    # Ranks 3, 1, 2 early and 1, 2, 3 at the end: 1 - 6 (4 + 1 + 1) / (3 * 8). The early leader ends at 65.
+    # Ranks 3, 1, 2 early and 1, 2, 3 at the end: 1 - 6 (4 + 1 + 1) / (3 * 8). Of the three pairs of trials
+    # the early leader ends 5, 10 and 0 points below the better one.
     assert rung.found.correlation.value == pytest.approx(-0.5)
     assert (rung.found.recall.value, rung.found.regret.value) == (0.0, 5.0)
     low, high = rung.found.regret.interval

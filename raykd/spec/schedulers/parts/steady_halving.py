@@ -1,4 +1,4 @@
-"""Tune's asynchronous successive halving with the same verdicts, at a cost that does not grow with the trials."""
+"""Tune's successive halving with the same verdicts, at a cost that does not grow with the trials."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from ray.tune.schedulers.async_hyperband import _Bracket
 class SteadyHalving(AsyncHyperBandScheduler):
     """`AsyncHyperBandScheduler` of one bracket.
 
-    Tune computes the quantile of all scores of a rung anew for each trial that reaches it. Here the scores of a
-    rung are kept sorted.
+    Tune computes the quantile of all scores of a rung anew for each trial that reaches it. Here the scores of
+    a rung are kept sorted.
     """
 
     def __init__(self, *, grace_period: int, max_t: int, reduction_factor: float, **settings: Any) -> None:
         """`settings` are the others of Tune's scheduler, without `brackets`."""
-        common = {"max_t": max_t, "reduction_factor": reduction_factor}
-        super().__init__(grace_period=grace_period, **common, **settings)
-        self._brackets = [_SteadyBracket(grace_period, **common, s=0)]
+        super().__init__(
+            grace_period=grace_period, max_t=max_t, reduction_factor=reduction_factor, **settings
+        )
+        self._brackets = [_SteadyBracket(grace_period, max_t, reduction_factor, s=0)]
 
 
 class _SteadyBracket(_Bracket):
     """One bracket whose rungs keep their scores sorted."""
 
     def __init__(self, min_t: int, max_t: int, reduction_factor: float, s: int) -> None:
-        super().__init__(min_t, max_t, reduction_factor, s)  # type: ignore[no-untyped-call]
+        super().__init__(min_t, max_t, reduction_factor, s)
         self._rungs = [(milestone, _Recorded()) for milestone, _ in self._rungs]
         self._share = (1 - 1 / self.rf) * 100 / 100  # as `numpy.nanpercentile` rounds it
 
     def cutoff(self, recorded: _Recorded) -> Any:
         """The score that a trial must reach to go on; None before the first one."""
         if not recorded.plain:
-            return super().cutoff(recorded)  # type: ignore[no-untyped-call]
+            return super().cutoff(recorded)
         return _quantile(recorded.ordered, self._share) if recorded else None
 
 
