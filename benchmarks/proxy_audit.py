@@ -4,10 +4,10 @@
     python benchmarks/proxy_audit.py --sweeps 100
 
 Trials have final scores from a normal distribution with a deviation of 5 points; at two rungs these show with
-noise of 5 and of 3 points. Asynchronous halving stops the weaker half at each rung, and a share of those runs on
-(`proxy: {audit: …}`). The truth is that of 400,000 trials that nobody stops. Printed for each rung and number:
-the mean over sweeps with the audit's weights, the mean over the trials that finished by themselves alone, and
-how often the 95 % interval contains the truth.
+noise of 5 and of 3 points. Asynchronous halving stops the weaker half at each rung, and a share of those runs
+on (`proxy: {audit: …}`). The truth is that of 400,000 trials that nobody stops. Printed for each rung and
+number: the mean over sweeps with the audit's weights, the mean over the trials that finished by themselves,
+and how often the 95 % interval contains the truth.
 """
 
 from __future__ import annotations
