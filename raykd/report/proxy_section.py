@@ -29,7 +29,7 @@ def proxy(spec: SearchSpec, history: History) -> Section:
         return Section(title, [Text(said)])
     lead = (
         f"Trials are judged on {score_name(history.spec)} long before their end. This is how well the score "
-        f"at each rung predicted a trial's best score, over the {most} trials that ran to the end."
+        f"at each rung predicted that of the last epoch, over the {most} trials that ran to the end."
     )
     parts: list[Any] = [Text(f"{lead}{_of_audit(spec, whole)}")]
     points = [
@@ -94,10 +94,25 @@ def _ran_on(whole: list[Ended]) -> Table:
         if (at := e.trial.audited) is not None:
             then = value_at(e.trial, "score", at)
             better = 1 + sum(other.final > e.final for other in whole)
+            best = "" if e.trial.best is None else f"{e.trial.best[0]:.2f}"
             rows.append(
-                [e.trial.trial, str(at), "" if then is None else f"{then:.2f}", f"{e.final:.2f}", str(better)]
+                [
+                    e.trial.trial,
+                    str(at),
+                    "" if then is None else f"{then:.2f}",
+                    f"{e.final:.2f}",
+                    str(better),
+                    best,
+                ]
             )
-    columns = ["trial", "was to stop at epoch", "score then", "best score", f"rank among {len(whole)}"]
+    columns = [
+        "trial",
+        "was to stop at epoch",
+        "score then",
+        "score at the end",
+        f"rank among {len(whole)}",
+        "best score",
+    ]
     return Table("Trials that the scheduler had stopped, best first", columns, rows)
 
 
@@ -117,7 +132,8 @@ def _doubts(spec: SearchSpec, whole: list[Ended]) -> list[str]:
         "rank correlation: Spearman's; recall: how many of the best quarter at the end were in the best "
         "quarter at the rung; regret: what the rung's leader lacks at the end to the best one, on average "
         "over sets of ten trials, or of half of all if these are fewer",
-        "a trial's best score may be that of the rung itself, which favours late rungs a little",
+        "the end is the last epoch; the student that a trial keeps is that of its best epoch, which may be "
+        "an earlier one",
     ]
 
 

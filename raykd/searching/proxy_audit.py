@@ -33,7 +33,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial that ran to its last epoch, its best score, and how many trials it stands for."""
+    """A trial that ran to its last epoch, its score there, and how many trials it stands for."""
 
     trial: TrialRecord
     final: float
@@ -41,17 +41,20 @@ class Ended:
 
 
 def ended(spec: SearchSpec, history: History) -> list[Ended]:
-    """The trials that ran to their last epoch with a score: by themselves, or for the audit."""
+    """The trials that ran to their last epoch and have a finite score there: by themselves, or for the audit.
+
+    Not their best scores: an early one would be among these, and would then predict itself.
+    """
     share = spec.audited_share or 1.0
     return [
-        Ended(trial, trial.best[0], 1.0 if trial.audited is None else 1 / share)
+        Ended(trial, trial.last, 1.0 if trial.audited is None else 1 / share)
         for trial in history.trials.values()
-        if trial.status == "finished" and trial.best is not None
+        if trial.status == "finished" and trial.last is not None and math.isfinite(trial.last)
     ]
 
 
 def audit(spec: SearchSpec, history: History) -> list[Rung]:
-    """How well the score at each rung predicted a trial's best score, over trials that ran to the end."""
+    """How well the score at each rung predicted that of the last epoch, over trials that ran to it."""
     whole, found, rungs = ended(spec, history), [], spec.scheduler.rungs(spec.epochs)
     places = [
         _rung_of(t.epoch if t.audited is None else t.audited, rungs)
@@ -69,7 +72,7 @@ def audit(spec: SearchSpec, history: History) -> list[Rung]:
 def predicted(
     whole: list[Ended], metric: str, epoch: int, *, methods: bool = True
 ) -> dict[str | None, Prediction]:
-    """How well a metric at an epoch predicted the best score: over all under None, and by method."""
+    """How well a metric at an epoch predicted the score at the end: over all under None, and by method."""
     pairs = [(value, e) for e in whole if (value := value_at(e.trial, metric, epoch)) is not None]
     return predictions(
         [value for value, _ in pairs],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from raykd.records.history import History
 from raykd.records.ledger import LEDGER, Ledger, as_line, encode
 from raykd.records.recorded_spec import spec_of
 from raykd.records.tables import trials_table, write_tables
+from raykd.report.elements import Figure
+from raykd.report.proxy_section import proxy
 from raykd.runs.plan import audit_cost
 from raykd.searching.decisions import in_audit
 from raykd.searching.next_proxy import ENOUGH, advice, advice_of
@@ -160,7 +163,9 @@ def test_the_plan_says_about_what_an_audit_costs(name: str, tmp_path: Path) -> N
 # --- what is made of it ------------------------------------------------------------------------------------
 
 
-def known(share: float, early: Any, trials: int = 200, **more: Any) -> tuple[SearchSpec, History]:
+def known(
+    share: float, early: Any, trials: int = 200, methods: tuple[str, ...] = ("retro",), **more: Any
+) -> tuple[SearchSpec, History]:
     """Trials that end at 300, 301, …; before, they score `early(i)`. The weaker half stops at epoch 1."""
     made = spec(share, samples=trials, **more)
     history = History()
@@ -168,7 +173,7 @@ def known(share: float, early: Any, trials: int = 200, **more: Any) -> tuple[Sea
     for number in range(trials):
         name = f"{number:08x}"
         fields = {"trial": name, "arm": name, "number": number, "replicate": 0, "params": {}, "attrs": {}}
-        config = {"method": "retro", "epochs": EPOCHS}
+        config = {"method": methods[number % len(methods)], "epochs": EPOCHS}
         history.add(record("suggest", **fields, config=config, origin="sampler"))
         stopped = early(number) < early(trials // 2)
         runs_on = stopped and in_audit(name, share, 5)
@@ -192,6 +197,19 @@ def test_each_trial_that_ran_on_counts_for_those_that_did_not() -> None:
     first = audit(made, history)[0]
     assert (first.stopped, first.audited) == (100, sum(one.weight == 5 for one in whole))
     assert first.found.correlation.value == pytest.approx(1)
+
+
+def test_the_page_shows_what_ran_on_and_each_method_alone() -> None:
+    made, history = known(0.2, lambda number: float(number * 37 % 200), methods=("retro", "seed"))
+    rungs = audit(made, history)
+    assert all(set(rung.methods) == {"retro", "seed"} for rung in rungs)
+    assert sum(of.trials for of in rungs[0].methods.values()) == rungs[0].found.trials
+    section = proxy(made, history)
+    shown = str([asdict(part) for part in section.parts if not isinstance(part, Figure)])
+    ran_on = [trial for trial in history.trials.values() if trial.audited is not None]
+    assert f"The scheduler had stopped {len(ran_on)} of these" in shown and "Each counts for 5." in shown
+    assert all(trial.trial in shown for trial in ran_on) and "within each method" in shown
+    assert all(line in shown for line in advice(made, history))
 
 
 def test_a_rung_that_predicts_the_end_is_recommended() -> None:
