@@ -75,7 +75,10 @@ def predicted_by_method(whole: list[Ended], judge: Judge | None) -> dict[str, Pr
 
 def _cannot_tell(spec: SearchSpec, history: History, whole: list[Ended]) -> str:
     """Why nothing can be recommended; "" if it can."""
-    stopped = sum(t.status == "stopped" or t.audited is not None for t in history.trials.values())
+    stopped = any(
+        t.audited is not None or (t.status == "stopped" and math.isfinite(t.last or 0.0))  # else it diverged
+        for t in history.trials.values()
+    )
     audited = sum(e.trial.audited is not None for e in whole)
     if stopped and not audited:
         why = "none of the stopped trials has run on to its end" + (" yet" if spec.audited_share else "")

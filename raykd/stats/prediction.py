@@ -21,7 +21,8 @@ from numpy.typing import ArrayLike
 from raykd.stats.paired import FloatArray, IntArray, Interval
 
 DRAWN = 10  # trials of which the early leader is taken, for the regret; half of all if that is less
-RESAMPLES = 1000
+RESAMPLES = (100, 1000)  # the least and the most, by how many trials there are
+_PAIRS = 200_000  # pairs of scores in all resamples together: a second or less
 _CELLS = 2_000_000  # numbers of an array at once
 G = TypeVar("G", bound=Hashable)
 
@@ -51,7 +52,7 @@ def prediction(
     final: ArrayLike,
     weights: ArrayLike | None = None,
     *,
-    resamples: int = RESAMPLES,
+    resamples: int | None = None,
     seed: int = 0,
 ) -> Prediction:
     """How well `early` (n,) predicts `final` (n,): finite scores, more is better. `weights` (n,) may be None.
@@ -60,8 +61,9 @@ def prediction(
     rounded up, if that is less. Of trials with equal scores the earlier one counts as the better one, but
     ranks are shared.
 
-    Intervals are over resamples of the trials (Efron 1979). They need three trials, and the correlation needs
-    scores that differ. Raises `ValueError` for arrays that do not fit, and for weights that are not positive.
+    Intervals are over resamples of the trials (Efron 1979): 1,000, or fewer of more than 200 trials. They
+    need three trials, and the correlation needs scores that differ. Raises `ValueError` for arrays that do
+    not fit, and for weights that are not positive.
     """
     early, final = np.asarray(early, dtype=np.float64), np.asarray(final, dtype=np.float64)
     given = np.ones_like(early) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -76,7 +78,8 @@ def prediction(
     value = sample.statistics(np.ones((1, early.size)))[0]
     ends = np.full((2, 3), math.nan)
     if early.size >= 3:
-        ends = _interval(sample, resamples, seed)
+        few, many = RESAMPLES
+        ends = _interval(sample, resamples or min(many, max(few, _PAIRS // early.size)), seed)
     else:
         value[0] = math.nan
     found = [

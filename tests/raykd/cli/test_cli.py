@@ -146,6 +146,12 @@ def test_a_dry_run_says_everything_and_writes_nothing(tmp_path: Path) -> None:
     found = data["data"]
     assert (found["train_images"], found["validation_images"], found["test_images"]) == (899, 449, 449)
     assert all(line in plain.stdout for line in found["lines"])
+    assert data["audit"] is None and "audit" not in plain.stdout
+    audited = ["--storage", storage, "--dry-run", "--set", "proxy={audit: 0.5}"]
+    said = raykd("run", tmp_path / "small.yaml", *audited).stdout
+    # Halving stops 2 of 4 trials at epoch 1 and 1 at epoch 2; without an audit that leaves 8 of 16 epochs.
+    told = "50% of the stopped trials run on, about 2 trials; that adds about 4 epochs to about 8, 50%"
+    assert f"audit of the proxy: {told}" in said
 
 
 def test_a_dry_run_says_what_the_files_of_a_data_set_are_taken_for(tmp_path: Path) -> None:
