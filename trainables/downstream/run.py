@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from trainables.core.workers import rank
+from trainables.downstream.detection.run import detection
 from trainables.downstream.frozen import frozen
 from trainables.downstream.outcome import Outcome
 from trainables.downstream.subject import Who, open_subject
@@ -21,7 +22,10 @@ from trainables.training.workspace import EpochReport, Report, Workspace
 
 # Kind of task -> the function that runs it on a network that was trained on the trial's data, with a seed.
 # Every worker of a group calls it, and all get the same outcome.
-RUNNERS: Mapping[str, Callable[[Any, Backbone, TrialSpec, int, Workspace], Outcome]] = {"frozen": frozen}
+RUNNERS: Mapping[str, Callable[[Any, Backbone, TrialSpec, int, Workspace], Outcome]] = {
+    "frozen": frozen,
+    "detection": detection,
+}
 
 
 def evaluate(

@@ -11,41 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import Field, field_validator
 
 from trainables.core.errors import UserError
 from trainables.spec.parse import as_mapping, build
-from trainables.spec.trial import DataSpec, Seed, Spec, digest
-
-# What belongs to the data set itself; another data set starts from the defaults of these.
-_OF_THE_SET = ("name", "path", "splits", "classes", "download", "validation", "split_seed", "max_undecodable")
-
-
-class SuiteTask(Spec):
-    """One task: what is done with a network, on which images."""
-
-    task: str = Field(description="the kind")
-    data: Annotated[dict[str, Any], BeforeValidator(lambda raw: as_mapping(raw, ""))] = Field(
-        {}, description="over the student's own data; with a `name` of its own it is a transfer to that set"
-    )
-
-    def data_of(self, data: DataSpec) -> DataSpec:
-        """The images of the task for a network trained on `data`: its own, or another set at its size.
-
-        Raises `UserError` at `data`.
-        """
-        if not self.data:
-            return data
-        before = data.model_dump()
-        if self.data.get("name", data.name) != data.name:
-            before = {name: value for name, value in before.items() if name not in _OF_THE_SET}
-        return build(DataSpec, {**before, **self.data}, "data")
-
-    def key(self, data: DataSpec) -> str:
-        """8 hex digits of all that defines the task for a network trained on `data`; paths do not count."""
-        dumped = self.model_dump(mode="json", exclude={"data"})
-        of_data = self.data_of(data).model_dump(mode="json", exclude={"path", "download", "max_undecodable"})
-        return digest({**dumped, "data": of_data})
+from trainables.spec.suite_detection import DetectionTask as DetectionTask
+from trainables.spec.suite_task import SuiteTask as SuiteTask
+from trainables.spec.trial import Seed, Spec
 
 
 class FrozenTask(SuiteTask):
@@ -55,7 +27,7 @@ class FrozenTask(SuiteTask):
     probe: str = Field("ridge", description="ridge, ridge_Kshot, knn, logistic: one of `raykd list probes`")
 
 
-AnyTask = Annotated[FrozenTask, Field(discriminator="task")]
+AnyTask = Annotated[FrozenTask | DetectionTask, Field(discriminator="task")]
 
 
 class SuiteSpec(Spec):
@@ -75,7 +47,9 @@ class SuiteSpec(Spec):
         return {name: _task(name, raw) for name, raw in tasks.items()}
 
 
-TASKS: Mapping[str, type[SuiteTask]] = {kind.model_fields["task"].default: kind for kind in (FrozenTask,)}
+TASKS: Mapping[str, type[SuiteTask]] = {
+    kind.model_fields["task"].default: kind for kind in (FrozenTask, DetectionTask)
+}
 
 
 def _task(name: str, raw: Any) -> Any:
