@@ -204,7 +204,9 @@ class DetectionTask(SuiteTask):
     head_norm: bool = Field(
         False, description="batch norm in the new layers: behind the last stage (c4), in the pyramid (fpn)"
     )
-    fpn_channels: Annotated[int, Field(ge=8, le=1024)] = Field(256, description="channels of the pyramid")
+    fpn_channels: Annotated[int, Field(ge=8, le=1024)] = Field(
+        256, description="channels of the pyramid, and of the mask head"
+    )
     head_width: Annotated[int, Field(ge=8, le=8192)] = Field(1024, description="of the box head (fpn)")
     anchors: Annotated[tuple[Positive, ...], BeforeValidator(_numbers)] = Field(
         (),

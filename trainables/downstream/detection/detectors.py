@@ -28,7 +28,7 @@ from trainables.spec.suite_detection import DetectionTask
 
 _RATIOS = (0.5, 1.0, 2.0)
 _C4_ANCHORS = (32, 64, 128, 256, 512)
-_MASK_WIDTH = 256
+_MASK_WIDTH = 256  # of C4's mask head
 _DIVISIBLE = 32  # sides of a batch, pixels
 
 
@@ -154,8 +154,8 @@ def _fpn(
         norm = nn.BatchNorm2d if task.head_norm else None
         parts |= {
             "mask_roi_pool": MultiScaleRoIAlign(names, 14, 2),
-            "mask_head": MaskRCNNHeads(task.fpn_channels, (_MASK_WIDTH,) * 4, 1, norm),
-            "mask_predictor": MaskRCNNPredictor(_MASK_WIDTH, _MASK_WIDTH, classes + 1),
+            "mask_head": MaskRCNNHeads(task.fpn_channels, (task.fpn_channels,) * 4, 1, norm),
+            "mask_predictor": MaskRCNNPredictor(task.fpn_channels, task.fpn_channels, classes + 1),
         }
     return backbone, parts
 
