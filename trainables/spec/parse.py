@@ -157,14 +157,14 @@ def _field_at(
     owner: type[BaseModel] | None = model
     annotation: Any = None
     description: str | None = None
-    loc = tuple(part for part in loc if isinstance(part, str))  # the items of a list are like the list
-    for depth, part in enumerate(loc):
+    names = [part for part in loc if isinstance(part, str)]  # the items of a list are as the list is
+    for depth, part in enumerate(names):
         field = owner.model_fields.get(part) if owner is not None else None
         if field is None:
             # An unknown name in `owner`, or a place inside a plain list or mapping.
-            return (owner if depth == len(loc) - 1 else None), annotation, description
+            return (owner if depth == len(names) - 1 else None), annotation, description
         annotation, description = field.annotation, field.description
-        if depth < len(loc) - 1:
+        if depth < len(names) - 1:
             owner = next(_models(annotation), None)
     return owner, annotation, description
 
