@@ -13,6 +13,7 @@ from trainables.core.errors import UserError
 from trainables.data.data_sets import DataFacts, check_data, check_pictures
 from trainables.data.sources import find_source
 from trainables.downstream.classifier import has_layers
+from trainables.downstream.detection.check import check_detection, detection_cost
 from trainables.downstream.fitting import cut_to
 from trainables.downstream.frozen import usable_probe
 from trainables.downstream.parts import check_list
@@ -185,4 +186,5 @@ KINDS: Mapping[str, Kind] = {
     "frozen": Kind(_check_frozen, _frozen_cost),
     "linear": Kind(_check_trained, _trained_cost),
     "finetune": Kind(_check_trained, _trained_cost),
+    "detection": Kind(check_detection, lambda task, trial: Cost(*detection_cost(task, trial))),
 }

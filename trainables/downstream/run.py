@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from trainables.core.workers import rank
+from trainables.downstream.detection.run import detection
 from trainables.downstream.frozen import frozen
 from trainables.downstream.outcome import Outcome
 from trainables.downstream.subject import Who, open_subject
@@ -26,6 +27,7 @@ RUNNERS: Mapping[str, Callable[[Any, Backbone, TrialSpec, int, Workspace], Outco
     "frozen": frozen,
     "linear": trained,
     "finetune": trained,
+    "detection": detection,
 }
 
 

@@ -145,8 +145,8 @@ def _written_path(loc: tuple[int | str, ...], raw: Any) -> tuple[int | str, ...]
         ):
             path.append(part)
             here = here[part]  # type: ignore[index]
-        elif isinstance(here, Mapping) and depth == len(loc) - 1 and part != "[key]":
-            path.append(part)  # a missing field
+        elif isinstance(here, Mapping) and depth == len(loc) - 1 and part not in ("[key]", 0):
+            path.append(part)  # a missing field; 0: a validator made a list of the mapping
     return tuple(path)
 
 
@@ -157,13 +157,14 @@ def _field_at(
     owner: type[BaseModel] | None = model
     annotation: Any = None
     description: str | None = None
-    for depth, part in enumerate(loc):
-        field = owner.model_fields.get(str(part)) if owner is not None and isinstance(part, str) else None
+    names = [part for part in loc if isinstance(part, str)]  # the items of a list are as the list is
+    for depth, part in enumerate(names):
+        field = owner.model_fields.get(part) if owner is not None else None
         if field is None:
             # An unknown name in `owner`, or a place inside a plain list or mapping.
-            return (owner if depth == len(loc) - 1 else None), annotation, description
+            return (owner if depth == len(names) - 1 else None), annotation, description
         annotation, description = field.annotation, field.description
-        if depth < len(loc) - 1:
+        if depth < len(names) - 1:
             owner = next(_models(annotation), None)
     return owner, annotation, description
 

@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from trainables.core.errors import UserError
 from trainables.spec.parse import as_mapping, build
+from trainables.spec.suite_detection import DetectionTask as DetectionTask
 from trainables.spec.suite_labels import LabelledTask
 from trainables.spec.suite_task import SuiteTask as SuiteTask
 from trainables.spec.suite_trained import Candidates, FineTuneTask, LinearTask
@@ -50,7 +51,7 @@ class FrozenTask(LabelledTask):
         return self
 
 
-AnyTask = Annotated[FrozenTask | LinearTask | FineTuneTask, Field(discriminator="task")]
+AnyTask = Annotated[FrozenTask | LinearTask | FineTuneTask | DetectionTask, Field(discriminator="task")]
 
 
 class SuiteSpec(Spec):
@@ -71,7 +72,7 @@ class SuiteSpec(Spec):
 
 
 TASKS: Mapping[str, type[SuiteTask]] = {
-    kind.model_fields["task"].default: kind for kind in (FrozenTask, LinearTask, FineTuneTask)
+    kind.model_fields["task"].default: kind for kind in (FrozenTask, LinearTask, FineTuneTask, DetectionTask)
 }
 
 
