@@ -66,6 +66,24 @@ KINDS: dict[str, tuple[str, ...]] = {
     "report": ("trial", "epoch", "metrics"),
     "verdict": ("trial", "epoch", "verdict"),  # go | stop
     "end": ("trial", "status", "reason"),  # finished | stopped | failed
+    # a task of a suite on a network; `evaluations.py` says what the fields mean
+    "evaluated": (
+        "who",
+        "network",
+        "trial",
+        "row",
+        "seed",
+        "suite",
+        "suite_hash",
+        "task",
+        "key",
+        "asked",
+        "split",
+        "suite_seed",
+        "metrics",
+        "folder",
+        "reason",
+    ),
 }
 
 
