@@ -138,8 +138,13 @@ class Sweep:
             history = self.history()
             return importances(spec_of(history), history, evaluator, resamples=resamples, progress=tell)
 
-    def report(self, out: str | Path | None = None, *, progress: Console | None = None) -> Path:
-        """Write one HTML page that needs no network and return it; by default report.html in its folder."""
+    def report(
+        self, out: str | Path | None = None, *, by: str | None = None, progress: Console | None = None
+    ) -> Path:
+        """Write one HTML page that needs no network and return it; by default report.html in its folder.
+
+        `by` is the score of a task, `evaluate/SUITE/TASK`, by which the arms of a study are compared.
+        """
 
         def tell(done: int, total: int) -> None:
             if progress is not None and done < total:
@@ -148,7 +153,7 @@ class Sweep:
         with manners():
             from raykd.report import write
 
-            return write(self.folder, Path(out).expanduser() if out is not None else None, tell)
+            return write(self.folder, Path(out).expanduser() if out is not None else None, tell, by)
 
     def export(
         self,

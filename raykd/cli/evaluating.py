@@ -10,6 +10,8 @@ from raykd.cli.common import HERE, Address, Json, Storage, writable
 from raykd.cli.flags import flags
 from raykd.console.live import Console
 from raykd.console.screen import Grid, Line
+from raykd.records.history import History
+from raykd.storage.base import SweepFolder
 from raykd.storage.commands import storage_words
 
 if TYPE_CHECKING:
@@ -121,6 +123,16 @@ def show(console: Console, found: Results) -> None:
             console.parts([Line(), Grid(*compared)])
         console.parts([Line(), *(Line(line, "dim") for line in tables.legend(found))])
     console.parts(Line(note, "yellow") for note in tables.notes(found))
+
+
+def show_evaluations(console: Console, history: History, sweep: SweepFolder) -> bool:
+    """Show what was evaluated of a sweep. Returns whether an evaluation has failed."""
+    from raykd.evaluations.results import gather
+    from raykd.runs.evaluate import base_of
+
+    found = gather(history.evaluated, sweep, base_of(history))
+    show(console, found)
+    return bool(found.failed)
 
 
 def _names(given: str | None) -> list[str]:

@@ -25,6 +25,7 @@ class Job:
     name: str  # of the task
     task: SuiteTask
     at: int  # the seed
+    place: int = 0  # of the task among those of its suite
 
     @property
     def key(self) -> Key:
@@ -58,7 +59,8 @@ class Job:
         return {
             "who": network.who, "network": name, "trial": network.signature, "row": network.row,
             "seed": network.seed, "suite": self.suite, "suite_hash": self.suite_hash, "task": self.name,
-            "key": key, "asked": self.asked, "split": self.split, "suite_seed": at, "metrics": metrics,
+            "key": key, "asked": self.asked, "split": self.split, "suite_seed": at,
+            "place": self.place, "metrics": metrics,
             "folder": self.folder, "reason": reason,
         }  # fmt: skip
 
@@ -91,10 +93,10 @@ def jobs_of(
         content = suite_hash(
             {name: task.model_dump(mode="json") for name, task in suite.tasks.items()}, list(suite.seeds)
         )
-        for name, task in suite.tasks.items():
+        for place, (name, task) in enumerate(suite.tasks.items()):
             for at in suite.seeds:
                 for network in networks:
-                    job = Job(network, suite.name, content, name, task, at)
+                    job = Job(network, suite.name, content, name, task, at, place)
                     record = good.get(job.key)
                     if record is None:
                         if again or job.key not in failed:

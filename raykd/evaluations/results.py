@@ -91,7 +91,7 @@ def gather(
     suites = set(suites)
     records = [record for record in records if not suites or record["suite"] in suites]
     shown = current(records)
-    columns = tuple(dict.fromkeys(map(column_of, shown)))
+    columns = _columns(shown)
     names = {record["row"]: record["who"] for record in shown}
     ordered = sorted(names, key=lambda row: _FIRST[names[row]])  # stable: students stay in their order
     tested: dict[tuple[str, str], Tested] = {}
@@ -120,6 +120,14 @@ def gather(
         for row in ordered
     ]
     return Results(columns, tuple(rows), chosen, alpha, _failed(records), _again(records))
+
+
+def _columns(records: Iterable[Record]) -> tuple[str, ...]:
+    """The columns in the order of the suites' first results, and of the tasks in each suite."""
+    records = list(records)
+    suites = list(dict.fromkeys(record["suite"] for record in records))
+    places = {column_of(r): (suites.index(r["suite"]), r["place"]) for r in records}
+    return tuple(sorted(places, key=lambda column: places[column]))
 
 
 def outcomes_of(record: Record, sweep: SweepFolder | None) -> Outcomes | None:

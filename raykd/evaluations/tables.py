@@ -54,6 +54,8 @@ def legend(results: Results) -> list[str]:
         lines.append("several runs: the interval is over training seeds and test images together")
     if "images" in over:
         lines.append("one run: over the test images alone, and says nothing of another training seed")
+    if "" in over:
+        lines.append("no interval: one run, and what became of each image is not known")
     if "runs" in over:
         lines.append("where no image's outcome is known: over the training seeds alone (t)")
     if (count := _tests(results)) > 0:

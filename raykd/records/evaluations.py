@@ -12,6 +12,7 @@ The fields of an `evaluated` record:
     asked       the task as plain JSON types
     split       the name of the test split that was read, the same for the same images
     suite_seed  the seed of the suite with which the task was run
+    place       of the task among those of its suite, from 0
     metrics     as of `Outcome.metrics`; {} where it failed
     folder      where its files lie, relative to the sweep's folder
     reason      why it failed; None where it did not

@@ -193,6 +193,7 @@ class _Evaluated(_Any):
     asked: dict[str, Any]
     split: str
     suite_seed: int
+    place: _Count
     metrics: _Metrics
     folder: str
     reason: str | None

@@ -67,24 +67,9 @@ KINDS: dict[str, tuple[str, ...]] = {
     "verdict": ("trial", "epoch", "verdict"),  # go | stop
     "end": ("trial", "status", "reason"),  # finished | stopped | failed
     # a task of a suite on a network; `evaluations.py` says what the fields mean
-    "evaluated": (
-        "who",
-        "network",
-        "trial",
-        "row",
-        "seed",
-        "suite",
-        "suite_hash",
-        "task",
-        "key",
-        "asked",
-        "split",
-        "suite_seed",
-        "metrics",
-        "folder",
-        "reason",
-    ),
-}
+    "evaluated": ("who", "network", "trial", "row", "seed", "suite", "suite_hash", "task", "key", "asked",
+                  "split", "suite_seed", "place", "metrics", "folder", "reason"),
+}  # fmt: skip
 
 
 # Fields that records of this raykd have as well; those of earlier versions lack them.

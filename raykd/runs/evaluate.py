@@ -86,14 +86,18 @@ class EvaluationRequest:
         for network in found.networks:
             rows[network.row] = rows.get(network.row, 0) + 1
         wanted = [(job.key, job.split, job.suite_hash) for job in jobs.run]
+        row_of = {network.name: network.row for network in found.networks}
         reads = {reading.network: reading.times for reading in readings(history.evaluated)}
+        again: dict[str, int] = {}  # row -> how often its split will have been read
+        for name in asked_again(history.evaluated, wanted):
+            again[row_of[name]] = max(again.get(row_of[name], 0), reads.get(name, 1) + 1)
         plan = {
             "name": spec.name,
             "networks": [{"row": row, "networks": count} for row, count in rows.items()],
             "tasks": [_task(job) for job in {(j.suite, j.name): j for j in jobs.run}.values()],
             "runs": len(jobs.run),
             "known": jobs.known,
-            "read_again": {name: reads.get(name, 1) + 1 for name in asked_again(history.evaluated, wanted)},
+            "read_again": again,
             "remarks": found.remarks,
             "folder": str(sweep),
         }
@@ -154,8 +158,8 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
         )
     known = f"; {planned['known']} are there already" if planned["known"] else ""
     lines.append(f"{counted(planned['runs'], 'run')}{known}")
-    for network, times in planned["read_again"].items():
-        lines.append(f"the test split would be read for {network} for the {times}. time, by a changed suite")
+    for row, times in planned["read_again"].items():
+        lines.append(f"{row}: the test split would have been read {times} times, by suites that differ")
     return [*lines, f"files in {planned['folder']}"]
 
 
