@@ -132,7 +132,7 @@ def attach(name: Name, storage: Storage = HERE) -> None:
 
 
 def close(console: Console, ended: Sweep) -> None:
-    """Show a sweep's results. Raises exit code 1 where trials are not done, or all or an evaluation failed."""
+    """Show a sweep's results. Raises exit code 1 where trials are left, or all failed, or a task."""
     history, sweep = ended.history(), ended.folder
     if history.study:
         from raykd.ablation.conclusions import conclude

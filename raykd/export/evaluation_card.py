@@ -27,5 +27,5 @@ def evaluation_parts(history: History, record: TrialRecord, sweep: SweepFolder) 
         for column, title in zip(columns, titles(columns), strict=True)
     )
     yield "## Evaluations"
-    yield f"This student on the test split, percent: {said}. Its setting is {markdown_text(row)} in the table:"
+    yield f"This student on the test split, percent: {said}. In the table it is one of {markdown_text(row)}:"
     yield from markdown(found)
