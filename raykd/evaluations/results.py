@@ -19,7 +19,7 @@ import numpy as np
 
 from raykd.records.evaluations import column_of, current, failures, readings
 from raykd.records.format import Record
-from raykd.stats.evaluation import Difference, Tested, differences, score_interval
+from raykd.stats.evaluation import Difference, Runs, differences, score_interval
 from raykd.stats.paired import FloatArray, IntArray, Interval
 from raykd.storage.base import SweepFolder
 from trainables.core.errors import SweepFailed, UserError
@@ -94,7 +94,7 @@ def gather(
     columns = _columns(shown)
     names = {record["row"]: record["who"] for record in shown}
     ordered = sorted(names, key=lambda row: _FIRST[names[row]])  # stable: students stay in their order
-    tested: dict[tuple[str, str], Tested] = {}
+    tested: dict[tuple[str, str], Runs] = {}
     for column in columns:
         of_column = [record for record in shown if column_of(record) == column]
         known = {record["folder"]: outcomes_of(record, sweep) for record in of_column}
@@ -150,7 +150,7 @@ def outcomes_of(record: Record, sweep: SweepFolder | None) -> Outcomes | None:
     )
 
 
-def _tested(records: Sequence[Record], known: Mapping[str, Outcomes | None]) -> Tested:
+def _tested(records: Sequence[Record], known: Mapping[str, Outcomes | None]) -> Runs:
     """What is known of a row on a task, from its records."""
     networks: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda r: (-1 if r["seed"] is None else r["seed"], r["suite_seed"])):
@@ -163,12 +163,12 @@ def _tested(records: Sequence[Record], known: Mapping[str, Outcomes | None]) -> 
     every = [known[r["folder"]] for run in runs for r in run]
     outcomes = [each for each in every if each is not None]
     if len(outcomes) < len(every) or any(not np.array_equal(o.ids, outcomes[0].ids) for o in outcomes):
-        return Tested(scores, seeds=seeds)
+        return Runs(scores, seeds=seeds)
     by_class = {_by_class(r, known[r["folder"]]) for run in runs for r in run}
     if None in by_class or len(by_class) > 1:  # a score that is no mean over these images
-        return Tested(scores, seeds=seeds)
+        return Runs(scores, seeds=seeds)
     hits = np.stack([np.mean([_hits(known[r["folder"]]) for r in run], axis=0) for run in runs])
-    return Tested(scores, hits, outcomes[0].labels if by_class == {True} else None, seeds)
+    return Runs(scores, hits, outcomes[0].labels if by_class == {True} else None, seeds)
 
 
 def _hits(outcomes: Outcomes | None) -> FloatArray:
@@ -188,7 +188,7 @@ def _by_class(record: Record, outcomes: Outcomes | None) -> bool | None:
 
 
 def _cell(
-    tested: Tested, records: Sequence[Record], reads: Mapping[tuple[str, str], int], alpha: float
+    tested: Runs, records: Sequence[Record], reads: Mapping[tuple[str, str], int], alpha: float
 ) -> Cell:
     interval, over = score_interval(tested, alpha)
     metrics = records[-1]["metrics"]

@@ -36,7 +36,7 @@ from raykd.stats.paired import FloatArray, IntArray, Interval
 _UNKNOWN = Interval(math.nan, math.nan)
 
 
-class Tested(NamedTuple):
+class Runs(NamedTuple):
     """What is known of one network, or of one recipe with several seeds, on one task.
 
     `scores` (R,) in percent, one a run. `hits` (R, N) is what became of each image, from 0 to 1, in one order
@@ -70,7 +70,7 @@ def wilson(share: float, images: int, alpha: float = 0.05) -> Interval:
     return Interval(100 * max(0.0, centre - half), 100 * min(1.0, centre + half))
 
 
-def score_interval(tested: Tested, alpha: float = 0.05) -> tuple[Interval, str]:
+def score_interval(tested: Runs, alpha: float = 0.05) -> tuple[Interval, str]:
     """The (1 - alpha) interval of the mean score, and what it is over.
 
     Several runs with outcomes: over `runs and images`. Without outcomes: over `runs`, Student's t. One run:
@@ -90,7 +90,7 @@ def score_interval(tested: Tested, alpha: float = 0.05) -> tuple[Interval, str]:
     return _UNKNOWN, ""
 
 
-def differences(pairs: Sequence[tuple[Tested, Tested]], alpha: float = 0.05) -> list[Difference]:
+def differences(pairs: Sequence[tuple[Runs, Runs]], alpha: float = 0.05) -> list[Difference]:
     """Each first side minus its second one. All pairs are one family: Holm's p values are over all of them.
 
     Runs with the same training seed are paired, and all on the same images. A side without seeds is one
@@ -103,7 +103,7 @@ def differences(pairs: Sequence[tuple[Tested, Tested]], alpha: float = 0.05) -> 
     return [each._replace(p_holm=float(p)) for each, p in zip(found, adjusted, strict=True)]
 
 
-def _difference(one: Tested, other: Tested, alpha: float) -> Difference:
+def _difference(one: Runs, other: Runs, alpha: float) -> Difference:
     if (one.seeds is None) != (other.seeds is None):
         one, other = _single(one), _single(other)
     mine, theirs = _paired(one, other)
@@ -139,7 +139,7 @@ def _of_two_networks(mean: float, outcomes: FloatArray, alpha: float) -> Differe
     return Difference(mean, interval, p, math.nan, 1, "images")
 
 
-def _paired(one: Tested, other: Tested) -> tuple[list[int], list[int]]:
+def _paired(one: Runs, other: Runs) -> tuple[list[int], list[int]]:
     """Indices of the runs of each side that make pairs."""
     if one.seeds is None or other.seeds is None:
         runs = max(len(one.scores), len(other.scores))
@@ -151,7 +151,7 @@ def _paired(one: Tested, other: Tested) -> tuple[list[int], list[int]]:
     return [one.seeds.index(seed) for seed in both], [other.seeds.index(seed) for seed in both]
 
 
-def _single(tested: Tested) -> Tested:
+def _single(tested: Runs) -> Runs:
     """A network without seeds as one run: the mean of its runs."""
     if tested.seeds is not None or len(tested.scores) < 2:
         return tested
@@ -190,7 +190,9 @@ class _Parts(NamedTuple):
         if self.half_width(least) <= abs(mean):
             return least
         # At 1 the interval is a point.
-        return float(optimize.brentq(lambda alpha: self.half_width(alpha) - abs(mean), least, 1.0))
+        return float(
+            optimize.brentq(lambda alpha: self.half_width(alpha) - abs(mean), least, 1.0, xtol=1e-15)
+        )
 
 
 def _of_runs(scores: FloatArray) -> _Parts:
