@@ -51,7 +51,10 @@ def evaluate(
         ),
     ] = None,
     arch: Annotated[
-        str | None, typer.Option(help="Of a checkpoint: its architecture, if the file does not say it.")
+        str | None,
+        typer.Option(
+            help="Of a checkpoint: its architecture, or '{arch: .., options: ..}', if the file does not say it."
+        ),
     ] = None,
     data: Annotated[
         str | None,

@@ -160,7 +160,7 @@ def _checkpoint(
         {
             "name": f"{_word(path)}-{facts.sha256[:8]}",
             "method": BaselineSpec().method,  # which trains nothing here; a spec has one
-            "student": {"arch": name, "options": options, "checkpoint": str(path.absolute())},
+            "student": {**student, "checkpoint": str(path.absolute())},
             "data": _data(data, suites),
             "epochs": 1,
             "samples": 1,
@@ -173,6 +173,18 @@ def _checkpoint(
     sweep = storage.sweep(f"{FOLDER}/{spec.name}")
     network = Network("start", f"file-{facts.sha256[:8]}", path.name, trial)
     return Target(sweep, spec, lambda *_: Found([network]))
+
+
+def _student(given: str) -> dict[str, Any]:
+    """The network of a checkpoint: its architecture, or a mapping as `student` has in a spec."""
+    found = parse_yaml(given, "--arch")
+    if isinstance(found, dict) and "arch" in found:
+        return found
+    if not isinstance(found, str):
+        raise UserError(
+            "--arch", "is no network", value=given, expected="a name, or {arch: NAME, options: ...}"
+        )
+    return {"arch": found}
 
 
 def _data(given: str | None, suites: Sequence[SuiteSpec]) -> dict[str, Any]:

@@ -262,11 +262,11 @@ def test_an_evaluation_that_is_killed_and_interrupted_goes_on(
         "--on",
         str(on),
         "--set",
-        f"seeds={list(range(12))}",
+        f"seeds={list(range(6))}",
         "--storage",
         str(storage),
     )
-    wanted, known = 2 * 12 * ROWS, 0
+    wanted, known = 2 * 6 * ROWS, 0
     for number in (signal.SIGKILL, signal.SIGINT):
         with log.open("ab") as out:
             driver = subprocess.Popen(command(*words), stdout=out, stderr=subprocess.STDOUT)
@@ -304,12 +304,14 @@ def test_an_export_and_a_file_are_evaluated_as_their_trial_is(
     file = tmp_path / "student.safetensors"
     shutil.copy(storage / "finished" / "trials" / trial.name / "best.safetensors", file)
     data = json.dumps({"name": "digits", "image_size": trial.config["data"]["image_size"]})
-    words = ("evaluate", file, "--on", on, "--data", data, "--storage", storage)
+    arch = json.dumps({"arch": "raykd/mlp", "options": {"side": 8, "hidden": [16]}})
+    more = ("--data", data, "--arch", arch)
+    words = ("evaluate", file, "--on", on, *more, "--storage", storage)
     done = raykd(*words)
     assert done.returncode == 0, done.stdout + done.stderr
     exported, of_file = (
         json.loads(raykd("evaluate", what, "--json", *more, "--storage", storage).stdout)["rows"]
-        for what, more in ((out, ()), (file, ("--data", data)))
+        for what, more in ((out, ()), (file, more))
     )
     ours = {row["task"]: row["mean"] for row in exported if row["who"] == "student"}
     assert ours == {row["task"]: row["mean"] for row in of_file} and set(ours) == {"linear", "near"}
@@ -326,7 +328,9 @@ def test_a_study_that_asks_for_it_is_evaluated_after_its_trials_and_on_resume(
 ) -> None:
     shutil.rmtree(storage / "study")
     file = storage.parent / "study.yaml"
-    file.write_text((OLD / "study.yaml").read_text() + f"\nname: asks\nevaluate: {on}\n")
+    file.write_text(
+        (OLD / "study.yaml").read_text().replace("name: study", "name: asks") + f"evaluate: {on}\n"
+    )
     done = raykd("ablate", file, "--storage", storage)
     assert done.returncode == 0, done.stdout + done.stderr
     history = history_of(storage / "asks")
