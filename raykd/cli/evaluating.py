@@ -53,7 +53,7 @@ def evaluate(
     arch: Annotated[
         str | None,
         typer.Option(
-            help="Of a checkpoint: its architecture, or '{arch: .., options: ..}', if the file does not say it."
+            help="Of a checkpoint: its architecture, or '{arch: .., options: ..}', if it does not say it."
         ),
     ] = None,
     data: Annotated[
@@ -130,8 +130,7 @@ def show(console: Console, found: Results) -> None:
 
 def show_evaluations(console: Console, history: History, sweep: SweepFolder) -> bool:
     """Show what was evaluated of a sweep. Returns whether an evaluation has failed."""
-    from raykd.evaluations.results import gather
-    from raykd.runs.evaluate import base_of
+    from raykd.evaluations.results import base_of, gather
 
     found = gather(history.evaluated, sweep, base_of(history))
     show(console, found)

@@ -39,6 +39,11 @@ class Network:
     seed: int | None = None  # that it was trained with
     weights: Path | None = None  # the student's file, in the storage
 
+    @property
+    def opened_as(self) -> Literal["student", "start", "teacher"]:
+        """Which network of its trial it is: a baseline's is a student."""
+        return "student" if self.who == "baseline" else self.who
+
 
 @dataclass(frozen=True)
 class Selection:

@@ -19,6 +19,7 @@ import numpy as np
 
 from raykd.records.evaluations import column_of, current, failures, readings
 from raykd.records.format import Record
+from raykd.records.history import History
 from raykd.stats.evaluation import Difference, Runs, differences, score_interval
 from raykd.stats.paired import FloatArray, IntArray, Interval
 from raykd.storage.base import SweepFolder
@@ -128,6 +129,17 @@ def _columns(records: Iterable[Record]) -> tuple[str, ...]:
     suites = list(dict.fromkeys(record["suite"] for record in records))
     places = {column_of(r): (suites.index(r["suite"]), r["place"]) for r in records}
     return tuple(sorted(places, key=lambda column: places[column]))
+
+
+def base_of(history: History) -> str | None:
+    """What the rows of a sweep are compared with where nobody says it: the base arm of a study.
+
+    None of a search, and if the base was not evaluated: then `gather` chooses.
+    """
+    if history.sweep is None or not history.study:
+        return None
+    base = str(history.spec["study"]["base"])
+    return base if any(r["row"] == base and r["reason"] is None for r in history.evaluated) else None
 
 
 def outcomes_of(record: Record, sweep: SweepFolder | None) -> Outcomes | None:

@@ -9,7 +9,7 @@ from typing import Any
 from raykd.ablation import tables as study_tables
 from raykd.ablation.results import Results as StudyResults
 from raykd.evaluations import tables
-from raykd.evaluations.results import Results, gather
+from raykd.evaluations.results import Results, base_of, gather
 from raykd.records.history import History
 from raykd.report.elements import Bullets, Collapsible, Figure, Gallery, Section, Table, Text
 from raykd.report.plots import intervals
@@ -22,11 +22,8 @@ def evaluations(
     """The section, if something was evaluated. `by_task` are the results of a study by each score."""
     if not history.evaluated:
         return
-    by_task = by_task or {}
-    base = next((study.rules.base for study in by_task.values()), None)
-    rows = {record["row"] for record in history.evaluated if record["reason"] is None}
-    found = gather(history.evaluated, sweep, base if base in rows else None)
-    yield Section("Evaluations", [*parts(found), *_studies(by_task)])
+    found = gather(history.evaluated, sweep, base_of(history))
+    yield Section("Evaluations", [*parts(found), *_studies(by_task or {})])
 
 
 def parts(found: Results) -> list[Any]:

@@ -11,7 +11,7 @@ from raykd.console.live import Console
 from raykd.console.wording import counted
 from raykd.evaluations.jobs import Job
 from raykd.evaluations.networks import Selection
-from raykd.evaluations.results import Results, gather
+from raykd.evaluations.results import Results, base_of, gather
 from raykd.records.evaluations import asked_again, readings
 from raykd.records.history import History
 from raykd.records.recorded_spec import spec_of
@@ -19,14 +19,13 @@ from raykd.runs.evaluation import Evaluation
 from raykd.runs.evaluation_targets import Target, find_target
 from raykd.runs.plan import devices
 from raykd.runs.sweep import Place, evaluate
-from raykd.spec.evaluate_section import BESIDE, Beside, refuse_same_names
-from raykd.spec.study import StudySpec
+from raykd.spec.evaluate_section import BESIDE, Beside, check_names
 from raykd.spec.suite_check import check_suites
 from raykd.spec.suite_file import load_suite
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import Storage
 from trainables.core.errors import UserError
-from trainables.data.data_sets import check_data
+from trainables.downstream.check import Cost, task_cost
 from trainables.spec.suite import SuiteSpec
 
 
@@ -62,7 +61,7 @@ class EvaluationRequest:
         if best != 1 and trials:
             raise UserError("--trials", "name what is evaluated, and so does --best", expected="one of them")
         suites = [load_suite(suite, overrides) for suite in on]
-        refuse_same_names(suites, "--on")
+        check_names(suites, "--on")
         selection = Selection(best, tuple(trials), _known(beside))
         target = find_target(what, storage, selection, suites, arch, data)
         return cls(target, suites, goes_on_by)
@@ -80,7 +79,7 @@ class EvaluationRequest:
         spec, sweep = self.spec(history), self.target.sweep
         asked = Evaluation(self.suites, self.target.find, True, self.goes_on_by)
         found = asked.networks(spec, history, sweep)
-        check_suites(self.suites, [network.trial for network in found.networks])
+        check_suites(self.suites, [(n.trial, n.opened_as) for n in found.networks], spec.workers.count)
         jobs = asked.jobs(found, history)
         rows: dict[str, int] = {}
         for network in found.networks:
@@ -94,7 +93,7 @@ class EvaluationRequest:
         plan = {
             "name": spec.name,
             "networks": [{"row": row, "networks": count} for row, count in rows.items()],
-            "tasks": [_task(job) for job in {(j.suite, j.name): j for j in jobs.run}.values()],
+            "tasks": _tasks(jobs.run),
             "runs": len(jobs.run),
             "known": jobs.known,
             "read_again": again,
@@ -133,28 +132,15 @@ class EvaluationRequest:
         return gather(history.evaluated, self.target.sweep, base or base_of(history), suites=names)
 
 
-def base_of(history: History) -> str | None:
-    """What the rows of a sweep are compared with where nobody says it: the base arm of a study.
-
-    None if that was not evaluated, and of a search: then `gather` chooses.
-    """
-    if history.sweep is None or not history.study:
-        return None
-    spec = spec_of(history)
-    assert isinstance(spec, StudySpec)
-    rows = {record["row"] for record in history.evaluated if record["reason"] is None}
-    return spec.study.base if spec.study.base in rows else None
-
-
 def plan_lines(planned: dict[str, Any]) -> list[str]:
     """A plan in words."""
     rows = ", ".join(f"{one['row']} ({counted(one['networks'], 'network')})" for one in planned["networks"])
     lines = [f"{planned['name']}: {rows}"]
     for task in planned["tasks"]:
-        seeds = f", seeds {', '.join(map(str, task['seeds']))}" if len(task["seeds"]) > 1 else ""
+        trains = f", {task['trained']:,} through forward and backward passes" if task["trained"] else ""
         lines.append(
-            f"{task['suite']}/{task['task']}: {task['kind']} on {task['data']}, {task['fitted']:,} labelled "
-            f"and {task['tested']:,} test images a run{seeds}"
+            f"{task['suite']}/{task['task']}: {task['kind']} on {task['data']}, "
+            f"{counted(task['runs'], 'run')}, {task['encoded']:,} images through forward passes{trains}"
         )
     known = f"; {planned['known']} are there already" if planned["known"] else ""
     lines.append(f"{counted(planned['runs'], 'run')}{known}")
@@ -163,15 +149,24 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
     return [*lines, f"files in {planned['folder']}"]
 
 
-def _task(job: Job) -> dict[str, Any]:
-    """A task of the plan; `fitted` is the most images that it may learn from."""
-    spec = job.task.data_of(job.network.trial.data)
-    facts = check_data(spec)
-    seeds = {"seeds": [job.at]}
-    return {
-        "suite": job.suite, "task": job.name, "kind": job.task.task, "data": spec.name,
-        "fitted": facts.probe_images + facts.validation_images, "tested": facts.test_images, **seeds,
-    }  # fmt: skip
+def _tasks(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """The tasks of the plan: for each its runs, and the images that these pass through networks."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    costs: dict[str, Cost] = {}
+    for job in jobs:
+        cost = costs.get(job.key.task) or task_cost(job.task, job.network.trial)
+        costs[job.key.task] = cost
+        task = found.setdefault(
+            (job.suite, job.name),
+            {
+                "suite": job.suite, "task": job.name, "kind": job.task.task,
+                "data": job.task.data_of(job.network.trial.data).name, "runs": 0, "encoded": 0, "trained": 0,
+            },
+        )  # fmt: skip
+        task["runs"] += 1
+        task["encoded"] += cost.encoded
+        task["trained"] += cost.trained
+    return list(found.values())
 
 
 def _known(beside: Sequence[str]) -> tuple[Beside, ...]:

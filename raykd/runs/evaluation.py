@@ -209,8 +209,8 @@ class Evaluations:
     def _task(self, job: Job) -> Task:
         network = job.network
         asked = {
-            "who": "student" if network.who == "baseline" else network.who,
-            "weights": str(network.weights) if network.who in ("student", "baseline") else None,
+            "who": network.opened_as,
+            "weights": str(network.weights) if network.opened_as == "student" else None,
             "task": job.asked,
             "seed": job.at,
         }

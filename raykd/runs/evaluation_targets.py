@@ -150,12 +150,12 @@ def _checkpoint(
     from trainables.teachers.student import verify_student
 
     facts = read_checkpoint(path, "WHAT").facts
-    name = arch or facts.arch
-    if name is None:
-        raise UserError(
-            "--arch", "is missing: the file does not say its architecture", expected="--arch ARCH"
-        )
-    options = dict(facts.options) if name == facts.arch else {}
+    student = _student(arch) if arch is not None else {"arch": facts.arch}
+    if student["arch"] is None:
+        expected = "--arch ARCH, or --arch '{arch: ARCH, options: {...}}'"
+        raise UserError("--arch", "is missing: the file does not say its architecture", expected=expected)
+    if student["arch"] == facts.arch:
+        student = {"options": dict(facts.options), **student}
     spec = read_sweep(
         {
             "name": f"{_word(path)}-{facts.sha256[:8]}",

@@ -8,6 +8,7 @@ It changes no trial, so it may be changed when a sweep is resumed. `suite_file.p
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_serializer
@@ -17,6 +18,7 @@ from trainables.core.errors import UserError
 from trainables.spec.suite import SuiteSpec
 from trainables.spec.trial import Spec
 
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 Beside = Literal["teacher", "start", "baseline"]
 BESIDE: tuple[Beside, ...] = get_args(Beside)
 
@@ -66,13 +68,16 @@ def suites_of(evaluate: EvaluateSpec | None) -> list[SuiteSpec]:
     if evaluate is None:
         return []
     found = [load_suite(name, field="evaluate.on") for name in evaluate.on]
-    refuse_same_names(found, "evaluate.on")
+    check_names(found, "evaluate.on")
     return found
 
 
-def refuse_same_names(suites: list[SuiteSpec], field: str) -> None:
-    """Raise `UserError` for two suites of one name: tables could not tell them apart."""
+def check_names(suites: list[SuiteSpec], field: str) -> None:
+    """Raise `UserError` for a name that cannot stand in `evaluate/SUITE/TASK`, and for one of two suites."""
     names = [suite.name for suite in suites]
     for at, name in enumerate(names):
+        if not _NAME.fullmatch(name):
+            expected = "letters, digits and . _ + - in the `name` of the file"
+            raise UserError(field, "cannot be the name of a suite", value=name, expected=expected)
         if name in names[:at]:
             raise UserError(field, "two suites have this name", value=name, expected="a `name` in the file")

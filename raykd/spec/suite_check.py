@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from raykd.spec.evaluate_section import suites_of
 from raykd.spec.sweep import SweepSpec
@@ -10,25 +11,33 @@ from trainables.core.errors import UserError
 from trainables.spec.suite import SuiteSpec
 from trainables.spec.trial import TrialSpec
 
+Who = Literal["student", "start", "teacher"]
 
-def check_suites(suites: Sequence[SuiteSpec], trials: Iterable[TrialSpec]) -> None:
-    """Raise `UserError` at the field of a suite's file that cannot work for one of `trials`."""
+
+def check_suites(
+    suites: Sequence[SuiteSpec], networks: Iterable[tuple[TrialSpec, Who]], workers: int
+) -> None:
+    """Raise `UserError` at the field of a suite's file that cannot work for one of `networks`.
+
+    These are trials, and which network of the trial it is. `workers` run a task together.
+    """
     from trainables.downstream.check import check_task
 
-    checked = set[tuple[str, str, str]]()
-    for trial in trials:
+    checked = set[tuple[str, ...]]()
+    for trial, who in networks:
         for suite in suites:
             for name, task in suite.tasks.items():
                 try:
-                    key = (suite.name, name, task.key(trial.data))
+                    network = trial.teacher if who == "teacher" else trial.student
+                    key = (suite.name, name, who, task.key(trial.data), repr(network))
                     if key not in checked:
-                        check_task(task, trial)
+                        check_task(task, trial, workers, who)
                         checked.add(key)
                 except UserError as error:
                     raise error.under(f"suite {suite.name}: tasks.{name}") from None
 
 
 def check_evaluate(spec: SweepSpec) -> None:
-    """The same for the suites that a sweep names under `evaluate`, and its trials."""
+    """The same for the suites that a sweep names under `evaluate`, and the students of its trials."""
     if suites := suites_of(spec.evaluate):
-        check_suites(suites, spec.trial_of_each())
+        check_suites(suites, ((trial, "student") for trial in spec.trial_of_each()), spec.workers.count)
