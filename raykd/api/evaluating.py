@@ -40,8 +40,8 @@ def evaluate(
     - `overrides`: of the suites, as `["seeds=[0,1]"]`
     - `storage`, `address`, `progress`: as of `raykd.search`
 
-    What is recorded already is not run again. Raises `UserError` for what cannot work, and while another
-    process drives the sweep; `SweepFailed` where nothing has ended with a score.
+    What is recorded already is not run again. Raises `UserError` for what cannot work, where nothing has
+    ended with a score, and while another process drives the sweep.
     """
     from raykd.evaluations.tables import data as as_data
 

@@ -20,7 +20,7 @@ from raykd.spec.study import StudySpec
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import Storage, SweepFolder
 from raykd.storage.commands import command
-from trainables.core.errors import SweepFailed, UserError
+from trainables.core.errors import UserError
 from trainables.spec.trial import StudentSpec, TrialSpec, digest
 
 BASELINE: Literal["baseline"] = "baseline"
@@ -73,7 +73,7 @@ def find_networks(spec: SweepSpec, history: History, sweep: SweepFolder, selecti
     """The networks of a sweep that `selection` names.
 
     Raises `UserError` for a trial that is not there, has left no student or is of another version of raykd,
-    and `SweepFailed` where no trial has ended with a score.
+    and where no trial has ended with a score.
     """
     found = Found()
     for row, records in chosen(spec, history, selection).items():
@@ -90,7 +90,8 @@ def find_networks(spec: SweepSpec, history: History, sweep: SweepFolder, selecti
             student = Network("student", record.trial, row, trial, record.trial, record.replicate, weights)
             found.add(student, sweep.storage, f"`{command('resume', sweep, '--repair')}` trains it again")
     if not found.networks:
-        raise SweepFailed("; ".join(found.remarks) or "no trial of this sweep has ended with a score")
+        why = "; ".join(found.remarks) or "no trial of it has ended with a score"
+        raise UserError("name", f"has no student to evaluate: {why}", value=spec.name)
     students = [network.trial for network in found.networks]
     if "start" in selection.beside:
         for network in starts(students, sweep.storage):

@@ -84,8 +84,8 @@ def pending(spec: SweepSpec, history: History, sweep: SweepFolder) -> bool:
         return False
     try:
         jobs = wanted.jobs(wanted.networks(spec, history, sweep), history)
-    except SweepFailed:
-        return False  # no trial has left a student
+    except UserError:
+        return False  # no trial has left a student, or none that this raykd can open
     return bool(jobs.run or jobs.renamed)
 
 

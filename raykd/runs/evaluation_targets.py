@@ -146,6 +146,7 @@ def _beside(found: Found, trial: TrialSpec, storage: Storage, selection: Selecti
 def _checkpoint(
     path: Path, storage: Storage, suites: Sequence[SuiteSpec], arch: str | None, data: str | None
 ) -> Target:
+    from trainables.data.data_sets import check_data
     from trainables.teachers.pretrained.read import read_checkpoint
     from trainables.teachers.student import verify_student
 
@@ -156,20 +157,25 @@ def _checkpoint(
         raise UserError("--arch", "is missing: the file does not say its architecture", expected=expected)
     if student["arch"] == facts.arch:
         student = {"options": dict(facts.options), **student}
-    spec = read_sweep(
-        {
-            "name": f"{_word(path)}-{facts.sha256[:8]}",
-            "method": BaselineSpec().method,  # which trains nothing here; a spec has one
-            "student": {**student, "checkpoint": str(path.absolute())},
-            "data": _data(data, suites),
-            "epochs": 1,
-            "samples": 1,
-            "sampler": "random",
-            "references": [],
-        }
-    )
-    trial = spec.trial({}, 0)
-    verify_student(trial.student)
+    raw = {
+        "name": f"{_word(path)}-{facts.sha256[:8]}",
+        "method": BaselineSpec().method,  # which trains nothing here; a spec has one
+        "student": {**student, "checkpoint": str(path.absolute())},
+        "data": _data(data, suites),
+        "epochs": 1,
+        "samples": 1,
+        "sampler": "random",
+        "references": [],
+    }
+    try:
+        spec = read_sweep(raw)
+        trial = spec.trial({}, 0)
+        verify_student(trial.student)
+        if data is not None:
+            check_data(trial.data)
+    except UserError as error:  # about the fields of a file that nobody wrote
+        section = error.field.partition(".")[0]
+        raise error.at({"student": "--arch", "data": "--data"}.get(section, error.field)) from None
     sweep = storage.sweep(f"{FOLDER}/{spec.name}")
     network = Network("start", f"file-{facts.sha256[:8]}", path.name, trial)
     return Target(sweep, spec, lambda *_: Found([network]))

@@ -25,7 +25,7 @@ from raykd.records.tables import trials_table
 from raykd.spec.document import parse_yaml
 from raykd.spec.search import SearchSpec, build_sweep
 from raykd.storage.open_storage import open_sweep
-from trainables.core.errors import SweepFailed, UserError
+from trainables.core.errors import UserError
 from trainables.spec.parse import build
 from trainables.spec.suite import SuiteSpec
 from trainables.spec.trial import DataSpec
@@ -79,7 +79,7 @@ def test_a_student_whose_file_is_gone_is_left_out_and_said(tmp_path: Path) -> No
     spec, history = a_search(tmp_path / "small")
     best = next(iter(chosen(spec, history, Selection())))
     (tmp_path / "small" / TRIALS / best / "best.safetensors").unlink()
-    with pytest.raises(SweepFailed, match=r"is left out: .*best\.safetensors is gone; `raykd resume small"):
+    with pytest.raises(UserError, match=r"is left out: .*best\.safetensors is gone; `raykd resume small"):
         find_networks(spec, history, open_sweep(tmp_path / "small"), Selection(1, (), ()))
     found = find_networks(
         spec, history, open_sweep(tmp_path / "small"), Selection(3, (), ("teacher", "baseline"))
@@ -90,7 +90,7 @@ def test_a_student_whose_file_is_gone_is_left_out_and_said(tmp_path: Path) -> No
 
 def test_no_trial_with_a_score_is_said(tmp_path: Path) -> None:
     spec = build_sweep(RAW)
-    with pytest.raises(SweepFailed, match="no trial of this sweep has ended with a score"):
+    with pytest.raises(UserError, match="no trial of it has ended with a score"):
         find_networks(spec, History(), open_sweep(tmp_path / "none"), Selection())
 
 
