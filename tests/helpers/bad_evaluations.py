@@ -47,7 +47,7 @@ EVALUATIONS = [
     suite("an unknown row beside a sweep", f"evaluate sweep {ON} --beside techer", "--beside", "'teacher'"),
     suite("a network of a sweep", f"evaluate sweep {ON} --arch resnet18", "--arch", "checkpoint"),
     suite("data of a sweep", f"evaluate sweep {ON} --data digits", "--data", "checkpoint"),
-    suite("a checkpoint that is not there", f"evaluate HERE/none.pth {ON}", "WHAT", "no such file"),
+    suite("a network whose file is not there", f"evaluate HERE/none.pth {ON}", "WHAT", "no such file"),
     suite("a checkpoint that is none", f"evaluate {SUITE} {ON} --arch resnet18 --data digits", "WHAT",
           "cannot be read"),
     suite("a checkpoint without its architecture", f"evaluate HERE/t.pt {ON} --data digits", "--arch",
