@@ -63,8 +63,9 @@ class Found:
 
     def add(self, network: Network, storage: Storage, why: str) -> None:
         """Add it, if its file is in the storage; else a remark says `why` there is none."""
-        if network.weights is not None and not storage.pull(network.weights):
-            self.remarks.append(f"{network.row} is left out: {storage.shown(network.weights)} is gone; {why}")
+        weights = network.weights
+        if weights is not None and weights.name not in storage.names(weights.parent):
+            self.remarks.append(f"{network.row} is left out: {storage.shown(weights)} is gone; {why}")
         elif all(network.name != other.name for other in self.networks):
             self.networks.append(network)
 

@@ -15,12 +15,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from command import command, raykd
+from command import SMALL, command, raykd
+from s3 import KEYS, s3_server
+from simulated import train_all
 
 import raykd as python
 from raykd.console.live import Console
 from raykd.evaluations.networks import Selection
 from raykd.lanes.messages import Message, Task
+from raykd.process.environment import setting
 from raykd.records.evaluations import key_of
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
@@ -29,6 +32,8 @@ from raykd.records.recorder import Recorder
 from raykd.runs.evaluate import EvaluationRequest
 from raykd.runs.evaluation import Evaluation, Evaluations, finder, pending
 from raykd.runs.repair import Repair, mended
+from raykd.spec.document import parse_yaml
+from raykd.spec.search import build_sweep
 from raykd.spec.suite_file import load_suite
 from raykd.storage.open_storage import open_storage, open_sweep
 from trainables.core.errors import SweepFailed, UserError
@@ -344,3 +349,27 @@ def test_a_study_that_asks_for_it_is_evaluated_after_its_trials_and_on_resume(
     assert len(history_of(storage / "asks").evaluated) == 3 * len(history.evaluated) // 2
     page = raykd("report", "asks", "--by", "evaluate/mine/five", "--storage", storage)
     assert page.returncode == 0, page.stderr
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_on_an_object_store_by_a_machine_that_has_no_copy(on: Path, tmp_path: Path) -> None:
+    change = {"references": ["baseline"], "samples": 1, "epochs": 1, "baseline": None}
+    spec = build_sweep({**parse_yaml(SMALL, ""), **change})
+    with s3_server() as server, setting({**KEYS, "RAYKD_CACHE": str(tmp_path / "first")}):
+        where = server.uri("team/sweeps")
+        assert train_all(open_storage(where).sweep("small"), spec).done
+        words = ("evaluate", "small", "--on", on, "--storage", where)
+        done = raykd(*words, RAYKD_CACHE=str(tmp_path / "second"))
+        assert done.returncode == 0, done.stdout + done.stderr
+        names = server.keys("team/sweeps/small/")
+        assert any(key.endswith("evaluations.parquet") for key in names), "the tables are mirrored"
+        found = raykd("evaluate", "small", "--json", "--storage", where, RAYKD_CACHE=str(tmp_path / "third"))
+        rows = json.loads(found.stdout)["rows"]
+        assert {row["who"] for row in rows} == {"student", "start", "teacher"} and len(rows) == 6
+        out = tmp_path / "student"
+        assert raykd("export", "small", "--out", out, "--storage", where).returncode == 0
+        done = raykd("evaluate", out, *words[2:], "--beside", "none", RAYKD_CACHE=str(tmp_path / "fourth"))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert any("/.evaluations/student-" in f"/{key}" for key in server.keys("team/sweeps/"))
+        assert open_storage(where).sweeps() == ["small"]
