@@ -26,6 +26,7 @@ from raykd.records.history import History
 from raykd.records.recorder import Recorder
 from raykd.spec.evaluate_section import suites_of
 from raykd.spec.study import StudySpec
+from raykd.spec.suite_check import check_evaluate
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import SweepFolder
 from trainables.core.errors import SweepFailed, UserError
@@ -87,6 +88,21 @@ def pending(spec: SweepSpec, history: History, sweep: SweepFolder) -> bool:
     except UserError:
         return False  # no trial has left a student, or none that this raykd can open
     return bool(jobs.run or jobs.renamed)
+
+
+def evaluable(spec: SweepSpec, console: Console, raises: bool) -> SweepSpec:
+    """The spec, without `evaluate` where a suite cannot be run, such as one whose file is gone.
+
+    Trials that are left do not wait for it. With `raises`, where there are none, that is the error.
+    """
+    try:
+        check_evaluate(spec)
+    except UserError as error:
+        if raises:
+            raise
+        console.warn(f"no student will be evaluated: {error}")
+        return spec.model_copy(update={"evaluate": None})
+    return spec
 
 
 class Evaluations:

@@ -51,11 +51,10 @@ from raykd.runs.changed_spec import (
     unlike_today,
 )
 from raykd.runs.drive import Drive, Replayed
-from raykd.runs.evaluation import Evaluation, pending
+from raykd.runs.evaluation import Evaluation, evaluable, pending
 from raykd.runs.kinds import run_of
 from raykd.runs.source import Source as Source
 from raykd.spec.plugins import code_of, refuse_changed_code
-from raykd.spec.suite_check import check_evaluate
 from raykd.spec.sweep import SweepSpec
 from raykd.spec.sweep_fields import MOST_TRIALS
 from raykd.spec.tracking import check_installed
@@ -164,7 +163,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             track, evaluate = now.track, now.evaluate
         check_installed(track)
         spec = spec.model_copy(update={"track": track, "evaluate": evaluate})
-        check_evaluate(spec)
+        spec = evaluable(spec, console, raises=history.done and not extend)
         if extend:
             _refuse_more(spec, history, extend)
         recorder = Recorder(ledger, history)

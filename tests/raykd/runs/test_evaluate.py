@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from command import SMALL, command, raykd
+from histories import put
 from s3 import KEYS, s3_server
 from simulated import train_all
 
@@ -29,6 +30,7 @@ from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.records.recorded_spec import spec_of
 from raykd.records.recorder import Recorder
+from raykd.runs import sweep as engine
 from raykd.runs.evaluate import EvaluationRequest
 from raykd.runs.evaluation import Evaluation, Evaluations, finder, pending
 from raykd.runs.repair import Repair, mended
@@ -195,6 +197,8 @@ def test_results_are_shown_without_a_suite(storage: Path, on: Path) -> None:
         "base"
     ] == "no teacher: supervised"
     assert python.open("finished", storage).evaluations.num_rows == 10
+    again = python.open("finished", storage).evaluate(on, best=2, base="teacher", progress=False)
+    assert again["base"].startswith("the teacher") and {row["mean"] for row in again["rows"]} == {80.0}
     columns = python.open("finished", storage).trials.column_names
     assert {"evaluate/mine/linear", "evaluate/mine/near"} <= set(columns)
 
@@ -239,6 +243,34 @@ def test_a_spec_that_asks_for_more_has_evaluations_left(storage: Path, on: Path)
     assert pending(asking, history, sweep)
     history, _ = Driver(storage, on).run(Pool())
     assert not pending(asking, history, sweep)
+
+
+def test_a_suite_that_is_gone_keeps_no_trial_from_going_on(
+    storage: Path, on: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep that has trials left goes on without it; one that has none says what is missing."""
+
+    class Reached(Exception):
+        pass
+
+    def reached(*_: object, **__: object) -> None:
+        raise Reached
+
+    said: list[str] = []
+    console = Console()
+    console.say = lambda text, style="": said.append(text)  # type: ignore[method-assign]
+    monkeypatch.setattr(engine, "_cluster", reached)
+    for name, error in (("interrupted", Reached), ("finished", UserError)):
+        records = Ledger.read(storage / name)
+        for one in records:
+            if one["kind"] == "sweep":
+                one["spec"]["evaluate"] = {"on": [str(on)], "best": 1, "beside": []}
+                one["source"] = None
+        put(storage / name, records)
+        on.unlink(missing_ok=True)
+        with pytest.raises(error):
+            engine.resume(engine.Place(open_sweep(storage / name)), console)
+    assert any(text.startswith("no student will be evaluated: evaluate.on: no such file") for text in said)
 
 
 # With Ray ----------------------------------------------------------------------------------------------
