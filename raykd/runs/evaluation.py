@@ -167,11 +167,12 @@ class Evaluations:
         known = f"; {jobs.known} are there already" if jobs.known else ""
         self._console.say(f"{counted(len(jobs.run), 'evaluation')} to go{known}")
         wanted = [(job.key, job.split, job.suite_hash) for job in jobs.run]
-        if names := asked_again(self._record.history.evaluated, wanted):
-            few = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+        rows = {job.network.name: job.network.row for job in jobs.run}
+        names = [rows[name] for name in asked_again(self._record.history.evaluated, wanted)]
+        if names:
             self._console.warn(
-                f"the suite has changed, so the test split is read once more for {few}: who chooses by its "
-                "scores needs another split to know how good the choice is"
+                "another suite has read the test split before, so it is read once more for "
+                f"{', '.join(dict.fromkeys(names))}"
             )
 
     def _work(self) -> None:
