@@ -89,7 +89,7 @@ def gather(
     call one different. Without `sweep` no file of outcomes is read. Raises `UserError` for a base that is
     not there.
     """
-    suites = set(suites)
+    suites, every = set(suites), records  # a suite that is not shown has read the split all the same
     records = [record for record in records if not suites or record["suite"] in suites]
     shown = current(records)
     columns = _columns(shown)
@@ -106,7 +106,7 @@ def gather(
     pairs = [at for at in tested if chosen is not None and at[0] != chosen and (chosen, at[1]) in tested]
     compared = differences([(tested[at], tested[str(chosen), at[1]]) for at in pairs], alpha)
     by_place = dict(zip(pairs, compared, strict=True))
-    reads = {(reading.network, reading.split): reading.times for reading in readings(records)}
+    reads = {(reading.network, reading.split): reading.times for reading in readings(every)}
     rows = [
         Row(
             row,
@@ -120,7 +120,7 @@ def gather(
         )
         for row in ordered
     ]
-    return Results(columns, tuple(rows), chosen, alpha, _failed(records), _again(records))
+    return Results(columns, tuple(rows), chosen, alpha, _failed(records), _again(records, reads))
 
 
 def _columns(records: Iterable[Record]) -> tuple[str, ...]:
@@ -239,15 +239,15 @@ def _failed(records: Sequence[Record]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _again(records: Sequence[Record]) -> tuple[str, ...]:
-    """Which test splits were read more than once, a sentence each."""
-    rows = {record["network"]: record["row"] for record in records}
+def _again(records: Sequence[Record], reads: Mapping[tuple[str, str], int]) -> tuple[str, ...]:
+    """Which test splits were read more than once, a sentence each; `reads` by network and split."""
     times: dict[tuple[str, int], list[str]] = {}
-    for reading in readings(records):
-        if reading.times > 1:
-            of = times.setdefault((reading.split, reading.times), [])
-            if rows[reading.network] not in of:
-                of.append(rows[reading.network])
+    for record in records:
+        split = record["split"]
+        if (count := reads[record["network"], split]) > 1:
+            of = times.setdefault((split, count), [])
+            if record["row"] not in of:
+                of.append(record["row"])
     return tuple(
         f"the test split of {split} was read {count} times, by suites that differ, for {', '.join(of)}: who "
         "chooses by its scores needs another split to know how good the choice is"

@@ -167,6 +167,14 @@ def test_a_changed_suite_reads_the_split_once_more() -> None:
     found = gather(records, None)
     assert found.rows[0].cells["evaluate/quick/five"].reads == 2
     assert any("read 2 times" in note and "aaaa0000" in note for note in tables.notes(found))
+    other = jobs_of(
+        nets, [suite("other", tasks={"shot": {"task": "frozen", "probe": "ridge_1shot"}})], [], False
+    )
+    records += [recorded(job) for job in other.run]
+    alone = gather(records, None, suites=["other"])
+    assert alone.rows[0].cells["evaluate/other/shot"].reads == 3, "also where the other suites are not shown"
+    assert any("read 3 times" in note for note in tables.notes(alone))
+    records = records[:-1]
     assert evaluations_table(records)["reads"].to_pylist() == [2, 2, 2]
 
 
