@@ -13,6 +13,7 @@ from raykd.report import common
 from raykd.report import sweep_figures as figures
 from raykd.report.common import trials_table
 from raykd.report.elements import Bullets, Code, Collapsible, Facts, Figure, Section, Table, Text
+from raykd.report.evaluation_section import evaluations
 from raykd.report.parameter_section import Progress, parameters
 from raykd.report.plots import curve, intervals
 from raykd.report.proxy_section import proxy
@@ -38,6 +39,7 @@ def content(
     export = command("export", sweep, "--out", "student")
     return common.facts(history, common.searched(history)), [
         *sections(spec, history, export, progress),
+        *evaluations(history, sweep),
         common.failures(history, "settings", settings),
         spent,
         common.again(history, sweep.storage, spec.starts_by),

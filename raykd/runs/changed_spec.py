@@ -71,6 +71,7 @@ def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
             "baseline": baseline,
             "teacher_pixels": then.teacher_pixels,
             "track": then.track,  # what a sweep is told to does not change it
+            "evaluate": then.evaluate,  # nor what is asked of its students afterwards
             "keep_checkpoints": "all" if then.keep_checkpoints == "all" else keep,
             "teacher": teacher,
         }

@@ -21,6 +21,7 @@ from raykd.spec.feasible import workable
 from raykd.spec.samplers import Grid
 from raykd.spec.search import SearchSpec
 from raykd.spec.sections import WorkersSpec
+from raykd.spec.suite_check import check_evaluate
 from raykd.spec.tracking import check_installed
 from trainables.core.errors import UserError
 from trainables.evaluation.probes import find_probe
@@ -61,6 +62,7 @@ def validate(spec: SearchSpec, memory: int | None = None) -> list[str]:
         bases.setdefault(trial.method, trial)
     if spec.baseline is not None:
         checker.check_section(spec.baseline_trial(), "baseline")
+    check_evaluate(spec)
     _check_samples(spec)
     same = {method: checker.same_choices(trial) for method, trial in bases.items()}
     return [*_same_levels(spec, same), *told_of.values(), *_remarks(spec)]
