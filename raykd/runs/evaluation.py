@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from raykd.console.live import Console
 from raykd.console.wording import counted
@@ -36,6 +37,7 @@ log = logging.getLogger("raykd.runs.evaluation")
 _POLL_S = 0.2
 _ACTION = "evaluate"
 
+S = TypeVar("S", bound=SweepSpec)
 Find = Callable[[SweepSpec, History, SweepFolder], Found]
 
 
@@ -90,7 +92,7 @@ def pending(spec: SweepSpec, history: History, sweep: SweepFolder) -> bool:
     return bool(jobs.run or jobs.renamed)
 
 
-def evaluable(spec: SweepSpec, console: Console, raises: bool) -> SweepSpec:
+def evaluable(spec: S, console: Console, raises: bool) -> S:
     """The spec, without `evaluate` where a suite cannot be run, such as one whose file is gone.
 
     Trials that are left do not wait for it. With `raises`, where there are none, that is the error.

@@ -154,7 +154,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
     place.sweep.own(make=True)  # the first time that a machine drives a remote sweep
     with Ledger.open(place.sweep) as ledger:
         history = History.of(ledger.records)
-        spec: SweepSpec = spec_of(history)
+        spec = spec_of(history)
         if not history.done or extend:
             refuse_changed_code(history.sweep or {}, described(_recorded_plugins(history)))
         check_settings(spec, history)
