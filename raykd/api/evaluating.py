@@ -20,6 +20,7 @@ def evaluate(
     on: str | Path | Sequence[str | Path],
     *,
     best: int = 1,
+    sample: int = 0,
     trials: Sequence[str] = (),
     beside: Sequence[str] = ("teacher", "start", "baseline"),
     base: str | None = None,
@@ -35,6 +36,7 @@ def evaluate(
     - `what`: the name of a sweep or a study, the folder of an export, or a checkpoint's file
     - `on`: a suite's file, one in `raykd list suites`, or several
     - `best`: of a search so many of its best configurations, with all seeds of each; or `trials`, by name
+    - `sample`: of a search so many drawn by chance as well, which say how well its score ranks students
     - `beside`: what stands beside them; `base`: with which row the others are compared
     - `arch`, `data`: of a checkpoint, its architecture and its images
     - `overrides`: of the suites, as `["seeds=[0,1]"]`
@@ -51,8 +53,8 @@ def evaluate(
         place = storage_of(storage)
         suites = [on] if isinstance(on, str | Path) else list(on)
         asked = EvaluationRequest.find(
-            str(what), suites, place, best=best, trials=trials, beside=beside, arch=arch, data=data,
-            overrides=overrides,
+            str(what), suites, place, best=best, sample=sample, trials=trials, beside=beside, arch=arch,
+            data=data, overrides=overrides,
         )  # fmt: skip
     run(asked, address=address, progress=progress)
     with manners():

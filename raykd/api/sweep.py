@@ -182,6 +182,7 @@ class Sweep:
         on: str | Path | Sequence[str | Path],
         *,
         best: int = 1,
+        sample: int = 0,
         trials: Sequence[str] = (),
         beside: Sequence[str] = ("teacher", "start", "baseline"),
         base: str | None = None,
@@ -192,8 +193,8 @@ class Sweep:
         from raykd.api.evaluating import evaluate
 
         return evaluate(
-            self.name, on, best=best, trials=trials, beside=beside, base=base, storage=self.folder.storage,
-            address=address, progress=progress,
+            self.name, on, best=best, sample=sample, trials=trials, beside=beside, base=base,
+            storage=self.folder.storage, address=address, progress=progress,
         )  # fmt: skip
 
     @property

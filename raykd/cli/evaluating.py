@@ -37,6 +37,12 @@ def evaluate(
     best: Annotated[
         int, typer.Option(help="Of a search: so many of its best configurations, all seeds of each.")
     ] = 1,
+    sample: Annotated[
+        int,
+        typer.Option(
+            help="Of a search: so many drawn by chance as well, which say how well its score ranks students."
+        ),
+    ] = 0,
     trials: Annotated[
         str | None, typer.Option(metavar="LIST", help="Of a search: these trials instead, 0a1b2c3d,4e5f6071.")
     ] = None,
@@ -85,12 +91,15 @@ def evaluate(
         on or (),
         where,
         best=best,
+        sample=sample,
         trials=_names(trials),
         beside=() if beside == "none" else _names(beside),
         arch=arch,
         data=data,
         overrides=set_ or (),
-        goes_on_by=_again(what, words, best, trials, beside, arch, data, set_ or [], storage_words(where)),
+        goes_on_by=_again(
+            what, words, best, sample, trials, beside, arch, data, set_ or [], storage_words(where)
+        ),
     )
     if dry_run:
         planned, remarks = asked.plan(address)
@@ -109,6 +118,7 @@ def evaluate(
         console.json(as_data(found))
     else:
         show(console, found)
+        console.parts(Line(line) for line in _ranked(asked.target.history()))
     if found.failed:
         raise typer.Exit(1)
 
@@ -134,7 +144,18 @@ def show_evaluations(console: Console, history: History, sweep: SweepFolder) -> 
 
     found = gather(history.evaluated, sweep, base_of(history))
     show(console, found)
+    console.parts(Line(line) for line in _ranked(history))
     return bool(found.failed)
+
+
+def _ranked(history: History) -> list[str]:
+    """How well the score of a search ranks its students on the tasks."""
+    from raykd.records.recorded_spec import spec_of
+    from raykd.searching.outcomes import lines
+    from raykd.spec.search import SearchSpec
+
+    spec = spec_of(history) if history.evaluated and history.sweep else None
+    return lines(spec, history) if isinstance(spec, SearchSpec) else []
 
 
 def _names(given: str | None) -> list[str]:
@@ -145,6 +166,7 @@ def _again(
     what: str,
     words: list[str],
     best: int,
+    sample: int,
     trials: str | None,
     beside: str,
     arch: str | None,
@@ -159,6 +181,7 @@ def _again(
     given = {"--trials": trials, "--arch": arch, "--data": data}
     said += [word for option, value in given.items() if value is not None for word in (option, value)]
     said += ["--best", str(best)] if best != 1 else []
+    said += ["--sample", str(sample)] if sample else []
     said += ["--beside", beside] if beside != "teacher,start,baseline" else []
     said += [word for one in sets for word in ("--set", one)]
     return shlex.join(["raykd", "evaluate", *said, *storage])

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
+from raykd.records.evaluations import in_drawing_order
 from raykd.records.history import ENDED_WELL, History, TrialRecord
 from raykd.records.ledger import TRIALS
 from raykd.spec.arms import ARM
@@ -47,11 +48,16 @@ class Network:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which networks: the best `best` configurations of a search, or the trials named, and those beside."""
+    """Which networks: the best `best` configurations of a search, or the trials named, and those beside.
+
+    `sample` more are drawn by chance from all configurations, the best ones included. They say how well the
+    search's score ranks students (`raykd.searching.outcomes`).
+    """
 
     best: int = 1
     trials: tuple[str, ...] = ()
     beside: tuple[Beside, ...] = BESIDE
+    sample: int = 0
 
 
 @dataclass
@@ -129,7 +135,10 @@ def chosen(spec: SweepSpec, history: History, selection: Selection) -> dict[str,
         most = max(map(len, arms.values()), default=0)
         whole = [trials for trials in arms.values() if len(trials) == most]
         whole.sort(key=lambda trials: -fmean(t.best[0] for t in trials if t.best))
-        return {trials[0].trial: trials for trials in whole[: selection.best]}
+        drawn = set(in_drawing_order(trials[0].arm for trials in whole)[: selection.sample])
+        found = whole[: selection.best]
+        found += [trials for trials in whole[selection.best :] if trials[0].arm in drawn]
+        return {trials[0].trial: trials for trials in found}
     return {trials[0].trial: trials for trials in arms.values()}
 
 

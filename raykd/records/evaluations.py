@@ -132,6 +132,11 @@ def trial_scores(records: Iterable[Record]) -> dict[str, dict[str, float]]:
     return {c: {trial: fmean(scores) for trial, scores in of.items()} for c, of in found.items()}
 
 
+def in_drawing_order(names: Iterable[str]) -> list[str]:
+    """The names of configurations in an order by chance, always the same: the first n are a drawn sample."""
+    return sorted(set(names), key=lambda name: (digest({"drawn": name}), name))
+
+
 def trial_columns(records: Iterable[Record], trials: Sequence[str]) -> dict[str, pa.Array]:
     """The columns of `trial_scores` for a table with these trials; null where a trial was not evaluated."""
     return {

@@ -14,6 +14,7 @@ from raykd.report import sweep_figures as figures
 from raykd.report.common import trials_table
 from raykd.report.elements import Bullets, Code, Collapsible, Facts, Figure, Section, Table, Text
 from raykd.report.evaluation_section import evaluations
+from raykd.report.outcome_section import outcomes
 from raykd.report.parameter_section import Progress, parameters
 from raykd.report.plots import curve, intervals
 from raykd.report.proxy_section import proxy
@@ -57,6 +58,8 @@ def sections(spec: SearchSpec, history: History, export: str, progress: Progress
     yield learning(history)
     yield parameters(spec, history, progress)
     yield proxy(spec, history)
+    if found := outcomes(spec, history):
+        yield Section("The score against tasks", found)
     table = trials_table(history, "All trials, best first")
     folded = len(table.rows) > 20
     said = table if table.rows else Text("No trial was proposed yet.")

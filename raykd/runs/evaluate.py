@@ -45,6 +45,7 @@ class EvaluationRequest:
         storage: Storage,
         *,
         best: int = 1,
+        sample: int = 0,
         trials: Sequence[str] = (),
         beside: Sequence[str] = BESIDE,
         arch: str | None = None,
@@ -58,11 +59,15 @@ class EvaluationRequest:
         """
         if best < 1:
             raise UserError("--best", "is below 1", value=best)
-        if best != 1 and trials:
-            raise UserError("--trials", "name what is evaluated, and so does --best", expected="one of them")
+        if sample < 0:
+            raise UserError("--sample", "is below 0", value=sample)
+        for option, given in (("--best", best != 1), ("--sample", sample)):
+            if given and trials:
+                problem = f"name what is evaluated, and so does {option}"
+                raise UserError("--trials", problem, expected="one of them")
         suites = [load_suite(suite, overrides) for suite in on]
         check_names(suites, "--on")
-        selection = Selection(best, tuple(trials), _known(beside))
+        selection = Selection(best, tuple(trials), _known(beside), sample)
         target = find_target(what, storage, selection, suites, arch, data)
         return cls(target, suites, goes_on_by)
 

@@ -56,7 +56,10 @@ class Evaluation:
         """What the spec asks for after the trials; None for nothing. Raises `UserError` for a suite."""
         if spec.evaluate is None:
             return None
-        return cls(suites_of(spec.evaluate), finder(Selection(spec.evaluate.best, (), spec.evaluate.beside)))
+        return cls(
+            suites_of(spec.evaluate),
+            finder(Selection(spec.evaluate.best, (), spec.evaluate.beside, spec.evaluate.sample)),
+        )
 
     def networks(self, spec: SweepSpec, history: History, sweep: SweepFolder) -> Found:
         """The networks, with remarks on those that cannot be evaluated. Raises as `find_networks`."""

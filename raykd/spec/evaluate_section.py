@@ -36,6 +36,11 @@ class EvaluateSpec(Spec):
     best: Annotated[int, Field(ge=1)] = Field(
         1, description="of a search: so many of its best configurations, each with all of its seeds"
     )
+    sample: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="of a search: so many configurations drawn by chance as well, which say how well the "
+        "search's score ranks students on the suite",
+    )
     beside: Annotated[tuple[Beside, ...], BeforeValidator(_listed)] = Field(
         BESIDE, description="what stands beside them: teacher, start (the student as it came), baseline"
     )
@@ -52,7 +57,8 @@ class EvaluateSpec(Spec):
 
     @model_serializer
     def _as_written(self) -> dict[str, Any]:
-        return {"on": list(self.on), "best": self.best, "beside": list(self.beside)}
+        drawn = {"sample": self.sample} if self.sample else {}
+        return {"on": list(self.on), "best": self.best, **drawn, "beside": list(self.beside)}
 
 
 def as_written(given: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from histories import ARM_A, BASE, history_of
 from histories import a_study as recorded_study
-from ledger_records import record
+from ledger_records import evaluated
 from studies import GAMMA, METHODS, study
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -31,19 +31,6 @@ from raykd.storage.open_storage import open_sweep
 from trainables.core.errors import UserError
 
 OLD = Path(__file__).resolve().parents[2] / "fixtures" / "sweeps"
-
-
-def evaluated(
-    trial: str | None, task: str, score: float, row: str, seed: int | None = 0, **other: Any
-) -> dict[str, Any]:
-    """A record of the suite `quick`."""
-    return record("evaluated", **{
-        "who": "student", "network": trial or row, "trial": trial, "row": row, "seed": seed, "suite": "quick",
-        "suite_hash": "00000000", "task": task, "key": f"key-{task}", "asked": {"task": "frozen"},
-        "split": "digits", "suite_seed": 0, "place": ["linear", "near"].index(task),
-        "metrics": {"score": score, "fitted": 10.0, "tested": 5.0}, "folder": f"evaluations/{trial}/{task}",
-        "reason": None, **other,
-    })  # fmt: skip
 
 
 def a_study(scores: dict[str, list[float | None]], **change: Any) -> tuple[StudySpec, History]:
