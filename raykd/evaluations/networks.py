@@ -186,6 +186,7 @@ def _add_baseline(found: Found, spec: SweepSpec, history: History, sweep: SweepF
     trial = spec.baseline_trial()
     weights = sweep.path / "references" / BASELINE / "best.safetensors"
     row = f"{WHAT[BASELINE]}: {trial.method}"
-    name = f"{BASELINE}-{measured['trial'] or trial.signature()}"
+    known = measured["trial"]  # of the training that was really run, whose epochs the spec may not say
+    name = f"{BASELINE}-{known if isinstance(known, str) else trial.signature()}"
     network = Network(BASELINE, name, row, trial, seed=trial.seed, weights=weights)
     found.add(network, sweep.storage, "a sweep of this baseline's method trains it again")
