@@ -10,6 +10,7 @@ of the package is changed, but for `reseeded`.
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import math
 import os
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
+from trainables.methods.base import Batch, Method
 from trainables.teachers.teacher import Teacher
 
 LOADERS = 2  # worker processes of its DataLoader
@@ -101,9 +103,7 @@ def pretrain(
     """Train `student`, a timm model, on a folder of images; when each step began."""
     import lightly_train
 
-    name, place, kind = METHODS[method]
-    module: Any = importlib.import_module(f"lightly_train._methods.{place}.{place}")
-    its_method = getattr(module, kind)
+    module, its_method = _of(method)
     step = its_method.training_step_impl
     steps: list[Moment] = []
 
@@ -123,7 +123,7 @@ def pretrain(
             overwrite=True,
             data=str(images),
             model=student,
-            method=name,
+            method=METHODS[method][0],
             method_args={} if method == "patch_regression" else {"queue_size": recipe.queue},
             epochs=recipe.epochs,
             batch_size=recipe.batch,
@@ -137,6 +137,51 @@ def pretrain(
             seed=seed,
         )
     return steps
+
+
+def first_step(
+    method: str, ours: Method[Any], teacher: Teacher, batch: Batch, queue: int
+) -> tuple[float, float]:
+    """How far apart both sides' losses, and their student's gradients, are in one step, relative to the peer's.
+
+    Both sides start from the weights of `ours` and see the same views; of the gradient it is the norm of the
+    difference. Nothing is mixed: `ours` must not mix, and the peer's mixtures are left out. Both compute with
+    channels last.
+    """
+    from lightly_train._models.embedding_model import EmbeddingModel
+    from lightly_train._models.timm.timm import TIMMModelWrapper
+    from lightly_train._optim.adamw_args import AdamWArgs
+
+    module, its_method = _of(method)
+    student = EmbeddingModel(TIMMModelWrapper(copy.deepcopy(ours.student.model)))
+    args = {} if method == "patch_regression" else {"queue_size": queue}
+    with patch.object(module, "get_teacher", lambda *_, **__: PeerTeacher(teacher)):
+        theirs = its_method(its_method.method_args_cls()(**args), AdamWArgs(), student, len(batch.ids), 3)
+    theirs.to(memory_format=torch.channels_last).train()
+    heads = [name for name, _ in theirs.named_children() if name.startswith("student_projection_head")]
+    own = [name for name in ("projection", "patch_projection") if hasattr(ours, name)]
+    for name, mine in zip(heads, own, strict=True):
+        weights = list(getattr(ours, mine).parameters())
+        for theirs_, ours_ in zip(getattr(theirs, name).parameters(), weights, strict=True):
+            theirs_.data.copy_(ours_.data)
+    with patch.object(its_method, "_mixup_data", staticmethod(lambda views: views)):
+        its_loss = theirs.training_step_impl({"views": list(batch.views)}, 0).loss
+    loss = ours.train()(batch).total
+    gradients = []
+    for value, network in ((its_loss, student.wrapped_model.get_model()), (loss, ours.student.model)):
+        value.backward()
+        found = [weight.grad.flatten() for weight in network.parameters() if weight.grad is not None]
+        gradients.append(torch.cat(found))
+    its_gradient, gradient = gradients
+    apart = float((gradient - its_gradient).norm() / its_gradient.norm())
+    return abs(float(loss / its_loss) - 1), apart
+
+
+def _of(method: str) -> tuple[Any, Any]:
+    """lightly-train's module of a method, and its class."""
+    _, place, kind = METHODS[method]
+    module = importlib.import_module(f"lightly_train._methods.{place}.{place}")
+    return module, getattr(module, kind)
 
 
 @contextlib.contextmanager

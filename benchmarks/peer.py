@@ -42,7 +42,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from lightly_side import METHODS, Moment, Recipe, now, pretrain
+from lightly_side import METHODS, Moment, Recipe, first_step, now, pretrain
 from PIL import Image
 from scipy import stats
 from sklearn.datasets import load_digits
@@ -52,14 +52,17 @@ from trainables.core.isolation import isolated
 from trainables.core.workers import on_device
 from trainables.data.data_sets import DataSet, open_data
 from trainables.evaluation.evaluate import Encode, Examiner
+from trainables.methods.base import Batch
 from trainables.networks.backbones import Backbone, build_backbone
 from trainables.spec.trial import TrialSpec
 from trainables.teachers.teacher import load_teacher
 from trainables.training.loop import prepare, train
 from trainables.training.resolve import resolve
+from trainables.training.run import build_method
 from trainables.training.taught import channels_last
 from trainables.training.teacher_file import teacher_path
 from trainables.training.workspace import EpochReport, Workspace
+from trainables.views.operations import normalise, to_unit
 
 PROBES = {"probe/ridge": "ridge", "probe/ridge_5shot": "5-shot ridge"}
 
@@ -132,6 +135,16 @@ class Bench:
                 "seed": seed,
             }
         )
+
+    def first_step(self, method: str) -> tuple[float, float]:
+        """How far apart both sides' losses and gradients are in a step from the same weights and views."""
+        trial, asked = self.trial(method, 0), self.asked
+        ours = build_method(trial, self.data, self.place, self.device)
+        ours.mixup.alpha = 0.0
+        taken = self.data.train_ids[: asked.batch]
+        views = normalise(to_unit(self.data.train.take(taken)))
+        batch = Batch([channels_last(views.to(self.device))], *torch.zeros(2, asked.batch, dtype=torch.int64))
+        return first_step(method, ours, self.teacher, batch, asked.batch * asked.queue)
 
     def student(self, seed: int) -> Backbone:
         """The student with the initial weights of a seed."""
@@ -273,6 +286,7 @@ def main() -> None:
             with quiet(log):
                 bench = Bench(asked, Path(place))
                 taught = [bench.scores(bench.teacher.features)]
+                apart = {method: bench.first_step(method) for method in asked.methods}
                 untrained = [bench.scores(bench.student(seed).eval()) for seed in range(asked.seeds)]
             print(f"| | side | images/s | CPU ms | {' | '.join(PROBES.values())} |")
             print("|---|---|---|---|---|---|")
@@ -292,6 +306,9 @@ def main() -> None:
         except Exception:
             print("\n".join(log.read_text(errors="replace").splitlines()[-20:]))
             raise
+    print("\nOne step of both sides from the same weights on the same views, relative differences:")
+    for method, (loss, gradient) in apart.items():
+        print(f"{method}: loss {loss:.0e}, the student's gradient {gradient:.0e}")
     print(
         f"\n{asked.student} from {asked.teacher}, {len(bench.data.train_ids)} images of {asked.size} px "
         f"(decoded once by raykd in {bench.decoded_s:.1f} s), batch {asked.batch}, {asked.epochs} epochs, "
