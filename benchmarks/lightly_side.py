@@ -142,7 +142,7 @@ def pretrain(
 def first_step(
     method: str, ours: Method[Any], teacher: Teacher, batch: Batch, queue: int
 ) -> tuple[float, float]:
-    """How far apart both sides' losses, and their student's gradients, are in one step, relative to the peer's.
+    """How far apart both sides are in one step, relative to the peer: losses, and the student's gradients.
 
     Both sides start from the weights of `ours` and see the same views; of the gradient it is the norm of the
     difference. Nothing is mixed: `ours` must not mix, and the peer's mixtures are left out. Both compute with
@@ -166,7 +166,7 @@ def first_step(
             theirs_.data.copy_(ours_.data)
     with patch.object(its_method, "_mixup_data", staticmethod(lambda views: views)):
         its_loss = theirs.training_step_impl({"views": list(batch.views)}, 0).loss
-    loss = ours.train()(batch).total
+    loss = ours(batch).total
     gradients = []
     for value, network in ((its_loss, student.wrapped_model.get_model()), (loss, ours.student.model)):
         value.backward()

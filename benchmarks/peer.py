@@ -139,8 +139,8 @@ class Bench:
     def first_step(self, method: str) -> tuple[float, float]:
         """How far apart both sides' losses and gradients are in a step from the same weights and views."""
         trial, asked = self.trial(method, 0), self.asked
-        ours = build_method(trial, self.data, self.place, self.device)
-        ours.mixup.alpha = 0.0
+        ours = build_method(trial, self.data, self.place, self.device).train()
+        ours.get_submodule("mixup").eval()
         taken = self.data.train_ids[: asked.batch]
         views = normalise(to_unit(self.data.train.take(taken)))
         batch = Batch([channels_last(views.to(self.device))], *torch.zeros(2, asked.batch, dtype=torch.int64))
