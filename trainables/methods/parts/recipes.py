@@ -55,7 +55,7 @@ SLIM_IMAGENET_100: Mapping[str, Any] = {
         "sgd_momentum": 0.9,
         "weight_decay": 5e-5,
         "batch_size": 384,
-        "schedule": "cosine",
+        "schedule": "cosine_after_warmup",
         "warmup_epochs": 10,
     },
     "views": {"recipe": "solo_learn"},
@@ -77,7 +77,7 @@ def lightly_train(optimizer: str, lr: float, weight_decay: float) -> dict[str, A
             "weight_decay": weight_decay,
             "batch_size": batch,
             "clip_grad": 1.0,
-            "schedule": "cosine",
+            "schedule": "cosine_after_warmup",
             "warmup_epochs": 10,
         },
         "views": {
