@@ -76,7 +76,8 @@ projector deit:
 # `vturrisi/solo-learn`, ImageNet
 barlow:
   {optimizer: lars, lr: 0.8, weight_decay: 0.0000015, batch_size: 256, warmup_epochs: 10, epochs: 100,
-   schedule: cosine_after_warmup, views.recipe: solo_learn, loss_scale: 0.048, redundancy: 0.0051, hidden: 4096, head_dim: 4096}
+   schedule: cosine_after_warmup, views.recipe: solo_learn, loss_scale: 0.048, redundancy: 0.0051,
+   hidden: 4096, head_dim: 4096}
 byol:
   # 2048: 64 images on each of two devices, and 16 of these make a step. lr: 0.45 for a batch of 256.
   {optimizer: lars, lr: 3.6, weight_decay: 0.000001, batch_size: 2048, warmup_epochs: 10, epochs: 100,
