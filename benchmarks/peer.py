@@ -1,23 +1,26 @@
 """raykd's recipes of lightly-train's three distillations beside lightly-train itself: speed and score.
 
-    python benchmarks/peer.py                                # all three on the CPU; about ten minutes
-    python benchmarks/peer.py --methods global_local --seeds 5 --epochs 30
+    python benchmarks/peer.py --threads 1                    # all three on the CPU, 5 seeds; about an hour
+    python benchmarks/peer.py --methods global_local --seeds 3 --epochs 5
     python benchmarks/peer.py --device cuda --size 224 --batch 256 --student resnet18
 
-Both sides train the same student from the same teacher, on the same images (scikit-learn's digits as PNG
-files; the peer gets those that raykd does not hold out), with the same batch, epochs, views, losses, queue
-and AdamW. The teacher is a small vision transformer that raykd trains on the labels first. The peer is handed
-it in place of a DINO, by the functions that it asks: features, maps, and maps of the last blocks.
+Both sides train the same student, from the same initial weights for each seed, from the same teacher, on the
+same images (scikit-learn's digits as PNG files; the peer gets those that raykd does not hold out), with the
+same batch, epochs, views, losses, queue and AdamW. The teacher is a small vision transformer that raykd
+trains on the labels first. The peer is handed it in place of a DINO (`lightly_side.py`).
 
-images/s   of the training without its first epoch, with loading and views, without the probe
+images/s   of the training from the second to the last but one epoch, with loading and views
+CPU ms     of all threads and loaders, an image, in these epochs; other load on the machine hardly changes it
 probe      full ridge and 5-shot ridge of the last epoch's student on the images held out, by raykd's probe
            for both sides; mean over the seeds (least to most)
-difference raykd's mean minus the peer's, with the 95 % interval of Welch's t; marked where it excludes 0
+difference raykd's minus the peer's, mean over the seeds with the 95 % interval of Student's t over the pairs
+           of one seed; marked where it excludes 0
 
-A difference beyond the seeds can come from what still differs. The views are drawn by other generators and
-resized by other code. The students start from other weights, and the peer's parts of timm's networks may be
-other ones: its features are the pooled map. raykd decodes the images once; that time is not in its images/s,
-and is printed. On several GPUs the peer's queue and mixtures are those of each GPU; here is one worker.
+A difference beyond the seeds can come from what still differs: the views are drawn by other generators and
+resized by other code, and so are mixtures and the order of the images. By default the peer's loaders draw
+the same random numbers for the views of each epoch; with `--reseeded` they do not. raykd decodes the images
+once; that time is not in its images/s, and is printed. On several GPUs the peer's queue and mixtures are
+those of each GPU; here is one worker.
 
 lightly-train is an extra of this benchmark (`pip install raykd[bench]`). The sides take turns, seed by seed,
 so that other load on the machine reaches both.
@@ -27,47 +30,40 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import logging
-import math
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-os.environ.setdefault("LIGHTLY_TRAIN_EVENTS_DISABLED", "1")
-
 import torch
+from lightly_side import METHODS, Moment, Recipe, first_step, now, pretrain
 from PIL import Image
 from scipy import stats
 from sklearn.datasets import load_digits
 from step import missing
-from torch import Tensor, nn
 
 from trainables.core.isolation import isolated
 from trainables.core.workers import on_device
 from trainables.data.data_sets import DataSet, open_data
 from trainables.evaluation.evaluate import Encode, Examiner
-from trainables.networks.backbones import build_backbone
+from trainables.methods.base import Batch
+from trainables.networks.backbones import Backbone, build_backbone
 from trainables.spec.trial import TrialSpec
-from trainables.teachers.teacher import Teacher, load_teacher
+from trainables.teachers.teacher import load_teacher
 from trainables.training.loop import prepare, train
 from trainables.training.resolve import resolve
+from trainables.training.run import build_method
 from trainables.training.taught import channels_last
 from trainables.training.teacher_file import teacher_path
 from trainables.training.workspace import EpochReport, Workspace
+from trainables.views.operations import normalise, to_unit
 
-LOADERS = 2  # worker processes of the peer's DataLoader
-REFERENCE_BATCH = 1536  # the batch that the peer's learning rates are for; it scales them by the root
-PEER = {  # raykd's method -> lightly-train's, and its class
-    "queue_pseudo_labels": ("distillationv1", "distillation", "Distillation"),
-    "patch_regression": ("distillationv2", "distillationv2", "DistillationV2"),
-    "global_local": ("distillationv3", "distillationv3", "DistillationV3"),
-}
 PROBES = {"probe/ridge": "ridge", "probe/ridge_5shot": "5-shot ridge"}
 
 
@@ -75,37 +71,8 @@ class Result(NamedTuple):
     """One training of one side."""
 
     speed: float  # images a second
+    cpu: float  # CPU milliseconds an image
     scores: dict[str, float]  # percent
-
-
-class PeerTeacher(nn.Module):
-    """raykd's teacher with the functions that lightly-train asks of its own."""
-
-    def __init__(self, teacher: Teacher) -> None:
-        super().__init__()
-        self.teacher = teacher
-        self.embed_dim = teacher.feature_dim
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, D)."""
-        return self.teacher.features(images)
-
-    def get_intermediate_layers(self, images: Tensor, n: int, reshape: bool) -> list[Tensor]:
-        """The maps (B, D, h, w) of the last `n` blocks."""
-        return self.teacher.features_and_last_maps(images, n)[1]
-
-    def feature_dim(self) -> int:
-        """D."""
-        return self.embed_dim
-
-    def forward_features(self, images: Tensor) -> dict[str, Tensor]:
-        """The map (B, D, h, w), and the features."""
-        features, (last,) = self.teacher.features_and_last_maps(images)
-        return {"features": last, "pooled": features}
-
-    def forward_pool(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The features (B, D, 1, 1)."""
-        return {"pooled_features": found["pooled"][:, :, None, None]}
 
 
 class Bench:
@@ -143,7 +110,12 @@ class Bench:
                 "teacher": {
                     "arch": asked.teacher,
                     "options": {"img_size": asked.size, "patch_size": asked.patch},
-                    "train": {"method": "supervised", "preset": "digits", "epochs": asked.teacher_epochs},
+                    "train": {
+                        "method": "supervised",
+                        "preset": "digits",
+                        "epochs": asked.teacher_epochs,
+                        "optim": {"lr": 1e-3, "batch_size": 32, "warmup_epochs": asked.teacher_epochs // 10},
+                    },
                 },
                 "data": {
                     "name": "folder",
@@ -164,71 +136,60 @@ class Bench:
             }
         )
 
+    def first_step(self, method: str) -> tuple[float, float]:
+        """How far apart both sides' losses and gradients are in a step from the same weights and views."""
+        trial, asked = self.trial(method, 0), self.asked
+        ours = build_method(trial, self.data, self.place, self.device).train()
+        ours.get_submodule("mixup").eval()
+        taken = self.data.train_ids[: asked.batch]
+        views = normalise(to_unit(self.data.train.take(taken)))
+        batch = Batch([channels_last(views.to(self.device))], *torch.zeros(2, asked.batch, dtype=torch.int64))
+        return first_step(method, ours, self.teacher, batch, asked.batch * asked.queue)
+
+    def student(self, seed: int) -> Backbone:
+        """The student with the initial weights of a seed."""
+        return build_backbone(self.trial("queue_pseudo_labels", seed).student, seed)
+
     def raykd(self, method: str, seed: int) -> Result:
         """A training by raykd."""
-        heard: list[EpochReport] = []
+        heard: list[tuple[Moment, dict[str, float]]] = []
         place = Workspace(
             self.folder / f"{method} {seed}", self.place.cache, self.place.teachers, targets="off"
         )
 
         def hear(said: EpochReport) -> bool:
-            heard.append(said)
+            heard.append((now(), said.metrics))
             return True
 
         train(self.trial(method, seed), hear, place)
         steps = len(self.data.train_ids) // self.asked.batch
-        seconds = heard[-1].metrics["train_s"] - heard[0].metrics["train_s"]
-        speed = steps * self.asked.batch * (len(heard) - 1) / seconds
-        return Result(speed, {name: heard[-1].metrics[name] for name in PROBES})
+        found = {name: heard[-1][1][name] for name in PROBES}
+        return self.result(heard[0][0], heard[-2][0], steps, found)
 
     def peer(self, method: str, seed: int) -> Result:
-        """A training by lightly-train."""
-        import lightly_train
-
+        """A training by lightly-train, from the weights that raykd's starts from."""
         asked = self.asked
-        name, place, kind = PEER[method]
-        module: Any = importlib.import_module(f"lightly_train._methods.{place}.{place}")
-        starts: list[float] = []
-        kept: dict[str, Any] = {}
-        its_method = getattr(module, kind)
-        step, teacher = its_method.training_step_impl, module.get_teacher
+        student = self.student(seed)
+        recipe = Recipe(
+            asked.epochs,
+            asked.batch,
+            asked.size,
+            asked.lr,
+            asked.weight_decay,
+            asked.batch * asked.queue,
+            self.device,
+            asked.reseeded,
+        )
+        images, out = self.folder / "peer", self.folder / "lightly_train"
+        begun = pretrain(method, student.model, self.teacher, recipe, images, out, seed)
+        steps = len(begun) // asked.epochs
+        found = self.scores(student.to(self.device).eval())
+        return self.result(begun[steps], begun[-steps], steps, found)
 
-        def timed(self: Any, batch: Any, batch_idx: int) -> Any:
-            starts.append(time.perf_counter())
-            kept["method"] = self
-            return step(self, batch, batch_idx)
-
-        module.get_teacher = lambda *_, **__: PeerTeacher(self.teacher)
-        its_method.training_step_impl = timed
-        scale = math.sqrt(asked.batch / REFERENCE_BATCH)
-        try:
-            lightly_train.pretrain(
-                out=str(self.folder / "lightly_train"),
-                overwrite=True,
-                data=str(self.folder / "peer"),
-                model=f"timm/{asked.student}",
-                method=name,
-                method_args={} if method == "patch_regression" else {"queue_size": asked.batch * asked.queue},
-                epochs=asked.epochs,
-                batch_size=asked.batch,
-                num_workers=LOADERS,
-                devices=1,
-                accelerator="gpu" if self.device.type == "cuda" else "cpu",
-                precision="bf16-mixed" if self.device.type == "cuda" else "32-true",
-                transform_args={"image_size": (asked.size, asked.size)},
-                optim="adamw",
-                optim_args={"lr": asked.lr / scale, "weight_decay": asked.weight_decay},
-                seed=seed,
-            )
-        finally:
-            its_method.training_step_impl, module.get_teacher = step, teacher
-        own = starts[len(starts) // asked.epochs :]
-        speed = (len(own) - 1) * asked.batch / (own[-1] - own[0])
-        trained = kept["method"].student_embedding_model.wrapped_model.get_model().state_dict()
-        student = build_backbone(self.trial(method, seed).student, 0).to(self.device)
-        wanted = student.model.state_dict()
-        student.model.load_state_dict({key: trained[key] for key in wanted})
-        return Result(speed, self.scores(student.eval()))
+    def result(self, first: Moment, last: Moment, steps: int, scores: dict[str, float]) -> Result:
+        """Of a training whose second epoch began at `first`, and its last at `last`; `steps` an epoch."""
+        images = steps * self.asked.batch * (self.asked.epochs - 2)
+        return Result(images / (last.clock - first.clock), 1000 * (last.cpu - first.cpu) / images, scores)
 
     def scores(self, encode: Encode) -> dict[str, float]:
         """Both probes of an encoder."""
@@ -253,27 +214,28 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """Mean difference with the 95 % interval of Welch's t, marked where it excludes 0."""
-    if len(ours) < 2:
-        return f"{ours[0] - theirs[0]:+.1f}"
-    found: Any = stats.ttest_ind(ours, theirs, equal_var=False)
-    low, high = found.confidence_interval(0.95)
-    if math.isnan(low):  # both sides are constant
-        low = high = ours[0] - theirs[0]
-    beyond = " **beyond the seeds**" if low > 0 or high < 0 else ""
-    return f"{statistics.mean(ours) - statistics.mean(theirs):+.1f} [{low:+.1f}, {high:+.1f}]{beyond}"
+    """Mean of the pairs' differences with its 95 % interval by Student's t, marked where it excludes 0."""
+    apart = [a - b for a, b in zip(ours, theirs, strict=True)]
+    mean = statistics.mean(apart)
+    if len(apart) < 2:
+        return f"{mean:+.1f}"
+    wide = float(stats.t.ppf(0.975, len(apart) - 1)) * statistics.stdev(apart) / len(apart) ** 0.5
+    beyond = " **beyond the seeds**" if abs(mean) > wide else ""
+    return f"{mean:+.1f} [{mean - wide:+.1f}, {mean + wide:+.1f}]{beyond}"
 
 
 def rows(method: str, ours: list[Result], theirs: list[Result]) -> Iterator[str]:
     """The table's rows of a method."""
-    sides = (("raykd", ours), (f"lightly-train {PEER[method][0]}", theirs))
-    ratio = statistics.median(a.speed / b.speed for a, b in zip(ours, theirs, strict=True))
+    sides = (("raykd", ours), (f"lightly-train {METHODS[method][0]}", theirs))
+    pairs = list(zip(ours, theirs, strict=True))
     for side, results in sides:
-        cells = [spread([one.speed for one in results], 0)]
+        cells = [spread([one.speed for one in results], 0), spread([one.cpu for one in results])]
         cells += [spread([one.scores[name] for one in results]) for name in PROBES]
         yield f"| {method} | {side} | " + " | ".join(cells) + " |"
-    apart = [difference([a.scores[name] for a in ours], [b.scores[name] for b in theirs]) for name in PROBES]
-    yield f"| {method} | raykd / peer, raykd - peer | {ratio:.2f} | " + " | ".join(apart) + " |"
+    cells = [f"{statistics.median(a.speed / b.speed for a, b in pairs):.2f}"]
+    cells += [f"{statistics.median(a.cpu / b.cpu for a, b in pairs):.2f}"]
+    cells += [difference([a.scores[name] for a in ours], [b.scores[name] for b in theirs]) for name in PROBES]
+    yield f"| {method} | raykd / peer, raykd - peer | " + " | ".join(cells) + " |"
 
 
 @contextlib.contextmanager
@@ -290,13 +252,13 @@ def quiet(log: Path) -> Iterator[None]:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--methods", nargs="+", default=list(PEER), choices=list(PEER))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=10, help="at least 2")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=10, help="at least 3")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--student", default="test_resnet", help="a timm model")
     parser.add_argument("--teacher", default="test_vit", help="a vision transformer of timm")
-    parser.add_argument("--teacher-epochs", type=int, default=10)
+    parser.add_argument("--teacher-epochs", type=int, default=40)
     parser.add_argument("--size", type=int, default=64, help="pixels of an image")
     parser.add_argument("--patch", type=int, default=8, help="pixels of the teacher's patches")
     parser.add_argument("--batch", type=int, default=64)
@@ -305,9 +267,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--weight-decay", type=float, default=1e-6)
     parser.add_argument("--images", type=int, default=1797, help="of digits, at most")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
+    parser.add_argument("--reseeded", action="store_true", help="repair the peer's repeated random views")
     asked = parser.parse_args()
-    if asked.epochs < 2:
-        parser.error("--epochs: the first epoch warms up, so two are the least")
+    if asked.epochs < 3:
+        parser.error("--epochs: the first warms up and the last is probed, so three are the least")
     return asked
 
 
@@ -322,14 +285,14 @@ def main() -> None:
         try:
             with quiet(log):
                 bench = Bench(asked, Path(place))
-                untrained = bench.scores(
-                    build_backbone(bench.trial("queue_pseudo_labels", 0).student, 0).eval()
-                )
-                taught = bench.scores(bench.teacher.features)
-            print(f"| | side | images/s | {' | '.join(PROBES.values())} |")
-            print("|---|---|---|---|---|")
+                taught = [bench.scores(bench.teacher.features)]
+                apart = {method: bench.first_step(method) for method in asked.methods}
+                untrained = [bench.scores(bench.student(seed).eval()) for seed in range(asked.seeds)]
+            print(f"| | side | images/s | CPU ms | {' | '.join(PROBES.values())} |")
+            print("|---|---|---|---|---|---|")
             for name, scores in (("the teacher", taught), ("the student, untrained", untrained)):
-                print(f"| {name} | | | {' | '.join(f'{score:.1f}' for score in scores.values())} |")
+                cells = " | ".join(spread([one[probe] for one in scores]) for probe in PROBES)
+                print(f"| | {name} | | | {cells} |", flush=True)
             for method in asked.methods:
                 ours, theirs = [], []
                 for seed in range(asked.seeds):
@@ -337,11 +300,15 @@ def main() -> None:
                         ours.append(bench.raykd(method, seed))
                         with isolated(seed):
                             theirs.append(bench.peer(method, seed))
+                    print(f"{method}, seed {seed}: {ours[-1]}, {theirs[-1]}", file=sys.stderr, flush=True)
                 for row in rows(method, ours, theirs):
                     print(row, flush=True)
         except Exception:
             print("\n".join(log.read_text(errors="replace").splitlines()[-20:]))
             raise
+    print("\nOne step of both sides from the same weights on the same views, relative differences:")
+    for method, (loss, gradient) in apart.items():
+        print(f"{method}: loss {loss:.0e}, the student's gradient {gradient:.0e}")
     print(
         f"\n{asked.student} from {asked.teacher}, {len(bench.data.train_ids)} images of {asked.size} px "
         f"(decoded once by raykd in {bench.decoded_s:.1f} s), batch {asked.batch}, {asked.epochs} epochs, "

@@ -37,7 +37,7 @@ class Barlow(Method[BarlowConfig]):
                 "sgd_momentum": 0.9,
                 "weight_decay": 1.5e-6,
                 "batch_size": 256,
-                "schedule": "cosine",
+                "schedule": "cosine_after_warmup",
                 "warmup_epochs": 10,
             },
             "views": {"recipe": "solo_learn"},

@@ -73,7 +73,7 @@ class Byol(Method[ByolConfig]):
                 "sgd_momentum": 0.9,
                 "weight_decay": 1e-6,
                 "batch_size": 2048,
-                "schedule": "cosine",
+                "schedule": "cosine_after_warmup",
                 "warmup_epochs": 10,
             },
             "views": {"recipe": "solo_learn"},

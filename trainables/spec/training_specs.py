@@ -45,7 +45,11 @@ class OptimSpec(Spec):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     decay_norms: bool = Field(False, description="decay biases and norms too, as MoCo's code does")
     sgd_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of SGD-like optimizers")
-    schedule: Literal["cosine", "step", "multistep", "constant"] = "cosine"
+    schedule: Literal["cosine", "cosine_after_warmup", "step", "multistep", "constant"] = Field(
+        "cosine",
+        description="cosine: over all epochs, also those of the warm-up, whose end it starts below the peak; "
+        "cosine_after_warmup: over the epochs that the warm-up leaves, from the peak",
+    )
     decay_epochs: tuple[int, ...] = Field(
         (), description="epochs at which `multistep` (or every N, `step`) decays"
     )

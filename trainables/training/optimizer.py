@@ -110,18 +110,21 @@ class Schedule:
         warmup = spec.warmup_epochs * updates
         name: str = spec.schedule
         options: dict[str, Any] = {}
-        if name == "step":
+        counted = epochs * updates
+        if name == "cosine_after_warmup":
+            name, counted, options["warmup_prefix"] = "cosine", counted - warmup, True
+        elif name == "step":
             options["decay_epochs"] = spec.decay_epochs[0] * updates
         elif name == "multistep":
             # timm applies a milestone one count early.
             options["decay_milestones"] = [epoch * updates + 1 for epoch in spec.decay_epochs]
         elif name == "constant":  # newer timm has one of its own; this serves every version
-            name, options["decay_epochs"] = "step", epochs * updates + 1
+            name, options["decay_epochs"] = "step", counted + 1
         self._optimizer = optimizer
         self.scheduler, _ = create_scheduler_v2(
             optimizer,
             name,
-            num_epochs=epochs * updates,
+            num_epochs=counted,
             min_lr=spec.min_lr,
             decay_rate=spec.decay_rate,
             warmup_epochs=warmup,

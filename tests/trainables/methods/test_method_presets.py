@@ -76,16 +76,18 @@ projector deit:
 # `vturrisi/solo-learn`, ImageNet
 barlow:
   {optimizer: lars, lr: 0.8, weight_decay: 0.0000015, batch_size: 256, warmup_epochs: 10, epochs: 100,
-   views.recipe: solo_learn, loss_scale: 0.048, redundancy: 0.0051, hidden: 4096, head_dim: 4096}
+   schedule: cosine_after_warmup, views.recipe: solo_learn, loss_scale: 0.048, redundancy: 0.0051,
+   hidden: 4096, head_dim: 4096}
 byol:
   # 2048: 64 images on each of two devices, and 16 of these make a step. lr: 0.45 for a batch of 256.
   {optimizer: lars, lr: 3.6, weight_decay: 0.000001, batch_size: 2048, warmup_epochs: 10, epochs: 100,
-   views.recipe: solo_learn, momentum: 0.99, hidden: 4096, head_dim: 256}
+   schedule: cosine_after_warmup, views.recipe: solo_learn, momentum: 0.99, hidden: 4096, head_dim: 256}
 
 # `scripts/pretrain/imagenet-100/barlowACL.sh`: 128 images on each of 3 GPUs. lr: 0.3 for a batch of 256.
 xd: &slim
   {optimizer: larc, trust_coefficient: 0.02, lr: 0.45, batch_size: 384, weight_decay: 0.00005,
-   warmup_epochs: 10, epochs: 400, views.recipe: solo_learn, xd_form: alpha, alpha: 0.95, xd_weight: 0.0001,
+   schedule: cosine_after_warmup, warmup_epochs: 10, epochs: 400, views.recipe: solo_learn,
+   xd_form: alpha, alpha: 0.95, xd_weight: 0.0001,
    redundancy: 0.0051, loss_scale: 0.1, hidden: 2048, head_dim: 2048}
 sacl: {<<: *slim, host_width: 1.5, slice: index}  # the paper's 1.5x-1x
 
@@ -97,7 +99,7 @@ compress:
 # lightly-train's documentation and package: a batch of 128, and its lr for 1536 times sqrt(128 / 1536)
 queue_pseudo_labels: &lightly
   {optimizer: lars, lr: 0.5196, weight_decay: 0.000001, sgd_momentum: 0.9, batch_size: 128,
-   clip_grad: 1, schedule: cosine, warmup_epochs: 10, epochs: 100, views.recipe: moco_v2,
+   clip_grad: 1, schedule: cosine_after_warmup, warmup_epochs: 10, epochs: 100, views.recipe: moco_v2,
    queue_size: 8192, temperature: 0.07, include_batch: true, mixup_alpha: 1}
 patch_regression:
   {<<: *lightly, lr: 2.598, queue_size: null, temperature: null, include_batch: null,

@@ -43,6 +43,16 @@ def test_warm_up_is_linear_and_never_zero() -> None:
     assert max(found) <= 0.1
 
 
+def test_cosine_after_warmup_begins_at_the_peak_and_ends_with_the_last_epoch() -> None:
+    """As in lightly-train, solo-learn, Barlow Twins and BYOL; timm's `cosine` is 3 updates on by then."""
+    found = rates(5, 3, schedule="cosine_after_warmup", warmup_epochs=1, min_lr=0.001)
+    falling = [0.001 + 0.099 * 0.5 * (1 + math.cos(math.pi * t / 12)) for t in range(12)]
+    assert found[3:] == pytest.approx(falling)
+    assert found[0] == pytest.approx(0.1 / 3) and found[0] < found[1] < found[2] < found[3] == 0.1
+    assert rates(5, 3, warmup_epochs=1)[3] == pytest.approx(0.05 * (1 + math.cos(math.pi * 3 / 15)))
+    assert rates(4, 3, schedule="cosine_after_warmup") == rates(4, 3)  # nothing to leave out
+
+
 def test_constant_step_and_multistep_change_where_an_epoch_begins() -> None:
     assert rates(3, 4, schedule="constant") == [0.1] * 12
     stepped = rates(6, 3, schedule="step", decay_epochs=(2,), decay_rate=0.5)
