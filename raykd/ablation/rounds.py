@@ -16,7 +16,7 @@ import numpy as np
 
 from raykd.ablation.conclusions import extended_rules, score_of, verdicts
 from raykd.records.history import ENDED, History, TrialRecord
-from raykd.searching.proposer import WAIT, Proposal, Wait
+from raykd.searching.proposer import WAIT, Proposal, Wait, size_of
 from raykd.spec.arms import ARM
 from raykd.spec.study import StudySpec
 from raykd.stats.paired import FloatArray
@@ -102,7 +102,9 @@ class Rounds:
         """The arm's trial of this seed, with number 0."""
         params = {ARM: label}
         trial = self.spec.trial(params, seed)
-        return Proposal(0, trial.signature(), trial.arm(), seed, params, flatten(trial), "round", {})
+        size = size_of(trial, lambda error: self.spec.placed(error, params))
+        name, arm, config = trial.signature(), trial.arm(), flatten(trial)
+        return Proposal(0, name, arm, seed, params, config, "round", {}, size)
 
     def _note(self, name: str, cell: Cell, number: int) -> None:
         """Remember that this trial was proposed."""

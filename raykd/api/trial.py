@@ -48,6 +48,16 @@ class Trial:
         return self._record.best[1] if self._record.best else 0
 
     @property
+    def parameter_count(self) -> int | None:
+        """Parameters of its student, as it is exported: without a classifier. None in older ledgers."""
+        return self._record.size.get("params")
+
+    @property
+    def multiply_adds(self) -> int | None:
+        """Multiply-adds of its student's forward pass of one image; None in ledgers of earlier versions."""
+        return self._record.size.get("macs")
+
+    @property
     def seed(self) -> int:
         """The replicate: trials with equal settings differ in it."""
         return self._record.replicate

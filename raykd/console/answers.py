@@ -10,6 +10,7 @@ from rich.table import Table
 
 from raykd.console.live import Console
 from raykd.console.screen import Screen
+from raykd.console.sizes import HEADINGS, differing, size_cells
 from raykd.console.wording import counted, settings_of, standing
 from raykd.records.earlier import USES
 from raykd.records.history import History
@@ -67,9 +68,13 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
         screen.rows(("sweep", "trials", "are", "because"), rows)
     text()
     text("the first configurations:")
+    sizes = differing([s["size"] for s in planned["samples"]])
     screen.rows(
-        ("trial", "seed", "by", "settings"),
-        [(s["trial"], s["seed"], s["origin"], settings_of(s["params"])) for s in planned["samples"]],
+        ("trial", "seed", "by", *(HEADINGS[name] for name in sizes), "settings"),
+        [
+            (s["trial"], s["seed"], s["origin"], *size_cells(s["size"], sizes), settings_of(s["params"]))
+            for s in planned["samples"]
+        ],
     )
     text()
     for remark in remarks:

@@ -13,6 +13,7 @@ from rich.console import Console as Rich
 from rich.markup import escape
 
 from raykd.console.screen import Screen
+from raykd.console.sizes import HEADINGS, shown_sizes, size_cells
 from raykd.console.wording import (
     comparison,
     counted,
@@ -126,11 +127,13 @@ class Console(Screen):
         """Show the trials, best first, at most `most`, with their values on the axes."""
         trials = ranked(history)
         axes = list(dict.fromkeys(name for t, *_ in trials for name in t.params))
+        sizes = shown_sizes(history)
         rows = []
         for t, score, se in trials[:most]:
-            row = [t.trial, status_of(t.status, driven), t.epoch, score, se]
+            row = [t.trial, status_of(t.status, driven), t.epoch, score, se, *size_cells(t.size, sizes)]
             rows.append([*row, *(t.params.get(axis, "") for axis in axes)])
-        self.rows(("trial", "status", "epoch", "score", "± se", *axes), rows, elsewhere="trials.parquet")
+        heads = ["trial", "status", "epoch", "score", "± se", *(HEADINGS[name] for name in sizes)]
+        self.rows((*heads, *axes), rows, elsewhere="trials.parquet")
         if len(trials) > most:
             self.text(f"and {len(trials) - most} more in trials.parquet", "dim")
 

@@ -146,6 +146,7 @@ class _Suggest(_Any):
     config: _Config
     origin: str
     attrs: dict[str, Any]
+    size: NotRequired[dict[str, _Count]]
 
 
 class _Repeat(_Any):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from raykd.spec.sweep import SweepSpec
 
 STATUSES = ("finished", "stopped", "failed", "running", "waiting")
+SIZES = ("params", "macs")  # of a student: parameters, and multiply-adds of an image
 ENDED_WELL = ("finished", "stopped")
 ENDED = (*ENDED_WELL, "failed")
 _TRIAL = re.compile(r"[\w-]{1,64}", re.ASCII)  # a trial's name is one of a folder
@@ -57,6 +58,7 @@ class TrialRecord:
     ended: float | None = None  # unix seconds
     wall_s: float = 0.0  # from each start to the last record of that attempt: pauses between drivers left out
     best: tuple[float, int] | None = None  # best finite score and its epoch, the earliest of equals
+    size: dict[str, int] = field(default_factory=dict)  # of the student: params, macs; {} in older ledgers
     _mark: float | None = None  # time up to which wall_s counts
 
     @property
@@ -274,7 +276,9 @@ class History:
             raise SweepFailed(f"the ledger names a trial {record['trial'][:100]!r}, which is none of raykd's")
         self._places[record["trial"]] = len(self._places)
         fields = {name: record[name] for name in KINDS["suggest"]}
-        self.trials[record["trial"]] = TrialRecord(**fields, suggested=record["time"])
+        self.trials[record["trial"]] = TrialRecord(
+            **fields, suggested=record["time"], size=dict(record.get("size", {}))
+        )
 
 
 def _start(trial: TrialRecord, record: Record) -> None:

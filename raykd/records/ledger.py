@@ -77,6 +77,7 @@ _SINCE = {
     "driver": ("format", "versions", "device"),
     "verdict": ("audit",),
     "end": ("audited",),
+    "suggest": ("size",),  # of the student: {params, macs}
 }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raykd.records.history import History, TrialRecord
+from raykd.records.history import SIZES, History, TrialRecord
 from raykd.records.ledger import Record
 from raykd.spec.arms import ARM, ArmSpec
 from trainables.core.files import replacing
@@ -36,7 +36,8 @@ def trials_table(history: History) -> pa.Table:
     Of a study `arm_name` is the arm's label, `trained_parameters` how many numbers an optimizer moves,
     `step_flops` the floating-point operations of a step and `flops` those of the epochs finished. `score` is
     the best finite score and `best_epoch` when it was reached, `last` the score of the last probed epoch (NaN
-    possible), `epoch` the epochs finished, `wall_s` seconds of training without the pauses between drivers.
+    possible), `epoch` the epochs finished, `params` and `macs` the size of the student (null in ledgers of
+    earlier versions), `wall_s` seconds of training without the pauses between drivers.
     `audited`, in a sweep with an audit of the proxy, is the epoch at which a trial was to stop that ran on. A
     field whose values differ in type is text; lists and mappings are JSON.
     """
@@ -55,6 +56,7 @@ def trials_table(history: History) -> pa.Table:
         "score": pa.array([t.best and t.best[0] for t in trials], pa.float64()),
         "best_epoch": pa.array([t.best and t.best[1] for t in trials], pa.int64()),
         "last": pa.array([t.last for t in trials], pa.float64()),
+        **{name: pa.array([t.size.get(name) for t in trials], pa.int64()) for name in SIZES},
         "wall_s": pa.array([t.wall_s for t in trials], pa.float64()),
         **_audits(trials),
         **_costs(history, trials),

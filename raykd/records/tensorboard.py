@@ -34,6 +34,10 @@ METRICS = {  # the columns beside the axes: few, because every table and plot ha
     "last": ("last score", "the last epoch"),
     "epoch": ("epochs", "epochs finished"),
 }
+SIZE_METRICS = {  # of a sweep whose students differ
+    "size/params": ("parameters", "of the student, as it is exported"),
+    "size/macs": ("multiply-adds", "of the student, for one image"),
+}
 _OPENING = 2  # events of a run before its first epoch
 _VERSION = "brain.Event:2"  # the first event of every file
 _STATUS = {
@@ -117,6 +121,8 @@ class TensorBoardWriter:
             if name in trial.params:
                 values[name] = _of_type(_levels(axis), axis.encode(trial.params[name]))
         session = summary_v2.hparams_pb(values, trial_id=trial.trial, start_time_secs=began)
+        for name, size in trial.size.items():
+            session.value.add(tag=f"size/{name}", simple_value=size)
         return [
             Event(wall_time=began, file_version=_VERSION),
             Event(wall_time=began, step=0, summary=session),
@@ -137,9 +143,10 @@ class TensorBoardWriter:
             info = api_pb2.HParamInfo(name="seed", description="replicate", differs=True)
             summary_v2.Discrete([float(seed) for seed in self.seeds]).update_hparam_info(info)
             infos.append(info)
+        differ = any(name.partition(".")[0] == "student" for name in self.space.axes)
         metrics = [
             summary_v2.Metric(tag, display_name=name, description=description)
-            for tag, (name, description) in METRICS.items()
+            for tag, (name, description) in {**METRICS, **(SIZE_METRICS if differ else {})}.items()
         ]
         experiment = api_pb2.Experiment(
             hparam_infos=infos, metric_infos=[m.as_proto() for m in metrics], time_created_secs=created

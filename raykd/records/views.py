@@ -86,6 +86,7 @@ def best(history: History) -> dict[str, Any]:
         "status": found.status,
         "params": found.params,
         "config": found.config,
+        "size": found.size,
         "metrics": found.reports[found.best[1]] if found.best else {},
         "references": {name: record["metrics"].get("score") for name, record in history.references.items()},
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from raykd.console.sizes import HEADINGS, in_words, shown_sizes, size_cells
 from raykd.console.wording import duration, headings, number, probes, ranked
 from raykd.records.history import ENDED_WELL, History, TrialRecord
 from raykd.records.ledger import LEDGER
@@ -30,7 +31,7 @@ def facts(history: History, own: Sequence[tuple[str, str]] = ()) -> Facts:
     spec, head = history.spec, history.sweep or {}
     rows = [
         ("Method", ", ".join(methods(spec))),
-        ("Student", _network(spec.get("student"))),
+        ("Student", _student(history)),
         ("Teacher", _teachers(spec)),
         ("Data", _named(spec.get("data", {}))),
         ("Score", f"{score_name(spec)}, validation split; ± is the standard error over the probe's draws"),
@@ -139,12 +140,14 @@ def trials_table(history: History, caption: str) -> Table:
     more = ["further settings"] if len(axes) < len(names) else []
     seeds = len({t.replicate for t, *_ in trials}) > 1
     columns = ["trial", "status", "epoch", "score", "± se", *(["seed"] if seeds else []), "seconds"]
-    columns += [*axes, *more]
+    sizes = shown_sizes(history)
+    columns += [*(HEADINGS[name] for name in sizes), *axes, *more]
     rows = []
     for trial, score, se in trials[:MOST_ROWS]:
         row = [trial.trial, trial.status, str(trial.epoch), number(score), number(se)]
         row += [str(trial.replicate)] if seeds else []
-        row += [f"{trial.wall_s:.0f}", *(number(trial.params[axis]) for axis in axes)]
+        row += [f"{trial.wall_s:.0f}", *size_cells(trial.size, sizes)]
+        row += [*(number(trial.params[axis]) for axis in axes)]
         rest = (f"{name} {number(value)}" for name, value in trial.params.items() if name not in axes)
         rows.append([*row, *([", ".join(rest)] if more else [])])
     if len(trials) > MOST_ROWS:
@@ -206,6 +209,13 @@ def _network(model: Mapping[str, Any] | None) -> str:
         return ""
     options = _settings(model.get("options") or {})
     return str(model.get("arch", "")) + (f" ({options})" if options else "")
+
+
+def _student(history: History) -> str:
+    """The student of the spec, with its size where all trials have one."""
+    sizes = {tuple(trial.size.items()) for trial in history.trials.values()}
+    size = in_words(dict(sizes.pop())) if len(sizes) == 1 else ""
+    return ", ".join(filter(None, [_network(history.spec.get("student")), size]))
 
 
 def _teachers(spec: Mapping[str, Any]) -> str:

@@ -174,6 +174,6 @@ def samples(spec: SearchSpec, most: int, earlier: Earlier | None = None) -> list
     proposer = Proposer(spec, spec.samples, earlier)
     proposals = (p for p in iter(proposer.propose, None) if isinstance(p, Proposal))
     return [
-        {"trial": p.trial, "seed": p.replicate, "params": p.params, "origin": p.origin}
+        {"trial": p.trial, "seed": p.replicate, "params": p.params, "origin": p.origin, "size": p.size}
         for p in islice(proposals, most)
     ]

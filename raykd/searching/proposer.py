@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -38,6 +38,7 @@ from raykd.spec.samplers import Grid
 from raykd.spec.search import SearchSpec
 from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError
+from trainables.spec.trial import TrialSpec
 from trainables.training.flat_names import flatten
 
 
@@ -61,6 +62,7 @@ class Proposal:
     config: dict[str, Any]  # flat name -> value
     origin: str  # sampler | point | preset | grid | replicate
     attrs: dict[str, Any]  # the sampler's own state with this trial, plain JSON
+    size: dict[str, int]  # of the student: params, macs
 
     def record(self) -> dict[str, Any]:
         """The fields of the ledger's `suggest` record."""
@@ -239,6 +241,7 @@ class Proposer:
         attrs = self._state.attrs(number)
         try:
             trial = self.spec.trial(params, seed)
+            size = size_of(trial, lambda error: self.spec.placed(error, params))
         except UserError as error:
             self._note_repeat(number, None)
             return Repeat(number - self._first, params, None, str(error), attrs)
@@ -250,7 +253,7 @@ class Proposer:
         if origin != "replicate":
             self._replicates.extend((params, seed) for seed in self.spec.seeds[1:])
         at = number - self._first
-        return Proposal(at, name, trial.arm(), seed, params, flatten(trial), origin, attrs)
+        return Proposal(at, name, trial.arm(), seed, params, flatten(trial), origin, attrs, size)
 
     def _note_trial(self, number: int, name: str, new: bool, told: _Told | None = None) -> None:
         self._told[name] = told or _Told([], {})
@@ -279,6 +282,20 @@ class Proposer:
         at = self._configurations + self._repeats - len(self._points)
         grid: Iterator[dict[str, Any]] = islice(self.spec.space.grid(levels), max(at, 0), None)
         return next(grid, None)
+
+
+def size_of(trial: TrialSpec, placed: Callable[[UserError], UserError]) -> dict[str, int]:
+    """The size of the trial's student, for the ledger: `params` and `macs` as of `student_size`.
+
+    Raises `UserError`, as `placed` returns it, for a student that cannot be built, or cannot take the trial's
+    images.
+    """
+    from trainables.networks.sizes import student_size
+
+    try:
+        return student_size(trial.student.model, trial.data.image_size)._asdict()
+    except UserError as error:
+        raise placed(error) from None
 
 
 def sampler_arguments(spec: SweepSpec) -> dict[str, Any]:
