@@ -18,6 +18,7 @@ from raykd.ablation.conclusions import extended_rules, score_of, verdicts
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.searching.proposer import WAIT, Proposal, Wait, size_of
 from raykd.spec.arms import ARM
+from raykd.spec.size_sections import student_key
 from raykd.spec.study import StudySpec
 from raykd.stats.paired import FloatArray
 from trainables.training.flat_names import flatten
@@ -104,7 +105,7 @@ class Rounds:
         trial = self.spec.trial(params, seed)
         size = size_of(trial, lambda error: self.spec.placed(error, params))
         name, arm, config = trial.signature(), trial.arm(), flatten(trial)
-        return Proposal(0, name, arm, seed, params, config, "round", {}, size)
+        return Proposal(0, name, arm, seed, params, config, "round", {}, student_key(trial), size)
 
     def _note(self, name: str, cell: Cell, number: int) -> None:
         """Remember that this trial was proposed."""

@@ -88,6 +88,9 @@ class Console(Screen):
             self._ended(history.trials[record["trial"]], history)
         elif kind == "reference":
             self.say(f"{record['label']}: {score_of(record['metrics'])}")
+        elif kind == "latency":
+            said = "{median_ms:.3g} ms a forward pass (quartiles {low_ms:.3g} and {high_ms:.3g})"
+            self.say(f"{record['label']}: {said.format(**record['metrics'])} on {record['where']}")
         elif kind == "quarantine":
             self.warn(f"{record['gpu']} is in quarantine, no lane is placed there: {record['reason']}")
         elif kind == "repeat":

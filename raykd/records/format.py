@@ -137,6 +137,13 @@ class _Measured(_Any):
     metrics: _Metrics
 
 
+class _Latency(_Any):
+    student: str
+    label: str
+    metrics: _Metrics
+    where: str
+
+
 class _Suggest(_Any):
     trial: str
     number: _Count
@@ -146,6 +153,7 @@ class _Suggest(_Any):
     config: _Config
     origin: str
     attrs: dict[str, Any]
+    student: NotRequired[str]
     size: NotRequired[dict[str, _Count]]
 
 
@@ -196,7 +204,7 @@ _MODELS: dict[str, type[Any]] = {
     "sweep": _Sweep, "driver": _Driver, "repair": _Repair, "extend": _Extend, "reference": _Reference,
     "measured": _Measured, "suggest": _Suggest, "repeat": _Repeat, "exhausted": _Any, "start": _Start,
     "report": _Report, "verdict": _Verdict, "end": _End, "quarantine": _Quarantine,
-    "retry": _Retry, "warm_start": _WarmStart,
+    "retry": _Retry, "warm_start": _WarmStart, "latency": _Latency,
 }  # fmt: skip
 
 

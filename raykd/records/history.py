@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from raykd.spec.sweep import SweepSpec
 
 STATUSES = ("finished", "stopped", "failed", "running", "waiting")
-SIZES = ("params", "macs")  # of a student: parameters, and multiply-adds of an image
+SIZES = ("params", "macs", "latency")  # of a student: parameters, multiply-adds of an image, milliseconds
 ENDED_WELL = ("finished", "stopped")
 ENDED = (*ENDED_WELL, "failed")
 _TRIAL = re.compile(r"[\w-]{1,64}", re.ASCII)  # a trial's name is one of a folder
@@ -58,7 +58,8 @@ class TrialRecord:
     ended: float | None = None  # unix seconds
     wall_s: float = 0.0  # from each start to the last record of that attempt: pauses between drivers left out
     best: tuple[float, int] | None = None  # best finite score and its epoch, the earliest of equals
-    size: dict[str, int] = field(default_factory=dict)  # of the student: params, macs; {} in older ledgers
+    student: str = ""  # 8 hex digits of what its student is; "" in older ledgers
+    size: dict[str, float] = field(default_factory=dict)  # of the student, as far as known: see `SIZES`
     _mark: float | None = None  # time up to which wall_s counts
 
     @property
@@ -106,6 +107,7 @@ class History:
         self.earlier: Earlier | None = None  # what it has from earlier sweeps, once that is known
         self.references: dict[str, Record] = {}  # name -> the last record of that name
         self.measured: dict[str, dict[str, float]] = {}  # reference -> metrics of its best epoch
+        self.latencies: dict[str, Record] = {}  # student -> how long it takes
         self.drivers: list[Record] = []
         self.repeats: list[Record] = []
         self.repairs: list[Record] = []  # of the ledger, after damage
@@ -233,6 +235,10 @@ class History:
             self.exhausted = False  # until the space, or the study's rules, say so again
         elif kind == "reference":
             self.references[record["name"]] = record
+        elif kind == "latency":
+            self.latencies[record["student"]] = record
+            for trial in self.trials.values():
+                self._note_latency(trial)
         elif kind == "measured":
             best = self.measured.setdefault(record["name"], {})
             if record["metrics"].get("score", -math.inf) > best.get("score", -math.inf):
@@ -276,9 +282,15 @@ class History:
             raise SweepFailed(f"the ledger names a trial {record['trial'][:100]!r}, which is none of raykd's")
         self._places[record["trial"]] = len(self._places)
         fields = {name: record[name] for name in KINDS["suggest"]}
-        self.trials[record["trial"]] = TrialRecord(
-            **fields, suggested=record["time"], size=dict(record.get("size", {}))
-        )
+        student, size = record.get("student", ""), dict(record.get("size", {}))
+        trial = TrialRecord(**fields, suggested=record["time"], student=student, size=size)
+        self.trials[trial.trial] = trial
+        self._note_latency(trial)
+
+    def _note_latency(self, trial: TrialRecord) -> None:
+        if trial.student in self.latencies:
+            found = self.latencies[trial.student]["metrics"].get("median_ms", math.nan)
+            trial.size = {**trial.size, "latency": found}
 
 
 def _start(trial: TrialRecord, record: Record) -> None:

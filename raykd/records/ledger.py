@@ -54,6 +54,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "retry": ("trials",),  # failed trials that are tried again, since the cause was not theirs
     "quarantine": ("gpu", "reason"),  # a GPU on which this driver places no more lanes
     "reference": ("name", "label", "metrics", "trial"),  # to compare trials with: raw pixels, teacher, ...
+    # of a student, in milliseconds and in words; see `trainables.planning.latency`
+    "latency": ("student", "label", "metrics", "where"),
     "measured": ("name", "epoch", "metrics"),  # an epoch of a reference whose training has not ended
     # number: running from 0; arm, trial: 8 hex digits; replicate: the seed; params: {axis: value};
     # config: {flat name: value}; origin: sampler | point | preset | grid | replicate; attrs: Optuna's system
@@ -77,7 +79,7 @@ _SINCE = {
     "driver": ("format", "versions", "device"),
     "verdict": ("audit",),
     "end": ("audited",),
-    "suggest": ("size",),  # of the student: {params, macs}
+    "suggest": ("student", "size"),  # 8 hex digits of what the student is; {params, macs}
 }
 
 

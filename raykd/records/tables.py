@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raykd.records.history import SIZES, History, TrialRecord
+from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import Record
 from raykd.spec.arms import ARM, ArmSpec
 from trainables.core.files import replacing
@@ -37,9 +37,10 @@ def trials_table(history: History) -> pa.Table:
     `step_flops` the floating-point operations of a step and `flops` those of the epochs finished. `score` is
     the best finite score and `best_epoch` when it was reached, `last` the score of the last probed epoch (NaN
     possible), `epoch` the epochs finished, `params` and `macs` the size of the student (null in ledgers of
-    earlier versions), `wall_s` seconds of training without the pauses between drivers.
-    `audited`, in a sweep with an audit of the proxy, is the epoch at which a trial was to stop that ran on. A
-    field whose values differ in type is text; lists and mappings are JSON.
+    earlier versions), `latency_ms` with its quartiles the time of its forward pass, where a sweep measures
+    that, `wall_s` seconds of training without the pauses between drivers. `audited`, in a sweep with an audit
+    of the proxy, is the epoch at which a trial was to stop that ran on. A field whose values differ in type
+    is text; lists and mappings are JSON.
     """
     trials = list(history.trials.values())
     columns: dict[str, pa.Array] = {
@@ -56,7 +57,7 @@ def trials_table(history: History) -> pa.Table:
         "score": pa.array([t.best and t.best[0] for t in trials], pa.float64()),
         "best_epoch": pa.array([t.best and t.best[1] for t in trials], pa.int64()),
         "last": pa.array([t.last for t in trials], pa.float64()),
-        **{name: pa.array([t.size.get(name) for t in trials], pa.int64()) for name in SIZES},
+        **_sizes(history, trials),
         "wall_s": pa.array([t.wall_s for t in trials], pa.float64()),
         **_audits(trials),
         **_costs(history, trials),
@@ -119,6 +120,15 @@ class LiveTables:
             log.exception("the tables could not be written")
         now = time.monotonic()
         self._next = now + max(_EVERY_S, (now - began) / _SHARE)
+
+
+def _sizes(history: History, trials: Sequence[TrialRecord]) -> dict[str, pa.Array]:
+    """The columns of the students' sizes, and of their latencies where these were measured."""
+    counts = {name: pa.array([t.size.get(name) for t in trials], pa.int64()) for name in ("params", "macs")}
+    known = [history.latencies.get(t.student, {}).get("metrics", {}) for t in trials]
+    names = {"latency_ms": "median_ms", "latency_low_ms": "low_ms", "latency_high_ms": "high_ms"}
+    times = {to: pa.array([m.get(at) for m in known], pa.float64()) for to, at in names.items()}
+    return {**counts, **(times if history.latencies else {})}
 
 
 def _labels(trials: Sequence[TrialRecord]) -> dict[str, pa.Array]:

@@ -37,6 +37,7 @@ METRICS = {  # the columns beside the axes: few, because every table and plot ha
 SIZE_METRICS = {  # of a sweep whose students differ
     "size/params": ("parameters", "of the student, as it is exported"),
     "size/macs": ("multiply-adds", "of the student, for one image"),
+    "size/latency": ("latency", "of the student's forward pass, milliseconds"),
 }
 _OPENING = 2  # events of a run before its first epoch
 _VERSION = "brain.Event:2"  # the first event of every file

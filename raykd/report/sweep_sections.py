@@ -17,6 +17,7 @@ from raykd.report.parameter_section import Progress, parameters
 from raykd.report.plots import curve, intervals
 from raykd.report.proxy_section import proxy
 from raykd.report.sentences import against, best_in_words
+from raykd.report.size_section import sizes
 from raykd.spec.search import SearchSpec
 from raykd.storage.base import SweepFolder
 from raykd.storage.commands import command
@@ -55,6 +56,8 @@ def sections(spec: SearchSpec, history: History, export: str, progress: Progress
     yield learning(history)
     yield parameters(spec, history, progress)
     yield proxy(spec, history)
+    if (sized := sizes(history)) is not None:
+        yield sized
     table = trials_table(history, "All trials, best first")
     folded = len(table.rows) > 20
     said = table if table.rows else Text("No trial was proposed yet.")

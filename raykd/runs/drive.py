@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +62,7 @@ class Drive:
         Raises `SweepFailed` where it cannot go on, and `UserError` for a mistake that shows only now.
         """
         from raykd.lanes.pool import LanePool
+        from raykd.runs.latencies import Latencies, check_latency
         from raykd.runs.references import References
 
         spec, console = self.spec, self.console
@@ -79,6 +81,7 @@ class Drive:
         for remark in idle_gpus(spec.workers, nodes):
             console.warn(remark)
         workers = spec.workers.on(nodes)
+        check_latency(spec, workers, nodes)
         if cluster.get("webui_url"):
             asks = " (set RAY_AUTH_TOKEN before a run to know the token that it asks for)"
             shown = f"Ray's dashboard: http://{cluster['webui_url']}{asks if cluster['alone'] else ''}"
@@ -101,10 +104,12 @@ class Drive:
             with pool:
                 began = time.monotonic()
                 references = References(spec, self.record, pool, console, self.sweep)
+                latencies = Latencies(spec, self.record, pool, console, self.sweep)
                 limit = spec.time_limit
                 until = None if limit is None else began + limit
                 with self._ended_trials():
-                    references.around(lambda: self._tune(pool, ready, began), until)
+                    tune = partial(self._tune, pool, ready, began)
+                    references.around(tune, until, latencies.measure_rest)
                 if pool.broken:
                     raise SweepFailed(pool.broken)
 

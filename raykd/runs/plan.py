@@ -12,6 +12,7 @@ from raykd.lanes.own_ray import temporary_folder
 from raykd.records.earlier import Earlier
 from raykd.runs import warm_start
 from raykd.runs.auxiliary import baseline_remarks, beside, whole_trials
+from raykd.runs.latencies import check_latency
 from raykd.runs.sharing import sharing
 from raykd.searching.proposer import Proposal, Proposer
 from raykd.spec.devices import idle_gpus, where
@@ -102,6 +103,8 @@ def worker_memory(spec: SweepSpec, address: str | None) -> int | None:
 def planned_here(planned: dict[str, Any], spec: SweepSpec, address: str | None) -> list[str]:
     """Add devices and lanes of this machine to a plan. Returns remarks on these and on a long baseline."""
     _check_plugins(spec, address)
+    if cluster.ray_address(address) == cluster.LOCAL:
+        check_latency(spec, spec.workers, [cluster.this_machine()])
     planned["devices"], idle = devices(spec, address)
     planned["room"], none = room(spec, address)
     baseline = [row for row in planned["beside"] if row["what"] == "baseline"]

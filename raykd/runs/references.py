@@ -21,6 +21,7 @@ from raykd.lanes.pool import LanePool
 from raykd.records.history import missing
 from raykd.records.recorder import Recorder
 from raykd.runs.auxiliary import baseline_remarks, capped, representative, to_prepare
+from raykd.runs.latencies import unmeasured
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import SweepFolder
 from raykd.storage.commands import command
@@ -48,11 +49,13 @@ class References:
         self._base = representative(spec)
         self._prepared = to_prepare(spec)
 
-    def around(self, sweep: Callable[[], bool], until: float | None = None) -> None:
+    def around(
+        self, sweep: Callable[[], bool], until: float | None = None, last: Callable[[], None] = lambda: None
+    ) -> None:
         """Prepare, then run `sweep`, and measure the references in threads meanwhile.
 
-        If `sweep` returns True, wait for the references until `until` (seconds of the monotonic clock; None:
-        without limit). Raises what preparation raises.
+        If `sweep` returns True, do `last` and wait for it and the references until `until` (seconds of the
+        monotonic clock; None: without limit). Raises what preparation raises.
         """
         early, late = [self._measure_networks, self._measure_baseline], [self._measure_teacher]
         if self._base.student.train is not None:  # whose weights these rows start from
@@ -63,10 +66,12 @@ class References:
         if not sweep():
             return
         self._pool.no_more_trials()
+        beside.append(self._beside(last))
         for thread in beside:
             thread.join(None if until is None else max(0.0, until - time.monotonic()))
         if any(thread.is_alive() for thread in beside):
-            names = ", ".join(missing(self._spec, self._record.history))
+            late = ["latencies"] if unmeasured(self._spec, self._record.history) else []
+            names = ", ".join([*missing(self._spec, self._record.history), *late])
             hint = command("resume", self._sweep)
             self._console.warn(f"the time limit is reached before these: {names}; go on with:  {hint}")
 

@@ -52,6 +52,7 @@ from raykd.runs.changed_spec import (
 )
 from raykd.runs.drive import Drive, Replayed
 from raykd.runs.kinds import run_of
+from raykd.runs.latencies import check_latency, unmeasured
 from raykd.spec.plugins import code_of, refuse_changed_code
 from raykd.spec.sweep import SweepSpec
 from raykd.spec.sweep_fields import MOST_TRIALS
@@ -182,7 +183,8 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
         recorder = Recorder(ledger, history)
         if ledger.cut:
             console.warn(ledger.cut)
-        if history.done and not extend and not missing(spec, history):
+        left = [*missing(spec, history), *unmeasured(spec, history)]
+        if history.done and not extend and not left:
             console.say("every trial of this sweep has ended", "green")
             _log_of(place.sweep)
             _views(spec, history, place.sweep.path)
@@ -232,6 +234,7 @@ def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[s
     memory = None
     if target == LOCAL:
         check_resources(spec.workers, [this_machine()])
+        check_latency(spec, spec.workers, [this_machine()])
         memory = capacity.room(spec.workers)
     for remark in check_joinable(target):  # before the storage is touched
         console.warn(remark)

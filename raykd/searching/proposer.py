@@ -36,6 +36,7 @@ from raykd.records.history import ENDED, History, TrialRecord
 from raykd.searching.optuna_state import End, StudyState, make_sampler
 from raykd.spec.samplers import Grid
 from raykd.spec.search import SearchSpec
+from raykd.spec.size_sections import student_key
 from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError
 from trainables.spec.trial import TrialSpec
@@ -62,6 +63,7 @@ class Proposal:
     config: dict[str, Any]  # flat name -> value
     origin: str  # sampler | point | preset | grid | replicate
     attrs: dict[str, Any]  # the sampler's own state with this trial, plain JSON
+    student: str  # 8 hex digits of what the student is
     size: dict[str, int]  # of the student: params, macs
 
     def record(self) -> dict[str, Any]:
@@ -253,7 +255,9 @@ class Proposer:
         if origin != "replicate":
             self._replicates.extend((params, seed) for seed in self.spec.seeds[1:])
         at = number - self._first
-        return Proposal(at, name, trial.arm(), seed, params, flatten(trial), origin, attrs, size)
+        return Proposal(
+            at, name, trial.arm(), seed, params, flatten(trial), origin, attrs, student_key(trial), size
+        )
 
     def _note_trial(self, number: int, name: str, new: bool, told: _Told | None = None) -> None:
         self._told[name] = told or _Told([], {})

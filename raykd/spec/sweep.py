@@ -49,7 +49,8 @@ class SweepSpec(SweepFields):
     def _recorded(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         dumped = {**dump(self), **self.of_other_kind}
         # Unused, as before these were fields.
-        return without(["plugins", "teachers", "track", "warm_start", "proxy"], dumped)
+        unused = ["plugins", "teachers", "track", "warm_start", "proxy", "latency"]
+        return without(unused, dumped)
 
     # --- what each kind of sweep says for itself ----------------------------------------------------------
 
