@@ -16,7 +16,8 @@ import numpy as np
 
 from raykd.ablation.conclusions import extended_rules, score_of, verdicts
 from raykd.records.history import ENDED, History, TrialRecord
-from raykd.searching.proposer import WAIT, Proposal, Wait, size_of
+from raykd.searching.proposer import WAIT, Proposal, Wait
+from raykd.searching.refusals import size_of
 from raykd.spec.arms import ARM
 from raykd.spec.size_sections import student_key
 from raykd.spec.study import StudySpec
@@ -103,7 +104,7 @@ class Rounds:
         """The arm's trial of this seed, with number 0."""
         params = {ARM: label}
         trial = self.spec.trial(params, seed)
-        size = size_of(trial, lambda error: self.spec.placed(error, params))
+        size = size_of(self.spec, trial, params)
         name, arm, config = trial.signature(), trial.arm(), flatten(trial)
         return Proposal(0, name, arm, seed, params, config, "round", {}, student_key(trial), size)
 

@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from raykd.records.history import SIZES, History
+from trainables.core.amounts import magnitude
 
 HEADINGS = {"params": "parameters", "macs": "multiply-adds", "latency": "latency, ms"}
-_UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "k"))
-
-
-def magnitude(value: float) -> str:
-    """A count in three digits: `4.2M`, `385M`, `1.25G`."""
-    for unit, letter in _UNITS:
-        if value >= 0.9995 * unit:
-            return f"{value / unit:.3g}{letter}"
-    return f"{value:.3g}"
 
 
 def differing(sizes: Iterable[Mapping[str, float]]) -> list[str]:
@@ -44,3 +36,17 @@ def in_words(size: Mapping[str, float]) -> str:
 
 def _cell(name: str, value: float) -> str:
     return f"{value:.3g}" if name == "latency" else magnitude(value)
+
+
+def refused_last(history: History) -> str | None:
+    """Why a search without further proposals has ended, where that is since they were refused; else None."""
+    last = max((trial.number for trial in history.trials.values()), default=-1)
+    refused = [record for record in history.refused if record["number"] > last]
+    others = [record for record in history.repeats if record["number"] > last and not record.get("over")]
+    if len(refused) <= len(others):
+        return None
+    return (
+        f"the last {len(refused)} proposals were refused, so the search ends with "
+        f"{len(history.trials)} trials: nothing within `limits` is found any more; the last one: "
+        f"{refused[-1]['reason']}. Raise `limits`, or put smaller students on the axes"
+    )

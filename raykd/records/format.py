@@ -163,6 +163,9 @@ class _Repeat(_Any):
     trial: str | None
     reason: str | None
     attrs: dict[str, Any]
+    over: NotRequired[_Metrics]
+    size: NotRequired[_Metrics]
+    name: NotRequired[str]
 
 
 class _Start(_Any):

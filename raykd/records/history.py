@@ -162,6 +162,11 @@ class History:
         """Whether every trial has ended."""
         return sum(t.status in ENDED for t in self.trials.values()) >= self.total
 
+    @property
+    def refused(self) -> list[Record]:
+        """The configurations that were not trained since their student is too large, or does not fit."""
+        return [record for record in self.repeats if record.get("over")]
+
     def counts(self) -> dict[str, int]:
         """status -> number of trials, every status present."""
         counts = dict.fromkeys(STATUSES, 0)

@@ -80,6 +80,8 @@ _SINCE = {
     "verdict": ("audit",),
     "end": ("audited",),
     "suggest": ("student", "size"),  # 8 hex digits of what the student is; {params, macs}
+    # of a refused configuration: limit -> share above it, its size, and the name that its trial would have
+    "repeat": ("over", "size", "name"),
 }
 
 

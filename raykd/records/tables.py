@@ -33,6 +33,9 @@ log = logging.getLogger("raykd.records.tables")
 def trials_table(history: History) -> pa.Table:
     """One row a trial in the order of suggestion; `config/NAME` holds a field, null where a trial has none.
 
+    Configurations that were refused have rows behind those of trials, with the status `refused`, the reason,
+    and their values on the axes.
+
     Of a study `arm_name` is the arm's label, `trained_parameters` how many numbers an optimizer moves,
     `step_flops` the floating-point operations of a step and `flops` those of the epochs finished. `score` is
     the best finite score and `best_epoch` when it was reached, `last` the score of the last probed epoch (NaN
@@ -42,7 +45,7 @@ def trials_table(history: History) -> pa.Table:
     of the proxy, is the epoch at which a trial was to stop that ran on. A field whose values differ in type
     is text; lists and mappings are JSON.
     """
-    trials = list(history.trials.values())
+    trials = [*history.trials.values(), *map(_as_trial, history.refused)]
     columns: dict[str, pa.Array] = {
         "trial": pa.array([t.trial for t in trials], pa.string()),
         "number": pa.array([t.number for t in trials], pa.int64()),
@@ -129,6 +132,24 @@ def _sizes(history: History, trials: Sequence[TrialRecord]) -> dict[str, pa.Arra
     names = {"latency_ms": "median_ms", "latency_low_ms": "low_ms", "latency_high_ms": "high_ms"}
     times = {to: pa.array([m.get(at) for m in known], pa.float64()) for to, at in names.items()}
     return {**counts, **(times if history.latencies else {})}
+
+
+def _as_trial(refused: Record) -> TrialRecord:
+    """A refused configuration as a row among the trials."""
+    return TrialRecord(
+        trial=refused.get("name", ""),
+        number=int(refused["number"]),
+        arm="",
+        replicate=0,
+        params=refused["params"],
+        config=refused["params"],
+        origin="",
+        attrs={},
+        suggested=refused["time"],
+        status="refused",
+        reason=refused["reason"],
+        size=dict(refused.get("size", {})),
+    )
 
 
 def _labels(trials: Sequence[TrialRecord]) -> dict[str, pa.Array]:

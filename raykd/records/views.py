@@ -48,6 +48,7 @@ def status(history: History, place: SweepFolder | Path) -> dict[str, Any]:
         "driver": {"host": driver.host, "pid": driver.pid} if driver else None,
         "samples": history.samples,
         "trials": counts,
+        "refused": len(history.refused),
         "best": _score(best) if best is not None else None,
         "repairs": history.repairs,
         "quarantine": [{"gpu": record["gpu"], "reason": record["reason"]} for record in history.quarantined],

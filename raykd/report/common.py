@@ -80,7 +80,11 @@ def failures(history: History, column: str, name: Callable[[TrialRecord], str]) 
     caption = f"{len(failed)} of {len(history.trials)} trials failed"
     table = Table(caption, ["trial", column, "seed", "epoch", "attempts", "reason"], rows)
     parts: list[Any] = [table if failed else Text("No trial failed.")]
-    refused = [f"{r['reason']} ({_settings(r['params'])})" for r in history.repeats if r.get("trial") is None]
+    refused = [
+        f"{r['reason']} ({_settings(r['params'])})"
+        for r in history.repeats
+        if r.get("trial") is None and not r.get("over")
+    ]
     if refused:
         parts += [Text("Proposals that cannot be trained, which cost nothing:"), Bullets(refused)]
     return Section("Failures", parts)

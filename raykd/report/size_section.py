@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from raykd.console.sizes import HEADINGS, shown_sizes, size_cells
-from raykd.console.wording import number
+from raykd.console.wording import counted, number, settings_of
 from raykd.records.history import History, TrialRecord
-from raykd.report.elements import Bullets, Section, Table
+from raykd.report.elements import Bullets, Collapsible, Element, Section, Table
 
+_MOST_REFUSED = 50  # rows
 _COUNTED = (
     "Parameters and multiply-adds are those of the exported student: its backbone, without a classifier, for "
     "one image."
@@ -19,7 +20,7 @@ def sizes(history: History) -> Section | None:
     for trial in history.trials.values():
         if trial.size:
             of.setdefault(trial.student, []).append(trial)
-    if not history.latencies and not shown_sizes(history):
+    if not history.latencies and not shown_sizes(history) and not history.refused:
         return None
     rows = sorted(of.values(), key=lambda trials: trials[0].size.get("params", 0))
     columns = ["student", HEADINGS["params"], HEADINGS["macs"]]
@@ -29,7 +30,20 @@ def sizes(history: History) -> Section | None:
         [*columns, "trials", "best score"],
         [_row(history, trials) for trials in rows],
     )
-    return Section("Size and speed", [table, Bullets(_said(history), "quiet")])
+    return Section("Size and speed", [table, *_refused(history), Bullets(_said(history), "quiet")])
+
+
+def _refused(history: History) -> list[Element]:
+    """The configurations that were not trained, the last ones; nothing where there were none."""
+    rows = [
+        [record.get("name", ""), settings_of(record["params"]), str(record["reason"])]
+        for record in history.refused[-_MOST_REFUSED:]
+    ]
+    if not rows:
+        return []
+    shown = f", the last {len(rows)} of them" if len(rows) < len(history.refused) else ""
+    table = Table("Refused before they trained", ["configuration", "settings", "reason"], rows)
+    return [Collapsible(f"{counted(len(history.refused), 'configuration')} refused{shown}", [table])]
 
 
 def label_of(trial: TrialRecord) -> str:

@@ -108,6 +108,8 @@ class Drive:
                 limit = spec.time_limit
                 until = None if limit is None else began + limit
                 with self._ended_trials():
+                    if spec.needs_latency:
+                        ready.proposer.measure_by(latencies.of)
                     tune = partial(self._tune, pool, ready, began)
                     references.around(tune, until, latencies.measure_rest)
                 if pool.broken:

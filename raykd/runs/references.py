@@ -70,8 +70,8 @@ class References:
         for thread in beside:
             thread.join(None if until is None else max(0.0, until - time.monotonic()))
         if any(thread.is_alive() for thread in beside):
-            late = ["latencies"] if unmeasured(self._spec, self._record.history) else []
-            names = ", ".join([*missing(self._spec, self._record.history), *late])
+            times = ["latencies"] if unmeasured(self._spec, self._record.history) else []
+            names = ", ".join([*missing(self._spec, self._record.history), *times])
             hint = command("resume", self._sweep)
             self._console.warn(f"the time limit is reached before these: {names}; go on with:  {hint}")
 

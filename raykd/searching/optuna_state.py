@@ -25,6 +25,7 @@ from raykd.spec.samplers import SamplerSpec
 _STUDY = "study"  # key of a trial's attributes: what the sampler wrote into the study while it proposed
 _CMA = "cma:optimizer:"  # Optuna's name for the pieces of a pickled optimizer
 _CMA_STATE = "cma:state"  # raykd's name for the optimizer as plain JSON
+_CONSTRAINT = "constraints:"  # Optuna's name for a constraint's value
 _PICKLED = ":optimizer"  # is in the name of everything that Optuna would unpickle, of CMA-ES and its variants
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -47,6 +48,7 @@ class End(NamedTuple):
     state: TrialState  # COMPLETE, PRUNED or FAIL
     scores: Mapping[int, float] = {}
     value: float | None = None  # of a PRUNED trial the last score, if it has one
+    over: Mapping[str, float] = {}  # constraint -> by how much it was violated, above 0
 
 
 class StudyState:
@@ -95,6 +97,7 @@ class StudyState:
         system = _without_pickles({k: v for k, v in attrs.items() if k not in (_STUDY, _CMA_STATE)})
         if _CMA_STATE in attrs:
             system[_CMA + "0"] = pickle.dumps(_cma_from_json(attrs[_CMA_STATE])).hex()
+        system |= {} if end is None else _violations(end)
         number, self._size = self._size, self._size + 1
         self._with_study[number] = dict(attrs.get(_STUDY, {}))
         self.study.add_trial(
@@ -122,6 +125,8 @@ class StudyState:
 
     def tell(self, number: int, end: End) -> None:
         """End a running trial."""
+        for key, violation in _violations(end).items():
+            self._storage.set_trial_system_attr(self._id(number), key, violation)
         for epoch, score in end.scores.items():
             self._storage.set_trial_intermediate_value(self._id(number), epoch, score)
         self.study.tell(number, end.value if end.state == TrialState.COMPLETE else None, end.state)
@@ -135,6 +140,11 @@ class StudyState:
 
     def _study_attrs(self) -> dict[str, Any]:
         return dict(self._storage.get_study_system_attrs(self.study._study_id))
+
+
+def _violations(end: End) -> dict[str, float]:
+    """The system attributes by which Optuna knows a trial's constraints."""
+    return {f"{_CONSTRAINT}{name}": violation for name, violation in end.over.items()}
 
 
 def _without_pickles(attrs: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ one that wrote it. What Optuna is told of a trial:
 - stopped: PRUNED with its scores as intermediate values (TPE knows that an early score is no result). One
   that ran on for `proxy.audit` is told likewise, without what came later: a search proposes the same with an
   audit and without it;
+- refused, because its student is over a limit or cannot take the images: for TPE PRUNED without a score, and
+  with a constraint violated by the share above the limit, so that it proposes within the limits; else FAIL;
 - failed, or without a finite score: FAIL. In flight: RUNNING, which TPE's constant liar takes into account.
 
 Each replicate of a configuration and each repeated proposal is one more observation. Trials of earlier sweeps
@@ -24,8 +26,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
@@ -34,12 +36,12 @@ from optuna.trial import TrialState
 from raykd.records.earlier import Earlier
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.searching.optuna_state import End, StudyState, make_sampler
+from raykd.searching.refusals import Latency, judge, over_limits, refused_end
 from raykd.spec.samplers import Grid
 from raykd.spec.search import SearchSpec
 from raykd.spec.size_sections import student_key
 from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError
-from trainables.spec.trial import TrialSpec
 from trainables.training.flat_names import flatten
 
 
@@ -49,6 +51,7 @@ class Wait:
 
 WAIT = Wait()
 REPEATS_IN_A_ROW = 100  # after so many, all configurations of the space count as tried
+REFUSALS_IN_A_ROW = 500  # after so many, the sampler is taken to find none within the limits
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Proposal:
     origin: str  # sampler | point | preset | grid | replicate
     attrs: dict[str, Any]  # the sampler's own state with this trial, plain JSON
     student: str  # 8 hex digits of what the student is
-    size: dict[str, int]  # of the student: params, macs
+    size: dict[str, float]  # of the student: params, macs
 
     def record(self) -> dict[str, Any]:
         """The fields of the ledger's `suggest` record."""
@@ -80,10 +83,14 @@ class Repeat:
     trial: str | None  # signature of the trial that was proposed before; None: it cannot be trained
     reason: str | None  # why it cannot be trained
     attrs: dict[str, Any]
+    over: dict[str, float] = field(default_factory=dict)  # limit -> by which share it is exceeded
+    size: dict[str, float] = field(default_factory=dict)  # of a refused student
+    name: str = ""  # that a refused trial would have
 
     def record(self) -> dict[str, Any]:
         """The fields of the ledger's `repeat` record."""
-        return asdict(self)
+        found = asdict(self)
+        return found if self.over else {n: v for n, v in found.items() if n not in ("over", "size", "name")}
 
 
 class Proposes(Protocol):
@@ -147,6 +154,8 @@ class Proposer:
         self._state = StudyState()
         for told in earlier.told:
             end = _Told([], told.scores, told.status).end
+            if end is not None and spec.sampler.learns_limits and (over := over_limits(spec, told.params)):
+                end = end._replace(over=over)
             self._state.place(*spec.space.encode(told.params), spec.sampler.attrs_of_earlier, end)
         self._first = self._state.size  # Optuna's number of the proposal with number 0
         self._earlier = self._state.study.get_trials(deepcopy=False)
@@ -156,25 +165,42 @@ class Proposer:
         self._configurations = 0  # proposed so far, without repeats
         self._repeats = 0
         self._in_a_row = 0
+        self._refused_in_a_row = 0
+        self._latency: Latency | None = None
+        self._held: tuple[int, dict[str, Any], int, str] | None = None  # waits for its student's latency
 
     @property
     def exhausted(self) -> bool:
         """Were all configurations of the space proposed, although `samples` would allow more?"""
-        return self._in_a_row >= REPEATS_IN_A_ROW or (self._grid() and self._next_on_grid() is None)
+        return self._gives_up or (self._grid() and self._next_on_grid() is None)
+
+    @property
+    def _gives_up(self) -> bool:
+        refused = self._refused_in_a_row >= REFUSALS_IN_A_ROW and not self._grid()
+        return refused or self._in_a_row >= REPEATS_IN_A_ROW
 
     @property
     def running(self) -> list[int]:
         """Numbers of the observations whose result Optuna does not have yet."""
         return [number - self._first for number in self._state.running()]
 
-    def propose(self) -> Proposal | Repeat | None:
-        """The next trial, or a `Repeat` to record before the next call; None when nothing is left to try."""
+    def measure_by(self, latency: Latency) -> None:
+        """Refuse by latencies from now on, as `latency` gives them; without it these limits do not count."""
+        self._latency = latency
+
+    def propose(self) -> Proposal | Repeat | Wait | None:
+        """The next trial, or a `Repeat` to record before the next call; None when nothing is left to try.
+
+        `WAIT` while the latency of the next trial's student is measured.
+        """
+        if self._held is not None:
+            return self._propose(*self._held)
         if self._replicates:
             params, seed = self._replicates.popleft()
             return self._propose(
                 self._state.place(*self.spec.space.encode(params)), params, seed, "replicate"
             )
-        if self._configurations >= self.samples or self._in_a_row >= REPEATS_IN_A_ROW:
+        if self._configurations >= self.samples or self._gives_up:
             return None
         slot = self._configurations + self._repeats
         if slot < len(self._points):
@@ -215,9 +241,10 @@ class Proposer:
             else:
                 record = repeats[number]
                 name, attrs = record["trial"], record.get("attrs") or {}
-                end = End(TrialState.FAIL) if name is None else told[name].end
+                over = record.get("over") or {}
+                end = self._refused(over) if name is None else told[name].end
                 placed = self._state.place(*self.spec.space.encode(record["params"]), attrs, end)
-                self._count_repeat(placed, name)
+                self._count_repeat(placed, name, over)
         seen = {(trial.arm, trial.replicate) for trial in trials.values()}
         for trial in sorted(trials.values(), key=lambda t: t.number):
             if trial.replicate == self.spec.seeds[0]:
@@ -239,43 +266,56 @@ class Proposer:
         values, _ = self.spec.space.encode(given)
         return number, self._state.ask(sampler, values, self.spec.space.suggest)
 
-    def _propose(self, number: int, params: dict[str, Any], seed: int, origin: str) -> Proposal | Repeat:
-        attrs = self._state.attrs(number)
+    def _propose(
+        self, number: int, params: dict[str, Any], seed: int, origin: str
+    ) -> Proposal | Repeat | Wait:
+        attrs, at, self._held = self._state.attrs(number), number - self._first, None
         try:
             trial = self.spec.trial(params, seed)
-            size = size_of(trial, lambda error: self.spec.placed(error, params))
         except UserError as error:
             self._note_repeat(number, None)
-            return Repeat(number - self._first, params, None, str(error), attrs)
+            return Repeat(at, params, None, str(error), attrs)
         name = trial.signature()
         if name in self._told:
             self._note_repeat(number, name)
-            return Repeat(number - self._first, params, name, None, attrs)
+            return Repeat(at, params, name, None, attrs)
+        found = judge(self.spec, trial, params, self._latency)
+        if found is None:
+            self._held = number, params, seed, origin
+            return WAIT
+        if found.over:
+            self._note_repeat(number, None, found.over)
+            return Repeat(at, params, None, found.reason, attrs, found.over, found.size, name)
         self._note_trial(number, name, new=origin != "replicate")
         if origin != "replicate":
             self._replicates.extend((params, seed) for seed in self.spec.seeds[1:])
-        at = number - self._first
-        return Proposal(
-            at, name, trial.arm(), seed, params, flatten(trial), origin, attrs, student_key(trial), size
-        )
+        settings, student = flatten(trial), student_key(trial)
+        return Proposal(at, name, trial.arm(), seed, params, settings, origin, attrs, student, found.size)
 
     def _note_trial(self, number: int, name: str, new: bool, told: _Told | None = None) -> None:
         self._told[name] = told or _Told([], {})
         self._told[name].numbers.append(number)
         self._configurations += new
-        self._in_a_row = 0
+        self._in_a_row = self._refused_in_a_row = 0
 
-    def _note_repeat(self, number: int, name: str | None) -> None:
-        self._count_repeat(number, name)
-        end = End(TrialState.FAIL) if name is None else self._told[name].end
+    def _note_repeat(self, number: int, name: str | None, over: Mapping[str, float] | None = None) -> None:
+        self._count_repeat(number, name, over or {})
+        end = self._refused(over or {}) if name is None else self._told[name].end
         if end is not None:
             self._state.tell(number, end)
 
-    def _count_repeat(self, number: int, name: str | None) -> None:
+    def _count_repeat(self, number: int, name: str | None, over: Mapping[str, float]) -> None:
         self._repeats += 1
-        self._in_a_row += 1
+        if over:
+            self._refused_in_a_row += 1
+        else:
+            self._in_a_row += 1
         if name is not None:
             self._told[name].numbers.append(number)
+
+    def _refused(self, over: Mapping[str, float]) -> End:
+        """What Optuna is told of a configuration that was not trained."""
+        return refused_end(over if self.spec.sampler.learns_limits else {})
 
     def _grid(self) -> bool:
         return isinstance(self.spec.sampler, Grid)
@@ -286,20 +326,6 @@ class Proposer:
         at = self._configurations + self._repeats - len(self._points)
         grid: Iterator[dict[str, Any]] = islice(self.spec.space.grid(levels), max(at, 0), None)
         return next(grid, None)
-
-
-def size_of(trial: TrialSpec, placed: Callable[[UserError], UserError]) -> dict[str, int]:
-    """The size of the trial's student, for the ledger: `params` and `macs` as of `student_size`.
-
-    Raises `UserError`, as `placed` returns it, for a student that cannot be built, or cannot take the trial's
-    images.
-    """
-    from trainables.networks.sizes import student_size
-
-    try:
-        return student_size(trial.student.model, trial.data.image_size)._asdict()
-    except UserError as error:
-        raise placed(error) from None
 
 
 def sampler_arguments(spec: SweepSpec) -> dict[str, Any]:

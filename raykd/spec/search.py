@@ -29,6 +29,7 @@ from raykd.spec.preset_points import preset_points
 from raykd.spec.samplers import Grid
 from raykd.spec.sections import SHORTHAND
 from raykd.spec.shipped import spaces
+from raykd.spec.size_sections import LatencySpec, LimitsSpec
 from raykd.spec.space import METHOD, Space, build_space
 from raykd.spec.sweep import SweepSpec
 from raykd.spec.sweep_defaults import as_new, without
@@ -52,6 +53,9 @@ class SearchSpec(SweepSpec):
         description="what is tried after `points`. presets: each method's own settings, what a new sweep "
         "does unless its sampler is random or a grid; sampler: what it proposes, as in sweeps before this "
         "was a field",
+    )
+    limits: LimitsSpec | None = Field(
+        None, description="of a student: `{params: 5M, macs: 300M, latency: 20ms}`"
     )
     warm_start: tuple[str, ...] = Field(
         (), description="earlier sweeps, by name or folder, whose trials the sampler is told"
@@ -77,6 +81,17 @@ class SearchSpec(SweepSpec):
         refuse_repeats(sources)
         return sources
 
+    @field_validator("limits")
+    @classmethod
+    def _some_limit(cls, limits: LimitsSpec | None) -> LimitsSpec | None:
+        return limits if limits is not None and limits.set else None
+
+    @model_validator(mode="after")
+    def _latency(self) -> Self:
+        if self.latency is None and self.needs_latency:
+            object.__setattr__(self, "latency", LatencySpec())
+        return self
+
     @model_validator(mode="after")
     def _axes_and_points(self) -> Self:
         for name in self.fixed:
@@ -94,6 +109,11 @@ class SearchSpec(SweepSpec):
                 "warm_start", problem, value=list(self.warm_start), expected="a sampler that learns"
             )
         return self
+
+    @property
+    def needs_latency(self) -> bool:
+        """Whether a trial may start only once the latency of its student is known."""
+        return self.limits is not None and self.limits.latency is not None
 
     @cached_property
     def space(self) -> Space:

@@ -49,7 +49,7 @@ class SweepSpec(SweepFields):
     def _recorded(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         dumped = {**dump(self), **self.of_other_kind}
         # Unused, as before these were fields.
-        unused = ["plugins", "teachers", "track", "warm_start", "proxy", "latency"]
+        unused = ["plugins", "teachers", "track", "warm_start", "proxy", "latency", "limits"]
         return without(unused, dumped)
 
     # --- what each kind of sweep says for itself ----------------------------------------------------------
@@ -88,6 +88,11 @@ class SweepSpec(SweepFields):
     def written(self) -> Self:
         """As the user's file says it, without what was found out before the sweep started."""
         return self
+
+    @property
+    def needs_latency(self) -> bool:
+        """Whether a trial may start only once the latency of its student is known."""
+        return False
 
     # --- its trials ---------------------------------------------------------------------------------------
 

@@ -25,6 +25,8 @@ class SamplerSpec(Spec, ABC):
 
     learns: ClassVar[bool] = True  # from scores: such a search starts with each method's own settings
 
+    learns_limits: ClassVar[bool] = False  # from configurations that were refused, without a score
+
     name: str
     seed: Seed = Field(0, description="seed of all proposals")
 

@@ -16,7 +16,6 @@ from tensorboard.plugins.hparams import metadata
 import raykd
 from raykd.cli import main
 from raykd.console.live import Console
-from raykd.console.sizes import magnitude
 from raykd.records.history import History
 from raykd.records.tables import trials_table
 from raykd.records.tensorboard import TensorBoardWriter
@@ -24,6 +23,7 @@ from raykd.records.views import best, read
 from raykd.report import build
 from raykd.report.elements import Table
 from raykd.searching.proposer import Proposer, Repeat
+from trainables.core.amounts import magnitude
 from trainables.networks.sizes import student_size
 from trainables.spec.trial import ModelSpec
 

@@ -44,7 +44,7 @@ def make_tpe(max_kernels: int, **arguments: Any) -> TPESampler:
 
 
 class SteadyTPE(TPESampler):
-    """`TPESampler` for one objective that is maximised, without constraints."""
+    """`TPESampler` for one objective that is maximised. Trials may violate constraints."""
 
     def __init__(self, max_kernels: int, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -144,6 +144,7 @@ class _Memory:
         self._ended: list[FrozenTrial] = []
         self._complete: list[tuple[float, int]] = []  # sorted, the best first: (-value, number)
         self._pruned: list[tuple[float, float, int]] = []  # likewise: (-step, -value, number)
+        self._infeasible: list[tuple[float, int]] = []  # sorted, the nearest first: (violation, number)
         self._columns: dict[tuple[str, ...], _Columns] = {}
 
     def look(self, study: Study, count: int) -> None:
@@ -161,7 +162,10 @@ class _Memory:
         self._known = max(self._known, count)
 
     def _end(self, trial: FrozenTrial) -> None:
-        if trial.state == TrialState.COMPLETE:
+        violation = sum(value for value in trial.constraints.values() if value > 0)
+        if violation > 0 and trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            insort(self._infeasible, (violation, trial.number))
+        elif trial.state == TrialState.COMPLETE:
             insort(self._complete, (-float(trial.value or 0.0), trial.number))
         elif trial.state == TrialState.PRUNED:
             step, value = max(trial.intermediate_values.items(), default=(-1, 0.0))
@@ -176,9 +180,10 @@ class _Memory:
             columns.put(trial.number, trial.params)
 
     def best(self, most: int) -> list[int]:
-        """The numbers of the best trials, in their order: complete ones, then stopped ones."""
+        """The numbers of the best trials, in their order: complete ones, stopped ones, infeasible ones."""
         found = [number for *_, number in self._complete[:most]]
         found += [number for *_, number in self._pruned[: most - len(found)]]
+        found += [number for *_, number in self._infeasible[: most - len(found)]]
         return sorted(found)
 
     def columns(self, space: dict[str, BaseDistribution]) -> _Columns:
