@@ -34,7 +34,7 @@ METRICS = {  # the columns beside the axes: few, because every table and plot ha
     "last": ("last score", "the last epoch"),
     "epoch": ("epochs", "epochs finished"),
 }
-SIZE_METRICS = {  # of a sweep whose students differ
+SIZE_METRICS = {  # of a sweep whose students may differ
     "size/params": ("parameters", "of the student, as it is exported"),
     "size/macs": ("multiply-adds", "of the student, for one image"),
     "size/latency": ("latency", "of the student's forward pass, milliseconds"),
@@ -55,6 +55,7 @@ class TensorBoardWriter:
         """`folder` is the sweep's; files go to `folder/tensorboard`."""
         self.folder = folder / FOLDER
         self.space = spec.space
+        self.weighed = bool(getattr(spec, "objective", ()) or getattr(spec, "limits", None))
         self.seeds = spec.replicates
         self._begun: set[str] = set()
 
@@ -144,7 +145,7 @@ class TensorBoardWriter:
             info = api_pb2.HParamInfo(name="seed", description="replicate", differs=True)
             summary_v2.Discrete([float(seed) for seed in self.seeds]).update_hparam_info(info)
             infos.append(info)
-        differ = any(name.partition(".")[0] == "student" for name in self.space.axes)
+        differ = self.weighed or any(name.partition(".")[0] == "student" for name in self.space.axes)
         metrics = [
             summary_v2.Metric(tag, display_name=name, description=description)
             for tag, (name, description) in {**METRICS, **(SIZE_METRICS if differ else {})}.items()

@@ -13,6 +13,7 @@ from raykd.report import common
 from raykd.report import sweep_figures as figures
 from raykd.report.common import trials_table
 from raykd.report.elements import Bullets, Code, Collapsible, Facts, Figure, Section, Table, Text
+from raykd.report.front_section import front
 from raykd.report.parameter_section import Progress, parameters
 from raykd.report.plots import curve, intervals
 from raykd.report.proxy_section import proxy
@@ -52,6 +53,8 @@ def sections(spec: SearchSpec, history: History, export: str, progress: Progress
     `progress` is called with (done, total) while importances are computed.
     """
     yield answer(spec, history, export)
+    if (sized := front(history)) is not None:
+        yield sized
     yield scores(history)
     yield learning(history)
     yield parameters(spec, history, progress)

@@ -18,6 +18,7 @@ import optuna
 from cmaes import CMA  # exported without saying so
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from raykd.spec.samplers import SamplerSpec
@@ -48,15 +49,20 @@ class End(NamedTuple):
     state: TrialState  # COMPLETE, PRUNED or FAIL
     scores: Mapping[int, float] = {}
     value: float | None = None  # of a PRUNED trial the last score, if it has one
+    sizes: tuple[float, ...] = ()  # of a COMPLETE trial of several objectives, less is better
     over: Mapping[str, float] = {}  # constraint -> by how much it was violated, above 0
 
 
 class StudyState:
-    """A study that maximises. A trial is identified by its number, which counts from 0."""
+    """A study that maximises a score, and minimises so many `sizes`.
 
-    def __init__(self) -> None:
+    A trial is identified by its number, which counts from 0.
+    """
+
+    def __init__(self, sizes: int = 0) -> None:
         self._storage = optuna.storages.InMemoryStorage()
-        self.study = optuna.create_study(storage=self._storage, direction="maximize")
+        directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * sizes]
+        self.study = optuna.create_study(storage=self._storage, directions=directions)
         self._with_study: dict[int, dict[str, Any]] = {}
         self._size = 0  # Optuna's own count copies the list of trials
 
@@ -103,7 +109,7 @@ class StudyState:
         self.study.add_trial(
             create_trial(
                 state=TrialState.RUNNING if end is None else end.state,
-                value=None if end is None else end.value,
+                values=None if end is None or end.value is None else (end.value, *end.sizes),
                 intermediate_values={} if end is None else dict(end.scores),
                 params=dict(values),
                 distributions=dict(distributions),
@@ -129,7 +135,8 @@ class StudyState:
             self._storage.set_trial_system_attr(self._id(number), key, violation)
         for epoch, score in end.scores.items():
             self._storage.set_trial_intermediate_value(self._id(number), epoch, score)
-        self.study.tell(number, end.value if end.state == TrialState.COMPLETE else None, end.state)
+        values = (end.value or 0.0, *end.sizes) if end.state == TrialState.COMPLETE else None
+        self.study.tell(number, values, end.state)
 
     def running(self) -> list[int]:
         """Numbers of the trials that have not ended."""

@@ -14,6 +14,7 @@ one that wrote it. What Optuna is told of a trial:
 - stopped: PRUNED with its scores as intermediate values (TPE knows that an early score is no result). One
   that ran on for `proxy.audit` is told likewise, without what came later: a search proposes the same with an
   audit and without it;
+- with several objectives, finished or stopped: COMPLETE with the best score so far and the sizes (`told.py`);
 - refused, because its student is over a limit or cannot take the images: for TPE PRUNED without a score, and
   with a constraint violated by the share above the limit, so that it proposes within the limits; else FAIL;
 - failed, or without a finite score: FAIL. In flight: RUNNING, which TPE's constant liar takes into account.
@@ -31,12 +32,11 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
-from optuna.trial import TrialState
-
 from raykd.records.earlier import Earlier
-from raykd.records.history import ENDED, History, TrialRecord
+from raykd.records.history import History, TrialRecord
 from raykd.searching.optuna_state import End, StudyState, make_sampler
-from raykd.searching.refusals import Latency, judge, over_limits, refused_end
+from raykd.searching.refusals import Latency, judge, refused_end, student_of
+from raykd.searching.told import Told, sizes_among, told_of
 from raykd.spec.samplers import Grid
 from raykd.spec.search import SearchSpec
 from raykd.spec.size_sections import student_key
@@ -110,36 +110,6 @@ class Proposes(Protocol):
         """Take in the end of a trial."""
 
 
-@dataclass
-class _Told:
-    """What is known of a trial, and the numbers of all observations that have its result."""
-
-    numbers: list[int]  # Optuna's
-    scores: dict[int, float]  # epoch -> finite score
-    status: str | None = None  # once it has ended
-
-    @property
-    def end(self) -> End | None:
-        """How Optuna is told that it ended; None while it is in flight."""
-        if self.status is None:
-            return None
-        if self.status == "stopped":
-            last = self.scores[max(self.scores)] if self.scores else None
-            return End(TrialState.PRUNED, self.scores, last)
-        if self.status == "finished" and self.scores:
-            return End(TrialState.COMPLETE, self.scores, max(self.scores.values()))
-        return End(TrialState.FAIL)
-
-
-def told_of(trial: TrialRecord) -> _Told:
-    """What a proposer that had been there would know of the trial, but for its numbers."""
-    scores = {epoch: metrics.get("score", math.nan) for epoch, metrics in trial.reports.items()}
-    finite = {epoch: float(score) for epoch, score in scores.items() if math.isfinite(score)}
-    if trial.audited is not None:
-        return _Told([], {e: score for e, score in finite.items() if e <= trial.audited}, "stopped")
-    return _Told([], finite, trial.status if trial.status in ENDED else None)
-
-
 class Proposer:
     """Proposes at most `samples` configurations, each once per seed of the spec."""
 
@@ -151,16 +121,17 @@ class Proposer:
         known = [told.params for told in earlier.told]
         first = [(origin, at) for origin, at in spec.first_points if origin == "point" or at not in known]
         self._points = first + [("point", spec.space.with_parents(one.params)) for one in earlier.points]
-        self._state = StudyState()
+        self._state = StudyState(sizes=len(spec.objective[1:]))
         for told in earlier.told:
-            end = _Told([], told.scores, told.status).end
-            if end is not None and spec.sampler.learns_limits and (over := over_limits(spec, told.params)):
-                end = end._replace(over=over)
+            found = student_of(spec, told.params)
+            end = Told([], told.scores, told.status, sizes_among(spec.objective, found.known)).end
+            if end is not None and spec.sampler.learns_limits and found.over:
+                end = end._replace(over=found.over)
             self._state.place(*spec.space.encode(told.params), spec.sampler.attrs_of_earlier, end)
         self._first = self._state.size  # Optuna's number of the proposal with number 0
         self._earlier = self._state.study.get_trials(deepcopy=False)
         self.study = self._state.study  # to read, for plots and importance
-        self._told: dict[str, _Told] = {}
+        self._told: dict[str, Told] = {}
         self._replicates: deque[tuple[dict[str, Any], int]] = deque()
         self._configurations = 0  # proposed so far, without repeats
         self._repeats = 0
@@ -234,7 +205,7 @@ class Proposer:
         """Take in everything that a history holds. Trials that have not ended stay in flight."""
         repeats = {int(record["number"]): record for record in history.repeats}
         trials = {trial.number: trial for trial in history.trials.values()}
-        told = {trial.trial: told_of(trial) for trial in trials.values()}
+        told = {trial.trial: told_of(trial, self.spec.objective) for trial in trials.values()}
         for number in sorted(repeats.keys() | trials.keys()):
             if number in trials:
                 self._replay_trial(trials[number], told[trials[number].trial])
@@ -253,7 +224,7 @@ class Proposer:
 
     # --- within -------------------------------------------------------------------------------------------
 
-    def _replay_trial(self, trial: TrialRecord, told: _Told) -> None:
+    def _replay_trial(self, trial: TrialRecord, told: Told) -> None:
         number = self._state.place(*self.spec.space.encode(trial.params), trial.attrs, told.end)
         if (due := number - self._first) != trial.number:
             raise UserError("ledger", f"trial {trial.trial} has number {trial.number}, and {due} is next")
@@ -286,14 +257,15 @@ class Proposer:
         if found.over:
             self._note_repeat(number, None, found.over)
             return Repeat(at, params, None, found.reason, attrs, found.over, found.size, name)
-        self._note_trial(number, name, new=origin != "replicate")
+        told = Told([], {}, sizes=sizes_among(self.spec.objective, found.known))
+        self._note_trial(number, name, origin != "replicate", told)
         if origin != "replicate":
             self._replicates.extend((params, seed) for seed in self.spec.seeds[1:])
         settings, student = flatten(trial), student_key(trial)
         return Proposal(at, name, trial.arm(), seed, params, settings, origin, attrs, student, found.size)
 
-    def _note_trial(self, number: int, name: str, new: bool, told: _Told | None = None) -> None:
-        self._told[name] = told or _Told([], {})
+    def _note_trial(self, number: int, name: str, new: bool, told: Told) -> None:
+        self._told[name] = told
         self._told[name].numbers.append(number)
         self._configurations += new
         self._in_a_row = self._refused_in_a_row = 0

@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 
 from raykd.searching.optuna_state import End
 from raykd.spec.search import SearchSpec
+from raykd.spec.size_sections import LimitsSpec
 from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError
 from trainables.spec.trial import TrialSpec
@@ -25,6 +26,7 @@ class Judged(NamedTuple):
     size: dict[str, float]  # params, macs
     over: dict[str, float]  # limit -> by which share it is exceeded; {} for a student that may train
     reason: str | None  # why it may not
+    known: dict[str, float]  # its size, and its latency where that was measured
 
 
 def judge(
@@ -37,29 +39,28 @@ def judge(
     try:
         size: dict[str, float] = size_of(spec, trial, params)
     except UserError as error:
-        return Judged({}, {UNFIT: 1.0}, str(error))
-    if spec.limits is None:
-        return Judged(size, {}, None)
-    known, over = size, spec.limits.over(size)
+        return Judged({}, {UNFIT: 1.0}, str(error), {})
+    known, limits = size, spec.limits or LimitsSpec()
+    over = limits.over(size)
     if not over and spec.needs_latency and latency is not None:
         measured = latency(trial)
         if measured is None:
             return None
         known = {**size, "latency": measured}
-        over = spec.limits.over(known)
-    reason = "; ".join(spec.limits.said(name, known[name]) for name in over)
-    return Judged(size, over, reason or None)
+        over = limits.over(known)
+    reason = "; ".join(limits.said(name, known[name]) for name in over)
+    return Judged(size, over, reason or None, known)
 
 
-def over_limits(spec: SearchSpec, params: Mapping[str, Any]) -> dict[str, float]:
-    """By which share the student of a configuration of another sweep is over each limit of a size."""
-    if spec.limits is None:
-        return {}
+def student_of(spec: SearchSpec, params: Mapping[str, Any]) -> Judged:
+    """The student of another sweep's configuration; of one that cannot be trained here nothing is known."""
+    if spec.limits is None and not spec.objective:
+        return Judged({}, {}, None, {})
     try:
         found = judge(spec, spec.trial(params, spec.seeds[0]), params, None)
     except UserError:
-        return {}
-    return {} if found is None else found.over
+        found = None
+    return found if found is not None else Judged({}, {}, None, {})
 
 
 def size_of(spec: SweepSpec, trial: TrialSpec, params: Mapping[str, Any]) -> dict[str, Any]:

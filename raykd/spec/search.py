@@ -39,6 +39,8 @@ from trainables.spec.parse import as_mapping, build, join, spelled_out
 from trainables.spec.trial import TrialSpec
 from trainables.training.flat_names import SECTIONS, TEACHER
 
+Objective = Literal["score", "params", "macs", "latency"]
+
 
 class SearchSpec(SweepSpec):
     """A search: which settings vary, and which values are tried first."""
@@ -53,6 +55,9 @@ class SearchSpec(SweepSpec):
         description="what is tried after `points`. presets: each method's own settings, what a new sweep "
         "does unless its sampler is random or a grid; sampler: what it proposes, as in sweeps before this "
         "was a field",
+    )
+    objective: tuple[Objective, ...] = Field(
+        (), description="what is searched for: score, or score with some of params, macs, latency"
     )
     limits: LimitsSpec | None = Field(
         None, description="of a student: `{params: 5M, macs: 300M, latency: 20ms}`"
@@ -86,6 +91,31 @@ class SearchSpec(SweepSpec):
     def _some_limit(cls, limits: LimitsSpec | None) -> LimitsSpec | None:
         return limits if limits is not None and limits.set else None
 
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _one_word(cls, raw: Any) -> Any:
+        return (raw,) if isinstance(raw, str) else raw if raw is not None else ()
+
+    @field_validator("objective")
+    @classmethod
+    def _with_score(cls, objective: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        refuse_repeats(objective)
+        if objective and "score" not in objective:
+            problem = "the smallest student of all needs no search"
+            raise UserError("", problem, value=list(objective), expected="`score` among them")
+        sizes = tuple(name for name in objective if name != "score")
+        return ("score", *sizes) if sizes else ()
+
+    @model_validator(mode="after")
+    def _weighed(self) -> Self:
+        if self.objective and not self.sampler.weighs:
+            problem = f"{self.sampler.name} takes one objective"
+            raise UserError("sampler.name", problem, value=self.sampler.name, expected="tpe or nsgaii")
+        if self.warm_start and "latency" in self.objective:
+            problem = "does not go with `latency` among the objectives: other sweeps have other latencies"
+            raise UserError("warm_start", problem, value=list(self.warm_start), expected="params or macs")
+        return self
+
     @model_validator(mode="after")
     def _latency(self) -> Self:
         if self.latency is None and self.needs_latency:
@@ -113,7 +143,8 @@ class SearchSpec(SweepSpec):
     @property
     def needs_latency(self) -> bool:
         """Whether a trial may start only once the latency of its student is known."""
-        return self.limits is not None and self.limits.latency is not None
+        limited = self.limits is not None and self.limits.latency is not None
+        return limited or "latency" in self.objective
 
     @cached_property
     def space(self) -> Space:

@@ -27,6 +27,8 @@ class SamplerSpec(Spec, ABC):
 
     learns_limits: ClassVar[bool] = False  # from configurations that were refused, without a score
 
+    weighs: ClassVar[bool] = True  # several objectives against each other
+
     name: str
     seed: Seed = Field(0, description="seed of all proposals")
 

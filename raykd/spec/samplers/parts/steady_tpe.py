@@ -44,7 +44,10 @@ def make_tpe(max_kernels: int, **arguments: Any) -> TPESampler:
 
 
 class SteadyTPE(TPESampler):
-    """`TPESampler` for one objective that is maximised. Trials may violate constraints."""
+    """`TPESampler` for an objective that is maximised; for several it is that itself.
+
+    Trials may violate constraints.
+    """
 
     def __init__(self, max_kernels: int, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -52,6 +55,8 @@ class SteadyTPE(TPESampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The axes that are drawn together."""
+        if study._is_multi_objective():
+            return super().infer_relative_search_space(study, trial)
         memory = _memory(study, trial)
         self._search_space = memory.intersection
         if self._group:
@@ -61,6 +66,8 @@ class SteadyTPE(TPESampler):
     def _sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        if study._is_multi_objective():
+            return super()._sample_relative(study, trial, search_space)
         if not search_space or _memory(study, trial).count < self._n_startup_trials:
             return {}
         return self._sample(study, trial, search_space)
@@ -68,6 +75,8 @@ class SteadyTPE(TPESampler):
     def _sample(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        if study._is_multi_objective():
+            return super()._sample(study, trial, search_space)
         memory = _memory(study, trial)
         columns = memory.columns(search_space)
         if self._constant_liar:
