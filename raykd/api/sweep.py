@@ -37,6 +37,7 @@ class Status(TypedDict):
     driver: dict[str, Any] | None  # host and pid of the process that drives it
     samples: int
     trials: dict[str, int]  # status -> number
+    lane_s: float  # seconds of lanes so far, where a budget counts them
     refused: int  # configurations whose student is over a limit, or cannot take the images
     best: dict[str, Any] | None
     repairs: list[dict[str, Any]]

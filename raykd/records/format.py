@@ -144,6 +144,10 @@ class _Latency(_Any):
     where: str
 
 
+class _Spent(_Any):
+    lane_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class _Suggest(_Any):
     trial: str
     number: _Count
@@ -208,6 +212,7 @@ _MODELS: dict[str, type[Any]] = {
     "measured": _Measured, "suggest": _Suggest, "repeat": _Repeat, "exhausted": _Any, "start": _Start,
     "report": _Report, "verdict": _Verdict, "end": _End, "quarantine": _Quarantine,
     "retry": _Retry, "warm_start": _WarmStart, "latency": _Latency,
+    "spent": _Spent,
 }  # fmt: skip
 
 

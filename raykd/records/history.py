@@ -108,6 +108,7 @@ class History:
         self.references: dict[str, Record] = {}  # name -> the last record of that name
         self.measured: dict[str, dict[str, float]] = {}  # reference -> metrics of its best epoch
         self.latencies: dict[str, Record] = {}  # student -> how long it takes
+        self.lane_s = 0.0  # seconds of lanes in all, where the sweep counts them for its budget
         self.drivers: list[Record] = []
         self.repeats: list[Record] = []
         self.repairs: list[Record] = []  # of the ledger, after damage
@@ -244,6 +245,8 @@ class History:
             self.latencies[record["student"]] = record
             for trial in self.trials.values():
                 self._note_latency(trial)
+        elif kind == "spent":
+            self.lane_s = max(self.lane_s, float(record["lane_s"]))
         elif kind == "measured":
             best = self.measured.setdefault(record["name"], {})
             if record["metrics"].get("score", -math.inf) > best.get("score", -math.inf):

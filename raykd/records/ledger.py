@@ -52,6 +52,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "repair": ("lines", "remade", "again", "aside", "students"),
     "extend": ("samples",),  # how many more
     "retry": ("trials",),  # failed trials that are tried again, since the cause was not theirs
+    "spent": ("lane_s",),  # seconds of lanes in all, of a sweep with a budget
     "quarantine": ("gpu", "reason"),  # a GPU on which this driver places no more lanes
     "reference": ("name", "label", "metrics", "trial"),  # to compare trials with: raw pixels, teacher, ...
     # of a student, in milliseconds and in words; see `trainables.planning.latency`

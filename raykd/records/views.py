@@ -48,6 +48,7 @@ def status(history: History, place: SweepFolder | Path) -> dict[str, Any]:
         "driver": {"host": driver.host, "pid": driver.pid} if driver else None,
         "samples": history.samples,
         "trials": counts,
+        "lane_s": history.lane_s,
         "refused": len(history.refused),
         "best": _score(best) if best is not None else None,
         "repairs": history.repairs,

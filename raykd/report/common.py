@@ -113,6 +113,9 @@ def compute(
     said += [f"Further attempts after a fault: {again}."] if again else []
     drivers = sum(r["event"] == "start" for r in history.drivers)
     said += [f"It was driven in {drivers} sessions."] if drivers > 1 else []
+    if history.lane_s:
+        held = "with the teacher's training, references and waiting; the budget counts it"
+        said.append(f"Its lanes were there for {duration(history.lane_s)} in all, {held}.")
     said.append("Time in lanes counts trials only: not the teacher's training, nor the references.")
     return Section("Compute spent", [*parts, Bullets(said, "quiet")])
 

@@ -31,8 +31,8 @@ def front(history: History) -> Section | None:
     parts: list[Element] = [Text(_in_words(best, found, names), "lead")]
     for at, name in enumerate(names):
         alt = (
-            f"Score against {_TITLES[name]} of {counted(len(found), 'configuration')}. The {len(best)} on the "
-            "front are in colour and joined by a line; the others are grey. The table holds the numbers."
+            f"Score against {_TITLES[name]} of {counted(len(found), 'configuration')}. The {len(best)} on "
+            "the front are in colour and joined by a line; the others are grey. The table holds the numbers."
         )
         title = f"Score and {HEADINGS[name].partition(',')[0]}"
         parts.append(Figure(title, alt, _figure(found, at, _TITLES[name]), table if at == 0 else None))

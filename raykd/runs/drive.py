@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raykd.console.live import Console
 from raykd.console.wording import counted
@@ -30,6 +30,9 @@ from raykd.storage.scratch import scratch_folder
 from trainables.core.errors import StorageLost, SweepFailed, UserError
 from trainables.core.files import cache_folder
 from trainables.core.plugins import luggage
+
+if TYPE_CHECKING:
+    from raykd.runs.budget import Meter
 
 log = logging.getLogger("raykd.runs.drive")
 
@@ -62,6 +65,7 @@ class Drive:
         Raises `SweepFailed` where it cannot go on, and `UserError` for a mistake that shows only now.
         """
         from raykd.lanes.pool import LanePool
+        from raykd.runs.budget import Meter, check_budget, seconds_left, spent_in_words
         from raykd.runs.latencies import Latencies, check_latency
         from raykd.runs.references import References
 
@@ -82,6 +86,12 @@ class Drive:
             console.warn(remark)
         workers = spec.workers.on(nodes)
         check_latency(spec, workers, nodes)
+        check_budget(spec, workers, nodes)
+        if spec.spends is not None:
+            console.say(f"spent so far: {spent_in_words(spec.spends, workers, self.history.lane_s)}")
+        if seconds_left(spec.spends, workers, self.history.lane_s) <= 0:
+            console.warn("the budget is spent; a larger `budget` in its file lets it go on")
+            return
         if cluster.get("webui_url"):
             asks = " (set RAY_AUTH_TOKEN before a run to know the token that it asks for)"
             shown = f"Ray's dashboard: http://{cluster['webui_url']}{asks if cluster['alone'] else ''}"
@@ -101,7 +111,7 @@ class Drive:
                 on_event=console.warn,
                 on_quarantine=lambda gpu, reason: self.record("quarantine", gpu=gpu, reason=reason),
             )
-            with pool:
+            with pool, Meter(spec, workers, self.record, pool) as meter:
                 began = time.monotonic()
                 references = References(spec, self.record, pool, console, self.sweep)
                 latencies = Latencies(spec, self.record, pool, console, self.sweep)
@@ -110,8 +120,8 @@ class Drive:
                 with self._ended_trials():
                     if spec.needs_latency:
                         ready.proposer.measure_by(latencies.of)
-                    tune = partial(self._tune, pool, ready, began)
-                    references.around(tune, until, latencies.measure_rest)
+                    tune = partial(self._tune, pool, ready, began, meter)
+                    references.around(tune, until, latencies.measure_rest, lambda: meter.spent)
                 if pool.broken:
                     raise SweepFailed(pool.broken)
 
@@ -128,15 +138,15 @@ class Drive:
         # A copy of the values: the pool calls this from a thread of its own.
         return self.history.total - sum(t.status in ENDED for t in list(self.history.trials.values()))
 
-    def _tune(self, pool: Any, ready: Replayed, began: float) -> bool:
-        """Let Tune run what is left. False if it was interrupted or the time limit was reached."""
+    def _tune(self, pool: Any, ready: Replayed, began: float, meter: Meter) -> bool:
+        """Let Tune run what is left. False if it was interrupted, or if time or budget were used up."""
         if self.history.done:
             return True
         from ray import tune
 
         from raykd.lanes.pool import NAMESPACE
         from raykd.lanes.proxy import TrialProxy, keep_secrets_out
-        from raykd.lanes.watch import Watch
+        from raykd.lanes.watch import StopWhen, Watch
         from raykd.searching.algorithm import LedgerSearch
         from raykd.searching.decisions import TuneDecider
 
@@ -162,6 +172,7 @@ class Drive:
             ),
             run_config=tune.RunConfig(
                 name="tune",
+                stop=None if self.spec.spends is None else StopWhen(lambda: meter.spent),
                 storage_path=str(pool.scratch),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 callbacks=[Watch(pool, self.record.check, streak.check)],
@@ -185,6 +196,9 @@ class Drive:
         interrupted = signals.interrupted()
         if interrupted is not None:
             self.console.warn(str(interrupted))
+            return False
+        if meter.spent:
+            self.console.warn("the budget is spent")
             return False
         over = self.spec.time_limit is not None and time.monotonic() - began >= self.spec.time_limit
         self.console.warn("the time limit is reached" if over else "interrupted")

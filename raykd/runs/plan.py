@@ -12,6 +12,7 @@ from raykd.lanes.own_ray import temporary_folder
 from raykd.records.earlier import Earlier
 from raykd.runs import warm_start
 from raykd.runs.auxiliary import baseline_remarks, beside, whole_trials
+from raykd.runs.budget import check_budget
 from raykd.runs.latencies import check_latency
 from raykd.runs.sharing import sharing
 from raykd.searching.proposer import Proposal, Proposer
@@ -105,14 +106,26 @@ def planned_here(planned: dict[str, Any], spec: SweepSpec, address: str | None) 
     _check_plugins(spec, address)
     if cluster.ray_address(address) == cluster.LOCAL:
         check_latency(spec, spec.workers, [cluster.this_machine()])
+        check_budget(spec, spec.workers, [cluster.this_machine()])
     planned["devices"], idle = devices(spec, address)
     planned["room"], none = room(spec, address)
+    if isinstance(spec, SearchSpec) and spec.spends is not None:
+        planned["budget"] = _budget(spec, planned["beside"], address)
     baseline = [row for row in planned["beside"] if row["what"] == "baseline"]
     return [
         *idle,
         *none,
         *(said for row in baseline for said in baseline_remarks(row["asked"], row["epochs"], spec)),
     ]
+
+
+def _budget(spec: SearchSpec, besides: list[dict[str, Any]], address: str | None) -> dict[str, Any]:
+    """What the budget buys on this machine; a cluster's speed is not known."""
+    from raykd.runs.budget_forecast import buys
+
+    if cluster.ray_address(address) == cluster.LOCAL:
+        return buys(spec, besides)
+    return {"lines": ["what the budget buys on a cluster is not known before it has run there"]}
 
 
 def _check_plugins(spec: SweepSpec, address: str | None) -> None:

@@ -42,6 +42,7 @@ from raykd.records.recorded_spec import check_settings, spec_of
 from raykd.records.recorder import Listener, Recorder
 from raykd.records.views import refresh
 from raykd.runs import tracking
+from raykd.runs.budget import check_budget
 from raykd.runs.changed_spec import (
     other_device,
     other_versions,
@@ -49,6 +50,7 @@ from raykd.runs.changed_spec import (
     refuse_other_inputs,
     refuse_other_samplers,
     unlike_today,
+    with_budget,
 )
 from raykd.runs.drive import Drive, Replayed
 from raykd.runs.kinds import run_of
@@ -176,6 +178,7 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
         track = spec.track
         if not as_started and (now := refuse_changed_spec(spec, history, place.sweep.storage)) is not None:
             track = now.track
+            spec = with_budget(spec, now)
         check_installed(track)
         spec = spec.model_copy(update={"track": track})
         if extend:
@@ -235,6 +238,7 @@ def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[s
     if target == LOCAL:
         check_resources(spec.workers, [this_machine()])
         check_latency(spec, spec.workers, [this_machine()])
+        check_budget(spec, spec.workers, [this_machine()])
         memory = capacity.room(spec.workers)
     for remark in check_joinable(target):  # before the storage is touched
         console.warn(remark)

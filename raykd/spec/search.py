@@ -18,6 +18,7 @@ from typing_extensions import Self
 from raykd.spec import teachers
 from raykd.spec.axis_kinds import Pick
 from raykd.spec.axis_parse import AnyAxis
+from raykd.spec.budget_section import BudgetSpec
 from raykd.spec.data_defaults import with_kept_images
 from raykd.spec.description import Description, without_description
 from raykd.spec.document import find_document, named_by_file, read_mapping
@@ -62,6 +63,9 @@ class SearchSpec(SweepSpec):
     limits: LimitsSpec | None = Field(
         None, description="of a student: `{params: 5M, macs: 300M, latency: 20ms}`"
     )
+    budget: BudgetSpec | None = Field(
+        None, description="what it may spend in all: `{gpu_hours: 40}`, or `{cpu_hours: 100}`"
+    )
     warm_start: tuple[str, ...] = Field(
         (), description="earlier sweeps, by name or folder, whose trials the sampler is told"
     )
@@ -85,6 +89,11 @@ class SearchSpec(SweepSpec):
                 raise UserError(str(at), "names no sweep", value=source, expected="a sweep's name or folder")
         refuse_repeats(sources)
         return sources
+
+    @field_validator("budget")
+    @classmethod
+    def _some_hours(cls, budget: BudgetSpec | None) -> BudgetSpec | None:
+        return budget if budget is not None and budget.set else None
 
     @field_validator("limits")
     @classmethod
@@ -145,6 +154,11 @@ class SearchSpec(SweepSpec):
         """Whether a trial may start only once the latency of its student is known."""
         limited = self.limits is not None and self.limits.latency is not None
         return limited or "latency" in self.objective
+
+    @property
+    def spends(self) -> BudgetSpec | None:
+        """What it may spend in all; None: no limit."""
+        return self.budget
 
     @cached_property
     def space(self) -> Space:
