@@ -48,7 +48,9 @@ def buys(spec: SearchSpec, besides: Sequence[Mapping[str, Any]]) -> dict[str, An
     other_s = sum(others) * epoch_s * spec.epochs
     free_s = max(0.0, lane_s - other_s)
     survivors = surviving(spec.scheduler, spec.epochs)
-    each = sum(_epochs_each(survivors))
+    stopped = spec.scheduler.stops(spec.epochs)
+    audited = spec.audited_share * sum(share * (spec.epochs - rung) for rung, share in stopped)
+    each = sum(_epochs_each(survivors)) + audited
     bought = free_s / (epoch_s * each) if each else 0.0
     trials = min(bought, float(spec.trials))
     hours = " or ".join(f"{value:g} {NAMES[name]}" for name, value in budget.set.items())
@@ -75,14 +77,12 @@ def buys(spec: SearchSpec, besides: Sequence[Mapping[str, Any]]) -> dict[str, An
 
 
 def surviving(scheduler: SchedulerSpec, epochs: int) -> dict[int, float]:
-    """Epoch -> the share of trials that train so far: all to the first rung, then one in `factor` from each.
-
-    Of a scheduler that keeps no fixed share, all trials train to the end.
-    """
-    factor = getattr(scheduler, "factor", None)
-    rungs = scheduler.rungs(epochs) if factor and scheduler.first_stop is not None else []
-    shares = {rung: (1 / factor) ** at for at, rung in enumerate(rungs)} if factor else {}
-    return {**shares, epochs: (1 / factor) ** len(rungs) if factor else 1.0}
+    """Epoch -> the share of trials that are expected to train so far: all to the first rung, then fewer."""
+    shares, left = dict[int, float](), 1.0
+    for rung, stopped in scheduler.stops(epochs):
+        shares[rung] = left
+        left -= stopped
+    return {**shares, epochs: left}
 
 
 def _epochs_each(survivors: Mapping[int, float]) -> Iterable[float]:

@@ -140,7 +140,7 @@ def test_references_are_not_waited_for_once_it_is_spent(tmp_path: Path) -> None:
         ({"name": "asha", "grace": 1, "factor": 2}, {1: 1, 2: 1 / 2, 4: 1 / 4, 8: 1 / 8}),
         ({"name": "asha", "grace": 3, "factor": 3}, {3: 1, 8: 1 / 3}),
         ({"name": "none"}, {8: 1}),
-        ({"name": "median", "grace": 2}, {8: 1}),
+        ({"name": "median", "grace": 2}, {2: 1, 4: 1 / 2, 8: 1 / 4}),
     ],
 )
 def test_the_share_of_trials_that_reach_a_rung(scheduler: dict[str, Any], shares: dict[int, float]) -> None:
@@ -160,5 +160,10 @@ def test_what_it_buys_is_said_before_anything_starts(monkeypatch: pytest.MonkeyP
     assert found["trials"] == pytest.approx((3600 - 21 * 8) / 4) and found["epochs"] == found["trials"] * 2
     assert [(rung["epoch"], rung["trials"]) for rung in found["rungs"]] == [(1, 9), (2, 4.5), (4, 2.25)]
     assert "a budget of 1 CPU-hours, 1 h 00 min of a lane, buys about 860 trials here" in found["lines"][0]
+    audited = buys(
+        a_sweep(AXES, 9, budget={"cpu_hours": 1}, scheduler=halving, epochs=4, proxy={"audit": 0.5}), []
+    )
+    # Half of those that are stopped run on: 3 epochs for a half of the trials, 2 for a quarter.
+    assert audited["epochs"] / audited["trials"] == 2 + 0.5 * (3 / 2 + 2 / 4)
     large = spec.model_copy(update={"workers": WorkersSpec(count=64)})
     assert buys(large, [])["trials"] is None

@@ -57,7 +57,7 @@ def play(
             state.tell(number, End(TrialState.PRUNED, over={"params": round(dice.random(), 1)}))
         elif how == "over":
             value, over = max(scores.values()), {"params": 0.0, "macs": round(dice.random() - 0.5, 1)}
-            state.tell(number, End(TrialState.COMPLETE, scores, value, over))
+            state.tell(number, End(TrialState.COMPLETE, scores, value, over=over))
         elif how == "finished":
             state.tell(number, End(TrialState.COMPLETE, scores, max(scores.values())))
         elif how == "failed":
