@@ -15,6 +15,7 @@ Its rooms, each built on some of those before it (`tests/test_imports.py` has th
   lanes     where trials run: Ray, warm worker groups, the broker
   searching what is tried next, what goes on, which axes matter
   overview  several sweeps at once: the list of a storage, and comparisons
+  evaluations what students are worth on suites of tasks
   console   what the terminal shows, and how things are worded
   export    a trial as a student for others; a checkpoint as a teacher
   ablation  studies: designs, the guard, rounds of replicates, conclusions
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from raykd.ablation.study_file import StudyFile
+    from raykd.api.evaluating import evaluate
     from raykd.api.starting import ablate, search
     from raykd.api.sweep import Study, Sweep, compare, open
     from raykd.api.trial import Trial
@@ -50,6 +52,7 @@ __all__ = [
     "__version__",
     "ablate",
     "compare",
+    "evaluate",
     "open",
     "search",
 ]
@@ -58,6 +61,7 @@ if not TYPE_CHECKING:
     # Only what is asked for is imported: `raykd --help` starts without torch and Ray, and quickly.
     _HOMES = {
         "raykd.ablation.study_file": ("StudyFile",),
+        "raykd.api.evaluating": ("evaluate",),
         "raykd.api.starting": ("ablate", "search"),
         "raykd.api.sweep": ("Study", "Sweep", "compare", "open"),
         "raykd.api.trial": ("Trial",),

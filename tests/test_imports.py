@@ -37,14 +37,21 @@ ENGINE = {
     "lanes": "process storage spec",
     "searching": "stats spec records lanes",
     "overview": "stats storage spec records",
+    "evaluations": "stats storage spec records",
     "console": "process storage records searching overview",
-    "export": "storage spec records",
-    "ablation": "stats storage spec records searching console export",
-    "runs": "process storage spec records lanes searching console export ablation",
-    "report": "stats storage spec records searching console ablation",
-    "api": "process storage spec records lanes searching console overview export ablation runs report",
+    "export": "storage spec records evaluations",
+    "ablation": "stats storage spec records searching evaluations console export",
+    "runs": "process storage spec records lanes searching evaluations console export ablation",
+    "report": "stats storage spec records searching evaluations console ablation",
+    "api": (
+        "process storage spec records lanes searching evaluations console overview export ablation runs "
+        "report"
+    ),
     "doctor": "process storage spec lanes",
-    "cli": "process storage spec records searching console overview export ablation runs report api doctor",
+    "cli": (
+        "process storage spec records searching evaluations console overview export ablation runs report api "
+        "doctor"
+    ),
 }
 FORBIDDEN = {
     "trainables": {"ray", "optuna", "raykd", "sweep", "tests", "benchmarks"},

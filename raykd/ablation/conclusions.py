@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,17 +35,33 @@ from trainables.core.errors import UserError
 FUTILE = 0.05  # `decide` stops an arm whose chance of an answer at the last look is smaller
 
 
-def conclude(spec: StudySpec, history: History) -> Results:
-    """The results of a study, of its trials so far."""
+class By(NamedTuple):
+    """Other scores than those of the probe, by which arms are compared."""
+
+    name: str
+    scores: Mapping[str, float]  # trial -> points
+    families: int  # how many tables like this one share alpha
+
+
+def conclude(spec: StudySpec, history: History, by: By | None = None) -> Results:
+    """The results of a study, of its trials so far; with `by` by these scores.
+
+    The looks of a sequential study were taken by the probe's scores. By others it is a study with as many
+    replicates as there are.
+    """
     rules = extended_rules(spec, history)
+    if by is not None:
+        own = {"decide": False, "precision": None, "looks": (), "ends": (), "step": 0.0, "published": None}
+        rules = rules.model_copy(update=own)
     table = _trials(spec, history)
     scores = {
-        label: [math.nan if (s := score_of(rules, t)) is None else s for t in row]
+        label: [math.nan if (s := _score(rules, t, by)) is None else s for t in row]
         for label, row in table.items()
     }
     others = [label for label in spec.arms if label != rules.base]
     base = np.array(scores[rules.base])
-    shared: dict[str, Any] = {"alpha": rules.alpha, "step": rules.step, "families": rules.families}
+    families = rules.families * (by.families if by is not None else 1)
+    shared: dict[str, Any] = {"alpha": rules.alpha, "step": rules.step, "families": families}
     rows = np.array([scores[label] for label in others])
     compared = dict(zip(others, compare_to_base(rows, base, **shared), strict=True))
     said = dict(zip(others, verdicts(rules, rows - base), strict=False))  # empty for a fixed study
@@ -63,11 +79,16 @@ def conclude(spec: StudySpec, history: History) -> Results:
             notes.append(f"no effects: {error}")
     ranking = None
     if rules.design == "compare" and not rules.sequential:
-        ranking = rank(list(scores.values()), alpha=rules.alpha / rules.families)
+        ranking = rank(list(scores.values()), alpha=rules.alpha / families)
     notes += _notes(spec, history, arms)
     probe = spec.arm_trial(rules.base).probe.score
     budget = _budget(spec, arms)
-    return Results(spec.name, rules, probe, tuple(arms), ranking, effects, budget, tuple(notes), history.done)
+    if by is not None and spec.study.sequential:
+        notes.append("the number of replicates was chosen by the probe's score, and not by this one")
+    return Results(
+        spec.name, rules, probe, tuple(arms), ranking, effects, budget, tuple(notes), history.done,
+        by.name if by is not None else "",
+    )  # fmt: skip
 
 
 def extended_rules(spec: StudySpec, history: History) -> StudyRules:
@@ -88,6 +109,10 @@ def verdicts(rules: StudyRules, differences: FloatArray) -> list[Verdict]:
     assert rules.precision is not None
     plan = for_precision(rules.looks, alpha=rules.alpha / len(differences), ends=rules.ends)
     return [settle(row, plan, rules.precision, **common) for row in differences]
+
+
+def _score(rules: StudyRules, trial: TrialRecord | None, by: By | None) -> float | None:
+    return score_of(rules, trial) if by is None or trial is None else by.scores.get(trial.trial)
 
 
 def score_of(rules: StudyRules, trial: TrialRecord | None) -> float | None:

@@ -21,6 +21,7 @@ from raykd.spec.arms import ArmSpec
 from raykd.spec.axis_kinds import same
 from raykd.spec.devices import check_gpus
 from raykd.spec.study import StudySpec
+from raykd.spec.suite_check import check_evaluate
 from raykd.spec.tracking import check_installed
 from trainables.core.errors import UserError
 from trainables.evaluation.probes import load_probe
@@ -64,6 +65,7 @@ def check_study(spec: StudySpec, memory: int | None = None) -> tuple[StudySpec, 
             checker.check(spec.baseline_trial())
         except UserError as error:
             raise error.under("baseline") from None
+    check_evaluate(spec)
     spec = with_epochs(spec, trials)
     parameters = {label: trained_parameters(trials[label], checker.context) for label in spec.arms}
     spec = spec.with_arms({a: {"also": also[a], "trained_parameters": parameters[a]} for a in spec.arms})

@@ -18,12 +18,16 @@ from trainables.core.safe_text import latex as latex_text
 from trainables.core.safe_text import markdown as markdown_text
 from trainables.core.storage_retry import with_retry
 
+_SHARED = "p: the tables of all tasks share one alpha"
 FILES = ("ablation.md", "ablation.csv", "ablation.tex")
 
 
-def write(results: Results, folder: Path) -> None:
-    """Write `FILES` into the study's folder; a reader sees the old file or the new one."""
-    texts = (markdown(results), comma_separated(results), latex(results))
+def write(results: Results, folder: Path, tasks: Sequence[Results] = ()) -> None:
+    """Write `FILES` into the study's folder; a reader sees the old file or the new one.
+
+    `tasks` are the results by other scores, of which ablation.md has a table each.
+    """
+    texts = (markdown(results, tasks), comma_separated(results), latex(results))
     for name, text in zip(FILES, texts, strict=True):
         with_retry(partial(_write, folder / name, text), f"{folder / name} cannot be written")
 
@@ -51,7 +55,7 @@ def terminal(results: Results, folder: Path) -> Iterator[Line | Grid]:
     yield Line("written to " + ", ".join(str(folder / name) for name in FILES), "dim")
 
 
-def markdown(results: Results) -> str:
+def markdown(results: Results, tasks: Sequence[Results] = ()) -> str:
     """The whole report, as `ablation.md` holds it."""
     lines = [f"# {markdown_text(results.name)}", "", *_list(facts(results)), ""]
     lines += _grid(*table(results))
@@ -61,6 +65,9 @@ def markdown(results: Results) -> str:
         lines += ["", "## Main effects and interactions", "", *_grid(*effects)]
     if results.ranking is not None:
         lines += ["", "## Ranks", "", *map(markdown_text, ranks(results))]
+    for task in tasks:
+        lines += ["", f"## By {markdown_text(task.by)}", "", *_grid(*table(task, compute=False))]
+        lines += ["", *_list(task.notes), *_list([_SHARED])]
     if results.notes:
         lines += ["", "## To be known", "", *_list(results.notes)]
     lines += ["", "## How to read this", "", *_list(legend(results)), ""]

@@ -47,6 +47,17 @@ class Results:
     budget: str  # in words
     notes: tuple[str, ...]
     done: bool
+    by: str = ""  # the task of a suite that gives the scores; "" for the probe of the search
+
+    @property
+    def scored(self) -> str:
+        """The score that is compared, in words."""
+        if self.by:
+            return f"{self.by}, by the student of its best epoch, test split"
+        at = (
+            "the last epoch" if self.rules.score_at == "last" else "the best epoch (which favours noisy arms)"
+        )
+        return f"{self.score} at {at}, validation split"
 
     @property
     def base(self) -> ArmResult:

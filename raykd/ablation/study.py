@@ -23,7 +23,7 @@ from raykd.spec.arms import ArmSpec
 from raykd.spec.data_defaults import with_kept_images
 from raykd.spec.document import find_document, named_by_file, parse_yaml, read_mapping
 from raykd.spec.overrides import lay_over
-from raykd.spec.paths import absolute, absolute_flat
+from raykd.spec.paths import absolute, absolute_flat, absolute_suites
 from raykd.spec.plugins import bring_plugins
 from raykd.spec.presets import others, with_preset
 from raykd.spec.search import SearchSpec, build_sweep
@@ -56,7 +56,7 @@ _BASE = (  # the keys of a base
 )
 _ENGINE = (  # as of a search
     *("workers", "lanes", "targets", "time_limit", "references", "baseline", "attempts"),
-    *("failures_in_a_row", "keep_checkpoints", "plugins", "track"),
+    *("failures_in_a_row", "keep_checkpoints", "plugins", "track", "evaluate"),
 )
 _RULES = ("precision", "decide", "margin", "alpha", "score_at", "budget", "retune")  # taken over as they are
 
@@ -95,6 +95,7 @@ def read_study(
     bring_plugins(raw, path, folder)
     if isinstance(raw.get("base"), Mapping):
         raw = {**raw, "base": with_kept_images(absolute(dict(raw["base"]), folder), "base")}
+    raw = absolute_suites(raw, folder)
     return build_study(raw, storage, folder, settings)
 
 

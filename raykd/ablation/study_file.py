@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from raykd.spec.arms import Budget, Design, Published, Retune
 from raykd.spec.description import Description
+from raykd.spec.evaluate_section import Evaluate
 from raykd.spec.sections import BaselineSpec, Section, TargetsSpec, WorkersSpec, parse_duration
 from raykd.spec.sweep_fields import MOST_TRIALS, Reference
 from raykd.spec.tracking import Track, TrackSpec
@@ -63,6 +64,7 @@ class StudyFile(Description):
         5, description="after so many trials in a row that fail for one reason the study stops"
     )
     track: Track = Field(TrackSpec(), description="experiment trackers: wandb, mlflow")
+    evaluate: Evaluate = Field(None, description="suites for every arm, after the trials")
     keep_checkpoints: Literal["unfinished", "all"] = Field(
         "unfinished", description="of which trials checkpoints stay: of those that may go on, or all"
     )

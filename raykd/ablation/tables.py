@@ -43,10 +43,9 @@ def table(results: Results, compute: bool = True) -> tuple[list[str], list[list[
 def facts(results: Results) -> list[str]:
     """What was compared, how, and at which budget."""
     rules = results.rules
-    at = "the last epoch" if rules.score_at == "last" else "the best epoch (which favours noisy arms)"
     lines = [
         f"{rules.design.replace('_', ' ')} against {rules.base!r}",
-        f"score: {results.score} at {at}, validation split",
+        f"score: {results.scored}",
         f"budget: {results.budget}",
     ]
     if rules.decide:

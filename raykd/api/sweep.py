@@ -5,11 +5,11 @@ Every access reads the ledger, so it shows the present, also while another proce
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast, overload
 
+from raykd.api.places import storage_of as storage_of
 from raykd.api.session import driving, manners
 from raykd.api.trial import Trial
 from raykd.console.live import Console
@@ -17,8 +17,6 @@ from raykd.console.wording import ranked
 from raykd.records import views
 from raykd.records.history import History
 from raykd.storage.base import Storage, SweepFolder
-from raykd.storage.commands import DEFAULT_STORAGE, STORAGE_VARIABLE
-from raykd.storage.open_storage import open_storage
 from trainables.core.errors import SweepFailed, UserError
 
 if TYPE_CHECKING:
@@ -154,8 +152,13 @@ class Sweep:
             history = self.history()
             return importances(spec_of(history), history, evaluator, resamples=resamples, progress=tell)
 
-    def report(self, out: str | Path | None = None, *, progress: Console | None = None) -> Path:
-        """Write one HTML page that needs no network and return it; by default report.html in its folder."""
+    def report(
+        self, out: str | Path | None = None, *, by: str | None = None, progress: Console | None = None
+    ) -> Path:
+        """Write one HTML page that needs no network and return it; by default report.html in its folder.
+
+        `by` is the score of a task, `evaluate/SUITE/TASK`, by which the arms of a study are compared.
+        """
 
         def tell(done: int, total: int) -> None:
             if progress is not None and done < total:
@@ -164,7 +167,7 @@ class Sweep:
         with manners():
             from raykd.report import write
 
-            return write(self.folder, Path(out).expanduser() if out is not None else None, tell)
+            return write(self.folder, Path(out).expanduser() if out is not None else None, tell, by)
 
     def export(
         self,
@@ -203,6 +206,33 @@ class Sweep:
         folder = Path(out).expanduser()
         how: dict[str, Any] = {"formats": formats, "licence": licence, "progress": progress}
         return [self.export(folder / trial.name, trial.name, **how) for trial in self.front()]
+
+    def evaluate(
+        self,
+        on: str | Path | Sequence[str | Path],
+        *,
+        best: int = 1,
+        sample: int = 0,
+        trials: Sequence[str] = (),
+        beside: Sequence[str] = ("teacher", "start", "baseline"),
+        base: str | None = None,
+        address: str | None = None,
+        progress: bool | Console | None = None,
+    ) -> dict[str, Any]:
+        """Run suites of tasks on its best students, or on every arm of a study; see `raykd.evaluate`."""
+        from raykd.api.evaluating import evaluate
+
+        return evaluate(
+            self.name, on, best=best, sample=sample, trials=trials, beside=beside, base=base,
+            storage=self.folder.storage, address=address, progress=progress,
+        )  # fmt: skip
+
+    @property
+    def evaluations(self) -> pa.Table:
+        """One row a network, task and seed of its suite. The columns are those of evaluations.parquet."""
+        from raykd.records.evaluations import evaluations_table
+
+        return evaluations_table(self.history().evaluated)
 
     def resume(
         self,
@@ -287,11 +317,3 @@ def compare(*names: str | Path, storage: str | Path | Storage | None = None) -> 
 
     with manners():
         return beside([find(name, storage) for name in names])
-
-
-def storage_of(given: str | Path | Storage | None) -> Storage:
-    """The storage that `given` names; a folder by its absolute path, since a notebook may change its own."""
-    if isinstance(given, Storage):
-        return given
-    named = str(given if given is not None else os.environ.get(STORAGE_VARIABLE) or DEFAULT_STORAGE)
-    return open_storage(named if "://" in named else str(Path(named).expanduser().absolute()))

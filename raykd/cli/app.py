@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from raykd.cli import reading, starting, tools
+from raykd.cli import evaluating, reading, starting, tools
 from raykd.cli.flags import Flags, flags_of
 from raykd.console.screen import complain
 from raykd.process import signals
@@ -44,7 +44,7 @@ def _options(
     """Search and ablate self-supervised knowledge distillation over a Ray cluster."""
 
 
-for part in (starting.verbs, reading.verbs, tools.verbs):
+for part in (starting.verbs, evaluating.verbs, reading.verbs, tools.verbs):
     app.add_typer(part)
 
 

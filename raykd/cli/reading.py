@@ -103,11 +103,15 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The file to write; default: report.html in the sweep's folder.")
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Of a study: compare its arms by this score, such as evaluate/quick/linear."),
+    ] = None,
     storage: Storage = HERE,
 ) -> None:
     """One HTML page of a sweep or a study that needs no network: to read, to print, to mail."""
     console = Console()
-    written = Sweep(sweep_of(storage, name)).report(out, progress=console)
+    written = Sweep(sweep_of(storage, name)).report(out, by=by, progress=console)
     console.text(f"written to {written} ({written.stat().st_size / 1e6:.1f} MB, opens without a network)")
 
 

@@ -8,6 +8,7 @@ import typer
 
 from raykd.api.sweep import Sweep
 from raykd.cli.common import HERE, Address, Json, Name, Sets, Storage, sweep_of, writable
+from raykd.cli.evaluating import show_evaluations
 from raykd.cli.flags import flags
 from raykd.console import answers
 from raykd.console.live import Console
@@ -131,7 +132,7 @@ def attach(name: Name, storage: Storage = HERE) -> None:
 
 
 def close(console: Console, ended: Sweep) -> None:
-    """Show a sweep's results. Raises exit code 1 where trials are not done, or where all have failed."""
+    """Show a sweep's results. Raises exit code 1 where trials are left, or all failed, or a task."""
     history, sweep = ended.history(), ended.folder
     if history.study:
         from raykd.ablation.conclusions import conclude
@@ -143,6 +144,7 @@ def close(console: Console, ended: Sweep) -> None:
         from raykd.searching.next_proxy import advice_of
 
         console.summary(history, sweep, advice_of(history))
+    failed = show_evaluations(console, history, sweep) if history.evaluated else False
     console.parts([Line(f"page:       {command('report', sweep)}", "dim")])
     counts = history.counts()
     unfinished = history.total - sum(counts[s] for s in ENDED)
@@ -152,5 +154,5 @@ def close(console: Console, ended: Sweep) -> None:
             f"{counted(unfinished, 'trial')} {are} not done; go on with:  {command('resume', sweep)}"
         )
         raise typer.Exit(1)
-    if not counts["finished"] and not counts["stopped"]:
+    if failed or not (counts["finished"] or counts["stopped"]):
         raise typer.Exit(1)

@@ -31,13 +31,14 @@ def model_card(
     student: Backbone,
     checks: Sequence[Checked],
     licence: str | None,
+    evaluations: Iterable[str] = (),
 ) -> str:
     """The card as Markdown.
 
     `facts` are the metadata of the weights' file (score, epoch). `scores` and `teacher` are the test scores
     of the student and of its teacher; None if there are none. `lines` is the Python code that opens the
     student, `student` the network, `checks` what is known of its graphs, `licence` an identifier of the
-    Hugging Face hub.
+    Hugging Face hub, `evaluations` the paragraphs about tasks of suites.
     """
     from raykd.export.student import timm_opens
     from trainables.methods import load_method
@@ -57,6 +58,7 @@ def model_card(
         "## Score",
         *_scores(trial, facts, scores, teacher),
         *_comparison(history, record),
+        *evaluations,
         "## How it was made",
         *_settings(record, trial),
         "## Repeat it",

@@ -6,7 +6,7 @@
     DIR/README.md      the model card, with the score on the test split
     DIR/student.onnx, DIR/student.pt2   with --format, after a check against the student
 
-Only this module reads the test split.
+This module reads the test split, and so do the tasks of `raykd evaluate`.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def export(
     """
     names, licence = check_formats(formats), check_licence(licence)
     from raykd.export import student
+    from raykd.export.evaluation_card import evaluation_parts
     from raykd.export.graphs import write_graphs
     from raykd.export.model_card import model_card
 
@@ -85,7 +86,7 @@ def export(
         scores = student.score_on_test(settings, backbone, cache_folder())
         beside = student.teacher_on_test(settings, storage, cache_folder()) if scores else None
         size = student.Size(sum(p.numel() for p in backbone.parameters()), backbone.feature_dim)
-        told = checks, licence
+        told = checks, licence, tuple(evaluation_parts(history, record, sweep))
         card = model_card(history, record, settings, facts, scores, beside, lines, size, backbone, *told)
         (making / CARD).write_text(card)
         making.replace(out)

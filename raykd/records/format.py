@@ -198,6 +198,25 @@ class _End(_Any):
     audited: NotRequired[_Count]
 
 
+class _Evaluated(_Any):
+    who: Literal["student", "start", "teacher", "baseline"]
+    network: str
+    trial: str | None
+    row: str
+    seed: int | None
+    suite: str
+    suite_hash: str
+    task: str
+    key: str
+    asked: dict[str, Any]
+    split: str
+    suite_seed: int
+    place: _Count
+    metrics: _Metrics
+    folder: str
+    reason: str | None
+
+
 class _Retry(_Any):
     trials: list[str]
 
@@ -211,7 +230,7 @@ _MODELS: dict[str, type[Any]] = {
     "sweep": _Sweep, "driver": _Driver, "repair": _Repair, "extend": _Extend, "reference": _Reference,
     "measured": _Measured, "suggest": _Suggest, "repeat": _Repeat, "exhausted": _Any, "start": _Start,
     "report": _Report, "verdict": _Verdict, "end": _End, "quarantine": _Quarantine,
-    "retry": _Retry, "warm_start": _WarmStart, "latency": _Latency,
+    "retry": _Retry, "warm_start": _WarmStart, "evaluated": _Evaluated, "latency": _Latency,
     "spent": _Spent,
 }  # fmt: skip
 

@@ -114,6 +114,7 @@ class History:
         self.repairs: list[Record] = []  # of the ledger, after damage
         self.quarantined: list[Record] = []  # GPUs that the present or last driver no longer uses
         self.arrivals: list[tuple[str, int]] = []  # (trial, epoch) of every report, in the order of arrival
+        self.evaluated: list[Record] = []  # tasks of suites on networks, in the order of their ends
         self.ends: dict[str, None] = {}  # trials that have ended, in the order of their ends
         self.extensions: list[int] = []  # by how many configurations, each time
         self.exhausted = False  # the space holds no further configuration
@@ -262,6 +263,8 @@ class History:
                 self._retry(name)
         elif kind == "quarantine":
             self.quarantined.append(record)
+        elif kind == "evaluated":
+            self.evaluated.append(record)
         # Kinds of a later raykd with the same format are ignored.
 
     def _rank(self, trial: TrialRecord) -> tuple[float, int]:

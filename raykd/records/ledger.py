@@ -71,7 +71,10 @@ KINDS: dict[str, tuple[str, ...]] = {
     "verdict": ("trial", "epoch", "verdict"),
     # status: finished | stopped | failed; audited: the epoch of the verdict with `audit`, where there was one
     "end": ("trial", "status", "reason"),
-}
+    # a task of a suite on a network; `evaluations.py` says what the fields mean
+    "evaluated": ("who", "network", "trial", "row", "seed", "suite", "suite_hash", "task", "key", "asked",
+                  "split", "suite_seed", "place", "metrics", "folder", "reason"),
+}  # fmt: skip
 
 
 # Fields that records of this raykd may have as well; those of earlier versions lack them.

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raykd.records.evaluations import evaluations_table, trial_columns
 from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import Record
 from raykd.spec.arms import ARM, ArmSpec
@@ -24,6 +25,7 @@ from trainables.core.files import replacing
 
 TRIALS = "trials.parquet"
 CURVES = "curves.parquet"
+EVALUATIONS = "evaluations.parquet"
 _EVERY_S = 5.0
 _SHARE = 0.02
 
@@ -42,8 +44,9 @@ def trials_table(history: History) -> pa.Table:
     possible), `epoch` the epochs finished, `params` and `macs` the size of the student (null in ledgers of
     earlier versions), `latency_ms` with its quartiles the time of its forward pass, where a sweep measures
     that, `wall_s` seconds of training without the pauses between drivers. `audited`, in a sweep with an audit
-    of the proxy, is the epoch at which a trial was to stop that ran on. A field whose values differ in type
-    is text; lists and mappings are JSON.
+    of the proxy, is the epoch at which a trial was to stop that ran on. `evaluate/SUITE/TASK` is the score of
+    a task on the test split, null where it was not run. A field whose values differ in type is text; lists
+    and mappings are JSON.
     """
     trials = [*history.trials.values(), *map(_as_trial, history.refused)]
     columns: dict[str, pa.Array] = {
@@ -65,6 +68,7 @@ def trials_table(history: History) -> pa.Table:
         **_audits(trials),
         **_costs(history, trials),
         "reason": pa.array([t.reason for t in trials], pa.string()),
+        **trial_columns(history.evaluated, [t.trial for t in trials]),
     }
     for name in dict.fromkeys(name for t in trials for name in t.config):
         columns[f"config/{name}"] = _column([t.config.get(name) for t in trials])
@@ -84,8 +88,11 @@ def curves_table(history: History) -> pa.Table:
 
 
 def write_tables(history: History, folder: Path) -> None:
-    """Write both tables into the sweep's folder. A reader sees the old file or the new one, whole."""
-    for name, table in ((TRIALS, trials_table(history)), (CURVES, curves_table(history))):
+    """Write the tables into the sweep's folder. A reader sees the old file or the new one, whole."""
+    tables = {TRIALS: trials_table(history), CURVES: curves_table(history)}
+    if history.evaluated:
+        tables[EVALUATIONS] = evaluations_table(history.evaluated)
+    for name, table in tables.items():
         with replacing(folder / name) as temporary:
             pq.write_table(table, temporary)
 

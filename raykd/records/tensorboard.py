@@ -11,9 +11,11 @@ kept, a torn one is cut off, and what is missing is appended. A TensorBoard that
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import google_crc32c
@@ -21,6 +23,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 
+from raykd.records.evaluations import column_of, current, trial_scores
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.records.ledger import Record
 from raykd.records.scalars import scalars
@@ -58,11 +61,14 @@ class TensorBoardWriter:
         self.weighed = bool(getattr(spec, "objective", ()) or getattr(spec, "limits", None))
         self.seeds = spec.replicates
         self._begun: set[str] = set()
+        self._declared: set[str] = set()  # the tasks that have a column
 
     def __call__(self, record: Record, history: History) -> None:
         """A record was written; `history` holds it already."""
         kind = record["kind"]
-        if kind in ("start", "report", "end"):
+        if kind == "evaluated":
+            self.evaluated(record, history)
+        elif kind in ("start", "report", "end"):
             trial = history.trials[record["trial"]]
             if kind == "start":
                 self.begin(trial)
@@ -87,17 +93,30 @@ class TensorBoardWriter:
         self.begin(trial)
         _write(self._path(trial), "ab", [_end(trial)])
 
+    def evaluated(self, record: Record, history: History) -> None:
+        """Add the score of a task to the run of its trial, and its column where that is new."""
+        trial = history.trials.get(record["trial"] or "")
+        if trial is None or record["reason"] is not None:
+            return
+        events = _evaluations(_by_trial(history)[trial.trial])
+        self.begin(trial)
+        _write(self._path(trial), "ab", events[-1:])
+        if not self._declared.issuperset(_columns(history)):
+            self._declare(history)
+
     def rebuild(self, history: History) -> None:
         """Make all files as `history` says. What is right in them stays."""
         own_folder(self.folder)
         self._declare(history)
+        evaluated = _by_trial(history)
         for trial in history.trials.values():
             ended = trial.status in ENDED
             if trial.started is None and not ended:
                 continue
             self._begun.add(trial.trial)
             path = self._path(trial)
-            wanted = _OPENING + len(trial.reports) + ended
+            results = evaluated.get(trial.trial, [])
+            wanted = _OPENING + len(trial.reports) + ended + len(results)
             whole, size = _whole_events(path)
             if whole > wanted:  # of another sweep: the folder was copied or edited by hand
                 whole = size = 0
@@ -105,14 +124,15 @@ class TensorBoardWriter:
                 with opened(path, "rb+") as file:
                     file.truncate(size)
             if whole < wanted:
-                _write(path, "ab", list(self._events(trial))[whole:])
+                _write(path, "ab", list(self._events(trial, results))[whole:])
 
-    def _events(self, trial: TrialRecord) -> Iterator[Event]:
+    def _events(self, trial: TrialRecord, results: Iterable[Record]) -> Iterator[Event]:
         yield from self._opening(trial)
         for epoch in trial.reports:  # in the order in which they came
             yield _epoch(trial, epoch)
         if trial.status in ENDED:
             yield _end(trial)
+        yield from _evaluations(results)
 
     def _opening(self, trial: TrialRecord) -> list[Event]:
         began = trial.started if trial.started is not None else trial.suggested
@@ -146,9 +166,16 @@ class TensorBoardWriter:
             summary_v2.Discrete([float(seed) for seed in self.seeds]).update_hparam_info(info)
             infos.append(info)
         differ = self.weighed or any(name.partition(".")[0] == "student" for name in self.space.axes)
+        tasks = _columns(history)
+        self._declared = set(tasks)
+        shown = {
+            **METRICS,
+            **(SIZE_METRICS if differ else {}),
+            **{tag: (tag, "on the test split, the mean over the suite's seeds") for tag in tasks},
+        }
         metrics = [
             summary_v2.Metric(tag, display_name=name, description=description)
-            for tag, (name, description) in {**METRICS, **(SIZE_METRICS if differ else {})}.items()
+            for tag, (name, description) in shown.items()
         ]
         experiment = api_pb2.Experiment(
             hparam_infos=infos, metric_infos=[m.as_proto() for m in metrics], time_created_secs=created
@@ -169,6 +196,31 @@ class TensorBoardWriter:
 def _epoch(trial: TrialRecord, epoch: int) -> Event:
     values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars(trial, epoch).items()]
     return Event(wall_time=trial.times[epoch], step=epoch, summary=Summary(value=values))
+
+
+def _by_trial(history: History) -> dict[str, list[Record]]:
+    """The results of tasks on each trial's student."""
+    found: dict[str, list[Record]] = {}
+    for record in current(history.evaluated):
+        if record["trial"]:
+            found.setdefault(record["trial"], []).append(record)
+    return found
+
+
+def _evaluations(results: Iterable[Record]) -> list[Event]:
+    """A scalar for each result of a task on a student: the mean so far, so that the last one is the mean."""
+    events, found = [], dict[str, list[float]]()
+    for record in results:
+        scores = found.setdefault(column_of(record), [])
+        scores.append(record["metrics"].get("score", math.nan))
+        value = Summary.Value(tag=column_of(record), simple_value=fmean(scores))
+        events.append(Event(wall_time=record["time"], step=len(scores), summary=Summary(value=[value])))
+    return events
+
+
+def _columns(history: History) -> list[str]:
+    """The tasks that a trial's student was evaluated on, as columns."""
+    return list(trial_scores(history.evaluated))
 
 
 def _end(trial: TrialRecord) -> Event:

@@ -27,25 +27,29 @@ REPORT = "report.html"
 
 
 def write(
-    place: SweepFolder | Path, out: Path | None, progress: Callable[[int, int], None] | None = None
+    place: SweepFolder | Path,
+    out: Path | None,
+    progress: Callable[[int, int], None] | None = None,
+    by: str | None = None,
 ) -> Path:
     """Write the page of the sweep at `place` to `out`, and return the file.
 
     Without `out` it is `report.html` in the sweep's folder, which is published to a remote storage.
-    `progress` is called with (done, total) while importances are computed. Raises `UserError` where the file
-    cannot be written.
+    `progress` is called with (done, total) while importances are computed. `by` is the score of a task
+    (`evaluate/SUITE/TASK`) by which the arms of a study are compared. Raises `UserError` where the file
+    cannot be written, and for a score that is not there.
     """
     from raykd.report.page import render
 
     if out is None:
         sweep = open_sweep(place)
         own_folder(sweep.path)  # of a remote sweep there may be no copy on this machine yet
-        written = write(sweep, sweep.path / REPORT, progress)
+        written = write(sweep, sweep.path / REPORT, progress, by)
         sweep.storage.push(written)
         return written
     if out.is_dir() or not out.parent.is_dir():  # before anything is computed
         raise _unwritable(out, "it is a folder" if out.is_dir() else f"there is no folder {out.parent}")
-    page = build(place, out, time.time(), progress)
+    page = build(place, out, time.time(), progress, by)
     try:
         with replacing(out) as temporary:
             temporary.write_text(render(page), encoding="utf-8")
@@ -55,11 +59,15 @@ def write(
 
 
 def build(
-    place: SweepFolder | Path, out: Path, now: float, progress: Callable[[int, int], None] | None = None
+    place: SweepFolder | Path,
+    out: Path,
+    now: float,
+    progress: Callable[[int, int], None] | None = None,
+    by: str | None = None,
 ) -> Page:
     """The page of the sweep in `folder` as data. `out` is the file that links start from.
 
-    `now` is the time that the page says it was made at, in unix seconds; `progress` as of `write`.
+    `now` is the time that the page says it was made at, in unix seconds; `progress` and `by` as of `write`.
     """
     from raykd.report import common, study_sections, sweep_sections
 
@@ -68,7 +76,9 @@ def build(
     spec = spec_of(history)
     status = views.status(history, sweep)
     if isinstance(spec, StudySpec):
-        facts, sections = study_sections.content(spec, history, sweep, out)
+        facts, sections = study_sections.content(spec, history, sweep, out, by)
+    elif by is not None:
+        raise UserError("--by", "goes with a study", value=by, expected=f"none: {spec.name} is a search")
     else:
         facts, sections = sweep_sections.content(spec, history, sweep, out, progress)
     counts = status["trials"]

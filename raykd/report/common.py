@@ -127,6 +127,7 @@ def links(history: History, folder: Path, out: Path, own: Sequence[tuple[str, st
         (LEDGER, "every suggestion, report, verdict and end: the one truth"),
         ("trials.parquet", "one row a trial"),
         ("curves.parquet", "one row an epoch, one column a metric"),
+        ("evaluations.parquet", "one row a network, task and seed"),
         *own,
         ("tensorboard", f"tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}"),
         ("optuna.journal", f"optuna-dashboard {journal}, from raykd[dashboard]"),

@@ -71,7 +71,7 @@ def _table(found: list[Rung]) -> Table:
     rows = []
     for rung in found:
         of = rung.found
-        estimates = [_ends(of.correlation), _ends(of.recall, 100), _ends(of.regret)]
+        estimates = [ends(of.correlation), ends(of.recall, 100), ends(of.regret)]
         seen = [str(rung.audited)] if audited else []
         rows.append([str(rung.epoch), str(of.trials), str(rung.stopped), *seen, *estimates])
     return Table("Each rung against the end, with 95 % bootstrap intervals", columns, rows)
@@ -79,7 +79,7 @@ def _table(found: list[Rung]) -> Table:
 
 def _by_method(found: list[Rung]) -> Table:
     rows = [
-        [method, str(rung.epoch), str(of.trials), _ends(of.correlation), _ends(of.regret)]
+        [method, str(rung.epoch), str(of.trials), ends(of.correlation), ends(of.regret)]
         for method in dict.fromkeys(name for rung in found for name in rung.methods)
         for rung in found
         if (of := rung.methods.get(method)) is not None
@@ -137,7 +137,7 @@ def _doubts(spec: SearchSpec, whole: list[Ended]) -> list[str]:
     ]
 
 
-def _ends(found: Estimate, scale: float = 1.0) -> str:
+def ends(found: Estimate, scale: float = 1.0) -> str:
     if not math.isfinite(found.value):
         return "–"
     low, high = (scale * end for end in found.interval)

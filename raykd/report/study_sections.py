@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from raykd.ablation import tables
-from raykd.ablation.conclusions import conclude, verdicts
+from raykd.ablation.by_task import by_task, conclude_by
+from raykd.ablation.conclusions import verdicts
 from raykd.ablation.costs import costs_table
 from raykd.ablation.report import FILES
 from raykd.ablation.results import ArmResult, Results
@@ -19,6 +20,7 @@ from raykd.records.history import History, TrialRecord
 from raykd.report import common
 from raykd.report import study_figures as figures
 from raykd.report.elements import Bullets, Facts, Figure, Gallery, Section, Table, Text
+from raykd.report.evaluation_section import evaluations
 from raykd.report.plots import curve, intervals
 from raykd.report.sentences import sign, study_in_words
 from raykd.spec.arms import ARM
@@ -26,14 +28,17 @@ from raykd.spec.study import StudySpec
 from raykd.storage.base import SweepFolder
 
 
-def content(spec: StudySpec, history: History, sweep: SweepFolder, out: Path) -> tuple[Facts, list[Section]]:
-    """The head of the page, and its sections. `out` is the page's file."""
+def content(
+    spec: StudySpec, history: History, sweep: SweepFolder, out: Path, by: str | None = None
+) -> tuple[Facts, list[Section]]:
+    """The head of the page, and its sections, by the score `by` of a task. `out` is the page's file."""
 
     def arm(trial: TrialRecord) -> str:
         return str(trial.params.get(ARM))
 
     return common.facts(history), [
-        *sections(spec, history),
+        *sections(spec, history, by),
+        *evaluations(history, sweep, by_task(spec, history) if by is None else {}),
         common.failures(history, "arm", arm),
         common.compute(history, "arm", arm),
         common.again(history, sweep.storage, spec.starts_by),
@@ -41,9 +46,9 @@ def content(spec: StudySpec, history: History, sweep: SweepFolder, out: Path) ->
     ]
 
 
-def sections(spec: StudySpec, history: History) -> Iterator[Section]:
+def sections(spec: StudySpec, history: History, by: str | None = None) -> Iterator[Section]:
     """The sections in the order of the page, without those that do not apply to the study's design."""
-    results = conclude(spec, history)
+    results = conclude_by(spec, history, by)
     yield answer(results)
     yield comparison(results, history)
     yield design(results)
@@ -105,7 +110,7 @@ def design(results: Results) -> Section:
         ("Design", rules.design.replace("_", " ")),
         ("Base", rules.base),
         ("Budget", results.budget),
-        ("Score", f"{results.score}, at the {rules.score_at} epoch"),
+        ("Score", results.scored),
         ("Replicates", f"{replicates}, paired by seed"),
         ("Error over the whole study", f"{rules.alpha:g}"),
     ]

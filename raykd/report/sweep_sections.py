@@ -13,7 +13,9 @@ from raykd.report import common
 from raykd.report import sweep_figures as figures
 from raykd.report.common import trials_table
 from raykd.report.elements import Bullets, Code, Collapsible, Facts, Figure, Section, Table, Text
+from raykd.report.evaluation_section import evaluations
 from raykd.report.front_section import front
+from raykd.report.outcome_section import outcomes
 from raykd.report.parameter_section import Progress, parameters
 from raykd.report.plots import curve, intervals
 from raykd.report.proxy_section import proxy
@@ -40,6 +42,7 @@ def content(
     export = command("export", sweep, "--out", "student")
     return common.facts(history, common.searched(history)), [
         *sections(spec, history, export, progress),
+        *evaluations(history, sweep),
         common.failures(history, "settings", settings),
         spent,
         common.again(history, sweep.storage, spec.starts_by),
@@ -59,6 +62,8 @@ def sections(spec: SearchSpec, history: History, export: str, progress: Progress
     yield learning(history)
     yield parameters(spec, history, progress)
     yield proxy(spec, history)
+    if found := outcomes(spec, history):
+        yield Section("The score against tasks", found)
     if (sized := sizes(history)) is not None:
         yield sized
     table = trials_table(history, "All trials, best first")

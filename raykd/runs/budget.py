@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raykd.records.recorder import Recorder
+from raykd.runs.latencies import check_latency
 from raykd.spec.budget_section import NAMES, BudgetSpec
 from raykd.spec.sections import WorkersSpec
 from raykd.spec.sweep import SweepSpec
@@ -92,6 +93,12 @@ def spent_in_words(budget: BudgetSpec, workers: WorkersSpec, lane_s: float) -> s
         f"{lane_s * per_lane[name] / 3600:.3g} of {hours:g} {NAMES[name]}"
         for name, hours in budget.set.items()
     )
+
+
+def check_measures(spec: SweepSpec, workers: WorkersSpec, nodes: Sequence[Mapping[str, Any]]) -> None:
+    """Raise `UserError` for a latency or a budget that these nodes (`ray.nodes()`) can never measure."""
+    check_latency(spec, workers, nodes)
+    check_budget(spec, workers, nodes)
 
 
 def check_budget(spec: SweepSpec, workers: WorkersSpec, nodes: Iterable[Mapping[str, Any]]) -> None:

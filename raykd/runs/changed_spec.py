@@ -75,6 +75,7 @@ def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
             "baseline": baseline,
             "teacher_pixels": then.teacher_pixels,
             "track": then.track,  # what a sweep is told to does not change it
+            "evaluate": then.evaluate,  # nor what is asked of its students afterwards
             "keep_checkpoints": "all" if then.keep_checkpoints == "all" else keep,
             "teacher": teacher,
         }
@@ -149,6 +150,10 @@ def unlike_today(spec: SweepSpec, history: History) -> str:
     return ""
 
 
-def with_budget(spec: AnySpec, now: SweepSpec) -> AnySpec:
-    """`spec` with the budget that its file says `now`: more may be granted while a sweep goes on."""
-    return spec.model_copy(update={"budget": now.spends}) if isinstance(spec, SearchSpec) else spec
+def with_changes(spec: AnySpec, now: SweepSpec) -> AnySpec:
+    """`spec` with what may change while a sweep goes on, as its file says it `now`.
+
+    That is whom it is told to, what is evaluated, and how much it may spend.
+    """
+    budget = {"budget": now.spends} if isinstance(spec, SearchSpec) else {}
+    return spec.model_copy(update={"track": now.track, "evaluate": now.evaluate, **budget})

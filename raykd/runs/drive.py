@@ -21,6 +21,7 @@ from raykd.records.ledger import TRIALS
 from raykd.records.recorder import Recorder
 from raykd.runs import sharing
 from raykd.runs.ended import EndedTrials
+from raykd.runs.evaluation import Evaluation, Evaluations
 from raykd.runs.kinds import run_of
 from raykd.searching.streak import FailureStreak
 from raykd.spec.devices import idle_gpus, where
@@ -48,9 +49,15 @@ class Drive:
         sweep: SweepFolder,
         actions: Mapping[str, str],
         ready: Replayed | None = None,
+        asked: Evaluation | None = None,
     ) -> None:
-        """`ready` is what `replayed` gives for the recorder's history, if that is there already."""
+        """`ready` is what `replayed` gives for the recorder's history, if that is there already.
+
+        With `asked` this evaluation is run, and nothing else.
+        """
         self.ready = ready
+        self.asked = asked
+        self.after = Evaluation.of(spec) if asked is None else None
         self.spec = spec
         self.record = recorder
         self.history = recorder.history
@@ -65,31 +72,31 @@ class Drive:
         Raises `SweepFailed` where it cannot go on, and `UserError` for a mistake that shows only now.
         """
         from raykd.lanes.pool import LanePool
-        from raykd.runs.budget import Meter, check_budget, seconds_left, spent_in_words
-        from raykd.runs.latencies import Latencies, check_latency
+        from raykd.runs.budget import Meter, check_measures, seconds_left, spent_in_words
+        from raykd.runs.latencies import Latencies
         from raykd.runs.references import References
 
         spec, console = self.spec, self.console
         nodes = live_nodes()
-        ready = self.ready or replayed(spec, self.history)
-        left = self._left()
+        ready = None if self.asked else self.ready or replayed(spec, self.history)
+        left = max(self._left(), *(one.most(spec) for one in (self.asked, self.after) if one), 0)
         held, room_for = spec.workers.lanes(nodes), spec.lanes or left
         if memory := cluster["memory"]:
             if memory.lanes < min(held, room_for):
                 console.warn(f"memory holds {counted(memory.lanes, 'lane')}: {memory.said}")
             held, room_for = min(held, memory.lanes), min(room_for, memory.lanes)
-        console.say(f"{spec.name}: {counted(left, 'trial')} to go; files in {self.sweep}")
+        going = "" if self.asked else f"{counted(self._left(), 'trial')} to go; "
+        console.say(f"{spec.name}: {going}files in {self.sweep}")
         room = f"{counted(held, 'lane')} of {counted(spec.workers.count, 'worker')}"
         asked = f", and `lanes` asks for {spec.lanes}" if spec.lanes is not None and spec.lanes < held else ""
         console.say(f"{counted(len(nodes), 'node')}, room for {room}{asked}, {where(spec.workers, nodes)}")
         for remark in idle_gpus(spec.workers, nodes):
             console.warn(remark)
         workers = spec.workers.on(nodes)
-        check_latency(spec, workers, nodes)
-        check_budget(spec, workers, nodes)
+        check_measures(spec, workers, nodes)
         if spec.spends is not None:
             console.say(f"spent so far: {spent_in_words(spec.spends, workers, self.history.lane_s)}")
-        if seconds_left(spec.spends, workers, self.history.lane_s) <= 0:
+        if ready is not None and seconds_left(spec.spends, workers, self.history.lane_s) <= 0:
             console.warn("the budget is spent; a larger `budget` in its file lets it go on")
             return
         if cluster.get("webui_url"):
@@ -107,7 +114,7 @@ class Drive:
                 targets=sharing.room_for(spec),
                 actions=self.actions,
                 plugins=luggage(cluster["plugins"]),
-                demand=None if cluster["alone"] else Demand(workers, self._left, spec.lanes),
+                demand=None if cluster["alone"] else Demand(workers, self._work_left, spec.lanes),
                 on_event=console.warn,
                 on_quarantine=lambda gpu, reason: self.record("quarantine", gpu=gpu, reason=reason),
             )
@@ -117,13 +124,31 @@ class Drive:
                 latencies = Latencies(spec, self.record, pool, console, self.sweep)
                 limit = spec.time_limit
                 until = None if limit is None else began + limit
-                with self._ended_trials():
-                    if spec.needs_latency:
-                        ready.proposer.measure_by(latencies.of)
-                    tune = partial(self._tune, pool, ready, began, meter)
-                    references.around(tune, until, latencies.measure_rest, lambda: meter.spent)
+                if ready is not None:
+                    with self._ended_trials():
+                        if spec.needs_latency:
+                            ready.proposer.measure_by(latencies.of)
+                        tune = partial(self._tune, pool, ready, began, meter)
+                        references.around(tune, until, latencies.measure_rest, lambda: meter.spent)
+                if self.asked or not meter.spent:
+                    self._evaluate(pool, min(held, room_for), until)
                 if pool.broken:
                     raise SweepFailed(pool.broken)
+
+    def _evaluate(self, pool: Any, lanes: int, until: float | None) -> None:
+        """Run the evaluation that is asked for; one of the spec once all trials have ended."""
+        asked = self.asked or self.after
+        if asked is None or pool.broken or signals.received():
+            return
+        over = until is not None and time.monotonic() >= until
+        if self.asked is None and (over or not self.history.done):
+            return
+        try:
+            Evaluations(self.spec, self.record, pool, self.console, self.shared).run(asked, lanes, until)
+        except (SweepFailed, UserError) as error:
+            if self.asked is not None or pool.broken or isinstance(error, StorageLost):
+                raise
+            self.console.warn(f"no student is evaluated: {error}")
 
     def _ended_trials(self) -> AbstractContextManager[object]:
         """What removes the checkpoints of trials that end, unless they are to be kept."""
@@ -134,9 +159,17 @@ class Drive:
         return ended
 
     def _left(self) -> int:
-        """How many trials have not ended."""
+        """How many trials have not ended; of an evaluation none is trained."""
+        if self.asked is not None:
+            return 0
         # A copy of the values: the pool calls this from a thread of its own.
         return self.history.total - sum(t.status in ENDED for t in list(self.history.trials.values()))
+
+    def _work_left(self) -> int:
+        """How many lanes could have work, for a cluster that grows."""
+        left = self._left()
+        asked = self.asked or (self.after if not left else None)
+        return left or (asked.most(self.spec) if asked is not None else 0)
 
     def _tune(self, pool: Any, ready: Replayed, began: float, meter: Meter) -> bool:
         """Let Tune run what is left. False if it was interrupted, or if time or budget were used up."""

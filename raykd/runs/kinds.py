@@ -114,10 +114,11 @@ class StudyRun:
 
     def write_results(self, history: History, folder: Path) -> None:
         """Write what the data support so far into the sweep's folder."""
+        from raykd.ablation.by_task import by_task
         from raykd.ablation.conclusions import conclude
         from raykd.ablation.report import write
 
-        write(conclude(self.spec, history), folder)
+        write(conclude(self.spec, history), folder, list(by_task(self.spec, history).values()))
 
 
 def run_of(spec: SweepSpec) -> SearchRun | StudyRun:

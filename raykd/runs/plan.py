@@ -12,8 +12,7 @@ from raykd.lanes.own_ray import temporary_folder
 from raykd.records.earlier import Earlier
 from raykd.runs import warm_start
 from raykd.runs.auxiliary import baseline_remarks, beside, whole_trials
-from raykd.runs.budget import check_budget
-from raykd.runs.latencies import check_latency
+from raykd.runs.budget import check_measures
 from raykd.runs.sharing import sharing
 from raykd.searching.proposer import Proposal, Proposer
 from raykd.spec.devices import idle_gpus, where
@@ -105,8 +104,7 @@ def planned_here(planned: dict[str, Any], spec: SweepSpec, address: str | None) 
     """Add devices and lanes of this machine to a plan. Returns remarks on these and on a long baseline."""
     _check_plugins(spec, address)
     if cluster.ray_address(address) == cluster.LOCAL:
-        check_latency(spec, spec.workers, [cluster.this_machine()])
-        check_budget(spec, spec.workers, [cluster.this_machine()])
+        check_measures(spec, spec.workers, [cluster.this_machine()])
     planned["devices"], idle = devices(spec, address)
     planned["room"], none = room(spec, address)
     if isinstance(spec, SearchSpec) and spec.spends is not None:

@@ -16,7 +16,7 @@ from functools import partial
 from importlib import metadata
 from os import getpid
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from raykd.console.live import Console
 from raykd.lanes import capacity
@@ -42,7 +42,7 @@ from raykd.records.recorded_spec import check_settings, spec_of
 from raykd.records.recorder import Listener, Recorder
 from raykd.records.views import refresh
 from raykd.runs import tracking
-from raykd.runs.budget import check_budget
+from raykd.runs.budget import check_measures
 from raykd.runs.changed_spec import (
     other_device,
     other_versions,
@@ -50,11 +50,13 @@ from raykd.runs.changed_spec import (
     refuse_other_inputs,
     refuse_other_samplers,
     unlike_today,
-    with_budget,
+    with_changes,
 )
 from raykd.runs.drive import Drive, Replayed
+from raykd.runs.evaluation import Evaluation, evaluable, pending
 from raykd.runs.kinds import run_of
-from raykd.runs.latencies import check_latency, unmeasured
+from raykd.runs.latencies import unmeasured
+from raykd.runs.source import Source as Source
 from raykd.spec.plugins import code_of, refuse_changed_code
 from raykd.spec.sweep import SweepSpec
 from raykd.spec.sweep_fields import MOST_TRIALS
@@ -79,22 +81,6 @@ class Place:
     sweep: SweepFolder
     address: str | None = None  # of a Ray cluster
     actions: Mapping[str, str] = field(default_factory=lambda: ACTIONS)
-
-
-class Source(NamedTuple):
-    """The file and the overrides that a spec was read from, so that `resume` notices a change."""
-
-    path: Path
-    overrides: list[str]
-
-    @classmethod
-    def of(cls, path: Path, overrides: list[str]) -> Source | None:
-        """The source; None for a pipe or standard input, which cannot be read again."""
-        return cls(path, overrides) if path.resolve().is_file() else None
-
-    def recorded(self) -> dict[str, Any]:
-        """The source for the ledger, with the folder that relative paths in the spec start from."""
-        return {"path": str(self.path.resolve()), "overrides": self.overrides, "folder": str(Path.cwd())}
 
 
 def run(spec: SweepSpec, place: Place, console: Console, source: Source | None = None) -> History:
@@ -175,23 +161,22 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
         if not history.done or extend:
             refuse_changed_code(history.sweep or {}, described(_recorded_plugins(history)))
         check_settings(spec, history)
-        track = spec.track
         if not as_started and (now := refuse_changed_spec(spec, history, place.sweep.storage)) is not None:
-            track = now.track
-            spec = with_budget(spec, now)
-        check_installed(track)
-        spec = spec.model_copy(update={"track": track})
+            spec = with_changes(spec, now)
+        check_installed(spec.track)
+        spec = evaluable(spec, console, raises=history.done and not extend)
         if extend:
             _refuse_more(spec, history, extend)
         recorder = Recorder(ledger, history)
         if ledger.cut:
             console.warn(ledger.cut)
-        left = [*missing(spec, history), *unmeasured(spec, history)]
+        left = missing(spec, history) or unmeasured(spec, history) or pending(spec, history, place.sweep)
         if history.done and not extend and not left:
             console.say("every trial of this sweep has ended", "green")
             _log_of(place.sweep)
             _views(spec, history, place.sweep.path)
-            tracking.close(tracking.feeds(track, history, place.sweep.path, console.warn), tracking.WHOLE_S)
+            feeds = tracking.feeds(spec.track, history, place.sweep.path, console.warn)
+            tracking.close(feeds, tracking.WHOLE_S)
             refresh(history, place.sweep.path)
             place.sweep.mirror()
             return history
@@ -207,6 +192,24 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
             if extend:
                 recorder("extend", samples=extend * spec.samples_per_extension)
             return _drive(spec, recorder, place, console, cluster, None if extend else ready)
+
+
+def evaluate(place: Place, console: Console, asked: Evaluation) -> History:
+    """Evaluate networks of a sweep, and train nothing. Raises `UserError` while another driver has it."""
+    _listen(console)
+    place.sweep.own(make=True)
+    with Ledger.open(place.sweep) as ledger:
+        history = History.of(ledger.records)
+        spec = spec_of(history)
+        refuse_changed_code(history.sweep or {}, described(_recorded_plugins(history)))
+        check_settings(spec, history)
+        recorder = Recorder(ledger, history)
+        if ledger.cut:
+            console.warn(ledger.cut)
+        for line in other_versions(history, versions()):
+            console.warn(line)
+        with _cluster(spec, place, console) as cluster:
+            return _drive(spec, recorder, place, console, cluster, asked=asked)
 
 
 def _recorded_plugins(history: History) -> list[str]:
@@ -237,8 +240,7 @@ def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[s
     memory = None
     if target == LOCAL:
         check_resources(spec.workers, [this_machine()])
-        check_latency(spec, spec.workers, [this_machine()])
-        check_budget(spec, spec.workers, [this_machine()])
+        check_measures(spec, spec.workers, [this_machine()])
         memory = capacity.room(spec.workers)
     for remark in check_joinable(target):  # before the storage is touched
         console.warn(remark)
@@ -276,6 +278,7 @@ def _drive(
     console: Console,
     cluster: dict[str, Any],
     ready: Replayed | None = None,
+    asked: Evaluation | None = None,
 ) -> History:
     from raykd.records.tables import LiveTables, write_tables
 
@@ -292,7 +295,7 @@ def _drive(
     try:
         with place.sweep.mirrored():
             try:
-                Drive(spec, recorder, console, place.sweep, place.actions, ready).go(cluster)
+                Drive(spec, recorder, console, place.sweep, place.actions, ready, asked).go(cluster)
                 if not signals.received():
                     # What lanes reported last may wait for the storage still. Without it this is no good end.
                     recorder.settle()
@@ -309,7 +312,8 @@ def _drive(
             run_of(spec).write_results(history, folder)
     except BaseException as error:
         if isinstance(error, SweepFailed) or signals.received():
-            console.warn(f"go on with:  {command('resume', place.sweep)}")
+            by = asked.goes_on_by if asked is not None else command("resume", place.sweep)
+            console.warn(f"go on with:  {by}")
         raise
     return history
 
@@ -342,6 +346,5 @@ def _views(spec: SweepSpec, history: History, folder: Path) -> list[Listener]:
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that results depend on."""
-    packages = ("ray", "torch", "torchvision", "timm", "optuna")
-    of_packages = {name: metadata.version(name) for name in packages}
-    return {"python": platform.python_version(), "raykd": version(), **of_packages}
+    packages = {name: metadata.version(name) for name in ("ray", "torch", "torchvision", "timm", "optuna")}
+    return {"python": platform.python_version(), "raykd": version(), **packages}

@@ -45,7 +45,7 @@ def advice(spec: SearchSpec, history: History) -> list[str]:
     whole = ended(spec, history)
     if problem := _cannot_tell(spec, history, whole):
         return [problem]
-    judges = _judges(spec, history, whole)
+    judges = usable_judges(spec, history, whole)
     if not judges:
         return ["No score was measured before the last epoch, so there is nothing to stop trials by."]
     rule = (
@@ -99,8 +99,11 @@ def _cannot_tell(spec: SearchSpec, history: History, whole: list[Ended]) -> str:
     return ""
 
 
-def _judges(spec: SearchSpec, history: History, whole: list[Ended]) -> list[Judge]:
-    """What was measured before the last epoch, by epoch; the score itself first, then the best one."""
+def usable_judges(spec: SearchSpec, history: History, whole: list[Ended]) -> list[Judge]:
+    """What was measured before the last epoch and how it predicts the `final` of these trials, by epoch.
+
+    Of one epoch the score itself comes first, then the best one.
+    """
     probed = sorted({e for one in whole for e, m in one.trial.reports.items() if "score" in m})
     last = max(probed, default=0)
     wanted = sorted({*milestones(1, 2.0, spec.epochs), *spec.scheduler.rungs(spec.epochs)})
@@ -118,14 +121,16 @@ def _metrics(spec: SearchSpec, history: History, whole: list[Ended]) -> list[str
     """The score, and the other probes that can compare the trials of this sweep."""
     named = dict.fromkeys(m for one in whole for metrics in one.trial.reports.values() for m in metrics)
     found = ["score"]
-    for metric in named:
-        name = metric.removeprefix("probe/")
-        if name == metric or name.endswith("_se") or name == score_of(spec):
-            continue
-        probe = find_probe(name)
-        if len(spec.methods) == 1 or probe is None or probe.comparable:
-            found.append(metric)
-    return found
+    return found + [metric for metric in named if is_judge(spec, metric)]
+
+
+def is_judge(spec: SearchSpec, metric: str) -> bool:
+    """Whether a metric is a probe beside the score that can compare the trials of this sweep."""
+    name = metric.removeprefix("probe/")
+    if name == metric or name.endswith("_se") or name == score_of(spec):
+        return False
+    probe = find_probe(name)
+    return len(spec.methods) == 1 or probe is None or probe.comparable
 
 
 def score_of(spec: SearchSpec) -> str:
@@ -139,14 +144,14 @@ def _of_score(spec: SearchSpec, first: Judge | None, own: list[Judge]) -> str:
         best = max(own, key=lambda judge: judge.least)
         return (
             f"At no epoch before the last does {name} predict the end well enough to stop trials by it. It "
-            f"comes nearest at epoch {best.epoch}: {_numbers(best.found)}. Safer are a later `grace`, a "
+            f"comes nearest at epoch {best.epoch}: {numbers(best.found)}. Safer are a later `grace`, a "
             "probe with more labels, or `scheduler: none`."
         )
     grace = spec.scheduler.first_stop
     field = f"`scheduler: {{{spec.scheduler.stop_field}: {first.epoch}}}`"
     now = ", as now" if grace == first.epoch else "" if grace is None else f", where this sweep has {grace}"
     return (
-        f"{name} predicts the end well enough from epoch {first.epoch} on: {_numbers(first.found)}. For the "
+        f"{name} predicts the end well enough from epoch {first.epoch} on: {numbers(first.found)}. For the "
         f"next sweep: {field if grace is not None else f'a scheduler with `grace: {first.epoch}`'}{now}."
     )
 
@@ -163,13 +168,14 @@ def _of_others(spec: SearchSpec, first: Judge | None, judges: list[Judge]) -> li
     best = earlier[0]
     name = best.metric.removeprefix("probe/")
     return [
-        f"{name} does so from epoch {best.epoch} on: {_numbers(best.found)}. `probe: {{score: {name}}}` "
+        f"{name} does so from epoch {best.epoch} on: {numbers(best.found)}. `probe: {{score: {name}}}` "
         "would stop trials by it, and would name the best trial by it as well."
     ]
 
 
-def _numbers(found: Prediction) -> str:
-    said = f"rank correlation {_ends(found.correlation)} over {found.trials} trials, "
+def numbers(found: Prediction, what: str = "trials") -> str:
+    """A prediction in words, over so many of `what`."""
+    said = f"rank correlation {_ends(found.correlation)} over {found.trials} {what}, "
     return said + f"regret {_ends(found.regret)} points over sets of {found.drawn}"
 
 

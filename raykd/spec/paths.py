@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raykd.spec.evaluate_section import as_written
 from trainables.core.files import expanded
 
 _PATHS = (
@@ -41,7 +42,21 @@ def absolute(raw: dict[str, Any], folder: Path | None = None, settings: bool = T
     if isinstance(sources, str | list):
         given = [sources] if isinstance(sources, str) else sources
         raw = {**raw, "warm_start": [whole(one) if _is_folder(one) else one for one in given]}
-    return raw
+    return absolute_suites(raw, folder)
+
+
+def absolute_suites(raw: dict[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """`raw` with the paths of the suites under `evaluate` made absolute; names of suites stay."""
+
+    def named(suite: Any) -> Any:
+        path = isinstance(suite, str) and ("/" in suite or suite.endswith((".yaml", ".yml")))
+        return _whole(suite, folder) if path else suite
+
+    given = as_written(raw.get("evaluate"))
+    on = given.get("on") if isinstance(given, Mapping) else None
+    if not isinstance(on, str | list | tuple):
+        return raw
+    return {**raw, "evaluate": {**given, "on": named(on) if isinstance(on, str) else [*map(named, on)]}}
 
 
 def _changed(part: Any, path: Sequence[str], change: Callable[[Any], Any]) -> Any:

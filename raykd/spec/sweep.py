@@ -50,17 +50,8 @@ class SweepSpec(SweepFields):
     def _recorded(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         dumped = {**dump(self), **self.of_other_kind}
         # Unused, as before these were fields.
-        unused = [
-            "plugins",
-            "teachers",
-            "track",
-            "warm_start",
-            "proxy",
-            "latency",
-            "limits",
-            "objective",
-            "budget",
-        ]
+        unused = ["plugins", "teachers", "track", "warm_start", "proxy", "evaluate", "latency", "limits"]
+        unused += ["objective", "budget"]
         return without(unused, dumped)
 
     # --- what each kind of sweep says for itself ----------------------------------------------------------

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from typing_extensions import Self
 
 from raykd.spec import teachers
+from raykd.spec.evaluate_section import Evaluate
 from raykd.spec.places import refuse_repeats
 from raykd.spec.samplers import TPE, AnySampler
 from raykd.spec.schedulers import AnyScheduler, parse_scheduler
@@ -81,6 +82,7 @@ class SweepFields(Spec):
         "many once a trial has ended well; null: never",
     )
     track: Track = Field(TrackSpec(), description="experiment trackers: wandb, mlflow")
+    evaluate: Evaluate = Field(None, description="suites for the best students, after the trials")
     keep_checkpoints: Literal["unfinished", "all"] = Field(
         "all",
         description="of which trials checkpoints stay. unfinished: a trial that has ended keeps its best "

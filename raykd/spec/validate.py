@@ -22,6 +22,7 @@ from raykd.spec.samplers import Grid
 from raykd.spec.search import SearchSpec
 from raykd.spec.sections import WorkersSpec
 from raykd.spec.student_sizes import StudentSizes
+from raykd.spec.suite_check import check_evaluate
 from raykd.spec.tracking import check_installed
 from trainables.core.errors import UserError
 from trainables.evaluation.probes import find_probe
@@ -67,6 +68,7 @@ def validate(spec: SearchSpec, memory: int | None = None) -> list[str]:
     if spec.baseline is not None:
         checker.check_section(spec.baseline_trial(), "baseline")
     sizes.check_limits()
+    check_evaluate(spec)
     _check_samples(spec)
     same = {method: checker.same_choices(trial) for method, trial in bases.items()}
     return [*_same_levels(spec, same), *told_of.values(), *sizes.remarks(), *_remarks(spec)]

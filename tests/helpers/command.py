@@ -35,7 +35,13 @@ axes:
 """
 
 
-ALONE = ("run", "ablate", "resume", "doctor")  # these start Ray, or look at the process that they are in
+ALONE = (
+    "run",
+    "ablate",
+    "resume",
+    "evaluate",
+    "doctor",
+)  # these start Ray, or look at the process that they are in
 AT_ONCE = {"--dry-run", "--plan"}
 
 
@@ -47,7 +53,8 @@ def raykd(
     `here` is for what would start Ray and is refused, or has nothing to do.
     """
     words = [str(argument) for argument in arguments]
-    if words[0] in ALONE and not AT_ONCE.intersection(words) and not here:
+    here |= bool(AT_ONCE.intersection(words)) or (words[0] == "evaluate" and "--on" not in words)
+    if words[0] in ALONE and not here:
         return subprocess.run(
             command(*words),
             capture_output=True,

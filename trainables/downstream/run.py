@@ -48,6 +48,8 @@ def evaluate(
     """
     spec = build(TASKS[task["task"]], task)
     path = None if weights is None else Path(weights)
+    if path is not None:
+        workspace.transfer.pull_missing(path)  # another node has trained it
     network = open_subject(trial, cast(Who, who), path, workspace.teachers)
     outcome = RUNNERS[spec.task](spec, network, trial, seed, workspace)
     if rank() == 0:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import ray
+from bad_evaluations import EVALUATIONS
 from bad_files import CHECKPOINTS, DATA, VERBS, classes, parquet
 from bad_input import SWEEP, Bad, verb
 from bad_specs import PLUGINS, SPECS, STUDIES
@@ -38,9 +39,9 @@ from trainables.data.data_sets import check_data, check_pictures, open_data
 from trainables.spec.trial import DataSpec, Spec
 from trainables.teachers.pretrained.read import read_checkpoint
 
-EVERY = [*SPECS, *PLUGINS, *STUDIES, *DATA, *CHECKPOINTS, *VERBS]
+EVERY = [*SPECS, *PLUGINS, *STUDIES, *DATA, *CHECKPOINTS, *VERBS, *EVALUATIONS]
 KINDS = ("pt", "safetensors", "ledger", "png", "parquet")
-STORING = ("run", "ablate", "resume", "status", "export", "importance", "compare")
+STORING = ("run", "ablate", "resume", "status", "export", "importance", "compare", "evaluate", "report")
 
 
 @pytest.fixture(scope="module")

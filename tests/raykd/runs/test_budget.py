@@ -20,7 +20,7 @@ from raykd.runs import budget, budget_forecast
 from raykd.runs.auxiliary import BEFORE
 from raykd.runs.budget import Meter, check_budget, seconds_left, spent_in_words
 from raykd.runs.budget_forecast import buys, surviving
-from raykd.runs.changed_spec import as_begun, with_budget
+from raykd.runs.changed_spec import as_begun, with_changes
 from raykd.runs.references import References
 from raykd.spec.budget_section import BudgetSpec
 from raykd.spec.schedulers import parse_scheduler
@@ -118,8 +118,8 @@ def test_gpu_hours_need_gpus() -> None:
 def test_more_may_be_granted_while_a_sweep_goes_on() -> None:
     then, now = a_sweep(AXES, 2, budget={"cpu_hours": 4}), a_sweep(AXES, 2, budget={"cpu_hours": 8})
     assert then.hash() != now.hash() and as_begun(now, then).hash() == then.hash()
-    assert with_budget(then, now).spends == now.budget
-    assert with_budget(then, a_sweep(AXES, 2)).spends is None
+    assert with_changes(then, now).spends == now.budget
+    assert with_changes(then, a_sweep(AXES, 2)).spends is None
 
 
 def test_references_are_not_waited_for_once_it_is_spent(tmp_path: Path) -> None:
