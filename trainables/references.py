@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import socket
 import time
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ from trainables.data.encode import Encode
 from trainables.evaluation import evaluate
 from trainables.evaluation.evaluate import Examiner
 from trainables.planning.compute import equal_epochs
+from trainables.planning.latency import measure_latency
 from trainables.spec.inputs import USUAL, Inputs
 from trainables.spec.trial import TrialSpec
 from trainables.teachers.student import build_student
@@ -61,6 +63,20 @@ def equal_compute(trial: TrialSpec, baseline: TrialSpec, report: Report, workspa
     """Report `epochs`: the epochs of `baseline` that cost as much as `trial`."""
     epochs = from_first(lambda: equal_epochs(trial, baseline))
     report(EpochReport(1, {"epochs": float(epochs)}))
+
+
+def latency(
+    trial: TrialSpec, report: Report, workspace: Workspace, *, batch: int, threads: int, device: str
+) -> None:
+    """The time of the student's forward pass, on the first worker while the others wait.
+
+    Reports the numbers of `Latency`, and the node and the device in words.
+    """
+    if rank() != 0:
+        return
+    found = measure_latency(trial.student.model, trial.data.image_size, batch, threads, device)
+    metrics = {name: float(value) for name, value in found._asdict().items() if name != "device"}
+    report(EpochReport(1, metrics, note=f"{socket.gethostname()}, {found.device}"))
 
 
 def prepare(trial: TrialSpec, report: Report, workspace: Workspace) -> None:

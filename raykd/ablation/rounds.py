@@ -17,7 +17,9 @@ import numpy as np
 from raykd.ablation.conclusions import extended_rules, score_of, verdicts
 from raykd.records.history import ENDED, History, TrialRecord
 from raykd.searching.proposer import WAIT, Proposal, Wait
+from raykd.searching.refusals import size_of
 from raykd.spec.arms import ARM
+from raykd.spec.size_sections import student_key
 from raykd.spec.study import StudySpec
 from raykd.stats.paired import FloatArray
 from trainables.training.flat_names import flatten
@@ -102,7 +104,9 @@ class Rounds:
         """The arm's trial of this seed, with number 0."""
         params = {ARM: label}
         trial = self.spec.trial(params, seed)
-        return Proposal(0, trial.signature(), trial.arm(), seed, params, flatten(trial), "round", {})
+        size = size_of(self.spec, trial, params)
+        name, arm, config = trial.signature(), trial.arm(), flatten(trial)
+        return Proposal(0, name, arm, seed, params, config, "round", {}, student_key(trial), size)
 
     def _note(self, name: str, cell: Cell, number: int) -> None:
         """Remember that this trial was proposed."""

@@ -35,6 +35,8 @@ class Status(TypedDict):
     driver: dict[str, Any] | None  # host and pid of the process that drives it
     samples: int
     trials: dict[str, int]  # status -> number
+    lane_s: float  # seconds of lanes so far, where a budget counts them
+    refused: int  # configurations whose student is over a limit, or cannot take the images
     best: dict[str, Any] | None
     repairs: list[dict[str, Any]]
     quarantine: list[dict[str, Any]]
@@ -122,6 +124,18 @@ class Sweep:
         others = [trial for trial, *_ in ranked(history) if trial.best and trial is not first]
         return [Trial(record, history, self.folder) for record in [first, *others][: max(0, n)]]
 
+    def front(self) -> list[Trial]:
+        """The trials that no other one beats in score and is as small as, the smallest first.
+
+        Sizes are those of `objective`, else multiply-adds. A stopped trial counts with the score that it had
+        reached; with several seeds the mean of a configuration counts. Raises `SweepFailed` while there is
+        none.
+        """
+        from raykd.searching.front import front
+
+        history = self.history()
+        return [Trial(one.trial, history, self.folder) for one in front(history)]
+
     def importance(
         self, evaluator: str = "fanova", *, resamples: int = 200, progress: Console | None = None
     ) -> Importances:
@@ -176,6 +190,22 @@ class Sweep:
 
             tell = None if progress is None else progress.text
             return export(self.folder, trial, Path(out).expanduser(), formats, licence, tell)
+
+    def export_front(
+        self,
+        out: str | Path,
+        *,
+        formats: str | Iterable[str] = (),
+        licence: str | None = None,
+        progress: Console | None = None,
+    ) -> list[Path]:
+        """Export each trial of `front` into the folder of its name in `out`, as `export` does.
+
+        Returns the folders, that of the smallest student first. Raises what `export` and `front` raise.
+        """
+        folder = Path(out).expanduser()
+        how: dict[str, Any] = {"formats": formats, "licence": licence, "progress": progress}
+        return [self.export(folder / trial.name, trial.name, **how) for trial in self.front()]
 
     def evaluate(
         self,

@@ -48,6 +48,21 @@ class Trial:
         return self._record.best[1] if self._record.best else 0
 
     @property
+    def parameter_count(self) -> int | None:
+        """Parameters of its student, as it is exported: without a classifier. None in older ledgers."""
+        return self._count("params")
+
+    @property
+    def multiply_adds(self) -> int | None:
+        """Multiply-adds of its student's forward pass of one image; None in ledgers of earlier versions."""
+        return self._count("macs")
+
+    @property
+    def latency_ms(self) -> float | None:
+        """The median time of its student's forward pass, milliseconds; None where it was not measured."""
+        return self._record.size.get("latency")
+
+    @property
     def seed(self) -> int:
         """The replicate: trials with equal settings differ in it."""
         return self._record.replicate
@@ -102,6 +117,9 @@ class Trial:
             from raykd.export.trial import export
 
             return export(self._folder, self.name, Path(out).expanduser(), formats, licence)
+
+    def _count(self, name: str) -> int | None:
+        return int(self._record.size[name]) if name in self._record.size else None
 
     def __repr__(self) -> str:
         score = f"{self.score:.2f} at epoch {self.epoch}" if self.epoch else "no score yet"

@@ -13,8 +13,10 @@ from raykd.cli.common import HERE, Json, Name, Storage, sweep_of
 from raykd.cli.flags import flags
 from raykd.console import answers
 from raykd.console.live import Console
+from raykd.console.sizes import front_data, front_table
 from raykd.records import views
 from raykd.storage.open_storage import open_storage
+from trainables.core.errors import UserError
 
 verbs = typer.Typer()
 
@@ -32,11 +34,24 @@ def status(name: Name, storage: Storage = HERE, json: Json = False) -> None:
 
 
 @verbs.command(epilog="Example:  raykd best quickstart --json")
-def best(name: Name, storage: Storage = HERE, json: Json = False) -> None:
+def best(
+    name: Name,
+    storage: Storage = HERE,
+    front: Annotated[
+        bool, typer.Option("--front", help="Every trial that no smaller one beats, instead of the best.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """The best trial, and what it has to be compared with."""
     console = Console()
     sweep = Sweep(sweep_of(storage, name))
     history = sweep.history()
+    if front:
+        if json:
+            console.json(front_data(history))
+        else:
+            console.rows(*front_table(history), elsewhere="trials.parquet")
+        return
     data = views.best(history)
     if json:
         console.json(data)
@@ -106,6 +121,9 @@ def export(
     name: Name,
     out: Annotated[Path, typer.Option(help="New folder for the student.")],
     trial: Annotated[str | None, typer.Option(help="Which trial; default: the best.")] = None,
+    front: Annotated[
+        bool, typer.Option("--front", help="Every trial of `raykd best --front`, each in a folder there.")
+    ] = False,
     format_: Annotated[
         str | None,
         typer.Option(
@@ -123,6 +141,14 @@ def export(
     """Write a trial's config, command, student and model card."""
     console = Console()
     formats = () if format_ is None else format_
+    if front:
+        if trial is not None:
+            raise UserError("--trial", "does not go with `--front`", value=trial, expected="one of the two")
+        for folder in Sweep(sweep_of(storage, name)).export_front(
+            out, formats=formats, licence=licence, progress=console
+        ):
+            console.text(f"written to {folder}: " + ", ".join(sorted(p.name for p in folder.iterdir())))
+        return
     written = Sweep(sweep_of(storage, name)).export(
         out, trial, formats=formats, licence=licence, progress=console
     )

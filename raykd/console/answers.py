@@ -10,7 +10,8 @@ from rich.table import Table
 
 from raykd.console.live import Console
 from raykd.console.screen import Screen
-from raykd.console.wording import counted, settings_of, standing
+from raykd.console.sizes import HEADINGS, differing, size_cells
+from raykd.console.wording import counted, duration, settings_of, standing
 from raykd.records.earlier import USES
 from raykd.records.history import History
 from raykd.records.views import repaired
@@ -32,6 +33,8 @@ def status(console: Console, history: History, data: Mapping[str, Any], sweep: S
         console.text(f"{gpu['gpu']} is in quarantine: {gpu['reason']}", "yellow")
     if history.earlier is not None:
         console.text(history.earlier.describe())
+    if history.lane_s:
+        console.text(f"of its budget, {duration(history.lane_s)} of lanes are spent")
     console.text(standing(history, bool(driver)), "bold")
     console.trials(history, bool(driver))
     if data["state"] == "interrupted":
@@ -54,7 +57,11 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
         text(line)
     if planned["beside"]:
         text(f"with these, at most the compute of {_several(planned['most_trials'])}")
-    for line in (*planned["targets"]["lines"], *planned["data"]["lines"]):
+    for line in (
+        *planned.get("budget", {}).get("lines", ()),
+        *planned["targets"]["lines"],
+        *planned["data"]["lines"],
+    ):
         screen.text(line)
     text()
     screen.rows(("axis", "values", "what it is"), planned["axes"])
@@ -67,9 +74,13 @@ def plan(screen: Screen, planned: Mapping[str, Any], remarks: Iterable[str]) -> 
         screen.rows(("sweep", "trials", "are", "because"), rows)
     text()
     text("the first configurations:")
+    sizes = differing([s["size"] for s in planned["samples"]])
     screen.rows(
-        ("trial", "seed", "by", "settings"),
-        [(s["trial"], s["seed"], s["origin"], settings_of(s["params"])) for s in planned["samples"]],
+        ("trial", "seed", "by", *(HEADINGS[name] for name in sizes), "settings"),
+        [
+            (s["trial"], s["seed"], s["origin"], *size_cells(s["size"], sizes), settings_of(s["params"]))
+            for s in planned["samples"]
+        ],
     )
     text()
     for remark in remarks:

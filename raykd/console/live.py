@@ -13,6 +13,7 @@ from rich.console import Console as Rich
 from rich.markup import escape
 
 from raykd.console.screen import Screen
+from raykd.console.sizes import HEADINGS, refused_last, shown_sizes, size_cells
 from raykd.console.wording import (
     comparison,
     counted,
@@ -31,6 +32,7 @@ from raykd.storage.commands import command
 from trainables.core.safe_text import line
 
 _TABLE_EVERY_S = 60.0
+_FIRST_REFUSED, _EVERY_REFUSED = 3, 25  # which refused configurations are said
 log = logging.getLogger("raykd.console")
 
 
@@ -87,10 +89,18 @@ class Console(Screen):
             self._ended(history.trials[record["trial"]], history)
         elif kind == "reference":
             self.say(f"{record['label']}: {score_of(record['metrics'])}")
+        elif kind == "latency":
+            said = "{median_ms:.3g} ms a forward pass (quartiles {low_ms:.3g} and {high_ms:.3g})"
+            self.say(f"{record['label']}: {said.format(**record['metrics'])} on {record['where']}")
         elif kind == "quarantine":
             self.warn(f"{record['gpu']} is in quarantine, no lane is placed there: {record['reason']}")
         elif kind == "repeat":
-            if record["trial"] is None:
+            if record.get("over"):
+                count = len(history.refused)
+                if count <= _FIRST_REFUSED or count % _EVERY_REFUSED == 0:
+                    so_far = f" ({count} so far)" if count > 1 else ""
+                    self.say(f"{record['name']} is refused{so_far}: {record['reason']}", "dim")
+            elif record["trial"] is None:
                 self.warn(f"a proposal cannot be trained: {record['reason']}")
             else:
                 self.say(f"{record['trial']} was proposed again, which costs nothing", "dim")
@@ -98,6 +108,8 @@ class Console(Screen):
             trials = len(history.trials)
             if history.study:
                 self.say(f"every answer is there after {counted(trials, 'trial')}", "green")
+            elif (refused := refused_last(history)) is not None:
+                self.warn(refused)
             else:
                 these = "this one trial" if trials == 1 else f"these {trials} trials"
                 self.say(f"the space holds no further configuration than {these}")
@@ -126,13 +138,18 @@ class Console(Screen):
         """Show the trials, best first, at most `most`, with their values on the axes."""
         trials = ranked(history)
         axes = list(dict.fromkeys(name for t, *_ in trials for name in t.params))
+        sizes = shown_sizes(history)
         rows = []
         for t, score, se in trials[:most]:
-            row = [t.trial, status_of(t.status, driven), t.epoch, score, se]
+            row = [t.trial, status_of(t.status, driven), t.epoch, score, se, *size_cells(t.size, sizes)]
             rows.append([*row, *(t.params.get(axis, "") for axis in axes)])
-        self.rows(("trial", "status", "epoch", "score", "± se", *axes), rows, elsewhere="trials.parquet")
+        heads = ["trial", "status", "epoch", "score", "± se", *(HEADINGS[name] for name in sizes)]
+        self.rows((*heads, *axes), rows, elsewhere="trials.parquet")
         if len(trials) > most:
             self.text(f"and {len(trials) - most} more in trials.parquet", "dim")
+        if history.refused:
+            said = f"{counted(len(history.refused), 'configuration')} refused"
+            self.text(f"{said}; the last: {history.refused[-1]['reason']}", "dim")
 
     def summary(self, history: History, sweep: SweepFolder, advice: Sequence[str] = ()) -> None:
         """Show the best trials, the comparison with the references, `advice`, and where to find more."""

@@ -86,6 +86,8 @@ def standing(history: History, driven: bool = True) -> str:
     ended = sum(counts[s] for s in ENDED)
     said = ", ".join(f"{n} {status_of(status, driven)}" for status, n in counts.items() if n)
     text = f"{ended} of {counted(history.total, 'trial')} ended" + (f" ({said})" if said else "")
+    if history.refused:
+        text += f"; {counted(len(history.refused), 'configuration')} refused"
     best = history.best()
     if best is not None and best.best is not None:
         text += f"; best {best.best[0]:.2f} by {best.trial}"

@@ -10,6 +10,7 @@ ACTIONS = {
     "raw_pixels": "trainables.references:raw_pixels",
     "untrained": "trainables.references:untrained",
     "teacher": "trainables.references:teacher",
+    "latency": "trainables.references:latency",
     "evaluate": "trainables.downstream.run:evaluate",
     "equal_compute": "trainables.references:equal_compute",
 }

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import replace
 from typing import Any
 
-from raykd.lanes import neighbours
+from raykd.lanes import neighbours, quiet
 from raykd.lanes.incidents import Incidents
 from raykd.lanes.messages import Box, LaneState, Message, Task
 from trainables.core.errors import UserError
@@ -25,7 +25,8 @@ class Assignments:
 
     `boxes` holds the tasks by id, `queue` the ids of those that wait for a lane, `lanes` the lanes by name.
     `incidents` counts the failures of GPUs, `gpu_names` are the GPUs' names for people, by key. `said` are
-    sentences for the user that nobody has read yet. `trials_over`: no trial will be posted any more.
+    sentences for the user that nobody has read yet. `trials_over`: no trial will be posted any more. Tasks
+    that need a quiet node run on `quiet_on`.
     """
 
     def __init__(self) -> None:
@@ -36,6 +37,7 @@ class Assignments:
         self.gpu_names: dict[str, str] = {}
         self.said: list[str] = []
         self.trials_over = False
+        self.quiet_on = ""
 
     # Lanes ----------------------------------------------------------------------------------------
 
@@ -216,8 +218,11 @@ class Assignments:
         sharing = any(box.alone_on for box in self.boxes.values())  # in most sweeps none ever has to be alone
         if sharing:
             self._move_alone()
+        measuring = any(box.task.quiet for box in self.boxes.values())
+        if measuring:
+            self.quiet_on = quiet.chosen(self.quiet_on, self.lanes, self._open())
         for name, lane in [(name, lane) for name, lane in self.lanes.items() if lane.idle]:
-            task = self._next_for(lane, sharing)
+            task = self._next_for(lane, sharing, measuring)
             if task is None:
                 continue
             self.queue.remove(task)
@@ -235,25 +240,33 @@ class Assignments:
 
         Otherwise all lanes would wait for it, and no neighbour would leave: none is on a GPU that has gone.
         """
-        sick = self.incidents.any_of
-        lanes = [o for o in self.lanes.values() if not o.closing and not sick(o.gpus.values())]
+        lanes = self._open()
         for box in (self.boxes[task] for task in self.queue):
             if box.alone_on:
                 box.alone_on = neighbours.moved(box, self.lanes, lanes)
+
+    def _open(self) -> list[LaneState]:
+        """The lanes that may take a task, now or later."""
+        sick = self.incidents.any_of
+        return [o for o in self.lanes.values() if not o.closing and not sick(o.gpus.values())]
 
     def background_waits(self) -> bool:
         """Whether a background task waits for a lane."""
         return any(self.boxes[task].task.background for task in self.queue)
 
-    def _next_for(self, lane: LaneState, sharing: bool) -> str | None:
+    def _next_for(self, lane: LaneState, sharing: bool, measuring: bool) -> str | None:
         """The waiting task that this idle lane takes: the first that is not better off elsewhere.
 
         Background tasks come last, and only for a lane that has had no other one for `_SPARE_S`.
-        `sharing`: a task that is known has to be alone on its GPU.
+        `sharing`: a task that is known has to be alone on its GPU. `measuring`: one needs a quiet node.
         """
         if self.incidents.any_of(lane.gpus.values()):
             return None
-        waiting = [(task, self.boxes[task]) for task in self.queue]
+        waiting = [(task, self.boxes[task]) for task in self.queue if not self.boxes[task].task.quiet]
+        if measuring:
+            kept, task = self._measuring(lane, bool(waiting))
+            if kept:
+                return task
         if sharing:
             first = neighbours.alone_first(lane, waiting)
             if neighbours.kept_off(lane, self.lanes) or (first and neighbours.occupied(lane, self.lanes)):
@@ -268,6 +281,21 @@ class Assignments:
         if not plain and not self._spare([lane]):
             return None
         return next(iter(plain or tasks), None)
+
+    def _measuring(self, lane: LaneState, others_wait: bool) -> tuple[bool, str | None]:
+        """Whether this idle lane takes nothing but this task, which needs a quiet node (None: not yet)."""
+        if quiet.kept_off(lane, self.lanes):
+            return True, None
+        waiting = [task for task in self.queue if self.boxes[task].task.quiet]
+        if not waiting or self.quiet_on not in quiet.nodes_of(lane):
+            return False, None
+        free = self.quiet_on == quiet.node_of(lane) and not quiet.occupied(lane, self.lanes)
+        at_once = [task for task in waiting if not self.boxes[task].task.background]
+        if at_once:
+            return True, at_once[0] if free else None
+        if free and not others_wait and self._spare([lane, *quiet.beside(lane, self.lanes)]):
+            return True, waiting[0]
+        return False, None
 
     def _spare(self, lanes: list[LaneState]) -> bool:
         """Whether these lanes may have a background task: for none of them a trial may be about to come."""
@@ -287,6 +315,9 @@ class Assignments:
         if box.task.action != _RESUMES:
             return False
         waiting = [self.boxes[task] for task in self.queue]
+        at_once = any(other.task.quiet and not other.task.background for other in waiting)
+        if at_once and self.quiet_on in quiet.nodes_of(lane):
+            return True
         trials = [other for other in waiting if not other.task.background]
         if box.task.background and any(neighbours.may_take(lane, other) for other in trials):
             return True

@@ -23,6 +23,7 @@ class Task:
     background: bool = False
     # No other task is on its GPU, where so many workers are; 0: others may be. The broker sets it.
     alone: int = 0
+    quiet: bool = False  # no other lane works on its node meanwhile: it measures time
     asked: dict[str, Any] = field(default_factory=dict)  # keywords of the action, as JSON types
 
 

@@ -39,3 +39,18 @@ class Watch(NotKept, tune.Callback):
             self._pool.leave()
         elif time.monotonic() > self._until or not self._pool.busy:
             signals.check(held=True)
+
+
+class StopWhen(NotKept, tune.Stopper):
+    """Ends Tune's loop once `over()` says so, as its time limit does."""
+
+    def __init__(self, over: Callable[[], bool]) -> None:
+        self._over = over
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial is stopped by itself."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether all are stopped."""
+        return self._over()

@@ -140,6 +140,7 @@ def _attributes(trial: TrialRecord) -> dict[str, Any]:
         "epochs": trial.epoch,
         "best_epoch": trial.best[1] if trial.best else None,
         "reason": trial.reason,
+        **trial.size,
     }
     return {name: value for name, value in attributes.items() if value is not None}
 

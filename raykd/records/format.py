@@ -137,6 +137,17 @@ class _Measured(_Any):
     metrics: _Metrics
 
 
+class _Latency(_Any):
+    student: str
+    label: str
+    metrics: _Metrics
+    where: str
+
+
+class _Spent(_Any):
+    lane_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class _Suggest(_Any):
     trial: str
     number: _Count
@@ -146,6 +157,8 @@ class _Suggest(_Any):
     config: _Config
     origin: str
     attrs: dict[str, Any]
+    student: NotRequired[str]
+    size: NotRequired[dict[str, _Count]]
 
 
 class _Repeat(_Any):
@@ -154,6 +167,9 @@ class _Repeat(_Any):
     trial: str | None
     reason: str | None
     attrs: dict[str, Any]
+    over: NotRequired[_Metrics]
+    size: NotRequired[_Metrics]
+    name: NotRequired[str]
 
 
 class _Start(_Any):
@@ -214,7 +230,8 @@ _MODELS: dict[str, type[Any]] = {
     "sweep": _Sweep, "driver": _Driver, "repair": _Repair, "extend": _Extend, "reference": _Reference,
     "measured": _Measured, "suggest": _Suggest, "repeat": _Repeat, "exhausted": _Any, "start": _Start,
     "report": _Report, "verdict": _Verdict, "end": _End, "quarantine": _Quarantine,
-    "retry": _Retry, "warm_start": _WarmStart, "evaluated": _Evaluated,
+    "retry": _Retry, "warm_start": _WarmStart, "evaluated": _Evaluated, "latency": _Latency,
+    "spent": _Spent,
 }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from raykd.spec.sweep import SweepSpec
 
 STATUSES = ("finished", "stopped", "failed", "running", "waiting")
+SIZES = ("params", "macs", "latency")  # of a student: parameters, multiply-adds of an image, milliseconds
 ENDED_WELL = ("finished", "stopped")
 ENDED = (*ENDED_WELL, "failed")
 _TRIAL = re.compile(r"[\w-]{1,64}", re.ASCII)  # a trial's name is one of a folder
@@ -57,6 +58,8 @@ class TrialRecord:
     ended: float | None = None  # unix seconds
     wall_s: float = 0.0  # from each start to the last record of that attempt: pauses between drivers left out
     best: tuple[float, int] | None = None  # best finite score and its epoch, the earliest of equals
+    student: str = ""  # 8 hex digits of what its student is; "" in older ledgers
+    size: dict[str, float] = field(default_factory=dict)  # of the student, as far as known: see `SIZES`
     _mark: float | None = None  # time up to which wall_s counts
 
     @property
@@ -104,6 +107,8 @@ class History:
         self.earlier: Earlier | None = None  # what it has from earlier sweeps, once that is known
         self.references: dict[str, Record] = {}  # name -> the last record of that name
         self.measured: dict[str, dict[str, float]] = {}  # reference -> metrics of its best epoch
+        self.latencies: dict[str, Record] = {}  # student -> how long it takes
+        self.lane_s = 0.0  # seconds of lanes in all, where the sweep counts them for its budget
         self.drivers: list[Record] = []
         self.repeats: list[Record] = []
         self.repairs: list[Record] = []  # of the ledger, after damage
@@ -158,6 +163,11 @@ class History:
     def done(self) -> bool:
         """Whether every trial has ended."""
         return sum(t.status in ENDED for t in self.trials.values()) >= self.total
+
+    @property
+    def refused(self) -> list[Record]:
+        """The configurations that were not trained since their student is too large, or does not fit."""
+        return [record for record in self.repeats if record.get("over")]
 
     def counts(self) -> dict[str, int]:
         """status -> number of trials, every status present."""
@@ -232,6 +242,12 @@ class History:
             self.exhausted = False  # until the space, or the study's rules, say so again
         elif kind == "reference":
             self.references[record["name"]] = record
+        elif kind == "latency":
+            self.latencies[record["student"]] = record
+            for trial in self.trials.values():
+                self._note_latency(trial)
+        elif kind == "spent":
+            self.lane_s = max(self.lane_s, float(record["lane_s"]))
         elif kind == "measured":
             best = self.measured.setdefault(record["name"], {})
             if record["metrics"].get("score", -math.inf) > best.get("score", -math.inf):
@@ -277,7 +293,15 @@ class History:
             raise SweepFailed(f"the ledger names a trial {record['trial'][:100]!r}, which is none of raykd's")
         self._places[record["trial"]] = len(self._places)
         fields = {name: record[name] for name in KINDS["suggest"]}
-        self.trials[record["trial"]] = TrialRecord(**fields, suggested=record["time"])
+        student, size = record.get("student", ""), dict(record.get("size", {}))
+        trial = TrialRecord(**fields, suggested=record["time"], student=student, size=size)
+        self.trials[trial.trial] = trial
+        self._note_latency(trial)
+
+    def _note_latency(self, trial: TrialRecord) -> None:
+        if trial.student in self.latencies:
+            found = self.latencies[trial.student]["metrics"].get("median_ms", math.nan)
+            trial.size = {**trial.size, "latency": found}
 
 
 def _start(trial: TrialRecord, record: Record) -> None:

@@ -52,8 +52,11 @@ KINDS: dict[str, tuple[str, ...]] = {
     "repair": ("lines", "remade", "again", "aside", "students"),
     "extend": ("samples",),  # how many more
     "retry": ("trials",),  # failed trials that are tried again, since the cause was not theirs
+    "spent": ("lane_s",),  # seconds of lanes in all, of a sweep with a budget
     "quarantine": ("gpu", "reason"),  # a GPU on which this driver places no more lanes
     "reference": ("name", "label", "metrics", "trial"),  # to compare trials with: raw pixels, teacher, ...
+    # of a student, in milliseconds and in words; see `trainables.planning.latency`
+    "latency": ("student", "label", "metrics", "where"),
     "measured": ("name", "epoch", "metrics"),  # an epoch of a reference whose training has not ended
     # number: running from 0; arm, trial: 8 hex digits; replicate: the seed; params: {axis: value};
     # config: {flat name: value}; origin: sampler | point | preset | grid | replicate; attrs: Optuna's system
@@ -80,6 +83,9 @@ _SINCE = {
     "driver": ("format", "versions", "device"),
     "verdict": ("audit",),
     "end": ("audited",),
+    "suggest": ("student", "size"),  # 8 hex digits of what the student is; {params, macs}
+    # of a refused configuration: limit -> share above it, its size, and the name that its trial would have
+    "repeat": ("over", "size", "name"),
 }
 
 

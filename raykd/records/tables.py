@@ -35,15 +35,20 @@ log = logging.getLogger("raykd.records.tables")
 def trials_table(history: History) -> pa.Table:
     """One row a trial in the order of suggestion; `config/NAME` holds a field, null where a trial has none.
 
+    Configurations that were refused have rows behind those of trials, with the status `refused`, the reason,
+    and their values on the axes.
+
     Of a study `arm_name` is the arm's label, `trained_parameters` how many numbers an optimizer moves,
     `step_flops` the floating-point operations of a step and `flops` those of the epochs finished. `score` is
     the best finite score and `best_epoch` when it was reached, `last` the score of the last probed epoch (NaN
-    possible), `epoch` the epochs finished, `wall_s` seconds of training without the pauses between drivers.
-    `audited`, in a sweep with an audit of the proxy, is the epoch at which a trial was to stop that ran on.
-    `evaluate/SUITE/TASK` is the score of a task on the test split, null where it was not run. A field whose
-    values differ in type is text; lists and mappings are JSON.
+    possible), `epoch` the epochs finished, `params` and `macs` the size of the student (null in ledgers of
+    earlier versions), `latency_ms` with its quartiles the time of its forward pass, where a sweep measures
+    that, `wall_s` seconds of training without the pauses between drivers. `audited`, in a sweep with an audit
+    of the proxy, is the epoch at which a trial was to stop that ran on. `evaluate/SUITE/TASK` is the score of
+    a task on the test split, null where it was not run. A field whose values differ in type is text; lists
+    and mappings are JSON.
     """
-    trials = list(history.trials.values())
+    trials = [*history.trials.values(), *map(_as_trial, history.refused)]
     columns: dict[str, pa.Array] = {
         "trial": pa.array([t.trial for t in trials], pa.string()),
         "number": pa.array([t.number for t in trials], pa.int64()),
@@ -58,6 +63,7 @@ def trials_table(history: History) -> pa.Table:
         "score": pa.array([t.best and t.best[0] for t in trials], pa.float64()),
         "best_epoch": pa.array([t.best and t.best[1] for t in trials], pa.int64()),
         "last": pa.array([t.last for t in trials], pa.float64()),
+        **_sizes(history, trials),
         "wall_s": pa.array([t.wall_s for t in trials], pa.float64()),
         **_audits(trials),
         **_costs(history, trials),
@@ -124,6 +130,33 @@ class LiveTables:
             log.exception("the tables could not be written")
         now = time.monotonic()
         self._next = now + max(_EVERY_S, (now - began) / _SHARE)
+
+
+def _sizes(history: History, trials: Sequence[TrialRecord]) -> dict[str, pa.Array]:
+    """The columns of the students' sizes, and of their latencies where these were measured."""
+    counts = {name: pa.array([t.size.get(name) for t in trials], pa.int64()) for name in ("params", "macs")}
+    known = [history.latencies.get(t.student, {}).get("metrics", {}) for t in trials]
+    names = {"latency_ms": "median_ms", "latency_low_ms": "low_ms", "latency_high_ms": "high_ms"}
+    times = {to: pa.array([m.get(at) for m in known], pa.float64()) for to, at in names.items()}
+    return {**counts, **(times if history.latencies else {})}
+
+
+def _as_trial(refused: Record) -> TrialRecord:
+    """A refused configuration as a row among the trials."""
+    return TrialRecord(
+        trial=refused.get("name", ""),
+        number=int(refused["number"]),
+        arm="",
+        replicate=0,
+        params=refused["params"],
+        config=refused["params"],
+        origin="",
+        attrs={},
+        suggested=refused["time"],
+        status="refused",
+        reason=refused["reason"],
+        size=dict(refused.get("size", {})),
+    )
 
 
 def _labels(trials: Sequence[TrialRecord]) -> dict[str, pa.Array]:

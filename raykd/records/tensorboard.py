@@ -37,6 +37,11 @@ METRICS = {  # the columns beside the axes: few, because every table and plot ha
     "last": ("last score", "the last epoch"),
     "epoch": ("epochs", "epochs finished"),
 }
+SIZE_METRICS = {  # of a sweep whose students may differ
+    "size/params": ("parameters", "of the student, as it is exported"),
+    "size/macs": ("multiply-adds", "of the student, for one image"),
+    "size/latency": ("latency", "of the student's forward pass, milliseconds"),
+}
 _OPENING = 2  # events of a run before its first epoch
 _VERSION = "brain.Event:2"  # the first event of every file
 _STATUS = {
@@ -53,6 +58,7 @@ class TensorBoardWriter:
         """`folder` is the sweep's; files go to `folder/tensorboard`."""
         self.folder = folder / FOLDER
         self.space = spec.space
+        self.weighed = bool(getattr(spec, "objective", ()) or getattr(spec, "limits", None))
         self.seeds = spec.replicates
         self._begun: set[str] = set()
         self._declared: set[str] = set()  # the tasks that have a column
@@ -137,6 +143,8 @@ class TensorBoardWriter:
             if name in trial.params:
                 values[name] = _of_type(_levels(axis), axis.encode(trial.params[name]))
         session = summary_v2.hparams_pb(values, trial_id=trial.trial, start_time_secs=began)
+        for name, size in trial.size.items():
+            session.value.add(tag=f"size/{name}", simple_value=size)
         return [
             Event(wall_time=began, file_version=_VERSION),
             Event(wall_time=began, step=0, summary=session),
@@ -157,10 +165,12 @@ class TensorBoardWriter:
             info = api_pb2.HParamInfo(name="seed", description="replicate", differs=True)
             summary_v2.Discrete([float(seed) for seed in self.seeds]).update_hparam_info(info)
             infos.append(info)
+        differ = self.weighed or any(name.partition(".")[0] == "student" for name in self.space.axes)
         tasks = _columns(history)
         self._declared = set(tasks)
         shown = {
             **METRICS,
+            **(SIZE_METRICS if differ else {}),
             **{tag: (tag, "on the test split, the mean over the suite's seeds") for tag in tasks},
         }
         metrics = [

@@ -48,6 +48,8 @@ def status(history: History, place: SweepFolder | Path) -> dict[str, Any]:
         "driver": {"host": driver.host, "pid": driver.pid} if driver else None,
         "samples": history.samples,
         "trials": counts,
+        "lane_s": history.lane_s,
+        "refused": len(history.refused),
         "best": _score(best) if best is not None else None,
         "repairs": history.repairs,
         "quarantine": [{"gpu": record["gpu"], "reason": record["reason"]} for record in history.quarantined],
@@ -86,6 +88,7 @@ def best(history: History) -> dict[str, Any]:
         "status": found.status,
         "params": found.params,
         "config": found.config,
+        "size": found.size,
         "metrics": found.reports[found.best[1]] if found.best else {},
         "references": {name: record["metrics"].get("score") for name, record in history.references.items()},
     }

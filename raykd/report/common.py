@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from raykd.console.sizes import HEADINGS, in_words, shown_sizes, size_cells
 from raykd.console.wording import duration, headings, number, probes, ranked
 from raykd.records.history import ENDED_WELL, History, TrialRecord
 from raykd.records.ledger import LEDGER
@@ -30,7 +31,7 @@ def facts(history: History, own: Sequence[tuple[str, str]] = ()) -> Facts:
     spec, head = history.spec, history.sweep or {}
     rows = [
         ("Method", ", ".join(methods(spec))),
-        ("Student", _network(spec.get("student"))),
+        ("Student", _student(history)),
         ("Teacher", _teachers(spec)),
         ("Data", _named(spec.get("data", {}))),
         ("Score", f"{score_name(spec)}, validation split; ± is the standard error over the probe's draws"),
@@ -79,7 +80,11 @@ def failures(history: History, column: str, name: Callable[[TrialRecord], str]) 
     caption = f"{len(failed)} of {len(history.trials)} trials failed"
     table = Table(caption, ["trial", column, "seed", "epoch", "attempts", "reason"], rows)
     parts: list[Any] = [table if failed else Text("No trial failed.")]
-    refused = [f"{r['reason']} ({_settings(r['params'])})" for r in history.repeats if r.get("trial") is None]
+    refused = [
+        f"{r['reason']} ({_settings(r['params'])})"
+        for r in history.repeats
+        if r.get("trial") is None and not r.get("over")
+    ]
     if refused:
         parts += [Text("Proposals that cannot be trained, which cost nothing:"), Bullets(refused)]
     return Section("Failures", parts)
@@ -108,6 +113,9 @@ def compute(
     said += [f"Further attempts after a fault: {again}."] if again else []
     drivers = sum(r["event"] == "start" for r in history.drivers)
     said += [f"It was driven in {drivers} sessions."] if drivers > 1 else []
+    if history.lane_s:
+        held = "with the teacher's training, references and waiting; the budget counts it"
+        said.append(f"Its lanes were there for {duration(history.lane_s)} in all, {held}.")
     said.append("Time in lanes counts trials only: not the teacher's training, nor the references.")
     return Section("Compute spent", [*parts, Bullets(said, "quiet")])
 
@@ -140,12 +148,14 @@ def trials_table(history: History, caption: str) -> Table:
     more = ["further settings"] if len(axes) < len(names) else []
     seeds = len({t.replicate for t, *_ in trials}) > 1
     columns = ["trial", "status", "epoch", "score", "± se", *(["seed"] if seeds else []), "seconds"]
-    columns += [*axes, *more]
+    sizes = shown_sizes(history)
+    columns += [*(HEADINGS[name] for name in sizes), *axes, *more]
     rows = []
     for trial, score, se in trials[:MOST_ROWS]:
         row = [trial.trial, trial.status, str(trial.epoch), number(score), number(se)]
         row += [str(trial.replicate)] if seeds else []
-        row += [f"{trial.wall_s:.0f}", *(number(trial.params[axis]) for axis in axes)]
+        row += [f"{trial.wall_s:.0f}", *size_cells(trial.size, sizes)]
+        row += [*(number(trial.params[axis]) for axis in axes)]
         rest = (f"{name} {number(value)}" for name, value in trial.params.items() if name not in axes)
         rows.append([*row, *([", ".join(rest)] if more else [])])
     if len(trials) > MOST_ROWS:
@@ -207,6 +217,13 @@ def _network(model: Mapping[str, Any] | None) -> str:
         return ""
     options = _settings(model.get("options") or {})
     return str(model.get("arch", "")) + (f" ({options})" if options else "")
+
+
+def _student(history: History) -> str:
+    """The student of the spec, with its size where all trials have one."""
+    sizes = {tuple(trial.size.items()) for trial in history.trials.values()}
+    size = in_words(dict(sizes.pop())) if len(sizes) == 1 else ""
+    return ", ".join(filter(None, [_network(history.spec.get("student")), size]))
 
 
 def _teachers(spec: Mapping[str, Any]) -> str:

@@ -14,11 +14,13 @@ from raykd.report import sweep_figures as figures
 from raykd.report.common import trials_table
 from raykd.report.elements import Bullets, Code, Collapsible, Facts, Figure, Section, Table, Text
 from raykd.report.evaluation_section import evaluations
+from raykd.report.front_section import front
 from raykd.report.outcome_section import outcomes
 from raykd.report.parameter_section import Progress, parameters
 from raykd.report.plots import curve, intervals
 from raykd.report.proxy_section import proxy
 from raykd.report.sentences import against, best_in_words
+from raykd.report.size_section import sizes
 from raykd.spec.search import SearchSpec
 from raykd.storage.base import SweepFolder
 from raykd.storage.commands import command
@@ -54,12 +56,16 @@ def sections(spec: SearchSpec, history: History, export: str, progress: Progress
     `progress` is called with (done, total) while importances are computed.
     """
     yield answer(spec, history, export)
+    if (sized := front(history)) is not None:
+        yield sized
     yield scores(history)
     yield learning(history)
     yield parameters(spec, history, progress)
     yield proxy(spec, history)
     if found := outcomes(spec, history):
         yield Section("The score against tasks", found)
+    if (sized := sizes(history)) is not None:
+        yield sized
     table = trials_table(history, "All trials, best first")
     folded = len(table.rows) > 20
     said = table if table.rows else Text("No trial was proposed yet.")

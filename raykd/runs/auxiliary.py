@@ -12,6 +12,7 @@ from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import Storage
 from trainables.spec.trial import TrialSpec
 
+BEFORE = "before the trials"
 _LONG = 5  # a baseline of more than so many times a trial's epochs gets a remark
 
 
@@ -27,7 +28,7 @@ def beside(spec: SweepSpec, storage: Storage, known: History | None = None) -> l
 
     prepared = to_prepare(spec)
     rows: list[tuple[TrialSpec, int, dict[str, Any]]] = [
-        (trial, trial.epochs, {"what": what, "when": "before the trials"})
+        (trial, trial.epochs, {"what": what, "when": BEFORE})
         for trial, what in _with_purpose(_untrained(prepared, storage), prepared)
     ]
     wanted = spec.wanted_references() if known is None else missing(spec, known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from raykd.records.history import ENDED, History
 from raykd.records.recorded_spec import of_another_version, writer
@@ -16,6 +17,8 @@ from raykd.storage.base import Storage
 from trainables.core.errors import UserError
 from trainables.spec.inputs import AS_STUDENT
 from trainables.spec.normalisation import IMAGENET, normalisation_from
+
+AnySpec = TypeVar("AnySpec", bound=SweepSpec)
 
 
 def refuse_changed_spec(spec: SweepSpec, history: History, storage: Storage | Path) -> SweepSpec | None:
@@ -64,8 +67,9 @@ def as_begun(now: SweepSpec, then: SweepSpec) -> SweepSpec:
     baseline, keep = now.baseline, now.keep_checkpoints
     if baseline is not None and then.baseline is not None and then.baseline.cap == "none":
         baseline = baseline.model_copy(update={"cap": "none"})
-    if isinstance(now, SearchSpec) and isinstance(then, SearchSpec) and then.start == "sampler":
-        now = now.model_copy(update={"start": then.start})
+    if isinstance(now, SearchSpec) and isinstance(then, SearchSpec):
+        start = then.start if then.start == "sampler" else now.start
+        now = now.model_copy(update={"start": start, "budget": then.budget})  # a budget may be raised
     return now.model_copy(
         update={
             "baseline": baseline,
@@ -144,3 +148,12 @@ def unlike_today(spec: SweepSpec, history: History) -> str:
             if told := remark(teacher):
                 return f"{told}. It goes on as it began; a new sweep feeds the teacher as it was trained"
     return ""
+
+
+def with_changes(spec: AnySpec, now: SweepSpec) -> AnySpec:
+    """`spec` with what may change while a sweep goes on, as its file says it `now`.
+
+    That is whom it is told to, what is evaluated, and how much it may spend.
+    """
+    budget = {"budget": now.spends} if isinstance(spec, SearchSpec) else {}
+    return spec.model_copy(update={"track": now.track, "evaluate": now.evaluate, **budget})

@@ -6,8 +6,9 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raykd.console.live import Console
 from raykd.console.wording import counted
@@ -30,6 +31,9 @@ from raykd.storage.scratch import scratch_folder
 from trainables.core.errors import StorageLost, SweepFailed, UserError
 from trainables.core.files import cache_folder
 from trainables.core.plugins import luggage
+
+if TYPE_CHECKING:
+    from raykd.runs.budget import Meter
 
 log = logging.getLogger("raykd.runs.drive")
 
@@ -68,6 +72,8 @@ class Drive:
         Raises `SweepFailed` where it cannot go on, and `UserError` for a mistake that shows only now.
         """
         from raykd.lanes.pool import LanePool
+        from raykd.runs.budget import Meter, check_measures, seconds_left, spent_in_words
+        from raykd.runs.latencies import Latencies
         from raykd.runs.references import References
 
         spec, console = self.spec, self.console
@@ -87,6 +93,12 @@ class Drive:
         for remark in idle_gpus(spec.workers, nodes):
             console.warn(remark)
         workers = spec.workers.on(nodes)
+        check_measures(spec, workers, nodes)
+        if spec.spends is not None:
+            console.say(f"spent so far: {spent_in_words(spec.spends, workers, self.history.lane_s)}")
+        if ready is not None and seconds_left(spec.spends, workers, self.history.lane_s) <= 0:
+            console.warn("the budget is spent; a larger `budget` in its file lets it go on")
+            return
         if cluster.get("webui_url"):
             asks = " (set RAY_AUTH_TOKEN before a run to know the token that it asks for)"
             shown = f"Ray's dashboard: http://{cluster['webui_url']}{asks if cluster['alone'] else ''}"
@@ -106,15 +118,20 @@ class Drive:
                 on_event=console.warn,
                 on_quarantine=lambda gpu, reason: self.record("quarantine", gpu=gpu, reason=reason),
             )
-            with pool:
+            with pool, Meter(spec, workers, self.record, pool) as meter:
                 began = time.monotonic()
                 references = References(spec, self.record, pool, console, self.sweep)
+                latencies = Latencies(spec, self.record, pool, console, self.sweep)
                 limit = spec.time_limit
                 until = None if limit is None else began + limit
                 if ready is not None:
                     with self._ended_trials():
-                        references.around(lambda: self._tune(pool, ready, began), until)
-                self._evaluate(pool, min(held, room_for), until)
+                        if spec.needs_latency:
+                            ready.proposer.measure_by(latencies.of)
+                        tune = partial(self._tune, pool, ready, began, meter)
+                        references.around(tune, until, latencies.measure_rest, lambda: meter.spent)
+                if self.asked or not meter.spent:
+                    self._evaluate(pool, min(held, room_for), until)
                 if pool.broken:
                     raise SweepFailed(pool.broken)
 
@@ -154,15 +171,15 @@ class Drive:
         asked = self.asked or (self.after if not left else None)
         return left or (asked.most(self.spec) if asked is not None else 0)
 
-    def _tune(self, pool: Any, ready: Replayed, began: float) -> bool:
-        """Let Tune run what is left. False if it was interrupted or the time limit was reached."""
+    def _tune(self, pool: Any, ready: Replayed, began: float, meter: Meter) -> bool:
+        """Let Tune run what is left. False if it was interrupted, or if time or budget were used up."""
         if self.history.done:
             return True
         from ray import tune
 
         from raykd.lanes.pool import NAMESPACE
         from raykd.lanes.proxy import TrialProxy, keep_secrets_out
-        from raykd.lanes.watch import Watch
+        from raykd.lanes.watch import StopWhen, Watch
         from raykd.searching.algorithm import LedgerSearch
         from raykd.searching.decisions import TuneDecider
 
@@ -188,6 +205,7 @@ class Drive:
             ),
             run_config=tune.RunConfig(
                 name="tune",
+                stop=None if self.spec.spends is None else StopWhen(lambda: meter.spent),
                 storage_path=str(pool.scratch),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 callbacks=[Watch(pool, self.record.check, streak.check)],
@@ -211,6 +229,9 @@ class Drive:
         interrupted = signals.interrupted()
         if interrupted is not None:
             self.console.warn(str(interrupted))
+            return False
+        if meter.spent:
+            self.console.warn("the budget is spent")
             return False
         over = self.spec.time_limit is not None and time.monotonic() - began >= self.spec.time_limit
         self.console.warn("the time limit is reached" if over else "interrupted")

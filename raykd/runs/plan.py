@@ -12,6 +12,7 @@ from raykd.lanes.own_ray import temporary_folder
 from raykd.records.earlier import Earlier
 from raykd.runs import warm_start
 from raykd.runs.auxiliary import baseline_remarks, beside, whole_trials
+from raykd.runs.budget import check_measures
 from raykd.runs.sharing import sharing
 from raykd.searching.proposer import Proposal, Proposer
 from raykd.spec.devices import idle_gpus, where
@@ -102,14 +103,27 @@ def worker_memory(spec: SweepSpec, address: str | None) -> int | None:
 def planned_here(planned: dict[str, Any], spec: SweepSpec, address: str | None) -> list[str]:
     """Add devices and lanes of this machine to a plan. Returns remarks on these and on a long baseline."""
     _check_plugins(spec, address)
+    if cluster.ray_address(address) == cluster.LOCAL:
+        check_measures(spec, spec.workers, [cluster.this_machine()])
     planned["devices"], idle = devices(spec, address)
     planned["room"], none = room(spec, address)
+    if isinstance(spec, SearchSpec) and spec.spends is not None:
+        planned["budget"] = _budget(spec, planned["beside"], address)
     baseline = [row for row in planned["beside"] if row["what"] == "baseline"]
     return [
         *idle,
         *none,
         *(said for row in baseline for said in baseline_remarks(row["asked"], row["epochs"], spec)),
     ]
+
+
+def _budget(spec: SearchSpec, besides: list[dict[str, Any]], address: str | None) -> dict[str, Any]:
+    """What the budget buys on this machine; a cluster's speed is not known."""
+    from raykd.runs.budget_forecast import buys
+
+    if cluster.ray_address(address) == cluster.LOCAL:
+        return buys(spec, besides)
+    return {"lines": ["what the budget buys on a cluster is not known before it has run there"]}
 
 
 def _check_plugins(spec: SweepSpec, address: str | None) -> None:
@@ -174,6 +188,6 @@ def samples(spec: SearchSpec, most: int, earlier: Earlier | None = None) -> list
     proposer = Proposer(spec, spec.samples, earlier)
     proposals = (p for p in iter(proposer.propose, None) if isinstance(p, Proposal))
     return [
-        {"trial": p.trial, "seed": p.replicate, "params": p.params, "origin": p.origin}
+        {"trial": p.trial, "seed": p.replicate, "params": p.params, "origin": p.origin, "size": p.size}
         for p in islice(proposals, most)
     ]

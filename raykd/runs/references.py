@@ -21,6 +21,7 @@ from raykd.lanes.pool import LanePool
 from raykd.records.history import missing
 from raykd.records.recorder import Recorder
 from raykd.runs.auxiliary import baseline_remarks, capped, representative, to_prepare
+from raykd.runs.latencies import unmeasured
 from raykd.spec.sweep import SweepSpec
 from raykd.storage.base import SweepFolder
 from raykd.storage.commands import command
@@ -31,6 +32,7 @@ from trainables.training.resolve import BEFORE_SCORE
 from trainables.training.teacher_file import trainings
 
 log = logging.getLogger("raykd.runs.references")
+_POLL_S = 0.05
 
 
 class References:
@@ -48,11 +50,17 @@ class References:
         self._base = representative(spec)
         self._prepared = to_prepare(spec)
 
-    def around(self, sweep: Callable[[], bool], until: float | None = None) -> None:
+    def around(
+        self,
+        sweep: Callable[[], bool],
+        until: float | None = None,
+        last: Callable[[], None] = lambda: None,
+        spent: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Prepare, then run `sweep`, and measure the references in threads meanwhile.
 
-        If `sweep` returns True, wait for the references until `until` (seconds of the monotonic clock; None:
-        without limit). Raises what preparation raises.
+        If `sweep` returns True, do `last` and wait for it and the references until `until` (seconds of the
+        monotonic clock; None: without limit), or until the budget is `spent`. Raises what preparation raises.
         """
         early, late = [self._measure_networks, self._measure_baseline], [self._measure_teacher]
         if self._base.student.train is not None:  # whose weights these rows start from
@@ -63,12 +71,18 @@ class References:
         if not sweep():
             return
         self._pool.no_more_trials()
-        for thread in beside:
-            thread.join(None if until is None else max(0.0, until - time.monotonic()))
+        beside.append(self._beside(last))
+        while any(thread.is_alive() for thread in beside):
+            over = until is not None and time.monotonic() >= until
+            if over or spent():
+                break
+            time.sleep(_POLL_S)
         if any(thread.is_alive() for thread in beside):
-            names = ", ".join(missing(self._spec, self._record.history))
+            times = ["latencies"] if unmeasured(self._spec, self._record.history) else []
+            names = ", ".join([*missing(self._spec, self._record.history), *times])
             hint = command("resume", self._sweep)
-            self._console.warn(f"the time limit is reached before these: {names}; go on with:  {hint}")
+            ended = "the budget is spent" if spent() else "the time limit is reached"
+            self._console.warn(f"{ended} before these: {names}; go on with:  {hint}")
 
     def _beside(self, work: Callable[[], None]) -> threading.Thread:
         """Do `work` in a thread of its own. A failure is shown, and the sweep goes on."""

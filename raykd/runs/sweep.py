@@ -42,6 +42,7 @@ from raykd.records.recorded_spec import check_settings, spec_of
 from raykd.records.recorder import Listener, Recorder
 from raykd.records.views import refresh
 from raykd.runs import tracking
+from raykd.runs.budget import check_measures
 from raykd.runs.changed_spec import (
     other_device,
     other_versions,
@@ -49,10 +50,12 @@ from raykd.runs.changed_spec import (
     refuse_other_inputs,
     refuse_other_samplers,
     unlike_today,
+    with_changes,
 )
 from raykd.runs.drive import Drive, Replayed
 from raykd.runs.evaluation import Evaluation, evaluable, pending
 from raykd.runs.kinds import run_of
+from raykd.runs.latencies import unmeasured
 from raykd.runs.source import Source as Source
 from raykd.spec.plugins import code_of, refuse_changed_code
 from raykd.spec.sweep import SweepSpec
@@ -158,23 +161,22 @@ def resume(place: Place, console: Console, *, extend: int = 0, as_started: bool 
         if not history.done or extend:
             refuse_changed_code(history.sweep or {}, described(_recorded_plugins(history)))
         check_settings(spec, history)
-        track, evaluate = spec.track, spec.evaluate
         if not as_started and (now := refuse_changed_spec(spec, history, place.sweep.storage)) is not None:
-            track, evaluate = now.track, now.evaluate
-        check_installed(track)
-        spec = spec.model_copy(update={"track": track, "evaluate": evaluate})
+            spec = with_changes(spec, now)
+        check_installed(spec.track)
         spec = evaluable(spec, console, raises=history.done and not extend)
         if extend:
             _refuse_more(spec, history, extend)
         recorder = Recorder(ledger, history)
         if ledger.cut:
             console.warn(ledger.cut)
-        left = missing(spec, history) or pending(spec, history, place.sweep)
+        left = missing(spec, history) or unmeasured(spec, history) or pending(spec, history, place.sweep)
         if history.done and not extend and not left:
             console.say("every trial of this sweep has ended", "green")
             _log_of(place.sweep)
             _views(spec, history, place.sweep.path)
-            tracking.close(tracking.feeds(track, history, place.sweep.path, console.warn), tracking.WHOLE_S)
+            feeds = tracking.feeds(spec.track, history, place.sweep.path, console.warn)
+            tracking.close(feeds, tracking.WHOLE_S)
             refresh(history, place.sweep.path)
             place.sweep.mirror()
             return history
@@ -238,6 +240,7 @@ def _cluster(spec: SweepSpec, place: Place, console: Console) -> Iterator[dict[s
     memory = None
     if target == LOCAL:
         check_resources(spec.workers, [this_machine()])
+        check_measures(spec, spec.workers, [this_machine()])
         memory = capacity.room(spec.workers)
     for remark in check_joinable(target):  # before the storage is touched
         console.warn(remark)
@@ -343,6 +346,5 @@ def _views(spec: SweepSpec, history: History, folder: Path) -> list[Listener]:
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that results depend on."""
-    packages = ("ray", "torch", "torchvision", "timm", "optuna")
-    of_packages = {name: metadata.version(name) for name in packages}
-    return {"python": platform.python_version(), "raykd": version(), **of_packages}
+    packages = {name: metadata.version(name) for name in ("ray", "torch", "torchvision", "timm", "optuna")}
+    return {"python": platform.python_version(), "raykd": version(), **packages}

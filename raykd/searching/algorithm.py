@@ -21,6 +21,8 @@ from raykd.records.history import ENDED
 from raykd.records.recorder import Recorder
 from raykd.searching.proposer import Proposes, Repeat, Wait
 
+_AT_ONCE = 50  # proposals that cost nothing, before Tune goes on with other things
+
 
 class LedgerSearch(NotKept, SearchAlgorithm):
     """Offers the unfinished trials of the ledger first, then the trials that the proposer suggests.
@@ -88,7 +90,9 @@ class LedgerSearch(NotKept, SearchAlgorithm):
     def _next_name(self) -> str | None:
         if self._waiting:
             return self._waiting.popleft()
-        while not self._exhausted:
+        for _ in range(_AT_ONCE):  # else reports of other trials would wait while many are refused
+            if self._exhausted:
+                break
             proposal = self._proposer.propose()
             if isinstance(proposal, Wait):
                 return None  # Tune asks again

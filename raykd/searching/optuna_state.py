@@ -18,6 +18,7 @@ import optuna
 from cmaes import CMA  # exported without saying so
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from raykd.spec.samplers import SamplerSpec
@@ -25,6 +26,7 @@ from raykd.spec.samplers import SamplerSpec
 _STUDY = "study"  # key of a trial's attributes: what the sampler wrote into the study while it proposed
 _CMA = "cma:optimizer:"  # Optuna's name for the pieces of a pickled optimizer
 _CMA_STATE = "cma:state"  # raykd's name for the optimizer as plain JSON
+_CONSTRAINT = "constraints:"  # Optuna's name for a constraint's value
 _PICKLED = ":optimizer"  # is in the name of everything that Optuna would unpickle, of CMA-ES and its variants
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -47,14 +49,20 @@ class End(NamedTuple):
     state: TrialState  # COMPLETE, PRUNED or FAIL
     scores: Mapping[int, float] = {}
     value: float | None = None  # of a PRUNED trial the last score, if it has one
+    sizes: tuple[float, ...] = ()  # of a COMPLETE trial of several objectives, less is better
+    over: Mapping[str, float] = {}  # constraint -> by how much it was violated, above 0
 
 
 class StudyState:
-    """A study that maximises. A trial is identified by its number, which counts from 0."""
+    """A study that maximises a score, and minimises so many `sizes`.
 
-    def __init__(self) -> None:
+    A trial is identified by its number, which counts from 0.
+    """
+
+    def __init__(self, sizes: int = 0) -> None:
         self._storage = optuna.storages.InMemoryStorage()
-        self.study = optuna.create_study(storage=self._storage, direction="maximize")
+        directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * sizes]
+        self.study = optuna.create_study(storage=self._storage, directions=directions)
         self._with_study: dict[int, dict[str, Any]] = {}
         self._size = 0  # Optuna's own count copies the list of trials
 
@@ -95,12 +103,13 @@ class StudyState:
         system = _without_pickles({k: v for k, v in attrs.items() if k not in (_STUDY, _CMA_STATE)})
         if _CMA_STATE in attrs:
             system[_CMA + "0"] = pickle.dumps(_cma_from_json(attrs[_CMA_STATE])).hex()
+        system |= {} if end is None else _violations(end)
         number, self._size = self._size, self._size + 1
         self._with_study[number] = dict(attrs.get(_STUDY, {}))
         self.study.add_trial(
             create_trial(
                 state=TrialState.RUNNING if end is None else end.state,
-                value=None if end is None else end.value,
+                values=None if end is None or end.value is None else (end.value, *end.sizes),
                 intermediate_values={} if end is None else dict(end.scores),
                 params=dict(values),
                 distributions=dict(distributions),
@@ -122,9 +131,12 @@ class StudyState:
 
     def tell(self, number: int, end: End) -> None:
         """End a running trial."""
+        for key, violation in _violations(end).items():
+            self._storage.set_trial_system_attr(self._id(number), key, violation)
         for epoch, score in end.scores.items():
             self._storage.set_trial_intermediate_value(self._id(number), epoch, score)
-        self.study.tell(number, end.value if end.state == TrialState.COMPLETE else None, end.state)
+        values = (end.value or 0.0, *end.sizes) if end.state == TrialState.COMPLETE else None
+        self.study.tell(number, values, end.state)
 
     def running(self) -> list[int]:
         """Numbers of the trials that have not ended."""
@@ -135,6 +147,11 @@ class StudyState:
 
     def _study_attrs(self) -> dict[str, Any]:
         return dict(self._storage.get_study_system_attrs(self.study._study_id))
+
+
+def _violations(end: End) -> dict[str, float]:
+    """The system attributes by which Optuna knows a trial's constraints."""
+    return {f"{_CONSTRAINT}{name}": violation for name, violation in end.over.items()}
 
 
 def _without_pickles(attrs: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,9 @@ one that wrote it. What Optuna is told of a trial:
 - stopped: PRUNED with its scores as intermediate values (TPE knows that an early score is no result). One
   that ran on for `proxy.audit` is told likewise, without what came later: a search proposes the same with an
   audit and without it;
+- with several objectives, finished or stopped: COMPLETE with the best score so far and the sizes (`told.py`);
+- refused, because its student is over a limit or cannot take the images: for TPE PRUNED without a score, and
+  with a constraint violated by the share above the limit, so that it proposes within the limits; else FAIL;
 - failed, or without a finite score: FAIL. In flight: RUNNING, which TPE's constant liar takes into account.
 
 Each replicate of a configuration and each repeated proposal is one more observation. Trials of earlier sweeps
@@ -24,18 +27,19 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
-from optuna.trial import TrialState
-
 from raykd.records.earlier import Earlier
-from raykd.records.history import ENDED, History, TrialRecord
+from raykd.records.history import History, TrialRecord
 from raykd.searching.optuna_state import End, StudyState, make_sampler
+from raykd.searching.refusals import Latency, judge, refused_end, student_of
+from raykd.searching.told import Told, sizes_among, told_of
 from raykd.spec.samplers import Grid
 from raykd.spec.search import SearchSpec
+from raykd.spec.size_sections import student_key
 from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError
 from trainables.training.flat_names import flatten
@@ -47,6 +51,7 @@ class Wait:
 
 WAIT = Wait()
 REPEATS_IN_A_ROW = 100  # after so many, all configurations of the space count as tried
+REFUSALS_IN_A_ROW = 500  # after so many, the sampler is taken to find none within the limits
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class Proposal:
     config: dict[str, Any]  # flat name -> value
     origin: str  # sampler | point | preset | grid | replicate
     attrs: dict[str, Any]  # the sampler's own state with this trial, plain JSON
+    student: str  # 8 hex digits of what the student is
+    size: dict[str, float]  # of the student: params, macs
 
     def record(self) -> dict[str, Any]:
         """The fields of the ledger's `suggest` record."""
@@ -76,10 +83,14 @@ class Repeat:
     trial: str | None  # signature of the trial that was proposed before; None: it cannot be trained
     reason: str | None  # why it cannot be trained
     attrs: dict[str, Any]
+    over: dict[str, float] = field(default_factory=dict)  # limit -> by which share it is exceeded
+    size: dict[str, float] = field(default_factory=dict)  # of a refused student
+    name: str = ""  # that a refused trial would have
 
     def record(self) -> dict[str, Any]:
         """The fields of the ledger's `repeat` record."""
-        return asdict(self)
+        found = asdict(self)
+        return found if self.over else {n: v for n, v in found.items() if n not in ("over", "size", "name")}
 
 
 class Proposes(Protocol):
@@ -99,36 +110,6 @@ class Proposes(Protocol):
         """Take in the end of a trial."""
 
 
-@dataclass
-class _Told:
-    """What is known of a trial, and the numbers of all observations that have its result."""
-
-    numbers: list[int]  # Optuna's
-    scores: dict[int, float]  # epoch -> finite score
-    status: str | None = None  # once it has ended
-
-    @property
-    def end(self) -> End | None:
-        """How Optuna is told that it ended; None while it is in flight."""
-        if self.status is None:
-            return None
-        if self.status == "stopped":
-            last = self.scores[max(self.scores)] if self.scores else None
-            return End(TrialState.PRUNED, self.scores, last)
-        if self.status == "finished" and self.scores:
-            return End(TrialState.COMPLETE, self.scores, max(self.scores.values()))
-        return End(TrialState.FAIL)
-
-
-def told_of(trial: TrialRecord) -> _Told:
-    """What a proposer that had been there would know of the trial, but for its numbers."""
-    scores = {epoch: metrics.get("score", math.nan) for epoch, metrics in trial.reports.items()}
-    finite = {epoch: float(score) for epoch, score in scores.items() if math.isfinite(score)}
-    if trial.audited is not None:
-        return _Told([], {e: score for e, score in finite.items() if e <= trial.audited}, "stopped")
-    return _Told([], finite, trial.status if trial.status in ENDED else None)
-
-
 class Proposer:
     """Proposes at most `samples` configurations, each once per seed of the spec."""
 
@@ -140,37 +121,57 @@ class Proposer:
         known = [told.params for told in earlier.told]
         first = [(origin, at) for origin, at in spec.first_points if origin == "point" or at not in known]
         self._points = first + [("point", spec.space.with_parents(one.params)) for one in earlier.points]
-        self._state = StudyState()
+        self._state = StudyState(sizes=len(spec.objective[1:]))
         for told in earlier.told:
-            end = _Told([], told.scores, told.status).end
+            found = student_of(spec, told.params)
+            end = Told([], told.scores, told.status, sizes_among(spec.objective, found.known)).end
+            if end is not None and spec.sampler.learns_limits and found.over:
+                end = end._replace(over=found.over)
             self._state.place(*spec.space.encode(told.params), spec.sampler.attrs_of_earlier, end)
         self._first = self._state.size  # Optuna's number of the proposal with number 0
         self._earlier = self._state.study.get_trials(deepcopy=False)
         self.study = self._state.study  # to read, for plots and importance
-        self._told: dict[str, _Told] = {}
+        self._told: dict[str, Told] = {}
         self._replicates: deque[tuple[dict[str, Any], int]] = deque()
         self._configurations = 0  # proposed so far, without repeats
         self._repeats = 0
         self._in_a_row = 0
+        self._refused_in_a_row = 0
+        self._latency: Latency | None = None
+        self._held: tuple[int, dict[str, Any], int, str] | None = None  # waits for its student's latency
 
     @property
     def exhausted(self) -> bool:
         """Were all configurations of the space proposed, although `samples` would allow more?"""
-        return self._in_a_row >= REPEATS_IN_A_ROW or (self._grid() and self._next_on_grid() is None)
+        return self._gives_up or (self._grid() and self._next_on_grid() is None)
+
+    @property
+    def _gives_up(self) -> bool:
+        refused = self._refused_in_a_row >= REFUSALS_IN_A_ROW and not self._grid()
+        return refused or self._in_a_row >= REPEATS_IN_A_ROW
 
     @property
     def running(self) -> list[int]:
         """Numbers of the observations whose result Optuna does not have yet."""
         return [number - self._first for number in self._state.running()]
 
-    def propose(self) -> Proposal | Repeat | None:
-        """The next trial, or a `Repeat` to record before the next call; None when nothing is left to try."""
+    def measure_by(self, latency: Latency) -> None:
+        """Refuse by latencies from now on, as `latency` gives them; without it these limits do not count."""
+        self._latency = latency
+
+    def propose(self) -> Proposal | Repeat | Wait | None:
+        """The next trial, or a `Repeat` to record before the next call; None when nothing is left to try.
+
+        `WAIT` while the latency of the next trial's student is measured.
+        """
+        if self._held is not None:
+            return self._propose(*self._held)
         if self._replicates:
             params, seed = self._replicates.popleft()
             return self._propose(
                 self._state.place(*self.spec.space.encode(params)), params, seed, "replicate"
             )
-        if self._configurations >= self.samples or self._in_a_row >= REPEATS_IN_A_ROW:
+        if self._configurations >= self.samples or self._gives_up:
             return None
         slot = self._configurations + self._repeats
         if slot < len(self._points):
@@ -204,16 +205,17 @@ class Proposer:
         """Take in everything that a history holds. Trials that have not ended stay in flight."""
         repeats = {int(record["number"]): record for record in history.repeats}
         trials = {trial.number: trial for trial in history.trials.values()}
-        told = {trial.trial: told_of(trial) for trial in trials.values()}
+        told = {trial.trial: told_of(trial, self.spec.objective) for trial in trials.values()}
         for number in sorted(repeats.keys() | trials.keys()):
             if number in trials:
                 self._replay_trial(trials[number], told[trials[number].trial])
             else:
                 record = repeats[number]
                 name, attrs = record["trial"], record.get("attrs") or {}
-                end = End(TrialState.FAIL) if name is None else told[name].end
+                over = record.get("over") or {}
+                end = self._refused(over) if name is None else told[name].end
                 placed = self._state.place(*self.spec.space.encode(record["params"]), attrs, end)
-                self._count_repeat(placed, name)
+                self._count_repeat(placed, name, over)
         seen = {(trial.arm, trial.replicate) for trial in trials.values()}
         for trial in sorted(trials.values(), key=lambda t: t.number):
             if trial.replicate == self.spec.seeds[0]:
@@ -222,7 +224,7 @@ class Proposer:
 
     # --- within -------------------------------------------------------------------------------------------
 
-    def _replay_trial(self, trial: TrialRecord, told: _Told) -> None:
+    def _replay_trial(self, trial: TrialRecord, told: Told) -> None:
         number = self._state.place(*self.spec.space.encode(trial.params), trial.attrs, told.end)
         if (due := number - self._first) != trial.number:
             raise UserError("ledger", f"trial {trial.trial} has number {trial.number}, and {due} is next")
@@ -235,40 +237,57 @@ class Proposer:
         values, _ = self.spec.space.encode(given)
         return number, self._state.ask(sampler, values, self.spec.space.suggest)
 
-    def _propose(self, number: int, params: dict[str, Any], seed: int, origin: str) -> Proposal | Repeat:
-        attrs = self._state.attrs(number)
+    def _propose(
+        self, number: int, params: dict[str, Any], seed: int, origin: str
+    ) -> Proposal | Repeat | Wait:
+        attrs, at, self._held = self._state.attrs(number), number - self._first, None
         try:
             trial = self.spec.trial(params, seed)
         except UserError as error:
             self._note_repeat(number, None)
-            return Repeat(number - self._first, params, None, str(error), attrs)
+            return Repeat(at, params, None, str(error), attrs)
         name = trial.signature()
         if name in self._told:
             self._note_repeat(number, name)
-            return Repeat(number - self._first, params, name, None, attrs)
-        self._note_trial(number, name, new=origin != "replicate")
+            return Repeat(at, params, name, None, attrs)
+        found = judge(self.spec, trial, params, self._latency)
+        if found is None:
+            self._held = number, params, seed, origin
+            return WAIT
+        if found.over:
+            self._note_repeat(number, None, found.over)
+            return Repeat(at, params, None, found.reason, attrs, found.over, found.size, name)
+        told = Told([], {}, sizes=sizes_among(self.spec.objective, found.known))
+        self._note_trial(number, name, origin != "replicate", told)
         if origin != "replicate":
             self._replicates.extend((params, seed) for seed in self.spec.seeds[1:])
-        at = number - self._first
-        return Proposal(at, name, trial.arm(), seed, params, flatten(trial), origin, attrs)
+        settings, student = flatten(trial), student_key(trial)
+        return Proposal(at, name, trial.arm(), seed, params, settings, origin, attrs, student, found.size)
 
-    def _note_trial(self, number: int, name: str, new: bool, told: _Told | None = None) -> None:
-        self._told[name] = told or _Told([], {})
+    def _note_trial(self, number: int, name: str, new: bool, told: Told) -> None:
+        self._told[name] = told
         self._told[name].numbers.append(number)
         self._configurations += new
-        self._in_a_row = 0
+        self._in_a_row = self._refused_in_a_row = 0
 
-    def _note_repeat(self, number: int, name: str | None) -> None:
-        self._count_repeat(number, name)
-        end = End(TrialState.FAIL) if name is None else self._told[name].end
+    def _note_repeat(self, number: int, name: str | None, over: Mapping[str, float] | None = None) -> None:
+        self._count_repeat(number, name, over or {})
+        end = self._refused(over or {}) if name is None else self._told[name].end
         if end is not None:
             self._state.tell(number, end)
 
-    def _count_repeat(self, number: int, name: str | None) -> None:
+    def _count_repeat(self, number: int, name: str | None, over: Mapping[str, float]) -> None:
         self._repeats += 1
-        self._in_a_row += 1
+        if over:
+            self._refused_in_a_row += 1
+        else:
+            self._in_a_row += 1
         if name is not None:
             self._told[name].numbers.append(number)
+
+    def _refused(self, over: Mapping[str, float]) -> End:
+        """What Optuna is told of a configuration that was not trained."""
+        return refused_end(over if self.spec.sampler.learns_limits else {})
 
     def _grid(self) -> bool:
         return isinstance(self.spec.sampler, Grid)

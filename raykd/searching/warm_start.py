@@ -17,7 +17,7 @@ from typing import Any
 
 from raykd.records.earlier import Earlier, Point, Row, ToldTrial
 from raykd.records.history import ENDED, History, TrialRecord
-from raykd.searching.proposer import told_of
+from raykd.searching.told import told_of
 from raykd.spec.axis import Axis
 from raykd.spec.axis_kinds import Pick, is_number, same
 from raykd.spec.search import SearchSpec

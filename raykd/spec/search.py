@@ -18,6 +18,7 @@ from typing_extensions import Self
 from raykd.spec import teachers
 from raykd.spec.axis_kinds import Pick
 from raykd.spec.axis_parse import AnyAxis
+from raykd.spec.budget_section import BudgetSpec
 from raykd.spec.data_defaults import with_kept_images
 from raykd.spec.description import Description, without_description
 from raykd.spec.document import find_document, named_by_file, read_mapping
@@ -29,6 +30,7 @@ from raykd.spec.preset_points import preset_points
 from raykd.spec.samplers import Grid
 from raykd.spec.sections import SHORTHAND
 from raykd.spec.shipped import spaces
+from raykd.spec.size_sections import LatencySpec, LimitsSpec
 from raykd.spec.space import METHOD, Space, build_space
 from raykd.spec.sweep import SweepSpec
 from raykd.spec.sweep_defaults import as_new, without
@@ -37,6 +39,8 @@ from trainables.core.other_words import field_for
 from trainables.spec.parse import as_mapping, build, join, spelled_out
 from trainables.spec.trial import TrialSpec
 from trainables.training.flat_names import SECTIONS, TEACHER
+
+Objective = Literal["score", "params", "macs", "latency"]
 
 
 class SearchSpec(SweepSpec):
@@ -52,6 +56,15 @@ class SearchSpec(SweepSpec):
         description="what is tried after `points`. presets: each method's own settings, what a new sweep "
         "does unless its sampler is random or a grid; sampler: what it proposes, as in sweeps before this "
         "was a field",
+    )
+    objective: tuple[Objective, ...] = Field(
+        (), description="what is searched for: score, or score with some of params, macs, latency"
+    )
+    limits: LimitsSpec | None = Field(
+        None, description="of a student: `{params: 5M, macs: 300M, latency: 20ms}`"
+    )
+    budget: BudgetSpec | None = Field(
+        None, description="what it may spend in all: `{gpu_hours: 40}`, or `{cpu_hours: 100}`"
     )
     warm_start: tuple[str, ...] = Field(
         (), description="earlier sweeps, by name or folder, whose trials the sampler is told"
@@ -77,6 +90,47 @@ class SearchSpec(SweepSpec):
         refuse_repeats(sources)
         return sources
 
+    @field_validator("budget")
+    @classmethod
+    def _some_hours(cls, budget: BudgetSpec | None) -> BudgetSpec | None:
+        return budget if budget is not None and budget.set else None
+
+    @field_validator("limits")
+    @classmethod
+    def _some_limit(cls, limits: LimitsSpec | None) -> LimitsSpec | None:
+        return limits if limits is not None and limits.set else None
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _one_word(cls, raw: Any) -> Any:
+        return (raw,) if isinstance(raw, str) else raw if raw is not None else ()
+
+    @field_validator("objective")
+    @classmethod
+    def _with_score(cls, objective: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        refuse_repeats(objective)
+        if objective and "score" not in objective:
+            problem = "the smallest student of all needs no search"
+            raise UserError("", problem, value=list(objective), expected="`score` among them")
+        sizes = tuple(name for name in objective if name != "score")
+        return ("score", *sizes) if sizes else ()
+
+    @model_validator(mode="after")
+    def _weighed(self) -> Self:
+        if self.objective and not self.sampler.weighs:
+            problem = f"{self.sampler.name} takes one objective"
+            raise UserError("sampler.name", problem, value=self.sampler.name, expected="tpe or nsgaii")
+        if self.warm_start and "latency" in self.objective:
+            problem = "does not go with `latency` among the objectives: other sweeps have other latencies"
+            raise UserError("warm_start", problem, value=list(self.warm_start), expected="params or macs")
+        return self
+
+    @model_validator(mode="after")
+    def _latency(self) -> Self:
+        if self.latency is None and self.needs_latency:
+            object.__setattr__(self, "latency", LatencySpec())
+        return self
+
     @model_validator(mode="after")
     def _axes_and_points(self) -> Self:
         for name in self.fixed:
@@ -94,6 +148,17 @@ class SearchSpec(SweepSpec):
                 "warm_start", problem, value=list(self.warm_start), expected="a sampler that learns"
             )
         return self
+
+    @property
+    def needs_latency(self) -> bool:
+        """Whether a trial may start only once the latency of its student is known."""
+        limited = self.limits is not None and self.limits.latency is not None
+        return limited or "latency" in self.objective
+
+    @property
+    def spends(self) -> BudgetSpec | None:
+        """What it may spend in all; None: no limit."""
+        return self.budget
 
     @cached_property
     def space(self) -> Space:

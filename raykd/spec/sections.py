@@ -59,6 +59,7 @@ SHORTHAND = {
     ("workers",): "count",
     ("baseline",): "method",
     ("targets",): "room",
+    ("latency",): "device",
 }
 
 # An empty section is the empty mapping.

@@ -20,6 +20,7 @@ from pydantic import (
 from typing_extensions import Self
 
 from raykd.spec import teachers
+from raykd.spec.budget_section import BudgetSpec
 from raykd.spec.places import placed_under
 from raykd.spec.space import Space
 from raykd.spec.sweep_defaults import without
@@ -49,7 +50,8 @@ class SweepSpec(SweepFields):
     def _recorded(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         dumped = {**dump(self), **self.of_other_kind}
         # Unused, as before these were fields.
-        unused = ["plugins", "teachers", "track", "warm_start", "proxy", "evaluate"]
+        unused = ["plugins", "teachers", "track", "warm_start", "proxy", "evaluate", "latency", "limits"]
+        unused += ["objective", "budget"]
         return without(unused, dumped)
 
     # --- what each kind of sweep says for itself ----------------------------------------------------------
@@ -88,6 +90,16 @@ class SweepSpec(SweepFields):
     def written(self) -> Self:
         """As the user's file says it, without what was found out before the sweep started."""
         return self
+
+    @property
+    def needs_latency(self) -> bool:
+        """Whether a trial may start only once the latency of its student is known."""
+        return False
+
+    @property
+    def spends(self) -> BudgetSpec | None:
+        """What it may spend in all; None: no limit."""
+        return None
 
     # --- its trials ---------------------------------------------------------------------------------------
 

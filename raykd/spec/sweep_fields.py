@@ -24,6 +24,7 @@ from raykd.spec.sections import (
     WorkersSpec,
     parse_duration,
 )
+from raykd.spec.size_sections import LatencySpec
 from raykd.spec.tracking import Track, TrackSpec
 from trainables.core import plugins
 from trainables.core.errors import UserError
@@ -62,6 +63,9 @@ class SweepFields(Spec):
     workers: WorkersSpec = WorkersSpec()
     lanes: Annotated[int, Field(ge=1)] | None = Field(None, description="at most so many trials at once")
     targets: TargetsSpec = TargetsSpec()
+    latency: LatencySpec | None = Field(
+        None, description="measure the time of a forward pass of each student, such as `{device: cpu}`"
+    )
     time_limit: Annotated[float, Field(gt=0), BeforeValidator(parse_duration)] | None = Field(
         None, description="seconds, or such as 2h30m"
     )

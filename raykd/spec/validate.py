@@ -21,6 +21,7 @@ from raykd.spec.feasible import workable
 from raykd.spec.samplers import Grid
 from raykd.spec.search import SearchSpec
 from raykd.spec.sections import WorkersSpec
+from raykd.spec.student_sizes import StudentSizes
 from raykd.spec.suite_check import check_evaluate
 from raykd.spec.tracking import check_installed
 from trainables.core.errors import UserError
@@ -46,12 +47,16 @@ def validate(spec: SearchSpec, memory: int | None = None) -> list[str]:
     checked: set[str] = set()
     told_of: dict[str, str] = {}  # subject of a remark -> the remark on the first such configuration
     bases: dict[str, TrialSpec] = {}
+    sizes = StudentSizes(spec)
     for params, varied in _configurations(spec):
         try:
             trial = spec.trial(params, spec.seeds[0])
             if trial.signature() not in checked:
                 checker.check(trial)
+            sizes.add(trial)
         except UserError as error:
+            if sizes.unfit(params, varied):
+                continue
             told = _told(spec, error, params, varied)
             named = told.field.removeprefix("axes.")
             at = named if named in params else varied
@@ -62,10 +67,11 @@ def validate(spec: SearchSpec, memory: int | None = None) -> list[str]:
         bases.setdefault(trial.method, trial)
     if spec.baseline is not None:
         checker.check_section(spec.baseline_trial(), "baseline")
+    sizes.check_limits()
     check_evaluate(spec)
     _check_samples(spec)
     same = {method: checker.same_choices(trial) for method, trial in bases.items()}
-    return [*_same_levels(spec, same), *told_of.values(), *_remarks(spec)]
+    return [*_same_levels(spec, same), *told_of.values(), *sizes.remarks(), *_remarks(spec)]
 
 
 def check_resources(workers: WorkersSpec, nodes: Sequence[Mapping[str, Any]]) -> None:

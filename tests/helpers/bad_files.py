@@ -206,6 +206,8 @@ VERBS = [
     verb("settings for what has begun", "ablate sweep --set epochs=3", "STUDY", "is a search"),
     verb("a name in use", f"run {FILE} --set name=sweep", "name", "raykd resume sweep"),
     verb("a trial that is not there", "export sweep --trial zzzz --out HERE/o", "trial", "no such trial"),
+    verb("a trial and the front", "export sweep --front --trial TRIAL --out HERE/o", "--trial",
+         "one of the two"),
     verb("a prefix of several trials", "export sweep --trial PREFIX --out HERE/o", "trial",
          "trials start like"),
     verb("a trial without a student", "export sweep --trial TRIAL --out HERE/o", "trial",

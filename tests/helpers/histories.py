@@ -82,10 +82,15 @@ def ledger(folder: Path, spec: SweepSpec, **head: Any) -> Ledger:
 
 
 def search(
-    storage: Path, statuses: str, label: str = "raw pixels", reason: str | None = None, **spec: Any
+    storage: Path,
+    statuses: str,
+    label: str = "raw pixels",
+    reason: str | None = None,
+    axes: dict[str, Any] = AXES,
+    **spec: Any,
 ) -> Path:
     """A sweep of trials that finish (f), are stopped at epoch 2 (s), fail (x) or are in flight (r)."""
-    made = a_sweep(AXES, len(statuses), scheduler={"name": "asha", "grace": 1, "factor": 2}, **spec)
+    made = a_sweep(axes, len(statuses), scheduler={"name": "asha", "grace": 1, "factor": 2}, **spec)
     folder = storage / "known"
     proposer = Proposer(made)
     source = {"path": "/data/my space.yaml", "overrides": ["samples=8"]}

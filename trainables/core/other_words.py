@@ -23,7 +23,7 @@ OTHER_WORDS = {
     **dict.fromkeys(("dataset", "datasets", "train_data"), "data"),
     **dict.fromkeys(("augmentation", "augmentations", "transform", "transforms"), "views"),
     **dict.fromkeys(("optimiser", "training"), "optim"),
-    **dict.fromkeys(("metric", "objective", "monitor"), "probe.score"),
+    **dict.fromkeys(("metric", "monitor"), "probe.score"),
     **dict.fromkeys(("grace_period", "min_resource", "min_t", "warmup_steps"), "scheduler.grace"),
     **dict.fromkeys(("reduction_factor", "eta"), "scheduler.factor"),
     **dict.fromkeys(("num_workers", "world_size"), "workers.count"),

@@ -25,6 +25,10 @@ class SamplerSpec(Spec, ABC):
 
     learns: ClassVar[bool] = True  # from scores: such a search starts with each method's own settings
 
+    learns_limits: ClassVar[bool] = False  # from configurations that were refused, without a score
+
+    weighs: ClassVar[bool] = True  # several objectives against each other
+
     name: str
     seed: Seed = Field(0, description="seed of all proposals")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 class CMAES(SamplerSpec):
     """Covariance matrix adaptation: for continuous axes and many trials; picks are drawn at random."""
+
+    weighs: ClassVar[bool] = False
 
     name: Literal["cmaes"] = "cmaes"
     n_startup_trials: Annotated[int, Field(ge=1)] = Field(1, description="random configurations first")

@@ -1,4 +1,4 @@
-"""Genetic search by NSGA-II (Deb et al. 2002), with one objective."""
+"""Genetic search by NSGA-II (Deb et al. 2002)."""
 
 from __future__ import annotations
 

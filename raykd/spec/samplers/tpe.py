@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 class TPE(SamplerSpec):
     """Tree-structured Parzen estimator: for conditional spaces, and learns from trials that were stopped."""
+
+    learns_limits: ClassVar[bool] = True
 
     name: Literal["tpe"] = "tpe"
     n_startup_trials: Annotated[int, Field(ge=1)] = Field(10, description="random configurations first")

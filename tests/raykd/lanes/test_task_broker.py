@@ -470,3 +470,96 @@ async def test_after_the_last_trial_work_of_the_background_waits_for_nothing(box
     assert given.id == "t1"
     await box.finish("a", "g0", 0, "t1", None)
     assert (await soon(await ask(box, "a", turn=turn)))[1].id == "baseline"
+
+
+def latency(name: str, background: bool = False) -> Task:
+    return dataclasses.replace(task(name), action="latency", quiet=True, background=background)
+
+
+async def on_node(box: TaskBroker, lane: str, node: str) -> Any:
+    await box.register(lane, "g0", 0, 1, node)
+    return await ask(box, lane)
+
+
+@in_a_loop
+async def test_a_latency_is_measured_while_no_other_lane_works_on_its_node(box: TaskBroker) -> None:
+    lanes = {"a": await on_node(box, "a", "one"), "b": await on_node(box, "b", "one")}
+    for name in ("t1", "t2"):
+        await box.post(task(name))
+    given = {(await soon(call))[1].id: lane for lane, call in lanes.items()}
+    assert given == {"t1": "a", "t2": "b"}
+    for name in ("l1", "l2"):
+        await box.post(latency(name))
+    far = await on_node(box, "c", "two")
+    await box.post(task("t3"))
+    assert (await soon(far))[1].id == "t3"
+    # Both trials on the node leave after their epoch; the first that does waits for the other.
+    for name, lane in given.items():
+        said = asyncio.ensure_future(box.report(lane, "g0", 0, name, Message(epoch=1)))
+        await asyncio.sleep(0)
+        await box.deliver(name, 1, True)
+        assert await soon(said) is False, "it leaves"
+        await box.finish(lane, "g0", 0, name)
+        lanes[lane] = await ask(box, lane, turn=1)
+        if name == "t1":
+            assert await blocked(lanes["a"]), "b still trains there"
+    done, _ = await asyncio.wait(lanes.values(), timeout=2, return_when=asyncio.FIRST_COMPLETED)
+    (first,) = done
+    (measures,) = [lane for lane, call in lanes.items() if call is first]
+    (other,) = set(lanes) - {measures}
+    assert first.result()[1].id == "l1" and await blocked(lanes[other]), "it is alone"
+    # On another node nobody is disturbed.
+    said = asyncio.ensure_future(box.report("c", "g0", 0, "t3", Message(epoch=1)))
+    await asyncio.sleep(0)
+    await box.deliver("t3", 1, True)
+    assert await soon(said) is True
+    await box.finish(measures, "g0", 0, "l1")
+    again = await ask(box, measures, turn=2)
+    done, _ = await asyncio.wait([again, lanes[other]], timeout=2, return_when=asyncio.FIRST_COMPLETED)
+    assert [call.result()[1].id for call in done] == ["l2"], "the next one while it is quiet"
+    takes = measures if again in done else other
+    await box.finish(takes, "g0", 0, "l2")
+    third = await ask(box, takes, turn=3 if takes == measures else 2)
+    rest = {(await soon(call))[1].id for call in (third, again if again not in done else lanes[other])}
+    assert rest == {"t1", "t2"}, "the trials go on"
+
+
+@in_a_loop
+async def test_a_latency_that_nobody_waits_for_keeps_no_trial_waiting(box: TaskBroker) -> None:
+    waiting = await on_node(box, "a", "one")
+    idle = await on_node(box, "b", "one")
+    await box.post(task("t1"))
+    await box.post(latency("l1", background=True))
+    done, _ = await asyncio.wait([waiting, idle], timeout=2, return_when=asyncio.FIRST_COMPLETED)
+    (first,) = done
+    lane, other = ("a", idle) if first is waiting else ("b", waiting)
+    assert first.result()[1].id == "t1"
+    said = asyncio.ensure_future(box.report(lane, "g0", 0, "t1", Message(epoch=1)))
+    await asyncio.sleep(0)
+    await box.deliver("t1", 1, True)
+    assert await soon(said) is True
+    await box.no_more_trials()
+    assert await blocked(other), "not beside a trial"
+    await box.finish(lane, "g0", 0, "t1")
+    again = await ask(box, lane, turn=1)
+    done, _ = await asyncio.wait([again, other], timeout=2, return_when=asyncio.FIRST_COMPLETED)
+    assert [call.result()[1].id for call in done] == ["l1"]
+
+
+@in_a_loop
+async def test_all_latencies_are_of_one_node_as_long_as_it_is_there(box: TaskBroker) -> None:
+    calls = {"a": await on_node(box, "a", "one"), "b": await on_node(box, "b", "two")}
+    turns = dict.fromkeys(calls, 0)
+    took = []
+    for number in range(4):
+        if number == 3:
+            await box.lost(took[0])
+            calls.pop(took[0])
+        await box.post(latency(f"l{number}"))
+        done, _ = await asyncio.wait(calls.values(), timeout=2, return_when=asyncio.FIRST_COMPLETED)
+        (lane,) = [lane for lane, call in calls.items() if call in done]
+        took.append(lane)
+        turns[lane] += 1
+        await box.finish(lane, "g0", 0, f"l{number}")
+        calls[lane] = await ask(box, lane, turn=turns[lane])
+    assert len(set(took[:3])) == 1 and took[3] != took[0]

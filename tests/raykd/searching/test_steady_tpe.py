@@ -52,8 +52,13 @@ def play(
             live.append(state.size - 1)
         number = live.pop(dice.randrange(len(live)))
         scores = {epoch: round(dice.gauss(0, 1), 1) for epoch in range(1, dice.randint(2, 6))}
-        how = dice.choice(["finished", "stopped", "stopped", "silent", "failed"])
-        if how == "finished":
+        how = dice.choice(["finished", "stopped", "stopped", "silent", "failed", "refused", "over"])
+        if how == "refused":
+            state.tell(number, End(TrialState.PRUNED, over={"params": round(dice.random(), 1)}))
+        elif how == "over":
+            value, over = max(scores.values()), {"params": 0.0, "macs": round(dice.random() - 0.5, 1)}
+            state.tell(number, End(TrialState.COMPLETE, scores, value, over=over))
+        elif how == "finished":
             state.tell(number, End(TrialState.COMPLETE, scores, max(scores.values())))
         elif how == "failed":
             state.tell(number, End(TrialState.FAIL))

@@ -7,7 +7,8 @@ import torch
 
 from trainables.core.errors import UserError
 from trainables.networks.backbones import build_backbone
-from trainables.networks.sizes import network_size
+from trainables.networks.sizes import network_size, student_size
+from trainables.networks.small_networks import Resnet9
 from trainables.spec.trial import ModelSpec
 
 torch.set_num_threads(1)
@@ -63,3 +64,61 @@ def test_what_cannot_be_is_said_and_nothing_is_drawn() -> None:
         network_size("raykd/mlp_33", 16)
     network_size("resnet18", 16)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("arch", "params", "macs"),
+    [
+        ("mobilenetv3_large_100", 5.5e6, 219e6),  # Howard et al. 2019, table 3: 5.4 M and 219 M
+        ("efficientnet_b0", 5.3e6, 0.39e9),  # Tan and Le 2019, table 2
+        ("resnet50", 25.6e6, 4.1e9),  # torchvision's table of weights
+        ("mobilenetv2_100", 3.5e6, 0.30e9),  # Sandler et al. 2018, table 4
+    ],
+)
+def test_a_students_size_is_the_published_one_without_its_classifier(
+    arch: str, params: float, macs: float
+) -> None:
+    size = student_size(ModelSpec(arch=arch), 224)
+    classifier = 1000 * network_size(arch, 224).features
+    assert size.params + classifier + 1000 == pytest.approx(params, rel=0.02)
+    assert size.macs + classifier == pytest.approx(macs, rel=0.02)
+
+
+def test_a_students_size_is_that_of_its_options_and_images() -> None:
+    plain, small = (student_size(ModelSpec(arch="resnet18", options=o), 32) for o in ({}, {"stem": "small"}))
+    assert small.macs > 10 * plain.macs  # its maps are four times as wide and high
+    grey = student_size(ModelSpec(arch="test_resnet", options={"in_chans": 1}), 32)
+    assert grey.params < student_size(ModelSpec(arch="test_resnet"), 32).params
+    assert (
+        student_size(ModelSpec(arch="test_resnet"), 64).params == network_size("test_resnet", 32).parameters
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        (ModelSpec(arch="vit_tiny_patch16_224"), "student.arch"),
+        (ModelSpec(arch="raykd/mlp_32", options={"side": 10}), "student.options.side"),
+        (ModelSpec(arch="test_resnt"), "student.arch"),
+        (ModelSpec(arch="test_resnet", options={"widht": 2}), "student.options"),
+    ],
+)
+def test_a_student_that_cannot_take_the_images_is_refused(spec: ModelSpec, field: str) -> None:
+    with pytest.raises(UserError) as error:
+        student_size(spec, 32)
+    assert error.value.field == field
+
+
+def test_a_network_that_needs_numbers_is_measured_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network of a user's own may look at its values, which the meta device does not have."""
+    wanted = student_size(ModelSpec(arch="raykd/resnet9"), 32)
+
+    forward = Resnet9.forward
+
+    def looks(self: Resnet9, images: torch.Tensor) -> torch.Tensor:
+        assert float(images.abs().sum()) >= 0
+        return forward(self, images)
+
+    monkeypatch.setattr(Resnet9, "forward", looks)
+    student_size.cache_clear()
+    assert student_size(ModelSpec(arch="raykd/resnet9"), 32) == wanted

@@ -44,7 +44,10 @@ def make_tpe(max_kernels: int, **arguments: Any) -> TPESampler:
 
 
 class SteadyTPE(TPESampler):
-    """`TPESampler` for one objective that is maximised, without constraints."""
+    """`TPESampler` for an objective that is maximised; for several it is that itself.
+
+    Trials may violate constraints.
+    """
 
     def __init__(self, max_kernels: int, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -52,6 +55,8 @@ class SteadyTPE(TPESampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The axes that are drawn together."""
+        if study._is_multi_objective():
+            return super().infer_relative_search_space(study, trial)
         memory = _memory(study, trial)
         self._search_space = memory.intersection
         if self._group:
@@ -61,6 +66,8 @@ class SteadyTPE(TPESampler):
     def _sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        if study._is_multi_objective():
+            return super()._sample_relative(study, trial, search_space)
         if not search_space or _memory(study, trial).count < self._n_startup_trials:
             return {}
         return self._sample(study, trial, search_space)
@@ -68,6 +75,8 @@ class SteadyTPE(TPESampler):
     def _sample(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        if study._is_multi_objective():
+            return super()._sample(study, trial, search_space)
         memory = _memory(study, trial)
         columns = memory.columns(search_space)
         if self._constant_liar:
@@ -144,6 +153,7 @@ class _Memory:
         self._ended: list[FrozenTrial] = []
         self._complete: list[tuple[float, int]] = []  # sorted, the best first: (-value, number)
         self._pruned: list[tuple[float, float, int]] = []  # likewise: (-step, -value, number)
+        self._infeasible: list[tuple[float, int]] = []  # sorted, the nearest first: (violation, number)
         self._columns: dict[tuple[str, ...], _Columns] = {}
 
     def look(self, study: Study, count: int) -> None:
@@ -161,7 +171,10 @@ class _Memory:
         self._known = max(self._known, count)
 
     def _end(self, trial: FrozenTrial) -> None:
-        if trial.state == TrialState.COMPLETE:
+        violation = sum(value for value in trial.constraints.values() if value > 0)
+        if violation > 0 and trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            insort(self._infeasible, (violation, trial.number))
+        elif trial.state == TrialState.COMPLETE:
             insort(self._complete, (-float(trial.value or 0.0), trial.number))
         elif trial.state == TrialState.PRUNED:
             step, value = max(trial.intermediate_values.items(), default=(-1, 0.0))
@@ -176,9 +189,10 @@ class _Memory:
             columns.put(trial.number, trial.params)
 
     def best(self, most: int) -> list[int]:
-        """The numbers of the best trials, in their order: complete ones, then stopped ones."""
+        """The numbers of the best trials, in their order: complete ones, stopped ones, infeasible ones."""
         found = [number for *_, number in self._complete[:most]]
         found += [number for *_, number in self._pruned[: most - len(found)]]
+        found += [number for *_, number in self._infeasible[: most - len(found)]]
         return sorted(found)
 
     def columns(self, space: dict[str, BaseDistribution]) -> _Columns:
