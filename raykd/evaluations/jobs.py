@@ -10,7 +10,7 @@ from raykd.evaluations.networks import Network
 from raykd.records.evaluations import Key, key_of, results, suite_hash
 from raykd.records.format import Record
 from trainables.spec.suite import SuiteSpec, SuiteTask
-from trainables.spec.trial import DataSpec, digest
+from trainables.spec.trial import digest
 
 FOLDER = "evaluations"  # of the files of evaluations, in the sweep's folder
 
@@ -35,7 +35,7 @@ class Job:
     @property
     def split(self) -> str:
         """The name of the test split that it reads."""
-        return split_name(self.task.data_of(self.network.trial.data))
+        return self.task.split(self.network.trial.data)
 
     @property
     def id(self) -> str:
@@ -107,10 +107,3 @@ def jobs_of(
                         kept = {field: record[field] for field in ("suite_hash", "folder")}
                         renamed.append({**job.record(record["metrics"]), **kept})
     return Jobs(list(run.values()), renamed, known)
-
-
-def split_name(data: DataSpec) -> str:
-    """The name of a data set's test split: the same for the same images, at whatever size they are shown."""
-    own = {"splits": data.splits, "classes": data.classes, "path": data.path and str(data.path)}
-    said = {name: value for name, value in own.items() if value}
-    return f"{data.name}-{digest(said)}" if said else data.name

@@ -165,7 +165,7 @@ def _tasks(jobs: Sequence[Job]) -> list[dict[str, Any]]:
             (job.suite, job.name),
             {
                 "suite": job.suite, "task": job.name, "kind": job.task.task,
-                "data": job.task.data_of(job.network.trial.data).name, "runs": 0, "encoded": 0, "trained": 0,
+                "data": job.task.images(job.network.trial.data), "runs": 0, "encoded": 0, "trained": 0,
             },
         )  # fmt: skip
         task["runs"] += 1

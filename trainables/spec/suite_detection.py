@@ -257,6 +257,15 @@ class DetectionTask(SuiteTask):
             raise UserError("accumulate", "does not divide it", value=self.accumulate, expected=expected)
         return self
 
+    def images(self, data: DataSpec) -> str:
+        """The folders of the images that the detector is scored on."""
+        folders = [part.images or part.root for part in self.val]
+        return ", ".join(dict.fromkeys(folder.name for folder in folders if folder is not None))
+
+    def split(self, data: DataSpec) -> str:
+        """The name of these images, which are not the student's own test split."""
+        return f"{self.images(data)}-{digest({'val': [part.content() for part in self.val]})}"
+
     def identity(self) -> dict[str, Any]:
         """Settings and the content of the annotations; paths do not count."""
         said = self.model_dump(mode="json", exclude={"data", "preset", "train", "val"})

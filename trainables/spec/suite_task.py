@@ -36,6 +36,17 @@ class SuiteTask(Spec):
             before = {name: value for name, value in before.items() if name not in _OF_JPEG}
         return build(DataSpec, {**before, **self.data}, "data")
 
+    def images(self, data: DataSpec) -> str:
+        """The name of its images, for people."""
+        return self.data_of(data).name
+
+    def split(self, data: DataSpec) -> str:
+        """The name of the test images that it reads: the same for the same images, at whatever size."""
+        of = self.data_of(data)
+        own = {"splits": of.splits, "classes": of.classes, "path": of.path and str(of.path)}
+        said = {name: value for name, value in own.items() if value}
+        return f"{of.name}-{digest(said)}" if said else of.name
+
     def identity(self) -> dict[str, Any]:
         """What of the task, but for its data, defines a result, as plain types."""
         return self.model_dump(mode="json", exclude={"data"})

@@ -15,7 +15,7 @@ from simulated import drive
 from studies import GAMMA, study
 
 from raykd.evaluations import tables
-from raykd.evaluations.jobs import Job, jobs_of, split_name
+from raykd.evaluations.jobs import Job, jobs_of
 from raykd.evaluations.networks import Network, Selection, chosen, find_networks
 from raykd.evaluations.results import OUTCOMES, gather
 from raykd.records.evaluations import evaluations_table, readings, trial_columns
@@ -134,9 +134,22 @@ def test_another_size_of_images_is_another_job_and_the_same_split() -> None:
     small, large = network("aaaa0000"), network("aaaa0000", image_size=24)
     one, other = (jobs_of([net], [suite()], [], False).run[0] for net in (small, large))
     assert one.key != other.key and one.split == other.split == "digits"
-    assert split_name(DataSpec(name="folder", path=Path("/a"))) != split_name(
-        DataSpec(name="folder", path=Path("/b"))
-    )
+    task = suite().tasks["linear"]
+    here, there = (DataSpec(name="folder", path=Path(path)) for path in ("/a", "/b"))
+    assert task.split(here) != task.split(there)
+
+
+def test_a_detector_reads_its_own_images_and_not_the_split_of_the_student(tmp_path: Path) -> None:
+    parts = {name: {"images": tmp_path / name, "annotations": tmp_path / f"{name}.json"} for name in "abc"}
+    for name in parts:
+        (tmp_path / f"{name}.json").write_text(f'{{"images": "{name}"}}')
+    tasks = {
+        name: {"task": "detection", "epochs": 1, "train": parts["a"], "val": parts[name]}
+        for name in ("b", "c")
+    }
+    one, other = jobs_of([network("aaaa0000")], [suite(tasks=tasks)], [], False).run
+    assert one.split.startswith("b-") and other.split.startswith("c-")
+    assert one.task.images(one.network.trial.data) == "b"
 
 
 def test_a_task_that_two_suites_have_is_run_once_and_stands_in_both() -> None:
