@@ -138,6 +138,7 @@ def _doubts(spec: SearchSpec, whole: list[Ended]) -> list[str]:
 
 
 def ends(found: Estimate, scale: float = 1.0) -> str:
+    """An estimate with both ends of its interval, each times `scale`; a dash where there is none."""
     if not math.isfinite(found.value):
         return "–"
     low, high = (scale * end for end in found.interval)
