@@ -67,8 +67,8 @@ runpy.run_path({str(ROOT / "sweep.py")!r}, run_name="__main__")
 
 def test_verbs_say_what_they_do_to_their_process() -> None:
     known = verbs()
-    assert {name for name, flags in known.items() if flags.drives} == {"run", "ablate", "resume"}
+    assert {name for name, flags in known.items() if flags.drives} == {"run", "ablate", "resume", "evaluate"}
     assert {name for name, flags in known.items() if flags.loads_torch} == {
-        *("run", "ablate", "resume", "export", "doctor", "teacher", "check-method"),
+        *("run", "ablate", "resume", "evaluate", "export", "doctor", "teacher", "check-method"),
     }
     assert {"status", "best", "list", "attach", "report", "importance"} <= known.keys()

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import io
 import math
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -28,6 +30,7 @@ from trainables.core.files import read_bytes
 
 OUTCOMES = "outcomes.npz"
 ALPHA = 0.05
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)  # what a damaged file raises
 _SAME = 1e-3  # points by which a score and the mean of its images may differ: it was rounded to float32
 _BASES = ("baseline", "start", "teacher", "student")  # what is compared with, where nobody says it
 _FIRST = {"student": 0, "baseline": 1, "start": 2, "teacher": 3}  # the order of rows
@@ -150,9 +153,9 @@ def outcomes_of(record: Record, sweep: SweepFolder | None) -> Outcomes | None:
     try:
         if not sweep.storage.pull(path):
             return None
-        with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as file:
+        with np.load(io.BytesIO(read_bytes(path))) as file:
             hits, ids, labels = (np.asarray(file[name]) for name in ("hits", "ids", "labels"))
-    except (OSError, ValueError, KeyError, EOFError, SweepFailed, UserError):
+    except (*_UNREADABLE, KeyError, SweepFailed, UserError):
         return None
     if not len(hits) or not len(hits) == len(ids) == len(labels):
         return None

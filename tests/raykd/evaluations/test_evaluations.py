@@ -17,7 +17,7 @@ from studies import GAMMA, study
 from raykd.evaluations import tables
 from raykd.evaluations.jobs import Job, jobs_of
 from raykd.evaluations.networks import Network, Selection, chosen, find_networks
-from raykd.evaluations.results import OUTCOMES, gather
+from raykd.evaluations.results import OUTCOMES, gather, outcomes_of
 from raykd.records.evaluations import evaluations_table, readings, trial_columns
 from raykd.records.history import History
 from raykd.records.ledger import TRIALS, Ledger
@@ -338,3 +338,21 @@ def test_a_record_is_of_the_job_that_it_is_of() -> None:
     (job,) = jobs_for(network("aaaa0000"))
     same = dataclasses.replace(job, suite="other")
     assert same.key == job.key and same.folder == job.folder and same.record({})["suite"] == "other"
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.9, 0.99])
+def test_a_damaged_file_of_outcomes_is_as_none(kept: float, tmp_path: Path) -> None:
+    sweep = open_sweep(tmp_path / "small")
+    path = tmp_path / "small" / "task" / OUTCOMES
+    path.parent.mkdir(parents=True)
+    ids = np.arange(200)
+    np.savez_compressed(path, hits=np.random.default_rng(0).random(200), ids=ids, labels=ids % 3)
+    found = outcomes_of({"folder": "task"}, sweep)
+    assert found is not None and len(found.hits) == 200
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    assert outcomes_of({"folder": "task"}, sweep) is None
+    flipped = bytearray(whole)
+    flipped[int(kept * 1000) + 60] ^= 0xFF
+    path.write_bytes(flipped)
+    outcomes_of({"folder": "task"}, sweep)  # whatever it finds, no error of zip, zlib or NumPy ends a table
