@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
-from raykd.records.evaluations import in_drawing_order
+from raykd.records.evaluations import in_drawing_order, with_all_seeds
 from raykd.records.history import ENDED_WELL, History, TrialRecord
 from raykd.records.ledger import TRIALS
 from raykd.spec.arms import ARM
@@ -132,8 +132,7 @@ def chosen(spec: SweepSpec, history: History, selection: Selection) -> dict[str,
     if isinstance(spec, StudySpec):
         return {label: arms[label] for label in spec.arms if label in arms}
     if not selection.trials:
-        most = max(map(len, arms.values()), default=0)
-        whole = [trials for trials in arms.values() if len(trials) == most]
+        whole = list(with_all_seeds(records).values())
         whole.sort(key=lambda trials: -fmean(t.best[0] for t in trials if t.best))
         drawn = set(in_drawing_order(trials[0].arm for trials in whole)[: selection.sample])
         found = whole[: selection.best]

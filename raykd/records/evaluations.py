@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from raykd.records.format import Record
+from raykd.records.history import ENDED_WELL, TrialRecord
 from trainables.spec.trial import digest
 
 PREFIX = "evaluate"
@@ -130,6 +131,22 @@ def trial_scores(records: Iterable[Record]) -> dict[str, dict[str, float]]:
         if record["who"] == "student" and record["trial"] and math.isfinite(score):
             found.setdefault(column_of(record), {}).setdefault(record["trial"], []).append(score)
     return {c: {trial: fmean(scores) for trial, scores in of.items()} for c, of in found.items()}
+
+
+def with_all_seeds(trials: Iterable[TrialRecord]) -> dict[str, list[TrialRecord]]:
+    """Configuration -> its trials that have left a student with a score, in the order of their seeds.
+
+    Only the configurations with the most such trials: these can be compared, and are drawn by chance. One
+    whose seeds have not all ended, or of which one has failed, is not among them.
+    """
+    found: dict[str, list[TrialRecord]] = {}
+    for trial in trials:
+        if trial.status in ENDED_WELL and trial.best is not None:
+            found.setdefault(trial.arm, []).append(trial)
+    most = max(map(len, found.values()), default=0)
+    return {
+        arm: sorted(of, key=lambda trial: trial.replicate) for arm, of in found.items() if len(of) == most
+    }
 
 
 def in_drawing_order(names: Iterable[str]) -> list[str]:

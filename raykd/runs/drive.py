@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -131,24 +131,31 @@ class Drive:
                         tune = partial(self._tune, pool, ready, began, meter)
                         references.around(tune, until, latencies.measure_rest, lambda: meter.spent)
                 if self.asked or not meter.spent:
-                    self._evaluate(pool, min(held, room_for), until)
+                    self._evaluate(pool, min(held, room_for), until, lambda: meter.spent)
                 if pool.broken:
                     raise SweepFailed(pool.broken)
 
-    def _evaluate(self, pool: Any, lanes: int, until: float | None) -> None:
-        """Run the evaluation that is asked for; one of the spec once all trials have ended."""
+    def _evaluate(self, pool: Any, lanes: int, until: float | None, spent: Callable[[], bool]) -> None:
+        """Run the evaluation that is asked for; one of the spec once all trials have ended.
+
+        The sweep's budget bounds the spec's evaluation. It does not bound one that a person asks for.
+        """
         asked = self.asked or self.after
         if asked is None or pool.broken or signals.received():
             return
         over = until is not None and time.monotonic() >= until
         if self.asked is None and (over or not self.history.done):
             return
+        evaluations = Evaluations(self.spec, self.record, pool, self.console, self.shared)
         try:
-            Evaluations(self.spec, self.record, pool, self.console, self.shared).run(asked, lanes, until)
+            if self.asked is None:
+                evaluations.run(asked, lanes, until, spent)
+            else:
+                evaluations.run(asked, lanes, until)
         except (SweepFailed, UserError) as error:
             if self.asked is not None or pool.broken or isinstance(error, StorageLost):
                 raise
-            self.console.warn(f"no student is evaluated: {error}")
+            self.console.warn(f"students are left without an evaluation: {error}")
 
     def _ended_trials(self) -> AbstractContextManager[object]:
         """What removes the checkpoints of trials that end, unless they are to be kept."""

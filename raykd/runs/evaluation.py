@@ -125,11 +125,19 @@ class Evaluations:
         self._lock = threading.Lock()
         self._waiting: deque[Job] = deque()
         self._done = self._failed = self._total = 0
+        self._died = ""  # why a thread ended before its job had a record
 
-    def run(self, asked: Evaluation, lanes: int, until: float | None = None) -> None:
+    def run(
+        self,
+        asked: Evaluation,
+        lanes: int,
+        until: float | None = None,
+        spent: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Run what is missing, at most so many jobs at once, until `until` (seconds of the monotonic clock).
 
-        Raises `Interrupted` for a signal, and `SweepFailed` where nothing can be recorded any more.
+        It ends as well once the budget is `spent`. Raises `Interrupted` for a signal, and `SweepFailed` where
+        nothing can be recorded any more, or where jobs have ended without a record.
         """
         found = asked.networks(self._spec, self._record.history, self._sweep)
         for remark in found.remarks:
@@ -153,16 +161,28 @@ class Evaluations:
             self._record.check()
             if self._pool.broken:
                 raise SweepFailed(self._pool.broken)
-            if until is not None and time.monotonic() > until:
+            over = until is not None and time.monotonic() > until
+            if over or spent():
                 self._waiting.clear()
-                self._console.warn("the time limit is reached before the last evaluation")
+                ended = "the time limit is reached" if over else "the budget is spent"
+                self._console.warn(f"{ended} before the last evaluation")
                 return
             time.sleep(_POLL_S)
         signals.check()
         self._record.check()
+        self._refuse_silent_ends()
         self._rename(asked.jobs(found, self._record.history))  # of a task that two suites have
         said = f"{counted(self._done, 'evaluation')} done"
         self._console.say(said + (f", {self._failed} failed" if self._failed else ""))
+
+    def _refuse_silent_ends(self) -> None:
+        """Raise `SweepFailed` where threads have ended, and not all of their jobs have a record."""
+        if self._pool.broken:
+            raise SweepFailed(self._pool.broken)
+        left = self._total - self._done - self._failed
+        if left and not self._pool.stopping:  # a pool that stops is the end of a driver, which says why
+            why = f": {self._died}" if self._died else ""
+            raise SweepFailed(f"{left} of {counted(self._total, 'evaluation')} did not run{why}")
 
     def _rename(self, jobs: Jobs) -> None:
         for fields in jobs.renamed:
@@ -189,9 +209,10 @@ class Evaluations:
                 job = self._waiting.popleft()
             try:
                 self._one(job)
-            except (Exception, signals.Interrupted):
+            except (Exception, signals.Interrupted) as error:
                 # The driver ends, and its main thread says why; or its broker is gone.
                 log.exception("%s was not evaluated", job.id)
+                self._died = f"{type(error).__name__}: {error}".splitlines()[0]
                 return
 
     def _one(self, job: Job) -> None:

@@ -7,7 +7,8 @@ The content of a damaged line is not guessed. The good lines show which record i
   one if later records name its trial. A trial whose proposal does not come back is left out;
 - a report: its trial is trained again from the first missing epoch, and its later records are left out.
   Verdicts on other trials stay;
-- an evaluation: it is run again, as are those of trials that are trained again;
+- an evaluation: it is run again, as are those of trials that are trained again, and of the no-teacher
+  baseline where its reference is lost;
 - a verdict, an end, a start or a reference: the next driver makes it again, as after a crash;
 - a `retry`: it is made again where a trial goes on after it had failed. Without it a history would not count
   what follows. Trials that had not started again stay failed: nothing shows that they were to be tried again;
@@ -92,8 +93,7 @@ def repair(sweep: SweepFolder) -> str | None:
         done = Repair([number for number, record in enumerate(lines, start=1) if record is None])
         records = mended(lines, done)
         records = _without_students(records, sweep, done)
-        again = {*done.again, *done.students}  # what was measured of their students is not theirs any more
-        records = [r for r in records if r["kind"] != "evaluated" or r.get("trial") not in again]
+        records = _without_evaluations(records, done)
         if not done.needed:
             return None
         kept = keep_aside(sweep.path, "damaged", data)
@@ -293,6 +293,17 @@ def _without_students(records: list[Record], sweep: SweepFolder, done: Repair) -
         )
 
     return [record for record in records if not over(record)]
+
+
+def _without_evaluations(records: list[Record], done: Repair) -> list[Record]:
+    """The records without evaluations of students that are trained again: these are other students then."""
+    again = {*done.again, *done.students}
+    baseline = "baseline" in History.of(records).references  # else the next driver trains it again
+
+    def kept(record: Record) -> bool:
+        return record.get("trial") not in again and (baseline or record["who"] != "baseline")
+
+    return [record for record in records if record["kind"] != "evaluated" or kept(record)]
 
 
 def _proposes(record: Record) -> bool:

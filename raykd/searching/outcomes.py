@@ -5,7 +5,8 @@
 A student counts with its score at its best epoch, where its weights are from, and with the mean of its task's
 seeds; a configuration with the mean over its training seeds. Configurations that were evaluated because they
 score well differ less among themselves, so they say less. Where some were drawn by chance (`raykd evaluate
---sample N`), only these count.
+--sample N`), only these count. Configurations are drawn from those that have all of their seeds. No others
+are compared.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from raykd.records.evaluations import in_drawing_order, trial_scores
-from raykd.records.history import ENDED_WELL, History, TrialRecord
+from raykd.records.evaluations import in_drawing_order, trial_scores, with_all_seeds
+from raykd.records.history import History, TrialRecord
 from raykd.searching.next_proxy import ENOUGH, FEWEST, Judge, is_judge, numbers, usable_judges
 from raykd.searching.proxy_audit import ended
 from raykd.spec.search import SearchSpec
@@ -33,17 +34,19 @@ class Ranking:
     column: str  # evaluate/SUITE/TASK
     metric: str  # score | probe/NAME
     chance: bool  # whether the configurations are drawn by chance, or are all that there are
+    arms: frozenset[str]  # the configurations that count
     found: dict[str | None, Prediction]  # over all configurations under None, and by method
 
 
 def rankings(spec: SearchSpec, history: History) -> list[Ranking]:
     """The rankings of each task, by the score first; none where fewer than three configurations are known."""
-    every = _by_arm([t for t in history.trials.values() if t.status in ENDED_WELL and t.best is not None])
+    every = with_all_seeds(history.trials.values())
     found = []
     for column, outcomes in trial_scores(history.evaluated).items():
         known = {arm: trials for arm, trials in every.items() if all(t.trial in outcomes for t in trials)}
         drawn = _drawn(list(every), known)
-        used = [known[arm] for arm in (drawn if len(drawn) >= 3 else known)]
+        arms = frozenset(drawn if len(drawn) >= 3 else known)
+        used = [trials for arm, trials in known.items() if arm in arms]
         if len(used) < 3:
             continue
         final = [fmean(outcomes[t.trial] for t in trials) for trials in used]
@@ -51,7 +54,7 @@ def rankings(spec: SearchSpec, history: History) -> list[Ranking]:
         for metric in _metrics(spec, used):
             early = [fmean(_at_best(t, metric) for t in trials) for trials in used]
             of = predictions(early, final, groups=methods)
-            found.append(Ranking(column, metric, len(drawn) >= 3, of))
+            found.append(Ranking(column, metric, len(drawn) >= 3, arms, of))
     return found
 
 
@@ -68,14 +71,15 @@ def lines(spec: SearchSpec, history: History) -> list[str]:
         if better.metric != SCORE and _low(better.found[None]) > score.correlation.value:
             name = better.metric.removeprefix("probe/")
             said.append(f"{task}: {name} ranks them better, with {numbers(better.found[None], _WHAT)}.")
-        said += _rung(spec, history, column, task)
+        said += _rung(spec, history, of[0], task)
     return said
 
 
-def _rung(spec: SearchSpec, history: History, column: str, task: str) -> list[str]:
-    """From which epoch on a metric predicts the task, over trials that ran to their end."""
-    outcomes = trial_scores(history.evaluated)[column]
-    ran = [e for e in ended(spec, history) if e.trial.trial in outcomes]
+def _rung(spec: SearchSpec, history: History, ranking: Ranking, task: str) -> list[str]:
+    """From which epoch on a metric predicts the task, over trials of `ranking` that ran to their end."""
+    outcomes = trial_scores(history.evaluated)[ranking.column]
+    counts = [e for e in ended(spec, history) if not ranking.chance or e.trial.arm in ranking.arms]
+    ran = [e for e in counts if e.trial.trial in outcomes]
     whole = [replace(e, final=outcomes[e.trial.trial]) for e in ran]
     if len(whole) < FEWEST:
         return []
@@ -85,13 +89,6 @@ def _rung(spec: SearchSpec, history: History, column: str, task: str) -> list[st
     first: Judge = judges[0]
     name = "the score" if first.metric == SCORE else first.metric.removeprefix("probe/")
     return [f"{task}: {name} predicts it from epoch {first.epoch} on, with {numbers(first.found)}."]
-
-
-def _by_arm(trials: list[TrialRecord]) -> dict[str, list[TrialRecord]]:
-    found: dict[str, list[TrialRecord]] = {}
-    for trial in trials:
-        found.setdefault(trial.arm, []).append(trial)
-    return found
 
 
 def _drawn(every: list[str], known: Mapping[str, object]) -> list[str]:

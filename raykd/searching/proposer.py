@@ -15,6 +15,7 @@ one that wrote it. What Optuna is told of a trial:
   that ran on for `proxy.audit` is told likewise, without what came later: a search proposes the same with an
   audit and without it;
 - with several objectives, finished or stopped: COMPLETE with the best score so far and the sizes (`told.py`);
+  FAIL where a size is not known;
 - refused, because its student is over a limit or cannot take the images: for TPE PRUNED without a score, and
   with a constraint violated by the share above the limit, so that it proposes within the limits; else FAIL;
 - failed, or without a finite score: FAIL. In flight: RUNNING, which TPE's constant liar takes into account.
@@ -124,7 +125,10 @@ class Proposer:
         self._state = StudyState(sizes=len(spec.objective[1:]))
         for told in earlier.told:
             found = student_of(spec, told.params)
-            end = Told([], told.scores, told.status, sizes_among(spec.objective, found.known)).end
+            sizes = sizes_among(spec.objective, found.known)
+            end = (
+                self._refused(found.over) if sizes is None else Told([], told.scores, told.status, sizes).end
+            )
             if end is not None and spec.sampler.learns_limits and found.over:
                 end = end._replace(over=found.over)
             self._state.place(*spec.space.encode(told.params), spec.sampler.attrs_of_earlier, end)

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,22 @@ from simulated import train_all
 
 import raykd as python
 from raykd.console.live import Console
+from raykd.console.wording import counted
 from raykd.evaluations.networks import Selection
 from raykd.lanes.messages import Message, Task
 from raykd.process.environment import setting
 from raykd.records.evaluations import key_of
 from raykd.records.history import History
-from raykd.records.ledger import Ledger
+from raykd.records.ledger import LEDGER, Ledger
 from raykd.records.recorded_spec import spec_of
 from raykd.records.recorder import Recorder
 from raykd.runs import sweep as engine
+from raykd.runs.drive import Drive
 from raykd.runs.evaluate import EvaluationRequest
 from raykd.runs.evaluation import Evaluation, Evaluations, finder, pending
-from raykd.runs.repair import Repair, mended
+from raykd.runs.repair import Repair, mended, repair
 from raykd.spec.document import parse_yaml
+from raykd.spec.evaluate_section import EvaluateSpec
 from raykd.spec.search import build_sweep
 from raykd.spec.suite_file import load_suite
 from raykd.storage.open_storage import open_storage, open_sweep
@@ -177,6 +180,37 @@ def test_the_time_limit_leaves_the_rest_to_the_next_driver(storage: Path, on: Pa
     assert len(history.evaluated) < 2 * (ROWS + 1) and "the time limit is reached" in said[-1]
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_spent_budget_ends_what_the_spec_asks_for_alone(storage: Path, on: Path, asked: bool) -> None:
+    sweep, pool, said = open_sweep(storage / "finished"), Pool(), list[str]()
+    console = Console()
+    console.say = lambda text, style="": said.append(text)  # type: ignore[method-assign]
+    with Ledger.open(sweep) as ledger:
+        history = History.of(ledger.records)
+        asking = spec_of(history).model_copy(update={"evaluate": EvaluateSpec(on=(str(on),), best=2)})
+        one = Evaluation([load_suite(on)], finder(Selection(2))) if asked else None
+        drive = Drive(asking, Recorder(ledger, history), console, sweep, {}, asked=one)
+        drive._evaluate(pool, 1, None, lambda: True)
+    every = 2 * (ROWS + 1)
+    assert len(pool.ran) == every if asked else len(pool.ran) < every
+    assert any("the budget is spent before the last evaluation" in line for line in said) == (not asked)
+
+
+@pytest.mark.parametrize("places", [[2], range(2 * (ROWS + 1))])
+def test_a_job_without_a_record_is_no_success(storage: Path, on: Path, places: Sequence[int]) -> None:
+    """One thread ends by a fault in the engine, or every one does, and jobs are left that none has taken."""
+    pool = Pool(lambda task: ValueError("a bug") if pool.ran.index(task) in places else None)
+    every = 2 * (ROWS + 1)
+    with pytest.raises(
+        SweepFailed, match=rf"\d+ of {every} evaluations did not run: ValueError: a bug"
+    ) as error:
+        Driver(storage, on).run(pool)
+    left = int(str(error.value).partition(" ")[0])
+    assert left == every - len(history_of(storage / "finished").evaluated) > 0
+    history, said = Driver(storage, on).run(Pool())
+    assert len(history.evaluated) == every and said[-1] == f"{counted(left, 'evaluation')} done"
+
+
 def test_the_plan_starts_nothing_and_says_what_is_read_again(storage: Path, on: Path) -> None:
     words = ("evaluate", "finished", "--on", on, "--storage", storage)
     done = raykd(*words, "--dry-run")
@@ -220,8 +254,6 @@ def test_it_refuses_while_another_driver_has_the_sweep(storage: Path, on: Path) 
 
 
 def test_repair_forgets_what_was_measured_of_students_that_are_trained_again(storage: Path, on: Path) -> None:
-    from raykd.runs.repair import repair
-
     history, _ = Driver(storage, on).run(Pool())
     name = next(record["trial"] for record in history.evaluated if record["trial"])
     weights = storage / "finished" / "trials" / name / "best.safetensors"
@@ -234,12 +266,29 @@ def test_repair_forgets_what_was_measured_of_students_that_are_trained_again(sto
     assert len(mended(lines, Repair([]))) == len(lines)
 
 
+@pytest.mark.parametrize("lost", ["reference", "report"])
+def test_repair_forgets_evaluations_of_a_baseline_whose_reference_is_lost(
+    storage: Path, on: Path, lost: str
+) -> None:
+    """It is trained again, as its record is missing. What was measured of the former one is not its own."""
+    before, _ = Driver(storage, on).run(Pool())
+    folder = storage / "finished"
+    records = Ledger.read(folder)
+    for at, record in enumerate(records):
+        if record["kind"] == lost and record.get("name", "baseline") == "baseline":
+            lines = (folder / LEDGER).read_bytes().splitlines(keepends=True)
+            lines[at] = lines[at][:20] + bytes([lines[at][20] ^ 1]) + lines[at][21:]
+            (folder / LEDGER).write_bytes(b"".join(lines))
+    assert repair(open_sweep(folder)) is not None
+    kept = [record for record in history_of(folder).evaluated if record["who"] == "baseline"]
+    known = [record for record in before.evaluated if record["who"] == "baseline"]
+    assert len(known) == 2 and kept == ([] if lost == "reference" else known)
+
+
 def test_a_spec_that_asks_for_more_has_evaluations_left(storage: Path, on: Path) -> None:
     history, sweep = history_of(storage / "finished"), open_sweep(storage / "finished")
     spec = spec_of(history)
     assert spec.evaluate is None and not pending(spec, history, sweep)
-    from raykd.spec.evaluate_section import EvaluateSpec
-
     asking = spec.model_copy(update={"evaluate": EvaluateSpec(on=(str(on),), best=2)})
     assert pending(asking, history, sweep)
     history, _ = Driver(storage, on).run(Pool())

@@ -19,12 +19,13 @@ from proposing import Driver, play, states, sweep
 
 import raykd
 from raykd.console.sizes import front_table, shown_sizes
+from raykd.records.earlier import Earlier, ToldTrial
 from raykd.records.history import History
 from raykd.records.ledger import Ledger
 from raykd.report import build, front_section
 from raykd.report.elements import Figure
 from raykd.searching.front import front, objectives, weighed
-from raykd.searching.proposer import Proposer
+from raykd.searching.proposer import Proposal, Proposer
 from raykd.spec.search import SearchSpec, build_sweep
 from trainables.core.errors import SweepFailed, UserError
 
@@ -79,6 +80,42 @@ def test_a_resumed_search_goes_on_as_the_uninterrupted_one(sampler: str) -> None
 
 def states_of(proposer: Proposer) -> list[Any]:
     return [(t.state, t.params, t.values, t.constraints) for t in proposer.study.get_trials()]
+
+
+@pytest.mark.parametrize("median", [None, math.nan])
+def test_a_latency_whose_record_is_lost_costs_its_trials_alone(median: float | None) -> None:
+    """A ledger without the latency of one student is replayed; its trials have no value to be told by."""
+    spec = both(objective=["score", "latency", "macs"], samples=6)
+    driver, proposer = Driver(spec), Proposer(spec)
+    proposer.measure_by(lambda trial: 1000 * trial.student.options["width"])
+    while driver.step(proposer):
+        pass
+    history = driver.history
+    well = [trial for trial in history.trials.values() if trial.status != "failed"]
+    lost, *others = (trial.student for trial in well)
+    for student in [*others, *([] if median is None else [lost])]:
+        found = {"median_ms": 2.0 if student in others else median}
+        driver.write("latency", student=student, label="s", metrics=found, where="host")
+    told = {t.number: t for t in driver.resumed().study.get_trials()}
+    assert {told[trial.number].state for trial in well if trial.student == lost} == {TrialState.FAIL}
+    assert {told[t.number].values[1] for t in well if t.student != lost} == {math.log10(2)}
+    more = driver.resumed(samples=7).propose()
+    assert isinstance(more, Proposal), "without latencies to ask for, as a repair proposes"
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsgaii"])
+def test_a_told_trial_whose_student_does_not_fit_is_told_as_refused(sampler: str) -> None:
+    axes = {"student.arch": ["test_resnet", "inception_v3"], "lr": AXES["lr"]}
+    change = {"student": {"arch": "test_resnet"}, "data": {"name": "digits", "image_size": 16}, "axes": axes}
+    spec = both(sampler, **change, warm_start=["earlier"])
+    rows = [("test_resnet", 0.01), ("inception_v3", 0.02)]
+    known = [
+        ToldTrial("earlier", f"{at:08x}", {"student.arch": arch, "lr": lr}, "finished", {1: 50.0})
+        for at, (arch, lr) in enumerate(rows)
+    ]
+    fits, refused = Proposer(spec, earlier=Earlier(told=tuple(known))).study.get_trials()
+    assert fits.state == TrialState.COMPLETE and len(fits.values) == 2
+    assert refused.state == (TrialState.PRUNED if spec.sampler.learns_limits else TrialState.FAIL)
 
 
 @pytest.mark.usefixtures("wide_is_better")

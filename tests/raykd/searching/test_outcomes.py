@@ -76,6 +76,34 @@ def test_those_that_were_drawn_count_alone_beside_the_best(tmp_path: Path) -> No
     assert any("drawn by chance" in line for line in lines(spec, history))
 
 
+def test_a_seed_that_failed_does_not_end_what_was_drawn(tmp_path: Path) -> None:
+    """A configuration that lacks a seed is not drawn, and is none of those that the drawn ones stand for."""
+    spec, history = a_search(tmp_path, seeds=[0, 1])
+    first = in_drawing_order(trial.arm for trial in history.trials.values())[0]
+    broken = next(t for t in history.trials.values() if t.arm == first and t.replicate == 1)
+    broken.status = "failed"
+    rows = chosen(spec, history, Selection(1, sample=12))
+    assert all(trial.arm != first for trials in rows.values() for trial in trials)
+    evaluate(history, [trial for trials in rows.values() for trial in trials], best)
+    (ranking,) = rankings(spec, history)
+    assert ranking.chance and ranking.found[None].trials >= 12
+    assert any("drawn by chance" in line for line in lines(spec, history))
+
+
+def test_the_epoch_that_predicts_a_task_is_of_those_that_were_drawn(tmp_path: Path) -> None:
+    """The best ones are worth nothing here: with them no epoch would seem to predict the task."""
+    spec, history = a_search(tmp_path)
+    drawn, more = (chosen(spec, history, Selection(0, sample=n)) for n in (15, SAMPLES))
+    evaluate(history, (row[0] for row in drawn.values()), lambda trial: trial.reports[2]["score"])
+    alone = lines(spec, history)
+    assert any("predicts it from epoch 2 on" in line for line in alone)
+    others = [row[0] for name, row in more.items() if name not in drawn]
+    next_one = in_drawing_order(trial.arm for trial in others)[0]
+    leaders = [trial for trial in others if trial.arm != next_one]
+    evaluate(history, leaders, lambda trial: -trial.reports[2]["score"])
+    assert lines(spec, history) == alone
+
+
 def test_samples_are_nested(tmp_path: Path) -> None:
     spec, history = a_search(tmp_path)
     few, more = (set(chosen(spec, history, Selection(1, sample=n))) for n in (6, 15))
