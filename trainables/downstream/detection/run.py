@@ -35,7 +35,7 @@ def detection(
     images that were trained on. Raises `UserError` for what `check_detection` refuses and for an image that
     cannot be decoded, `TrialFailed` for a loss that is not finite.
     """
-    check_pycocotools()
+    on_each(check_pycocotools)
     with isolated(seed):
         return _detection(task, copy.deepcopy(network), trial, seed, workspace)
 
