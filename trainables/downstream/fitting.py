@@ -74,7 +74,8 @@ def fit(
 ) -> Fitted:
     """Train the classifier that `make` makes on the images `ids` for the task's epochs.
 
-    It goes on from a checkpoint in `place` that an interrupted process left, and removes it at its end.
+    It goes on from a checkpoint in `place` that an interrupted process left, and removes it at its end. What
+    is in `place` must be of the same network, images and settings: the checkpoint does not know all of them.
     Every worker of a group calls this. Raises `TrialFailed` for a loss that diverges, `UserError` for
     settings that cannot work.
     """

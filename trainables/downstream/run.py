@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from trainables.core.workers import rank
+from trainables.core.workers import from_first, on_each
 from trainables.downstream.detection.run import detection
 from trainables.downstream.frozen import frozen
 from trainables.downstream.outcome import Outcome
@@ -44,14 +44,18 @@ def evaluate(
     """Run `task` (a `SuiteTask` as plain types) on a network of `trial`; report its metrics once, as epoch 1.
 
     `who` and `weights` are those of `open_subject`. What became of each test image is written to the
-    workspace's folder. Raises `UserError` for data or settings that cannot work.
+    workspace's folder. Raises `UserError` for data or settings that cannot work, on every worker of a group
+    even if only one of them cannot read a file.
     """
     spec = build(TASKS[task["task"]], task)
     path = None if weights is None else Path(weights)
-    if path is not None:
-        workspace.transfer.pull_missing(path)  # another node has trained it
-    network = open_subject(trial, cast(Who, who), path, workspace.teachers)
+
+    def opened() -> Backbone:
+        if path is not None:
+            workspace.transfer.pull_missing(path)  # another node has trained it
+        return open_subject(trial, cast(Who, who), path, workspace.teachers)
+
+    network = on_each(opened)
     outcome = RUNNERS[spec.task](spec, network, trial, seed, workspace)
-    if rank() == 0:
-        outcome.write(workspace.folder, workspace.transfer)
+    from_first(lambda: outcome.write(workspace.folder, workspace.transfer))
     report(EpochReport(1, outcome.metrics()))

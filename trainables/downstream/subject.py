@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Literal
+
+import torch
 
 from trainables.core.checksums import UNREADABLE, read_with_checksum
 from trainables.core.errors import UserError, first_line
 from trainables.networks.backbones import Backbone, build_backbone
-from trainables.spec.trial import TrialSpec
+from trainables.spec.trial import TrialSpec, digest
 from trainables.teachers.student import build_student
 from trainables.teachers.teacher import load_teacher
 from trainables.training.teacher_file import start_path, teacher_path
@@ -38,3 +41,13 @@ def open_subject(trial: TrialSpec, who: Who, weights: Path | None, teachers: Pat
         problem = f"its student {weights} cannot be used: {first_line(error)}"
         raise UserError("trial", problem, value=trial.signature()) from None
     return backbone.eval()
+
+
+def network_digest(network: Backbone) -> str:
+    """SHA-256 of all that a network is: architecture, options, what it is shown, and its weights."""
+    of = {"arch": network.arch, "options": network.options, "inputs": network.inputs}
+    summed = hashlib.sha256(digest(of).encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        summed.update(name.encode())
+        summed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return summed.hexdigest()

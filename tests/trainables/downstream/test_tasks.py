@@ -180,30 +180,6 @@ def test_a_candidate_that_diverges_is_passed_over(root: Path) -> None:
         outcome(root, "finetune", lr=[1e20, 1e21], labels=0.1)
 
 
-def test_an_interrupted_training_goes_on_from_its_checkpoint(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fields: dict[str, Any] = {"lr": 0.1, "epochs": 4, "labels": 0.3}
-    whole = outcome(root, "finetune", **fields)
-    monkeypatch.setattr(fitting, "_EVERY_S", 0.0)
-    train_epoch = fitting._Fit.train_epoch
-    trained_epochs: list[int] = []
-
-    def crash(self: Any) -> None:
-        if self.epoch == 2 and len(trained_epochs) == 2:
-            raise KeyboardInterrupt
-        trained_epochs.append(self.epoch + 1)
-        train_epoch(self)
-
-    monkeypatch.setattr(fitting._Fit, "train_epoch", crash)
-    with pytest.raises(KeyboardInterrupt):
-        outcome(root, "finetune", **fields)
-    trained_epochs.append(0)  # a second process
-    again = outcome(root, "finetune", **fields)
-    assert trained_epochs == [1, 2, 0, 3, 4]
-    assert np.array_equal(whole.hits, again.hits)  # type: ignore[arg-type]
-
-
 def test_batch_norm_in_eval_mode_keeps_its_statistics(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[nn.Module] = []
     right = fitting.Fitted.right

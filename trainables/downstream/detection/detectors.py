@@ -91,7 +91,8 @@ class _Pooled(nn.Module):
         self.tail = tail
 
     def forward(self, regions: Tensor) -> Tensor:
-        return self.tail(regions).mean((2, 3))  # type: ignore[no-any-return]
+        pooled: Tensor = self.tail(regions).mean((2, 3))
+        return pooled
 
 
 def build_detector(task: DetectionTask, network: Backbone, classes: int) -> Detector:

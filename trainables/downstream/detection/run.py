@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 
 import torch
-from torch import nn
 
 from trainables.core.isolation import isolated
 from trainables.core.workers import device, from_first, on_each, rank, world_size
@@ -16,6 +14,7 @@ from trainables.downstream.detection.reading import read_data
 from trainables.downstream.detection.scoring import find, score
 from trainables.downstream.detection.training import Training
 from trainables.downstream.outcome import Outcome
+from trainables.downstream.subject import network_digest
 from trainables.networks.backbones import Backbone
 from trainables.spec.suite_detection import DetectionTask
 from trainables.spec.trial import TrialSpec
@@ -35,7 +34,7 @@ def detection(
     images that were trained on. Raises `UserError` for what `check_detection` refuses and for an image that
     cannot be decoded, `TrialFailed` for a loss that is not finite.
     """
-    check_pycocotools()
+    on_each(check_pycocotools)
     with isolated(seed):
         return _detection(task, copy.deepcopy(network), trial, seed, workspace)
 
@@ -45,7 +44,7 @@ def _detection(
 ) -> Outcome:
     # A separate frame, which `isolated` can clear when a training fails.
     data = on_each(lambda: read_data(task))
-    identity = f"{from_first(lambda: task.key(trial.data))} {seed} {_digest(network)}"
+    identity = f"{from_first(lambda: task.key(trial.data))} {seed} {network_digest(network)}"
     detector = build_detector(task, network, len(data.categories)).to(device())
     if world_size() > 1:  # new layers are the same on all; what each samples is not
         torch.manual_seed((seed + 1_000_003 * rank()) % 2**63)
@@ -53,12 +52,3 @@ def _detection(
     training.run(Checkpoints(workspace.folder / _CHECKPOINTS, workspace.transfer), identity)
     found = score(data.val, data.categories, find(detector, data.val, device()))
     return Outcome(found.pop(METRIC), METRIC, len(data.train), len(data.val), further=found)
-
-
-def _digest(network: nn.Module) -> str:
-    """SHA-256 of a network's weights."""
-    summed = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        summed.update(name.encode())
-        summed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return summed.hexdigest()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trainables.core.heartbeat import heartbeat
 from trainables.core.precision import whole_float32
-from trainables.core.workers import from_each, from_first, rank, sent, world_size
+from trainables.core.workers import from_each, from_first, on_each, rank, sent, world_size
 from trainables.downstream.detection.annotations import Picture
 from trainables.downstream.detection.batches import Example, ahead, read_pixels
 from trainables.downstream.detection.masks import encoded, run_lengths
@@ -31,7 +31,19 @@ class Found(NamedTuple):
 
 
 def find(detector: nn.Module, pictures: Sequence[Picture], device: torch.device) -> list[Found]:
-    """What the detector finds in each of `pictures`, on every worker; each works on a share of them."""
+    """What the detector finds in each of `pictures`, on every worker; each works on a share of them.
+
+    Raises `UserError`, on every worker, for an image that cannot be decoded.
+    """
+    own = on_each(lambda: _find_share(detector, pictures, device))
+    together: dict[int, Found] = {}
+    for share in from_each(own):
+        together |= share
+    return [together[at] for at in range(len(pictures))]
+
+
+def _find_share(detector: nn.Module, pictures: Sequence[Picture], device: torch.device) -> dict[int, Found]:
+    """What this worker finds in its share, by the number of the image. It waits for no other worker."""
     mine = range(rank() if world_size() > 1 else 0, len(pictures), world_size())
     own: dict[int, Found] = {}
     detector.eval()
@@ -41,10 +53,7 @@ def find(detector: nn.Module, pictures: Sequence[Picture], device: torch.device)
             heartbeat(f"detection, image {at + 1}/{len(pictures)}")
             image = sent(one.pixels, device).float() / 255
             own[at] = _found(detector([image])[0])
-    together: dict[int, Found] = {}
-    for share in from_each(own):
-        together |= share
-    return [together[at] for at in range(len(pictures))]
+    return own
 
 
 def _found(said: dict[str, Tensor]) -> Found:

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from trainables.core.errors import TrialFailed, UserError
 from trainables.core.heartbeat import heartbeat
 from trainables.core.isolation import rng_state, set_rng_state
-from trainables.core.workers import from_each, from_first, mean_over_workers, rank, sent, world_size
+from trainables.core.workers import from_each, from_first, mean_over_workers, on_each, rank, sent, world_size
 from trainables.downstream.detection.annotations import Picture
 from trainables.downstream.detection.batches import Drawn, Draws, Example, ahead, example
 from trainables.downstream.detection.detectors import Detector
@@ -73,15 +73,15 @@ class Training:
     def run(self, checkpoints: Checkpoints, identity: str) -> None:
         """Train to the last step, from a checkpoint of the same `identity` if there is one.
 
-        Raises `TrialFailed`, on every worker, for a loss that is not finite, and `UserError` for an image
-        that cannot be decoded.
+        Raises, on every worker, `TrialFailed` for a loss that is not finite and `UserError` for an image that
+        cannot be decoded.
         """
         self._resume(from_first(checkpoints.load), identity)
         module = self._parallel()
         self.detector.train()
         masks = self.task.detector == "mask_rcnn"
         make = functools.partial(self._example, masks=masks)
-        for batch in ahead(make, self._batches()):
+        for batch in _on_all(ahead(make, self._batches())):
             self._step(module, batch)
             self.step += 1
             heartbeat(f"detection, step {self.step}/{self.steps}")
@@ -153,6 +153,15 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         set_rng_state(state["generators"][rank() if world_size() > 1 else 0])
         self.step = step
+
+
+def _on_all(batches: Iterator[list[Example]]) -> Iterator[list[Example]]:
+    """The batches of this worker; an error of one is raised on all before any of them begins the step.
+
+    In the step itself the others would wait for that worker's gradients.
+    """
+    while (batch := on_each(lambda: next(batches, None))) is not None:
+        yield batch
 
 
 def _groups(detector: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
