@@ -139,7 +139,11 @@ def chosen(spec: SweepSpec, history: History, selection: Selection) -> dict[str,
         found = whole[: selection.best]
         found += [trials for trials in whole[selection.best :] if trials[0].arm in drawn]
         return {trials[0].trial: trials for trials in found}
-    return {trials[0].trial: trials for trials in arms.values()}
+    first: dict[str, str] = {}  # the name of a row does not depend on which of its replicates are evaluated
+    for record in sorted(history.trials.values(), key=lambda trial: trial.replicate):
+        if record.status in ENDED_WELL and record.best is not None:
+            first.setdefault(record.arm, record.trial)
+    return {first[arm]: trials for arm, trials in arms.items()}
 
 
 def starts(students: Sequence[TrialSpec], storage: Storage) -> Iterator[Network]:

@@ -65,9 +65,12 @@ def test_of_a_search_the_best_configurations_with_all_of_their_seeds(tmp_path: P
 def test_trials_by_name(tmp_path: Path) -> None:
     spec, history = a_search(tmp_path / "small", seeds=[0, 1])
     name = list(history.trials)[2]
-    assert [t.trial for row in chosen(spec, history, Selection(1, (name[:6],))).values() for t in row] == [
-        name
-    ]
+    (found,) = chosen(spec, history, Selection(1, (name[:6],))).items()
+    of_row = [t for t in history.trials.values() if t.arm == history.trials[name].arm]
+    assert found == (min(of_row, key=lambda t: t.replicate).trial, [history.trials[name]])
+    second = next(t.trial for t in history.trials.values() if t.replicate == 1)
+    (row,) = chosen(spec, history, Selection(1, (second,)))
+    assert row in chosen(spec, history, Selection(9)) and row != second, "the row that it has among all"
     with pytest.raises(UserError, match=r"^trial: no such trial"):
         chosen(spec, history, Selection(1, ("zz",)))
     history.trials[name].status = "failed"
@@ -166,6 +169,29 @@ def test_a_task_that_two_suites_have_is_run_once_and_stands_in_both() -> None:
     assert found.columns == ("evaluate/quick/linear", "evaluate/quick/near", "evaluate/other/ridge")
     assert found.rows[0].cells["evaluate/other/ridge"].mean == 60
     assert [reading.times for reading in readings(records)] == [1], "it was read by one suite"
+
+
+def test_a_result_in_another_row_is_recorded_in_the_row_that_it_has_now() -> None:
+    alone = [recorded(job, 60.0) for job in jobs_of([network("s1", "s1", 1)], [suite()], [], False).run]
+    nets = [network("s0", "s0", 0), network("s1", "s0", 1)]
+    jobs = jobs_of(nets, [suite()], alone, False)
+    records = alone + [recorded(job, 70.0) for job in jobs.run]
+    records += [record("evaluated", **fields) for fields in jobs.renamed]
+    (row,) = gather(records, None).rows
+    assert (row.name, row.cells["evaluate/quick/linear"].runs) == ("s0", 2)
+    assert not jobs_of(nets, [suite()], records, False).renamed
+
+
+def test_going_back_to_former_settings_shows_their_results() -> None:
+    nets, changed = [network("aaaa0000")], suite(tasks={**TASKS, "linear": TASKS["near"]})
+    records = list[dict[str, Any]]()
+    for asked, score in ((suite(), 50.0), (changed, 80.0), (suite(), math.nan)):
+        jobs = jobs_of(nets, [asked], records, False)
+        records += [recorded(job, score) for job in jobs.run]
+        records += [record("evaluated", **fields) for fields in jobs.renamed]
+    assert gather(records, None).rows[0].cells["evaluate/quick/linear"].mean == 50
+    assert not jobs_of(nets, [suite()], records, False).renamed
+    assert [reading.times for reading in readings(records)] == [1], "nothing was read for it"
 
 
 def test_a_changed_suite_reads_the_split_once_more() -> None:
