@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from raykd.records.evaluations import column_of, current, failures, readings
+from raykd.records.evaluations import column_of, current, failures, of_one_network, readings
 from raykd.records.format import Record
 from raykd.records.history import History
 from raykd.stats.evaluation import Difference, Runs, differences, score_interval
@@ -94,7 +94,7 @@ def gather(
     """
     suites, every = set(suites), records  # a suite that is not shown has read the split all the same
     records = [record for record in records if not suites or record["suite"] in suites]
-    shown = current(records)
+    shown = of_one_network(current(records))
     columns = _columns(shown)
     names = {record["row"]: record["who"] for record in shown}
     ordered = sorted(names, key=lambda row: _FIRST[names[row]])  # stable: students stay in their order

@@ -182,6 +182,29 @@ def test_a_result_in_another_row_is_recorded_in_the_row_that_it_has_now() -> Non
     assert not jobs_of(nets, [suite()], records, False).renamed
 
 
+def test_students_that_came_with_other_weights_are_no_seeds_of_one_row() -> None:
+    records = []
+    for name, seed, score in (("a", 0, 10.0), ("a", 1, 12.0), ("b", 0, 50.0)):
+        net = network(f"start-{name}-{seed}", "the student, untrained", seed, "start")
+        records += [recorded(job, score) for job in jobs_of([net], [suite()], records, False).run]
+    rows = {row.name: row.cells["evaluate/quick/linear"] for row in gather(records, None).rows}
+    assert {name: (cell.mean, cell.runs) for name, cell in rows.items()} == {
+        "the student, untrained (a)": (11.0, 2),
+        "the student, untrained (b)": (50.0, 1),
+    }
+
+
+def test_a_searched_student_is_named_in_its_row_whichever_is_chosen(tmp_path: Path) -> None:
+    def rows(folder: str, **change: Any) -> set[str]:
+        spec, history = a_search(tmp_path / folder, **change)
+        found = find_networks(spec, history, open_sweep(tmp_path / folder), Selection(1, (), ("start",)))
+        return {network.row for network in found.networks if network.who == "start"}
+
+    axes = {"student.arch": {"pick": ["test_efficientnet", "test_resnet"]}}
+    (row,) = rows("searched", axes=axes)
+    assert row.startswith("the student, untrained (test_") and rows("one") == {"the student, untrained"}
+
+
 def test_going_back_to_former_settings_shows_their_results() -> None:
     nets, changed = [network("aaaa0000")], suite(tasks={**TASKS, "linear": TASKS["near"]})
     records = list[dict[str, Any]]()
