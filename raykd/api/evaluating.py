@@ -35,7 +35,7 @@ def evaluate(
 
     - `what`: the name of a sweep or a study, the folder of an export, or a checkpoint's file
     - `on`: a suite's file, one in `raykd list suites`, or several
-    - `best`: of a search so many of its best configurations, with all seeds of each; or `trials`, by name (one or several)
+    - `best`: of a search so many of its best configurations, with all seeds of each; or `trials`, by name
     - `sample`: of a search so many drawn by chance as well, which say how well its score ranks students
     - `beside`: what stands beside them; `base`: with which row the others are compared
     - `arch`, `data`: of a checkpoint, its architecture and its images

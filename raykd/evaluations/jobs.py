@@ -88,7 +88,9 @@ def jobs_of(
     networks, good = list(networks), results(records)
     failed = {key_of(record) for record in records if record["reason"] is not None}
     rows = {  # under which a result is shown: that of its last record
-        (key_of(r), r["suite"], r["task"], digest(r["asked"])): r["row"] for r in records if r["reason"] is None
+        (key_of(r), r["suite"], r["task"], digest(r["asked"])): r["row"]
+        for r in records
+        if r["reason"] is None
     }
     shown = {(r["suite"], r["task"]): digest(r["asked"]) for r in records if r["reason"] is None}
     run: dict[Key, Job] = {}

@@ -54,7 +54,7 @@ class SuiteTask(Spec):
     def key(self, data: DataSpec) -> str:
         """8 hex digits of all that defines the task for a network trained on `data`.
 
-        Where the network's own images lie does not count. A path of the task itself does: it says which images.
+        Where the network's own images lie does not count. A path of the task itself says which images it has.
         """
         of_data = self.data_of(data).model_dump(mode="json", exclude={"path", "download", "max_undecodable"})
         if self.data.get("path") is not None:

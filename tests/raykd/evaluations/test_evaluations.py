@@ -350,16 +350,23 @@ def test_a_score_that_is_a_mean_over_classes_is_known_by_its_value(tmp_path: Pat
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_score_at_which_both_means_agree_is_read_as_the_others_are(kept: bool, tmp_path: Path) -> None:
     labels = np.array([0] * 150 + [1] * 50)
-    nets = [network("aaaa0000", "ours", 0), network("aaaa0001", "ours", 1), network("t", "t", None, "teacher")]
-    records = [with_outcomes(tmp_path, job, share, labels) for job, share in zip(jobs_for(*nets), (0.7, 9, 9))]
-    for record in records[1:]:
-        place = tmp_path / record["folder"] / OUTCOMES
+    nets = [
+        network("aaaa0000", "ours", 0),
+        network("aaaa0001", "ours", 1),
+        network("t", "t", None, "teacher"),
+    ]
+    records = [
+        with_outcomes(tmp_path, job, share, labels)
+        for job, share in zip(jobs_for(*nets), (0.7, 9, 9), strict=True)
+    ]
+    for one in records[1:]:
+        place = tmp_path / one["folder"] / OUTCOMES
         metric = {"metric": np.array("mean_per_class")} if kept else {}
         np.savez_compressed(place, hits=np.ones(200), ids=np.arange(200), labels=labels, **metric)
-        record["metrics"]["score"] = 100.0
+        one["metrics"]["score"] = 100.0
     if kept:
         (tmp_path / records[0]["folder"] / OUTCOMES).unlink()
-    ours, teacher = gather(records, open_sweep(tmp_path), "teacher").rows
+    ours, _ = gather(records, open_sweep(tmp_path), "teacher").rows
     column = "evaluate/quick/linear"
     assert ours.cells[column].over == ("runs" if kept else "runs and images")
     difference = ours.differences[column]
