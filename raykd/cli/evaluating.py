@@ -9,7 +9,7 @@ import typer
 from raykd.cli.common import HERE, Address, Json, Storage, writable
 from raykd.cli.flags import flags
 from raykd.console.live import Console
-from raykd.console.screen import Grid, Line
+from raykd.console.screen import Grid, Line, Terminal
 from raykd.records.history import History
 from raykd.storage.base import SweepFolder
 from raykd.storage.commands import storage_words
@@ -84,7 +84,7 @@ def evaluate(
     from raykd.runs.evaluate import EvaluationRequest, plan_lines
 
     console = Console()
-    where = writable(storage, probe=bool(on) and not dry_run and not json)
+    where = writable(storage, probe=bool(on) and not dry_run)
     words = [word for suite in on or () for word in ("--on", suite)]
     asked = EvaluationRequest.find(
         what,
@@ -109,10 +109,11 @@ def evaluate(
         console.parts(Line(line) for line in [*plan_lines(planned), planned["devices"]])
         console.parts(Line(line, "yellow") for line in remarks)
         return
-    if on and not json:
+    if on:
         from raykd.api.evaluating import run
 
-        run(asked, address=address, progress=console)
+        # Standard output is then the data alone.
+        run(asked, address=address, progress=Console(Terminal(stderr=True)) if json else console)
     found = asked.results(base)
     if json:
         console.json(as_data(found))

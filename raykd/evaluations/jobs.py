@@ -67,9 +67,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Jobs:
-    """What is to be run; and what is known already, but by another name of the suite or the task.
+    """What is to be run; and what is known already, but is not what tables show.
 
-    The latter is recorded under the new name, as read by the suite that has really read the split.
+    That is a result by another name of the suite or the task, in another row, or of settings that a task had
+    before its present ones. It is recorded once more, as read by the suite that has really read the split.
     """
 
     run: list[Job]
@@ -86,7 +87,12 @@ def jobs_of(
     """
     networks, good = list(networks), results(records)
     failed = {key_of(record) for record in records if record["reason"] is not None}
-    named = {(key_of(r), r["suite"], r["task"], digest(r["asked"])) for r in records if r["reason"] is None}
+    rows = {  # under which a result is shown: that of its last record
+        (key_of(r), r["suite"], r["task"], digest(r["asked"])): r["row"]
+        for r in records
+        if r["reason"] is None
+    }
+    shown = {(r["suite"], r["task"]): digest(r["asked"]) for r in records if r["reason"] is None}
     run: dict[Key, Job] = {}
     renamed, known = list[dict[str, Any]](), 0
     for suite in suites:
@@ -103,7 +109,9 @@ def jobs_of(
                             run.setdefault(job.key, job)
                         continue
                     known += 1
-                    if (job.key, suite.name, name, digest(job.asked)) not in named:
+                    asked = digest(job.asked)
+                    row = rows.get((job.key, suite.name, name, asked))
+                    if row != network.row or shown[suite.name, name] != asked:
                         kept = {field: record[field] for field in ("suite_hash", "folder")}
                         renamed.append({**job.record(record["metrics"]), **kept})
     return Jobs(list(run.values()), renamed, known)

@@ -101,7 +101,8 @@ def find_networks(spec: SweepSpec, history: History, sweep: SweepFolder, selecti
         raise UserError("name", f"has no student to evaluate: {why}", value=spec.name)
     students = [network.trial for network in found.networks]
     if "start" in selection.beside:
-        for network in starts(students, sweep.storage):
+        varied = any(field.path[0] == "student" for field in spec.space.fields.values())
+        for network in starts(students, sweep.storage, varied):
             found.add(network, sweep.storage, "it is trained again with the first trial that needs it")
     if "teacher" in selection.beside:
         for row, trial in spec.trials_of_rows().items():
@@ -138,19 +139,26 @@ def chosen(spec: SweepSpec, history: History, selection: Selection) -> dict[str,
         found = whole[: selection.best]
         found += [trials for trials in whole[selection.best :] if trials[0].arm in drawn]
         return {trials[0].trial: trials for trials in found}
-    return {trials[0].trial: trials for trials in arms.values()}
+    first: dict[str, str] = {}  # the name of a row does not depend on which of its replicates are evaluated
+    for record in sorted(history.trials.values(), key=lambda trial: trial.replicate):
+        if record.status in ENDED_WELL and record.best is not None:
+            first.setdefault(record.arm, record.trial)
+    return {first[arm]: trials for arm, trials in arms.items()}
 
 
-def starts(students: Sequence[TrialSpec], storage: Storage) -> Iterator[Network]:
-    """The students as they came: with random weights one of each seed, else one."""
+def starts(students: Sequence[TrialSpec], storage: Storage, varied: bool = False) -> Iterator[Network]:
+    """The students as they came: with random weights one of each seed, else one.
+
+    `varied`: the sweep searches the student, so a row names its own also where all of `students` have one.
+    """
     every = {digest(trial.student.identity(trial.data)): trial.student.arch for trial in students}
     for trial in students:
         student = trial.student
         identity = digest(student.identity(trial.data))
         name = f"start-{identity}" + ("" if student.has_learned else f"-{trial.seed}")
         row = WHAT["start"] if student.has_learned else "the student, untrained"
-        if len(every) > 1:
-            same = sum(arch == student.arch for arch in every.values()) > 1
+        if varied or len(every) > 1:
+            same = varied or sum(arch == student.arch for arch in every.values()) > 1
             row += f" ({student.arch}{f' {identity}' if same else ''})"
         seed = None if student.has_learned else trial.seed
         yield Network("start", name, row, trial, seed=seed, weights=_made_before(student, storage))

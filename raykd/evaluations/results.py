@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from raykd.records.evaluations import column_of, current, failures, readings
+from raykd.records.evaluations import column_of, current, failures, of_one_network, readings
 from raykd.records.format import Record
 from raykd.records.history import History
 from raykd.stats.evaluation import Difference, Runs, differences, score_interval
@@ -31,6 +31,7 @@ from trainables.core.files import read_bytes
 OUTCOMES = "outcomes.npz"
 ALPHA = 0.05
 _UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)  # what a damaged file raises
+_BY_CLASS = "mean_per_class"  # of `Outcome.metric`
 _SAME = 1e-3  # points by which a score and the mean of its images may differ: it was rounded to float32
 _BASES = ("baseline", "start", "teacher", "student")  # what is compared with, where nobody says it
 _FIRST = {"student": 0, "baseline": 1, "start": 2, "teacher": 3}  # the order of rows
@@ -42,6 +43,7 @@ class Outcomes(NamedTuple):
     hits: FloatArray  # 1: right, 0: wrong
     ids: IntArray
     labels: IntArray
+    metric: str | None = None  # whose value the score is; None: written before it was kept
 
 
 class Cell(NamedTuple):
@@ -94,7 +96,7 @@ def gather(
     """
     suites, every = set(suites), records  # a suite that is not shown has read the split all the same
     records = [record for record in records if not suites or record["suite"] in suites]
-    shown = current(records)
+    shown = of_one_network(current(records))
     columns = _columns(shown)
     names = {record["row"]: record["who"] for record in shown}
     ordered = sorted(names, key=lambda row: _FIRST[names[row]])  # stable: students stay in their order
@@ -102,9 +104,10 @@ def gather(
     for column in columns:
         of_column = [record for record in shown if column_of(record) == column]
         known = {record["folder"]: outcomes_of(record, sweep) for record in of_column}
+        by_class = _by_class(of_column, known)
         for row in ordered:
             if own := [record for record in of_column if record["row"] == row]:
-                tested[row, column] = _tested(own, known)
+                tested[row, column] = _tested(own, known, by_class)
     chosen = _base(names, base)
     pairs = [at for at in tested if chosen is not None and at[0] != chosen and (chosen, at[1]) in tested]
     compared = differences([(tested[at], tested[str(chosen), at[1]]) for at in pairs], alpha)
@@ -155,18 +158,19 @@ def outcomes_of(record: Record, sweep: SweepFolder | None) -> Outcomes | None:
             return None
         with np.load(io.BytesIO(read_bytes(path))) as file:
             hits, ids, labels = (np.asarray(file[name]) for name in ("hits", "ids", "labels"))
+            metric = str(file["metric"]) if "metric" in file else None
     except (*_UNREADABLE, KeyError, SweepFailed, UserError):
         return None
     if not len(hits) or not len(hits) == len(ids) == len(labels):
         return None
     order = np.argsort(ids, kind="stable")
     return Outcomes(
-        hits[order].astype(np.float64), ids[order].astype(np.int64), labels[order].astype(np.int64)
+        hits[order].astype(np.float64), ids[order].astype(np.int64), labels[order].astype(np.int64), metric
     )
 
 
-def _tested(records: Sequence[Record], known: Mapping[str, Outcomes | None]) -> Runs:
-    """What is known of a row on a task, from its records."""
+def _tested(records: Sequence[Record], known: Mapping[str, Outcomes | None], by_class: set[bool]) -> Runs:
+    """What is known of a row on a task, from its records; `by_class` is that of all rows."""
     networks: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda r: (-1 if r["seed"] is None else r["seed"], r["suite_seed"])):
         networks.setdefault(record["network"], []).append(record)
@@ -179,11 +183,12 @@ def _tested(records: Sequence[Record], known: Mapping[str, Outcomes | None]) -> 
     outcomes = [each for each in every if each is not None]
     if len(outcomes) < len(every) or any(not np.array_equal(o.ids, outcomes[0].ids) for o in outcomes):
         return Runs(scores, seeds=seeds)
-    by_class = {_by_class(r, known[r["folder"]]) for run in runs for r in run}
-    if None in by_class or len(by_class) > 1:  # a score that is no mean over these images
-        return Runs(scores, seeds=seeds)
+    used = [r for run in runs for r in run]
+    mean = True in (_by_class(used, known) or by_class)  # over the classes
+    if any(mean not in _means(r, known[r["folder"]]) for r in used):
+        return Runs(scores, seeds=seeds)  # a score that is no such mean over these images
     hits = np.stack([np.mean([_hits(known[r["folder"]]) for r in run], axis=0) for run in runs])
-    return Runs(scores, hits, outcomes[0].labels if by_class == {True} else None, seeds)
+    return Runs(scores, hits, outcomes[0].labels if mean else None, seeds)
 
 
 def _hits(outcomes: Outcomes | None) -> FloatArray:
@@ -191,15 +196,27 @@ def _hits(outcomes: Outcomes | None) -> FloatArray:
     return outcomes.hits
 
 
-def _by_class(record: Record, outcomes: Outcomes | None) -> bool | None:
-    """Whether the score is the mean over the classes (True), over the images (False), or neither (None)."""
+def _by_class(records: Sequence[Record], known: Mapping[str, Outcomes | None]) -> set[bool]:
+    """Which means the scores are: over the classes (True) or over the images (False).
+
+    Scores at which both means agree, as where every image is right, do not say it.
+    """
+    found = [(record, outcomes) for record in records if (outcomes := known[record["folder"]]) is not None]
+    told = [means for record, outcomes in found if len(means := _means(record, outcomes)) == 1]
+    return set().union(*told)
+
+
+def _means(record: Record, outcomes: Outcomes | None) -> set[bool]:
+    """Which means the score is: over the classes (True), over the images (False), both or neither."""
     assert outcomes is not None
     score, hits = record["metrics"].get("score", math.nan), 100 * outcomes.hits
-    if abs(float(hits.mean()) - score) < _SAME:
-        return False
     classes, inverse = np.unique(outcomes.labels, return_inverse=True)
-    means = np.bincount(inverse, hits) / np.bincount(inverse, minlength=len(classes))
-    return True if abs(float(means.mean()) - score) < _SAME else None
+    of_classes = np.bincount(inverse, hits) / np.bincount(inverse, minlength=len(classes))
+    means = {False: float(hits.mean()), True: float(of_classes.mean())}
+    if outcomes.metric is not None:
+        said = outcomes.metric == _BY_CLASS
+        means = {said: means[said]}
+    return {by_class for by_class, mean in means.items() if abs(mean - score) < _SAME}
 
 
 def _cell(

@@ -62,6 +62,29 @@ def column_of(record: Record) -> str:
     return f"{PREFIX}/{record['suite']}/{record['task']}"
 
 
+def of_one_network(records: Iterable[Record]) -> list[Record]:
+    """The records, with rows of the student as it came and of the teacher that hold one network each.
+
+    Evaluations of other configurations have named different networks alike. Such a row becomes one for each
+    network, whatever its seeds: `ROW (IDENTITY)`.
+    """
+    records = list(records)
+    known: dict[tuple[str, str], set[str]] = {}
+    for record in records:
+        known.setdefault((record["who"], record["row"]), set()).add(_identity(record))
+    return [
+        {**r, "row": f"{r['row']} ({_identity(r).partition('-')[2]})"}
+        if r["who"] in ("start", "teacher") and len(known[r["who"], r["row"]]) > 1
+        else r
+        for r in records
+    ]
+
+
+def _identity(record: Record) -> str:
+    """The name of its network without the seed: `start-IDENTITY-SEED` is one of a student's."""
+    return "-".join(record["network"].split("-")[:2])
+
+
 def results(records: Iterable[Record]) -> dict[Key, Record]:
     """The record with a result of each key, the first one."""
     found: dict[Key, Record] = {}

@@ -46,8 +46,8 @@ class EvaluationRequest:
         *,
         best: int = 1,
         sample: int = 0,
-        trials: Sequence[str] = (),
-        beside: Sequence[str] = BESIDE,
+        trials: str | Sequence[str] = (),
+        beside: str | Sequence[str] = BESIDE,
         arch: str | None = None,
         data: str | None = None,
         overrides: Sequence[str] = (),
@@ -57,6 +57,8 @@ class EvaluationRequest:
 
         `overrides` are laid over every suite. Raises `UserError` for what is not there or cannot work.
         """
+        trials = [trials] if isinstance(trials, str) else trials
+        beside = [beside] if isinstance(beside, str) else beside
         if best < 1:
             raise UserError("--best", "is below 1", value=best)
         if sample < 0:

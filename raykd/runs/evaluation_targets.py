@@ -27,7 +27,7 @@ from raykd.storage.base import Storage, SweepFolder
 from trainables.core.errors import UserError
 from trainables.core.files import expanded, own_folder
 from trainables.spec.suite import SuiteSpec
-from trainables.spec.trial import TrialSpec, file_digest
+from trainables.spec.trial import TrialSpec, digest, file_digest
 
 FOLDER = ".evaluations"
 _WEIGHTS = "model.safetensors"
@@ -86,9 +86,10 @@ def find_target(
                 raise UserError(option, problem, value=value)
     elif not path.is_file():
         raise UserError("WHAT", "no such file", value=what, expected="a checkpoint, an export or a sweep")
-    if (export or checkpoint) and (selection.trials or selection.best != 1):
-        option = "--trials" if selection.trials else "--best"
-        raise UserError(option, "goes with a sweep", value=what, expected="none: there is one student")
+    if export or checkpoint:
+        given = {"--trials": selection.trials, "--best": selection.best != 1, "--sample": selection.sample}
+        for option in (option for option, value in given.items() if value):
+            raise UserError(option, "goes with a sweep", value=what, expected="none: there is one student")
     if export:
         return _exported(path, storage, selection)
     if checkpoint:
@@ -158,7 +159,7 @@ def _checkpoint(
     if student["arch"] == facts.arch:
         student = {"options": dict(facts.options), **student}
     raw = {
-        "name": f"{_word(path)}-{facts.sha256[:8]}",
+        "name": _word(path),
         "method": BaselineSpec().method,  # which trains nothing here; a spec has one
         "student": {**student, "checkpoint": str(path.absolute())},
         "data": _data(data, suites),
@@ -176,9 +177,13 @@ def _checkpoint(
     except UserError as error:  # about the fields of a file that nobody wrote
         section = error.field.partition(".")[0]
         raise error.at({"student": "--arch", "data": "--data"}.get(section, error.field)) from None
-    sweep = storage.sweep(f"{FOLDER}/{spec.name}")
-    network = Network("start", f"file-{facts.sha256[:8]}", path.name, trial)
-    return Target(sweep, spec, lambda *_: Found([network]))
+    # The options and the pixels that a network is given define its results as its weights do.
+    identity = digest(trial.student.identity(trial.data))
+    sweep = storage.sweep(f"{FOLDER}/{_word(path)}-{identity}")
+    at = {"data": str(trial.data.path), "student": identity}  # other images than those of another path
+    name = identity if trial.data.path is None else digest(at)
+    network = Network("start", f"file-{name}", path.name, trial)
+    return Target(sweep, _named(spec, sweep), lambda *_: Found([network]))
 
 
 def _student(given: str) -> dict[str, Any]:

@@ -115,9 +115,12 @@ def _difference(one: Runs, other: Runs, alpha: float) -> Difference:
         return nothing
     if one.hits is not None and other.hits is not None and one.hits.shape[1] == other.hits.shape[1]:
         outcomes = one.hits[mine] - other.hits[theirs]
-        if runs == 1 and one.labels is None and set(np.unique(outcomes)) <= {-1.0, 0.0, 1.0}:
+        labels = (
+            one.labels if one.labels is not None else other.labels
+        )  # where all are right, both means agree
+        if runs == 1 and labels is None and set(np.unique(outcomes)) <= {-1.0, 0.0, 1.0}:
             return _of_two_networks(mean, outcomes[0], alpha)
-        parts = _crossed(outcomes, one.labels)
+        parts = _crossed(outcomes, labels)
         over = "runs and images" if runs > 1 else "images"
     elif runs > 1:
         parts, over = _of_runs(scores), "runs"

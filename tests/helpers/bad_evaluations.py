@@ -63,6 +63,8 @@ EVALUATIONS = [
           "--data", "'digits'"),
     suite("the best of a checkpoint", f"evaluate HERE/t.pt {ON} --arch test_resnet --best 2", "--best",
           "goes with a sweep"),
+    suite("a sample of a checkpoint", f"evaluate HERE/t.pt {ON} --arch test_resnet --sample 5", "--sample",
+          "goes with a sweep"),
     suite("a task that the data do not allow",
           f"evaluate HERE/t.pt {ON} --arch test_resnet --data digits", "suite suite: tasks.linear.probe",
           "'ridge'", TASK.replace("ridge", "rigde")),

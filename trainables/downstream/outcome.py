@@ -45,14 +45,14 @@ class Outcome:
     def write(self, folder: Path, transfer: FileTransfer) -> None:
         """Write what became of each image to `folder`/outcomes.npz: arrays hits, ids, labels, fitted_ids.
 
-        Those that are None are left out; without any there is no file.
+        Those that are None are left out; without any there is no file. `metric` () is the score's, as text.
         """
         arrays = {"hits": self.hits, "ids": self.ids, "labels": self.labels, "fitted_ids": self.fitted_ids}
         found = {name: array for name, array in arrays.items() if array is not None}
         if not found:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(folder / OUTCOMES, **found)  # type: ignore[arg-type]
+        np.savez_compressed(folder / OUTCOMES, metric=np.array(self.metric), **found)  # type: ignore[arg-type]
         transfer.push(folder / OUTCOMES)
 
 

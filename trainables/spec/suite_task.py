@@ -52,6 +52,11 @@ class SuiteTask(Spec):
         return self.model_dump(mode="json", exclude={"data"})
 
     def key(self, data: DataSpec) -> str:
-        """8 hex digits of all that defines the task for a network trained on `data`; paths do not count."""
+        """8 hex digits of all that defines the task for a network trained on `data`.
+
+        Where the network's own images lie does not count. A path of the task itself says which images it has.
+        """
         of_data = self.data_of(data).model_dump(mode="json", exclude={"path", "download", "max_undecodable"})
+        if self.data.get("path") is not None:
+            of_data["split"] = self.split(data)
         return digest({**self.identity(), "data": of_data})

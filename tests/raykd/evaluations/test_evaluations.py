@@ -65,9 +65,12 @@ def test_of_a_search_the_best_configurations_with_all_of_their_seeds(tmp_path: P
 def test_trials_by_name(tmp_path: Path) -> None:
     spec, history = a_search(tmp_path / "small", seeds=[0, 1])
     name = list(history.trials)[2]
-    assert [t.trial for row in chosen(spec, history, Selection(1, (name[:6],))).values() for t in row] == [
-        name
-    ]
+    (found,) = chosen(spec, history, Selection(1, (name[:6],))).items()
+    of_row = [t for t in history.trials.values() if t.arm == history.trials[name].arm]
+    assert found == (min(of_row, key=lambda t: t.replicate).trial, [history.trials[name]])
+    second = next(t.trial for t in history.trials.values() if t.replicate == 1)
+    (row,) = chosen(spec, history, Selection(1, (second,)))
+    assert row in chosen(spec, history, Selection(9)) and row != second, "the row that it has among all"
     with pytest.raises(UserError, match=r"^trial: no such trial"):
         chosen(spec, history, Selection(1, ("zz",)))
     history.trials[name].status = "failed"
@@ -166,6 +169,52 @@ def test_a_task_that_two_suites_have_is_run_once_and_stands_in_both() -> None:
     assert found.columns == ("evaluate/quick/linear", "evaluate/quick/near", "evaluate/other/ridge")
     assert found.rows[0].cells["evaluate/other/ridge"].mean == 60
     assert [reading.times for reading in readings(records)] == [1], "it was read by one suite"
+
+
+def test_a_result_in_another_row_is_recorded_in_the_row_that_it_has_now() -> None:
+    alone = [recorded(job, 60.0) for job in jobs_of([network("s1", "s1", 1)], [suite()], [], False).run]
+    nets = [network("s0", "s0", 0), network("s1", "s0", 1)]
+    jobs = jobs_of(nets, [suite()], alone, False)
+    records = alone + [recorded(job, 70.0) for job in jobs.run]
+    records += [record("evaluated", **fields) for fields in jobs.renamed]
+    (row,) = gather(records, None).rows
+    assert (row.name, row.cells["evaluate/quick/linear"].runs) == ("s0", 2)
+    assert not jobs_of(nets, [suite()], records, False).renamed
+
+
+def test_students_that_came_with_other_weights_are_no_seeds_of_one_row() -> None:
+    records = []
+    for name, seed, score in (("a", 0, 10.0), ("a", 1, 12.0), ("b", 0, 50.0)):
+        net = network(f"start-{name}-{seed}", "the student, untrained", seed, "start")
+        records += [recorded(job, score) for job in jobs_of([net], [suite()], records, False).run]
+    rows = {row.name: row.cells["evaluate/quick/linear"] for row in gather(records, None).rows}
+    assert {name: (cell.mean, cell.runs) for name, cell in rows.items()} == {
+        "the student, untrained (a)": (11.0, 2),
+        "the student, untrained (b)": (50.0, 1),
+    }
+
+
+def test_a_searched_student_is_named_in_its_row_whichever_is_chosen(tmp_path: Path) -> None:
+    def rows(folder: str, **change: Any) -> set[str]:
+        spec, history = a_search(tmp_path / folder, **change)
+        found = find_networks(spec, history, open_sweep(tmp_path / folder), Selection(1, (), ("start",)))
+        return {network.row for network in found.networks if network.who == "start"}
+
+    axes = {"student.arch": {"pick": ["test_efficientnet", "test_resnet"]}}
+    (row,) = rows("searched", axes=axes)
+    assert row.startswith("the student, untrained (test_") and rows("one") == {"the student, untrained"}
+
+
+def test_going_back_to_former_settings_shows_their_results() -> None:
+    nets, changed = [network("aaaa0000")], suite(tasks={**TASKS, "linear": TASKS["near"]})
+    records = list[dict[str, Any]]()
+    for asked, score in ((suite(), 50.0), (changed, 80.0), (suite(), math.nan)):
+        jobs = jobs_of(nets, [asked], records, False)
+        records += [recorded(job, score) for job in jobs.run]
+        records += [record("evaluated", **fields) for fields in jobs.renamed]
+    assert gather(records, None).rows[0].cells["evaluate/quick/linear"].mean == 50
+    assert not jobs_of(nets, [suite()], records, False).renamed
+    assert [reading.times for reading in readings(records)] == [1], "nothing was read for it"
 
 
 def test_a_changed_suite_reads_the_split_once_more() -> None:
@@ -296,6 +345,38 @@ def test_a_score_that_is_a_mean_over_classes_is_known_by_its_value(tmp_path: Pat
     assert widths[1] > widths[0]
     records[1]["metrics"]["score"] -= 7  # now it is neither mean
     assert gather(records, open_sweep(tmp_path)).rows[1].cells["evaluate/quick/linear"].over == ""
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_score_at_which_both_means_agree_is_read_as_the_others_are(kept: bool, tmp_path: Path) -> None:
+    labels = np.array([0] * 150 + [1] * 50)
+    nets = [
+        network("aaaa0000", "ours", 0),
+        network("aaaa0001", "ours", 1),
+        network("t", "t", None, "teacher"),
+    ]
+    records = [
+        with_outcomes(tmp_path, job, share, labels)
+        for job, share in zip(jobs_for(*nets), (0.7, 9, 9), strict=True)
+    ]
+    for one in records[1:]:
+        place = tmp_path / one["folder"] / OUTCOMES
+        metric = {"metric": np.array("mean_per_class")} if kept else {}
+        np.savez_compressed(place, hits=np.ones(200), ids=np.arange(200), labels=labels, **metric)
+        one["metrics"]["score"] = 100.0
+    if kept:
+        (tmp_path / records[0]["folder"] / OUTCOMES).unlink()
+    ours, _ = gather(records, open_sweep(tmp_path), "teacher").rows
+    column = "evaluate/quick/linear"
+    assert ours.cells[column].over == ("runs" if kept else "runs and images")
+    difference = ours.differences[column]
+    assert difference.interval.low <= difference.mean <= difference.interval.high
+    if not kept:
+        (alone,) = gather([records[0]], open_sweep(tmp_path)).rows
+        assert alone.cells[column].over == "images"
+        assert difference.interval.half_width > 0 and difference.mean == pytest.approx(
+            ours.cells[column].mean - 100
+        )
 
 
 def test_a_network_that_was_tested_with_several_seeds_of_the_task(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from command import SMALL, command, raykd
 from histories import put
+from PIL import Image
 from s3 import KEYS, s3_server
 from simulated import train_all
 
@@ -236,6 +237,45 @@ def test_results_are_shown_without_a_suite(storage: Path, on: Path) -> None:
     assert again["base"].startswith("the teacher") and {row["mean"] for row in again["rows"]} == {80.0}
     columns = python.open("finished", storage).trials.column_names
     assert {"evaluate/mine/linear", "evaluate/mine/near"} <= set(columns)
+
+
+def test_json_runs_the_suite_and_prints_the_data_alone(storage: Path, on: Path) -> None:
+    Driver(storage, on).run(Pool())
+    done = raykd("evaluate", "finished", "--on", on, "--json", "--storage", storage)
+    assert done.returncode == 0 and {row["mean"] for row in json.loads(done.stdout)["rows"]} == {80.0}
+    assert "every evaluation of these suites is there" in done.stderr
+    held = open_sweep(storage / "finished").take_lease()
+    try:
+        words = ("evaluate", "finished", "--on", on, "--set", "seeds=[7]", "--json", "--storage", storage)
+        assert raykd(*words, here=True).returncode == 2, "it would have run what is missing"
+    finally:
+        held.close()
+
+
+def test_one_name_is_a_list_of_one(storage: Path, on: Path) -> None:
+    name = next(iter(history_of(storage / "finished").trials))
+    asked = EvaluationRequest.find("finished", [on], open_storage(storage), trials=name, beside="teacher")
+    planned, _ = asked.plan(None)
+    assert len(planned["networks"]) == 2 and planned["networks"][1]["row"].startswith("the teacher")
+
+
+def test_a_file_that_is_opened_otherwise_has_results_of_its_own(storage: Path, on: Path) -> None:
+    for place in (f"{root}/{part}/{name}" for root in "ab" for part in ("train", "test") for name in "xy"):
+        (storage.parent / place).mkdir(parents=True)
+        for at in range(5):
+            Image.new("RGB", (16, 16), (40 * at, 0, 0)).save(storage.parent / place / f"{at}.png")
+    file = next((storage / "finished" / "trials").glob("*/best.safetensors"))
+    students = ["{}", "{mean: [0, 0, 0], std: [1, 1, 1]}", "{interpolation: bicubic}", "{crop_share: 0.5}"]
+    data = [("digits", student) for student in students]
+    data += [(f"{{name: folder, path: {storage.parent / place}}}", "{}") for place in "ab"]
+    found = []
+    for images, student in data:
+        arch = {"arch": "raykd/mlp", "options": {"side": 8, "hidden": [16]}, **parse_yaml(student, "")}
+        asked = EvaluationRequest.find(str(file), [on], open_storage(storage), arch=str(arch), data=images)
+        (network,) = asked.target.find(asked.spec(History()), History(), asked.target.sweep).networks
+        found.append((asked.target.sweep.path.name, network.name))
+    assert len({network for _, network in found}) == len(data), found
+    assert len({folder for folder, _ in found}) == len(students), "other images share the folder of a network"
 
 
 def test_a_failed_task_is_exit_code_1(storage: Path, on: Path) -> None:

@@ -174,6 +174,18 @@ def test_holm_is_over_all_pairs_that_can_be_judged() -> None:
     assert max(found[at].p_holm / found[at].p for at in (0, 1, 3)) > 2
 
 
+def test_a_mean_over_classes_may_stand_on_either_side() -> None:
+    """Of a row where every image is right both means are the same, so it may come without classes."""
+    labels = np.array([0] * 180 + [1] * 20)
+    hits = np.concatenate([np.arange(180) % 10 > 0, np.arange(20) % 2 > 0])[None].astype(float)
+    whole = Runs(np.array([100.0]), np.ones((1, 200)), None, (0,))
+    (found,) = differences([(whole, runs_of(hits, labels))])
+    (other,) = differences([(runs_of(hits, labels), whole)])
+    assert found.mean == pytest.approx(-other.mean) == pytest.approx(30)
+    assert found.interval.low < 30 < found.interval.high
+    assert found.interval.half_width == pytest.approx(other.interval.half_width)
+
+
 def test_a_mean_over_classes_has_the_classes_as_strata() -> None:
     """The smaller class has as much weight, so the interval is longer than that of the plain mean."""
     rng, labels = np.random.default_rng(8), np.array([0] * 180 + [1] * 20)

@@ -232,3 +232,7 @@ def test_an_outcome_without_images_is_no_file(tmp_path: Path) -> None:
     place = workspace(tmp_path)
     Outcome(1.0, "top1", 2, 3).write(place.folder, place.transfer)
     assert not place.folder.exists()
+    one = np.ones(2)
+    Outcome(100.0, "mean_per_class", 2, 2, one, one, one).write(place.folder, place.transfer)
+    with np.load(place.folder / OUTCOMES) as file:
+        assert str(file["metric"]) == "mean_per_class"

@@ -65,8 +65,15 @@ def test_a_task_is_named_by_what_defines_its_result(tmp_path: Path) -> None:
     assert task(task="linear").key(DIGITS) == task(task="linear", preset="moco").key(DIGITS)
     assert task(task="linear").key(DIGITS) != task(task="linear", preset="disco").key(DIGITS)
     assert task(task="frozen", labels=0.1).key(DIGITS) == task(task="frozen", labels="10 %").key(DIGITS)
-    moved = task(task="frozen", data={"path": "/elsewhere"})
-    assert moved.key(DIGITS) == task(task="frozen").key(DIGITS)
+    moved = DIGITS.model_copy(update={"path": tmp_path})
+    assert task(task="frozen").key(moved) == task(task="frozen").key(DIGITS)
+
+
+def test_images_at_another_path_are_another_task() -> None:
+    one, other = (task(task="frozen", data={"name": "folder", "path": path}) for path in ("/a", "/b"))
+    assert one.key(DIGITS) != other.key(DIGITS)
+    below = DataSpec(name="folder", path=Path("/a"))
+    assert task(task="frozen", data={"path": "/b"}).key(below) != task(task="frozen").key(below)
 
 
 def test_another_data_set_is_seen_at_the_student_s_size() -> None:
