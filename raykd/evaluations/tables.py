@@ -61,7 +61,11 @@ def legend(results: Results) -> list[str]:
     if (count := _tests(results)) > 0:
         lines.append(
             "difference: paired by training seed and by image; p: corrected by Holm for "
-            + ("the one comparison" if count == 1 else f"all {count} comparisons of the table")
+            + (
+                "the one comparison"
+                if count == 1
+                else f"all {count} comparisons of the table, intervals are each for itself"
+            )
         )
         lines.append("teacher and baseline are one network each: another one in its place may differ")
     return lines
