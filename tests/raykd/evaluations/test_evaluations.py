@@ -206,7 +206,10 @@ def test_a_searched_student_is_named_in_its_row_whichever_is_chosen(tmp_path: Pa
 
 
 def test_going_back_to_former_settings_shows_their_results() -> None:
-    nets, changed = [network("aaaa0000")], suite(tasks={**TASKS, "linear": TASKS["near"]})
+    nets, changed = (
+        [network("aaaa0000")],
+        suite(tasks={**TASKS, "linear": {"task": "frozen", "probe": "ridge_5shot"}}),
+    )
     records = list[dict[str, Any]]()
     for asked, score in ((suite(), 50.0), (changed, 80.0), (suite(), math.nan)):
         jobs = jobs_of(nets, [asked], records, False)
@@ -214,7 +217,7 @@ def test_going_back_to_former_settings_shows_their_results() -> None:
         records += [record("evaluated", **fields) for fields in jobs.renamed]
     assert gather(records, None).rows[0].cells["evaluate/quick/linear"].mean == 50
     assert not jobs_of(nets, [suite()], records, False).renamed
-    assert [reading.times for reading in readings(records)] == [1], "nothing was read for it"
+    assert [reading.times for reading in readings(records)] == [2], "nothing was read for it"
 
 
 def test_a_changed_suite_reads_the_split_once_more() -> None:
@@ -365,6 +368,8 @@ def test_a_score_at_which_both_means_agree_is_read_as_the_others_are(kept: bool,
         np.savez_compressed(place, hits=np.ones(200), ids=np.arange(200), labels=labels, **metric)
         one["metrics"]["score"] = 100.0
     if kept:
+        outcomes = outcomes_of(records[1], open_sweep(tmp_path))
+        assert outcomes is not None and outcomes.metric == "mean_per_class"
         (tmp_path / records[0]["folder"] / OUTCOMES).unlink()
     ours, _ = gather(records, open_sweep(tmp_path), "teacher").rows
     column = "evaluate/quick/linear"
