@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -43,6 +43,7 @@ SIZE_METRICS = {  # of a sweep whose students may differ
     "size/latency": ("latency", "of the student's forward pass, milliseconds"),
 }
 _OPENING = 2  # events of a run before its first epoch
+_LATENCY = "latency"
 _VERSION = "brain.Event:2"  # the first event of every file
 _STATUS = {
     "finished": api_pb2.STATUS_SUCCESS,
@@ -68,6 +69,8 @@ class TensorBoardWriter:
         kind = record["kind"]
         if kind == "evaluated":
             self.evaluated(record, history)
+        elif kind == "latency":
+            self.measured(record, history)
         elif kind in ("start", "report", "end"):
             trial = history.trials[record["trial"]]
             if kind == "start":
@@ -81,7 +84,7 @@ class TensorBoardWriter:
         """Open the trial's run. A further attempt at the trial continues the same run."""
         if trial.trial not in self._begun:
             self._begun.add(trial.trial)
-            _write(self._path(trial), "ab", self._opening(trial))
+            _write(self._path(trial), "ab", self._opening(trial, None))
 
     def report(self, trial: TrialRecord, epoch: int) -> None:
         """Add the scalars of an epoch."""
@@ -104,6 +107,13 @@ class TensorBoardWriter:
         if not self._declared.issuperset(_columns(history)):
             self._declare(history)
 
+    def measured(self, record: Record, history: History) -> None:
+        """Add the latency of a student to the runs of its trials that have begun."""
+        for trial in history.trials.values():
+            if (event := _latency(trial, record)) is not None:
+                self.begin(trial)
+                _write(self._path(trial), "ab", [event])
+
     def rebuild(self, history: History) -> None:
         """Make all files as `history` says. What is right in them stays."""
         own_folder(self.folder)
@@ -116,7 +126,8 @@ class TensorBoardWriter:
             self._begun.add(trial.trial)
             path = self._path(trial)
             results = evaluated.get(trial.trial, [])
-            wanted = _OPENING + len(trial.reports) + ended + len(results)
+            later = _latency(trial, history.latencies.get(trial.student))
+            wanted = _OPENING + len(trial.reports) + ended + len(results) + (later is not None)
             whole, size = _whole_events(path)
             if whole > wanted:  # of another sweep: the folder was copied or edited by hand
                 whole = size = 0
@@ -124,17 +135,19 @@ class TensorBoardWriter:
                 with opened(path, "rb+") as file:
                     file.truncate(size)
             if whole < wanted:
-                _write(path, "ab", list(self._events(trial, results))[whole:])
+                _write(path, "ab", self._events(trial, results, later)[whole:])
 
-    def _events(self, trial: TrialRecord, results: Iterable[Record]) -> Iterator[Event]:
-        yield from self._opening(trial)
-        for epoch in trial.reports:  # in the order in which they came
-            yield _epoch(trial, epoch)
-        if trial.status in ENDED:
-            yield _end(trial)
-        yield from _evaluations(results)
+    def _events(self, trial: TrialRecord, results: Iterable[Record], later: Event | None) -> list[Event]:
+        found = [_epoch(trial, epoch) for epoch in trial.reports]  # in the order in which they came
+        found += [_end(trial)] if trial.status in ENDED else []
+        found += _evaluations(results)
+        if later is not None:
+            after = (at for at, event in enumerate(found) if event.wall_time > later.wall_time)
+            found.insert(next(after, len(found)), later)
+        return [*self._opening(trial, later), *found]
 
-    def _opening(self, trial: TrialRecord) -> list[Event]:
+    def _opening(self, trial: TrialRecord, later: Event | None) -> list[Event]:
+        """The first events; without the latency where it was measured `later`."""
         began = trial.started if trial.started is not None else trial.suggested
         axes = self.space.axes
         values = {name: _plain(value) for name, value in trial.config.items() if name not in axes}
@@ -144,7 +157,8 @@ class TensorBoardWriter:
                 values[name] = _of_type(_levels(axis), axis.encode(trial.params[name]))
         session = summary_v2.hparams_pb(values, trial_id=trial.trial, start_time_secs=began)
         for name, size in trial.size.items():
-            session.value.add(tag=f"size/{name}", simple_value=size)
+            if name != _LATENCY or later is None:
+                session.value.add(tag=f"size/{name}", simple_value=size)
         return [
             Event(wall_time=began, file_version=_VERSION),
             Event(wall_time=began, step=0, summary=session),
@@ -196,6 +210,16 @@ class TensorBoardWriter:
 def _epoch(trial: TrialRecord, epoch: int) -> Event:
     values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars(trial, epoch).items()]
     return Event(wall_time=trial.times[epoch], step=epoch, summary=Summary(value=values))
+
+
+def _latency(trial: TrialRecord, record: Record | None) -> Event | None:
+    """The latency of its student, if it was measured after the trial had begun; else None."""
+    began = trial.started if trial.started is not None else trial.ended
+    if record is None or trial.student != record["student"] or began is None or began > record["time"]:
+        return None
+    value = float(record["metrics"].get("median_ms", math.nan))
+    summary = Summary(value=[Summary.Value(tag=f"size/{_LATENCY}", simple_value=value)])
+    return Event(wall_time=record["time"], step=0, summary=summary)
 
 
 def _by_trial(history: History) -> dict[str, list[Record]]:

@@ -264,6 +264,44 @@ def test_rebuilt_after_a_crash_anywhere_it_is_what_it_would_have_been(tmp_path_f
     assert files(crashed) == files(whole)
 
 
+def timed(at: int) -> list[dict]:
+    """The same with a student's latency as record number `at`."""
+    found = [
+        {**r, "student": "s", "size": {"params": 9, "macs": 90}} if r["kind"] == "suggest" else r
+        for r in RECORDS
+    ]
+    when = found[at - 1]["time"] + 0.5
+    one = {
+        "kind": "latency",
+        "time": when,
+        "student": "s",
+        "label": "",
+        "metrics": {"median_ms": 4.0},
+        "where": "",
+    }
+    return [*found[:at], one, *found[at:]]
+
+
+@settings(max_examples=40)
+@given(at=st.integers(1, len(RECORDS)), live=st.integers(1, 18), cut=st.floats(0, 1))
+def test_a_latency_is_in_the_run_of_each_trial_of_its_student(tmp_path_factory, spec, at, live, cut):
+    """Measured before the trial began, or after, and whenever the driver was killed."""
+    found = timed(at)
+    whole, crashed = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("crashed")
+    write(whole, spec, found)
+    for name in "abcd":
+        run = EventAccumulator(str(whole / "tensorboard" / (name * 8))).Reload()
+        assert [event.value for event in run.Scalars("size/latency")] == [4.0]
+    write(crashed, spec, found[:live])
+    for name, data in files(crashed).items():
+        (crashed / name).write_bytes(data[: round(cut * len(data))])
+    writer = TensorBoardWriter(crashed, spec)
+    writer.rebuild(history(found[:live]))
+    for place in range(live, len(found)):
+        writer(found[place], history(found[: place + 1]))
+    assert files(crashed) == files(whole)
+
+
 def test_neither_torch_nor_tensorflow_nor_ray_is_imported():
     code = "import sys, raykd.records.tensorboard; print({'torch', 'tensorflow', 'ray'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
