@@ -15,6 +15,7 @@ from typing import Literal
 from raykd.records.evaluations import in_drawing_order, with_all_seeds
 from raykd.records.history import ENDED_WELL, History, TrialRecord
 from raykd.records.ledger import TRIALS
+from raykd.records.recorded_spec import trial_of
 from raykd.spec.arms import ARM
 from raykd.spec.evaluate_section import BESIDE, Beside
 from raykd.spec.study import StudySpec
@@ -85,14 +86,7 @@ def find_networks(spec: SweepSpec, history: History, sweep: SweepFolder, selecti
     found = Found()
     for row, records in chosen(spec, history, selection).items():
         for record in records:
-            trial = spec.trial(record.params, record.replicate)
-            if trial.signature() != record.trial:
-                raise UserError(
-                    "trial",
-                    f"its settings are {trial.signature()} today: another version of raykd ran the sweep",
-                    value=record.trial,
-                    expected="the version that `sweep` in the ledger names",
-                )
+            trial = trial_of(spec, record)
             weights = sweep.path / TRIALS / record.trial / "best.safetensors"
             student = Network("student", record.trial, row, trial, record.trial, record.replicate, weights)
             found.add(student, sweep.storage, f"`{command('resume', sweep, '--repair')}` trains it again")

@@ -20,7 +20,7 @@ from typing import Any
 from raykd.export.formats import TIMM, check_formats, check_licence
 from raykd.records.history import History, TrialRecord
 from raykd.records.ledger import TRIALS, Ledger
-from raykd.records.recorded_spec import check_settings, spec_of
+from raykd.records.recorded_spec import check_settings, spec_of, trial_of
 from raykd.spec.document import write_yaml
 from raykd.spec.search import load_sweep
 from raykd.spec.sweep import SweepSpec
@@ -167,15 +167,7 @@ def chosen(spec: SweepSpec, history: History, name: str | None) -> tuple[TrialRe
     record = history.find(name) if name is not None else history.best()
     if record is None:
         raise SweepFailed("no trial of this sweep has a score yet")
-    trial = spec.trial(record.params, record.replicate)
-    if trial.signature() != record.trial:
-        raise UserError(
-            "trial",
-            f"its settings are {trial.signature()} today: another version of raykd ran the sweep",
-            value=record.trial,
-            expected="the version that `sweep` in the ledger names",
-        )
-    return record, trial
+    return record, trial_of(spec, record)
 
 
 def _write_config(path: Path, spec: SweepSpec, trial: TrialSpec) -> None:

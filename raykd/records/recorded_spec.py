@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from raykd.records.format import written_by
-from raykd.records.history import History
+from raykd.records.history import History, TrialRecord
 from raykd.spec.arms import ARM
 from raykd.spec.plugins import declare_recorded
 from raykd.spec.schedulers import settings_in_use
@@ -17,6 +17,7 @@ from raykd.spec.study import StudySpec
 from raykd.spec.sweep import SweepSpec
 from trainables.core.errors import UserError, first_line
 from trainables.spec.parse import build
+from trainables.spec.trial import TrialSpec
 
 _Kind = TypeVar("_Kind", SearchSpec, StudySpec)
 
@@ -68,6 +69,19 @@ def check_settings(spec: SweepSpec, history: History) -> None:
             create_trial(state=TrialState.WAITING, params=values, distributions=distributions)
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise of_another_version(history, f"{name} has a setting that it lacks: {error}") from None
+
+
+def trial_of(spec: SweepSpec, record: TrialRecord) -> TrialSpec:
+    """The settings of a recorded trial; `UserError` if its signature has changed with raykd's version."""
+    trial = spec.trial(record.params, record.replicate)
+    if trial.signature() != record.trial:
+        raise UserError(
+            "trial",
+            f"its settings are {trial.signature()} today: another version of raykd ran the sweep",
+            value=record.trial,
+            expected="the version that `sweep` in the ledger names",
+        )
+    return trial
 
 
 def writer(history: History) -> str:
