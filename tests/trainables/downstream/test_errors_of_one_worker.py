@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from annotated import task, trial, write_coco
+from processes import run_workers
 from tasks import DIGITS
 from tiny_trials import process_group, workspace
 
@@ -96,16 +96,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", SAID)
 def test_the_error_of_one_worker_reaches_both(root: Path, name: str) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=worker, args=(number, name, root)) for number in range(2)]
-    for process in workers:
-        process.start()
-    for process in workers:
-        process.join(60)
-    late = [process for process in workers if process.is_alive()]
-    for process in late:
-        process.kill()
-        process.join()
-    assert not late, "one waits for the other"
+    run_workers(worker, [(number, name, root) for number in range(2)], 60)
     for number in range(2):
         assert all(SAID[name] in said for said in torch.load(root / f"{name}-{number}.pt"))

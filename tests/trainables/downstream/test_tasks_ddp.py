@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from processes import run_workers
 from tasks import network, outcome
 from tiny_trials import process_group
 
@@ -67,17 +67,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("two")
     one = {name: act() for name, act in scenarios(root).items()}
-    spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=worker, args=(rank, root)) for rank in range(2)]
-    for process in workers:
-        process.start()
-    for process in workers:
-        process.join(200)
-    late = [process for process in workers if process.is_alive()]
-    for process in late:
-        process.kill()
+    run_workers(worker, [(rank, root) for rank in range(2)], 200)
     two = [torch.load(root / f"results-{rank}.pt", weights_only=False) for rank in range(2)]
-    assert not late and not any("error" in found for found in two), two
+    assert not any("error" in found for found in two), two
     return {name: [one[name], two[0][name], two[1][name]] for name in one}
 
 

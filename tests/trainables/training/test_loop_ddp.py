@@ -5,7 +5,6 @@ One group of two processes goes through every scenario and writes down what each
 
 from __future__ import annotations
 
-import multiprocessing
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import run_workers
 from tiny_trials import Log, asked, assert_same_bits, final, process_group, run, tiny
 
 from trainables.core.errors import TrialFailed
@@ -164,17 +164,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("two")
     prepare(retro(), places(root, "one"))
-    spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=worker, args=(rank, root)) for rank in range(2)]
-    for process in workers:
-        process.start()
-    for process in workers:
-        process.join(120)
-    late = [process for process in workers if process.is_alive()]
-    for process in late:
-        process.kill()
-        process.join()
-    assert not late, "a worker was left waiting"
+    run_workers(worker, [(rank, root) for rank in range(2)], 120)
     return root
 
 
